@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034
 # What the other scripts here share. Sourced, never run.
 
 setup_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -75,7 +76,7 @@ vision_msgs_prefix() {
 }
 
 messages_dir=$cache_dir/messages-$({
-  (cd "$repo_dir/msg" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+  (cd "$repo_dir/msg" && find . -type f -size +0 -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
   cat "$setup_dir/messages.sh"
   printf '%s' "$ros_key" "$(vision_msgs_prefix)"
 } | digest)

@@ -70,8 +70,8 @@ fill() {
   step "$3: ready ($((SECONDS - began)) s)"
 }
 
-mkdir -p "$cache_dir" 2>/dev/null && [[ -w $cache_dir ]] ||
-  fail "$cache_dir can't be written; set PEREGRINE_CACHE to a folder that can."
+mkdir -p "$cache_dir" 2>/dev/null || true
+[[ -w $cache_dir ]] || fail "$cache_dir can't be written; set PEREGRINE_CACHE to a folder that can."
 # One set-up at a time. Children inherit the lock: after a kill -9, the next run waits for what is still working.
 exec {lock}>"$cache_dir/lock"
 flock --nonblock "$lock" || {

@@ -1,0 +1,46 @@
+# Every recipe runs in bash and stops at the first failure. `make` alone lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup ready build run test fmt lint clean
+
+# ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
+# cargo call that builds it must see the same ones, or it is compiled anew.
+IN_ENV := . launch/setup/env.sh &&
+# On a CI machine what was committed is what is built.
+LOCKED := $(if $(filter true,$(CI)),--locked)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make this machine ready; as root, installs missing Debian packages
+	@launch/setup/setup.sh --system
+
+# The same without touching the system, unless CI=true.
+ready:
+	@launch/setup/setup.sh
+
+build: ready ## Build the node and the tools (release)
+	$(IN_ENV) cargo build $(LOCKED) --release --features ros
+
+run: build ## Start the demonstration: make run ARGS="--help" tells what it can do
+	$(IN_ENV) exec python3 launch/demo.py $(ARGS)
+
+test: ready ## Run all tests: first those without ROS, then with a real ROS 2 in the loop
+	$(IN_ENV) cargo test $(LOCKED)
+	$(IN_ENV) cargo test $(LOCKED) --features ros
+
+fmt: ## Format the Rust code
+	cargo fmt
+
+lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is installed) licences
+	cargo fmt --check
+	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
+	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
+	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --all-features --no-deps
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
+	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
+
+clean: ## Remove what was built here (the prepared environment stays in its cache)
+	cargo clean
+	find launch tests -name __pycache__ -type d -prune -exec rm -rf {} +
