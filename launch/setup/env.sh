@@ -56,9 +56,7 @@ put ORT_DYLIB_PATH "$(echo "$python_dir"/lib/python3.*/site-packages/onnxruntime
 put ROS_LOG_DIR "${ROS_LOG_DIR:-$cache_dir/log/ros}"
 
 # r2r generates Rust for every message package that it finds, unless told which ones (separated by ';',
-# with all that they depend on).
-filter='builtin_interfaces;std_msgs;geometry_msgs;sensor_msgs;diagnostic_msgs;vision_msgs;peregrine_msgs'
-filter+=';rcl_interfaces;rosgraph_msgs;action_msgs;unique_identifier_msgs;lifecycle_msgs'
-# Where they exist (not in Humble), services are made of this.
-filter+=';service_msgs;type_description_interfaces'
+# with all that they depend on; rosgraph_msgs is for simulated time, the last four r2r itself needs).
+filter='std_msgs;geometry_msgs;sensor_msgs;diagnostic_msgs;vision_msgs;peregrine_msgs;lifecycle_msgs'
+filter+=';rosgraph_msgs;rcl_interfaces;builtin_interfaces;action_msgs;unique_identifier_msgs'
 put IDL_PACKAGE_FILTER "$filter"

