@@ -1,0 +1,44 @@
+//! The one monotonic clock of all time stamps.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Nanoseconds since this program first asked; never falls, and wall-clock adjustments do not touch it.
+pub fn now_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// When a frame passed each stage, by [`now_ns`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageTimes {
+    pub preprocess_start: u64,
+    /// Letterbox done; the network starts.
+    pub preprocess_end: u64,
+    /// Network done; decoding starts.
+    pub inference_end: u64,
+    /// Boxes and mask done.
+    pub decode_end: u64,
+}
+
+impl StageTimes {
+    /// Nanoseconds of the letterbox.
+    pub fn preprocess(&self) -> u64 {
+        self.preprocess_end - self.preprocess_start
+    }
+
+    /// Nanoseconds of the network.
+    pub fn inference(&self) -> u64 {
+        self.inference_end - self.preprocess_end
+    }
+
+    /// Nanoseconds of decoding boxes and mask.
+    pub fn decode(&self) -> u64 {
+        self.decode_end - self.inference_end
+    }
+
+    /// Nanoseconds of all stages.
+    pub fn total(&self) -> u64 {
+        self.decode_end - self.preprocess_start
+    }
+}
