@@ -1,0 +1,33 @@
+//! The perception node: see `perception_node --help`, and [`peregrine::ros`] for how it works.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use peregrine::ros::command_line::{parse, Command};
+use peregrine::ros::node::{run, summary};
+
+fn main() -> ExitCode {
+    let outcome = match parse(std::env::args().skip(1)) {
+        Ok(Command::Print(text)) => {
+            say(&text);
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Run) => run().map_err(|error| error.to_string()),
+        Err(sentence) => Err(sentence),
+    };
+    match outcome {
+        Ok(counts) => {
+            say(&format!("perception_node: {}\n", summary(&counts)));
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            eprintln!("perception_node: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints, and makes nothing of a reader that has gone, as in `perception_node --help | head -1`.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

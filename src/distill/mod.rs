@@ -1,0 +1,5 @@
+//! The offline half: data, teachers, soft targets, training, evaluation.
+
+pub mod data;
+
+pub mod net;

@@ -1,0 +1,136 @@
+//! Batch normalisation (Ioffe & Szegedy 2015, Algorithm 1), over a batch `[n, channels, pixels]`.
+
+use rayon::prelude::*;
+
+/// Added to the variance.
+pub const EPSILON: f32 = 1e-3;
+/// Share of the running statistics that one batch replaces.
+pub const MOMENTUM: f32 = 0.03;
+
+/// Mean and 1/√(variance + ε) of each channel of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct BatchStatistics {
+    pub mean: Vec<f32>,
+    pub variance: Vec<f32>,
+}
+
+impl BatchStatistics {
+    /// Biased statistics of `z`.
+    pub fn of(z: &[f32], channels: usize, pixels: usize) -> Self {
+        let batch = z.len() / (channels * pixels);
+        let count = (batch * pixels) as f64;
+        let (mean, variance) = (0..channels)
+            .into_par_iter()
+            .map(|c| {
+                let (mut sum, mut squares) = (0.0f64, 0.0f64);
+                for n in 0..batch {
+                    let plane = &z[(n * channels + c) * pixels..][..pixels];
+                    for chunk in plane.chunks(256) {
+                        sum += f64::from(chunk.iter().sum::<f32>());
+                        squares += f64::from(chunk.iter().map(|v| v * v).sum::<f32>());
+                    }
+                }
+                let mean = sum / count;
+                (mean as f32, (squares / count - mean * mean).max(0.0) as f32)
+            })
+            .unzip();
+        Self { mean, variance }
+    }
+
+    fn inverse_deviation(&self, channel: usize) -> f32 {
+        1.0 / (self.variance[channel] + EPSILON).sqrt()
+    }
+}
+
+/// The scale and shift by which normalisation with `statistics` acts on channel `c`.
+pub fn affine(statistics: &BatchStatistics, gamma: &[f32], beta: &[f32], c: usize) -> (f32, f32) {
+    let scale = gamma[c] * statistics.inverse_deviation(c);
+    (scale, beta[c] - statistics.mean[c] * scale)
+}
+
+/// Replaces `d_y` by the gradient of `z`, and adds to those of gamma and beta.
+///
+/// dz = γ/σ · (dy − Σdy/m − ẑ·Σ(dy·ẑ)/m), with ẑ = (z − μ)/σ and the sums over the m values of a channel.
+pub fn backward(
+    z: &[f32],
+    statistics: &BatchStatistics,
+    gamma: &[f32],
+    d_y: &mut [f32],
+    d_gamma: &mut [f32],
+    d_beta: &mut [f32],
+    pixels: usize,
+) {
+    let channels = gamma.len();
+    let batch = z.len() / (channels * pixels);
+    let count = (batch * pixels) as f32;
+    let sums: Vec<(f32, f32)> = (0..channels)
+        .into_par_iter()
+        .map(|c| {
+            let (mean, inverse) = (statistics.mean[c], statistics.inverse_deviation(c));
+            let (mut plain, mut weighted) = (0.0f32, 0.0f32);
+            for n in 0..batch {
+                let at = (n * channels + c) * pixels;
+                for (&dy, &z) in d_y[at..][..pixels].iter().zip(&z[at..][..pixels]) {
+                    plain += dy;
+                    weighted += dy * (z - mean) * inverse;
+                }
+            }
+            (plain, weighted)
+        })
+        .collect();
+    for (c, &(plain, weighted)) in sums.iter().enumerate() {
+        d_beta[c] += plain;
+        d_gamma[c] += weighted;
+    }
+    d_y.par_chunks_mut(pixels).zip(z.par_chunks(pixels)).enumerate().for_each(|(plane, (d_y, z))| {
+        let c = plane % channels;
+        let (mean, inverse) = (statistics.mean[c], statistics.inverse_deviation(c));
+        let (plain, weighted) = (sums[c].0 / count, sums[c].1 / count);
+        let scale = gamma[c] * inverse;
+        for (dy, &z) in d_y.iter_mut().zip(z) {
+            *dy = scale * (*dy - plain - (z - mean) * inverse * weighted);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use super::*;
+
+    const CHANNELS: usize = 2;
+    const PIXELS: usize = 5;
+
+    fn run(z: &[f32], gamma: &[f32], beta: &[f32]) -> Vec<f32> {
+        let statistics = BatchStatistics::of(z, CHANNELS, PIXELS);
+        let plane = |(i, plane): (usize, &[f32])| {
+            let (scale, shift) = affine(&statistics, gamma, beta, i % CHANNELS);
+            plane.iter().map(|v| v * scale + shift).collect::<Vec<_>>()
+        };
+        z.chunks(PIXELS).enumerate().flat_map(plane).collect()
+    }
+
+    #[test]
+    fn output_has_the_mean_and_deviation_that_were_asked_for() {
+        let z = check::values(3 * CHANNELS * PIXELS, 1);
+        let y = run(&z, &[2.0, 3.0], &[-1.0, 4.0]);
+        let statistics = BatchStatistics::of(&y, CHANNELS, PIXELS);
+        for (c, (deviation, mean)) in [(2.0f32, -1.0f32), (3.0, 4.0)].into_iter().enumerate() {
+            assert!((statistics.mean[c] - mean).abs() < 1e-4);
+            assert!((statistics.variance[c].sqrt() - deviation).abs() < 0.02);
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let z = check::values(3 * CHANNELS * PIXELS, 1);
+        let (gamma, beta) = ([1.5, -0.5], [0.1, 0.2]);
+        let probe = check::values(z.len(), 2);
+        let statistics = BatchStatistics::of(&z, CHANNELS, PIXELS);
+        let (mut d_z, mut d_gamma, mut d_beta) = (probe.clone(), [0.0; 2], [0.0; 2]);
+        backward(&z, &statistics, &gamma, &mut d_z, &mut d_gamma, &mut d_beta, PIXELS);
+        check::gradient(&z, &d_z, |z| check::dot(&run(z, &gamma, &beta), &probe));
+        check::gradient(&gamma, &d_gamma, |g| check::dot(&run(&z, g, &beta), &probe));
+        check::gradient(&beta, &d_beta, |b| check::dot(&run(&z, &gamma, b), &probe));
+    }
+}

@@ -1,0 +1,168 @@
+//! What is trained: convolution weights, biases and batch-norm parameters, with their gradients.
+
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+
+use super::norm::{BatchStatistics, EPSILON};
+use crate::engine::{ConvWeights, Graph, LayerId, Weights};
+
+/// Values and their gradient, of one length.
+#[derive(Debug, Clone)]
+pub struct Param {
+    pub value: Vec<f32>,
+    pub gradient: Vec<f32>,
+}
+
+impl Param {
+    fn new(value: Vec<f32>) -> Self {
+        Self { gradient: vec![0.0; value.len()], value }
+    }
+}
+
+/// Batch normalisation after a convolution; the convolution's bias is its β.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    pub gamma: Param,
+    pub running: BatchStatistics,
+}
+
+/// The parameters of one convolution.
+#[derive(Debug, Clone)]
+pub struct ConvParams {
+    pub name: String,
+    pub layer: LayerId,
+    /// `[out, in per group, kernel, kernel]`.
+    pub weight: Param,
+    /// `[out]`: the bias, or β where there is a [`norm`](Self::norm).
+    pub bias: Param,
+    pub norm: Option<Norm>,
+    /// Neither trained nor differentiated.
+    pub frozen: bool,
+    /// Factor on the learning rate.
+    pub rate: f32,
+}
+
+/// The parameters of a network, in the order of its convolutions.
+#[derive(Debug, Clone)]
+pub struct NetParams {
+    pub convs: Vec<ConvParams>,
+}
+
+/// One trainable tensor as the optimizer and checkpoints see it.
+pub struct Trainable<'a> {
+    pub name: String,
+    pub param: &'a mut Param,
+    pub rate: f32,
+    /// Whether weight decay applies: to weights, not to biases or norms.
+    pub decay: bool,
+}
+
+impl NetParams {
+    /// Fresh parameters: He-normal weights (He et al. 2015, eq. 10), batch-norm after each hidden convolution, and
+    /// class outputs that start at a probability of 1 % (Lin et al. 2017, section 4.1).
+    pub fn random(graph: &Graph, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let convs = graph
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, layer)| matches!(layer.op, crate::engine::Op::Conv(_)))
+            .zip(graph.convs())
+            .map(|((id, _), (layer, _, shape))| {
+                let output = graph.outputs.contains(&id);
+                let fan_in = shape[1..].iter().product::<usize>() as f32;
+                let deviation = if output { 0.01 } else { (2.0 / fan_in).sqrt() };
+                let normal = Normal::new(0.0, deviation).expect("the deviation is positive");
+                let weight = (0..shape.iter().product()).map(|_| normal.sample(&mut rng)).collect();
+                let detects_class = output && layer.name.starts_with("detect") && layer.name.ends_with("class");
+                let bias = if detects_class { -(99.0f32.ln()) } else { 0.0 };
+                let running = BatchStatistics { mean: vec![0.0; shape[0]], variance: vec![1.0; shape[0]] };
+                ConvParams {
+                    name: layer.name.clone(),
+                    layer: id,
+                    weight: Param::new(weight),
+                    bias: Param::new(vec![bias; shape[0]]),
+                    norm: (!output).then(|| Norm { gamma: Param::new(vec![1.0; shape[0]]), running }),
+                    frozen: false,
+                    rate: 1.0,
+                }
+            })
+            .collect();
+        Self { convs }
+    }
+
+    /// Takes over every layer that `weights` holds with this network's shape, without batch-norm (it is folded in
+    /// already, as is usual when fine-tuning with frozen statistics). Returns how many were taken.
+    pub fn adopt(&mut self, weights: &Weights) -> usize {
+        let mut taken = 0;
+        for conv in &mut self.convs {
+            let Some(from) = weights.0.get(&conv.name) else { continue };
+            if from.weight.len() == conv.weight.value.len() && from.bias.len() == conv.bias.value.len() {
+                conv.weight.value.clone_from(&from.weight);
+                conv.bias.value.clone_from(&from.bias);
+                conv.norm = None;
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    /// The trainable tensors, in a fixed order.
+    pub fn trainable(&mut self) -> Vec<Trainable<'_>> {
+        let mut list = Vec::new();
+        for conv in self.convs.iter_mut().filter(|c| !c.frozen) {
+            let (name, rate) = (&conv.name, conv.rate);
+            let mut push = |part: &str, param, decay| {
+                list.push(Trainable { name: format!("{name}.{part}"), param, rate, decay });
+            };
+            push("weight", &mut conv.weight, true);
+            push("bias", &mut conv.bias, false);
+            if let Some(norm) = &mut conv.norm {
+                push("gamma", &mut norm.gamma, false);
+            }
+        }
+        list
+    }
+
+    /// Everything that a checkpoint has to hold, by name: values and running statistics.
+    pub fn state(&mut self) -> BTreeMap<String, &mut Vec<f32>> {
+        let mut state = BTreeMap::new();
+        for conv in &mut self.convs {
+            state.insert(format!("{}.weight", conv.name), &mut conv.weight.value);
+            state.insert(format!("{}.bias", conv.name), &mut conv.bias.value);
+            if let Some(norm) = &mut conv.norm {
+                state.insert(format!("{}.gamma", conv.name), &mut norm.gamma.value);
+                state.insert(format!("{}.mean", conv.name), &mut norm.running.mean);
+                state.insert(format!("{}.variance", conv.name), &mut norm.running.variance);
+            }
+        }
+        state
+    }
+
+    /// The weights to deploy: batch-norm folded, w′ = w·γ/√(σ²+ε), b′ = β − μ·γ/√(σ²+ε).
+    pub fn fold(&self) -> Weights {
+        let fold = |conv: &ConvParams| {
+            let mut folded = ConvWeights { weight: conv.weight.value.clone(), bias: conv.bias.value.clone() };
+            if let Some(norm) = &conv.norm {
+                let per_channel = folded.weight.len() / folded.bias.len();
+                for (c, filter) in folded.weight.chunks_mut(per_channel).enumerate() {
+                    let scale = norm.gamma.value[c] / (norm.running.variance[c] + EPSILON).sqrt();
+                    filter.iter_mut().for_each(|w| *w *= scale);
+                    folded.bias[c] -= norm.running.mean[c] * scale;
+                }
+            }
+            (conv.name.clone(), folded)
+        };
+        Weights(self.convs.iter().map(fold).collect())
+    }
+
+    /// Sets every gradient to zero.
+    pub fn zero_gradients(&mut self) {
+        for trainable in self.trainable() {
+            trainable.param.gradient.fill(0.0);
+        }
+    }
+}

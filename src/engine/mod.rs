@@ -1,0 +1,39 @@
+//! Engines: each runs a [`Graph`] with its [`Weights`], batch 1, without allocation once it is built.
+//!
+//! - [`graph`]: the network as a list of layers; [`weights`]: their values.
+//! - [`cpu`]: the engine where there is no GPU.
+//! - [`reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
+
+pub mod cpu;
+pub mod graph;
+pub mod reference;
+pub mod weights;
+
+pub use graph::{Activation, Conv, Graph, Layer, LayerId, Op, Shape};
+pub use weights::{ConvWeights, Weights};
+
+/// Why an engine could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("layer {layer} {why}")]
+    Weights { layer: String, why: String },
+    #[error("the {device} engine cannot run this network: {why}")]
+    Unsupported { device: &'static str, why: String },
+    #[error("{0}")]
+    Reference(#[from] candle_core::Error),
+}
+
+/// A network made ready to run on one device.
+pub trait Engine: Send {
+    /// The input tensor to fill before [`run`](Self::run): planar RGB, normalised, row-major.
+    fn input(&mut self) -> &mut [f32];
+
+    /// Runs the network over the input.
+    ///
+    /// # Errors
+    /// Only where the device itself fails.
+    fn run(&mut self) -> Result<(), EngineError>;
+
+    /// The `index`-th of the graph's outputs after a [`run`](Self::run): planar, row-major.
+    fn output(&self, index: usize) -> &[f32];
+}

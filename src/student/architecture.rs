@@ -1,0 +1,329 @@
+//! The description from which teacher, student and pruned student are built: one code, other widths.
+//!
+//! A backbone of inverted residuals without squeeze-and-excitation (the EfficientNet-Lite family: Tan & Le 2019 and its
+//! "Lite" release), a feature pyramid (Lin et al. 2017), a detection head of the generalized-focal-loss kind
+//! (Li et al. 2020: class logits, and a discrete distribution for the distance to each side), and a segmentation head.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Activation, Conv, Graph, LayerId, Shape};
+
+/// The deepest stride; input sizes are multiples of it.
+pub const MAX_STRIDE: usize = 32;
+
+/// What a student consists of; serialised in its manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    pub input: Input,
+    pub backbone: Backbone,
+    pub neck: Neck,
+    pub detection: DetectionHead,
+    pub segmentation: SegmentationHead,
+}
+
+/// Size and normalisation of the network's input: RGB, (value − mean) / std with values 0…255.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Pixels; a multiple of [`MAX_STRIDE`].
+    pub width: usize,
+    /// Pixels; a multiple of [`MAX_STRIDE`].
+    pub height: usize,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+/// Stem and stages; their strides multiply to [`MAX_STRIDE`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backbone {
+    /// Channels of the first convolution (3×3, stride 2).
+    pub stem: usize,
+    pub stages: Vec<Stage>,
+}
+
+/// A run of inverted residual blocks of one width.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    pub blocks: usize,
+    /// Side of the depthwise kernel: 3 or 5.
+    pub kernel: usize,
+    /// Of the first block: 1 or 2.
+    pub stride: usize,
+    /// Factor from a block's input channels to its depthwise channels.
+    pub expand: usize,
+    pub channels: usize,
+}
+
+/// The top-down feature pyramid over strides 8, 16 and 32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neck {
+    pub channels: usize,
+}
+
+/// Separable convolutions, then class logits and side distributions, at each of strides 8, 16 and 32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectionHead {
+    pub classes: Vec<String>,
+    /// Separable convolutions before the outputs.
+    pub convs: usize,
+    pub kernel: usize,
+    /// Bins of each side's distance distribution; bin `i` stands for a distance of `i` strides.
+    pub bins: usize,
+}
+
+/// Logits for each class at stride 4.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentationHead {
+    pub classes: Vec<String>,
+    pub channels: usize,
+}
+
+/// One level of the detection head: indices into the graph's *outputs*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetectionLevel {
+    /// Input pixels for one cell.
+    pub stride: usize,
+    /// Output with class logits `[classes, h, w]`.
+    pub class: usize,
+    /// Output with side logits `[4·bins, h, w]`, sides in the order left, top, right, bottom.
+    pub sides: usize,
+}
+
+/// The strides of the detection head's levels, in the order of the graph's outputs.
+pub const DETECTION_STRIDES: [usize; 3] = [8, 16, 32];
+
+impl Architecture {
+    /// The default student: EfficientNet-Lite0 without its last blocks, for 5 road users and CamVid's 11 classes.
+    pub fn default_student() -> Self {
+        let stage = |blocks, kernel, stride, expand, channels| Stage { blocks, kernel, stride, expand, channels };
+        let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect();
+        Self {
+            input: Input { width: 320, height: 256, mean: [127.0; 3], std: [128.0; 3] },
+            backbone: Backbone {
+                stem: 32,
+                stages: vec![
+                    stage(1, 3, 1, 1, 16),
+                    stage(2, 3, 2, 6, 24),
+                    stage(2, 5, 2, 6, 40),
+                    stage(3, 3, 2, 6, 80),
+                    stage(3, 5, 1, 6, 112),
+                    stage(1, 5, 2, 6, 192),
+                ],
+            },
+            neck: Neck { channels: 64 },
+            detection: DetectionHead {
+                classes: names(&["person", "two-wheeler", "car", "bus", "truck"]),
+                convs: 2,
+                kernel: 5,
+                bins: 8,
+            },
+            segmentation: SegmentationHead {
+                classes: names(&[
+                    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+                    "bicyclist",
+                ]),
+                channels: 32,
+            },
+        }
+    }
+
+    /// Checks every range; what passes can be [lowered](Self::graph) without a panic.
+    ///
+    /// # Errors
+    /// A sentence naming the field at fault and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let Input { width, height, mean, std } = &self.input;
+        for (name, size) in [("input.width", *width), ("input.height", *height)] {
+            if size == 0 || size % MAX_STRIDE != 0 || size > 4096 {
+                return Err(format!("{name} is {size}; it must be a multiple of {MAX_STRIDE} up to 4096"));
+            }
+        }
+        if !mean.iter().chain(std).all(|v| v.is_finite()) || std.iter().any(|&v| v <= 0.0) {
+            return Err("input.mean and input.std must be finite, and std positive".into());
+        }
+        let widths = [
+            ("backbone.stem", self.backbone.stem),
+            ("neck.channels", self.neck.channels),
+            ("segmentation.channels", self.segmentation.channels),
+            ("detection.classes", self.detection.classes.len()),
+            ("segmentation.classes", self.segmentation.classes.len()),
+        ];
+        for (name, n) in widths {
+            if n == 0 || n > 2048 {
+                return Err(format!("{name} counts {n}; it must count 1 to 2048"));
+            }
+        }
+        if self.segmentation.classes.len() > 255 {
+            return Err("segmentation.classes must count at most 255, since a mask has one byte a pixel".into());
+        }
+        if self.detection.convs > 8 || !(2..=64).contains(&self.detection.bins) {
+            return Err("detection.convs must be 0 to 8 and detection.bins 2 to 64".into());
+        }
+        let kernels = self.backbone.stages.iter().map(|s| s.kernel).chain([self.detection.kernel]);
+        if kernels.into_iter().any(|k| ![1, 3, 5, 7].contains(&k)) {
+            return Err("every kernel must be 1, 3, 5 or 7".into());
+        }
+        let stages = &self.backbone.stages;
+        if stages.len() > 16
+            || stages.iter().any(|s| {
+                !(1..=32).contains(&s.blocks)
+                    || !(1..=2).contains(&s.stride)
+                    || !(1..=8).contains(&s.expand)
+                    || !(1..=2048).contains(&s.channels)
+            })
+        {
+            return Err("each of at most 16 backbone.stages needs blocks 1 to 32, stride 1 or 2, expand 1 to 8 and \
+                        channels 1 to 2048"
+                .into());
+        }
+        let stride: usize = 2 * stages.iter().map(|s| s.stride).product::<usize>();
+        if stride != MAX_STRIDE {
+            return Err(format!("the strides of backbone.stages multiply, with the stem's 2, to {stride}, not {MAX_STRIDE}"));
+        }
+        Ok(())
+    }
+
+    /// The network for an input of `width` × `height` pixels (multiples of [`MAX_STRIDE`]).
+    ///
+    /// Outputs: for each of [`DETECTION_STRIDES`] the class logits and the side logits, then the segmentation logits.
+    /// Call [`check`](Self::check) first.
+    pub fn graph(&self, width: usize, height: usize) -> Graph {
+        let mut g = Graph::new(Shape::new(3, height, width));
+        let [c4, c8, c16, c32] = self.lower_backbone(&mut g);
+        let [p8, p16, p32] = self.lower_neck(&mut g, [c8, c16, c32]);
+        for (level, stride) in [p8, p16, p32].into_iter().zip(DETECTION_STRIDES) {
+            self.lower_detection(&mut g, level, stride);
+        }
+        self.lower_segmentation(&mut g, c4, p8);
+        g
+    }
+
+    /// The levels of the detection head, as indices into the graph's outputs.
+    pub fn detection_levels() -> [DetectionLevel; 3] {
+        std::array::from_fn(|i| DetectionLevel { stride: DETECTION_STRIDES[i], class: 2 * i, sides: 2 * i + 1 })
+    }
+
+    /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs.
+    pub const SEGMENTATION_OUTPUT: usize = 2 * DETECTION_STRIDES.len();
+
+    /// Returns the last layer at each of strides 4, 8, 16 and 32.
+    fn lower_backbone(&self, g: &mut Graph) -> [LayerId; 4] {
+        let mut x = g.conv("backbone.stem", 0, self.backbone.stem, dense(3, 2, Activation::Relu6));
+        let (mut stride, mut last_at) = (2, [x; 6]);
+        for (s, stage) in self.backbone.stages.iter().enumerate() {
+            for b in 0..stage.blocks {
+                let step = if b == 0 { stage.stride } else { 1 };
+                x = inverted_residual(g, &format!("backbone.{s}.{b}"), x, stage, step);
+                stride *= step;
+                last_at[stride.trailing_zeros() as usize] = x;
+            }
+        }
+        [last_at[2], last_at[3], last_at[4], last_at[5]]
+    }
+
+    fn lower_neck(&self, g: &mut Graph, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
+        let channels = self.neck.channels;
+        let p32 = g.conv("neck.32", c32, channels, dense(1, 1, Activation::Identity));
+        let p16 = top_down(g, "neck.16", c16, p32, channels);
+        let p8 = top_down(g, "neck.8", c8, p16, channels);
+        [p8, p16, p32]
+    }
+
+    fn lower_detection(&self, g: &mut Graph, level: LayerId, stride: usize) {
+        let head = &self.detection;
+        let mut x = level;
+        for i in 0..head.convs {
+            x = separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
+        }
+        let output = dense(1, 1, Activation::Identity);
+        let class = g.conv(format!("detect.{stride}.class"), x, head.classes.len(), output);
+        let sides = g.conv(format!("detect.{stride}.sides"), x, 4 * head.bins, output);
+        g.outputs.extend([class, sides]);
+    }
+
+    fn lower_segmentation(&self, g: &mut Graph, c4: LayerId, p8: LayerId) {
+        let head = &self.segmentation;
+        let reduced = g.conv("segment.reduce", p8, head.channels, dense(1, 1, Activation::Identity));
+        let p4 = top_down(g, "segment.4", c4, reduced, head.channels);
+        let x = separable(g, "segment.0", p4, head.channels, 3);
+        let out = g.conv("segment.class", x, head.classes.len(), dense(1, 1, Activation::Identity));
+        g.outputs.push(out);
+    }
+}
+
+fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
+    Conv { kernel, stride, depthwise: false, activation }
+}
+
+/// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays.
+fn inverted_residual(g: &mut Graph, name: &str, input: LayerId, stage: &Stage, stride: usize) -> LayerId {
+    let from = g.layers[input].shape.channels;
+    let mut x = input;
+    if stage.expand > 1 {
+        x = g.conv(format!("{name}.expand"), x, from * stage.expand, dense(1, 1, Activation::Relu6));
+    }
+    let depthwise = Conv { kernel: stage.kernel, stride, depthwise: true, activation: Activation::Relu6 };
+    x = g.conv(format!("{name}.depthwise"), x, 0, depthwise);
+    x = g.conv(format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
+    if stride == 1 && from == stage.channels {
+        x = g.add(format!("{name}.add"), input, x);
+    }
+    x
+}
+
+/// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
+fn top_down(g: &mut Graph, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
+    let lateral = g.conv(name, fine, channels, dense(1, 1, Activation::Identity));
+    let up = g.upsample2x(format!("{name}.up"), coarse);
+    g.add(format!("{name}.add"), lateral, up)
+}
+
+/// Depthwise, then 1×1, each with its activation.
+fn separable(g: &mut Graph, name: &str, input: LayerId, channels: usize, kernel: usize) -> LayerId {
+    let depthwise = Conv { kernel, stride: 1, depthwise: true, activation: Activation::Relu6 };
+    let x = g.conv(format!("{name}.depthwise"), input, 0, depthwise);
+    g.conv(format!("{name}.pointwise"), x, channels, dense(1, 1, Activation::Relu6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_student_keeps_its_budget() {
+        let architecture = Architecture::default_student();
+        architecture.check().unwrap();
+        let graph = architecture.graph(architecture.input.width, architecture.input.height);
+        assert!(graph.parameters() < 2_000_000, "{} parameters", graph.parameters());
+        assert!(graph.flops() < 1_000_000_000, "{} FLOPs", graph.flops());
+    }
+
+    #[test]
+    fn outputs_have_the_documented_shapes() {
+        let architecture = Architecture::default_student();
+        let graph = architecture.graph(64, 96);
+        let shapes: Vec<_> = graph.outputs.iter().map(|&i| graph.layers[i].shape).collect();
+        for level in Architecture::detection_levels() {
+            let (h, w) = (96 / level.stride, 64 / level.stride);
+            assert_eq!(shapes[level.class], Shape::new(5, h, w));
+            assert_eq!(shapes[level.sides], Shape::new(32, h, w));
+        }
+        assert_eq!(shapes[Architecture::SEGMENTATION_OUTPUT], Shape::new(11, 24, 16));
+    }
+
+    #[test]
+    fn impossible_descriptions_are_refused_by_field() {
+        let mut architecture = Architecture::default_student();
+        architecture.input.width = 333;
+        assert!(architecture.check().unwrap_err().contains("input.width"));
+        let mut architecture = Architecture::default_student();
+        architecture.backbone.stages[1].stride = 1;
+        assert!(architecture.check().unwrap_err().contains("strides"));
+    }
+}

@@ -1,0 +1,183 @@
+//! A student package: a folder with `manifest.json` and a safetensors file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
+
+use super::manifest::{Manifest, FORMAT_VERSION};
+use crate::engine::{ConvWeights, EngineError, Graph, Weights};
+
+/// Name of the manifest in its folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+static EMBEDDED_MANIFEST: &[u8] = include_bytes!("../../models/peregrine-s/manifest.json");
+static EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/weights.safetensors");
+
+/// Why a package could not be read or written. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: not a student manifest: {why}")]
+    Manifest { path: PathBuf, why: String },
+    #[error("{path}: SHA-256 is {found}, but the manifest says {expected}: the file is damaged or belongs to another manifest; copy both again")]
+    Hash { path: PathBuf, found: String, expected: String },
+    #[error("{path}: not usable as weights: {why}")]
+    Weights { path: PathBuf, why: String },
+}
+
+/// A student in memory: its manifest and its checked weights.
+#[derive(Debug, Clone)]
+pub struct Student {
+    pub manifest: Manifest,
+    pub weights: Weights,
+}
+
+impl Student {
+    /// The default student, embedded in every program.
+    pub fn embedded() -> Self {
+        let at = Path::new("the embedded student");
+        Self::parse(EMBEDDED_MANIFEST, at, |_| Ok((EMBEDDED_WEIGHTS.to_vec(), at.to_owned())))
+            .expect("a test loads the embedded student")
+    }
+
+    /// Reads the package in `folder`.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, or does not fit the other.
+    pub fn load(folder: &Path) -> Result<Self, PackageError> {
+        let path = folder.join(MANIFEST_FILE);
+        let manifest = read(&path)?;
+        Self::parse(&manifest, &path, |file| {
+            let path = folder.join(file);
+            Ok((read(&path)?, path))
+        })
+    }
+
+    /// The network for the manifest's input size.
+    pub fn graph(&self) -> Graph {
+        let input = &self.manifest.architecture.input;
+        self.manifest.architecture.graph(input.width, input.height)
+    }
+
+    /// Writes the package into `folder`, weights first and the manifest last, each under a temporary name and then
+    /// renamed, so that a reader never sees half of one. Fills in the manifest's hash. Weights are stored as f16.
+    ///
+    /// # Errors
+    /// When `folder` cannot be written to.
+    pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
+        fs::create_dir_all(folder).map_err(|source| PackageError::Io { path: folder.to_owned(), source })?;
+        let bytes = serialize_f16(&self.graph(), &self.weights);
+        self.manifest.format_version = FORMAT_VERSION;
+        self.manifest.weights.sha256 = sha256(&bytes);
+        write_atomically(&folder.join(&self.manifest.weights.file), &bytes)?;
+        let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
+        json.push(b'\n');
+        write_atomically(&folder.join(MANIFEST_FILE), &json)
+    }
+
+    fn parse(
+        manifest: &[u8],
+        path: &Path,
+        weights: impl FnOnce(&str) -> Result<(Vec<u8>, PathBuf), PackageError>,
+    ) -> Result<Self, PackageError> {
+        let fault = |why: String| PackageError::Manifest { path: path.to_owned(), why };
+        let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| fault(e.to_string()))?;
+        if manifest.format_version != FORMAT_VERSION {
+            let found = manifest.format_version;
+            return Err(fault(format!("format_version is {found}; this program reads {FORMAT_VERSION}")));
+        }
+        manifest.architecture.check().map_err(fault)?;
+        let file = &manifest.weights.file;
+        if file.is_empty() || Path::new(file).file_name() != Some(file.as_ref()) {
+            return Err(fault(format!("weights.file is {file:?}; it must be a plain file name")));
+        }
+        let (bytes, weights_path) = weights(file)?;
+        let found = sha256(&bytes);
+        if found != manifest.weights.sha256 {
+            let expected = manifest.weights.sha256;
+            return Err(PackageError::Hash { path: weights_path, found, expected });
+        }
+        let weights_fault = |why: String| PackageError::Weights { path: weights_path.clone(), why };
+        let weights = deserialize(&bytes).map_err(weights_fault)?;
+        let student = Self { manifest, weights };
+        student.weights.check(&student.graph()).map_err(|e: EngineError| weights_fault(e.to_string()))?;
+        Ok(student)
+    }
+}
+
+/// Writes `bytes` to `path` under a temporary name in the same folder, then renames it into place.
+///
+/// # Errors
+/// When the folder cannot be written to; `path` then holds what it held before.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
+    let at = |source| PackageError::Io { path: path.to_owned(), source };
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = fs::File::create(&temporary).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(at)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
+    fs::read(path).map_err(|source| PackageError::Io { path: path.to_owned(), source })
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Each convolution as `<layer>.weight` and `<layer>.bias`.
+fn serialize_f16(graph: &Graph, weights: &Weights) -> Vec<u8> {
+    let half = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect() };
+    let mut tensors = Vec::new();
+    for (layer, _, shape) in graph.convs() {
+        let conv = weights.of(&layer.name);
+        tensors.push((format!("{}.weight", layer.name), shape.to_vec(), half(&conv.weight)));
+        tensors.push((format!("{}.bias", layer.name), vec![shape[0]], half(&conv.bias)));
+    }
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (name, TensorView::new(Dtype::F16, shape.clone(), data).expect("lengths follow from the shape"))
+    });
+    safetensors::serialize(views, None).expect("names are unique")
+}
+
+fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let mut weights = Weights::default();
+    for (name, tensor) in file.tensors() {
+        let values = to_f32(&tensor).ok_or_else(|| format!("{name} is {:?}; only F16 and F32 are read", tensor.dtype()))?;
+        let (layer, part) = name.rsplit_once('.').ok_or_else(|| format!("tensor {name:?} names no layer"))?;
+        let conv = weights
+            .0
+            .entry(layer.to_owned())
+            .or_insert_with(|| ConvWeights { weight: Vec::new(), bias: Vec::new() });
+        match part {
+            "weight" => conv.weight = values,
+            "bias" => conv.bias = values,
+            _ => return Err(format!("tensor {name:?} is neither a weight nor a bias")),
+        }
+    }
+    Ok(weights)
+}
+
+fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
+    match tensor.dtype() {
+        Dtype::F16 => Some(tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+        Dtype::F32 => {
+            Some(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        }
+        _ => None,
+    }
+}
