@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""The perception node at work: a camera, the node, and a viewer that says what it found and how fast.
+
+    launch/demo.py                                  replays the sample frames at 30 Hz
+    launch/demo.py --frames drive.mp4               replays a video (needs ffmpeg)
+    launch/demo.py --topic /camera/image_raw        looks at a camera that is there already
+    launch/demo.py -p score_threshold:=0.5          sets a parameter of the node
+
+Needs a ROS 2 environment: `. launch/setup/env.sh` first, or `make run`.
+"""
+
+import argparse
+import ctypes
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+try:
+    import rclpy
+
+    import replay_camera
+    from viewer import Viewer
+except ModuleNotFoundError as missing:
+    sys.exit(f"demo: Python has no {missing.name}; run `. launch/setup/env.sh` first, and this with $PEREGRINE_PYTHON")
+
+import picture
+
+# Either name, by the distribution. Without it Fast DDS loses every third image of this size; the file says why.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent
+WARM_UP = 3  # seconds left out of the summary
+PATIENCE = 10  # seconds for a process to end by itself
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    replay_camera.add_arguments(parser)
+    parser.add_argument("--topic", help="a camera's image topic, instead of the replay")
+    parser.add_argument("--seconds", type=replay_camera.positive, help="end after so long (default: at Ctrl-C)")
+    parser.add_argument("--node", type=pathlib.Path, help="perception_node to run (default: the newest in target/)")
+    parser.add_argument("-p", dest="parameters", metavar="NAME:=VALUE", action="append", default=[], help="node parameter")
+    parser.add_argument("--pictures", type=int, default=6, help="annotated frames in the picture; 0 for none (default 6)")
+    return parser.parse_args()
+
+
+def node_program(wanted):
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
+    candidates = [wanted] if wanted else [target / p / "perception_node" for p in ("release", "debug")]
+    found = [c for c in candidates if c.is_file()]
+    if not found:
+        sys.exit(f"demo: there is no {candidates[0]}; build it with `cargo build --release --features ros`")
+    return max(found, key=lambda c: c.stat().st_mtime)
+
+
+def die_with_parent():
+    """Runs in the child: the kernel ends it if this process is killed without a chance to do so itself."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start(command):
+    # In a session of its own, so that Ctrl-C reaches it through stop() alone, and once.
+    return subprocess.Popen([str(c) for c in command], start_new_session=True, preexec_fn=die_with_parent)
+
+
+def stop(process):
+    """Asks a process to end, then makes it. Returns its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def watch(options, viewer, node, processes):
+    """Prints a line a second until the time is up, Ctrl-C, or the end of a process. Returns what went wrong, or None."""
+    begun = last = time.monotonic()
+    first_frame = None
+    while not options.seconds or time.monotonic() - begun < options.seconds:
+        rclpy.spin_once(node, timeout_sec=0.05)
+        for name, process in processes.items():
+            if process.poll() is not None:
+                return f"{name} ended by itself with exit code {process.returncode}"
+        for pictures in filter(None, [viewer.take_pictures()]):
+            save(pictures)
+        now = time.monotonic()
+        if now - last < 1.0:
+            continue
+        print(f"{now - begun:4.0f} s {viewer.line(now - last)}", flush=True)
+        last = now
+        if viewer.last_timing is not None and first_frame is None:
+            first_frame = now
+            if options.pictures > 0 and not options.compressed:
+                # Every other sample frame; from a moving camera, half a second apart.
+                apart = 0.5 if options.topic or not options.frames.is_dir() else 1.5 / options.rate
+                viewer.start_capture(options.pictures, apart)
+        if first_frame and viewer.capture and now - first_frame > PATIENCE:
+            print("     no picture: images or road masks are missing (is segmentation off?)", flush=True)
+            viewer.give_up_capture()
+        if first_frame and (viewer.capture or now - first_frame < WARM_UP):
+            viewer.forget()
+    return None
+
+
+def save(pictures):
+    folder = PROJECT / "target" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "detections.png"
+    picture.strip(pictures).save(path)
+    print(f"     picture: {path}", flush=True)
+
+
+def main():
+    options = parse()
+    program = node_program(options.node)
+    topic = options.topic or "image"
+    arguments = [a for p in options.parameters for a in ("-p", p)]
+    if options.compressed:
+        arguments += ["-p", "image_transport:=compressed"]
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    for variable in PROFILE_VARIABLES:
+        os.environ.setdefault(variable, str(HERE / "fastdds.xml"))
+    processes = {"perception_node": start([program, "--ros-args", "-r", f"image:={topic}", *arguments])}
+    if not options.topic:
+        camera = ["--frames", options.frames, "--rate", options.rate, "--size", "{}x{}".format(*options.size)]
+        camera += ["--compressed"] if options.compressed else []
+        processes["camera"] = start([sys.executable, HERE / "replay_camera.py", "--topic", topic, *camera])
+    trouble = None
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    node = rclpy.create_node("viewer")
+    viewer = Viewer(node, topic)
+    try:
+        trouble = watch(options, viewer, node, processes)
+    except KeyboardInterrupt:
+        print()
+    # The camera first, so that the node has nothing left in hand when it counts.
+    for name in reversed(list(processes)):
+        code = stop(processes[name])
+        if code != 0 and trouble is None:
+            trouble = f"{name} ended with exit code {code}"
+    print(viewer.summary())
+    node.destroy_node()
+    rclpy.try_shutdown()
+    sys.exit(f"demo: {trouble}" if trouble else 0)
+
+
+if __name__ == "__main__":
+    main()
