@@ -59,7 +59,7 @@ digest() { sha256sum | cut -c1-12; }
 # messages_dir is also how Cargo learns of changed messages: r2r generates anew when a prefix is renamed.
 if [[ -n $ros_prefixes ]]; then
   python_dir=$cache_dir/peers-$(cat "$setup_dir"/{requirements-peers.txt,peers.sh} <(printf '%s' "$ros_prefixes") | digest)
-  ros_key="$ros_prefixes ${ROS_DISTRO:-}"
+  ros_key=$ros_prefixes
 else
   python_dir=$cache_dir/ros-$(cat "$setup_dir"/{requirements.txt,requirements-peers.txt,ros_from_wheels.sh} | digest)
   ros_key=$python_dir

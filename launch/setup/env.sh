@@ -50,7 +50,7 @@ in_front PATH "$python_dir/bin"
 put PEREGRINE_PYTHON "$python_dir/bin/python3"
 
 # The library that `distill` opens at run time.
-put ORT_DYLIB_PATH "$(echo "$python_dir"/lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime.so.*)"
+put ORT_DYLIB_PATH "$(find "$python_dir/lib" -path '*/onnxruntime/capi/libonnxruntime.so.*' -print -quit)"
 
 # Nodes would log to ~/.ros otherwise.
 put ROS_LOG_DIR "${ROS_LOG_DIR:-$cache_dir/log/ros}"

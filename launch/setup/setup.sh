@@ -18,6 +18,14 @@ case ${1:-} in
   *) fail "setup.sh knows only --system, not '$1'." ;;
 esac
 
+if [[ -n $ros_prefixes ]]; then
+  case ${ROS_DISTRO:-} in
+    jazzy | kilted | humble) ;;
+    '') fail "AMENT_PREFIX_PATH is set but ROS_DISTRO is not; source /opt/ros/<distro>/setup.bash." ;;
+    *) fail "ROS $ROS_DISTRO is not one that Peregrine is made for (Jazzy, Kilted, Humble); source one of those, or set PEREGRINE_ROS=wheels." ;;
+  esac
+fi
+
 # ---- Debian packages ----
 
 has_libclang() {
@@ -80,12 +88,6 @@ flock --nonblock "$lock" || {
 }
 
 if [[ -n $ros_prefixes ]]; then
-  # Not the name alone: a prefix without one was put together by hand.
-  case ${ROS_DISTRO:-} in
-    jazzy | kilted | humble) ;;
-    '') fail "AMENT_PREFIX_PATH is set but ROS_DISTRO is not; source /opt/ros/<distro>/setup.bash." ;;
-    *) fail "ROS $ROS_DISTRO is not one that Peregrine is made for (Jazzy, Kilted, Humble); source one of those, or set PEREGRINE_ROS=wheels." ;;
-  esac
   step "ROS: $ROS_DISTRO in $ros_prefixes"
   fill "$python_dir" peers.sh "Python peers"
 else
