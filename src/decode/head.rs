@@ -128,3 +128,115 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 64;
+    const BINS: usize = 8;
+
+    /// Outputs of a head for a 64 × 64 input in which nothing is found, to be written to.
+    struct Outputs(Vec<Vec<f32>>);
+
+    impl Outputs {
+        fn empty(classes: usize) -> Self {
+            let of = |level: DetectionLevel| {
+                let cells = (SIZE / level.stride).pow(2);
+                [vec![-9.0; classes * cells], vec![0.0; 4 * BINS * cells]]
+            };
+            Self(Architecture::detection_levels().into_iter().flat_map(of).collect())
+        }
+
+        /// Sets a class logit, and side logits such that each side's distribution sits in one bin.
+        fn put(&mut self, level: usize, cell: usize, class: usize, logit: f32, sides: [usize; 4]) {
+            let cells = (SIZE / Architecture::detection_levels()[level].stride).pow(2);
+            self.0[2 * level][class * cells + cell] = logit;
+            for (side, bin) in sides.into_iter().enumerate() {
+                self.0[2 * level + 1][(side * BINS + bin) * cells + cell] = 40.0;
+            }
+        }
+
+        fn decode(&self, threshold: f32) -> Vec<Detection> {
+            let mut detections = Vec::new();
+            HeadDecoder::new(&Architecture::default_student(), SIZE, SIZE).decode(
+                |i| &self.0[i],
+                threshold,
+                &mut detections,
+            );
+            detections
+        }
+    }
+
+    #[test]
+    fn a_box_lies_around_its_anchor_at_the_distances_of_its_bins() {
+        let mut outputs = Outputs::empty(5);
+        // Stride 16, four cells across: cell 6 is column 2, row 1, with its anchor at (40, 24).
+        outputs.put(1, 6, 3, 2.0, [1, 0, 3, 7]);
+        let detections = outputs.decode(0.5);
+        assert_eq!(detections.len(), 1);
+        assert_eq!(detections[0].class, 3);
+        assert!((detections[0].score - 0.880_797).abs() < 1e-6);
+        assert_eq!(detections[0].bbox, BoundingBox::new(40.0 - 16.0, 24.0, 40.0 + 48.0, 24.0 + 112.0));
+    }
+
+    #[test]
+    fn a_distance_is_the_mean_of_its_distribution() {
+        // ln 1, ln 2, ln 3, ln 4: probabilities 0.1 to 0.4, with mean 0.2 + 0.6 + 1.2.
+        let logits = [1.0f32, 2.0, 3.0, 4.0].map(f32::ln);
+        assert!((softmax_mean(logits.into_iter()) - 2.0).abs() < 1e-6);
+        assert!((softmax_mean(logits.into_iter().map(|l| l + 500.0)) - 2.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn the_threshold_is_exclusive_and_one_anchor_may_have_several_classes() {
+        let mut outputs = Outputs::empty(5);
+        outputs.put(0, 0, 0, 0.0, [1; 4]);
+        outputs.put(0, 0, 1, 0.1, [1; 4]);
+        outputs.put(0, 0, 2, 0.2, [1; 4]);
+        let classes: Vec<_> = outputs.decode(0.5).iter().map(|d| d.class).collect();
+        assert_eq!(classes, [1, 2]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_yield_no_detection() {
+        let mut outputs = Outputs::empty(5);
+        outputs.put(0, 0, 0, f32::NAN, [1; 4]);
+        outputs.put(0, 1, 0, f32::INFINITY, [1; 4]);
+        outputs.put(0, 2, 0, 3.0, [1; 4]);
+        outputs.0[1][2] = f32::NAN;
+        assert_eq!(outputs.decode(0.5), []);
+    }
+
+    #[test]
+    fn too_many_candidates_are_cut_to_the_best() {
+        let size = 512;
+        let architecture = Architecture::default_student();
+        let mut outputs = Vec::new();
+        let mut rank = 0;
+        for level in Architecture::detection_levels() {
+            let cells = (size / level.stride).pow(2);
+            // Distinct logits from 1 to 2, in no order.
+            let logits = (0..5 * cells).map(|_| {
+                rank += 1;
+                1.0 + ((rank * 7919) % 100_003) as f32 / 100_003.0
+            });
+            outputs.push(logits.collect::<Vec<f32>>());
+            outputs.push(vec![0.0; 4 * BINS * cells]);
+        }
+        let mut expected: Vec<f32> = [0, 2, 4].iter().flat_map(|&i: &usize| outputs[i].clone()).map(sigmoid).collect();
+        expected.sort_by(|a, b| b.total_cmp(a));
+        let mut detections = Vec::new();
+        HeadDecoder::new(&architecture, size, size).decode(|i| &outputs[i], 0.5, &mut detections);
+        let mut scores: Vec<f32> = detections.iter().map(|d| d.score).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        assert_eq!(scores, expected[..MAX_CANDIDATES]);
+    }
+
+    #[test]
+    fn logit_inverts_sigmoid() {
+        for p in [0.001, 0.3, 0.5, 0.9] {
+            assert!((sigmoid(logit(p)) - p).abs() < 1e-6);
+        }
+    }
+}

@@ -61,24 +61,25 @@ impl MaskDecoder {
         mask.width = self.columns.len();
         mask.height = self.rows.len();
         mask.classes.clear();
+        let (width, cells) = (self.map.0, self.map.0 * self.map.1);
         for &row in &self.rows {
-            self.argmax_row(logits, row);
+            let values = logits.chunks_exact(cells).map(|plane| &plane[row * width..][..width]);
+            argmax(values, &mut self.best, &mut self.class);
             mask.classes.extend(self.columns.iter().map(|&column| self.class[column]));
         }
     }
+}
 
-    /// One class after the other over a whole row, without branches, so that it runs in vector registers.
-    fn argmax_row(&mut self, logits: &[f32], row: usize) {
-        let (width, cells) = (self.map.0, self.map.0 * self.map.1);
-        self.best.fill(f32::NEG_INFINITY);
-        self.class.fill(0);
-        for (class, plane) in logits.chunks_exact(cells).enumerate() {
-            let values = &plane[row * width..][..width];
-            for ((best, found), &value) in self.best.iter_mut().zip(&mut self.class).zip(values) {
-                let better = value > *best;
-                *best = if better { value } else { *best };
-                *found = if better { class as u8 } else { *found };
-            }
+/// The index of the largest of several rows of values, at each place. One row after the other and without branches, so
+/// that it runs in vector registers.
+fn argmax<'a>(rows: impl Iterator<Item = &'a [f32]>, best: &mut [f32], index: &mut [u8]) {
+    best.fill(f32::NEG_INFINITY);
+    index.fill(0);
+    for (i, row) in rows.enumerate() {
+        for ((best, index), &value) in best.iter_mut().zip(index.iter_mut()).zip(row) {
+            let better = value > *best;
+            *best = if better { value } else { *best };
+            *index = if better { i as u8 } else { *index };
         }
     }
 }
@@ -89,4 +90,63 @@ fn nearest_cells(content: usize, pad: usize, map: usize) -> Vec<usize> {
     let pixels = content as f64 / count as f64;
     let centre = |i: usize| pad as f64 + (i as f64 + 0.5) * pixels;
     (0..count).map(|i| ((centre(i) / MASK_STRIDE as f64) as usize).min(map.saturating_sub(1))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: usize = 3;
+
+    /// Logits `[CLASSES, height, width]` without pattern.
+    fn logits(cells: usize) -> Vec<f32> {
+        (0..CLASSES * cells).map(|i| ((i * 7919) % 1009) as f32 / 100.0).collect()
+    }
+
+    fn naive_argmax(logits: &[f32], cells: usize, cell: usize) -> u8 {
+        let of = |class: usize| logits[class * cells + cell];
+        (0..CLASSES).max_by(|&a, &b| of(a).total_cmp(&of(b)).then(b.cmp(&a))).unwrap() as u8
+    }
+
+    fn decode(source: (usize, usize), input: (usize, usize), logits: &[f32]) -> ClassMask {
+        let mut mask = ClassMask::default();
+        MaskDecoder::new(&Letterbox::new(source, input)).decode(logits, &mut mask);
+        mask
+    }
+
+    #[test]
+    fn each_cell_gets_its_most_likely_class_and_padding_is_cut_away() {
+        // 320 × 180 of 320 × 256, from row 36 on: rows 9 to 53 of the map's 64.
+        let logits = logits(80 * 64);
+        let mask = decode((1920, 1080), (320, 256), &logits);
+        assert_eq!((mask.width, mask.height), (80, 45));
+        for (i, &class) in mask.classes.iter().enumerate() {
+            let cell = (i / 80 + 9) * 80 + i % 80;
+            assert_eq!(class, naive_argmax(&logits, 80 * 64, cell), "cell {i}");
+        }
+    }
+
+    #[test]
+    fn padding_at_the_sides_is_cut_away() {
+        let logits = logits(80 * 64);
+        let mask = decode((480, 640), (320, 256), &logits);
+        assert_eq!((mask.width, mask.height), (48, 64));
+        assert_eq!(mask.classes[0], naive_argmax(&logits, 80 * 64, 16));
+    }
+
+    #[test]
+    fn the_mask_covers_images_of_any_shape() {
+        for source in [(1, 1), (3, 1000), (1000, 3), (1241, 376), (17, 16)] {
+            let mask = decode(source, (64, 96), &logits(16 * 24));
+            assert_eq!(mask.classes.len(), mask.width * mask.height);
+            assert!(mask.at(source.0 - 1, source.1 - 1, source).is_some());
+            assert_eq!(mask.at(source.0, 0, source), None);
+        }
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_are_class_0() {
+        let mask = decode((64, 64), (64, 64), &vec![f32::NAN; CLASSES * 256]);
+        assert!(mask.classes.iter().all(|&class| class == 0));
+    }
 }

@@ -83,3 +83,87 @@ impl Ledger {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::LatestSlot;
+
+    /// One step of a schedule as a node might live through it.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// So many frames arrive at once; those marked are malformed.
+        Burst(u8, bool),
+        /// The worker takes the newest frame, if there is one.
+        Take,
+        /// The worker ends the frame it has.
+        Finish(Outcome),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let end = prop::sample::select(vec![Outcome::OnTime, Outcome::Late, Outcome::DroppedLate, Outcome::Rejected]);
+        prop_oneof![
+            (1u8..6, prop::bool::weighted(0.2)).prop_map(|(n, malformed)| Step::Burst(n, malformed)),
+            Just(Step::Take),
+            end.prop_map(Step::Finish),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn counts_add_up_at_each_step_of_any_schedule(steps in prop::collection::vec(step(), 1..200)) {
+            let (ledger, slot) = (Ledger::new(), LatestSlot::new());
+            let (mut worked_on, mut arrived) = (VecDeque::new(), 0u64);
+            for step in steps {
+                match step {
+                    Step::Burst(n, malformed) => for _ in 0..n {
+                        ledger.arrive();
+                        arrived += 1;
+                        if malformed {
+                            ledger.end(Outcome::Rejected);
+                        } else if slot.put(arrived).is_some() {
+                            ledger.end(Outcome::Superseded);
+                        }
+                    },
+                    Step::Take if worked_on.is_empty() => worked_on.extend(slot.take()),
+                    Step::Take => {}
+                    Step::Finish(outcome) => if worked_on.pop_front().is_some() {
+                        ledger.end(outcome);
+                    },
+                }
+                let counts = ledger.counts();
+                prop_assert_eq!(counts.arrived, arrived);
+                prop_assert_eq!(counts.in_hand, worked_on.len() as u64 + !slot.is_empty() as u64);
+                prop_assert_eq!(counts.arrived, counts.ended() + counts.in_hand);
+            }
+        }
+    }
+
+    #[test]
+    fn counts_add_up_while_other_threads_count() {
+        let (ledger, done) = (Ledger::new(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..50_000 {
+                    ledger.arrive();
+                    ledger.end(if i % 3 == 0 { Outcome::Superseded } else { Outcome::OnTime });
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut before = Counts::default();
+            while !done.load(Ordering::Acquire) {
+                let now = ledger.counts();
+                assert_eq!(now.arrived, now.ended() + now.in_hand);
+                assert!(now.arrived >= before.arrived && now.on_time >= before.on_time);
+                before = now;
+            }
+        });
+        let counts = ledger.counts();
+        assert_eq!((counts.arrived, counts.in_hand), (50_000, 0));
+    }
+}

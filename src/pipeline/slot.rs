@@ -68,3 +68,65 @@ impl<T> LatestSlot<T> {
         self.place.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_newest_value_wins_and_the_older_comes_back() {
+        let slot = LatestSlot::new();
+        assert_eq!(slot.put(1), None);
+        assert_eq!(slot.put(2), Some(1));
+        assert_eq!(slot.take(), Some(2));
+        assert_eq!(slot.take(), None);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_two_threads() {
+        const LAST: u64 = 200_000;
+        let slot = LatestSlot::new();
+        let (taken, superseded) = std::thread::scope(|scope| {
+            let putter = scope.spawn(|| (1..=LAST).filter_map(|value| slot.put(value)).collect::<Vec<_>>());
+            let mut taken = Vec::new();
+            while taken.last() != Some(&LAST) {
+                taken.extend(slot.take_timeout(LONG));
+            }
+            (taken, putter.join().unwrap())
+        });
+        assert!(taken.is_sorted(), "values are taken in the order in which they were put");
+        let mut all = [taken, superseded].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(1..=LAST), "each value is either taken or comes back, once");
+    }
+
+    #[test]
+    fn a_waiting_taker_is_woken() {
+        let slot = Arc::new(LatestSlot::new());
+        let taker = std::thread::spawn({
+            let slot = slot.clone();
+            move || slot.take_timeout(LONG)
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        slot.put(7);
+        assert_eq!(taker.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_wait_without_a_value_ends() {
+        assert_eq!(LatestSlot::<u8>::new().take_timeout(Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn values_left_behind_are_dropped() {
+        let value = Arc::new(());
+        let slot = LatestSlot::new();
+        slot.put(value.clone());
+        drop(slot);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+}

@@ -36,10 +36,12 @@ pub struct Letterbox {
 }
 
 impl Letterbox {
-    /// The transform from `source` to `input`, each (width, height) in pixels, at least 1. Allocates.
+    /// The transform from `source` to `input`, each (width, height) in pixels. Allocates.
+    ///
+    /// # Panics
+    /// When the source has no pixels, or a side of the input has fewer than 32, the least that a network takes.
     pub fn new(source: (usize, usize), input: (usize, usize)) -> Self {
-        let at_least_one = |(w, h): (usize, usize)| (w.max(1), h.max(1));
-        let (source, input) = (at_least_one(source), at_least_one(input));
+        assert!(source.0 > 0 && source.1 > 0 && input.0 >= 32 && input.1 >= 32, "{source:?} to {input:?}");
         let scale = (input.0 as f64 / source.0 as f64).min(input.1 as f64 / source.1 as f64);
         let fit = |size: usize, limit: usize| ((size as f64 * scale).round() as usize).clamp(1, limit);
         let content = (fit(source.0, input.0), fit(source.1, input.1));
@@ -137,12 +139,27 @@ impl Letterbox {
         }
     }
 
+    /// The number of taps decides the inner loop's length; known when compiled, it is unrolled.
     fn resample<P: Pixel>(&self, image: &ImageView, affine: &Affine, planes: &mut [&mut [f32]; 3]) {
+        match self.columns.per_position {
+            2 => self.resample_taps::<P, 2>(image, affine, planes),
+            3 => self.resample_taps::<P, 3>(image, affine, planes),
+            _ => self.resample_taps::<P, MAX_SAMPLES>(image, affine, planes),
+        }
+    }
+
+    fn resample_taps<P: Pixel, const TAPS: usize>(
+        &self,
+        image: &ImageView,
+        affine: &Affine,
+        planes: &mut [&mut [f32]; 3],
+    ) {
         let mut blended = [0u16; TILE];
         let tile_columns = self.tile_columns(P::BYTES);
         for y in 0..self.content.1 {
             let rows = self.rows.taps_of(y);
             let start = (self.pad.1 + y) * self.input.0 + self.pad.0;
+            let [red, green, blue] = planes.each_mut().map(|plane| &mut plane[start..start + self.content.0]);
             for first in (0..self.content.0).step_by(tile_columns) {
                 let last = (first + tile_columns).min(self.content.0);
                 // Whole pairs of pixels, for those encodings whose pixels share chroma.
@@ -151,29 +168,33 @@ impl Letterbox {
                 let bytes = from * P::BYTES..to.min(image.encoding().row_bytes(self.source.0));
                 let blended = &mut blended[..bytes.len()];
                 blend_rows(image, rows, bytes, blended);
-                for x in first..last {
+
+                let taps = self.columns.taps[first * TAPS..last * TAPS].chunks_exact(TAPS);
+                let colours = red[first..last].iter_mut().zip(&mut green[first..last]).zip(&mut blue[first..last]);
+                for (taps, ((r, g), b)) in taps.zip(colours) {
                     let mut sum = [0u32; 3];
-                    for tap in self.columns.taps_of(x) {
+                    for tap in taps {
                         let samples = P::samples(blended, tap.index as usize - from);
                         for c in 0..3 {
                             sum[c] += samples[c] as u32 * tap.weight;
                         }
                     }
-                    let colour = affine.apply(P::to_rgb(sum.map(|v| v as i32 as f32)));
-                    for c in 0..3 {
-                        planes[c][start + x] = colour[c];
-                    }
+                    [*r, *g, *b] = affine.apply(P::to_rgb(sum.map(|v| v as i32 as f32)));
                 }
             }
         }
     }
 
-    /// Output columns whose source bytes are sure to fit a tile.
+    /// Output columns whose source bytes are sure to fit a tile: at least one, since an image shrinks by no more than
+    /// its longest side over the input's least.
     fn tile_columns(&self, pixel_bytes: usize) -> usize {
         let per_column = self.source.0.div_ceil(self.content.0) * pixel_bytes;
-        (TILE.saturating_sub(8 * pixel_bytes) / per_column).max(1)
+        (TILE - 8 * pixel_bytes) / per_column
     }
 }
+
+/// Most samples of an output pixel along one axis.
+const MAX_SAMPLES: usize = 4;
 
 /// Bytes of a source row blended at a time: enough for a full row of most cameras, and within the first-level cache.
 const TILE: usize = 8192;
@@ -205,8 +226,8 @@ impl Axis {
             let taps = (0..output).flat_map(|i| bilinear_taps((i as f64 + 0.5) * step - 0.5, source, one)).collect();
             return Self { per_position: 2, taps };
         }
-        let samples = ((step / 2.0).ceil() as usize).clamp(2, 4);
-        let taps = (0..output).flat_map(|i| box_taps(i as f64 * step, step, samples, source, one)).collect();
+        let samples = ((step / 2.0).ceil() as usize).clamp(2, MAX_SAMPLES);
+        let taps = (0..output).flat_map(|i| box_taps(i, samples, source, output, one)).collect();
         Self { per_position: samples, taps }
     }
 
@@ -231,12 +252,13 @@ fn bilinear_taps(at: f64, source: usize, one: u32) -> [Tap; 2] {
     [Tap { index, weight: one - second }, Tap { index: (index + 1).min(source as u32 - 1), weight: second }]
 }
 
-/// `samples` pixels spread evenly over `[from, from + length)`, of equal weight.
-fn box_taps(from: f64, length: f64, samples: usize, source: usize, one: u32) -> impl Iterator<Item = Tap> {
-    let share = move |i: usize| (i as u32 * one + samples as u32 / 2) / samples as u32;
-    (0..samples).map(move |i| {
-        let at = from + (i as f64 + 0.5) / samples as f64 * length;
-        Tap { index: (at as u32).min(source as u32 - 1), weight: share(i + 1) - share(i) }
+/// `samples` pixels of equal weight, spread evenly over what output position `i` covers. In whole numbers, since many
+/// samples fall on the very border of two pixels.
+fn box_taps(i: usize, samples: usize, source: usize, output: usize, one: u32) -> impl Iterator<Item = Tap> {
+    let share = move |n: usize| (n as u32 * one + samples as u32 / 2) / samples as u32;
+    (0..samples).map(move |n| {
+        let index = (2 * (i * samples + n) + 1) * source / (2 * samples * output);
+        Tap { index: index as u32, weight: share(n + 1) - share(n) }
     })
 }
 
