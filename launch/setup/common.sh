@@ -5,6 +5,7 @@
 setup_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo_dir=$(cd "$setup_dir/../.." && pwd)
 cache_dir=$(realpath -m "${PEREGRINE_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set PEREGRINE_CACHE to a folder for the set-up}/.cache}/peregrine}")
+export PIP_CACHE_DIR=${PIP_CACHE_DIR:-$cache_dir/pip}
 
 step() { printf '[setup] %s\n' "$*"; }
 

@@ -49,8 +49,12 @@ in_front PYTHONPATH "$(find "$messages_dir" -maxdepth 5 -type d -name peregrine_
 in_front PATH "$python_dir/bin"
 put PEREGRINE_PYTHON "$python_dir/bin/python3"
 
-# The library that `distill` opens at run time.
-put ORT_DYLIB_PATH "$(find "$python_dir/lib" -path '*/onnxruntime/capi/libonnxruntime.so.*' -print -quit)"
+# The library that `distill` opens at run time; one that the user chose stays.
+ort=${ORT_DYLIB_PATH:-}
+[[ -n $ort && $ort != "$cache_dir"/* ]] ||
+  ort=$(find "$python_dir/lib" -path '*/onnxruntime/capi/libonnxruntime.so.*' -print -quit)
+put ORT_DYLIB_PATH "$ort"
+put ORT_DISABLE_TELEMETRY 1
 
 # Nodes would log to ~/.ros otherwise.
 put ROS_LOG_DIR "${ROS_LOG_DIR:-$cache_dir/log/ros}"
