@@ -1,0 +1,94 @@
+//! What `perception_node` understands besides ROS's own arguments.
+
+use super::parameters;
+
+/// What to do, by the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the node.
+    Run,
+    /// Print this and end.
+    Print(String),
+}
+
+/// Reads the arguments after the program's name. What lies between `--ros-args` and `--` is ROS's.
+///
+/// # Errors
+/// A sentence about the argument that is not understood.
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut own = Vec::new();
+    let mut ros = false;
+    for argument in arguments {
+        match argument.as_str() {
+            "--ros-args" => ros = true,
+            "--" => ros = false,
+            _ if ros => {}
+            _ => own.push(argument),
+        }
+    }
+    match own.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(Command::Run),
+        ["--help" | "-h"] => Ok(Command::Print(help())),
+        ["--version" | "-V"] => Ok(Command::Print(format!("perception_node {}\n", env!("CARGO_PKG_VERSION")))),
+        ["--list-parameters"] => Ok(Command::Print(parameters::listing())),
+        ["--describe", "markdown"] => Ok(Command::Print(parameters::markdown())),
+        ["--describe", ..] => Err("--describe knows one form: markdown".into()),
+        [first, ..] => {
+            Err(format!("'{first}' is not understood; --help shows what is, and parameters come after --ros-args -p"))
+        }
+    }
+}
+
+fn help() -> String {
+    format!(
+        "Real-time detection and segmentation on ROS 2 images.
+
+Usage: perception_node [--ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]]
+       perception_node --list-parameters | --describe markdown | --version | --help
+
+Subscribes  image                    sensor_msgs/Image, or image/compressed sensor_msgs/CompressedImage
+Publishes   detections               vision_msgs/Detection2DArray, boxes in pixels of the image, with its header
+            timing                   peregrine_msgs/FrameTiming, what became of each frame and when
+            road_mask, segmentation  sensor_msgs/Image mono8 (road 255; class numbers), while subscribed to
+            /diagnostics             diagnostic_msgs/DiagnosticArray, once a second
+
+Parameters (permitted values; default):
+{}
+Example: perception_node --ros-args -r image:=/camera/image_raw -p score_threshold:=0.5
+",
+        parameters::listing()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn what_is_meant_for_ros_is_left_to_ros() {
+        assert_eq!(parsed("--ros-args -p score_threshold:=0.5 -r image:=/camera"), Ok(Command::Run));
+    }
+
+    #[test]
+    fn arguments_after_the_end_of_the_ros_ones_are_read_again() {
+        assert!(matches!(parsed("--ros-args -r a:=b -- --version"), Ok(Command::Print(_))));
+    }
+
+    #[test]
+    fn a_parameter_without_ros_args_is_refused_with_the_way_to_say_it() {
+        let sentence = parsed("score_threshold:=0.5").unwrap_err();
+        assert!(sentence.contains("'score_threshold:=0.5'") && sentence.contains("--ros-args"), "{sentence}");
+    }
+
+    #[test]
+    fn help_names_every_parameter() {
+        let Ok(Command::Print(text)) = parsed("--help") else { panic!("--help prints") };
+        for d in parameters::DECLARATIONS {
+            assert!(text.contains(d.name), "{}", d.name);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! An image on its way from the middleware to the frame thread, and the view of its pixels.
+
+use std::io::Cursor;
+
+use image::{ColorType, ImageDecoder, ImageFormat};
+use r2r::NativeMsg;
+
+use crate::preprocess::image::{Encoding, ImageError, ImageView, MAX_SIDE};
+
+use super::clock::Instant;
+use super::messages::{bytes, NativeHeader};
+
+/// An image message as the middleware filled it: no copy of the pixels is made.
+pub enum ImageMessage {
+    Raw(NativeMsg<r2r::sensor_msgs::msg::Image>),
+    Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
+}
+
+// SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a message on loan from
+// the middleware belongs to a subscription, and neither type can be lent, since its size is not fixed; `is_loaned`
+// makes sure of it.
+unsafe impl Send for ImageMessage {}
+
+impl ImageMessage {
+    pub fn header(&self) -> &NativeHeader {
+        match self {
+            Self::Raw(m) => &m.header,
+            Self::Compressed(m) => &m.header,
+        }
+    }
+
+    /// Whether the message is on loan from the middleware, and so must not leave the thread that took it.
+    pub fn is_loaned(&self) -> bool {
+        match self {
+            Self::Raw(m) => m.is_loaned,
+            Self::Compressed(m) => m.is_loaned,
+        }
+    }
+}
+
+/// A frame between arrival and work on it.
+pub struct Frame {
+    pub message: ImageMessage,
+    /// When the node took it out of the middleware.
+    pub arrival: Instant,
+    /// Number among those that arrived, from 1.
+    pub sequence: u64,
+}
+
+/// Why a compressed image is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CompressedError {
+    #[error("the data is neither JPEG nor PNG")]
+    Format,
+    #[error("the JPEG or PNG is damaged")]
+    Damaged,
+    #[error("pixels of {0:?} are not supported; use 8-bit grey, RGB or RGBA")]
+    Pixels(ColorType),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl CompressedError {
+    /// A short name for counters, such as `damaged`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Format => "compressed_format",
+            Self::Damaged => "damaged",
+            Self::Pixels(_) => "compressed_pixels",
+            Self::Image(error) => error.reason(),
+        }
+    }
+}
+
+/// Turns messages into views, with a buffer for the pixels of compressed ones.
+#[derive(Default)]
+pub struct Unpacker {
+    pixels: Vec<u8>,
+}
+
+impl Unpacker {
+    /// The pixels of `message`: where they lie, or decompressed. (Decompression allocates; raw images do not.)
+    ///
+    /// # Errors
+    /// When the image is unusable; why is in the error.
+    pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, CompressedError> {
+        match message {
+            ImageMessage::Raw(m) => {
+                let encoding = std::str::from_utf8(bytes(&m.encoding)).unwrap_or("");
+                let data = match m.data.data.is_null() {
+                    true => &[][..],
+                    // SAFETY: the middleware put `size` bytes there, which live as long as the message.
+                    false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
+                };
+                Ok(ImageView::new(encoding, m.width, m.height, m.step, data)?)
+            }
+            ImageMessage::Compressed(m) => {
+                let data = match m.data.data.is_null() {
+                    true => &[][..],
+                    // SAFETY: as above.
+                    false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
+                };
+                self.decompress(data)
+            }
+        }
+    }
+
+    /// The format is told by the data, since drivers write many things into the message's `format`.
+    fn decompress(&mut self, data: &[u8]) -> Result<ImageView<'_>, CompressedError> {
+        use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
+        match image::guess_format(data) {
+            Ok(ImageFormat::Jpeg) => {
+                self.decode(JpegDecoder::new(Cursor::new(data)).map_err(|_| CompressedError::Damaged)?)
+            }
+            Ok(ImageFormat::Png) => {
+                self.decode(PngDecoder::new(Cursor::new(data)).map_err(|_| CompressedError::Damaged)?)
+            }
+            _ => Err(CompressedError::Format),
+        }
+    }
+
+    fn decode(&mut self, decoder: impl ImageDecoder) -> Result<ImageView<'_>, CompressedError> {
+        let (width, height) = decoder.dimensions();
+        // Before memory is set aside: a few bytes can claim any size.
+        if width as usize > MAX_SIDE || height as usize > MAX_SIDE {
+            return Err(ImageError::TooLarge { width, height }.into());
+        }
+        let encoding = match decoder.color_type() {
+            ColorType::L8 => Encoding::Mono8,
+            ColorType::Rgb8 => Encoding::Rgb8,
+            ColorType::Rgba8 => Encoding::Rgba8,
+            other => return Err(CompressedError::Pixels(other)),
+        };
+        let row = encoding.row_bytes(width as usize);
+        self.pixels.resize(row * height as usize, 0);
+        decoder.read_image(&mut self.pixels).map_err(|_| CompressedError::Damaged)?;
+        Ok(ImageView::with_encoding(encoding, width, height, row as u32, &self.pixels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{DynamicImage, ImageBuffer};
+
+    fn encoded(image: DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
+        bytes
+    }
+
+    fn red(width: u32, height: u32) -> DynamicImage {
+        DynamicImage::ImageRgb8(ImageBuffer::from_pixel(width, height, image::Rgb([200, 10, 10])))
+    }
+
+    #[test]
+    fn png_comes_back_pixel_for_pixel() {
+        let mut unpacker = Unpacker::default();
+        let data = encoded(red(5, 3), ImageFormat::Png);
+        let view = unpacker.decompress(&data).unwrap();
+        assert_eq!((view.width(), view.height(), view.encoding()), (5, 3, Encoding::Rgb8));
+        assert_eq!(unpacker.pixels, [200, 10, 10].repeat(15));
+    }
+
+    #[test]
+    fn grey_jpeg_is_mono8() {
+        let grey = DynamicImage::ImageLuma8(ImageBuffer::from_pixel(16, 8, image::Luma([128])));
+        let mut unpacker = Unpacker::default();
+        assert_eq!(unpacker.decompress(&encoded(grey, ImageFormat::Jpeg)).unwrap().encoding(), Encoding::Mono8);
+    }
+
+    #[test]
+    fn a_cut_off_png_is_damaged_and_the_next_image_is_read() {
+        let mut unpacker = Unpacker::default();
+        let data = encoded(red(64, 64), ImageFormat::Png);
+        assert_eq!(unpacker.decompress(&data[..data.len() / 2]).unwrap_err(), CompressedError::Damaged);
+        assert!(unpacker.decompress(&data).is_ok());
+    }
+
+    #[test]
+    fn text_is_no_image() {
+        assert_eq!(Unpacker::default().decompress(b"jpeg, honestly").unwrap_err(), CompressedError::Format);
+    }
+
+    #[test]
+    fn a_claimed_size_beyond_the_limit_is_refused_before_memory_is_set_aside() {
+        let mut data = encoded(red(4, 4), ImageFormat::Png);
+        // IHDR holds the width at offset 16; its checksum covers bytes 12 to 28.
+        data[16..20].copy_from_slice(&1_000_000u32.to_be_bytes());
+        let checksum = crc32(&data[12..29]);
+        data[29..33].copy_from_slice(&checksum.to_be_bytes());
+        let refused = Unpacker::default().decompress(&data).unwrap_err();
+        assert_eq!(refused.reason(), "too_large");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 })
+        })
+    }
+}

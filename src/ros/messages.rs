@@ -1,0 +1,201 @@
+//! Outgoing messages that are made once and filled again for each frame.
+//!
+//! They are the C structures that ROS itself publishes. r2r's Rust types would be converted, string by string, into a
+//! new C structure for every frame; these are only written to.
+
+use r2r::{NativeMsg, WrappedTypesupport};
+use r2r_rcl::rosidl_runtime_c__String;
+
+use crate::decode::Detection;
+use crate::pipeline::{ClassMask, Counts};
+
+use super::clock::Nanoseconds;
+
+/// `std_msgs/Header` as C has it.
+pub type NativeHeader = <r2r::std_msgs::msg::Header as WrappedTypesupport>::CStruct;
+type NativeTime = <r2r::builtin_interfaces::msg::Time as WrappedTypesupport>::CStruct;
+type NativeDetection = <r2r::vision_msgs::msg::Detection2D as WrappedTypesupport>::CStruct;
+
+/// The header's stamp in nanoseconds since the epoch; 0 means that the camera set none.
+pub fn stamp(header: &NativeHeader) -> Nanoseconds {
+    i64::from(header.stamp.sec) * 1_000_000_000 + i64::from(header.stamp.nanosec)
+}
+
+fn set_time(time: &mut NativeTime, at: Nanoseconds) {
+    time.sec = i32::try_from(at.div_euclid(1_000_000_000)).unwrap_or(i32::MAX);
+    time.nanosec = at.rem_euclid(1_000_000_000) as u32;
+}
+
+fn set_header(header: &mut NativeHeader, source: &NativeHeader) {
+    header.stamp.sec = source.stamp.sec;
+    header.stamp.nanosec = source.stamp.nanosec;
+    set_string(&mut header.frame_id, bytes(&source.frame_id));
+}
+
+/// The text of a ROS string, without its closing zero.
+pub fn bytes(string: &rosidl_runtime_c__String) -> &[u8] {
+    if string.data.is_null() {
+        return &[];
+    }
+    // SAFETY: ROS keeps `size` initialised bytes at `data` for as long as the string lives.
+    unsafe { std::slice::from_raw_parts(string.data.cast(), string.size) }
+}
+
+/// Writes over a ROS string. Allocates only for a text that is longer than every earlier one.
+fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
+    if string.data.is_null() || string.capacity <= text.len() {
+        // SAFETY: `text` is valid for its length, which is all that is read; ROS copies it. On failure it leaves the
+        // old text, which is a valid string.
+        unsafe { r2r_rcl::rosidl_runtime_c__String__assignn(string, text.as_ptr().cast(), text.len()) };
+        return;
+    }
+    // SAFETY: `data` has room for `capacity` bytes, which is more than the text and its closing zero need.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr(), string.data.cast(), text.len());
+        string.data.add(text.len()).write(0);
+    }
+    string.size = text.len();
+}
+
+/// A `vision_msgs/Detection2DArray` with room for a fixed number of detections.
+pub struct DetectionsMessage {
+    pub native: NativeMsg<r2r::vision_msgs::msg::Detection2DArray>,
+    class_names: Vec<String>,
+}
+
+// SAFETY: a message owns its memory, which C allocated and any thread may use and free; nothing refers to the thread
+// that made it. (Only loaned messages do, and these are not.)
+unsafe impl Send for DetectionsMessage {}
+
+impl DetectionsMessage {
+    /// `class_names[class]` becomes a detection's `class_id`.
+    pub fn new(class_names: &[String], max_detections: usize) -> Self {
+        use r2r::vision_msgs::msg::{Detection2D, Detection2DArray, ObjectHypothesisWithPose};
+        let mut hypothesis = ObjectHypothesisWithPose::default();
+        // With the longest name in place, every name will fit.
+        hypothesis.hypothesis.class_id = class_names.iter().max_by_key(|n| n.len()).cloned().unwrap_or_default();
+        let blank = Detection2D { results: vec![hypothesis], ..Default::default() };
+        let message = Detection2DArray { detections: vec![blank; max_detections], ..Default::default() };
+        Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
+    }
+
+    /// Boxes in pixels of the source image.
+    pub fn fill(&mut self, header: &NativeHeader, detections: &[Detection]) {
+        set_header(&mut self.native.header, header);
+        let room = self.native.detections.capacity;
+        let count = detections.len().min(room);
+        // SAFETY: `new` made `capacity` detections there. The size may be anything up to that: ROS sends `size`
+        // elements and frees `capacity`.
+        let slots: &mut [NativeDetection] = match count {
+            0 => &mut [],
+            _ => unsafe { std::slice::from_raw_parts_mut(self.native.detections.data, count) },
+        };
+        self.native.detections.size = count;
+        for (slot, detection) in slots.iter_mut().zip(detections) {
+            set_header(&mut slot.header, header);
+            let b = &detection.bbox;
+            slot.bbox.center.position.x = f64::from(b.x_min + b.x_max) / 2.0;
+            slot.bbox.center.position.y = f64::from(b.y_min + b.y_max) / 2.0;
+            slot.bbox.size_x = f64::from(b.x_max - b.x_min);
+            slot.bbox.size_y = f64::from(b.y_max - b.y_min);
+            // SAFETY: `new` gave every detection one result.
+            let result = unsafe { &mut *slot.results.data };
+            result.hypothesis.score = f64::from(detection.score);
+            let name = self.class_names.get(detection.class).map_or("", |n| n.as_str());
+            set_string(&mut result.hypothesis.class_id, name.as_bytes());
+        }
+    }
+}
+
+/// What a `peregrine_msgs/FrameTiming` says besides the header. Times on the ROS clock; 0 for a step not reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    pub sequence: u64,
+    pub arrival: Nanoseconds,
+    pub preprocess_start: Nanoseconds,
+    pub preprocess_end: Nanoseconds,
+    pub inference_end: Nanoseconds,
+    pub decode_end: Nanoseconds,
+    pub publish: Nanoseconds,
+    pub verdict: u8,
+    pub deadline: Nanoseconds,
+    /// Stamp to publish.
+    pub latency: Nanoseconds,
+}
+
+/// A `peregrine_msgs/FrameTiming`.
+pub struct TimingMessage {
+    pub native: NativeMsg<r2r::peregrine_msgs::msg::FrameTiming>,
+}
+
+// SAFETY: as for `DetectionsMessage`.
+unsafe impl Send for TimingMessage {}
+
+impl TimingMessage {
+    pub fn new() -> Self {
+        Self { native: NativeMsg::new() }
+    }
+
+    pub fn fill(&mut self, header: &NativeHeader, timing: &Timing, counts: &Counts) {
+        let m = &mut *self.native;
+        set_header(&mut m.header, header);
+        m.sequence = timing.sequence;
+        set_time(&mut m.arrival, timing.arrival);
+        set_time(&mut m.preprocess_start, timing.preprocess_start);
+        set_time(&mut m.preprocess_end, timing.preprocess_end);
+        set_time(&mut m.inference_end, timing.inference_end);
+        set_time(&mut m.decode_end, timing.decode_end);
+        set_time(&mut m.publish, timing.publish);
+        m.verdict = timing.verdict;
+        m.deadline_ms = milliseconds(timing.deadline);
+        m.latency_ms = milliseconds(timing.latency);
+        m.latency_from_arrival_ms = milliseconds(timing.publish - timing.arrival);
+        m.arrived = counts.arrived;
+        m.published_on_time = counts.on_time;
+        m.published_late = counts.late;
+        m.superseded = counts.superseded;
+        m.dropped_late = counts.dropped_late;
+        m.rejected = counts.rejected;
+    }
+}
+
+fn milliseconds(ns: Nanoseconds) -> f32 {
+    (ns as f64 / 1e6) as f32
+}
+
+/// A `sensor_msgs/Image` of encoding mono8, as large as the segmentation mask.
+pub struct MaskMessage {
+    pub native: NativeMsg<r2r::sensor_msgs::msg::Image>,
+}
+
+// SAFETY: as for `DetectionsMessage`.
+unsafe impl Send for MaskMessage {}
+
+impl MaskMessage {
+    pub fn new() -> Self {
+        let mut native = NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
+        set_string(&mut native.encoding, b"mono8");
+        Self { native }
+    }
+
+    /// Each pixel is `value(class)`. Allocates only when the mask is larger than every earlier one.
+    pub fn fill(&mut self, header: &NativeHeader, mask: &ClassMask, value: impl Fn(u8) -> u8) {
+        let m = &mut *self.native;
+        set_header(&mut m.header, header);
+        m.width = mask.width as u32;
+        m.height = mask.height as u32;
+        m.step = m.width;
+        if m.data.capacity < mask.classes.len() {
+            m.data.update(&mask.classes);
+        }
+        if m.data.data.is_null() {
+            return;
+        }
+        m.data.size = mask.classes.len();
+        // SAFETY: there is room for `capacity` bytes, and `size` is no more than that.
+        let pixels = unsafe { std::slice::from_raw_parts_mut(m.data.data, m.data.size) };
+        for (pixel, &class) in pixels.iter_mut().zip(&mask.classes) {
+            *pixel = value(class);
+        }
+    }
+}

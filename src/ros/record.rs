@@ -1,0 +1,78 @@
+//! What the frame thread tells the diagnostics of each frame: small, copied, never allocated.
+
+use crate::pipeline::StageTimes;
+
+use super::clock::Nanoseconds;
+use super::frame_path::Age;
+use super::incoming::{CompressedError, Frame};
+
+/// One event on the frame thread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Record {
+    Frame(FrameRecord),
+    Rejected(Rejection),
+    /// A message other than the detections could not be published.
+    PublishingFailed,
+}
+
+/// The durations of one frame, published or dropped late. In nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct FrameRecord {
+    /// Stamp to publish.
+    pub latency: Nanoseconds,
+    /// Stamp to arrival: exposure, driver and middleware.
+    pub age_at_arrival: Nanoseconds,
+    /// Arrival to publish: this node's share.
+    pub from_arrival: Nanoseconds,
+    /// Arrival to the start of work.
+    pub wait: Nanoseconds,
+    pub preprocess: Nanoseconds,
+    pub inference: Nanoseconds,
+    pub decode: Nanoseconds,
+    /// Whether the stages were gone through; otherwise `wait` and all after it are zero.
+    pub processed: bool,
+    pub stamped: bool,
+}
+
+impl FrameRecord {
+    pub fn new(frame: &Frame, age: &Age, times: &StageTimes, publish: u64) -> Self {
+        let arrival = frame.arrival.monotonic;
+        let mut record = Self {
+            latency: age.at(publish),
+            age_at_arrival: age.at(arrival),
+            from_arrival: publish.saturating_sub(arrival) as i64,
+            stamped: super::messages::stamp(frame.message.header()) != 0,
+            ..Self::default()
+        };
+        if times.decode_end != 0 {
+            record.processed = true;
+            record.wait = times.preprocess_start.saturating_sub(arrival) as i64;
+            record.preprocess = times.preprocess() as i64;
+            record.inference = times.inference() as i64;
+            record.decode = times.decode() as i64;
+        }
+        record
+    }
+}
+
+/// Why a frame was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error(transparent)]
+    Image(#[from] CompressedError),
+    #[error("inference failed")]
+    Inference,
+    #[error("the middleware did not publish the detections")]
+    Publishing,
+}
+
+impl Rejection {
+    /// A short name for counters, such as `short_data`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Image(error) => error.reason(),
+            Self::Inference => "inference",
+            Self::Publishing => "publishing",
+        }
+    }
+}
