@@ -24,6 +24,8 @@ if [[ -n $ros_prefixes ]]; then
     '') fail "AMENT_PREFIX_PATH is set but ROS_DISTRO is not; source /opt/ros/<distro>/setup.bash." ;;
     *) fail "ROS $ROS_DISTRO is not one that Peregrine is made for (Jazzy, Kilted, Humble); source one of those, or set PEREGRINE_ROS=wheels." ;;
   esac
+elif [[ $(uname -m) != x86_64 ]]; then
+  fail "there is no ROS here, and wheels of it are for x86_64 only, not $(uname -m); install ROS 2 Jazzy, Kilted or Humble and source it."
 fi
 
 # ---- Debian packages ----
