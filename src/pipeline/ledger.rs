@@ -17,6 +17,19 @@ pub enum Outcome {
     Rejected,
 }
 
+impl Outcome {
+    /// In lower case, such as `on time`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnTime => "on time",
+            Self::Late => "late",
+            Self::Superseded => "superseded",
+            Self::DroppedLate => "dropped late",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// The counts at one time. `arrived` is always the sum of all the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {

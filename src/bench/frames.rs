@@ -1,0 +1,147 @@
+//! The images that are sent, decoded before the measurement.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::preprocess::{CompressedError, Decompressor, Encoding, ImageView};
+
+/// Most images that are kept; more are repeated less often, but fill the memory.
+const MOST_IMAGES: usize = 64;
+
+/// Images of one size, as one camera sends them.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    pub width: usize,
+    pub height: usize,
+    /// A sentence on where they come from.
+    pub origin: String,
+    images: Vec<(Encoding, Vec<u8>)>,
+}
+
+/// Why there are no frames.
+#[derive(Debug, thiserror::Error)]
+pub enum FramesError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Image { path: PathBuf, source: CompressedError },
+    #[error("{path}: there is no .jpg, .jpeg or .png file in this folder")]
+    NoImages { path: PathBuf },
+}
+
+impl Frames {
+    /// The frames that come with the source, looked for in the working directory and where the program was built;
+    /// where they are not found, a drawn picture of 1280 × 720.
+    pub fn shipped_or_drawn() -> Self {
+        let built_at = Path::new(env!("CARGO_MANIFEST_DIR"));
+        [Path::new("models/frames"), &built_at.join("models/frames")]
+            .into_iter()
+            .find_map(|folder| Self::load(folder).ok())
+            .unwrap_or_else(|| Self::drawn(1280, 720))
+    }
+
+    /// The images in `folder`, in the order of their names. A camera has one size: those of another size than most are
+    /// left out.
+    ///
+    /// # Errors
+    /// When the folder or one of its images cannot be read, or there is none.
+    pub fn load(folder: &Path) -> Result<Self, FramesError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FramesError::Io { path, source }
+        };
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(at(folder))? {
+            paths.push(entry.map_err(at(folder))?.path());
+        }
+        paths.retain(|path| is_image(path));
+        paths.sort();
+        let mut decompressor = Decompressor::new();
+        let mut images = Vec::new();
+        for path in paths {
+            let bytes = fs::read(&path).map_err(at(&path))?;
+            let view = decompressor.decode(&bytes).map_err(|source| FramesError::Image { path, source })?;
+            images.push((
+                view.size(),
+                view.encoding(),
+                (0..view.height()).flat_map(|y| view.row(y)).copied().collect(),
+            ));
+        }
+        let of_size = |size| images.iter().filter(|(s, ..)| *s == size).count();
+        let usual = images.iter().map(|(size, ..)| *size).max_by_key(|&size| (of_size(size), size));
+        let Some((width, height)) = usual else {
+            return Err(FramesError::NoImages { path: folder.into() });
+        };
+        let found = images.len();
+        images.retain(|(size, ..)| *size == (width, height));
+        images.truncate(MOST_IMAGES);
+        let origin = format!("{} of {found} images in {}, {width}x{height}", images.len(), folder.display());
+        let images = images.into_iter().map(|(_, encoding, data)| (encoding, data)).collect();
+        Ok(Self { width, height, origin, images })
+    }
+
+    /// One picture of smooth gradients and hard edges, the same each time.
+    pub fn drawn(width: usize, height: usize) -> Self {
+        let pixel = |i: usize| {
+            let (x, y) = (i % width, i / width);
+            let block = if (x / 40 + y / 30) % 5 == 0 { 120 } else { 0 };
+            [(x * 255 / width) as u8, (y * 255 / height) as u8, block]
+        };
+        let data = (0..width * height).flat_map(pixel).collect();
+        let origin = format!("a drawn picture, {width}x{height}, since no frames were found; give some with --images");
+        Self { width, height, origin, images: vec![(Encoding::Rgb8, data)] }
+    }
+
+    /// The image of frame `index`; after the last image, the first comes again.
+    pub fn image(&self, index: usize) -> ImageView<'_> {
+        let (encoding, data) = &self.images[index % self.images.len()];
+        let step = encoding.row_bytes(self.width);
+        ImageView::with_encoding(*encoding, self.width as u32, self.height as u32, step as u32, data)
+            .expect("images are kept as they were decoded")
+    }
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    ["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, width: u32, height: u32) {
+        image::RgbImage::new(width, height).save(folder.join(name)).unwrap();
+    }
+
+    #[test]
+    fn images_of_the_usual_size_are_kept_in_order_and_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "b.png", 40, 30);
+        write(folder.path(), "a.PNG", 40, 30);
+        write(folder.path(), "c.png", 50, 30);
+        fs::write(folder.path().join("notes.txt"), "no image").unwrap();
+        let frames = Frames::load(folder.path()).unwrap();
+        assert_eq!((frames.width, frames.height, frames.images.len()), (40, 30, 2));
+        assert!(frames.origin.starts_with("2 of 3 images"));
+        assert_eq!(frames.image(5).size(), (40, 30));
+    }
+
+    #[test]
+    fn a_damaged_image_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("bad.jpg"), "no image").unwrap();
+        assert!(Frames::load(folder.path()).unwrap_err().to_string().contains("bad.jpg"));
+    }
+
+    #[test]
+    fn an_empty_folder_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Frames::load(folder.path()), Err(FramesError::NoImages { .. })));
+    }
+
+    #[test]
+    fn a_drawn_picture_is_an_image() {
+        assert_eq!(Frames::drawn(31, 17).image(3).size(), (31, 17));
+    }
+}

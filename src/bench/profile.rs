@@ -1,0 +1,167 @@
+//! Deadline profiles: what is asked of the machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The profiles that come with the program, by name.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("car_30hz", include_str!("../../bench/profiles/car_30hz.toml")),
+    ("drone_60hz", include_str!("../../bench/profiles/drone_60hz.toml")),
+    ("low_power_10hz", include_str!("../../bench/profiles/low_power_10hz.toml")),
+    ("ci", include_str!("../../bench/profiles/ci.toml")),
+];
+
+/// A deadline profile, as its TOML file holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    pub name: String,
+    /// A sentence on whom it is for.
+    pub description: String,
+    /// Frames a second, 0.1 to 1000.
+    pub rate_hz: f64,
+    /// Milliseconds from a frame's scheduled instant to its result, 0.1 to 10000.
+    pub deadline_ms: f64,
+    /// Frames that are measured, 1 to 1000000.
+    pub frames: usize,
+    /// Frames that are processed before, unmeasured, 0 to 10000.
+    pub warmup_frames: usize,
+    /// Share of frames that may miss the deadline in the long run, above 0 and below 1.
+    pub max_miss_ratio: f64,
+    /// Confidence with which that is to be shown, 0.5 to 0.9999.
+    pub confidence: f64,
+    /// Misses in a row that are allowed: what a tracker can coast over.
+    pub max_miss_run: usize,
+    /// What becomes of a frame whose deadline has passed before work on it begins.
+    pub late: LatePolicy,
+    /// Share of CPU time, in percent, that the hypervisor or other programs may take before misses are laid at their
+    /// door rather than the student's, 0 to 100.
+    pub max_foreign_load_percent: f64,
+}
+
+/// What becomes of a frame whose deadline has passed before work on it begins. A miss either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LatePolicy {
+    /// It is processed nevertheless.
+    Publish,
+    /// It is dropped, so that the next may be in time.
+    Drop,
+}
+
+/// Why a profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    #[error("there is no profile {name:?}: give a path to a .toml file or one of {}", Profile::built_in_names().join(", "))]
+    Unknown { name: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{origin}: {why}")]
+    Syntax { origin: String, why: String },
+    #[error("{origin}: {field} is {value}; it must be {range}")]
+    Range { origin: String, field: &'static str, value: String, range: &'static str },
+}
+
+impl Profile {
+    /// The profile built in by that name, or else in the file of that path.
+    ///
+    /// # Errors
+    /// When there is none, or a field is unknown, missing or out of range.
+    pub fn load(name_or_path: &str) -> Result<Self, ProfileError> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return Self::parse(text, &format!("the built-in profile {name}"));
+        }
+        let path = Path::new(name_or_path);
+        if !name_or_path.ends_with(".toml") && !path.exists() {
+            return Err(ProfileError::Unknown { name: name_or_path.into() });
+        }
+        let text = fs::read_to_string(path).map_err(|source| ProfileError::Io { path: path.into(), source })?;
+        Self::parse(&text, name_or_path)
+    }
+
+    /// Names of the profiles that come with the program.
+    pub fn built_in_names() -> [&'static str; BUILT_IN.len()] {
+        BUILT_IN.map(|(name, _)| name)
+    }
+
+    /// Reads and checks a profile; `origin` is named in errors.
+    ///
+    /// # Errors
+    /// When a field is unknown, missing or out of range.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ProfileError> {
+        let profile: Self = toml::from_str(text)
+            .map_err(|e| ProfileError::Syntax { origin: origin.into(), why: e.to_string().trim_end().into() })?;
+        profile.check(origin)?;
+        Ok(profile)
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// Names the first field at fault, its value and its range.
+    pub fn check(&self, origin: &str) -> Result<(), ProfileError> {
+        let require = |ok: bool, field, value: &dyn ToString, range| {
+            let fault = || ProfileError::Range { origin: origin.into(), field, value: value.to_string(), range };
+            ok.then_some(()).ok_or_else(fault)
+        };
+        require((0.1..=1000.0).contains(&self.rate_hz), "rate_hz", &self.rate_hz, "0.1 to 1000")?;
+        require((0.1..=10_000.0).contains(&self.deadline_ms), "deadline_ms", &self.deadline_ms, "0.1 to 10000")?;
+        require((1..=1_000_000).contains(&self.frames), "frames", &self.frames, "1 to 1000000")?;
+        require(self.warmup_frames <= 10_000, "warmup_frames", &self.warmup_frames, "0 to 10000")?;
+        let ratio = self.max_miss_ratio;
+        require(ratio > 0.0 && ratio < 1.0, "max_miss_ratio", &ratio, "above 0 and below 1")?;
+        require((0.5..=0.9999).contains(&self.confidence), "confidence", &self.confidence, "0.5 to 0.9999")?;
+        let load = self.max_foreign_load_percent;
+        require((0.0..=100.0).contains(&load), "max_foreign_load_percent", &load, "0 to 100")
+    }
+
+    /// Nanoseconds from one scheduled instant to the next.
+    pub fn period_ns(&self) -> f64 {
+        1e9 / self.rate_hz
+    }
+
+    /// Nanoseconds.
+    pub fn deadline_ns(&self) -> u64 {
+        (self.deadline_ms * 1e6) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::stats::frames_needed;
+
+    #[test]
+    fn built_in_profiles_are_valid_bear_their_names_and_can_be_proved() {
+        for name in Profile::built_in_names() {
+            let profile = Profile::load(name).unwrap();
+            assert_eq!(profile.name, name);
+            assert!(profile.frames >= frames_needed(0, profile.max_miss_ratio, profile.confidence), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_named_by_file_field_and_range() {
+        let good = BUILT_IN[0].1;
+        for (from, to, expected) in [
+            ("rate_hz = 30.0", "rate_hz = 0.0", "rate_hz is 0; it must be 0.1 to 1000"),
+            ("rate_hz = 30.0", "rate_hz = nan", "rate_hz is NaN"),
+            ("max_miss_run = 2", "max_miss_run = -1", "max_miss_run"),
+            ("max_miss_run = 2", "max_miss_runs = 2", "unknown field `max_miss_runs`"),
+            ("rate_hz = 30.0", "", "missing field `rate_hz`"),
+            ("late = \"publish\"", "late = \"maybe\"", "unknown variant `maybe`"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = Profile::parse(&good.replace(from, to), "my.toml").unwrap_err().to_string();
+            assert!(error.starts_with("my.toml: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = Profile::load("car_31hz").unwrap_err().to_string();
+        assert!(error.contains("car_30hz") && error.contains("low_power_10hz"), "{error}");
+    }
+}

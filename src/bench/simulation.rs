@@ -1,0 +1,114 @@
+//! The open loop in simulated time, for tests that must not depend on a clock: the same camera, slot, ledger and
+//! worker's loop as in [`schedule::open_loop`](super::schedule::open_loop), without threads.
+
+use std::cell::Cell;
+
+use super::profile::Profile;
+use super::schedule::{serve, with_superseded, Camera, Feed, Frame, Run, Schedule, Work};
+use crate::pipeline::{LatestSlot, Ledger, StageTimes};
+
+/// Milliseconds of preprocessing, inference and decoding.
+pub type Durations = [u64; 3];
+
+/// Runs the profile's schedule against work that takes what `durations` says for each frame; none fails.
+pub fn simulate(profile: &Profile, durations: impl FnMut(usize) -> Option<Durations>) -> Run {
+    let (now, ledger, slot) = (Cell::new(0), Ledger::new(), LatestSlot::new());
+    let schedule = Schedule::new(profile, 0);
+    let camera = Camera { schedule, slot: &slot, ledger: &ledger, next: 0 };
+    let records =
+        serve(&mut SimulatedFeed { camera, now: &now }, &mut SimulatedWork { durations, now: &now }, profile, &ledger);
+    Run { records: with_superseded(records, schedule), counts: ledger.counts(), elapsed: now.get() }
+}
+
+/// A profile for tests: 100 Hz, 10 ms.
+pub fn profile(frames: usize) -> Profile {
+    let mut profile = Profile::load("ci").unwrap();
+    (profile.rate_hz, profile.deadline_ms, profile.frames) = (100.0, 10.0, frames);
+    profile
+}
+
+struct SimulatedFeed<'a> {
+    camera: Camera<'a>,
+    now: &'a Cell<u64>,
+}
+
+impl Feed for SimulatedFeed<'_> {
+    fn next(&mut self) -> Option<(Frame, u64)> {
+        self.send_due_one_by_one();
+        if self.camera.slot.is_empty() {
+            self.now.set(self.camera.next_instant()?);
+            self.send_due_one_by_one();
+        }
+        Some((self.camera.slot.take()?, self.now.get()))
+    }
+}
+
+impl SimulatedFeed<'_> {
+    /// Each at its own instant, as a camera thread would have sent it while the worker was busy.
+    fn send_due_one_by_one(&mut self) {
+        while let Some(instant) = self.camera.next_instant().filter(|&instant| instant <= self.now.get()) {
+            self.camera.send_due(instant);
+        }
+    }
+}
+
+struct SimulatedWork<'a, F> {
+    durations: F,
+    now: &'a Cell<u64>,
+}
+
+impl<F: FnMut(usize) -> Option<Durations>> Work for SimulatedWork<'_, F> {
+    fn process(&mut self, index: usize) -> Option<StageTimes> {
+        let [preprocess, inference, decode] = (self.durations)(index)?;
+        let pass = |ms: u64| {
+            self.now.set(self.now.get() + ms * 1_000_000);
+            self.now.get()
+        };
+        let preprocess_start = self.now.get();
+        let (preprocess_end, inference_end, decode_end) = (pass(preprocess), pass(inference), pass(decode));
+        Some(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end })
+    }
+}
+
+#[test]
+fn an_unhurried_worker_makes_every_frame() {
+    let run = simulate(&profile(50), |_| Some([1, 5, 1]));
+    assert!(run.records.iter().all(|r| !r.missed() && r.latency() == Some(7_000_000)));
+    assert_eq!((run.counts.arrived, run.counts.on_time), (50, 50));
+}
+
+#[test]
+fn a_stall_shows_in_every_frame_that_it_delays() {
+    // 100 ms from frame 10 on: it is late, frames 11 to 19 are superseded, and frame 20 starts 7 ms late.
+    let run = simulate(&profile(50), |frame| Some([1, if frame == 10 { 100 } else { 5 }, 1]));
+    let missed: Vec<_> = run.records.iter().filter(|r| r.missed()).map(|r| r.index).collect();
+    assert_eq!(missed, (10..20).collect::<Vec<_>>());
+    assert_eq!((run.counts.late, run.counts.superseded, run.counts.on_time), (1, 9, 40));
+    assert_eq!(run.records[20].latency(), Some(9_000_000));
+}
+
+#[test]
+fn a_worker_slower_than_the_camera_takes_the_newest_frame_each_time() {
+    let run = simulate(&profile(100), |_| Some([1, 22, 2]));
+    // Takes 25 ms a frame: at 0, 25, 50, … the newest frame is 0, 2, 5, 7, ….
+    let taken: Vec<_> = run.records.iter().filter(|r| r.passage.is_some()).map(|r| r.index).take(5).collect();
+    assert_eq!(taken, [0, 2, 5, 7, 10]);
+    assert_eq!(run.counts.on_time, 0);
+    assert_eq!(run.counts.in_hand, 0);
+}
+
+#[test]
+fn the_drop_policy_lets_late_frames_go() {
+    let profile = Profile { late: super::LatePolicy::Drop, rate_hz: 20.0, ..profile(20) };
+    // The slot holds frame 4, due at 200 ms, when the worker comes back at 237 ms.
+    let run = simulate(&profile, |frame| Some([1, if frame == 3 { 85 } else { 5 }, 1]));
+    assert_eq!(run.counts.dropped_late, 1);
+    assert_eq!(run.records[4].passage, None);
+}
+
+#[test]
+fn a_frame_that_fails_is_a_miss_and_counted_as_rejected() {
+    let run = simulate(&profile(20), |frame| (frame != 3).then_some([1, 1, 1]));
+    assert!(run.records[3].missed());
+    assert_eq!((run.counts.rejected, run.counts.on_time), (1, 19));
+}
