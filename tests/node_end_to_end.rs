@@ -231,6 +231,42 @@ fn malformed_images_are_rejected_by_reason_and_the_node_works_on() {
 }
 
 #[test]
+fn frames_past_the_deadline_are_dropped_and_said_to_be() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let _node = domain.start_node(&["deadline_ms:=0.0001", "deadline_policy:=drop_late"]);
+    let answer = domain.ask_peer("send_late.py", &[]);
+    let timing = &answer["timing"];
+    assert_eq!(integer(timing, "verdict"), 2);
+    assert_eq!(integer(timing, "preprocess_start"), 0, "there was no work on it");
+    assert!(integer(timing, "publish") > integer(timing, "arrival"));
+    assert_eq!(integer(timing, "dropped_late"), integer(timing, "sequence"));
+    assert_counts_add_up(timing, 2);
+    assert_eq!(integer(&answer, "detections"), 0);
+}
+
+#[test]
+fn a_burst_is_thinned_to_the_newest_and_every_image_is_accounted_for() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let _node = domain.start_node(&[]);
+    let answer = domain.ask_peer("send_burst.py", &["30"]);
+    assert_counts_add_up(&answer["diagnostics"], 0);
+    let timings = answer["timings"].as_array().unwrap();
+    for timing in timings {
+        assert_counts_add_up(timing, 2);
+    }
+    let sequences: Vec<_> = timings.iter().map(|t| integer(t, "sequence")).collect();
+    assert!(sequences.windows(2).all(|w| w[0] < w[1]), "{sequences:?}");
+    let last = timings.last().expect("the last image of a burst is never superseded");
+    assert_eq!(integer(last, "sequence"), integer(&answer["diagnostics"], "arrived"));
+}
+
+#[test]
 fn parameters_are_read_set_and_refused_through_the_standard_services() {
     if ros_is_absent() {
         return;

@@ -61,7 +61,9 @@ pub enum Level {
 impl Diagnostics {
     /// Publishes once a second until the node is to stop. Unpark the thread to end it at once.
     pub fn run(mut self) {
-        let mut next = Instant::now() + PERIOD;
+        let start = Instant::now();
+        self.memory.window.advance(start, Counts::default());
+        let mut next = start + PERIOD;
         while !self.shared.stop.load(Relaxed) {
             let now = Instant::now();
             if now < next {

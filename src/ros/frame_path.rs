@@ -26,7 +26,7 @@ pub struct Shared {
     pub slot: LatestSlot<Frame>,
     pub ledger: Ledger,
     pub settings: LiveSettings,
-    /// For the diagnostics; when nobody empties it, records are lost, never frames.
+    /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
     pub records: ArrayQueue<Record>,
     pub road_mask_wanted: AtomicBool,
     pub segmentation_wanted: AtomicBool,
@@ -157,8 +157,7 @@ impl FramePath {
     }
 
     fn report(&self, record: Record) {
-        // A full queue means that the diagnostics thread is starved; it can tell by the ledger's counts.
-        let _ = self.shared.records.push(record);
+        self.shared.records.force_push(record);
     }
 }
 

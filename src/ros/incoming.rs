@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{ColorType, ImageDecoder, ImageFormat};
 use r2r::NativeMsg;
 
-use crate::preprocess::image::{Encoding, ImageError, ImageView, MAX_SIDE};
+use crate::preprocess::image::{Encoding, ImageError, ImageView};
 
 use super::clock::Instant;
 use super::messages::{bytes, NativeHeader};
@@ -47,6 +47,9 @@ pub struct Frame {
     pub sequence: u64,
 }
 
+/// Pixels of a compressed image at most: a few kilobytes of PNG can unpack to any size.
+const MAX_PIXELS: u64 = 1 << 26;
+
 /// Why a compressed image is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum CompressedError {
@@ -54,6 +57,8 @@ pub enum CompressedError {
     Format,
     #[error("the JPEG or PNG is damaged")]
     Damaged,
+    #[error("unpacked, the image would have more than {MAX_PIXELS} pixels")]
+    TooLarge,
     #[error("pixels of {0:?} are not supported; use 8-bit grey, RGB or RGBA")]
     Pixels(ColorType),
     #[error(transparent)]
@@ -66,6 +71,7 @@ impl CompressedError {
         match self {
             Self::Format => "compressed_format",
             Self::Damaged => "damaged",
+            Self::TooLarge => "too_large",
             Self::Pixels(_) => "compressed_pixels",
             Self::Image(error) => error.reason(),
         }
@@ -121,9 +127,9 @@ impl Unpacker {
 
     fn decode(&mut self, decoder: impl ImageDecoder) -> Result<ImageView<'_>, CompressedError> {
         let (width, height) = decoder.dimensions();
-        // Before memory is set aside: a few bytes can claim any size.
-        if width as usize > MAX_SIDE || height as usize > MAX_SIDE {
-            return Err(ImageError::TooLarge { width, height }.into());
+        // Before memory is set aside.
+        if u64::from(width) * u64::from(height) > MAX_PIXELS {
+            return Err(CompressedError::TooLarge);
         }
         let encoding = match decoder.color_type() {
             ColorType::L8 => Encoding::Mono8,
@@ -185,8 +191,9 @@ mod tests {
     #[test]
     fn a_claimed_size_beyond_the_limit_is_refused_before_memory_is_set_aside() {
         let mut data = encoded(red(4, 4), ImageFormat::Png);
-        // IHDR holds the width at offset 16; its checksum covers bytes 12 to 28.
-        data[16..20].copy_from_slice(&1_000_000u32.to_be_bytes());
+        // IHDR holds width and height from offset 16; its checksum covers bytes 12 to 28.
+        data[16..20].copy_from_slice(&100_000u32.to_be_bytes());
+        data[20..24].copy_from_slice(&100_000u32.to_be_bytes());
         let checksum = crc32(&data[12..29]);
         data[29..33].copy_from_slice(&checksum.to_be_bytes());
         let refused = Unpacker::default().decompress(&data).unwrap_err();
