@@ -16,6 +16,7 @@
 //!
 //! Nothing below `ros` knows ROS; `distill` and `latency_bench` build without it.
 
+pub mod bench;
 pub mod decode;
 pub mod distill;
 pub mod engine;
