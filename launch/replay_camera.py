@@ -9,8 +9,10 @@ import array
 import io
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy
@@ -91,14 +93,18 @@ def jpeg_message(pixels):
     return message
 
 
-def replay(node, publisher, messages, rate):
-    """Publishes message after message, one each 1/rate s by the monotonic clock, until ROS shuts down."""
+def replay(node, publisher, messages, rate, stop):
+    """Publishes message after message, one each 1/rate s by the monotonic clock, until `stop` is set.
+
+    Returns how many were published, and how many were left out because their time had passed.
+    """
     clock, period, tick, late = node.get_clock(), 1.0 / rate, 0, 0
     start = time.monotonic()
-    while rclpy.ok():
+    while not stop.is_set():
         wait = start + tick * period - time.monotonic()
         if wait > 0:
-            time.sleep(wait)
+            if stop.wait(wait):
+                break
         elif wait < -period:
             # A camera does not catch up: what it could not take in time is not taken.
             missed = int(-wait / period)
@@ -122,19 +128,18 @@ def main():
     messages = [jpeg_message(f) if options.compressed else raw_message(f) for f in frames]
     for message in messages:
         message.header.frame_id = options.frame_id
-    rclpy.init()
-    try:
-        node = rclpy.create_node("replay_camera")
-        topic = f"{options.topic}/compressed" if options.compressed else options.topic
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        publisher = node.create_publisher(type(messages[0]), topic, qos)
-        published, late = replay(node, publisher, messages, options.rate)
-        if late:
-            print(f"camera: {published} images published, {late} left out for want of time", flush=True)
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    node = rclpy.create_node("replay_camera")
+    topic = f"{options.topic}/compressed" if options.compressed else options.topic
+    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = node.create_publisher(type(messages[0]), topic, qos)
+    published, late = replay(node, publisher, messages, options.rate, stop)
+    if late:
+        print(f"camera: {published} images published, {late} left out for want of time", flush=True)
+    rclpy.shutdown()
 
 
 if __name__ == "__main__":

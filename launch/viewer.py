@@ -65,18 +65,16 @@ class Viewer:
         classes = ", ".join(f"{n / frames:.1f} {name}" for name, n in sorted(self.by_class.items())) or "nothing"
         self.frames = 0
         self.by_class.clear()
-        return (
-            f"{rate:5.1f} Hz | stamp→publish {percentiles([ms for _, ms in self.published])}"
-            f" | stamp→here {percentiles([ms for _, ms in self.received])} | {self.counts()} | a frame: {classes}"
-        )
+        published, received = (percentiles([ms for _, ms in times]) for times in (self.published, self.received))
+        return f"{rate:5.1f} Hz | stamp→publish {published} | →here {received} | {self.counts()} | {classes}"
 
     def counts(self):
         t = self.last_timing
         if t is None:
             return "no frame yet"
         return (
-            f"arrived {t.arrived}: on time {t.published_on_time}, late {t.published_late}, superseded {t.superseded},"
-            f" dropped {t.dropped_late}, rejected {t.rejected}"
+            f"{t.arrived} arrived: {t.published_on_time} on time, {t.published_late} late, {t.superseded} superseded,"
+            f" {t.dropped_late} dropped, {t.rejected} rejected"
         )
 
     def summary(self):

@@ -64,15 +64,21 @@ mod verdict {
 }
 
 impl FramePath {
-    /// Works on the newest frame, again and again, until the node is to stop.
+    /// Works on the newest frame, again and again, until the node is to stop and nothing is left in hand.
     pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        while !shared.stop.load(Relaxed) {
-            if let Some(frame) = shared.slot.take_timeout(LONGEST_SLEEP) {
-                if let Err(rejection) = self.process(&frame) {
-                    shared.ledger.end(Outcome::Rejected);
-                    self.report(Record::Rejected(rejection));
+        loop {
+            // Before the slot, so that what was put before the stop is still taken.
+            let stopping = shared.stop.load(Relaxed);
+            match shared.slot.take_timeout(LONGEST_SLEEP) {
+                Some(frame) => {
+                    if let Err(rejection) = self.process(&frame) {
+                        shared.ledger.end(Outcome::Rejected);
+                        self.report(Record::Rejected(rejection));
+                    }
                 }
+                None if stopping => return,
+                None => {}
             }
         }
     }
