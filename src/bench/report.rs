@@ -270,15 +270,14 @@ impl WorstFrame {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::bench::simulation::{profile, simulate};
     use crate::bench::verdict::judge;
 
-    fn report(stall: u64) -> Report {
-        let profile = profile(200);
-        let run = simulate(&profile, |frame| Some([1, if frame == 50 { stall } else { 5 }, 1]));
-        let judgement = judge(&run, &profile, None, stall > 0);
+    /// A run's report with everything around it made up.
+    pub(in crate::bench) fn report_of(run: &Run, profile: Profile) -> Report {
+        let judgement = judge(run, &profile, None, false);
         let subject = Subject {
             model: "test".into(),
             weights_sha256: "ab".repeat(32),
@@ -297,7 +296,14 @@ mod tests {
             injected_stalls: vec![],
             worst: 2,
         };
-        Report::new(&run, Some(judgement), context)
+        Report::new(run, Some(judgement), context)
+    }
+
+    /// 200 frames, of which one takes `stall` milliseconds in inference.
+    fn report(stall: u64) -> Report {
+        let profile = profile(200);
+        let run = simulate(&profile, |frame| Some([1, if frame == 50 { stall } else { 5 }, 1]));
+        report_of(&run, profile)
     }
 
     #[test]

@@ -127,7 +127,10 @@ pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: 
 fn describe(c: &Culprit) -> String {
     let (stage, usual, worst, misses) = (c.stage.name(), c.usual_ms, c.worst_ms, c.misses);
     if c.always {
-        return format!("{stage} is the longest stage on every frame: usually {usual:.2} ms, {worst:.2} ms at worst");
+        return format!(
+            "the stages usually take longer than deadline or period allow, {stage} the longest: usually {usual:.2} ms, \
+             {worst:.2} ms at worst"
+        );
     }
     format!("{misses} of the misses go back to {stage}: usually {usual:.2} ms, {worst:.2} ms at worst")
 }

@@ -21,13 +21,8 @@ use peregrine::pipeline::{Ledger, PipelineOptions};
 use peregrine::student::package::write_atomically;
 use peregrine::student::Student;
 
-/// Says whether the student keeps a deadline on this machine, and how sure that is.
-///
-/// Frames are sent at a camera's fixed rate, whether or not the last one is done, and the newest frame wins, as in the
-/// ROS node. Latency counts from the instant at which a frame was due, so that a stall shows in every frame that it
-/// delays. A frame without a result in time is a miss, whatever became of it.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(version, about = ABOUT, after_help = EXAMPLES)]
 struct Arguments {
     /// A built-in profile or a .toml file: rate, deadline, allowed misses.
     #[arg(long, value_name = "NAME|FILE", default_value = "car_30hz")]
@@ -77,8 +72,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Self-test of the gate: pause a stage of a frame and see the verdict turn red. The stage is preprocess, inference
-    /// (if none is given) or decode. May be given several times.
+    /// Self-test of the gate: pause in preprocess, inference (the default) or decode. Repeatable.
     #[arg(long, value_name = "MS@FRAME[:STAGE]")]
     inject_stall: Vec<Stall>,
 
@@ -86,6 +80,14 @@ struct Arguments {
     #[arg(long)]
     doctor: bool,
 }
+
+const ABOUT: &str = "\
+Says whether the student keeps a deadline on this machine, and how sure that is.
+
+Frames are sent at a camera's fixed rate, whether or not the last one is done, and the
+newest frame wins, as in the ROS node. Latency counts from the instant at which a frame was
+due, so that a stall shows in every frame that it delays. A frame without a result in time
+is a miss, whatever became of it.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,19 +140,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         let verdict = if doctor::is_fit(&checks) { Verdict::Met } else { Verdict::NotProvable };
         return Ok(verdict.exit_code());
     }
-    let report = measure(arguments)?;
+    let (report, run) = measure(arguments)?;
     let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
     say(&if to_stdout { report.json() } else { report.text() });
     if let (Some(path), false) = (&arguments.json, to_stdout) {
         write_atomically(path, report.json().as_bytes())?;
     }
     if let Some(path) = &arguments.html {
-        write_atomically(path, html::page(&report).as_bytes())?;
+        write_atomically(path, html::page(&report, &run).as_bytes())?;
     }
     Ok(report.judgement.map_or(0, |judgement| judgement.verdict.exit_code()))
 }
 
-fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
+fn measure(arguments: &Arguments) -> anyhow::Result<(Report, Run)> {
     let mut profile = Profile::load(&arguments.profile)?;
     profile.frames = arguments.frames.unwrap_or(profile.frames);
     profile.check("--frames")?;
@@ -194,7 +196,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
         injected_stalls: arguments.inject_stall.iter().map(Stall::to_string).collect(),
         worst: arguments.explain,
     };
-    Ok(Report::new(&run, judgement, context))
+    Ok((Report::new(&run, judgement, context), run))
 }
 
 /// Runs the schedule, with a progress bar on a terminal: drawn by a thread of its own, off the frames' path.
