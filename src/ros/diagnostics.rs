@@ -233,7 +233,7 @@ fn rate(count: u64, seconds: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::preprocess::image::ImageError;
-    use crate::ros::incoming::CompressedError;
+    use crate::ros::incoming::UnpackError;
 
     /// A second in which `counts` were gained, all frames being like `frame`.
     fn after_a_second(counts: Counts, frame: FrameRecord) -> (Memory, Instant) {
@@ -298,10 +298,10 @@ mod tests {
     #[test]
     fn when_every_image_is_rejected_the_reason_is_given() {
         let (mut memory, now) = after_a_second(Counts { arrived: 9, rejected: 9, ..Counts::default() }, GOOD);
-        memory.last_rejection = Some(CompressedError::from(ImageError::Encoding).into());
+        memory.last_rejection = Some(UnpackError::from(ImageError::Step { step: 1, row_bytes: 9 }).into());
         let (level, sentence) = memory.assess(now, "/image", "", None);
         assert_eq!(level, Level::Error);
-        assert!(sentence.contains("encoding"), "{sentence}");
+        assert!(sentence.starts_with("every image is rejected: step is 1 bytes"), "{sentence}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An image on its way from the middleware to the frame thread, and the view of its pixels.
 
+use std::fmt;
 use std::io::Cursor;
 
 use image::{ColorType, ImageDecoder, ImageFormat};
@@ -50,9 +51,11 @@ pub struct Frame {
 /// Pixels of a compressed image at most: a few kilobytes of PNG can unpack to any size.
 const MAX_PIXELS: u64 = 1 << 26;
 
-/// Why a compressed image is refused.
+/// Why an image is refused before any work on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum CompressedError {
+pub enum UnpackError {
+    #[error("the encoding '{0}' is not supported; use rgb8, bgr8, rgba8, bgra8, mono8, uyvy or yuyv")]
+    Encoding(ShortText),
     #[error("the data is neither JPEG nor PNG")]
     Format,
     #[error("the JPEG or PNG is damaged")]
@@ -65,16 +68,41 @@ pub enum CompressedError {
     Image(#[from] ImageError),
 }
 
-impl CompressedError {
+impl UnpackError {
     /// A short name for counters, such as `damaged`.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Encoding(_) => "encoding",
             Self::Format => "compressed_format",
             Self::Damaged => "damaged",
             Self::TooLarge => "too_large",
             Self::Pixels(_) => "compressed_pixels",
             Self::Image(error) => error.reason(),
         }
+    }
+}
+
+/// The beginning of a text that came from outside, kept without allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShortText {
+    bytes: [u8; Self::LENGTH],
+    length: u8,
+}
+
+impl ShortText {
+    const LENGTH: usize = 32;
+
+    pub fn new(text: &[u8]) -> Self {
+        let length = text.len().min(Self::LENGTH);
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..length].copy_from_slice(&text[..length]);
+        Self { bytes, length: length as u8 }
+    }
+}
+
+impl fmt::Display for ShortText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.bytes[..usize::from(self.length)].escape_ascii())
     }
 }
 
@@ -89,16 +117,18 @@ impl Unpacker {
     ///
     /// # Errors
     /// When the image is unusable; why is in the error.
-    pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, CompressedError> {
+    pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, UnpackError> {
         match message {
             ImageMessage::Raw(m) => {
-                let encoding = std::str::from_utf8(bytes(&m.encoding)).unwrap_or("");
+                let name = bytes(&m.encoding);
+                let encoding = std::str::from_utf8(name).ok().and_then(Encoding::from_ros);
+                let encoding = encoding.ok_or_else(|| UnpackError::Encoding(ShortText::new(name)))?;
                 let data = match m.data.data.is_null() {
                     true => &[][..],
                     // SAFETY: the middleware put `size` bytes there, which live as long as the message.
                     false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
                 };
-                Ok(ImageView::new(encoding, m.width, m.height, m.step, data)?)
+                Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
             }
             ImageMessage::Compressed(m) => {
                 let data = match m.data.data.is_null() {
@@ -112,34 +142,32 @@ impl Unpacker {
     }
 
     /// The format is told by the data, since drivers write many things into the message's `format`.
-    fn decompress(&mut self, data: &[u8]) -> Result<ImageView<'_>, CompressedError> {
+    fn decompress(&mut self, data: &[u8]) -> Result<ImageView<'_>, UnpackError> {
         use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
         match image::guess_format(data) {
             Ok(ImageFormat::Jpeg) => {
-                self.decode(JpegDecoder::new(Cursor::new(data)).map_err(|_| CompressedError::Damaged)?)
+                self.decode(JpegDecoder::new(Cursor::new(data)).map_err(|_| UnpackError::Damaged)?)
             }
-            Ok(ImageFormat::Png) => {
-                self.decode(PngDecoder::new(Cursor::new(data)).map_err(|_| CompressedError::Damaged)?)
-            }
-            _ => Err(CompressedError::Format),
+            Ok(ImageFormat::Png) => self.decode(PngDecoder::new(Cursor::new(data)).map_err(|_| UnpackError::Damaged)?),
+            _ => Err(UnpackError::Format),
         }
     }
 
-    fn decode(&mut self, decoder: impl ImageDecoder) -> Result<ImageView<'_>, CompressedError> {
+    fn decode(&mut self, decoder: impl ImageDecoder) -> Result<ImageView<'_>, UnpackError> {
         let (width, height) = decoder.dimensions();
         // Before memory is set aside.
         if u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(CompressedError::TooLarge);
+            return Err(UnpackError::TooLarge);
         }
         let encoding = match decoder.color_type() {
             ColorType::L8 => Encoding::Mono8,
             ColorType::Rgb8 => Encoding::Rgb8,
             ColorType::Rgba8 => Encoding::Rgba8,
-            other => return Err(CompressedError::Pixels(other)),
+            other => return Err(UnpackError::Pixels(other)),
         };
         let row = encoding.row_bytes(width as usize);
         self.pixels.resize(row * height as usize, 0);
-        decoder.read_image(&mut self.pixels).map_err(|_| CompressedError::Damaged)?;
+        decoder.read_image(&mut self.pixels).map_err(|_| UnpackError::Damaged)?;
         Ok(ImageView::with_encoding(encoding, width, height, row as u32, &self.pixels)?)
     }
 }
@@ -179,13 +207,13 @@ mod tests {
     fn a_cut_off_png_is_damaged_and_the_next_image_is_read() {
         let mut unpacker = Unpacker::default();
         let data = encoded(red(64, 64), ImageFormat::Png);
-        assert_eq!(unpacker.decompress(&data[..data.len() / 2]).unwrap_err(), CompressedError::Damaged);
+        assert_eq!(unpacker.decompress(&data[..data.len() / 2]).unwrap_err(), UnpackError::Damaged);
         assert!(unpacker.decompress(&data).is_ok());
     }
 
     #[test]
     fn text_is_no_image() {
-        assert_eq!(Unpacker::default().decompress(b"jpeg, honestly").unwrap_err(), CompressedError::Format);
+        assert_eq!(Unpacker::default().decompress(b"jpeg, honestly").unwrap_err(), UnpackError::Format);
     }
 
     #[test]
@@ -198,6 +226,14 @@ mod tests {
         data[29..33].copy_from_slice(&checksum.to_be_bytes());
         let refused = Unpacker::default().decompress(&data).unwrap_err();
         assert_eq!(refused.reason(), "too_large");
+    }
+
+    #[test]
+    fn an_unknown_encoding_is_called_by_its_name_however_odd() {
+        let refusal = UnpackError::Encoding(ShortText::new(b"bayer_rggb8"));
+        assert!(refusal.to_string().starts_with("the encoding 'bayer_rggb8' is not supported"));
+        let odd: Vec<u8> = (0..=255).collect();
+        assert!(ShortText::new(&odd).to_string().starts_with(r"\x00\x01"));
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

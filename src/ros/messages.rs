@@ -199,3 +199,100 @@ impl MaskMessage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::BoundingBox;
+    use r2r::peregrine_msgs::msg::FrameTiming;
+    use r2r::vision_msgs::msg::Detection2DArray;
+
+    fn header(frame_id: &str) -> NativeMsg<r2r::std_msgs::msg::Header> {
+        let stamp = r2r::builtin_interfaces::msg::Time { sec: 12, nanosec: 345 };
+        NativeMsg::from(&r2r::std_msgs::msg::Header { stamp, frame_id: frame_id.into() })
+    }
+
+    fn detection(class: usize) -> Detection {
+        Detection { class, score: 0.5, bbox: BoundingBox::new(10.0, 20.0, 40.0, 60.0) }
+    }
+
+    fn message(max_detections: usize) -> DetectionsMessage {
+        DetectionsMessage::new(&["car".to_owned(), "two-wheeler".to_owned()], max_detections)
+    }
+
+    #[test]
+    fn a_box_goes_out_as_centre_and_size_with_name_and_header() {
+        let mut message = message(8);
+        message.fill(&header("front"), &[detection(1)]);
+        let sent = Detection2DArray::from_native(&message.native);
+        assert_eq!(
+            (sent.header.frame_id.as_str(), sent.header.stamp.sec, sent.header.stamp.nanosec),
+            ("front", 12, 345)
+        );
+        let [d] = &sent.detections[..] else { panic!("{sent:?}") };
+        assert_eq!((d.header.clone(), d.id.as_str()), (sent.header.clone(), ""));
+        assert_eq!((d.bbox.center.position.x, d.bbox.center.position.y, d.bbox.center.theta), (25.0, 40.0, 0.0));
+        assert_eq!((d.bbox.size_x, d.bbox.size_y), (30.0, 40.0));
+        let [result] = &d.results[..] else { panic!("{d:?}") };
+        assert_eq!((result.hypothesis.class_id.as_str(), result.hypothesis.score), ("two-wheeler", 0.5));
+    }
+
+    #[test]
+    fn nothing_is_left_of_the_frame_before() {
+        let mut message = message(8);
+        message.fill(&header("a long name of a camera"), &[detection(1), detection(1), detection(1)]);
+        message.fill(&header("b"), &[detection(0)]);
+        let sent = Detection2DArray::from_native(&message.native);
+        assert_eq!((sent.detections.len(), sent.header.frame_id.as_str()), (1, "b"));
+        assert_eq!(sent.detections[0].results[0].hypothesis.class_id, "car");
+        message.fill(&header("an even longer name of a camera"), &[]);
+        let sent = Detection2DArray::from_native(&message.native);
+        assert_eq!((sent.detections.len(), sent.header.frame_id.as_str()), (0, "an even longer name of a camera"));
+    }
+
+    #[test]
+    fn more_detections_than_there_is_room_for_are_cut_off() {
+        let mut message = message(2);
+        message.fill(&header("front"), &[detection(0), detection(1), detection(0)]);
+        assert_eq!(Detection2DArray::from_native(&message.native).detections.len(), 2);
+    }
+
+    #[test]
+    fn times_and_latencies_go_out_in_their_units() {
+        let mut message = TimingMessage::new();
+        let timing = Timing {
+            sequence: 7,
+            arrival: 12_000_000_400,
+            publish: 12_020_000_400,
+            verdict: 1,
+            deadline: 15_000_000,
+            latency: 20_000_055,
+            ..Timing::default()
+        };
+        message.fill(
+            &header("front"),
+            &timing,
+            &Counts { arrived: 9, late: 7, superseded: 1, in_hand: 1, ..Counts::default() },
+        );
+        let sent = FrameTiming::from_native(&message.native);
+        assert_eq!((sent.arrival.sec, sent.arrival.nanosec), (12, 400));
+        assert_eq!((sent.inference_end.sec, sent.inference_end.nanosec), (0, 0));
+        assert_eq!((sent.deadline_ms, sent.latency_from_arrival_ms), (15.0, 20.0));
+        assert!((sent.latency_ms - 20.000_055).abs() < 1e-5);
+        assert_eq!((sent.sequence, sent.verdict, sent.arrived, sent.published_late, sent.superseded), (7, 1, 9, 7, 1));
+    }
+
+    #[test]
+    fn a_mask_may_grow_and_shrink() {
+        let mut message = MaskMessage::new();
+        for (width, height) in [(4, 2), (8, 4), (2, 1)] {
+            let mask = ClassMask { width, height, classes: (0..width * height).map(|i| i as u8 % 4).collect() };
+            message.fill(&header("front"), &mask, |class| if class == 3 { 255 } else { 0 });
+            let sent = r2r::sensor_msgs::msg::Image::from_native(&message.native);
+            assert_eq!((sent.width as usize, sent.height as usize, sent.step as usize), (width, height, width));
+            assert_eq!(sent.encoding, "mono8");
+            let expected: Vec<u8> = mask.classes.iter().map(|&c| if c == 3 { 255 } else { 0 }).collect();
+            assert_eq!(sent.data, expected);
+        }
+    }
+}

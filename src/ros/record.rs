@@ -4,7 +4,7 @@ use crate::pipeline::StageTimes;
 
 use super::clock::Nanoseconds;
 use super::frame_path::Age;
-use super::incoming::{CompressedError, Frame};
+use super::incoming::{Frame, UnpackError};
 
 /// One event on the frame thread.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +59,7 @@ impl FrameRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     #[error(transparent)]
-    Image(#[from] CompressedError),
+    Image(#[from] UnpackError),
     #[error("inference failed")]
     Inference,
     #[error("the middleware did not publish the detections")]
