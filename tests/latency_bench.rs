@@ -110,7 +110,7 @@ fn what_cannot_be_used_exits_with_3_and_is_named() {
         (&["--frames", "0"], "frames is 0"),
         (&["--model", "no-such-folder"], "no-such-folder"),
         (&["--images", "no-such-folder"], "no-such-folder"),
-        (&["--threads", "0"], "threads"),
+        (&["--threads", "257"], "threads"),
         (&["--input-size", "320"], "320x256"),
         (&["--input-size", "300x200"], "multiples of 32"),
         (&["--inject-stall", "5"], "MS@FRAME"),

@@ -138,6 +138,22 @@ fn a_detection_comes_out_in_source_pixels_and_the_mask_covers_the_image() {
 }
 
 #[test]
+fn thresholds_set_between_frames_hold_from_the_next_one_on_and_only_within_their_range() {
+    let architecture = Architecture::default_student();
+    let options = PipelineOptions { score_threshold: 0.5, ..PipelineOptions::default() };
+    let mut engine = Canned::quiet(&graph_for(&architecture, &options));
+    // A score of 0.73.
+    engine.outputs[4][0] = 1.0;
+    let mut pipeline = Pipeline::with_engine(&architecture, Box::new(engine), options).unwrap();
+    let image = grey(320, 256);
+    let mut found = |score_threshold| {
+        pipeline.set_thresholds(score_threshold, 0.6);
+        pipeline.process(&view(&image)).unwrap().detections.len()
+    };
+    assert_eq!([0.7, 0.8, 1.5, 0.7].map(&mut found), [1, 0, 0, 1]);
+}
+
+#[test]
 fn a_failing_engine_is_an_error_of_the_frame() {
     let architecture = Architecture::default_student();
     let options = PipelineOptions::default();

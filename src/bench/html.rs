@@ -112,7 +112,9 @@ fn nice_step(least: f64) -> f64 {
 
 fn tick(out: &mut String, x: f64, label: &str) -> std::fmt::Result {
     let y = HEIGHT - BOTTOM + 18.0;
-    writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>")
+    // A label at the right border would be cut off if it were centred.
+    let anchor = if x > WIDTH - 30.0 { "end" } else { "middle" };
+    writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{label}</text>")
 }
 
 /// Latency of each frame in milliseconds, the fastest first; frames without a result come last.
@@ -183,7 +185,7 @@ fn write_time_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>) -> st
         let frames = &run.records[column * count / columns..(column + 1) * count / columns];
         let missed = deadline_ms.is_some() && frames.iter().any(FrameRecord::missed);
         // Frames without a result have no height of their own: they reach to the top.
-        let lost = frames.iter().any(|r| r.passage.is_none());
+        let lost = !frames.iter().all(FrameRecord::has_result);
         let slowest = if lost { axis.top_ms } else { frames.iter().filter_map(ms).fold(0.0, f64::max) };
         let (x, y) = (LEFT + column as f64 * width, axis.y(slowest));
         let (height, colour) = (HEIGHT - BOTTOM - y, if missed { MISS } else { FINE });
@@ -196,17 +198,17 @@ fn write_time_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>) -> st
     }
     let seconds = run.elapsed as f64 / 1e9;
     for i in 0..=4 {
-        tick(out, LEFT + (WIDTH - LEFT - 30.0) * i as f64 / 4.0, &format!("{:.1} s", seconds * i as f64 / 4.0))?;
+        tick(out, LEFT + (WIDTH - LEFT) * i as f64 / 4.0, &format!("{:.1} s", seconds * i as f64 / 4.0))?;
     }
     writeln!(out, "</svg>\n<p>Orange: a miss; pale to the top: a frame without a result.</p>")
 }
 
 /// Real frames, since stage percentiles do not add up to a frame's.
 fn write_stage_chart(out: &mut String, run: &Run) -> std::fmt::Result {
-    let mut passed: Vec<_> = run.records.iter().filter_map(|r| Some((r.latency()?, r))).collect();
+    let mut passed: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_decoded()?, r))).collect();
     passed.sort_unstable_by_key(|&(latency, record)| (latency, record.index));
     let Some(&(largest, _)) = passed.last() else {
-        return writeln!(out, "<p>No frame has a result.</p>");
+        return writeln!(out, "<p>No frame was processed.</p>");
     };
     let at = |share: f64| ((share * passed.len() as f64).ceil() as usize).clamp(1, passed.len()) - 1;
     let rows =
@@ -231,7 +233,10 @@ fn write_stage_chart(out: &mut String, run: &Run) -> std::fmt::Result {
         }
         writeln!(out, "<text x=\"{:.1}\" y=\"{:.0}\">{:.2} ms</text>", x + 6.0, y + 15.0, latency as f64 / 1e6)?;
     }
-    writeln!(out, "</svg>\n<p>Single frames, those at the percentiles of latency among frames with a result: ")?;
+    writeln!(
+        out,
+        "</svg>\n<p>Single frames, those at the percentiles of latency among the frames that were processed: "
+    )?;
     for (stage, colour) in Stage::ALL.into_iter().zip(STAGE_COLOURS) {
         writeln!(out, "<span style=\"color:{colour}\">&#9632;</span> {} ", stage.name())?;
     }

@@ -34,20 +34,20 @@ pub struct Profile {
     pub confidence: f64,
     /// Misses in a row that are allowed: what a tracker can coast over.
     pub max_miss_run: usize,
-    /// What becomes of a frame whose deadline has passed before work on it begins.
+    /// What becomes of a frame whose deadline has passed.
     pub late: LatePolicy,
     /// Share of CPU time, in percent, that the hypervisor or other programs may take before misses are laid at their
     /// door rather than the student's, 0 to 100.
     pub max_foreign_load_percent: f64,
 }
 
-/// What becomes of a frame whose deadline has passed before work on it begins. A miss either way.
+/// What becomes of a frame whose deadline has passed. A miss either way; as the node's parameter `drop_late`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LatePolicy {
-    /// It is processed nevertheless.
+    /// Its result is published late.
     Publish,
-    /// It is dropped, so that the next may be in time.
+    /// It is dropped; before work on it begins if the deadline has passed by then, so that the next may be in time.
     Drop,
 }
 

@@ -230,10 +230,10 @@ impl Latency {
     }
 }
 
-/// The `count` slowest frames that have a result.
+/// The `count` slowest of the frames that were processed.
 fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
     let start = run.records.first().map_or(0, |r| r.scheduled);
-    let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.latency()?, r))).collect();
+    let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_decoded()?, r))).collect();
     slowest.sort_by_key(|&(latency, record)| (std::cmp::Reverse(latency), record.index));
     let describe = |&(latency, record): &(u64, &FrameRecord)| WorstFrame {
         index: record.index,

@@ -76,14 +76,24 @@ impl FrameRecord {
         self.outcome != Outcome::OnTime
     }
 
-    /// Nanoseconds from the scheduled instant to the result.
-    pub fn latency(&self) -> Option<u64> {
-        self.passage.map(|p| p.stages.decode_end.saturating_sub(self.scheduled))
+    /// Whether its result was published, in time or not.
+    pub fn has_result(&self) -> bool {
+        matches!(self.outcome, Outcome::OnTime | Outcome::Late)
     }
 
-    /// Nanoseconds from the arrival in the slot to the result.
+    /// Nanoseconds from the scheduled instant to the published result.
+    pub fn latency(&self) -> Option<u64> {
+        self.until_decoded().filter(|_| self.has_result())
+    }
+
+    /// Nanoseconds from the arrival in the slot to the published result.
     pub fn latency_from_arrival(&self) -> Option<u64> {
-        self.passage.map(|p| p.stages.decode_end.saturating_sub(p.arrived))
+        self.passage.filter(|_| self.has_result()).map(|p| p.stages.decode_end.saturating_sub(p.arrived))
+    }
+
+    /// Nanoseconds from the scheduled instant to the end of decoding, whether or not the result was then published.
+    pub fn until_decoded(&self) -> Option<u64> {
+        self.passage.map(|p| p.stages.decode_end.saturating_sub(self.scheduled))
     }
 
     /// Nanoseconds that each stage took.
@@ -181,17 +191,18 @@ pub(super) fn serve(
     let deadline = profile.deadline_ns();
     let mut records = Vec::with_capacity(profile.frames);
     while let Some((Frame { index, scheduled, arrived }, taken)) = feed.next() {
-        let (outcome, passage) = if profile.late == LatePolicy::Drop && taken - scheduled > deadline {
+        let drop = profile.late == LatePolicy::Drop;
+        let (outcome, stages) = if drop && taken - scheduled > deadline {
             (Outcome::DroppedLate, None)
         } else {
             match work.process(index) {
-                Some(stages) if stages.decode_end - scheduled <= deadline => (Outcome::OnTime, Some(stages)),
-                Some(stages) => (Outcome::Late, Some(stages)),
                 None => (Outcome::Rejected, None),
+                Some(stages) if stages.decode_end - scheduled <= deadline => (Outcome::OnTime, Some(stages)),
+                Some(stages) => (if drop { Outcome::DroppedLate } else { Outcome::Late }, Some(stages)),
             }
         };
         ledger.end(outcome);
-        let passage = passage.map(|stages| Passage { arrived, taken, stages });
+        let passage = stages.map(|stages| Passage { arrived, taken, stages });
         records.push(FrameRecord { index, scheduled, outcome, passage });
     }
     records

@@ -100,9 +100,11 @@ fn a_worker_slower_than_the_camera_takes_the_newest_frame_each_time() {
 #[test]
 fn the_drop_policy_lets_late_frames_go() {
     let profile = Profile { late: super::LatePolicy::Drop, rate_hz: 20.0, ..profile(20) };
-    // The slot holds frame 4, due at 200 ms, when the worker comes back at 237 ms.
+    // Frame 3, due at 150 ms, ends at 237 ms: too late to be published. The slot then holds frame 4, due at 200 ms, which
+    // is not begun.
     let run = simulate(&profile, |frame| Some([1, if frame == 3 { 85 } else { 5 }, 1]));
-    assert_eq!(run.counts.dropped_late, 1);
+    assert_eq!((run.counts.dropped_late, run.counts.late, run.counts.on_time), (2, 0, 18));
+    assert_eq!((run.records[3].until_decoded(), run.records[3].latency()), (Some(87_000_000), None));
     assert_eq!(run.records[4].passage, None);
 }
 

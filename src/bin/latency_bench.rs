@@ -48,8 +48,8 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
 
-    /// Threads of the network.
-    #[arg(long, value_name = "N", default_value_t = PipelineOptions::default().threads)]
+    /// Threads of the network; 0 means one for each CPU that the process may use.
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
 
     /// Input of the network in pixels, multiples of 32; the student's own if not given.
@@ -93,7 +93,7 @@ const EXAMPLES: &str = "\
 Examples:
   latency_bench --doctor                          is this machine fit to be measured?
   latency_bench                                   a car's camera: 30 Hz, 33.3 ms
-  latency_bench --profile drone_60hz --threads 2  a drone's, with two threads
+  latency_bench --profile drone_60hz --threads 1  a drone's, with a single thread
   latency_bench --profile my.toml --explain       a profile of your own, and the slowest frames
   latency_bench --profile ci --inject-stall 900@50 --inject-stall 900@100
                                                   see the gate turn red, and name the stage
@@ -166,7 +166,10 @@ fn measure(arguments: &Arguments) -> anyhow::Result<(Report, Run)> {
     };
     let options = PipelineOptions {
         segmentation: !arguments.no_segmentation,
-        threads: arguments.threads,
+        threads: match arguments.threads {
+            0 => thread::available_parallelism().map_or(1, |n| n.get()),
+            threads => threads,
+        },
         input_size: arguments.input_size,
         ..PipelineOptions::default()
     };
