@@ -78,6 +78,8 @@ class Viewer:
         )
 
     def summary(self):
+        if not self.all_received:
+            return "too short for a summary: it leaves out the first seconds"
         return (
             f"stamp→publish {percentiles(self.all_published, (50, 99, 99.9, 100))}\n"
             f"stamp→here    {percentiles(self.all_received, (50, 99, 99.9, 100))}"

@@ -104,8 +104,8 @@ fn a_warm_frame_path_does_not_allocate() {
                 &student.manifest.architecture.detection.classes,
                 options.max_detections,
             ),
-            timing_message: TimingMessage::new(),
-            mask_message: MaskMessage::new(),
+            timing_message: TimingMessage::default(),
+            mask_message: MaskMessage::default(),
         },
         shared: Arc::clone(&shared),
     };

@@ -267,6 +267,19 @@ fn a_burst_is_thinned_to_the_newest_and_every_image_is_accounted_for() {
 }
 
 #[test]
+fn in_simulated_time_latency_counts_by_the_simulated_clock() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let _node = domain.start_node(&["use_sim_time:=true", "deadline_ms:=0.0"]);
+    let timing = domain.ask_peer("send_in_sim_time.py", &[]);
+    assert_eq!(integer(&timing, "arrival"), 1_000_000_000_000);
+    let expected = 250.0 + real(&timing, "latency_from_arrival_ms");
+    assert!((real(&timing, "latency_ms") - expected).abs() < 0.01, "{timing}");
+}
+
+#[test]
 fn parameters_are_read_set_and_refused_through_the_standard_services() {
     if ros_is_absent() {
         return;

@@ -19,6 +19,20 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Without an image for so long, a stream has stopped.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A step of a frame in nanoseconds; none for a frame that did not get there.
+type Step = fn(&FrameRecord) -> Option<i64>;
+
+/// The steps whose percentiles are published.
+const STEPS: [(&str, Step); 7] = [
+    ("stamp_to_publish", |f| Some(f.latency)),
+    ("arrival_to_publish", |f| Some(f.from_arrival)),
+    ("stamp_to_arrival", |f| Some(f.age_at_arrival)),
+    ("wait", |f| f.processed.then_some(f.wait)),
+    ("preprocess", |f| f.processed.then_some(f.preprocess)),
+    ("inference", |f| f.processed.then_some(f.inference)),
+    ("decode", |f| f.processed.then_some(f.decode)),
+];
+
 /// What stays the same for as long as the node runs.
 pub struct Identity {
     /// The node's full name.
@@ -200,18 +214,8 @@ impl Memory {
         put("rate_in_hz", format!("{:.1}", rate(gained.arrived, seconds)));
         put("rate_out_hz", format!("{:.1}", rate(gained.published(), seconds)));
         put("deadline_misses_in_window", (gained.late + gained.dropped_late).to_string());
-        let if_processed = |f: &FrameRecord, value: i64| f.processed.then_some(value);
-        let durations: [(&str, &dyn Fn(&FrameRecord) -> Option<i64>); 7] = [
-            ("stamp_to_publish", &|f| Some(f.latency)),
-            ("arrival_to_publish", &|f| Some(f.from_arrival)),
-            ("stamp_to_arrival", &|f| Some(f.age_at_arrival)),
-            ("wait", &|f| if_processed(f, f.wait)),
-            ("preprocess", &|f| if_processed(f, f.preprocess)),
-            ("inference", &|f| if_processed(f, f.inference)),
-            ("decode", &|f| if_processed(f, f.decode)),
-        ];
-        for (name, duration) in durations {
-            if let Some(p) = self.window.percentiles(duration) {
+        for (name, step) in STEPS {
+            if let Some(p) = self.window.percentiles(step) {
                 put(&format!("{name}_p50_ms"), format!("{:.2}", p.p50));
                 put(&format!("{name}_p99_ms"), format!("{:.2}", p.p99));
                 put(&format!("{name}_max_ms"), format!("{:.2}", p.max));

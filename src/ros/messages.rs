@@ -131,11 +131,13 @@ pub struct TimingMessage {
 // SAFETY: as for `DetectionsMessage`.
 unsafe impl Send for TimingMessage {}
 
-impl TimingMessage {
-    pub fn new() -> Self {
+impl Default for TimingMessage {
+    fn default() -> Self {
         Self { native: NativeMsg::new() }
     }
+}
 
+impl TimingMessage {
     pub fn fill(&mut self, header: &NativeHeader, timing: &Timing, counts: &Counts) {
         let m = &mut *self.native;
         set_header(&mut m.header, header);
@@ -171,13 +173,15 @@ pub struct MaskMessage {
 // SAFETY: as for `DetectionsMessage`.
 unsafe impl Send for MaskMessage {}
 
-impl MaskMessage {
-    pub fn new() -> Self {
+impl Default for MaskMessage {
+    fn default() -> Self {
         let mut native = NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
         set_string(&mut native.encoding, b"mono8");
         Self { native }
     }
+}
 
+impl MaskMessage {
     /// Each pixel is `value(class)`. Allocates only when the mask is larger than every earlier one.
     pub fn fill(&mut self, header: &NativeHeader, mask: &ClassMask, value: impl Fn(u8) -> u8) {
         let m = &mut *self.native;
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn times_and_latencies_go_out_in_their_units() {
-        let mut message = TimingMessage::new();
+        let mut message = TimingMessage::default();
         let timing = Timing {
             sequence: 7,
             arrival: 12_000_000_400,
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_mask_may_grow_and_shrink() {
-        let mut message = MaskMessage::new();
+        let mut message = MaskMessage::default();
         for (width, height) in [(4, 2), (8, 4), (2, 1)] {
             let mask = ClassMask { width, height, classes: (0..width * height).map(|i| i as u8 % 4).collect() };
             message.fill(&header("front"), &mask, |class| if class == 3 { 255 } else { 0 });

@@ -145,8 +145,8 @@ impl Running {
             road_mask: node.create_publisher("road_mask", QosProfile::default())?,
             segmentation: node.create_publisher("segmentation", QosProfile::default())?,
             detections_message: DetectionsMessage::new(classes, parameters.count("max_detections")),
-            timing_message: TimingMessage::new(),
-            mask_message: MaskMessage::new(),
+            timing_message: TimingMessage::default(),
+            mask_message: MaskMessage::default(),
         };
         let masks = [outputs.road_mask.clone(), outputs.segmentation.clone()];
         let segmentation = &student.manifest.architecture.segmentation.classes;
