@@ -29,7 +29,7 @@ fn bench_with(profile: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
     std::fs::write(&path, profile).unwrap();
-    let fixed = ["--profile", path.to_str().unwrap(), "--input-size", "64x64", "--no-segmentation"];
+    let fixed = ["--profile", path.to_str().unwrap(), "--input-size", "32x32", "--no-segmentation"];
     bench(&[&fixed, arguments].concat())
 }
 
@@ -70,6 +70,7 @@ fn too_few_frames_for_the_claim_are_not_provable() {
     let output = bench_with(&GENEROUS.replace("max_miss_ratio = 0.9", "max_miss_ratio = 0.01"), &["--frames", "5"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("459 frames would show it"), "{}", text(&output));
+    assert!(text(&output).contains("note: 5 frames cannot prove this profile"), "{}", text(&output));
 }
 
 #[test]
@@ -110,6 +111,7 @@ fn what_cannot_be_used_exits_with_3_and_is_named() {
         (&["--frames", "0"], "frames is 0"),
         (&["--model", "no-such-folder"], "no-such-folder"),
         (&["--images", "no-such-folder"], "no-such-folder"),
+        (&["--json", "no-such-folder/report.json"], "no-such-folder"),
         (&["--threads", "257"], "threads"),
         (&["--input-size", "320"], "320x256"),
         (&["--input-size", "300x200"], "multiples of 32"),

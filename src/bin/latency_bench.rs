@@ -1,7 +1,7 @@
 //! `latency_bench`: does the student keep a deadline on this machine, and how sure is that?
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,6 +14,7 @@ use peregrine::bench::frames::Frames;
 use peregrine::bench::machine::{CpuTime, Fingerprint, Load};
 use peregrine::bench::report::{Context, Subject};
 use peregrine::bench::stall::Stall;
+use peregrine::bench::stats::frames_needed;
 use peregrine::bench::verdict::{judge, USAGE_ERROR};
 use peregrine::bench::worker::PipelineWork;
 use peregrine::bench::{doctor, html, schedule, Profile, Report, Run, Verdict};
@@ -153,6 +154,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<(Report, Run)> {
+    for path in arguments.json.iter().chain(&arguments.html) {
+        require_folder(path)?;
+    }
     let mut profile = Profile::load(&arguments.profile)?;
     profile.frames = arguments.frames.unwrap_or(profile.frames);
     profile.check("--frames")?;
@@ -175,6 +179,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<(Report, Run)> {
     };
     let mut work = PipelineWork::new(&student, options.clone(), &frames, arguments.inject_stall.clone())?;
     work.warm_up(profile.warmup_frames)?;
+    if !arguments.closed_loop {
+        announce(&profile);
+    }
     let (run, load) = run_watched(&profile, arguments.closed_loop, &mut work);
 
     let stalls_injected = !arguments.inject_stall.is_empty();
@@ -200,6 +207,25 @@ fn measure(arguments: &Arguments) -> anyhow::Result<(Report, Run)> {
         worst: arguments.explain,
     };
     Ok((Report::new(&run, judgement, context), run))
+}
+
+/// Says beforehand that a measurement could not prove anything, and how long it takes where no progress bar tells.
+fn announce(profile: &Profile) {
+    let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
+    if profile.frames < needed {
+        eprintln!("note: {} frames cannot prove this profile: it takes {needed} without a miss", profile.frames);
+    }
+    if !io::stderr().is_terminal() {
+        let seconds = profile.frames as f64 / profile.rate_hz;
+        eprintln!("note: measuring {} frames at {} Hz takes {seconds:.0} s", profile.frames, profile.rate_hz);
+    }
+}
+
+/// Before a long measurement rather than after it.
+fn require_folder(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(folder.is_dir(), "{}: there is no folder {}; create it first", file.display(), folder.display());
+    Ok(())
 }
 
 /// Runs the schedule, with a progress bar on a terminal: drawn by a thread of its own, off the frames' path.

@@ -19,7 +19,7 @@ pub struct Normalisation {
 
 /// The transform from one source size to one input size, with its tables of samples.
 ///
-/// The image is scaled by the largest factor at which it fits and centred (to within [`PAD_ALIGN`] pixels); the rest
+/// The image is scaled by the largest factor at which it fits and centred (to within four pixels); the rest
 /// is padded with the mean colour, which normalises to zero. Sampling is bilinear; where it shrinks by more than two,
 /// each output pixel is the mean of a grid of up to 4×4 samples over the area that it covers, which keeps fine texture
 /// from aliasing.
