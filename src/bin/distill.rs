@@ -1,1 +1,30 @@
-fn main() {}
+//! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
+
+use clap::{Parser, Subcommand};
+use peregrine::distill::soften::{self, SoftenArgs};
+use peregrine::distill::train::student::{self, StudentArgs};
+
+// Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// From labelled images and a heavy teacher to a small student that the node loads.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Soften(SoftenArgs),
+    Student(StudentArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Soften(args) => soften::run(&args),
+        Command::Student(args) => student::run(&args),
+    }
+}

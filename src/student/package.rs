@@ -153,7 +153,11 @@ fn serialize_f16(graph: &Graph, weights: &Weights) -> Vec<u8> {
     safetensors::serialize(views, None).expect("names are unique")
 }
 
-fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
+/// Reads weights: tensors `<layer>.weight` and `<layer>.bias`, F16 or F32.
+///
+/// # Errors
+/// A sentence on what is wrong with the file.
+pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let mut weights = Weights::default();
     for (name, tensor) in file.tensors() {

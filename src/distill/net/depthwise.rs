@@ -3,7 +3,7 @@
 //! A strided row is split once into its phases (even and odd columns for stride 2), after which every tap is a
 //! shifted, contiguous multiply-add that the compiler vectorises.
 
-use super::Geometry;
+use super::{dot, Geometry};
 
 /// Values of scratch memory that one channel needs.
 pub fn scratch_len(g: &Geometry) -> usize {
@@ -50,19 +50,6 @@ pub fn backward_input(g: &Geometry, kernel: &[f32], d_output: &[f32], d_input: &
     scratch.fill(0.0);
     scatter(scratch);
     for_each_phase_value(g, |value, phased| d_input[value] += scratch[phased]);
-}
-
-/// Eight sums side by side, so that the additions need not wait for each other.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 fn phase_width(g: &Geometry) -> usize {

@@ -36,6 +36,32 @@ impl Geometry {
     }
 }
 
+/// Σ a, in eight sums side by side so that the additions need not wait for each other.
+fn sum(a: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    let chunks = a.chunks_exact(8);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for lane in 0..8 {
+            sums[lane] += chunk[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Σ a·b, likewise.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a8.zip(b8) {
+        for lane in 0..8 {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
 /// Central finite differences for the tests of this module's operations.
 #[cfg(test)]
 pub(crate) mod check {

@@ -70,10 +70,10 @@ pub fn backward(
             let (mut plain, mut weighted) = (0.0f32, 0.0f32);
             for n in 0..batch {
                 let at = (n * channels + c) * pixels;
-                for (&dy, &z) in d_y[at..][..pixels].iter().zip(&z[at..][..pixels]) {
-                    plain += dy;
-                    weighted += dy * (z - mean) * inverse;
-                }
+                let (d_y, z) = (&d_y[at..][..pixels], &z[at..][..pixels]);
+                let sum = super::sum(d_y);
+                plain += sum;
+                weighted += (super::dot(d_y, z) - mean * sum) * inverse;
             }
             (plain, weighted)
         })

@@ -12,6 +12,9 @@ use crate::engine::{Activation, Graph, LayerId, Op};
 /// does not depend on the number of threads.
 const GRADIENT_GROUPS: usize = 4;
 
+/// Values that one task adds or copies.
+const PARALLEL_CHUNK: usize = 1 << 16;
+
 /// Which statistics normalise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -238,9 +241,11 @@ impl TrainNet {
                 pixels,
             );
         } else {
-            for (i, plane) in gradient.chunks(pixels).enumerate() {
-                conv.bias.gradient[i % g.output.channels] += plane.iter().sum::<f32>();
-            }
+            let gradient = &*gradient;
+            conv.bias.gradient.par_iter_mut().enumerate().for_each(|(c, bias)| {
+                let planes = gradient.chunks(pixels).skip(c).step_by(g.output.channels);
+                *bias += planes.map(super::sum).sum::<f32>();
+            });
         }
         let from = self.graph.layers[id].inputs[0];
         if !conv.frozen {
@@ -267,11 +272,13 @@ impl TrainNet {
 }
 
 fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
-    if keep {
-        into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
-    } else {
-        into.copy_from_slice(from);
-    }
+    into.par_chunks_mut(PARALLEL_CHUNK).zip(from.par_chunks(PARALLEL_CHUNK)).for_each(|(into, from)| {
+        if keep {
+            into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
+        } else {
+            into.copy_from_slice(from);
+        }
+    });
 }
 
 fn convolve(g: &Geometry, input: &[f32], weight: &[f32], output: &mut [f32]) {

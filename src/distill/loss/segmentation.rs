@@ -1,0 +1,70 @@
+//! Cross-entropy a pixel, with rare classes weighted up and unlabelled pixels left out.
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::ops::log_softmax;
+
+/// Mark of a pixel without a label.
+pub const VOID: u8 = 255;
+
+/// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not count.
+///
+/// Zero, with a zero gradient, when every pixel is void.
+pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32]) -> Result<Tensor> {
+    let classes = logits.dim(1)?;
+    // One-hot times weight: a sum over it is differentiable in the logits without a gather.
+    let mut target = vec![0.0f32; labels.len() * classes];
+    let mut total = 0.0f64;
+    for (row, &label) in target.chunks_mut(classes).zip(labels) {
+        if label != VOID {
+            let weight = class_weights[usize::from(label)];
+            row[usize::from(label)] = weight;
+            total += f64::from(weight);
+        }
+    }
+    let target = Tensor::from_vec(target, (labels.len(), classes), &Device::Cpu)?;
+    (log_softmax(logits, 1)? * target)?.sum_all()? * (-1.0 / total.max(1e-6))
+}
+
+/// Weights `1 / ln(1.02 + share of the pixels)` (Paszke et al. 2016, section 5.1), for the labels given.
+pub fn class_weights<'a>(labels: impl IntoIterator<Item = &'a u8>, classes: usize) -> Vec<f32> {
+    let mut counts = vec![0u64; classes];
+    for &label in labels {
+        if let Some(count) = counts.get_mut(usize::from(label)) {
+            *count += 1;
+        }
+    }
+    let total = counts.iter().sum::<u64>().max(1) as f64;
+    counts.iter().map(|&n| (1.0 / (1.02 + n as f64 / total).ln()) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use super::*;
+
+    const LOGITS: [f32; 6] = [0.3, -1.2, 2.0, 0.7, 0.1, -0.4];
+
+    #[test]
+    fn equals_its_definition_and_ignores_void() {
+        let logits = Tensor::from_slice(&LOGITS, (3, 2), &Device::Cpu).unwrap();
+        let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0]).unwrap().to_scalar::<f32>().unwrap();
+        let log_p = |row: usize, class: usize| {
+            let (a, b) = (f64::from(LOGITS[2 * row]), f64::from(LOGITS[2 * row + 1]));
+            [a, b][class] - (a.exp() + b.exp()).ln()
+        };
+        let expected = -(3.0 * log_p(0, 1) + 2.0 * log_p(2, 0)) / 5.0;
+        assert!((f64::from(loss) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn gradient_agrees_with_finite_differences() {
+        check::gradient(&LOGITS, (3, 2), |z| cross_entropy(z, &[1, VOID, 0], &[2.0, 3.0]));
+    }
+
+    #[test]
+    fn rare_classes_weigh_more() {
+        let weights = class_weights(&[0, 0, 0, 1, VOID], 3);
+        assert!(weights[0] < weights[1] && weights[1] < weights[2]);
+        assert!((weights[0] - 1.0 / 1.77f32.ln()).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,167 @@
+//! From a teacher's output tensors to candidate objects, by family.
+
+use anyhow::{ensure, Context};
+
+use super::description::{Description, Family};
+use super::SoftBox;
+use crate::decode::BoundingBox;
+
+/// Candidates below this probability are no opinion.
+const MIN_SCORE: f32 = 0.05;
+/// Same-class candidates that overlap more are one object.
+const NMS_IOU: f32 = 0.6;
+/// Most objects in an image.
+const MAX_OBJECTS: usize = 100;
+
+/// An output tensor: shape and values.
+pub type Output<'a> = (Vec<usize>, &'a [f32]);
+
+/// The objects that `outputs` describe, best first. `scale`: source pixels for an input pixel along x and y.
+///
+/// # Errors
+/// When a tensor does not have its family's shape.
+pub fn candidates(
+    d: &Description,
+    groups: &[Vec<usize>],
+    outputs: &[Output],
+    scale: [f32; 2],
+) -> anyhow::Result<Vec<SoftBox>> {
+    let mut found = Vec::new();
+    for (level, &stride) in d.strides.iter().enumerate() {
+        let (scores, sides) = (&outputs[2 * level], &outputs[2 * level + 1]);
+        let cells = d.size as usize / stride;
+        let classes = *scores.0.last().context("an output without dimensions")?;
+        let fits = |output: &Output, per_cell: usize| output.1.len() == cells * cells * per_cell;
+        ensure!(
+            groups.iter().flatten().all(|&c| c < classes) && fits(scores, classes),
+            "output {:?} is {:?}, which is not {cells}×{cells} cells with every class named in [classes]",
+            d.outputs[2 * level],
+            scores.0
+        );
+        let per_cell = sides.1.len() / (cells * cells);
+        ensure!(
+            per_cell > 0 && per_cell.is_multiple_of(4) && fits(sides, per_cell),
+            "output {:?} is {:?}, which is not four sides for each of {cells}×{cells} cells",
+            d.outputs[2 * level + 1],
+            sides.0
+        );
+        let probabilities = group(scores.1, classes, groups);
+        let best = |cell: usize| probabilities[cell].iter().copied().fold(0.0, f32::max);
+        for cell in (0..cells * cells).filter(|&cell| best(cell) > MIN_SCORE) {
+            if d.family == Family::Centernet && !is_peak(&probabilities, cells, cell) {
+                continue;
+            }
+            let raw = &sides.1[cell * per_cell..][..per_cell];
+            let distances = match d.family {
+                Family::Centernet => std::array::from_fn(|i| raw[i]),
+                Family::Gfl => expected(raw).map(|bins| bins * stride as f32),
+            };
+            let center = |at: usize| (at as f32 + d.center) * stride as f32;
+            let (x, y) = (center(cell % cells), center(cell / cells));
+            let side = d.size as f32;
+            let bbox = BoundingBox::new(
+                (x - distances[0]).clamp(0.0, side) * scale[0],
+                (y - distances[1]).clamp(0.0, side) * scale[1],
+                (x + distances[2]).clamp(0.0, side) * scale[0],
+                (y + distances[3]).clamp(0.0, side) * scale[1],
+            );
+            if bbox.width() > 1.0 && bbox.height() > 1.0 {
+                found.push(SoftBox { bbox, logits: probabilities[cell].iter().map(|&p| logit(p)).collect() });
+            }
+        }
+    }
+    Ok(suppress(found))
+}
+
+/// The student's classes' probabilities in each cell: the best of the teacher's classes that mean each.
+fn group(scores: &[f32], classes: usize, groups: &[Vec<usize>]) -> Vec<Vec<f32>> {
+    let best = |cell: &[f32], group: &Vec<usize>| group.iter().map(|&c| cell[c]).fold(0.0, f32::max);
+    scores.chunks(classes).map(|cell| groups.iter().map(|g| best(cell, g)).collect()).collect()
+}
+
+/// Whether some class of this cell is not exceeded in the eight cells around it.
+fn is_peak(probabilities: &[Vec<f32>], cells: usize, cell: usize) -> bool {
+    let (x, y) = (cell % cells, cell / cells);
+    let around = |at: usize| at.saturating_sub(1)..(at + 2).min(cells);
+    let best = probabilities[cell].iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    let Some((class, &value)) = best else { return false };
+    around(y).all(|y| around(x).all(|x| probabilities[y * cells + x][class] <= value))
+}
+
+/// Expected bin of each side's softmax.
+fn expected(logits: &[f32]) -> [f32; 4] {
+    let bins = logits.len() / 4;
+    std::array::from_fn(|side| {
+        let side = &logits[side * bins..][..bins];
+        let top = side.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights = side.iter().map(|v| (v - top).exp());
+        let total: f32 = weights.clone().sum();
+        weights.enumerate().map(|(i, w)| i as f32 * w).sum::<f32>() / total
+    })
+}
+
+fn logit(probability: f32) -> f32 {
+    let p = probability.clamp(1e-6, 1.0 - 1e-6);
+    (p / (1.0 - p)).ln()
+}
+
+/// Class-wise non-maximum suppression by the best class.
+fn suppress(mut found: Vec<SoftBox>) -> Vec<SoftBox> {
+    found.sort_by(|a, b| b.best().1.total_cmp(&a.best().1));
+    let mut kept: Vec<SoftBox> = Vec::new();
+    for candidate in found {
+        if kept.len() == MAX_OBJECTS {
+            break;
+        }
+        let class = candidate.best().0;
+        if !kept.iter().any(|k| k.best().0 == class && k.bbox.iou(&candidate.bbox) > NMS_IOU) {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(family: &str) -> Description {
+        toml::from_str(&format!(
+            "name='t'\nfamily='{family}'\ninput='x'\nsize=32\nlayout='nchw'\ncolours='rgb'\nmean=[0.0,0.0,0.0]\n\
+             std=[1.0,1.0,1.0]\noutputs=['a','b']\nstrides=[8]\ncenter=0.5\n[classes]\ncar=[1]\n"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_peak_of_a_heat_map_becomes_one_box_in_source_pixels() {
+        let (mut heat, mut sides) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 4]);
+        (heat[2 * 5 + 1], heat[2 * 6 + 1], heat[2 * 10]) = (0.8, 0.6, 0.9);
+        sides[4 * 5..4 * 6].copy_from_slice(&[4.0, 6.0, 10.0, 3.0]);
+        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &sides[..])];
+        let found = candidates(&description("centernet"), &[vec![1]], &outputs, [2.0, 3.0]).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].bbox, BoundingBox::new(16.0, 18.0, 44.0, 45.0));
+        assert!((found[0].logits[0] - 4.0f32.ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn side_distributions_become_their_expected_distance() {
+        let (mut scores, mut sides) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 12]);
+        scores[2 * 5 + 1] = 0.5;
+        // Three bins; all mass on bin 1, which is one stride of 8 pixels, to each side.
+        for side in 0..4 {
+            sides[12 * 5 + 3 * side + 1] = 50.0;
+        }
+        let outputs = [(vec![1, 16, 2], &scores[..]), (vec![1, 16, 12], &sides[..])];
+        let found = candidates(&description("gfl"), &[vec![1]], &outputs, [1.0, 1.0]).unwrap();
+        assert_eq!(found[0].bbox, BoundingBox::new(4.0, 4.0, 20.0, 20.0));
+    }
+
+    #[test]
+    fn a_tensor_of_another_size_is_refused_by_name() {
+        let outputs = [(vec![1, 2, 2, 2], &[0.0f32; 8][..]), (vec![1, 2, 2, 4], &[0.0f32; 16][..])];
+        let error = candidates(&description("centernet"), &[vec![1]], &outputs, [1.0, 1.0]).unwrap_err();
+        assert!(error.to_string().contains("\"a\""), "{error}");
+    }
+}

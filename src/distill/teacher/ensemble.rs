@@ -1,0 +1,64 @@
+//! Several teachers' opinions of one image, brought together.
+
+use super::SoftBox;
+use crate::decode::BoundingBox;
+
+/// Boxes of one class that overlap at least so much are one object.
+const SAME_OBJECT_IOU: f32 = 0.6;
+
+/// Fuses what each teacher saw: where they agree on an object's place and class, its box is their boxes' mean weighted by
+/// score, its logits are their logits' mean. The share of the teachers that saw an object multiplies its odds, so that
+/// one that a single teacher of two saw counts half.
+pub fn fuse(teachers: &[Vec<SoftBox>]) -> Vec<SoftBox> {
+    let mut all: Vec<(usize, &SoftBox)> =
+        teachers.iter().enumerate().flat_map(|(i, boxes)| boxes.iter().map(move |b| (i, b))).collect();
+    all.sort_by(|a, b| b.1.best().1.total_cmp(&a.1.best().1));
+    let mut clusters: Vec<Vec<(usize, &SoftBox)>> = Vec::new();
+    for (teacher, candidate) in all {
+        let joins = |cluster: &&mut Vec<(usize, &SoftBox)>| {
+            let (_, first) = cluster[0];
+            cluster.iter().all(|(t, _)| *t != teacher)
+                && first.best().0 == candidate.best().0
+                && first.bbox.iou(&candidate.bbox) >= SAME_OBJECT_IOU
+        };
+        match clusters.iter_mut().find(joins) {
+            Some(cluster) => cluster.push((teacher, candidate)),
+            None => clusters.push(vec![(teacher, candidate)]),
+        }
+    }
+    let mut fused: Vec<SoftBox> = clusters.iter().map(|cluster| merge(cluster, teachers.len())).collect();
+    fused.sort_by(|a, b| b.best().1.total_cmp(&a.best().1));
+    fused
+}
+
+fn merge(cluster: &[(usize, &SoftBox)], teachers: usize) -> SoftBox {
+    let seen = cluster.len() as f32;
+    let odds = (seen / teachers as f32).ln();
+    let classes = cluster[0].1.logits.len();
+    let mean = |class: usize| cluster.iter().map(|(_, b)| b.logits[class]).sum::<f32>() / seen;
+    let weight = |b: &SoftBox| 1.0 / (1.0 + (-b.best().1).exp());
+    let total: f32 = cluster.iter().map(|(_, b)| weight(b)).sum();
+    let side = |of: &dyn Fn(&BoundingBox) -> f32| {
+        cluster.iter().map(|(_, b)| weight(b) * of(&b.bbox)).sum::<f32>() / total
+    };
+    SoftBox {
+        bbox: BoundingBox::new(side(&|b| b.x_min), side(&|b| b.y_min), side(&|b| b.x_max), side(&|b| b.y_max)),
+        logits: (0..classes).map(|c| mean(c) + odds).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_is_averaged_and_a_lone_opinion_counts_half() {
+        let at = |x: f32, logit: f32| SoftBox { bbox: BoundingBox::new(x, 0.0, x + 10.0, 10.0), logits: vec![logit] };
+        let fused = fuse(&[vec![at(0.0, 1.0), at(50.0, 2.0)], vec![at(1.0, 1.0)]]);
+        assert_eq!(fused.len(), 2);
+        assert!((fused[0].logits[0] - (2.0 - 2.0f32.ln())).abs() < 1e-6);
+        assert_eq!(fused[0].bbox.x_min, 50.0);
+        assert!((fused[1].logits[0] - 1.0).abs() < 1e-6);
+        assert!((fused[1].bbox.x_min - 0.5).abs() < 1e-6);
+    }
+}

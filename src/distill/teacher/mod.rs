@@ -1,0 +1,33 @@
+//! Teachers: heavy networks given as ONNX, run through ONNX Runtime, and brought to the student's classes.
+//!
+//! - [`description`]: the TOML that says what a teacher's tensors mean.
+//! - [`onnx`]: loading ONNX Runtime and running one image.
+//! - [`detect`]: from each family's outputs to candidate objects.
+//! - [`ensemble`]: several teachers' candidates brought together.
+
+pub mod description;
+pub mod detect;
+pub mod ensemble;
+pub mod onnx;
+
+pub use description::Description;
+pub use onnx::{Runtime, Teacher};
+
+use crate::decode::BoundingBox;
+
+/// An object as a teacher sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SoftBox {
+    /// Pixels of the source image.
+    pub bbox: BoundingBox,
+    /// One for each of the student's classes, at a temperature of 1.
+    pub logits: Vec<f32>,
+}
+
+impl SoftBox {
+    /// The best class and its logit.
+    pub fn best(&self) -> (usize, f32) {
+        let pick = |best: (usize, f32), (class, &logit): (usize, &f32)| if logit > best.1 { (class, logit) } else { best };
+        self.logits.iter().enumerate().fold((0, f32::NEG_INFINITY), pick)
+    }
+}

@@ -1,0 +1,127 @@
+//! What a student's training is given: the TOML file that a run is started from and that its folder keeps.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context};
+use serde::{Deserialize, Serialize};
+
+use super::augment::AugmentConfig;
+use crate::distill::loss::detection::DetectionLossConfig;
+
+/// Everything that `distill student` needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StudentConfig {
+    /// Name of the package that is written.
+    pub name: String,
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Peak learning rate, after `warmup` steps; it then falls along a cosine to a hundredth.
+    pub learning_rate: f64,
+    pub warmup: u64,
+    /// Factor on the learning rate of layers that start from `init`.
+    pub backbone_rate: f32,
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub clip: f32,
+    /// Decay of the weights' exponential moving average, which is what is exported.
+    pub ema: f64,
+    /// Safetensors with weights to start from (see models/import_imagenet.py).
+    pub init: Option<PathBuf>,
+    /// Stages of the backbone, counted from the stem, that keep the weights of `init`.
+    pub frozen_stages: usize,
+    /// Folder written by `distill soften`; without it the student learns from labels alone.
+    pub soft_targets: Option<PathBuf>,
+    /// Objects that only the teacher saw are learnt from this score on, 0 to 1.
+    pub pseudo_label_score: f32,
+    /// Weight of the segmentation loss.
+    pub segmentation_weight: f64,
+    pub loss: DetectionLossConfig,
+    pub augment: AugmentConfig,
+    pub data: Vec<DataSource>,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Credits to write into the package.
+    pub notice: Vec<String>,
+}
+
+/// A data set and its share of each batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSource {
+    pub folder: PathBuf,
+    /// Relative to the other sets' shares.
+    pub share: f64,
+    /// The `dataset.toml` to use instead of the one found.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+}
+
+impl Default for StudentConfig {
+    fn default() -> Self {
+        Self {
+            name: "student".into(),
+            seed: 1,
+            steps: 3000,
+            batch: 16,
+            learning_rate: 1e-3,
+            warmup: 200,
+            backbone_rate: 0.2,
+            weight_decay: 0.02,
+            clip: 10.0,
+            ema: 0.998,
+            init: None,
+            frozen_stages: 0,
+            soft_targets: None,
+            pseudo_label_score: 0.3,
+            segmentation_weight: 1.0,
+            loss: DetectionLossConfig::default(),
+            augment: AugmentConfig::default(),
+            data: Vec::new(),
+            checkpoint_every: 100,
+            notice: Vec::new(),
+        }
+    }
+}
+
+impl StudentConfig {
+    /// Reads and checks a TOML file.
+    ///
+    /// # Errors
+    /// Names the file, and the field at fault.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let config: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.steps > 0 && self.batch > 0 && self.checkpoint_every > 0, "steps, batch and checkpoint_every must be at least 1");
+        ensure!(self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must lie between 0 and 1");
+        ensure!((0.0..1.0).contains(&self.ema), "ema must be 0 or above, and below 1");
+        ensure!((0.0..=1.0).contains(&self.loss.alpha), "loss.alpha must be 0 to 1");
+        ensure!(self.loss.temperature > 0.0, "loss.temperature must be above 0");
+        ensure!((0.0..=1.0).contains(&self.pseudo_label_score), "pseudo_label_score must be 0 to 1");
+        let [low, high] = self.augment.scale;
+        ensure!(0.0 < low && low <= high, "augment.scale must be [low, high] with 0 < low <= high");
+        ensure!(self.augment.aspect >= 1.0, "augment.aspect must be at least 1");
+        if self.frozen_stages > 0 && self.init.is_none() {
+            bail!("frozen_stages is {}, but there is no init whose weights could be kept", self.frozen_stages);
+        }
+        Ok(())
+    }
+
+    /// The learning rate of a step: linear warm-up, then half a cosine down to a hundredth of the peak.
+    pub fn rate_at(&self, step: u64) -> f64 {
+        if step < self.warmup {
+            return self.learning_rate * (step + 1) as f64 / self.warmup as f64;
+        }
+        let done = (step - self.warmup) as f64 / (self.steps - self.warmup).max(1) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        self.learning_rate * (0.01 + 0.99 * cosine)
+    }
+}

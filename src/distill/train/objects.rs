@@ -1,0 +1,66 @@
+//! What is known of an image's objects: its labels, and what the teacher saw, brought together.
+
+use crate::decode::BoundingBox;
+use crate::distill::data::Annotation;
+
+/// Labels and teacher's boxes that overlap at least so much are one object.
+const SAME_OBJECT_IOU: f32 = 0.5;
+
+/// An object to learn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    pub bbox: BoundingBox,
+    /// The label's class, where there is a label.
+    pub label: Option<usize>,
+    /// The teacher's class logits, where it saw the object.
+    pub teacher: Option<Vec<f32>>,
+    /// 1 for a label; else the teacher's best class probability.
+    pub confidence: f32,
+}
+
+/// The labelled objects, each with the logits of the teacher's box that overlaps it most; then the objects that only
+/// the teacher saw, with a probability of at least `min_score`.
+pub fn merge(labels: &[Annotation], soft: &[(BoundingBox, Vec<f32>)], min_score: f32) -> Vec<Object> {
+    let mut objects: Vec<Object> = labels
+        .iter()
+        .map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 })
+        .collect();
+    let labelled = objects.len();
+    let mut overlap = vec![0.0; labelled];
+    for (bbox, logits) in soft {
+        let ious = objects[..labelled].iter().map(|o| o.bbox.iou(bbox)).enumerate();
+        match ious.max_by(|a, b| a.1.total_cmp(&b.1)) {
+            Some((i, iou)) if iou >= SAME_OBJECT_IOU => {
+                if iou > overlap[i] {
+                    overlap[i] = iou;
+                    objects[i].teacher = Some(logits.clone());
+                }
+            }
+            _ => {
+                let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let confidence = 1.0 / (1.0 + (-best).exp());
+                if confidence >= min_score {
+                    objects.push(Object { bbox: *bbox, label: None, teacher: Some(logits.clone()), confidence });
+                }
+            }
+        }
+    }
+    objects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_take_the_best_overlapping_opinion_and_strays_stay_alone() {
+        let at = |x: f32| BoundingBox::new(x, 0.0, x + 10.0, 10.0);
+        let labels = [Annotation { class: 2, bbox: at(0.0) }];
+        let soft = [(at(3.0), vec![0.1]), (at(1.0), vec![0.2]), (at(50.0), vec![2.0]), (at(80.0), vec![-3.0])];
+        let objects = merge(&labels, &soft, 0.3);
+        assert_eq!(objects.len(), 2);
+        assert_eq!((objects[0].label, objects[0].teacher.as_deref()), (Some(2), Some(&[0.2f32][..])));
+        assert_eq!(objects[1].label, None);
+        assert!((objects[1].confidence - 0.880797).abs() < 1e-5);
+    }
+}
