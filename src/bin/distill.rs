@@ -1,6 +1,7 @@
 //! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
 
 use clap::{Parser, Subcommand};
+use peregrine::distill::evaluate::{self, EvaluateArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
 
@@ -20,11 +21,13 @@ struct Cli {
 enum Command {
     Soften(SoftenArgs),
     Student(StudentArgs),
+    Evaluate(EvaluateArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -3,9 +3,12 @@
 //! - [`data`]: labelled images on disk.
 //! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
+//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them.
 
 pub mod data;
+pub mod evaluate;
 pub mod loss;
+pub mod metrics;
 pub mod net;
 pub mod soften;
 pub mod teacher;

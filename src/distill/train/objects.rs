@@ -18,34 +18,33 @@ pub struct Object {
     pub confidence: f32,
 }
 
-/// The labelled objects, each with the logits of the teacher's box that overlaps it most; then the objects that only
-/// the teacher saw, with a probability of at least `min_score`.
+/// The labelled objects, each with the logits of the most confident teacher's box that overlaps it; then the objects that
+/// only the teacher saw. Opinions whose best probability is below `min_score` do not count.
 pub fn merge(labels: &[Annotation], soft: &[(BoundingBox, Vec<f32>)], min_score: f32) -> Vec<Object> {
     let mut objects: Vec<Object> = labels
         .iter()
         .map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 })
         .collect();
     let labelled = objects.len();
-    let mut overlap = vec![0.0; labelled];
-    for (bbox, logits) in soft {
+    let mut opinions: Vec<(f32, &BoundingBox, &Vec<f32>)> =
+        soft.iter().map(|(bbox, logits)| (score(logits), bbox, logits)).filter(|o| o.0 >= min_score).collect();
+    opinions.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (confidence, bbox, logits) in opinions {
         let ious = objects[..labelled].iter().map(|o| o.bbox.iou(bbox)).enumerate();
         match ious.max_by(|a, b| a.1.total_cmp(&b.1)) {
             Some((i, iou)) if iou >= SAME_OBJECT_IOU => {
-                if iou > overlap[i] {
-                    overlap[i] = iou;
-                    objects[i].teacher = Some(logits.clone());
-                }
+                objects[i].teacher.get_or_insert_with(|| logits.clone());
             }
-            _ => {
-                let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let confidence = 1.0 / (1.0 + (-best).exp());
-                if confidence >= min_score {
-                    objects.push(Object { bbox: *bbox, label: None, teacher: Some(logits.clone()), confidence });
-                }
-            }
+            _ => objects.push(Object { bbox: *bbox, label: None, teacher: Some(logits.clone()), confidence }),
         }
     }
     objects
+}
+
+/// The best class's probability.
+fn score(logits: &[f32]) -> f32 {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    1.0 / (1.0 + (-best).exp())
 }
 
 #[cfg(test)]
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_take_the_best_overlapping_opinion_and_strays_stay_alone() {
+    fn labels_take_the_most_confident_overlapping_opinion_and_strays_stay_alone() {
         let at = |x: f32| BoundingBox::new(x, 0.0, x + 10.0, 10.0);
         let labels = [Annotation { class: 2, bbox: at(0.0) }];
         let soft = [(at(3.0), vec![0.1]), (at(1.0), vec![0.2]), (at(50.0), vec![2.0]), (at(80.0), vec![-3.0])];

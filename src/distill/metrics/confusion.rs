@@ -1,0 +1,55 @@
+//! Mean intersection over union of class masks.
+
+/// Counts of (labelled class, predicted class).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    pub fn new(classes: usize) -> Self {
+        Self { classes, counts: vec![0; classes * classes] }
+    }
+
+    /// Counts one pixel; classes out of range (void) do not count.
+    pub fn add(&mut self, label: u8, predicted: u8) {
+        let (label, predicted) = (usize::from(label), usize::from(predicted));
+        if label < self.classes && predicted < self.classes {
+            self.counts[label * self.classes + predicted] += 1;
+        }
+    }
+
+    /// TP / (TP + FP + FN) of a class; `None` where it is neither labelled nor predicted.
+    pub fn iou(&self, class: usize) -> Option<f64> {
+        let row: u64 = (0..self.classes).map(|p| self.counts[class * self.classes + p]).sum();
+        let column: u64 = (0..self.classes).map(|l| self.counts[l * self.classes + class]).sum();
+        let right = self.counts[class * self.classes + class];
+        let union = row + column - right;
+        (union > 0).then(|| right as f64 / union as f64)
+    }
+
+    /// Mean over the classes that have a figure; `None` where none has.
+    pub fn mean_iou(&self) -> Option<f64> {
+        let ious: Vec<f64> = (0..self.classes).filter_map(|c| self.iou(c)).collect();
+        (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_equal_those_counted_by_hand() {
+        let mut confusion = Confusion::new(4);
+        for (label, predicted) in [(0, 0), (0, 0), (0, 1), (1, 1), (2, 0), (255, 1), (1, 255)] {
+            confusion.add(label, predicted);
+        }
+        assert_eq!(confusion.iou(0), Some(2.0 / 4.0));
+        assert_eq!(confusion.iou(1), Some(1.0 / 2.0));
+        assert_eq!(confusion.iou(2), Some(0.0));
+        assert_eq!(confusion.iou(3), None);
+        assert_eq!(confusion.mean_iou(), Some(1.0 / 3.0));
+    }
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Write coco_ap.json: random detections and labels, with their AP50 and AP from pycocotools (run once; needs pip install
+pycocotools numpy)."""
+import contextlib
+import io
+import json
+import pathlib
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+CLASSES = 2
+
+
+def boxes(rng, n):
+    low = rng.uniform(0, 80, (n, 2))
+    return np.concatenate([low, low + rng.uniform(5, 40, (n, 2))], 1).astype(np.float32)
+
+
+def case(rng, images):
+    detections, labels = [], []
+    for _ in range(images):
+        truth = [(c, b) for c in range(CLASSES) for b in boxes(rng, rng.integers(1, 4))]
+        found = []
+        for c, b in truth:
+            for _ in range(rng.integers(0, 3)):
+                found.append((c, (b + rng.normal(0, 3, 4)).astype(np.float32)))
+        found += [(int(rng.integers(CLASSES)), b) for b in boxes(rng, 2)]
+        found = [(c, b) for c, b in found if b[2] > b[0] + 1 and b[3] > b[1] + 1]
+        detections.append([(c, round(float(rng.uniform()), 6), [float(v) for v in b]) for c, b in found])
+        labels.append([(c, [float(v) for v in b]) for c, b in truth])
+    return dict(detections=detections, labels=labels, expected=evaluate(detections, labels))
+
+
+def evaluate(detections, labels):
+    def xywh(b):
+        return [b[0], b[1], b[2] - b[0], b[3] - b[1]]
+
+    coco = COCO()
+    annotations, results = [], []
+    for image, objects in enumerate(labels):
+        for c, b in objects:
+            box = xywh(b)
+            annotations.append(dict(id=len(annotations) + 1, image_id=image, category_id=c, bbox=box, area=box[2] * box[3], iscrowd=0))
+    for image, objects in enumerate(detections):
+        results += [dict(image_id=image, category_id=c, score=s, bbox=xywh(b)) for c, s, b in objects]
+    coco.dataset = dict(images=[dict(id=i) for i in range(len(labels))], annotations=annotations, categories=[dict(id=c) for c in range(CLASSES)])
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        run = COCOeval(coco, coco.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"]  # overlap, recall, class, area, detections
+    return [(float(precision[0, :, c, 0, 2].mean()), float(precision[:, :, c, 0, 2].mean())) for c in range(CLASSES)]
+
+
+rng = np.random.default_rng(7)
+cases = [case(rng, n) for n in (1, 3, 6, 10)]
+path = pathlib.Path(__file__).with_suffix(".json")
+path.write_text(json.dumps(cases, separators=(",", ":")) + "\n")
+print(path, [c["expected"] for c in cases])
