@@ -1,11 +1,17 @@
 //! Engines: each runs a [`Graph`] with its [`Weights`], batch 1, without allocation once it is built.
 //!
 //! - [`graph`]: the network as a list of layers; [`weights`]: their values.
+//! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
+//! - `cuda` (feature `cuda`): so far, looking for a device.
 //! - [`reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod graph;
+pub mod plan;
+pub mod plan_memory;
 pub mod reference;
 pub mod weights;
 

@@ -1,96 +1,144 @@
-//! The CPU engine.
+//! The CPU engine: fused kernels over channels in blocks of 8, for the instruction set found at run time.
+//!
+//! From the outside in:
+//! - [`program`]: a [`Plan`](super::plan::Plan) becomes stages over one arena;
+//! - [`stage`]: what a stage does: one step, or a chain of convolutions band by band, in cache;
+//! - [`pool`]: threads share each stage;
+//! - [`convolution`], [`movement`]: the steps; [`layout`]: how their tensors lie;
+//! - [`isa`]: kernels for each instruction set; [`tiles`]: the kernels; [`simd`]: the vectors they are written over.
+//!
+//! The result does not depend on the number of threads: each value is computed by the same operations in the same
+//! order.
 
-use super::{Activation, Conv, Engine, EngineError, Graph, Op, Shape, Weights};
+mod convolution;
+mod isa;
+mod layout;
+mod movement;
+mod pool;
+mod program;
+mod simd;
+mod stage;
+mod tiles;
+
+use std::time::{Duration, Instant};
+
+pub use isa::Isa;
+use layout::Memory;
+use pool::Pool;
+
+use super::{Engine, EngineError, Graph, Weights};
+
+/// A 64-byte cache line of floats: what the engine's memory is made of, so that it is aligned.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([f32; LINE]);
+
+const LINE: usize = 16;
 
 /// Runs a graph on CPU cores, in f32.
 pub struct CpuEngine {
-    graph: Graph,
-    weights: Weights,
-    tensors: Vec<Vec<f32>>,
+    // Declared, and so dropped, before the memory that its threads work on.
+    pool: Pool,
+    isa: Isa,
+    input: Box<[Line]>,
+    input_len: usize,
+    outputs: Box<[Line]>,
+    /// Offset and length of each output.
+    ranges: Vec<(usize, usize)>,
+    _work: Box<[Line]>,
 }
 
+// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as boxes.
+unsafe impl Send for CpuEngine {}
+
 impl CpuEngine {
-    /// Prepares `graph` for `threads` threads (0 counts as 1).
+    /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0 counts as 1), with the
+    /// best instruction set that the processor has.
     ///
     /// # Errors
-    /// When `weights` do not fit `graph`.
-    pub fn new(graph: &Graph, weights: &Weights, _threads: usize) -> Result<Self, EngineError> {
+    /// When `weights` do not fit `graph`, or a convolution's kernel is larger than 7.
+    pub fn new(graph: &Graph, weights: &Weights, threads: usize) -> Result<Self, EngineError> {
+        Self::with_isa(graph, weights, threads, Isa::best())
+    }
+
+    /// As [`new`](Self::new), with an instruction set chosen from [`Isa::available`].
+    ///
+    /// # Errors
+    /// Also when the processor lacks the instruction set.
+    pub fn with_isa(graph: &Graph, weights: &Weights, threads: usize, isa: Isa) -> Result<Self, EngineError> {
+        let fault = |why: String| EngineError::Unsupported { device: "CPU", why };
         weights.check(graph)?;
-        let tensors = graph.layers.iter().map(|layer| vec![0.0; layer.shape.len()]).collect();
-        Ok(Self { graph: graph.clone(), weights: weights.clone(), tensors })
+        if !Isa::available().contains(&isa) {
+            return Err(fault(format!("this processor has no {isa:?}")));
+        }
+        let threads = threads.clamp(1, 256);
+        let program = program::build(graph, weights, isa, threads)?;
+        let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len());
+        let ranges: Vec<_> = program.outputs.iter().copied().zip(lengths).collect();
+
+        let mut input = lines(graph.input_shape().len());
+        let mut outputs = lines(ranges.last().map_or(0, |(at, len)| at + len));
+        let (arena, scratch) = (program.arena.div_ceil(LINE), program.scratch.div_ceil(LINE));
+        let mut work = lines((arena + threads * scratch) * LINE);
+        let start = work.as_mut_ptr();
+        let memory = (0..threads).map(|thread| Memory {
+            arena: start.cast(),
+            // SAFETY: within `work`, which has a scratch for each thread after the arena.
+            scratch: unsafe { start.add(arena + thread * scratch) }.cast(),
+            input: input.as_mut_ptr().cast(),
+            outputs: outputs.as_mut_ptr().cast(),
+        });
+        // SAFETY: sized as the program says just above; the boxes live in the engine, after the pool.
+        let pool = unsafe { Pool::new(program, memory.collect()) }
+            .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
+        Ok(Self { pool, isa, input, input_len: graph.input_shape().len(), outputs, ranges, _work: work })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// What runs, as a table for people: shapes, operations, memory and kernels, step by step.
+    pub fn explain(&self) -> String {
+        self.pool.program().explain()
+    }
+
+    /// The least time that each stage took in `runs` runs, by the name of its last step.
+    pub fn profile(&mut self, runs: usize) -> Vec<(String, Duration)> {
+        let stages = self.pool.program().stages.len();
+        let mut least = vec![Duration::MAX; stages];
+        for _ in 0..runs {
+            let mut before = Instant::now();
+            self.pool.run(|stage| {
+                let now = Instant::now();
+                least[stage] = least[stage].min(now - before);
+                before = now;
+            });
+        }
+        (0..stages).map(|i| (self.pool.program().name(i).to_owned(), least[i])).collect()
     }
 }
 
 impl Engine for CpuEngine {
     fn input(&mut self) -> &mut [f32] {
-        &mut self.tensors[0]
+        // SAFETY: a line is that many floats, and nothing reads the input between runs.
+        unsafe { std::slice::from_raw_parts_mut(self.input.as_mut_ptr().cast(), self.input_len) }
     }
 
     fn run(&mut self) -> Result<(), EngineError> {
-        for (id, layer) in self.graph.layers.iter().enumerate() {
-            let (before, rest) = self.tensors.split_at_mut(id);
-            let out = &mut rest[0][..];
-            let from = |i: usize| (&before[layer.inputs[i]][..], self.graph.layers[layer.inputs[i]].shape);
-            match layer.op {
-                Op::Input => {}
-                Op::Conv(conv) => {
-                    let w = self.weights.of(&layer.name);
-                    let (x, shape) = from(0);
-                    convolve(x, shape, &w.weight, &w.bias, conv, out, layer.shape);
-                }
-                Op::Add => {
-                    let ((a, _), (b, _)) = (from(0), from(1));
-                    out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (a, b))| *o = a + b);
-                }
-                Op::Upsample2x => {
-                    let (x, s) = from(0);
-                    for (y, row) in out.chunks_exact_mut(2 * s.width).enumerate() {
-                        let source = &x[y / 2 * s.width..][..s.width];
-                        row.iter_mut().enumerate().for_each(|(i, o)| *o = source[i / 2]);
-                    }
-                }
-                Op::Concat => {
-                    let mut at = 0;
-                    for i in 0..layer.inputs.len() {
-                        let x = from(i).0;
-                        out[at..at + x.len()].copy_from_slice(x);
-                        at += x.len();
-                    }
-                }
-            }
-        }
+        self.pool.run(|_| ());
         Ok(())
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        &self.tensors[self.graph.outputs[index]]
+        let (at, len) = self.ranges[index];
+        // SAFETY: within the outputs, which nothing writes between runs.
+        unsafe { std::slice::from_raw_parts(self.outputs.as_ptr().cast::<f32>().add(at), len) }
     }
 }
 
-fn convolve(x: &[f32], from: Shape, w: &[f32], bias: &[f32], conv: Conv, out: &mut [f32], to: Shape) {
-    let (k, s) = (conv.kernel, conv.stride);
-    let (top, left) = (conv.pad_before(from.height), conv.pad_before(from.width));
-    let per_group = if conv.depthwise { 1 } else { from.channels };
-    for (o, plane) in out.chunks_exact_mut(to.pixels()).enumerate() {
-        plane.fill(bias[o]);
-        for i in 0..per_group {
-            let source = &x[(if conv.depthwise { o } else { i }) * from.pixels()..][..from.pixels()];
-            for (t, &w) in w[(o * per_group + i) * k * k..][..k * k].iter().enumerate() {
-                let (ky, kx) = (t / k, t % k);
-                for y in 0..to.height {
-                    let Some(sy) = (y * s + ky).checked_sub(top).filter(|&v| v < from.height) else { continue };
-                    let source = &source[sy * from.width..][..from.width];
-                    let row = &mut plane[y * to.width..][..to.width];
-                    let first = left.saturating_sub(kx).div_ceil(s);
-                    let last = (from.width + left).saturating_sub(kx).div_ceil(s).min(to.width);
-                    for x in first..last.max(first) {
-                        row[x] += w * source[x * s + kx - left];
-                    }
-                }
-            }
-        }
-        if conv.activation == Activation::Relu6 {
-            plane.iter_mut().for_each(|v| *v = v.clamp(0.0, 6.0));
-        }
-    }
+/// Zeroed memory for `floats` floats.
+fn lines(floats: usize) -> Box<[Line]> {
+    vec![Line([0.0; LINE]); floats.div_ceil(LINE)].into_boxed_slice()
 }

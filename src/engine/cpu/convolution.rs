@@ -1,0 +1,251 @@
+//! Convolutions: packs their weights, and walks their output tile by tile.
+
+use std::ops::Range;
+
+use super::isa::{run, Depthwise, Kernels, Panel};
+use super::layout::{Memory, View};
+use super::simd::BLOCK;
+use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
+use crate::engine::{Activation, Conv, ConvWeights};
+
+/// What is added to a convolution's result.
+#[derive(Debug, Clone, Copy)]
+pub struct Residual {
+    pub view: View,
+    pub upsampled: bool,
+}
+
+impl Residual {
+    /// Pixel `x` of row `y` of a block.
+    unsafe fn at(&self, memory: &Memory, block: usize, y: usize, x: usize) -> *const f32 {
+        let (y, x) = if self.upsampled { (y / 2, x / 2) } else { (y, x) };
+        self.view.at(memory, block, y).add(x * BLOCK)
+    }
+}
+
+/// A convolution with its weights packed.
+pub struct Convolution {
+    conv: Conv,
+    residual: Option<Residual>,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Its panels of output channels, in order.
+    Dense(Vec<DensePanel>),
+    Depthwise(&'static Depthwise),
+}
+
+struct DensePanel {
+    kernels: &'static Panel,
+    first_block: usize,
+    /// Offset into the packed weights.
+    weights: usize,
+}
+
+impl Convolution {
+    /// Packs the weights of a convolution from `from` to `to` channels.
+    pub fn new(
+        conv: Conv,
+        (from, to): (usize, usize),
+        values: &ConvWeights,
+        residual: Option<Residual>,
+        kernels: &'static Kernels,
+    ) -> Self {
+        let blocks = to.div_ceil(BLOCK);
+        let mut bias = values.bias.clone();
+        bias.resize(blocks * BLOCK, 0.0);
+        let taps = conv.kernel * conv.kernel;
+        let mut weights = vec![];
+        let kind = if conv.depthwise {
+            for block in 0..blocks {
+                for tap in 0..taps {
+                    let value = |c: usize| if c < to { values.weight[c * taps + tap] } else { 0.0 };
+                    weights.extend((block * BLOCK..(block + 1) * BLOCK).map(value));
+                }
+            }
+            Kind::Depthwise(kernels.depthwise(conv.kernel, conv.stride))
+        } else {
+            let mut panels = vec![];
+            let mut first_block = 0;
+            while first_block < blocks {
+                let fits = |p: &&Panel| p.blocks <= blocks - first_block;
+                let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
+                panels.push(DensePanel { kernels: panel, first_block, weights: weights.len() });
+                let outs = first_block * BLOCK..(first_block + panel.blocks) * BLOCK;
+                for tap in 0..taps {
+                    for i in 0..from {
+                        let value = |o: usize| if o < to { values.weight[(o * from + i) * taps + tap] } else { 0.0 };
+                        weights.extend(outs.clone().map(value));
+                    }
+                }
+                first_block += panel.blocks;
+            }
+            Kind::Dense(panels)
+        };
+        Self { conv, residual, weights, bias, kind }
+    }
+
+    pub fn conv(&self) -> Conv {
+        self.conv
+    }
+
+    /// Parts along the channels into which the work can be split.
+    pub fn groups(&self) -> usize {
+        match &self.kind {
+            Kind::Dense(panels) => panels.len(),
+            Kind::Depthwise(_) => self.bias.len() / BLOCK,
+        }
+    }
+
+    /// Which kernel it runs, for people.
+    pub fn describe(&self) -> String {
+        let Conv { kernel, stride, .. } = self.conv;
+        let residual = match self.residual {
+            Some(Residual { upsampled: true, .. }) => " + upsampled",
+            Some(_) => " + residual",
+            None => "",
+        };
+        match &self.kind {
+            Kind::Dense(panels) => {
+                let widths: Vec<_> = panels.iter().map(|p| (p.kernels.blocks * BLOCK).to_string()).collect();
+                format!("dense {kernel}x{kernel}/{stride}{residual}, panels {}", widths.join("+"))
+            }
+            Kind::Depthwise(d) => {
+                let generic = if d.kernel == 0 { ", generic" } else { "" };
+                format!("depthwise {kernel}x{kernel}/{stride}{residual}{generic}")
+            }
+        }
+    }
+
+    /// Computes `rows` of the output channels of `groups`.
+    ///
+    /// # Safety
+    /// The views must lie within `memory`, no other thread may write what this reads or touch what it writes, and
+    /// `input` must have the border that the convolution needs.
+    pub unsafe fn run(&self, memory: &Memory, input: &View, output: &View, groups: Range<usize>, rows: Range<usize>) {
+        match &self.kind {
+            Kind::Dense(panels) => {
+                for panel in &panels[groups] {
+                    for y in rows.clone() {
+                        self.dense_row(memory, input, output, panel, y);
+                    }
+                }
+            }
+            Kind::Depthwise(kernels) => {
+                for block in groups {
+                    for y in rows.clone() {
+                        self.depthwise_row(memory, input, output, kernels, block, y);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many; the first one's
+    /// kernel row.
+    #[inline]
+    unsafe fn input_rows(
+        &self,
+        memory: &Memory,
+        input: &View,
+        block: usize,
+        y: usize,
+    ) -> ([*const f32; MAX_KERNEL], usize, usize) {
+        let top = self.conv.pad_before(input.shape.height);
+        let left = self.conv.pad_before(input.shape.width) * BLOCK;
+        let first = top.saturating_sub(y * self.conv.stride);
+        let past = self.conv.kernel.min(input.shape.height + top - y * self.conv.stride);
+        let mut rows = [std::ptr::null(); MAX_KERNEL];
+        for (row, k) in rows.iter_mut().zip(first..past) {
+            *row = input.at(memory, block, y * self.conv.stride + k - top).sub(left);
+        }
+        (rows, past - first, first)
+    }
+
+    #[inline]
+    unsafe fn dense_row(&self, memory: &Memory, input: &View, output: &View, panel: &DensePanel, y: usize) {
+        let Conv { kernel, stride, .. } = self.conv;
+        let (rows, row_count, first_row) = self.input_rows(memory, input, 0, y);
+        let from = input.shape.channels;
+        let width = panel.kernels.blocks * BLOCK;
+        let out = output.at(memory, panel.first_block, y);
+        let mut tile = DenseTile {
+            rows,
+            row_count,
+            kernel,
+            plane: input.plane,
+            blocks: from / BLOCK,
+            rest: from % BLOCK,
+            pixel: stride * BLOCK,
+            weights: self.weights.as_ptr().add(panel.weights + first_row * kernel * from * width),
+            bias: self.bias.as_ptr().add(panel.first_block * BLOCK),
+            out,
+            out_plane: output.plane,
+            relu6: self.conv.activation == Activation::Relu6,
+            residual: std::ptr::null(),
+            residual_plane: self.residual.map_or(0, |r| r.view.plane),
+            upsampled_from: None,
+        };
+        let kernels = if stride == 1 { panel.kernels.stride_1 } else { panel.kernels.any_stride };
+        let pixels = output.shape.width;
+        for i in 0..pixels.div_ceil(kernels.len()) {
+            let (x, length) = run(pixels, kernels.len(), i);
+            for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
+                *to = from.add(x * stride * BLOCK);
+            }
+            tile.out = out.add(x * BLOCK);
+            if let Some(residual) = &self.residual {
+                tile.residual = residual.at(memory, panel.first_block, y, x);
+                tile.upsampled_from = residual.upsampled.then_some(x);
+            }
+            kernels[length - 1](&tile);
+        }
+        for block in 0..panel.kernels.blocks {
+            output.zero_border(memory, panel.first_block + block, y);
+        }
+    }
+
+    #[inline]
+    unsafe fn depthwise_row(
+        &self,
+        memory: &Memory,
+        input: &View,
+        output: &View,
+        kernels: &Depthwise,
+        block: usize,
+        y: usize,
+    ) {
+        let Conv { kernel, stride, .. } = self.conv;
+        let (rows, row_count, first_row) = self.input_rows(memory, input, block, y);
+        let out = output.at(memory, block, y);
+        let mut tile = DepthwiseTile {
+            rows,
+            row_count,
+            kernel,
+            pixel: stride * BLOCK,
+            weights: self.weights.as_ptr().add((block * kernel + first_row) * kernel * BLOCK),
+            bias: self.bias.as_ptr().add(block * BLOCK),
+            out,
+            relu6: self.conv.activation == Activation::Relu6,
+            residual: std::ptr::null(),
+            upsampled_from: None,
+        };
+        let pixels = output.shape.width;
+        for i in 0..pixels.div_ceil(kernels.tiles.len()) {
+            let (x, length) = run(pixels, kernels.tiles.len(), i);
+            for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
+                *to = from.add(x * stride * BLOCK);
+            }
+            tile.out = out.add(x * BLOCK);
+            if let Some(residual) = &self.residual {
+                tile.residual = residual.at(memory, block, y, x);
+                tile.upsampled_from = residual.upsampled.then_some(x);
+            }
+            kernels.tiles[length - 1](&tile);
+        }
+        output.zero_border(memory, block, y);
+    }
+}

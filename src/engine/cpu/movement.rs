@@ -1,0 +1,102 @@
+//! Steps that move values and hardly compute: in and out of the blocked layout, sums, upsampling, concatenation.
+
+use std::ops::Range;
+
+use super::convolution::Residual;
+use super::layout::{Memory, View};
+use super::simd::BLOCK;
+
+/// Planar input → blocks, with zeros in the channels that fill the last block up.
+///
+/// # Safety
+/// The view must lie within `memory`, whose input must hold its shape; no other thread may touch what this writes.
+pub unsafe fn pack(memory: &Memory, output: &View, blocks: Range<usize>, rows: Range<usize>) {
+    let (width, pixels) = (output.shape.width, output.shape.pixels());
+    for block in blocks {
+        let channels = BLOCK.min(output.shape.channels - block * BLOCK);
+        for y in rows.clone() {
+            let out = output.at(memory, block, y);
+            let from = memory.input.add(block * BLOCK * pixels + y * width);
+            for x in 0..width {
+                let mut pixel = [0.0; BLOCK];
+                for (c, v) in pixel[..channels].iter_mut().enumerate() {
+                    *v = *from.add(c * pixels + x);
+                }
+                out.add(x * BLOCK).cast::<[f32; BLOCK]>().write(pixel);
+            }
+            output.zero_border(memory, block, y);
+        }
+    }
+}
+
+/// Blocks → a planar output that starts at `offset` of the outputs.
+///
+/// # Safety
+/// As for [`pack`], of the outputs.
+pub unsafe fn unpack(memory: &Memory, input: &View, offset: usize, blocks: Range<usize>, rows: Range<usize>) {
+    let (width, pixels) = (input.shape.width, input.shape.pixels());
+    for block in blocks {
+        for y in rows.clone() {
+            let from = input.at(memory, block, y);
+            for c in 0..BLOCK.min(input.shape.channels - block * BLOCK) {
+                let out = memory.outputs.add(offset + (block * BLOCK + c) * pixels + y * width);
+                for x in 0..width {
+                    *out.add(x) = *from.add(x * BLOCK + c);
+                }
+            }
+        }
+    }
+}
+
+/// The sum of `operands`; of a single one, a copy: which, of an upsampled operand, is the upsampling.
+///
+/// # Safety
+/// The views must lie within `memory`, and no other thread may write what this reads or touch what it writes.
+pub unsafe fn sum(memory: &Memory, operands: &[Residual], output: &View, blocks: Range<usize>, rows: Range<usize>) {
+    for block in blocks {
+        for y in rows.clone() {
+            let out = output.at(memory, block, y);
+            for (i, operand) in operands.iter().enumerate() {
+                let shift = usize::from(operand.upsampled);
+                let from = operand.view.at(memory, block, y >> shift);
+                for x in 0..output.shape.width {
+                    for lane in 0..BLOCK {
+                        let value = *from.add((x >> shift) * BLOCK + lane);
+                        let out = out.add(x * BLOCK + lane);
+                        *out = if i == 0 { value } else { *out + value };
+                    }
+                }
+            }
+            output.zero_border(memory, block, y);
+        }
+    }
+}
+
+/// Copies each part to its first channel in the output, row by row, and zeroes the border that all parts share.
+///
+/// # Safety
+/// As for [`sum`].
+pub unsafe fn concat(memory: &Memory, parts: &[(View, usize)], output: &View, rows: Range<usize>) {
+    for y in rows {
+        for (part, first) in parts {
+            for c in 0..part.shape.channels {
+                let from = part.at(memory, c / BLOCK, y).add(c % BLOCK);
+                let to = first + c;
+                let out = output.at(memory, to / BLOCK, y).add(to % BLOCK);
+                for x in 0..output.shape.width {
+                    *out.add(x * BLOCK) = *from.add(x * BLOCK);
+                }
+            }
+        }
+        let fill = output.shape.channels % BLOCK;
+        let out = output.at(memory, output.blocks() - 1, y);
+        for x in 0..output.shape.width {
+            for lane in fill..if fill == 0 { 0 } else { BLOCK } {
+                *out.add(x * BLOCK + lane) = 0.0;
+            }
+        }
+        for block in 0..output.blocks() {
+            output.zero_border(memory, block, y);
+        }
+    }
+}

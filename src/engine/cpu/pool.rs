@@ -1,0 +1,173 @@
+//! Threads that share the stages of one program.
+//!
+//! The caller of [`Pool::run`] opens stage after stage; it and the helpers take chunks by one compare-and-swap each. A
+//! stage ends when its chunks are done, so a helper that is asleep or preempted between chunks delays nobody. Helpers
+//! spin for a while after the last work that they saw, then park; only waking a parked one is a system call.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use super::layout::Memory;
+use super::program::Program;
+
+/// Looks for work before a helper parks: some 100 µs, longer than any pause within a frame.
+const SPINS_BEFORE_PARKING: u32 = 20_000;
+
+/// Looks at an unfinished stage before the caller yields its core, lest it keep the helper that it waits for off it.
+const SPINS_BEFORE_YIELDING: u32 = 100_000;
+
+/// No chunk left: also the state before the first stage.
+const CLOSED: u64 = 0xffff;
+
+struct Shared {
+    program: Program,
+    memory: Memories,
+    /// The open stage: generation (32 bits), stage (16), next chunk (16). The generation tells apart two openings of
+    /// one stage.
+    state: AtomicU64,
+    /// Chunks of the open stage that are done.
+    done: AtomicUsize,
+    parked: Vec<AtomicBool>,
+    stop: AtomicBool,
+}
+
+/// The memory of each thread, the caller's first.
+struct Memories(Vec<Memory>);
+
+// SAFETY: the pointers are to buffers that the engine owns for as long as the pool. Threads write to disjoint places
+// within a stage (chunks are disjoint, scratch is each thread's own), and stages are ordered by `done` (release) and
+// `state` (acquire).
+unsafe impl Send for Memories {}
+unsafe impl Sync for Memories {}
+
+/// A program with the threads that run it.
+pub struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts a helper for every memory but the first, which is the caller's.
+    ///
+    /// # Safety
+    /// Each memory must be large enough for the program, with its own scratch, and valid for as long as the pool lives.
+    pub unsafe fn new(program: Program, memory: Vec<Memory>) -> std::io::Result<Self> {
+        assert!(program.stages.len() < 1 << 16 && program.stages.iter().all(|s| (s.chunks as u64) < CLOSED));
+        let parked = memory.iter().skip(1).map(|_| AtomicBool::new(false)).collect();
+        let shared = Arc::new(Shared {
+            program,
+            memory: Memories(memory),
+            state: AtomicU64::new(CLOSED),
+            done: AtomicUsize::new(0),
+            parked,
+            stop: AtomicBool::new(false),
+        });
+        let mut pool = Self { shared, helpers: vec![] };
+        for i in 0..pool.shared.parked.len() {
+            let shared = Arc::clone(&pool.shared);
+            let thread = thread::Builder::new().name(format!("engine-{}", i + 1));
+            pool.helpers.push(thread.spawn(move || shared.help(i))?);
+        }
+        Ok(pool)
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.shared.program
+    }
+
+    /// Runs all stages; calls `after` with the index of each when it has ended.
+    pub fn run(&mut self, mut after: impl FnMut(usize)) {
+        for (i, stage) in self.shared.program.stages.iter().enumerate() {
+            if stage.chunks == 1 || self.helpers.is_empty() {
+                for chunk in 0..stage.chunks {
+                    // SAFETY: no chunk is open to the helpers; see `Pool::new` for the memory.
+                    unsafe { stage.run(&self.shared.memory.0[0], chunk) };
+                }
+            } else {
+                self.open(i);
+                while self.shared.take(0) {}
+                self.wait(stage.chunks);
+            }
+            after(i);
+        }
+    }
+
+    fn open(&self, stage: usize) {
+        let generation = (self.shared.state.load(Relaxed) >> 32) as u32;
+        self.shared.done.store(0, Relaxed);
+        // Sequentially consistent, as are a helper's two accesses before it parks: either it sees the stage, or this
+        // sees that it is parked.
+        self.shared.state.store(u64::from(generation.wrapping_add(1)) << 32 | (stage as u64) << 16, SeqCst);
+        for (parked, helper) in self.shared.parked.iter().zip(&self.helpers) {
+            if parked.load(SeqCst) && parked.swap(false, SeqCst) {
+                helper.thread().unpark();
+            }
+        }
+    }
+
+    fn wait(&self, chunks: usize) {
+        let mut spins = 0;
+        while self.shared.done.load(Acquire) < chunks {
+            spins += 1;
+            if spins < SPINS_BEFORE_YIELDING {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Takes and runs one chunk of the open stage; false when none is left.
+    fn take(&self, thread: usize) -> bool {
+        let mut state = self.state.load(SeqCst);
+        loop {
+            let (index, chunk) = ((state >> 16 & 0xffff) as usize, (state & 0xffff) as usize);
+            let stage = &self.program.stages[index];
+            if chunk >= stage.chunks {
+                return false;
+            }
+            match self.state.compare_exchange_weak(state, state + 1, AcqRel, Acquire) {
+                Ok(_) => {
+                    // SAFETY: the exchange made this thread the only one with this chunk, of the only open stage.
+                    unsafe { stage.run(&self.memory.0[thread], chunk) };
+                    self.done.fetch_add(1, Release);
+                    return true;
+                }
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    fn help(&self, helper: usize) {
+        let mut spins = 0;
+        while !self.stop.load(Acquire) {
+            if self.take(helper + 1) {
+                spins = 0;
+            } else if spins < SPINS_BEFORE_PARKING {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                self.parked[helper].store(true, SeqCst);
+                if !self.stop.load(SeqCst) && !self.take(helper + 1) {
+                    thread::park();
+                }
+                self.parked[helper].store(false, SeqCst);
+                spins = 0;
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for helper in self.helpers.drain(..) {
+            helper.thread().unpark();
+            // A helper does not panic; if it did, there is nobody to tell.
+            let _ = helper.join();
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Turns a [`Plan`] into stages over memory: which convolutions form chains, where each tensor lies.
+
+use super::convolution::{Convolution, Residual};
+use super::isa::Isa;
+use super::layout::View;
+use super::simd::BLOCK;
+use super::stage::{Action, Stage, Step, MAX_CHAIN};
+use super::tiles::MAX_KERNEL;
+use crate::engine::plan::{Operand, Plan, TensorId, Work};
+use crate::engine::plan_memory::{place, Lifetime};
+use crate::engine::{EngineError, Graph, Weights};
+
+/// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache, the least among
+/// processors worth naming; weights and the maps at both ends need the rest.
+const BAND_FLOATS: usize = 64 * 1024;
+
+/// A chain is worth its rows of overlap where a map inside it has at least this many floats.
+const CHAINED_FLOATS: usize = 32 * 1024;
+
+/// Stages, and how much memory they need, in floats.
+pub struct Program {
+    pub stages: Vec<Stage>,
+    pub arena: usize,
+    /// Per thread.
+    pub scratch: usize,
+    /// Offset of each output among the planar outputs.
+    pub outputs: Vec<usize>,
+}
+
+/// A step of the plan, or the packing of the input before them all.
+#[derive(Clone, Copy, PartialEq)]
+enum Item {
+    Pack,
+    Step(usize),
+}
+
+struct Builder<'a> {
+    plan: Plan,
+    graph: &'a Graph,
+    weights: &'a Weights,
+    isa: Isa,
+    threads: usize,
+    views: Vec<View>,
+}
+
+/// Builds the program for `threads` threads of `isa`.
+///
+/// # Errors
+/// Where a kernel is larger than the tiles can take.
+pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<Program, EngineError> {
+    if let Some((layer, conv, _)) = graph.convs().find(|(_, conv, _)| conv.kernel > MAX_KERNEL) {
+        let why = format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel);
+        return Err(EngineError::Unsupported { device: "CPU", why });
+    }
+    let plan = Plan::new(graph, BLOCK);
+    let views = whole_views(&plan);
+    Ok(Builder { plan, graph, weights, isa, threads, views }.run())
+}
+
+/// A view of each tensor with all its rows and the border that its readers need; the parts of a concatenation and the
+/// whole have one geometry.
+fn whole_views(plan: &Plan) -> Vec<View> {
+    let mut border = vec![(0, 0); plan.tensors.len()];
+    for step in &plan.steps {
+        if let Work::Conv { conv, .. } = step.work {
+            let (from, to) = (plan.tensors[step.inputs[0]].shape.width, plan.tensors[step.output].shape.width);
+            let left = conv.pad_before(from);
+            let right = ((to - 1) * conv.stride + conv.kernel).saturating_sub(left + from);
+            let border = &mut border[plan.storage(step.inputs[0])];
+            *border = (border.0.max(left), border.1.max(right));
+        }
+    }
+    (0..plan.tensors.len()).map(|t| View::new(plan.tensors[t].shape, usize::MAX, border[plan.storage(t)])).collect()
+}
+
+impl Builder<'_> {
+    fn run(mut self) -> Program {
+        let groups = self.group();
+        let arena = self.place_whole(&groups);
+        let mut scratch = 0;
+        let mut stages = vec![];
+        for items in &groups {
+            let (band, floats) = self.place_chain(items);
+            scratch = scratch.max(floats);
+            let steps: Vec<_> = items.iter().map(|&item| self.step(item)).collect();
+            stages.push(Stage { chunks: self.chunks(&steps), steps, band });
+        }
+        let mut outputs = vec![];
+        let mut offset = 0;
+        for &tensor in &self.plan.outputs {
+            let view = self.views[tensor];
+            let steps = vec![Step {
+                name: "unpack".into(),
+                action: Action::Unpack(offset),
+                input: view,
+                output: view,
+                flops: 0,
+            }];
+            stages.push(Stage { chunks: self.chunks(&steps), steps, band: 0 });
+            outputs.push(offset);
+            offset += view.shape.len();
+        }
+        Program { stages, arena, scratch, outputs }
+    }
+
+    /// The plan's steps in order, those that form a chain together.
+    fn group(&self) -> Vec<Vec<Item>> {
+        let mut groups: Vec<Vec<Item>> = vec![vec![Item::Pack]];
+        for at in 0..self.plan.steps.len() {
+            let group = groups.last_mut().expect("starts with one");
+            if group.len() < MAX_CHAIN && self.chains(*group.last().expect("no group is empty"), at) {
+                group.push(Item::Step(at));
+            } else {
+                groups.push(vec![Item::Step(at)]);
+            }
+        }
+        groups
+    }
+
+    /// Whether the map between `before` and the step `at` is used nowhere else and is worth keeping in cache.
+    fn chains(&self, before: Item, at: usize) -> bool {
+        let is_conv = |i: usize| matches!(self.plan.steps[i].work, Work::Conv { .. });
+        let (tensor, conv) = match before {
+            Item::Pack => (0, true),
+            Item::Step(i) => (self.plan.steps[i].output, is_conv(i)),
+        };
+        let next = &self.plan.steps[at];
+        let only_here =
+            next.inputs[0] == tensor && !next.inputs[1..].contains(&tensor) && self.plan.readers(tensor) == 1;
+        let placed = self.plan.tensors[tensor].within.is_some();
+        conv && is_conv(at) && only_here && !placed && self.views[tensor].len() >= CHAINED_FLOATS
+    }
+
+    fn output(&self, item: Item) -> TensorId {
+        match item {
+            Item::Pack => 0,
+            Item::Step(i) => self.plan.steps[i].output,
+        }
+    }
+
+    /// Gives an offset to every tensor that is whole in memory: all but those inside chains. Returns the arena's size.
+    fn place_whole(&mut self, groups: &[Vec<Item>]) -> usize {
+        let unused = Lifetime { size: 0, first: usize::MAX, last: 0 };
+        let mut lives = vec![unused; self.plan.tensors.len()];
+        for (now, items) in groups.iter().enumerate() {
+            let inside: Vec<_> = items[..items.len() - 1].iter().map(|&i| self.output(i)).collect();
+            let read = items.iter().flat_map(|&item| match item {
+                Item::Pack => [].as_slice(),
+                Item::Step(i) => &self.plan.steps[i].inputs,
+            });
+            let made = items.iter().map(|&i| self.output(i));
+            for tensor in read.copied().chain(made).filter(|t| !inside.contains(t)) {
+                let life = &mut lives[self.plan.storage(tensor)];
+                *life = Lifetime { size: 0, first: life.first.min(now), last: life.last.max(now) };
+            }
+        }
+        for &tensor in &self.plan.outputs {
+            lives[self.plan.storage(tensor)].last = groups.len();
+        }
+        let mut placed: Vec<TensorId> = (0..lives.len()).filter(|&t| lives[t].first != usize::MAX).collect();
+        placed.retain(|&t| self.plan.storage(t) == t);
+        let buffers: Vec<_> = placed.iter().map(|&t| Lifetime { size: self.views[t].len(), ..lives[t] }).collect();
+        let (offsets, total) = place(&buffers);
+        for (&tensor, offset) in placed.iter().zip(offsets) {
+            self.views[tensor].base = offset;
+        }
+        for tensor in 0..self.views.len() {
+            if let Some((whole, channel)) = self.plan.tensors[tensor].within {
+                self.views[tensor].base = self.views[whole].base + channel / BLOCK * self.views[whole].plane;
+            }
+        }
+        total
+    }
+
+    /// Makes rings in the scratch of the maps inside a chain, for the highest band that [`BAND_FLOATS`] allows.
+    /// Returns that band and the floats that the rings take.
+    fn place_chain(&mut self, items: &[Item]) -> (usize, usize) {
+        if items.len() == 1 {
+            return (0, 0);
+        }
+        let height = self.views[self.output(items[items.len() - 1])].shape.height;
+        let rings = |band: usize| {
+            let (mut views, mut rows, mut floats) = (vec![], band, 0);
+            for pair in items.windows(2).rev() {
+                let Item::Step(reader) = pair[1] else { unreachable!("a pack comes first") };
+                let Work::Conv { conv, .. } = self.plan.steps[reader].work else { unreachable!("chains convolve") };
+                let tensor = self.output(pair[0]);
+                let whole = self.views[tensor];
+                rows = (rows - 1) * conv.stride + conv.kernel;
+                let view = View::new(whole.shape, rows, (whole.left, whole.right));
+                views.push((tensor, View { local: true, base: floats, ..view }));
+                floats += view.len();
+            }
+            (views, floats)
+        };
+        let band = (2..=height).rev().find(|&band| rings(band).1 <= BAND_FLOATS).unwrap_or(1);
+        let (views, floats) = rings(band);
+        for (tensor, view) in views {
+            self.views[tensor] = view;
+        }
+        // Even bands: the last one is not a sliver.
+        (height.div_ceil(height.div_ceil(band)), floats)
+    }
+
+    fn step(&self, item: Item) -> Step {
+        let view = |tensor: TensorId| self.views[tensor];
+        let Item::Step(at) = item else {
+            let output = view(0);
+            return Step { name: "pack".into(), action: Action::Pack, input: output, output, flops: 0 };
+        };
+        let step = &self.plan.steps[at];
+        let operand = |o: &Operand| Residual { view: view(o.tensor), upsampled: o.upsampled };
+        let action = match &step.work {
+            Work::Conv { conv, layer, residual } => {
+                let values = self.weights.of(&self.graph.layers[*layer].name);
+                let channels = (view(step.inputs[0]).shape.channels, view(step.output).shape.channels);
+                let residual = residual.as_ref().map(operand);
+                Action::Convolution(Box::new(Convolution::new(*conv, channels, values, residual, self.isa.kernels())))
+            }
+            Work::Add(operands) => Action::Sum(operands.iter().map(operand).collect()),
+            Work::Upsample2x => Action::Sum(vec![Residual { view: view(step.inputs[0]), upsampled: true }]),
+            Work::Concat(parts) => Action::Concat(parts.iter().map(|&(t, channel)| (view(t), channel)).collect()),
+        };
+        let (input, output) = (view(step.inputs[0]), view(step.output));
+        Step { name: step.name.clone(), action, input, output, flops: self.plan.flops(step) }
+    }
+
+    /// Parts for the threads to take: one for a lone thread; else a few for each, so that one that starts late or is
+    /// interrupted takes fewer. A chain's parts each cost some rows of overlap.
+    fn chunks(&self, steps: &[Step]) -> usize {
+        let last = &steps[steps.len() - 1];
+        let rows = last.output.shape.height;
+        match (self.threads, steps.len()) {
+            (1, _) => 1,
+            (threads, 1) => (4 * threads).min(last.groups() * rows),
+            (threads, _) => (2 * threads).min(rows),
+        }
+    }
+}
+
+impl Program {
+    /// A table for people: stage by stage, step by step.
+    pub fn explain(&self) -> String {
+        use std::fmt::Write;
+        let mut table = format!("{:<5} {:<28} {:>14} {:>9} {:>9}  kernel\n", "stage", "step", "output", "MFLOP", "KiB");
+        for (i, stage) in self.stages.iter().enumerate() {
+            for step in &stage.steps {
+                let s = step.output.shape;
+                let shape = format!("{}x{}x{}", s.channels, s.height, s.width);
+                let kib = 4 * step.output.len() / 1024;
+                let what = match &step.action {
+                    Action::Pack => "planar to blocks".to_string(),
+                    Action::Convolution(c) => c.describe(),
+                    Action::Sum(operands) => format!("sum of {}", operands.len()),
+                    Action::Concat(parts) => format!("concat, {} parts copied", parts.len()),
+                    Action::Unpack(_) => "blocks to planar".to_string(),
+                };
+                let band =
+                    if step.output.local { format!(", {} rows at a time", step.output.rows) } else { String::new() };
+                let mflop = step.flops as f64 / 1e6;
+                writeln!(table, "{i:<5} {:<28} {shape:>14} {mflop:>9.2} {kib:>9}  {what}{band}", step.name)
+                    .expect("a String takes all");
+            }
+        }
+        let mib = |floats: usize| (4 * floats) as f64 / (1024.0 * 1024.0);
+        writeln!(table, "arena {:.2} MiB, scratch {:.2} MiB a thread", mib(self.arena), mib(self.scratch))
+            .expect("a String takes all");
+        table
+    }
+
+    /// Name of a stage: that of its last step.
+    pub fn name(&self, stage: usize) -> &str {
+        let steps = &self.stages[stage].steps;
+        &steps[steps.len() - 1].name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Activation, Conv, Shape};
+
+    #[test]
+    fn an_oversized_kernel_is_refused_by_name() {
+        let mut graph = Graph::new(Shape::new(1, 16, 16));
+        let conv = Conv { kernel: 9, stride: 1, depthwise: false, activation: Activation::Identity };
+        let id = graph.conv("huge", 0, 1, conv);
+        graph.outputs.push(id);
+        let error = build(&graph, &Weights::default(), Isa::Portable, 1).err().expect("must be refused");
+        assert!(error.to_string().contains("huge has a kernel of 9"));
+    }
+}

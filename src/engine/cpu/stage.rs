@@ -1,0 +1,122 @@
+//! Stages: what runs between two barriers. A stage is one step, or a chain of convolutions run band by band.
+//!
+//! In a chain, a few rows of each map between its convolutions exist at a time, in the thread's scratch, small enough
+//! for its second-level cache: the wide maps inside an inverted residual never reach memory. Threads split a chain by
+//! rows and each computes the few rows of overlap itself.
+
+use std::ops::Range;
+
+use super::convolution::{Convolution, Residual};
+use super::layout::{Memory, View};
+use super::movement;
+
+/// The most convolutions in one chain.
+pub const MAX_CHAIN: usize = 8;
+
+/// What one step does.
+pub enum Action {
+    Pack,
+    Convolution(Box<Convolution>),
+    Sum(Vec<Residual>),
+    Concat(Vec<(View, usize)>),
+    /// To this offset of the outputs.
+    Unpack(usize),
+}
+
+/// One step with its views; of those of a pack only the output means something, of an unpack only the input.
+pub struct Step {
+    pub name: String,
+    pub action: Action,
+    pub input: View,
+    pub output: View,
+    pub flops: usize,
+}
+
+impl Step {
+    /// Parts along the channels into which it can be split.
+    pub fn groups(&self) -> usize {
+        match &self.action {
+            Action::Convolution(c) => c.groups(),
+            Action::Concat(_) => 1,
+            Action::Pack | Action::Sum(_) => self.output.blocks(),
+            Action::Unpack(_) => self.input.blocks(),
+        }
+    }
+
+    /// The input rows under output rows `rows`.
+    fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let Action::Convolution(c) = &self.action else { return rows.clone() };
+        let (conv, height) = (c.conv(), self.input.shape.height);
+        let top = conv.pad_before(height);
+        let first = (rows.start * conv.stride).saturating_sub(top);
+        let past = ((rows.end - 1) * conv.stride + conv.kernel).saturating_sub(top).min(height);
+        first..past
+    }
+
+    unsafe fn run(&self, memory: &Memory, groups: Range<usize>, rows: Range<usize>) {
+        match &self.action {
+            Action::Pack => movement::pack(memory, &self.output, groups, rows),
+            Action::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
+            Action::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
+            Action::Concat(parts) => movement::concat(memory, parts, &self.output, rows),
+            Action::Unpack(offset) => movement::unpack(memory, &self.input, *offset, groups, rows),
+        }
+    }
+}
+
+/// One step, or a chain of them.
+pub struct Stage {
+    pub steps: Vec<Step>,
+    /// Output rows of a chain computed at a time.
+    pub band: usize,
+    /// Parts into which the work is split.
+    pub chunks: usize,
+}
+
+impl Stage {
+    /// Runs one of the chunks.
+    ///
+    /// # Safety
+    /// All views must lie within `memory`; chunks of other stages must not run at the same time; `memory.scratch` must
+    /// be this thread's own.
+    pub unsafe fn run(&self, memory: &Memory, chunk: usize) {
+        let last = self.steps.last().expect("a stage has a step");
+        let rows = last.output.shape.height;
+        let part = |n: usize| n * chunk / self.chunks..n * (chunk + 1) / self.chunks;
+        if self.steps.len() > 1 {
+            return self.run_chain(memory, part(rows));
+        }
+        // Units of one row of one group, the groups in order.
+        let units = part(last.groups() * rows);
+        let mut at = units.start;
+        while at < units.end {
+            let (group, row) = (at / rows, at % rows);
+            let whole = if row == 0 { (units.end - at) / rows } else { 0 };
+            let (groups, past) = if whole > 0 { (whole, rows) } else { (1, rows.min(row + units.end - at)) };
+            last.run(memory, group..group + groups, row..past);
+            at += (groups - 1) * rows + past - row;
+        }
+    }
+
+    unsafe fn run_chain(&self, memory: &Memory, rows: Range<usize>) {
+        // Per step, the first row not made yet.
+        let mut made = [0; MAX_CHAIN];
+        let mut start = rows.start;
+        while start < rows.end {
+            let mut needed: [Range<usize>; MAX_CHAIN] = Default::default();
+            let mut range = start..rows.end.min(start + self.band);
+            start = range.end;
+            for (step, needed) in self.steps.iter().zip(&mut needed).rev() {
+                *needed = range.clone();
+                range = step.input_rows(&range);
+            }
+            for ((step, needed), made) in self.steps.iter().zip(needed).zip(&mut made) {
+                let first = needed.start.max(*made);
+                if first < needed.end {
+                    step.run(memory, 0..step.groups(), first..needed.end);
+                    *made = needed.end;
+                }
+            }
+        }
+    }
+}
