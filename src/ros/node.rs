@@ -240,9 +240,20 @@ fn pipeline_options(parameters: &Parameters) -> PipelineOptions {
 /// A pipeline on the device asked for, and the name of the one it got.
 fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result<(Pipeline, &'static str), NodeError> {
     if device == "cuda" {
-        return Err(NodeError::Device("this program was built without CUDA; build it with --features cuda".into()));
+        return Err(NodeError::Device(why_not_cuda()));
     }
     Ok((Pipeline::new(student, options)?, "cpu"))
+}
+
+/// Why inference cannot run on CUDA here.
+fn why_not_cuda() -> String {
+    #[cfg(feature = "cuda")]
+    return match crate::engine::cuda::find_device() {
+        Ok(device) => format!("there is {device}, but this version has no CUDA engine yet; use auto or cpu"),
+        Err(none) => none.to_string(),
+    };
+    #[cfg(not(feature = "cuda"))]
+    "this program was built without CUDA, and this version has no CUDA engine yet; use auto or cpu".into()
 }
 
 /// The final counts in one line.

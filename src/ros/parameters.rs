@@ -39,7 +39,7 @@ pub static DECLARATIONS: &[Declaration] = &[
     at_start(
         "device",
         Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda"] },
-        "Where inference runs; auto takes CUDA if there is a usable GPU, and the CPU otherwise.",
+        "Where inference runs; so far auto and cpu both mean the CPU, and cuda is refused with what the machine has.",
     ),
     at_start(
         "threads",

@@ -1,0 +1,75 @@
+//! Looking for a CUDA device. The driver's library is opened at run time, so that one binary runs with and without it.
+//!
+//! There is no CUDA engine yet: this tells a user who asks for one what the machine has, and why the CPU serves.
+
+use std::fmt;
+
+use cudarc::driver::result::{self, device};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum};
+
+/// A device that the driver offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaDevice {
+    pub name: String,
+    /// Major and minor, such as (8, 7) for Orin.
+    pub compute_capability: (i32, i32),
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoCudaDevice {
+    #[error("the CUDA driver (libcuda.so.1) is not installed; install the NVIDIA driver, or use device: cpu")]
+    NoDriver,
+    #[error("the CUDA driver does not start ({0}); check nvidia-smi")]
+    Driver(String),
+    #[error("the CUDA driver offers no device; check nvidia-smi and CUDA_VISIBLE_DEVICES")]
+    NoDevice,
+}
+
+impl fmt::Display for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (major, minor) = self.compute_capability;
+        write!(f, "{} (sm_{major}{minor})", self.name)
+    }
+}
+
+/// The first device of the CUDA driver.
+///
+/// # Errors
+/// A sentence with the remedy, when there is no driver or no device.
+pub fn find_device() -> Result<CudaDevice, NoCudaDevice> {
+    // SAFETY: only asks whether the library can be opened.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(NoCudaDevice::NoDriver);
+    }
+    let driver = |e: result::DriverError| NoCudaDevice::Driver(e.to_string());
+    result::init().map_err(driver)?;
+    if device::get_count().map_err(driver)? < 1 {
+        return Err(NoCudaDevice::NoDevice);
+    }
+    let first = device::get(0).map_err(driver)?;
+    let attribute = |which| {
+        // SAFETY: `first` came from the driver just now.
+        unsafe { device::get_attribute(first, which) }.map_err(driver)
+    };
+    Ok(CudaDevice {
+        name: device::get_name(first).map_err(driver)?,
+        compute_capability: (
+            attribute(CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_driver_is_told_the_remedy_and_one_with_it_its_device() {
+        match find_device() {
+            Ok(found) => assert!(found.compute_capability.0 > 0, "{found}"),
+            Err(none) => assert!(none.to_string().contains("nvidia-smi") || none == NoCudaDevice::NoDriver),
+        }
+    }
+}
