@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
 use crate::pipeline::{now_ns, LatestSlot, Ledger, Outcome, Pipeline, StageTimes};
@@ -38,7 +39,7 @@ pub struct Shared {
 /// Where results go, and the messages that carry them.
 pub struct Outputs {
     pub detections: Publisher<r2r::vision_msgs::msg::Detection2DArray>,
-    pub timing: Publisher<r2r::peregrine_msgs::msg::FrameTiming>,
+    pub timing: Publisher<FrameTiming>,
     pub road_mask: Publisher<r2r::sensor_msgs::msg::Image>,
     pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
     pub detections_message: DetectionsMessage,
@@ -56,11 +57,13 @@ pub struct FramePath {
     pub shared: Arc<Shared>,
 }
 
-/// The numbers of `FrameTiming`'s verdicts.
+/// The message's verdicts, which come to Rust as three types.
 mod verdict {
-    pub const ON_TIME: u8 = 0;
-    pub const LATE: u8 = 1;
-    pub const DROPPED_LATE: u8 = 2;
+    use super::FrameTiming;
+
+    pub const ON_TIME: u8 = FrameTiming::ON_TIME as u8;
+    pub const LATE: u8 = FrameTiming::LATE as u8;
+    pub const DROPPED_LATE: u8 = FrameTiming::DROPPED_LATE as u8;
 }
 
 impl FramePath {

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
 FRAMES = pathlib.Path(__file__).resolve().parents[2] / "models" / "frames"
-TIMEOUT = 60.0  # seconds; generous, since a machine may be busy
+TIMEOUT = 120.0  # seconds; generous, since a machine may be busy
 SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -60,16 +60,20 @@ class Peer:
         return publisher
 
     def send(self, publisher, message, answered):
-        """Publishes until answered(stamp) holds, each time with a new stamp, since best effort may lose one."""
+        """Publishes until answered(stamp) holds for a stamp that was sent, and returns that one.
+
+        Again and with a new stamp when there is no answer for long, since best effort may lose an image.
+        """
+        sent = []
         for _ in range(5):
             message.header.stamp = self.node.get_clock().now().to_msg()
-            sent = stamp(message.header)
+            sent.append(stamp(message.header))
             publisher.publish(message)
             end = time.monotonic() + TIMEOUT / 5
             while time.monotonic() < end:
                 rclpy.spin_once(self.node, timeout_sec=0.05)
-                if answered(sent):
-                    return sent
+                for one in filter(answered, sent):
+                    return one
         sys.exit(f"peer: an image was not answered; diagnostics: {self.diagnostics}")
 
     def processed(self, sent):
