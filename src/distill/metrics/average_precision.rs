@@ -50,7 +50,8 @@ fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, objects: usize) 
         precisions[i - 1] = f64::max(precisions[i - 1], precisions[i]);
     }
     let read = |i: usize| {
-        let recall = i as f64 / 100.0;
+        // As numpy.linspace rounds, since a recall often equals a threshold exactly.
+        let recall = i as f64 * 0.01;
         precisions.get(recalls.partition_point(|&r| r < recall)).copied().unwrap_or(0.0)
     };
     (0..=100).map(read).sum::<f64>() / 101.0

@@ -1,0 +1,109 @@
+//! `distill student` and `distill evaluate` as a user meets them, on three sample frames.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+fn distill(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.args(arguments);
+    command
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A data set of three frames with a box each, and a configuration for four small steps on it.
+fn project(folder: &Path, extra: &str) -> PathBuf {
+    let (images, labels) = (folder.join("data/images"), folder.join("data/labels"));
+    fs::create_dir_all(&images).unwrap();
+    fs::create_dir_all(&labels).unwrap();
+    let frames = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
+    for name in ["highway-00", "street-20", "yard-82"] {
+        fs::copy(frames.join(format!("{name}.jpg")), images.join(format!("{name}.jpg"))).unwrap();
+        fs::write(labels.join(format!("{name}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
+    }
+    fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']\n[detection]\ncar = 'car'\n").unwrap();
+    let config = folder.join("train.toml");
+    let data = folder.join("data");
+    let text = format!(
+        "steps = 4\nbatch = 2\ncheckpoint_every = 1\nwarmup = 1\n{extra}\n[[data]]\nfolder = '{}'\nshare = 1.0\n",
+        data.display()
+    );
+    fs::write(&config, text).unwrap();
+    config
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path(), "");
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let output = distill(&["student", text(&config), "--run", text(&whole)]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+
+    let mut child = distill(&["student", text(&config), "--run", text(&killed)]).spawn().unwrap();
+    let begun = Instant::now();
+    while !killed.join("checkpoint.safetensors").exists() && begun.elapsed() < Duration::from_secs(300) {
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = distill(&["student", text(&config), "--run", text(&killed)]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+
+    let weights = |run: &Path| fs::read(run.join("student/weights.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&killed), "the weights differ");
+
+    let out = folder.path().join("out.json");
+    let model = whole.join("student");
+    let data = folder.path().join("data");
+    let output =
+        distill(&["evaluate", text(&data), "--model", text(&model), "--json", text(&out), "--record"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let figures: serde_json::Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
+    assert_eq!(figures["images"], 3);
+    assert!(figures["AP50"].is_number());
+    let manifest = fs::read_to_string(model.join("manifest.json")).unwrap();
+    assert!(manifest.contains("tiny/data"), "the figures are recorded: {manifest}");
+}
+
+#[test]
+fn a_mistaken_configuration_costs_one_sentence_that_names_the_field() {
+    let folder = tempfile::tempdir().unwrap();
+    for (line, named) in [
+        ("learning_rate = 7.0", "learning_rate"),
+        ("frozen_stages = 2", "frozen_stages"),
+        ("colour = 1", "colour"),
+        ("init = '/nowhere.safetensors'", "/nowhere.safetensors"),
+        ("soft_targets = '/nowhere'", "/nowhere"),
+    ] {
+        let config = project(folder.path(), line);
+        let run = folder.path().join("run");
+        let output = distill(&["student", text(&config), "--run", text(&run)]).output().unwrap();
+        assert!(!output.status.success());
+        assert!(said(&output).contains(named), "{line}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_teacher_without_onnx_runtime_is_told_where_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path(), "");
+    let data = folder.path().join("data");
+    let out = folder.path().join("soft");
+    let teacher = "models/teachers/nanodet_416.toml=nanodet_416.onnx";
+    let output = distill(&["soften", text(&data), "--out", text(&out), "--teacher", teacher])
+        .args(["--onnxruntime", "/nowhere/libonnxruntime.so"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(said(&output).contains("pip install onnxruntime"), "{}", said(&output));
+}
