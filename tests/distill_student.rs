@@ -26,7 +26,8 @@ fn project(folder: &Path, extra: &str) -> PathBuf {
         fs::copy(frames.join(format!("{name}.jpg")), images.join(format!("{name}.jpg"))).unwrap();
         fs::write(labels.join(format!("{name}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
     }
-    fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']\n[detection]\ncar = 'car'\n").unwrap();
+    fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']\n[detection]\ncar = 'car'\n")
+        .unwrap();
     let config = folder.join("train.toml");
     let data = folder.join("data");
     let text = format!(
@@ -65,8 +66,9 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
     let out = folder.path().join("out.json");
     let model = whole.join("student");
     let data = folder.path().join("data");
-    let output =
-        distill(&["evaluate", text(&data), "--model", text(&model), "--json", text(&out), "--record"]).output().unwrap();
+    let output = distill(&["evaluate", text(&data), "--model", text(&model), "--json", text(&out), "--record"])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let figures: serde_json::Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
     assert_eq!(figures["images"], 3);

@@ -80,9 +80,9 @@ fn worst_difference(image: &ImageView, input: (usize, usize)) -> f64 {
                 }
             }
             let expected = to_rgb(image.encoding(), sum);
-            for c in 0..3 {
+            for (c, expected) in expected.into_iter().enumerate() {
                 let found = at(c) * NORMALISATION.std[c] as f64 + NORMALISATION.mean[c] as f64;
-                worst = worst.max((found - expected[c]).abs());
+                worst = worst.max((found - expected).abs());
             }
         }
     }

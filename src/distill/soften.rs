@@ -198,12 +198,12 @@ fn deserialize(bytes: &[u8], classes: usize) -> anyhow::Result<Vec<Vec<SoftBox>>
     let boxes: Vec<f32> = words("boxes")?.into_iter().map(f32::from_le_bytes).collect();
     let ends: Vec<usize> = words("ends")?.into_iter().map(|b| u32::from_le_bytes(b) as usize).collect();
     let halves = file.tensor("logits")?;
-    let logits: Vec<f32> =
-        halves.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+    let logits: Vec<f32> = halves.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
     let total = ends.last().copied().unwrap_or(0);
     ensure!(boxes.len() == 4 * total && logits.len() == classes * total, "its tensors do not belong together");
     ensure!(ends.is_sorted(), "its images' ends are out of order");
-    let object = |(b, l): (&[f32], &[f32])| SoftBox { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
+    let object =
+        |(b, l): (&[f32], &[f32])| SoftBox { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
     let objects: Vec<SoftBox> = boxes.chunks_exact(4).zip(logits.chunks_exact(classes)).map(object).collect();
     let mut start = 0;
     Ok(ends.into_iter().map(|end| objects[std::mem::replace(&mut start, end)..end].to_vec()).collect())

@@ -4,7 +4,7 @@
 //! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
 //! - `cuda` (feature `cuda`): so far, looking for a device.
-//! - [`reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
+//! - [`mod@reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]

@@ -193,7 +193,7 @@ impl<'a> Lowering<'a> {
 
     /// Puts what parts it can in their place within the concatenation `id`, and returns the others, to be copied.
     fn place_parts(&mut self, id: LayerId) -> Vec<(TensorId, usize)> {
-        let (mut copied, mut channel) = (vec![], 0);
+        let (mut copied, mut channel) = (vec![], 0usize);
         let whole = self.tensor_of[id];
         let parts = &self.graph.layers[id].inputs;
         for (i, &part) in parts.iter().enumerate() {
@@ -201,7 +201,8 @@ impl<'a> Lowering<'a> {
             let tensor = self.tensor_of[part];
             let last = i + 1 == parts.len();
             // A part that ends inside a block would share it with the next one: only the last may.
-            let aligned = channel % self.block == 0 && (last || layer.shape.channels % self.block == 0);
+            let aligned =
+                channel.is_multiple_of(self.block) && (last || layer.shape.channels.is_multiple_of(self.block));
             let own = !matches!(layer.op, Op::Input | Op::Concat) && self.plan.tensors[tensor].within.is_none();
             if aligned && own {
                 self.plan.tensors[tensor].within = Some((whole, channel));

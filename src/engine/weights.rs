@@ -1,4 +1,4 @@
-//! The weights of a [`Graph`](super::Graph), checked against it when they are put together.
+//! The weights of a [`Graph`], checked against it when they are put together.
 
 use std::collections::BTreeMap;
 

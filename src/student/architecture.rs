@@ -125,7 +125,16 @@ impl Architecture {
             },
             segmentation: SegmentationHead {
                 classes: names(&[
-                    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+                    "sky",
+                    "building",
+                    "pole",
+                    "road",
+                    "pavement",
+                    "tree",
+                    "sign",
+                    "fence",
+                    "car",
+                    "pedestrian",
                     "bicyclist",
                 ]),
                 channels: 32,
@@ -184,7 +193,9 @@ impl Architecture {
         }
         let stride: usize = 2 * stages.iter().map(|s| s.stride).product::<usize>();
         if stride != MAX_STRIDE {
-            return Err(format!("the strides of backbone.stages multiply, with the stem's 2, to {stride}, not {MAX_STRIDE}"));
+            return Err(format!(
+                "the strides of backbone.stages multiply, with the stem's 2, to {stride}, not {MAX_STRIDE}"
+            ));
         }
         Ok(())
     }

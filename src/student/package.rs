@@ -161,12 +161,11 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let mut weights = Weights::default();
     for (name, tensor) in file.tensors() {
-        let values = to_f32(&tensor).ok_or_else(|| format!("{name} is {:?}; only F16 and F32 are read", tensor.dtype()))?;
+        let values =
+            to_f32(&tensor).ok_or_else(|| format!("{name} is {:?}; only F16 and F32 are read", tensor.dtype()))?;
         let (layer, part) = name.rsplit_once('.').ok_or_else(|| format!("tensor {name:?} names no layer"))?;
-        let conv = weights
-            .0
-            .entry(layer.to_owned())
-            .or_insert_with(|| ConvWeights { weight: Vec::new(), bias: Vec::new() });
+        let conv =
+            weights.0.entry(layer.to_owned()).or_insert_with(|| ConvWeights { weight: Vec::new(), bias: Vec::new() });
         match part {
             "weight" => conv.weight = values,
             "bias" => conv.bias = values,

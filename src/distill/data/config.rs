@@ -111,7 +111,8 @@ impl DatasetConfig {
     /// # Errors
     /// A sentence naming the key at fault.
     pub fn class_map(&self, classes: &[String]) -> Result<Vec<Mapped>, String> {
-        if let Some(unknown) = self.detection.iter().flatten().map(|(from, _)| from).find(|c| !self.classes.contains(c)) {
+        if let Some(unknown) = self.detection.iter().flatten().map(|(from, _)| from).find(|c| !self.classes.contains(c))
+        {
             return Err(format!("detection.{unknown:?} is not among classes; correct its spelling or add it there"));
         }
         self.classes
@@ -144,9 +145,7 @@ impl DatasetConfig {
     pub fn labelled(&self, classes: &[String]) -> Result<Vec<bool>, String> {
         match &self.labelled {
             Some(labelled) => match labelled.iter().find(|l| !classes.contains(l)) {
-                Some(unknown) => {
-                    Err(format!("labelled names {unknown:?}, but the student has {}", classes.join(", ")))
-                }
+                Some(unknown) => Err(format!("labelled names {unknown:?}, but the student has {}", classes.join(", "))),
                 None => Ok(classes.iter().map(|c| labelled.contains(c)).collect()),
             },
             None => {

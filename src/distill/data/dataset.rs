@@ -196,7 +196,8 @@ fn list(folder: &Path, extensions: &[&str]) -> Result<BTreeMap<String, PathBuf>,
         if lower.is_some_and(|e| extensions.contains(&e.as_str())) && path.is_file() {
             let stem = stem.to_owned();
             if let Some(twin) = files.insert(stem, path.clone()) {
-                let why = format!("{} has the same stem, so their labels cannot be told apart; rename one", twin.display());
+                let why =
+                    format!("{} has the same stem, so their labels cannot be told apart; rename one", twin.display());
                 return Err(DataError::Config { path, why });
             }
         }

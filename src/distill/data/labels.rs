@@ -25,8 +25,11 @@ pub struct Labels {
 pub fn parse(text: &str, path: &Path, classes: &[Mapped], size: (u32, u32)) -> Result<Labels, DataError> {
     let mut labels = Labels::default();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let (class, bbox) = parse_line(line, classes.len(), size)
-            .map_err(|why| DataError::Label { path: path.to_owned(), line: i + 1, why })?;
+        let (class, bbox) = parse_line(line, classes.len(), size).map_err(|why| DataError::Label {
+            path: path.to_owned(),
+            line: i + 1,
+            why,
+        })?;
         match classes[class] {
             Mapped::Student(class) => labels.boxes.push(Annotation { class, bbox }),
             Mapped::Ignore => labels.ignore.push(bbox),
@@ -58,7 +61,12 @@ fn parse_line(line: &str, classes: usize, (width, height): (u32, u32)) -> Result
         return Err(format!("the box {x:?} × {y:?} lies outside the image{hint}"));
     }
     let at = |fraction: f64, side: u32| (fraction.clamp(0.0, 1.0) * f64::from(side)) as f32;
-    let bbox = BoundingBox { x_min: at(x[0], width), y_min: at(y[0], height), x_max: at(x[1], width), y_max: at(y[1], height) };
+    let bbox = BoundingBox {
+        x_min: at(x[0], width),
+        y_min: at(y[0], height),
+        x_max: at(x[1], width),
+        y_max: at(y[1], height),
+    };
     if bbox.area() <= 0.0 {
         return Err("the box has no area inside the image".into());
     }

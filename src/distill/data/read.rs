@@ -23,7 +23,10 @@ pub fn load_mask(path: &Path) -> Result<GrayImage, DataError> {
         DynamicImage::ImageLuma8(mask) => Ok(mask),
         other => Err(DataError::Image {
             path: path.to_owned(),
-            why: format!("a mask must be an 8-bit greyscale PNG holding class indices, but this is {:?}", other.color()),
+            why: format!(
+                "a mask must be an 8-bit greyscale PNG holding class indices, but this is {:?}",
+                other.color()
+            ),
         }),
     }
 }

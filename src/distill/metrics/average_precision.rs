@@ -86,7 +86,11 @@ fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
     let common = side(a.x_min.max(b.x_min), a.x_max.min(b.x_max)) * side(a.y_min.max(b.y_min), a.y_max.min(b.y_max));
     let area = |r: &BoundingBox| side(r.x_min, r.x_max) * side(r.y_min, r.y_max);
     let union = area(a) + area(b) - common;
-    if union > 0.0 { common / union } else { 0.0 }
+    if union > 0.0 {
+        common / union
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -109,14 +113,14 @@ mod tests {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/coco_ap.json")).unwrap();
         let bbox = |b: &[f32; 4]| BoundingBox::new(b[0], b[1], b[2], b[3]);
         for case in &cases {
-            let image = |(detections, labels): (&Vec<(usize, f32, [f32; 4])>, &Vec<(usize, [f32; 4])>)| Evaluated {
-                detections: detections
-                    .iter()
-                    .map(|(class, score, b)| Detection { class: *class, score: *score, bbox: bbox(b) })
-                    .collect(),
-                labels: labels.iter().map(|(class, b)| (*class, bbox(b))).collect(),
-            };
-            let images: Vec<Evaluated> = case.detections.iter().zip(&case.labels).map(image).collect();
+            let mut images = Vec::new();
+            for (detections, labels) in case.detections.iter().zip(&case.labels) {
+                let detection = |d: &(usize, f32, [f32; 4])| Detection { class: d.0, score: d.1, bbox: bbox(&d.2) };
+                images.push(Evaluated {
+                    detections: detections.iter().map(detection).collect(),
+                    labels: labels.iter().map(|(class, b)| (*class, bbox(b))).collect(),
+                });
+            }
             for (class, (ap50, ap)) in case.expected.iter().enumerate() {
                 let found = average_precision(&images, class).unwrap();
                 assert!((found.ap50 - ap50).abs() < 1e-6, "AP50 {} instead of {ap50}", found.ap50);

@@ -1,6 +1,7 @@
 //! How good a student is.
 //!
-//! - [`average_precision`]: COCO's AP of boxes. - [`confusion`]: mIoU of masks.
+//! - [`mod@average_precision`]: COCO's AP of boxes.
+//! - [`confusion`]: mIoU of masks.
 
 pub mod average_precision;
 pub mod confusion;

@@ -1,4 +1,4 @@
-//! The training engine: forward and backward of a [`Graph`] over a batch, on the CPU.
+//! The training engine: forward and backward of a [`Graph`](crate::engine::Graph) over a batch, on the CPU.
 //!
 //! candle's autograd allocates every intermediate anew, zero-fills and re-adds every gradient, and splits grouped
 //! convolutions into one call a group. Since a student is a fixed graph of a few operations, this module keeps each
@@ -15,7 +15,7 @@ pub mod norm;
 pub mod params;
 pub mod passes;
 
-pub use params::{ConvParams, Norm, NetParams};
+pub use params::{ConvParams, NetParams, Norm};
 pub use passes::{Mode, TrainNet};
 
 use crate::engine::{Conv, Shape};

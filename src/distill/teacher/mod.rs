@@ -27,7 +27,8 @@ pub struct SoftBox {
 impl SoftBox {
     /// The best class and its logit.
     pub fn best(&self) -> (usize, f32) {
-        let pick = |best: (usize, f32), (class, &logit): (usize, &f32)| if logit > best.1 { (class, logit) } else { best };
+        let pick =
+            |best: (usize, f32), (class, &logit): (usize, &f32)| if logit > best.1 { (class, logit) } else { best };
         self.logits.iter().enumerate().fold((0, f32::NEG_INFINITY), pick)
     }
 }

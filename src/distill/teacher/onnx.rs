@@ -22,7 +22,8 @@ impl Runtime {
     /// # Errors
     /// Says where to get one.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let remedy = "give the libonnxruntime.so of an onnxruntime wheel (pip install onnxruntime) with --onnxruntime or \
+        let remedy =
+            "give the libonnxruntime.so of an onnxruntime wheel (pip install onnxruntime) with --onnxruntime or \
                       in ORT_DYLIB_PATH; `make setup` installs one";
         ensure!(path.is_file(), "{}: there is no ONNX Runtime here; {remedy}", path.display());
         let builder = ort::init_from(path).with_context(|| format!("{}: {remedy}", path.display()))?;

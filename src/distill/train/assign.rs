@@ -50,7 +50,7 @@ pub fn assign(cells: &[Cell], objects: &[BoundingBox]) -> Vec<Option<usize>> {
         let best = candidates.iter().map(|c| c.1).fold(0.0, f32::max);
         for &(cell, iou) in &candidates {
             let inside = contains(bbox, &cells[cell]);
-            let claims = (iou >= threshold.min(best) && inside) || (iou == best && inside);
+            let claims = inside && iou >= threshold.min(best);
             if claims && owner[cell].is_none_or(|(_, held)| iou > held) {
                 owner[cell] = Some((object, iou));
             }

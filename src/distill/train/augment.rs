@@ -61,7 +61,11 @@ impl View {
     ) -> Self {
         let letterbox = Self::letterbox(source, width, height).step[0];
         let log_uniform = |rng: &mut ChaCha8Rng, low: f32, high: f32| {
-            if high > low { rng.random_range(low.ln()..high.ln()).exp() } else { low }
+            if high > low {
+                rng.random_range(low.ln()..high.ln()).exp()
+            } else {
+                low
+            }
         };
         let step = letterbox / log_uniform(rng, config.scale[0], config.scale[1]);
         let aspect = log_uniform(rng, 1.0 / config.aspect, config.aspect).sqrt();
@@ -178,9 +182,8 @@ fn bilinear(image: &RgbImage, x: f32, y: f32) -> Option<[f32; 3]> {
 pub fn render_mask(mask: &GrayImage, view: &View, input: &Input, labels: &mut [u8]) {
     let columns = input.width / MASK_STRIDE;
     for (i, label) in labels.iter_mut().enumerate() {
-        let at = |cell: usize, axis: usize| {
-            view.origin[axis] + view.step[axis] * ((cell as f32 + 0.5) * MASK_STRIDE as f32)
-        };
+        let at =
+            |cell: usize, axis: usize| view.origin[axis] + view.step[axis] * ((cell as f32 + 0.5) * MASK_STRIDE as f32);
         let (x, y) = (at(i % columns, 0), at(i / columns, 1));
         let inside = x >= 0.0 && y >= 0.0 && x < mask.width() as f32 && y < mask.height() as f32;
         *label = if inside { mask.get_pixel(x as u32, y as u32).0[0] } else { VOID };

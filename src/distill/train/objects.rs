@@ -21,10 +21,8 @@ pub struct Object {
 /// The labelled objects, each with the logits of the most confident teacher's box that overlaps it; then the objects that
 /// only the teacher saw. Opinions whose best probability is below `min_score` do not count.
 pub fn merge(labels: &[Annotation], soft: &[(BoundingBox, Vec<f32>)], min_score: f32) -> Vec<Object> {
-    let mut objects: Vec<Object> = labels
-        .iter()
-        .map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 })
-        .collect();
+    let mut objects: Vec<Object> =
+        labels.iter().map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 }).collect();
     let labelled = objects.len();
     let mut opinions: Vec<(f32, &BoundingBox, &Vec<f32>)> =
         soft.iter().map(|(bbox, logits)| (score(logits), bbox, logits)).filter(|o| o.0 >= min_score).collect();

@@ -29,10 +29,7 @@ impl AdamW {
         let scale = if norm > clip { clip / norm } else { 1.0 };
         for trainable in &mut list {
             let len = trainable.param.value.len();
-            let [m, v] = self
-                .moments
-                .entry(trainable.name.clone())
-                .or_insert_with(|| [vec![0.0; len], vec![0.0; len]]);
+            let [m, v] = self.moments.entry(trainable.name.clone()).or_insert_with(|| [vec![0.0; len], vec![0.0; len]]);
             let rate = rate * f64::from(trainable.rate);
             let step = (rate / c1) as f32;
             let shrink = if trainable.decay { 1.0 - (rate * decay) as f32 } else { 1.0 };

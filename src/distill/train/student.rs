@@ -130,8 +130,7 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
             losses.segmentation
         ));
         if step % config.checkpoint_every == 0 || step == config.steps {
-            let mut state =
-                State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
+            let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
             state.save(&checkpoint, &config_text)?;
             export(&average, &config, &architecture, step, &args.run.join("student"))?;
         }
@@ -186,7 +185,8 @@ fn export(
     folder: &Path,
 ) -> anyhow::Result<()> {
     let names = |paths: &mut dyn Iterator<Item = &PathBuf>| -> Vec<String> {
-        paths.map(|p| p.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>())
+        paths
+            .map(|p| p.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>())
             .map(|p| p.display().to_string())
             .collect()
     };

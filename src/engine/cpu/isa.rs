@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn runs_cover_their_pixels_in_order_and_evenly() {
-        for n in 1..50 {
+        for n in 1..50_usize {
             for max in 1..14 {
                 let runs: Vec<_> = (0..n.div_ceil(max)).map(|i| run(n, max, i)).collect();
                 assert_eq!(runs.iter().fold(0, |at, &(first, len)| if at == first { at + len } else { usize::MAX }), n);

@@ -1,11 +1,11 @@
 //! The CPU engine: fused kernels over channels in blocks of 8, for the instruction set found at run time.
 //!
 //! From the outside in:
-//! - [`program`]: a [`Plan`](super::plan::Plan) becomes stages over one arena;
-//! - [`stage`]: what a stage does: one step, or a chain of convolutions band by band, in cache;
-//! - [`pool`]: threads share each stage;
-//! - [`convolution`], [`movement`]: the steps; [`layout`]: how their tensors lie;
-//! - [`isa`]: kernels for each instruction set; [`tiles`]: the kernels; [`simd`]: the vectors they are written over.
+//! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
+//! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
+//! - `pool`: threads share each stage;
+//! - `convolution`, `movement`: the steps; `layout`: how their tensors lie;
+//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over.
 //!
 //! The result does not depend on the number of threads: each value is computed by the same operations in the same
 //! order.
@@ -31,7 +31,7 @@ use super::{Engine, EngineError, Graph, Weights};
 /// A 64-byte cache line of floats: what the engine's memory is made of, so that it is aligned.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([f32; LINE]);
+struct Line(#[allow(dead_code, reason = "read through pointers")] [f32; LINE]);
 
 const LINE: usize = 16;
 
