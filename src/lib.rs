@@ -11,7 +11,7 @@
 //!              ┌────────────┼──────────┐
 //!        [preprocess]   [student]   [decode]  letterbox │ description, weights, manifest │ logits → boxes, NMS
 //!              └────────────┼──────────┘
-//!                        [engine]             runs a graph of layers on the CPU, CUDA or (as reference) candle
+//!                        [engine]             runs a graph of layers on the CPU; candle is the reference
 //! ```
 //!
 //! Nothing below `ros` knows ROS; `distill` and `latency_bench` build without it.

@@ -1,0 +1,105 @@
+//! `distill soften` with a real ONNX network through a real ONNX Runtime.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+use peregrine::distill::soften::SoftTargets;
+
+const TEACHER: &str = "name = 'tiny'\nfamily = 'centernet'\ninput = 'x'\nsize = 64\nlayout = 'nhwc'\ncolours = 'rgb'\n\
+    mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]\noutputs = ['heat', 'sides']\nstrides = [4]\ncenter = 0.5\n\
+    [classes]\ncar = [0]\nbus = [2]\n";
+
+/// Index of a class of the default student.
+const CAR: usize = 2;
+const BUS: usize = 3;
+
+fn soften(folder: &Path, description: &str) -> Output {
+    fs::write(folder.join("tiny.toml"), description).unwrap();
+    let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny_teacher.onnx");
+    Command::new(env!("CARGO_BIN_EXE_distill"))
+        .arg("soften")
+        .arg(folder.join("data"))
+        .arg("--out")
+        .arg(folder.join("soft"))
+        .arg("--teacher")
+        .arg(format!("{}={}", folder.join("tiny.toml").display(), network.display()))
+        .output()
+        .unwrap()
+}
+
+/// Two pictures of 128 × 64 pixels with a spot each, and no labels.
+fn pictures(folder: &Path) {
+    let images = folder.join("data/images");
+    fs::create_dir_all(&images).unwrap();
+    for (name, colour, left) in [("a.png", [255, 0, 0], 40), ("b.png", [0, 0, 255], 80)] {
+        let spot = |x: u32, y: u32| (left..left + 8).contains(&x) && (20..24).contains(&y);
+        RgbImage::from_fn(128, 64, |x, y| Rgb(if spot(x, y) { colour } else { [0; 3] }))
+            .save(images.join(name))
+            .unwrap();
+    }
+    let config = "name = 'spots'\nclasses = ['car']\n[detection]\ncar = 'car'\n";
+    fs::write(folder.join("data/dataset.toml"), config).unwrap();
+}
+
+fn has_onnx_runtime() -> bool {
+    let found = std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| Path::new(&path).is_file());
+    if !found {
+        eprintln!("skipped: ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+    }
+    found
+}
+
+#[test]
+fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let output = soften(folder.path(), TEACHER);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+    for (file, class, center) in [("a.png", CAR, 44.0), ("b.png", BUS, 84.0)] {
+        let found = soft.of("spots/data", file).expect("the image was looked at");
+        assert_eq!(found[0].best().0, class);
+        let (x, y) = found[0].bbox.center();
+        assert!((x - center).abs() < 1.0 && (y - 22.0).abs() < 1.0, "{:?}", found[0].bbox);
+        assert!((found[0].bbox.width() - 24.0).abs() < 1e-3 && (found[0].bbox.height() - 12.0).abs() < 1e-3);
+    }
+    assert!(soft.of("spots/data", "c.png").is_none());
+}
+
+#[test]
+fn soft_targets_that_are_there_already_are_not_made_again() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let shard = folder.path().join("soft/spots-data-0000.safetensors");
+    let written = fs::metadata(&shard).unwrap().modified().unwrap();
+    assert!(soften(folder.path(), TEACHER).status.success());
+    assert_eq!(fs::metadata(&shard).unwrap().modified().unwrap(), written);
+}
+
+#[test]
+fn a_teacher_that_does_not_fit_its_description_is_refused_by_tensor() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    for (from, to, named) in [
+        ("'heat'", "'hat'", "\"hat\""),
+        ("input = 'x'", "input = 'y'", "\"y\""),
+        ("strides = [4]", "strides = [8]", "\"heat\""),
+        ("bus = [2]", "bus = [7]", "\"heat\""),
+    ] {
+        let output = soften(folder.path(), &TEACHER.replace(from, to));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(named), "{to}: {said}");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a damaged or mistaken student package costs: one clear error that names the file.
+
+use std::fs;
+use std::path::Path;
+
+use peregrine::student::Student;
+
+fn copy_of_the_embedded_student() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    Student::embedded().save(folder.path()).unwrap();
+    folder
+}
+
+fn edit_manifest(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} is not in the manifest");
+    fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+fn error(folder: &Path) -> String {
+    Student::load(folder).unwrap_err().to_string()
+}
+
+#[test]
+fn a_package_survives_the_disk() {
+    let folder = copy_of_the_embedded_student();
+    let (embedded, loaded) = (Student::embedded(), Student::load(folder.path()).unwrap());
+    assert_eq!(embedded.weights, loaded.weights);
+    assert_eq!(embedded.manifest.architecture, loaded.manifest.architecture);
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = copy_of_the_embedded_student();
+    fs::remove_file(folder.path().join("weights.safetensors")).unwrap();
+    assert!(error(folder.path()).contains("weights.safetensors"));
+    assert!(error(Path::new("/nowhere")).contains("/nowhere/manifest.json"));
+}
+
+#[test]
+fn changed_weights_are_refused_by_their_hash() {
+    let folder = copy_of_the_embedded_student();
+    let path = folder.path().join("weights.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = error(folder.path());
+    assert!(error.contains("SHA-256") && error.contains("weights.safetensors"), "{error}");
+}
+
+#[test]
+fn weights_of_another_architecture_are_refused_by_layer() {
+    let folder = copy_of_the_embedded_student();
+    edit_manifest(folder.path(), "\"stem\": 32", "\"stem\": 24");
+    assert!(error(folder.path()).contains("backbone.stem"), "{}", error(folder.path()));
+}
+
+#[test]
+fn a_manifest_is_refused_by_field() {
+    for (from, to, named) in [
+        ("\"width\": 320", "\"width\": 321", "input.width"),
+        ("\"format_version\": 1", "\"format_version\": 99", "format_version"),
+        ("\"file\": \"weights.safetensors\"", "\"file\": \"../weights.safetensors\"", "weights.file"),
+        ("\"neck\"", "\"nack\"", "nack"),
+    ] {
+        let folder = copy_of_the_embedded_student();
+        edit_manifest(folder.path(), from, to);
+        let error = error(folder.path());
+        assert!(error.contains(named) && error.contains("manifest.json"), "{to}: {error}");
+    }
+}
