@@ -22,7 +22,8 @@ fn main() -> ExitCode {
         }
         Err(sentence) => {
             eprintln!("perception_node: {sentence}");
-            ExitCode::FAILURE
+            // At once: if a thread is stuck in the middleware, the middleware's own clean-up at exit would crash.
+            signal_hook::low_level::exit(1)
         }
     }
 }
