@@ -1,46 +1,146 @@
-//! The CPU engine agrees with the reference on whole networks.
+//! The CPU engine agrees with the reference, whatever the network, the instruction set and the number of threads.
 
-use peregrine::engine::cpu::CpuEngine;
-use peregrine::engine::reference::Reference;
-use peregrine::engine::{ConvWeights, Engine, Graph, Weights};
+mod engine_support;
+
+use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
+use peregrine::engine::cpu::{CpuEngine, Isa};
+use peregrine::engine::{Activation, Conv, Graph, LayerId, Shape};
 use peregrine::student::architecture::Architecture;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// Weights that keep activations of the order of one: uniform, with a variance of 2 / fan-in (He et al. 2015).
-fn random_weights(graph: &Graph, rng: &mut ChaCha8Rng) -> Weights {
-    let of = |w: [usize; 4], rng: &mut ChaCha8Rng| {
-        let bound = (6.0 / (w[1] * w[2] * w[3]) as f32).sqrt();
-        ConvWeights {
-            weight: (0..w.iter().product()).map(|_| rng.random_range(-bound..bound)).collect(),
-            bias: (0..w[0]).map(|_| rng.random_range(-0.5..0.5)).collect(),
-        }
-    };
-    Weights(graph.convs().map(|(layer, _, w)| (layer.name.clone(), of(w, rng))).collect())
-}
-
-fn assert_agreement(graph: &Graph, engine: &mut dyn Engine, weights: &Weights, rng: &mut ChaCha8Rng) {
-    let mut reference = Reference::new(graph, weights).unwrap();
-    let input: Vec<f32> = (0..graph.input_shape().len()).map(|_| rng.random_range(-1.0..1.0)).collect();
-    reference.input().copy_from_slice(&input);
-    engine.input().copy_from_slice(&input);
-    reference.run().unwrap();
-    engine.run().unwrap();
-    for (i, &id) in graph.outputs.iter().enumerate() {
-        let (expected, found) = (reference.output(i), engine.output(i));
-        let scale = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let error = expected.iter().zip(found).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(error <= 1e-4 * scale, "{}: error {error} at a scale of {scale}", graph.layers[id].name);
-    }
-}
+use proptest::prelude::*;
 
 #[test]
 fn default_student_at_two_input_sizes() {
     for (width, height) in [(320, 256), (96, 160)] {
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
         let graph = Architecture::default_student().graph(width, height);
-        let weights = random_weights(&graph, &mut rng);
-        let mut engine = CpuEngine::new(&graph, &weights, 1).unwrap();
-        assert_agreement(&graph, &mut engine, &weights, &mut rng);
+        let (weights, input) = (random_weights(&graph, 7), random_input(&graph, 8));
+        let expected = reference_outputs(&graph, &weights, &input);
+        for isa in Isa::available() {
+            let mut engine = CpuEngine::with_isa(&graph, &weights, 1, isa).unwrap();
+            let error = relative_error(&expected, &outputs(&graph, &mut engine, &input));
+            assert!(error < 1e-4, "{isa:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let graph = Architecture::default_student().graph(160, 128);
+    let (weights, input) = (random_weights(&graph, 1), random_input(&graph, 2));
+    let of = |threads| outputs(&graph, &mut CpuEngine::new(&graph, &weights, threads).unwrap(), &input);
+    let alone = of(1);
+    for threads in [2, 3, 5] {
+        assert_eq!(alone, of(threads), "{threads} threads");
+    }
+}
+
+#[test]
+fn a_second_run_sees_nothing_of_the_first() {
+    let graph = Architecture::default_student().graph(64, 64);
+    let weights = random_weights(&graph, 3);
+    let mut engine = CpuEngine::new(&graph, &weights, 2).unwrap();
+    let (a, b) = (random_input(&graph, 4), random_input(&graph, 5));
+    let first = outputs(&graph, &mut engine, &a);
+    outputs(&graph, &mut engine, &b);
+    assert_eq!(first, outputs(&graph, &mut engine, &a));
+}
+
+#[test]
+fn weights_that_are_not_finite_or_misshapen_are_refused_by_layer() {
+    let graph = Architecture::default_student().graph(64, 64);
+    let mut weights = random_weights(&graph, 3);
+    weights.0.get_mut("neck.16").unwrap().bias[3] = f32::NAN;
+    let error = CpuEngine::new(&graph, &weights, 1).err().unwrap().to_string();
+    assert!(error.contains("neck.16") && error.contains("not finite"), "{error}");
+    weights.0.get_mut("neck.16").unwrap().bias.pop();
+    let error = CpuEngine::new(&graph, &weights, 1).err().unwrap().to_string();
+    assert!(error.contains("neck.16") && error.contains("expected"), "{error}");
+}
+
+/// One random layer: numbers that [`grow`] reads as a kind, operands and sizes that fit the graph so far.
+type Seed = (u8, usize, usize, usize);
+
+/// Appends what `seed` stands for; nothing where it does not fit.
+fn grow(graph: &mut Graph, name: &str, (kind, at, a, b): Seed) {
+    let n = graph.layers.len();
+    let x = if at % 2 == 0 { n - 1 } else { at / 2 % n };
+    let shape = graph.layers[x].shape;
+    let alike = |graph: &Graph, same: &dyn Fn(Shape) -> bool, i: usize| -> LayerId {
+        let found: Vec<_> = (0..n).filter(|&l| same(graph.layers[l].shape)).collect();
+        found[i % found.len()]
+    };
+    let same_map = |s: Shape| (s.height, s.width) == (shape.height, shape.width);
+    let pointwise = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 };
+    let channels = 1 + a % 50;
+    match kind % 8 {
+        0 if shape.width < 40 && shape.height < 40 => {
+            // Half of the time as a pyramid level: the upsampled map is added to a convolution's result.
+            let up = graph.upsample2x(format!("{name}.up"), x);
+            if b % 2 == 0 {
+                let fine = graph.upsample2x(format!("{name}.fine"), x);
+                let lateral = graph.conv(format!("{name}.lateral"), fine, shape.channels, pointwise);
+                graph.add(format!("{name}.sum"), lateral, up);
+            }
+        }
+        1 => {
+            let y = alike(graph, &|s| s == shape, a);
+            graph.add(name, x, y);
+        }
+        2 => {
+            let parts: Vec<_> = (0..1 + b % 3).map(|i| alike(graph, &same_map, a + i * 7)).collect();
+            graph.concat(name, &parts);
+        }
+        3 => {
+            // An inverted residual, wide enough on larger maps to be run as a chain.
+            let wide = graph.conv(format!("{name}.expand"), x, 8 + a % 120, pointwise);
+            let depthwise = Conv { kernel: 3 + b % 2 * 2, stride: 1 + b / 2 % 2, depthwise: true, ..pointwise };
+            let filtered = graph.conv(format!("{name}.depthwise"), wide, 0, depthwise);
+            let project = Conv { activation: Activation::Identity, ..pointwise };
+            let narrow = graph.conv(format!("{name}.project"), filtered, shape.channels, project);
+            if depthwise.stride == 1 {
+                graph.add(format!("{name}.add"), x, narrow);
+            }
+        }
+        _ => {
+            let conv = Conv {
+                kernel: [1, 1, 3, 5, 7][b % 5],
+                stride: [1, 1, 1, 2, 3][b / 5 % 5],
+                depthwise: b / 25 % 2 == 0,
+                activation: [Activation::Identity, Activation::Relu6][b / 50 % 2],
+            };
+            graph.conv(name, x, channels, conv);
+        }
+    }
+}
+
+prop_compose! {
+    fn any_graph()(
+        channels in 1usize..10,
+        height in prop_oneof![4 => 1usize..20, 1 => 40usize..70],
+        width in prop_oneof![4 => 1usize..30, 1 => 40usize..90],
+        seeds in prop::collection::vec((any::<u8>(), 0usize..64, 0usize..1000, 0usize..1000), 1..9),
+        extra in any::<prop::sample::Index>(),
+    ) -> Graph {
+        let mut graph = Graph::new(Shape::new(channels, height, width));
+        for (i, &seed) in seeds.iter().enumerate() {
+            grow(&mut graph, &format!("layer{i}"), seed);
+        }
+        let last = graph.layers.len() - 1;
+        graph.outputs.extend([last, extra.index(last + 1)]);
+        graph
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_network_on_any_instruction_set(graph in any_graph(), threads in 1usize..4, seed: u64) {
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let expected = reference_outputs(&graph, &weights, &input);
+        for isa in Isa::available() {
+            let mut engine = CpuEngine::with_isa(&graph, &weights, threads, isa).unwrap();
+            let error = relative_error(&expected, &outputs(&graph, &mut engine, &input));
+            prop_assert!(error < 1e-4, "{isa:?}, {threads} threads: {error}\n{}", engine.explain());
+        }
     }
 }

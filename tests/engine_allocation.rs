@@ -1,0 +1,51 @@
+//! A run of the CPU engine allocates nothing. In a file of its own, since the counting allocator serves all of it.
+
+mod engine_support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use peregrine::engine::cpu::CpuEngine;
+use peregrine::engine::Engine;
+use peregrine::student::architecture::Architecture;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.alloc(layout)
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        System.dealloc(p, layout)
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.realloc(p, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_run_allocates_nothing_in_any_thread() {
+    let graph = Architecture::default_student().graph(96, 64);
+    let weights = engine_support::random_weights(&graph, 1);
+    for threads in [1, 3] {
+        let mut engine = CpuEngine::new(&graph, &weights, threads).unwrap();
+        for _ in 0..3 {
+            engine.run().unwrap();
+        }
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for _ in 0..200 {
+            engine.input()[0] += 1.0;
+            engine.run().unwrap();
+            std::hint::black_box(engine.output(0)[0]);
+        }
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads");
+    }
+}
