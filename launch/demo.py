@@ -81,21 +81,24 @@ def stop(process):
 def watch(options, viewer, node, processes):
     """Prints a line a second until the time is up, Ctrl-C, or the end of a process. Returns what went wrong, or None."""
     begun = last = time.monotonic()
-    first_frame = None
+    first_frame, measure_from = None, None
     while not options.seconds or time.monotonic() - begun < options.seconds:
         rclpy.spin_once(node, timeout_sec=0.05)
         for name, process in processes.items():
             if process.poll() is not None:
                 return f"{name} ended by itself with exit code {process.returncode}"
-        for pictures in filter(None, [viewer.take_pictures()]):
+        pictures = viewer.take_pictures()
+        if pictures:
             save(pictures)
+            # Drawing kept the messages waiting that have come meanwhile; their wait is not the node's.
+            measure_from = time.monotonic() + WARM_UP
         now = time.monotonic()
         if now - last < 1.0:
             continue
         print(f"{now - begun:4.0f} s {viewer.line(now - last)}", flush=True)
         last = now
         if viewer.last_timing is not None and first_frame is None:
-            first_frame = now
+            first_frame, measure_from = now, now + WARM_UP
             if options.pictures > 0 and not options.compressed:
                 # Every other sample frame; from a moving camera, half a second apart.
                 apart = 0.5 if options.topic or not options.frames.is_dir() else 1.5 / options.rate
@@ -103,7 +106,7 @@ def watch(options, viewer, node, processes):
         if first_frame and viewer.capture and now - first_frame > PATIENCE:
             print("     no picture: images or road masks are missing (is segmentation off?)", flush=True)
             viewer.give_up_capture()
-        if first_frame and (viewer.capture or now - first_frame < WARM_UP):
+        if first_frame and (viewer.capture or now < measure_from):
             viewer.forget()
     return None
 
