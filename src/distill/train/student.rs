@@ -91,7 +91,8 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         writeln!(log, "{}", serde_json::json!({ "step": done, "reconfigured": config }))?;
     }
 
-    let pictures = Pictures::load(&config, architecture.detection.classes.len(), &*opinions(&config)?)?;
+    let (opinions, teachers) = opinions(&config)?;
+    let pictures = Pictures::load(&config, architecture.detection.classes.len(), &*opinions)?;
     eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let teaching = Teaching::new(&architecture, weights);
@@ -132,7 +133,7 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         if step % config.checkpoint_every == 0 || step == config.steps {
             let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
             state.save(&checkpoint, &config_text)?;
-            export(&average, &config, &architecture, step, &args.run.join("student"))?;
+            export(&average, &config, &architecture, &teachers, step, &args.run.join("student"))?;
         }
     }
     progress.finish();
@@ -159,13 +160,16 @@ fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<
     Ok(TrainNet::new(graph, params, config.batch))
 }
 
-fn opinions(config: &StudentConfig) -> anyhow::Result<Box<Opinions>> {
-    let Some(folder) = &config.soft_targets else { return Ok(Box::new(|_, _| None)) };
+/// What the teachers saw, and their names.
+fn opinions(config: &StudentConfig) -> anyhow::Result<(Box<Opinions>, Vec<String>)> {
+    let Some(folder) = &config.soft_targets else { return Ok((Box::new(|_, _| None), Vec::new())) };
     let soft = SoftTargets::open(folder)?;
-    Ok(Box::new(move |dataset, file| {
+    let teachers = soft.teachers.clone();
+    let opinions = move |dataset: &str, file: &str| {
         let boxes = soft.of(dataset, file)?;
-        Some(boxes.iter().map(|b| (b.bbox, b.logits.to_vec())).collect())
-    }))
+        Some(boxes.iter().map(|b| (b.bbox, b.logits.clone())).collect())
+    };
+    Ok((Box::new(opinions), teachers))
 }
 
 /// `average = decay · average + (1 − decay) · params`, running statistics included.
@@ -181,6 +185,7 @@ fn export(
     params: &NetParams,
     config: &StudentConfig,
     architecture: &Architecture,
+    teachers: &[String],
     steps: u64,
     folder: &Path,
 ) -> anyhow::Result<()> {
@@ -206,7 +211,7 @@ fn export(
             training: Training {
                 command: "distill student train.toml".into(),
                 data: names(&mut config.data.iter().map(|d| &d.folder)),
-                teachers: names(&mut config.soft_targets.iter()),
+                teachers: teachers.to_vec(),
                 initialised_from: init,
                 steps,
                 seed: config.seed,
