@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{anyhow, ensure, Context, Result};
+use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
 use peregrine::engine::cpu::{CpuEngine, Isa};
@@ -37,8 +38,11 @@ fn main() -> Result<()> {
     let input: Vec<f32> = (0..graph.input_shape().len()).map(|_| rng.random_range(-1.0..1.0)).collect();
     let folder = std::env::temp_dir().join(format!("peregrine-engines-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
+    let environment = ort::init().build().map_err(|e| anyhow!("ONNX Runtime: {e}"))?;
     let compared = export(&graph, &weights, python, &folder).and_then(|model| {
-        [1, 2].into_iter().try_for_each(|threads| compare(&graph, &weights, &input, &model, threads, runs))
+        [1, 2]
+            .into_iter()
+            .try_for_each(|threads| compare(&environment, &graph, &weights, &input, &model, threads, runs))
     });
     std::fs::remove_dir_all(&folder)?;
     compared
@@ -99,7 +103,15 @@ fn export(graph: &Graph, weights: &Weights, python: &str, folder: &Path) -> Resu
     Ok(model)
 }
 
-fn compare(graph: &Graph, weights: &Weights, input: &[f32], model: &Path, threads: usize, runs: usize) -> Result<()> {
+fn compare(
+    environment: &Environment,
+    graph: &Graph,
+    weights: &Weights,
+    input: &[f32],
+    model: &Path,
+    threads: usize,
+    runs: usize,
+) -> Result<()> {
     let mut engines = vec![];
     let isas: Vec<Isa> = Isa::available().into_iter().filter(|&isa| isa != Isa::Portable).collect();
     for isa in if isas.is_empty() { vec![Isa::Portable] } else { isas } {
@@ -108,8 +120,7 @@ fn compare(graph: &Graph, weights: &Weights, input: &[f32], model: &Path, thread
         engines.push((format!("{isa:?}"), engine));
     }
     let ort = |e: &dyn std::fmt::Display| anyhow!("ONNX Runtime: {e}");
-    let environment = ort::init().build().map_err(|e| ort(&e))?;
-    let mut session = Session::builder(&environment)
+    let mut session = Session::builder(environment)
         .map_err(|e| ort(&e))?
         .with_intra_threads(threads)
         .map_err(|e| ort(&e))?

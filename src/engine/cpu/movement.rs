@@ -18,11 +18,12 @@ pub unsafe fn pack(memory: &Memory, output: &View, blocks: Range<usize>, rows: R
             let out = output.at(memory, block, y);
             let from = memory.input.add(block * BLOCK * pixels + y * width);
             for x in 0..width {
-                let mut pixel = [0.0; BLOCK];
-                for (c, v) in pixel[..channels].iter_mut().enumerate() {
-                    *v = *from.add(c * pixels + x);
+                // Straight to memory: a pixel put together in a register would wait for its stores.
+                let pixel = out.add(x * BLOCK);
+                pixel.write_bytes(0, BLOCK);
+                for c in 0..channels {
+                    *pixel.add(c) = *from.add(c * pixels + x);
                 }
-                out.add(x * BLOCK).cast::<[f32; BLOCK]>().write(pixel);
             }
             output.zero_border(memory, block, y);
         }
