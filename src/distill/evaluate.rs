@@ -124,7 +124,7 @@ pub fn evaluate(
         let result = pipeline.process(&view(&image, &sample.image)?)?;
         if let Some(boxes) = &sample.boxes {
             let labels = boxes.iter().map(|a| (a.class, a.bbox)).collect();
-            images.push(Evaluated { detections: result.detections.clone(), labels });
+            images.push(Evaluated { detections: result.detections.clone(), labels, ignore: sample.ignore.clone() });
         }
         if let Some(path) = &sample.mask {
             let mask = dataset.load_mask(path)?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write coco_ap.json: random detections and labels, with their AP50 and AP from pycocotools (run once; needs pip install
+"""Write coco_ap.json: random detections, labels and regions to ignore, with their AP50 and AP from pycocotools (run once; needs pip install
 pycocotools numpy)."""
 import contextlib
 import io
@@ -18,8 +18,8 @@ def boxes(rng, n):
     return np.concatenate([low, low + rng.uniform(5, 40, (n, 2))], 1).astype(np.float32)
 
 
-def case(rng, images):
-    detections, labels = [], []
+def case(rng, images, regions=0):
+    detections, labels, ignore = [], [], []
     for _ in range(images):
         truth = [(c, b) for c in range(CLASSES) for b in boxes(rng, rng.integers(1, 4))]
         found = []
@@ -30,19 +30,22 @@ def case(rng, images):
         found = [(c, b) for c, b in found if b[2] > b[0] + 1 and b[3] > b[1] + 1]
         detections.append([(c, round(float(rng.uniform()), 6), [float(v) for v in b]) for c, b in found])
         labels.append([(c, [float(v) for v in b]) for c, b in truth])
-    return dict(detections=detections, labels=labels, expected=evaluate(detections, labels))
+        ignore.append([[float(v) for v in b] for b in boxes(rng, regions)])
+    return dict(detections=detections, labels=labels, ignore=ignore, expected=evaluate(detections, labels, ignore))
 
 
-def evaluate(detections, labels):
+def evaluate(detections, labels, ignore):
     def xywh(b):
         return [b[0], b[1], b[2] - b[0], b[3] - b[1]]
 
     coco = COCO()
     annotations, results = [], []
     for image, objects in enumerate(labels):
-        for c, b in objects:
+        # A region to ignore is what COCO calls a crowd, here of every class.
+        regions = [(c, b, 1) for b in ignore[image] for c in range(CLASSES)]
+        for c, b, crowd in [(c, b, 0) for c, b in objects] + regions:
             box = xywh(b)
-            annotations.append(dict(id=len(annotations) + 1, image_id=image, category_id=c, bbox=box, area=box[2] * box[3], iscrowd=0))
+            annotations.append(dict(id=len(annotations) + 1, image_id=image, category_id=c, bbox=box, area=box[2] * box[3], iscrowd=crowd))
     for image, objects in enumerate(detections):
         results += [dict(image_id=image, category_id=c, score=s, bbox=xywh(b)) for c, s, b in objects]
     coco.dataset = dict(images=[dict(id=i) for i in range(len(labels))], annotations=annotations, categories=[dict(id=c) for c in range(CLASSES)])
@@ -56,7 +59,7 @@ def evaluate(detections, labels):
 
 
 rng = np.random.default_rng(7)
-cases = [case(rng, n) for n in (1, 3, 6, 10)]
+cases = [case(rng, n) for n in (1, 3, 6, 10)] + [case(rng, n, regions=2) for n in (3, 8)]
 path = pathlib.Path(__file__).with_suffix(".json")
 path.write_text(json.dumps(cases, separators=(",", ":")) + "\n")
 print(path, [c["expected"] for c in cases])

@@ -11,7 +11,8 @@ use super::DataError;
 /// Name of the description in a data set's folder, or in the folder above it where splits share one.
 pub const CONFIG_FILE: &str = "dataset.toml";
 
-/// In `[detection]`, the value that makes a class's boxes regions to ignore: neither objects nor background.
+/// In `[detection]`, the value that makes a class's boxes regions in which `distill evaluate` counts a detection neither
+/// right nor wrong. Training takes them for background.
 pub const IGNORE: &str = "ignore";
 
 /// Data sets that need no `dataset.toml`: chosen by the name of the folder, or of the folder above it.

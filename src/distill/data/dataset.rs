@@ -37,7 +37,7 @@ pub struct Sample {
     pub size: (u32, u32),
     /// Its objects; `None` where nothing is known, an empty list where it is known to have none.
     pub boxes: Option<Vec<Annotation>>,
-    /// Regions that are neither object nor background.
+    /// Regions in which detections are not judged.
     pub ignore: Vec<BoundingBox>,
     /// To be read with [`Dataset::load_mask`].
     pub mask: Option<PathBuf>,

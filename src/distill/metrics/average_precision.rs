@@ -13,6 +13,8 @@ const MAX_DETECTIONS: usize = 100;
 pub struct Evaluated {
     pub detections: Vec<Detection>,
     pub labels: Vec<(usize, BoundingBox)>,
+    /// Regions in which a detection without a label is neither right nor wrong (COCO's crowds, but of every class).
+    pub ignore: Vec<BoundingBox>,
 }
 
 /// One class's figures, fractions of one.
@@ -57,7 +59,8 @@ fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, objects: usize) 
     (0..=100).map(read).sum::<f64>() / 101.0
 }
 
-/// Each detection takes the free label that it overlaps most, the most confident first.
+/// Each detection takes the free label that it overlaps most, the most confident first. One that finds none and lies, by
+/// the share `overlap` of its own area, in a region to ignore is left out.
 fn matches(image: &Evaluated, class: usize, overlap: f64) -> Vec<(f32, bool)> {
     let mut detections: Vec<&Detection> = image.detections.iter().filter(|d| d.class == class).collect();
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -74,20 +77,40 @@ fn matches(image: &Evaluated, class: usize, overlap: f64) -> Vec<(f32, bool)> {
         }
         if let Some((i, _)) = best {
             taken[i] = true;
+        } else if image.ignore.iter().any(|region| share_inside(&d.bbox, region) >= overlap) {
+            return None;
         }
-        (d.score, best.is_some())
+        Some((d.score, best.is_some()))
     };
-    detections.into_iter().map(outcome).collect()
+    detections.into_iter().filter_map(outcome).collect()
 }
 
 /// In f64, since a rounded overlap may fall on the other side of a threshold.
 fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
-    let side = |low: f32, high: f32| (f64::from(high) - f64::from(low)).max(0.0);
-    let common = side(a.x_min.max(b.x_min), a.x_max.min(b.x_max)) * side(a.y_min.max(b.y_min), a.y_max.min(b.y_max));
-    let area = |r: &BoundingBox| side(r.x_min, r.x_max) * side(r.y_min, r.y_max);
-    let union = area(a) + area(b) - common;
-    if union > 0.0 {
-        common / union
+    let common = common_area(a, b);
+    ratio(common, area(a) + area(b) - common)
+}
+
+/// The share of `a` that lies in `region`.
+fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
+    ratio(common_area(a, region), area(a))
+}
+
+fn common_area(a: &BoundingBox, b: &BoundingBox) -> f64 {
+    side(a.x_min.max(b.x_min), a.x_max.min(b.x_max)) * side(a.y_min.max(b.y_min), a.y_max.min(b.y_max))
+}
+
+fn area(b: &BoundingBox) -> f64 {
+    side(b.x_min, b.x_max) * side(b.y_min, b.y_max)
+}
+
+fn side(low: f32, high: f32) -> f64 {
+    (f64::from(high) - f64::from(low)).max(0.0)
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 {
+        part / whole
     } else {
         0.0
     }
@@ -104,6 +127,8 @@ mod tests {
         detections: Vec<Vec<(usize, f32, [f32; 4])>>,
         /// Per image: class and box.
         labels: Vec<Vec<(usize, [f32; 4])>>,
+        /// Per image: boxes.
+        ignore: Vec<Vec<[f32; 4]>>,
         /// For each class AP50 and AP, from pycocotools.
         expected: Vec<(f64, f64)>,
     }
@@ -114,11 +139,12 @@ mod tests {
         let bbox = |b: &[f32; 4]| BoundingBox::new(b[0], b[1], b[2], b[3]);
         for case in &cases {
             let mut images = Vec::new();
-            for (detections, labels) in case.detections.iter().zip(&case.labels) {
+            for ((detections, labels), ignore) in case.detections.iter().zip(&case.labels).zip(&case.ignore) {
                 let detection = |d: &(usize, f32, [f32; 4])| Detection { class: d.0, score: d.1, bbox: bbox(&d.2) };
                 images.push(Evaluated {
                     detections: detections.iter().map(detection).collect(),
                     labels: labels.iter().map(|(class, b)| (*class, bbox(b))).collect(),
+                    ignore: ignore.iter().map(bbox).collect(),
                 });
             }
             for (class, (ap50, ap)) in case.expected.iter().enumerate() {
