@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use peregrine::distill::evaluate::{self, EvaluateArgs};
+use peregrine::distill::inspect::{self, InspectArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
 
@@ -19,6 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Inspect(InspectArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
     Evaluate(EvaluateArgs),
@@ -26,6 +28,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Inspect(args) => inspect::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

@@ -1,12 +1,13 @@
 //! The offline half: data, teachers, soft targets, training, evaluation.
 //!
-//! - [`data`]: labelled images on disk.
+//! - [`data`]: labelled images on disk; [`inspect`]: what they hold.
 //! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them.
 
 pub mod data;
 pub mod evaluate;
+pub mod inspect;
 pub mod loss;
 pub mod metrics;
 pub mod net;
