@@ -15,6 +15,8 @@ peer.send(publisher, image(64, 48), peer.processed)
 
 
 def settled():
+    if peer.diagnostics is None:  # they come once a second, and the first may still be on its way
+        return False
     last = max(t.sequence for t in peer.timings.values())
     return int(peer.diagnostics["arrived"]) == last and int(peer.diagnostics["in_hand"]) == 0
 
