@@ -39,6 +39,8 @@ missing=()
 command -v g++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v flock >/dev/null || missing+=(util-linux)
+# The end-to-end tests and people stop the node with the program `kill` (bash's own doesn't count).
+type -P kill >/dev/null || missing+=(procps)
 # r2r reads ROS's C headers through libclang, which finds its own headers beside clang.
 command -v clang >/dev/null || missing+=(clang)
 has_libclang || missing+=(libclang-dev)
