@@ -17,11 +17,13 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
 use peregrine::engine::cpu::{CpuEngine, Isa};
-use peregrine::engine::{ConvWeights, Engine, Graph, Op, Weights};
+use peregrine::engine::{Engine, Graph, Op, Weights};
 use peregrine::student::architecture::Architecture;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
+
+#[path = "../tests/engine_support/mod.rs"]
+mod engine_support;
+use engine_support::{random_input, random_weights};
 
 fn main() -> Result<()> {
     // cargo adds `--bench` of its own.
@@ -33,9 +35,7 @@ fn main() -> Result<()> {
     let runs = arguments.get(1).map_or(Ok(200), |n| n.parse()).context("RUNS must be a number")?;
     let architecture = Architecture::default_student();
     let graph = architecture.graph(architecture.input.width, architecture.input.height);
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let weights = random_weights(&graph, &mut rng);
-    let input: Vec<f32> = (0..graph.input_shape().len()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let (weights, input) = (random_weights(&graph, 1), random_input(&graph, 2));
     let folder = std::env::temp_dir().join(format!("peregrine-engines-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let environment = ort::init().build().map_err(|e| anyhow!("ONNX Runtime: {e}"))?;
@@ -46,17 +46,6 @@ fn main() -> Result<()> {
     });
     std::fs::remove_dir_all(&folder)?;
     compared
-}
-
-fn random_weights(graph: &Graph, rng: &mut ChaCha8Rng) -> Weights {
-    let mut of = |w: [usize; 4]| {
-        let bound = (6.0 / (w[1] * w[2] * w[3]) as f32).sqrt();
-        ConvWeights {
-            weight: (0..w.iter().product()).map(|_| rng.random_range(-bound..bound)).collect(),
-            bias: (0..w[0]).map(|_| rng.random_range(-0.5..0.5)).collect(),
-        }
-    };
-    Weights(graph.convs().map(|(layer, _, w)| (layer.name.clone(), of(w))).collect())
 }
 
 /// Writes graph and weights, and has the script make an ONNX model of them.

@@ -108,7 +108,7 @@ fn decode_box(sides: &[f32], grid: LevelGrid, cell: usize, bins: usize) -> Bound
 }
 
 /// Σᵢ i · softmax(logits)ᵢ.
-fn softmax_mean(logits: impl Iterator<Item = f32> + Clone) -> f32 {
+pub fn softmax_mean(logits: impl Iterator<Item = f32> + Clone) -> f32 {
     let largest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     let (mut total, mut weighted) = (0.0, 0.0);
     for (i, logit) in logits.enumerate() {

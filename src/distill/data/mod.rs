@@ -17,7 +17,7 @@ pub mod read;
 use std::path::PathBuf;
 
 pub use config::DatasetConfig;
-pub use dataset::{Annotation, Dataset, OnError, OpenOptions, Sample, Skipped};
+pub use dataset::{Annotation, Dataset, OnError, OpenOptions, Sample, Skipped, VOID};
 pub use read::{load_image, load_mask};
 
 /// Why a data set, or one file of it, cannot be used. Every message names the file and what to do.

@@ -4,9 +4,9 @@ use candle_core::{Device, Result, Tensor, D};
 use candle_nn::ops::{log_softmax, sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
+use super::assign::Cell;
 use super::soft;
 use crate::decode::BoundingBox;
-use crate::distill::train::assign::Cell;
 
 /// Weights of the terms, and how much the teacher counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

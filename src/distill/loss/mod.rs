@@ -3,10 +3,12 @@
 //! Written with candle, whose autograd differentiates from the network's outputs to the scalar; each term is checked
 //! against closed forms and finite differences.
 //!
+//! - [`assign`]: which cell of the detection head answers for which object.
 //! - [`soft`]: the divergence from a teacher's softened outputs.
 //! - [`detection`]: class, box and side terms of the detection head.
 //! - [`segmentation`]: weighted cross-entropy a pixel.
 
+pub mod assign;
 pub mod detection;
 pub mod segmentation;
 pub mod soft;

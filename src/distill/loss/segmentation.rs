@@ -3,8 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-/// Mark of a pixel without a label.
-pub const VOID: u8 = 255;
+use crate::distill::data::VOID;
 
 /// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not count.
 ///

@@ -7,8 +7,10 @@
 //!
 //! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable weights.
 //! - [`dense`], [`depthwise`], [`norm`]: the operations, forward and backward, each checked by finite differences.
+//! - [`convolve`]: the convolutions of a whole batch, on all threads.
 //! - [`passes`]: the two passes over the graph.
 
+pub mod convolve;
 pub mod dense;
 pub mod depthwise;
 pub mod norm;

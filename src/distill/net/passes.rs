@@ -5,12 +5,8 @@ use std::mem::take;
 use rayon::prelude::*;
 
 use super::norm::{self, BatchStatistics, MOMENTUM};
-use super::{dense, depthwise, ConvParams, Geometry, NetParams};
+use super::{convolve, Geometry, NetParams};
 use crate::engine::{Activation, Graph, LayerId, Op};
-
-/// Images whose weight gradients are summed one after the other, before the groups' sums are: fixed, so that a result
-/// does not depend on the number of threads.
-const GRADIENT_GROUPS: usize = 4;
 
 /// Values that one task adds or copies.
 const PARALLEL_CHUNK: usize = 1 << 16;
@@ -191,13 +187,13 @@ impl TrainNet {
             Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
         };
         let Some(norm) = &mut conv.norm else {
-            convolve(&g, input, &conv.weight.value, output);
+            convolve::forward(&g, input, &conv.weight.value, output);
             let bias = &conv.bias.value;
             output.par_chunks_mut(pixels).enumerate().for_each(|(i, plane)| finish(plane, 1.0, bias[i % bias.len()]));
             return;
         };
         let z = &mut self.pre_norm[id];
-        convolve(&g, input, &conv.weight.value, z);
+        convolve::forward(&g, input, &conv.weight.value, z);
         if mode == Mode::Train {
             let batch = BatchStatistics::of(z, g.output.channels, pixels);
             let follow = |running: &mut [f32], now: &[f32]| {
@@ -249,10 +245,10 @@ impl TrainNet {
         }
         let from = self.graph.layers[id].inputs[0];
         if !conv.frozen {
-            convolve_backward_weight(&g, &self.values[from], gradient, conv);
+            convolve::backward_weight(&g, &self.values[from], gradient, &mut conv.weight.gradient);
         }
         let weight = take(&mut conv.weight.value);
-        self.accumulate(from, |into, keep| convolve_backward_input(&g, &weight, gradient, into, keep));
+        self.accumulate(from, |into, keep| convolve::backward_input(&g, &weight, gradient, into, keep));
         self.params.convs[index].weight.value = weight;
     }
 
@@ -271,7 +267,7 @@ impl TrainNet {
     }
 }
 
-fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
+pub(super) fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
     into.par_chunks_mut(PARALLEL_CHUNK).zip(from.par_chunks(PARALLEL_CHUNK)).for_each(|(into, from)| {
         if keep {
             into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
@@ -279,76 +275,6 @@ fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
             into.copy_from_slice(from);
         }
     });
-}
-
-fn convolve(g: &Geometry, input: &[f32], weight: &[f32], output: &mut [f32]) {
-    if g.conv.depthwise {
-        let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
-        output.par_chunks_mut(to).zip(input.par_chunks(from)).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (i, (output, input))| {
-                depthwise::forward(g, input, &weight[i % g.input.channels * k..][..k], output, scratch);
-            },
-        );
-    } else {
-        output.par_chunks_mut(g.output.len()).zip(input.par_chunks(g.input.len())).for_each_init(
-            || vec![0.0; dense::scratch_len(g)],
-            |scratch, (output, input)| dense::forward(g, input, weight, output, scratch),
-        );
-    }
-}
-
-fn convolve_backward_weight(g: &Geometry, input: &[f32], d_output: &[f32], conv: &mut ConvParams) {
-    if g.conv.depthwise {
-        let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
-        let channels = g.input.channels;
-        conv.weight.gradient.par_chunks_mut(k).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (c, d_kernel)| {
-                for (input, d_output) in input.chunks(from).zip(d_output.chunks(to)).skip(c).step_by(channels) {
-                    depthwise::backward_weight(g, input, d_output, d_kernel, scratch);
-                }
-            },
-        );
-        return;
-    }
-    let images = d_output.len() / g.output.len();
-    let group = images.div_ceil(GRADIENT_GROUPS);
-    let sums: Vec<Vec<f32>> = input
-        .par_chunks(group * g.input.len())
-        .zip(d_output.par_chunks(group * g.output.len()))
-        .map(|(input, d_output)| {
-            let mut sum = vec![0.0; conv.weight.gradient.len()];
-            let mut scratch = vec![0.0; dense::scratch_len(g)];
-            for (input, d_output) in input.chunks(g.input.len()).zip(d_output.chunks(g.output.len())) {
-                dense::backward_weight(g, input, d_output, &mut sum, &mut scratch);
-            }
-            sum
-        })
-        .collect();
-    for sum in sums {
-        add_or_copy(&mut conv.weight.gradient, &sum, true);
-    }
-}
-
-fn convolve_backward_input(g: &Geometry, weight: &[f32], d_output: &[f32], d_input: &mut [f32], keep: bool) {
-    if g.conv.depthwise {
-        let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
-        d_input.par_chunks_mut(from).zip(d_output.par_chunks(to)).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (i, (d_input, d_output))| {
-                if !keep {
-                    d_input.fill(0.0);
-                }
-                depthwise::backward_input(g, &weight[i % g.input.channels * k..][..k], d_output, d_input, scratch);
-            },
-        );
-    } else {
-        d_input.par_chunks_mut(g.input.len()).zip(d_output.par_chunks(g.output.len())).for_each_init(
-            || vec![0.0; dense::scratch_len(g)],
-            |scratch, (d_input, d_output)| dense::backward_input(g, weight, d_output, d_input, keep, scratch),
-        );
-    }
 }
 
 #[cfg(test)]

@@ -71,11 +71,10 @@ impl Description {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let description: Self = toml::from_str(text)?;
-        let per_level = 2;
         ensure!((32..=4096).contains(&description.size), "size must be 32 to 4096");
         ensure!(description.std.iter().all(|&s| s > 0.0), "std must be above 0");
         ensure!(
-            !description.strides.is_empty() && description.outputs.len() == per_level * description.strides.len(),
+            !description.strides.is_empty() && description.outputs.len() == 2 * description.strides.len(),
             "outputs must name two tensors for each of strides"
         );
         ensure!(description.strides.iter().all(|&s| s > 0), "strides must be above 0");

@@ -4,6 +4,7 @@ use anyhow::{ensure, Context};
 
 use super::description::{Description, Family};
 use super::SoftBox;
+use crate::decode::head::{logit, softmax_mean};
 use crate::decode::BoundingBox;
 
 /// Candidates below this probability are no opinion.
@@ -66,7 +67,10 @@ pub fn candidates(
                 (y + distances[3]).clamp(0.0, side) * scale[1],
             );
             if bbox.width() > 1.0 && bbox.height() > 1.0 {
-                found.push(SoftBox { bbox, logits: probabilities[cell].iter().map(|&p| logit(p)).collect() });
+                found.push(SoftBox {
+                    bbox,
+                    logits: probabilities[cell].iter().map(|&p| logit(p.clamp(1e-6, 1.0 - 1e-6))).collect(),
+                });
             }
         }
     }
@@ -91,18 +95,7 @@ fn is_peak(probabilities: &[Vec<f32>], cells: usize, cell: usize) -> bool {
 /// Expected bin of each side's softmax.
 fn expected(logits: &[f32]) -> [f32; 4] {
     let bins = logits.len() / 4;
-    std::array::from_fn(|side| {
-        let side = &logits[side * bins..][..bins];
-        let top = side.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weights = side.iter().map(|v| (v - top).exp());
-        let total: f32 = weights.clone().sum();
-        weights.enumerate().map(|(i, w)| i as f32 * w).sum::<f32>() / total
-    })
-}
-
-fn logit(probability: f32) -> f32 {
-    let p = probability.clamp(1e-6, 1.0 - 1e-6);
-    (p / (1.0 - p)).ln()
+    std::array::from_fn(|side| softmax_mean(logits[side * bins..][..bins].iter().copied()))
 }
 
 /// Class-wise non-maximum suppression by the best class.

@@ -36,10 +36,9 @@ fn merge(cluster: &[(usize, &SoftBox)], teachers: usize) -> SoftBox {
     let odds = (seen / teachers as f32).ln();
     let classes = cluster[0].1.logits.len();
     let mean = |class: usize| cluster.iter().map(|(_, b)| b.logits[class]).sum::<f32>() / seen;
-    let weight = |b: &SoftBox| 1.0 / (1.0 + (-b.best().1).exp());
-    let total: f32 = cluster.iter().map(|(_, b)| weight(b)).sum();
+    let total: f32 = cluster.iter().map(|(_, b)| b.score()).sum();
     let side =
-        |of: &dyn Fn(&BoundingBox) -> f32| cluster.iter().map(|(_, b)| weight(b) * of(&b.bbox)).sum::<f32>() / total;
+        |of: &dyn Fn(&BoundingBox) -> f32| cluster.iter().map(|(_, b)| b.score() * of(&b.bbox)).sum::<f32>() / total;
     SoftBox {
         bbox: BoundingBox::new(side(&|b| b.x_min), side(&|b| b.y_min), side(&|b| b.x_max), side(&|b| b.y_max)),
         logits: (0..classes).map(|c| mean(c) + odds).collect(),

@@ -13,6 +13,7 @@ pub mod onnx;
 pub use description::Description;
 pub use onnx::{Runtime, Teacher};
 
+use crate::decode::head::sigmoid;
 use crate::decode::BoundingBox;
 
 /// An object as a teacher sees it.
@@ -30,5 +31,10 @@ impl SoftBox {
         let pick =
             |best: (usize, f32), (class, &logit): (usize, &f32)| if logit > best.1 { (class, logit) } else { best };
         self.logits.iter().enumerate().fold((0, f32::NEG_INFINITY), pick)
+    }
+
+    /// The best class's probability.
+    pub fn score(&self) -> f32 {
+        sigmoid(self.best().1)
     }
 }

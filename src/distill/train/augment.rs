@@ -6,12 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::objects::Object;
+use crate::decode::mask::MASK_STRIDE;
 use crate::decode::BoundingBox;
-use crate::distill::loss::segmentation::VOID;
+use crate::distill::data::VOID;
 use crate::student::architecture::Input;
-
-/// Input pixels for one cell of the segmentation head.
-pub const MASK_STRIDE: usize = 4;
 
 /// How views are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,13 +42,6 @@ pub struct View {
 }
 
 impl View {
-    /// The whole image, letterboxed: what deployment sees.
-    pub fn letterbox(source: (u32, u32), width: usize, height: usize) -> Self {
-        let step = (source.0 as f32 / width as f32).max(source.1 as f32 / height as f32);
-        let origin = |source: u32, size: usize| 0.5 * (source as f32 - step * size as f32);
-        Self { origin: [origin(source.0, width), origin(source.1, height)], step: [step; 2] }
-    }
-
     /// A random view of a `source` of (width, height) pixels on an input of `width` × `height`.
     pub fn random(
         source: (u32, u32),
@@ -59,7 +50,7 @@ impl View {
         config: &AugmentConfig,
         rng: &mut ChaCha8Rng,
     ) -> Self {
-        let letterbox = Self::letterbox(source, width, height).step[0];
+        let letterbox = (source.0 as f32 / width as f32).max(source.1 as f32 / height as f32);
         let log_uniform = |rng: &mut ChaCha8Rng, low: f32, high: f32| {
             if high > low {
                 rng.random_range(low.ln()..high.ln()).exp()

@@ -5,25 +5,22 @@
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{ensure, Context};
+use anyhow::Context;
 use crossbeam::channel::{bounded, Receiver};
 use image::{GrayImage, RgbImage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::augment::{self, Colour, View, MASK_STRIDE};
+use super::augment::{self, Colour, View};
 use super::config::StudentConfig;
 use super::objects::{self, Object};
-use crate::decode::BoundingBox;
-use crate::distill::data::{load_image, Dataset};
-use crate::distill::loss::segmentation::VOID;
+use crate::decode::mask::MASK_STRIDE;
+use crate::distill::data::{load_image, Dataset, VOID};
+use crate::distill::soften::SoftTargets;
 use crate::student::architecture::Input;
 
 /// Batches rendered ahead.
 const AHEAD: usize = 4;
-
-/// What a teacher saw in an image, given its data set's name and its file name; `None` where it was not asked.
-pub type Opinions = dyn Fn(&str, &str) -> Option<Vec<(BoundingBox, Vec<f32>)>>;
 
 /// A source image in memory, with what is known of it.
 pub struct Picture {
@@ -61,13 +58,13 @@ impl Pictures {
     ///
     /// # Errors
     /// When a data set or one of its images cannot be read.
-    pub fn load(config: &StudentConfig, classes: usize, teacher: &Opinions) -> anyhow::Result<Self> {
+    pub fn load(config: &StudentConfig, classes: usize, soft: Option<&SoftTargets>) -> anyhow::Result<Self> {
         let mut sets = Vec::new();
         for source in &config.data {
             let dataset = Dataset::open(&source.folder, source.config.as_deref())?;
             let mut pictures = Vec::with_capacity(dataset.samples.len());
             for sample in &dataset.samples {
-                let opinions = teacher(&dataset.name, sample.file_name());
+                let opinions = soft.and_then(|s| s.of(&dataset.name, sample.file_name()));
                 let labels = sample.boxes.as_deref().unwrap_or_default();
                 let known = (0..classes)
                     .map(|c| opinions.is_some() || (sample.boxes.is_some() && dataset.labelled[c]))
@@ -75,15 +72,13 @@ impl Pictures {
                 pictures.push(Picture {
                     path: sample.image.clone(),
                     image: load_image(&sample.image)?,
-                    objects: objects::merge(labels, &opinions.unwrap_or_default(), config.pseudo_label_score),
+                    objects: objects::merge(labels, opinions.unwrap_or_default(), config.pseudo_label_score),
                     mask: sample.mask.as_deref().map(|m| dataset.load_mask(m)).transpose()?,
                     known,
                 });
             }
-            ensure!(source.share > 0.0, "data share of {} must be above 0", source.folder.display());
             sets.push((pictures, source.share));
         }
-        ensure!(!sets.is_empty(), "the configuration names no [[data]]");
         Ok(Self { sets })
     }
 

@@ -104,6 +104,10 @@ impl StudentConfig {
             self.steps > 0 && self.batch > 0 && self.checkpoint_every > 0,
             "steps, batch and checkpoint_every must be at least 1"
         );
+        ensure!(!self.data.is_empty(), "the configuration names no [[data]]");
+        for source in &self.data {
+            ensure!(source.share > 0.0, "data share of {} must be above 0", source.folder.display());
+        }
         ensure!(self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must lie between 0 and 1");
         ensure!((0.0..1.0).contains(&self.ema), "ema must be 0 or above, and below 1");
         ensure!((0.0..=1.0).contains(&self.loss.alpha), "loss.alpha must be 0 to 1");

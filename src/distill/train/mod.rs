@@ -3,11 +3,9 @@
 //! In the order in which a step happens:
 //! - [`config`]: what a run is given. - [`student`]: the run: steps, log, checkpoints, export.
 //! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`objects`]: labels and teacher together.
-//! - [`assign`]: which cell answers for which object.
 //! - [`step`]: forward, losses, backward.
 //! - [`optimizer`], [`checkpoint`].
 
-pub mod assign;
 pub mod augment;
 pub mod batches;
 pub mod checkpoint;

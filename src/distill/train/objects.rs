@@ -2,6 +2,7 @@
 
 use crate::decode::BoundingBox;
 use crate::distill::data::Annotation;
+use crate::distill::teacher::SoftBox;
 
 /// Labels and teacher's boxes that overlap at least so much are one object.
 const SAME_OBJECT_IOU: f32 = 0.5;
@@ -20,14 +21,14 @@ pub struct Object {
 
 /// The labelled objects, each with the logits of the most confident teacher's box that overlaps it; then the objects that
 /// only the teacher saw. Opinions whose best probability is below `min_score` do not count.
-pub fn merge(labels: &[Annotation], soft: &[(BoundingBox, Vec<f32>)], min_score: f32) -> Vec<Object> {
+pub fn merge(labels: &[Annotation], soft: &[SoftBox], min_score: f32) -> Vec<Object> {
     let mut objects: Vec<Object> =
         labels.iter().map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 }).collect();
     let labelled = objects.len();
-    let mut opinions: Vec<(f32, &BoundingBox, &Vec<f32>)> =
-        soft.iter().map(|(bbox, logits)| (score(logits), bbox, logits)).filter(|o| o.0 >= min_score).collect();
+    let mut opinions: Vec<(f32, &SoftBox)> =
+        soft.iter().map(|opinion| (opinion.score(), opinion)).filter(|o| o.0 >= min_score).collect();
     opinions.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (confidence, bbox, logits) in opinions {
+    for (confidence, SoftBox { bbox, logits }) in opinions {
         let ious = objects[..labelled].iter().map(|o| o.bbox.iou(bbox)).enumerate();
         match ious.max_by(|a, b| a.1.total_cmp(&b.1)) {
             Some((i, iou)) if iou >= SAME_OBJECT_IOU => {
@@ -39,12 +40,6 @@ pub fn merge(labels: &[Annotation], soft: &[(BoundingBox, Vec<f32>)], min_score:
     objects
 }
 
-/// The best class's probability.
-fn score(logits: &[f32]) -> f32 {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    1.0 / (1.0 + (-best).exp())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +48,8 @@ mod tests {
     fn labels_take_the_most_confident_overlapping_opinion_and_strays_stay_alone() {
         let at = |x: f32| BoundingBox::new(x, 0.0, x + 10.0, 10.0);
         let labels = [Annotation { class: 2, bbox: at(0.0) }];
-        let soft = [(at(3.0), vec![0.1]), (at(1.0), vec![0.2]), (at(50.0), vec![2.0]), (at(80.0), vec![-3.0])];
+        let soft = [(3.0, 0.1), (1.0, 0.2), (50.0, 2.0), (80.0, -3.0)]
+            .map(|(x, logit)| SoftBox { bbox: at(x), logits: vec![logit] });
         let objects = merge(&labels, &soft, 0.3);
         assert_eq!(objects.len(), 2);
         assert_eq!((objects[0].label, objects[0].teacher.as_deref()), (Some(2), Some(&[0.2f32][..])));

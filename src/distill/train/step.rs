@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor, Var};
 
-use super::assign::{self, Cell};
 use super::batches::Batch;
 use super::config::StudentConfig;
+use crate::distill::loss::assign::{self, Cell};
 use crate::distill::loss::detection::{self, DetectionTargets, Positive};
 use crate::distill::loss::segmentation;
 use crate::distill::net::{Mode, TrainNet};

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::batches::{Opinions, Pictures};
+use super::batches::Pictures;
 use super::checkpoint::State;
 use super::config::StudentConfig;
 use super::optimizer::AdamW;
@@ -65,7 +65,7 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
     }
     let config = StudentConfig::read(&args.config)?;
     let architecture = Architecture::default_student();
-    let mut net = build(&config, &architecture)?;
+    let (mut net, initialised_from) = build(&config, &architecture)?;
     let mut average = net.params.clone();
     let mut optimizer = AdamW::default();
 
@@ -91,8 +91,16 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         writeln!(log, "{}", serde_json::json!({ "step": done, "reconfigured": config }))?;
     }
 
-    let (opinions, teachers) = opinions(&config)?;
-    let pictures = Pictures::load(&config, architecture.detection.classes.len(), &*opinions)?;
+    let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
+    let pictures = Pictures::load(&config, architecture.detection.classes.len(), soft.as_ref())?;
+    let origin = Training {
+        command: "distill student train.toml".into(),
+        data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
+        teachers: soft.map(|s| s.teachers).unwrap_or_default(),
+        initialised_from,
+        steps: 0,
+        seed: config.seed,
+    };
     eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let teaching = Teaching::new(&architecture, weights);
@@ -133,7 +141,8 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         if step % config.checkpoint_every == 0 || step == config.steps {
             let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
             state.save(&checkpoint, &config_text)?;
-            export(&average, &config, &architecture, &teachers, step, &args.run.join("student"))?;
+            let training = Training { steps: step, ..origin.clone() };
+            export(&average, &config, &architecture, training, &args.run.join("student"))?;
         }
     }
     progress.finish();
@@ -141,15 +150,18 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The network with its starting weights.
-fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<TrainNet> {
+/// The network with its starting weights, and where those came from.
+fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<(TrainNet, String)> {
     let graph = architecture.graph(architecture.input.width, architecture.input.height);
     let mut params = NetParams::random(&graph, config.seed);
+    let mut initialised_from = "random".into();
     if let Some(path) = &config.init {
         let bytes = fs::read(path).with_context(|| path.display().to_string())?;
         let weights = deserialize(&bytes).map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
         let taken = params.adopt(&weights);
         ensure!(taken > 0, "{}: holds no layer of this student's backbone", path.display());
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        initialised_from = format!("{file} (sha256 {})", sha256(&bytes));
         for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
             conv.rate = config.backbone_rate;
             let stage = conv.name.strip_prefix("backbone.").and_then(|n| n.split('.').next());
@@ -157,19 +169,7 @@ fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<
             conv.frozen = index.is_some_and(|i| i < config.frozen_stages);
         }
     }
-    Ok(TrainNet::new(graph, params, config.batch))
-}
-
-/// What the teachers saw, and their names.
-fn opinions(config: &StudentConfig) -> anyhow::Result<(Box<Opinions>, Vec<String>)> {
-    let Some(folder) = &config.soft_targets else { return Ok((Box::new(|_, _| None), Vec::new())) };
-    let soft = SoftTargets::open(folder)?;
-    let teachers = soft.teachers.clone();
-    let opinions = move |dataset: &str, file: &str| {
-        let boxes = soft.of(dataset, file)?;
-        Some(boxes.iter().map(|b| (b.bbox, b.logits.clone())).collect())
-    };
-    Ok((Box::new(opinions), teachers))
+    Ok((TrainNet::new(graph, params, config.batch), initialised_from))
 }
 
 /// `average = decay · average + (1 − decay) · params`, running statistics included.
@@ -185,43 +185,28 @@ fn export(
     params: &NetParams,
     config: &StudentConfig,
     architecture: &Architecture,
-    teachers: &[String],
-    steps: u64,
+    training: Training,
     folder: &Path,
 ) -> anyhow::Result<()> {
-    let names = |paths: &mut dyn Iterator<Item = &PathBuf>| -> Vec<String> {
-        paths
-            .map(|p| p.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>())
-            .map(|p| p.display().to_string())
-            .collect()
-    };
-    let init = match &config.init {
-        Some(path) => {
-            let hash = sha256(&fs::read(path).with_context(|| path.display().to_string())?);
-            format!("{} (sha256 {hash})", path.file_name().unwrap_or_default().to_string_lossy())
-        }
-        None => "random".into(),
-    };
     let mut student = Student {
         manifest: Manifest {
             format_version: FORMAT_VERSION,
             name: config.name.clone(),
             architecture: architecture.clone(),
             weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
-            training: Training {
-                command: "distill student train.toml".into(),
-                data: names(&mut config.data.iter().map(|d| &d.folder)),
-                teachers: teachers.to_vec(),
-                initialised_from: init,
-                steps,
-                seed: config.seed,
-            },
+            training,
             accuracy: Default::default(),
             notice: config.notice.clone(),
         },
         weights: params.fold(),
     };
     Ok(student.save(folder)?)
+}
+
+/// The last two parts of a path: `vehicles/train`.
+fn last_two(path: &Path) -> String {
+    let parts: Vec<_> = path.iter().collect();
+    parts[parts.len().saturating_sub(2)..].iter().collect::<PathBuf>().display().to_string()
 }
 
 fn progress(steps: u64, done: u64) -> ProgressBar {
