@@ -26,9 +26,9 @@ build: ready ## Build the node and the tools (release)
 run: build ## Start the demonstration: make run ARGS="--help" tells what it can do
 	$(IN_ENV) exec python3 launch/demo.py $(ARGS)
 
-test: ready ## Run all tests: first those without ROS, then with a real ROS 2 in the loop
-	$(IN_ENV) cargo test $(LOCKED)
-	$(IN_ENV) cargo test $(LOCKED) --features ros
+test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
+	$(IN_ENV) cargo build $(LOCKED)
+	$(IN_ENV) cargo test $(LOCKED) --all-features
 
 fmt: ## Format the Rust code
 	cargo fmt
