@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use peregrine::distill::evaluate::{self, EvaluateArgs};
+use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
@@ -24,6 +25,7 @@ enum Command {
     Soften(SoftenArgs),
     Student(StudentArgs),
     Evaluate(EvaluateArgs),
+    Export(ExportArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,5 +34,6 @@ fn main() -> anyhow::Result<()> {
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }

@@ -3,10 +3,11 @@
 //! - [`data`]: labelled images on disk; [`inspect`]: what they hold.
 //! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
-//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them.
+//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
 
 pub mod data;
 pub mod evaluate;
+pub mod export;
 pub mod inspect;
 pub mod loss;
 pub mod metrics;

@@ -29,6 +29,16 @@ impl Runtime {
         let builder = ort::init_from(path).with_context(|| format!("{}: {remedy}", path.display()))?;
         Ok(Self(builder.with_telemetry(false).build()?))
     }
+
+    /// Loads the network at `path`.
+    ///
+    /// # Errors
+    /// When the file is missing or no network that this runtime knows.
+    pub fn session(&self, path: &Path, threads: usize) -> anyhow::Result<Session> {
+        let at = || format!("{}: not a network that ONNX Runtime can load", path.display());
+        let builder = Session::builder(&self.0)?.with_intra_threads(threads);
+        builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path).with_context(at)
+    }
 }
 
 /// A teacher, ready to look at images.
@@ -55,11 +65,7 @@ impl Teacher {
     ) -> anyhow::Result<Self> {
         let at = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(at)?;
-        let session = Session::builder(&runtime.0)?
-            .with_intra_threads(threads)
-            .map_err(|e| anyhow::anyhow!("{e}"))?
-            .commit_from_file(path)
-            .with_context(at)?;
+        let session = runtime.session(path, threads)?;
         let has = |list: &[ort::value::Outlet], name: &str| list.iter().any(|o| o.name() == name);
         if !has(session.inputs(), &description.input) {
             bail!("{}: has no input {:?}, which {} names", path.display(), description.input, description.name);

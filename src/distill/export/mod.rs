@@ -1,0 +1,157 @@
+//! `distill export`: a student for other runtimes, as ONNX, and as the package that the node reads.
+//!
+//! - [`onnx`]: a graph and its weights as an ONNX model; [`messages`]: ONNX's file format.
+//! - [`check`]: the file run in ONNX Runtime beside the project's engine.
+
+pub mod check;
+pub mod messages;
+pub mod onnx;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context};
+use clap::Args;
+use prost::Message;
+
+use super::teacher::Runtime;
+use crate::student::architecture::{DETECTION_STRIDES, MAX_STRIDE};
+use crate::student::package::write_atomically;
+use crate::student::{Architecture, Student};
+
+/// Write a student as ONNX for other runtimes, and compare the file with the project's own engine.
+///
+/// The model has one input `image` [1, 3, height, width], RGB, normalised as its metadata says, and the outputs `class_8`,
+/// `sides_8`, `class_16`, `sides_16`, `class_32`, `sides_32` and `segmentation`: logits, before any decoding. Its metadata
+/// (`metadata_props`) holds classes, normalisation, strides and what the outputs mean, as JSON.
+/// Example: distill export --model runs/first/student --out student.onnx
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Student package; the embedded one by default.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The ONNX file to write.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Also write the package (manifest.json and safetensors) into this folder, with the input size of --input.
+    #[arg(long)]
+    package: Option<PathBuf>,
+    /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
+    #[arg(long, value_parser = parse_size)]
+    input: Option<(usize, usize)>,
+    /// Leave the number of images in a batch open.
+    #[arg(long)]
+    any_batch: bool,
+    /// Do not compare the written file with the engine (which needs ONNX Runtime).
+    #[arg(long)]
+    no_check: bool,
+    /// The libonnxruntime.so of an onnxruntime wheel.
+    #[arg(long, env = "ORT_DYLIB_PATH")]
+    onnxruntime: Option<PathBuf>,
+}
+
+/// Parses `WIDTHxHEIGHT` in pixels.
+///
+/// # Errors
+/// A sentence on what is expected.
+pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once(['x', '×']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    let usable = |side: usize| side > 0 && side.is_multiple_of(MAX_STRIDE) && side <= 4096;
+    match sides {
+        Some((w, h)) if usable(w) && usable(h) => Ok((w, h)),
+        _ => Err(format!("write WIDTHxHEIGHT, both multiples of {MAX_STRIDE} up to 4096, such as 320x256")),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Each names the file at fault; also when the written file differs from the engine.
+pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    let mut student = match &args.model {
+        Some(folder) => Student::load(folder)?,
+        None => Student::embedded(),
+    };
+    if let Some((width, height)) = args.input {
+        let input = &mut student.manifest.architecture.input;
+        (input.width, input.height) = (width, height);
+    }
+    // Found before anything is written, so that a missing library costs no half-done export.
+    let runtime = match (&args.onnxruntime, args.no_check) {
+        (_, true) => None,
+        (Some(path), false) => Some(Runtime::open(path)?),
+        (None, false) => bail!(
+            "comparing the file needs ONNX Runtime: give its library with --onnxruntime or ORT_DYLIB_PATH \
+             (launch/setup/env.sh sets it), or skip the comparison with --no-check"
+        ),
+    };
+    let labels = labels(&student, args.any_batch);
+    let graph = student.graph();
+    let bytes = onnx::model(&graph, &student.weights, &labels)?.encode_to_vec();
+    write_atomically(&args.out, &bytes)?;
+    println!("{}: {} bytes, {} parameters", args.out.display(), bytes.len(), graph.parameters());
+    if let Some(folder) = &args.package {
+        student.save(folder)?;
+        println!("{}: the package", folder.display());
+    }
+    if let Some(runtime) = runtime {
+        report(&runtime, &args.out, &student, &labels)?;
+    }
+    Ok(())
+}
+
+fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Labels) -> anyhow::Result<()> {
+    let names: Vec<String> = labels.outputs.iter().map(|o| o.0.clone()).collect();
+    let differences = check::compare(runtime, path, &student.graph(), &student.weights, &labels.input, &names)
+        .context("the written file could not be compared")?;
+    let largest = differences.iter().map(|d| d.largest).fold(0.0, f32::max);
+    println!("largest difference between ONNX Runtime and the CPU engine on a random image: {largest:.2e}");
+    for d in &differences {
+        println!("  {:<14}{:.2e} of values up to {:.1}", d.output, d.largest, d.magnitude);
+    }
+    let fault = differences.iter().find(|d| d.is_fault());
+    ensure!(
+        fault.is_none(),
+        "{}: output {} differs by more than rounding; the file is kept for a look at it, do not use it",
+        path.display(),
+        fault.map_or("", |d| &d.output)
+    );
+    Ok(())
+}
+
+/// Names and metadata of a student's ONNX model.
+pub fn labels(student: &Student, any_batch: bool) -> onnx::Labels {
+    let (manifest, architecture) = (&student.manifest, &student.manifest.architecture);
+    let mut outputs = Vec::new();
+    for stride in DETECTION_STRIDES {
+        let bins = architecture.detection.bins;
+        let class = format!("class logits (independent sigmoids) of cells of {stride} pixels");
+        let sides = format!(
+            "for left, top, right, bottom {bins} logits each: the softmax's mean times {stride} is the distance in \
+             pixels from the cell's centre to the box's side"
+        );
+        outputs.extend([(format!("class_{stride}"), class), (format!("sides_{stride}"), sides)]);
+    }
+    outputs.push(("segmentation".into(), "class logits (softmax) of cells of 4 pixels".into()));
+    debug_assert_eq!(outputs.len(), Architecture::SEGMENTATION_OUTPUT + 1);
+    let input = &architecture.input;
+    let json = |value: serde_json::Value| value.to_string();
+    let metadata = [
+        ("name", manifest.name.clone()),
+        ("classes", json(serde_json::json!(architecture.detection.classes))),
+        ("segmentation_classes", json(serde_json::json!(architecture.segmentation.classes))),
+        ("input", "RGB, planar; (value - mean) / std of values 0...255; letterboxed, padded with mean".into()),
+        ("mean", json(serde_json::json!(input.mean))),
+        ("std", json(serde_json::json!(input.std))),
+        ("strides", json(serde_json::json!(DETECTION_STRIDES))),
+        ("bins", architecture.detection.bins.to_string()),
+        ("weights_sha256", manifest.weights.sha256.clone()),
+        ("notice", manifest.notice.join("\n")),
+    ];
+    onnx::Labels {
+        name: manifest.name.clone(),
+        input: "image".into(),
+        outputs,
+        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        any_batch,
+    }
+}
