@@ -16,6 +16,8 @@ pub type TensorId = usize;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     pub shape: Shape,
+    /// The layer whose result it is; of a convolution with an addition in it, the addition.
+    pub layer: LayerId,
     /// Set for a part of a concatenation that is written in place: the whole, and the part's first channel there.
     pub within: Option<(TensorId, usize)>,
 }
@@ -118,7 +120,7 @@ impl<'a> Lowering<'a> {
         for (id, layer) in self.graph.layers.iter().enumerate() {
             if !self.skipped[id] {
                 self.tensor_of[id] = self.plan.tensors.len();
-                self.plan.tensors.push(Tensor { shape: layer.shape, within: None });
+                self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within: None });
             }
         }
         for id in 1..self.graph.layers.len() {

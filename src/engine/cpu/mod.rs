@@ -38,7 +38,7 @@ const LINE: usize = 16;
 /// Runs a graph on CPU cores, in f32.
 pub struct CpuEngine {
     // Declared, and so dropped, before the memory that its threads work on.
-    pool: Pool,
+    pool: Pool<program::Program>,
     isa: Isa,
     input: Box<[Line]>,
     input_len: usize,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::layout::Memory;
-use super::program::Program;
 
 /// Looks for work before a helper parks: some 100 µs, longer than any pause within a frame.
 const SPINS_BEFORE_PARKING: u32 = 20_000;
@@ -20,8 +19,23 @@ const SPINS_BEFORE_YIELDING: u32 = 100_000;
 /// No chunk left: also the state before the first stage.
 const CLOSED: u64 = 0xffff;
 
-struct Shared {
-    program: Program,
+/// What a pool runs: stages one after the other, each in chunks that threads may run at the same time.
+pub trait Stages: Send + Sync + 'static {
+    fn stages(&self) -> usize;
+
+    /// Parts of a stage, fewer than 65535.
+    fn chunks(&self, stage: usize) -> usize;
+
+    /// Runs one chunk.
+    ///
+    /// # Safety
+    /// `memory` must be large enough for the program, its scratch this thread's own, and no chunk of another stage may
+    /// run at the same time.
+    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize);
+}
+
+struct Shared<P> {
+    program: P,
     memory: Memories,
     /// The open stage: generation (32 bits), stage (16), next chunk (16). The generation tells apart two openings of
     /// one stage.
@@ -42,18 +56,19 @@ unsafe impl Send for Memories {}
 unsafe impl Sync for Memories {}
 
 /// A program with the threads that run it.
-pub struct Pool {
-    shared: Arc<Shared>,
+pub struct Pool<P> {
+    shared: Arc<Shared<P>>,
     helpers: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
+impl<P: Stages> Pool<P> {
     /// Starts a helper for every memory but the first, which is the caller's.
     ///
     /// # Safety
     /// Each memory must be large enough for the program, with its own scratch, and valid for as long as the pool lives.
-    pub unsafe fn new(program: Program, memory: Vec<Memory>) -> std::io::Result<Self> {
-        assert!(program.stages.len() < 1 << 16 && program.stages.iter().all(|s| (s.chunks as u64) < CLOSED));
+    pub unsafe fn new(program: P, memory: Vec<Memory>) -> std::io::Result<Self> {
+        let stages = program.stages();
+        assert!(stages < 1 << 16 && (0..stages).all(|s| (program.chunks(s) as u64) < CLOSED));
         let parked = memory.iter().skip(1).map(|_| AtomicBool::new(false)).collect();
         let shared = Arc::new(Shared {
             program,
@@ -72,22 +87,24 @@ impl Pool {
         Ok(pool)
     }
 
-    pub fn program(&self) -> &Program {
+    pub fn program(&self) -> &P {
         &self.shared.program
     }
 
     /// Runs all stages; calls `after` with the index of each when it has ended.
     pub fn run(&mut self, mut after: impl FnMut(usize)) {
-        for (i, stage) in self.shared.program.stages.iter().enumerate() {
-            if stage.chunks == 1 || self.helpers.is_empty() {
-                for chunk in 0..stage.chunks {
+        let program = &self.shared.program;
+        for i in 0..program.stages() {
+            let chunks = program.chunks(i);
+            if chunks == 1 || self.helpers.is_empty() {
+                for chunk in 0..chunks {
                     // SAFETY: no chunk is open to the helpers; see `Pool::new` for the memory.
-                    unsafe { stage.run(&self.shared.memory.0[0], chunk) };
+                    unsafe { program.run(&self.shared.memory.0[0], i, chunk) };
                 }
             } else {
                 self.open(i);
                 while self.shared.take(0) {}
-                self.wait(stage.chunks);
+                self.wait(chunks);
             }
             after(i);
         }
@@ -119,20 +136,19 @@ impl Pool {
     }
 }
 
-impl Shared {
+impl<P: Stages> Shared<P> {
     /// Takes and runs one chunk of the open stage; false when none is left.
     fn take(&self, thread: usize) -> bool {
         let mut state = self.state.load(SeqCst);
         loop {
             let (index, chunk) = ((state >> 16 & 0xffff) as usize, (state & 0xffff) as usize);
-            let stage = &self.program.stages[index];
-            if chunk >= stage.chunks {
+            if chunk >= self.program.chunks(index) {
                 return false;
             }
             match self.state.compare_exchange_weak(state, state + 1, AcqRel, Acquire) {
                 Ok(_) => {
                     // SAFETY: the exchange made this thread the only one with this chunk, of the only open stage.
-                    unsafe { stage.run(&self.memory.0[thread], chunk) };
+                    unsafe { self.program.run(&self.memory.0[thread], index, chunk) };
                     self.done.fetch_add(1, Release);
                     return true;
                 }
@@ -161,7 +177,7 @@ impl Shared {
     }
 }
 
-impl Drop for Pool {
+impl<P> Drop for Pool<P> {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
         for helper in self.helpers.drain(..) {

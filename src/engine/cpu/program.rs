@@ -2,7 +2,8 @@
 
 use super::convolution::{Convolution, Residual};
 use super::isa::Isa;
-use super::layout::View;
+use super::layout::{Memory, View};
+use super::pool::Stages;
 use super::simd::BLOCK;
 use super::stage::{Action, Stage, Step, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
@@ -235,6 +236,20 @@ impl Builder<'_> {
             (threads, 1) => (4 * threads).min(last.groups() * rows),
             (threads, _) => (2 * threads).min(rows),
         }
+    }
+}
+
+impl Stages for Program {
+    fn stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    fn chunks(&self, stage: usize) -> usize {
+        self.stages[stage].chunks
+    }
+
+    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize) {
+        self.stages[stage].run(memory, chunk);
     }
 }
 
