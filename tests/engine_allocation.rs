@@ -5,6 +5,7 @@ mod engine_support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use peregrine::engine::cpu::int8::Int8Engine;
 use peregrine::engine::cpu::CpuEngine;
 use peregrine::engine::Engine;
 use peregrine::student::architecture::Architecture;
@@ -35,8 +36,13 @@ static ALLOCATOR: Counting = Counting;
 fn a_run_allocates_nothing_in_any_thread() {
     let graph = Architecture::default_student().graph(96, 64);
     let weights = engine_support::random_weights(&graph, 1);
-    for threads in [1, 3] {
-        let mut engine = CpuEngine::new(&graph, &weights, threads).unwrap();
+    let quantization = engine_support::random_quantization(&graph, 2, 0.2);
+    for (threads, quantized) in [(1, false), (3, false), (1, true), (3, true)] {
+        let mut engine: Box<dyn Engine> = if quantized {
+            Box::new(Int8Engine::new(&graph, &weights, &quantization, threads).unwrap())
+        } else {
+            Box::new(CpuEngine::new(&graph, &weights, threads).unwrap())
+        };
         for _ in 0..3 {
             engine.run().unwrap();
         }
@@ -46,6 +52,6 @@ fn a_run_allocates_nothing_in_any_thread() {
             engine.run().unwrap();
             std::hint::black_box(engine.output(0)[0]);
         }
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads");
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads, quantized {quantized}");
     }
 }

@@ -58,10 +58,11 @@ fn untrained_student() -> Student {
         architecture,
         weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
         training: Training::default(),
+        quantization: None,
         accuracy: BTreeMap::new(),
         notice: Vec::new(),
     };
-    Student { manifest, weights }
+    Student { manifest, weights, quantization: None }
 }
 
 /// An engine whose outputs were set beforehand.

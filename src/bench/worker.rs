@@ -3,7 +3,6 @@
 use super::frames::Frames;
 use super::schedule::Work;
 use super::stall::{Stall, StallPlan};
-use crate::engine::cpu::CpuEngine;
 use crate::pipeline::frame::graph_for;
 use crate::pipeline::{FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
 use crate::student::Student;
@@ -28,8 +27,8 @@ impl<'a> PipelineWork<'a> {
     ) -> Result<Self, PipelineError> {
         options.check()?;
         let architecture = &student.manifest.architecture;
-        let engine = CpuEngine::new(&graph_for(architecture, &options), &student.weights, options.threads)?;
-        let (stalls, engine) = StallPlan::new(stalls, Box::new(engine));
+        let engine = student.cpu_engine(&graph_for(architecture, &options), options.threads)?;
+        let (stalls, engine) = StallPlan::new(stalls, engine);
         Ok(Self { pipeline: Pipeline::with_engine(architecture, engine, options)?, frames, stalls })
     }
 

@@ -1,6 +1,7 @@
 //! Engines: each runs a [`Graph`] with its [`Weights`], batch 1, without allocation once it is built.
 //!
 //! - [`graph`]: the network as a list of layers; [`weights`]: their values.
+//! - [`quantization`]: 8-bit weights and the scales of tensors, where a student has them.
 //! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
 //! - `cuda` (feature `cuda`): so far, looking for a device.
@@ -12,10 +13,12 @@ pub mod cuda;
 pub mod graph;
 pub mod plan;
 pub mod plan_memory;
+pub mod quantization;
 pub mod reference;
 pub mod weights;
 
 pub use graph::{Activation, Conv, Graph, Layer, LayerId, Op, Shape};
+pub use quantization::Quantization;
 pub use weights::{ConvWeights, Weights};
 
 /// Why an engine could not be built or run.

@@ -2,7 +2,6 @@
 
 use super::timing::{now_ns, StageTimes};
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
-use crate::engine::cpu::CpuEngine;
 use crate::engine::{Engine, EngineError, Graph};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
 use crate::student::architecture::MAX_STRIDE;
@@ -120,8 +119,8 @@ impl Pipeline {
     pub fn new(student: &Student, options: PipelineOptions) -> Result<Self, PipelineError> {
         options.check()?;
         let graph = graph_for(&student.manifest.architecture, &options);
-        let engine = CpuEngine::new(&graph, &student.weights, options.threads)?;
-        Self::with_engine(&student.manifest.architecture, Box::new(engine), options)
+        let engine = student.cpu_engine(&graph, options.threads)?;
+        Self::with_engine(&student.manifest.architecture, engine, options)
     }
 
     /// A pipeline on any engine that runs the graph of [`graph_for`] with the same options.

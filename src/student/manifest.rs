@@ -5,20 +5,27 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
+use crate::engine::quantization::TensorScale;
 
-/// Version of the package format that this code reads and writes.
+/// Version of the package format of a student in floating point.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Version of the package format of a quantized student: version 1 with a `quantization`.
+pub const QUANTIZED_FORMAT_VERSION: u32 = 2;
 
 /// The manifest of a student package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`] at the time of writing.
+    /// [`FORMAT_VERSION`] or [`QUANTIZED_FORMAT_VERSION`].
     pub format_version: u32,
     pub name: String,
     pub architecture: Architecture,
     pub weights: WeightsFile,
     pub training: Training,
+    /// Present in a quantized student.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<QuantizationSection>,
     /// Measured figures by data set and metric, such as `vehicles/val` → `AP50`; fractions of one.
     pub accuracy: BTreeMap<String, BTreeMap<String, f64>>,
     /// Licences and credits of what the weights were made from.
@@ -49,4 +56,22 @@ pub struct Training {
     pub initialised_from: String,
     pub steps: u64,
     pub seed: u64,
+}
+
+/// What is quantized and how; the 8-bit weights and their scales are in the weights file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizationSection {
+    /// The command that made it.
+    pub command: String,
+    /// How the tensors' ranges were chosen: `min-max`, `percentile`, `mse` or `kl`.
+    pub activations: String,
+    /// How the weights' scales were chosen: `max` or `mse`.
+    pub weights: String,
+    /// Data sets calibrated on, with how many of their images.
+    pub data: BTreeMap<String, usize>,
+    /// Convolutions that stay in floating point.
+    pub float_layers: Vec<String>,
+    /// The scale of each layer's result.
+    pub tensors: BTreeMap<String, TensorScale>,
 }

@@ -2,11 +2,13 @@
 //!
 //! - [`architecture`]: the description, and its lowering to a graph.
 //! - [`manifest`]: the package's `manifest.json`.
+//! - `quantized`: the weights file of a quantized student.
 //! - [`package`]: reading and writing a package folder, checked by shapes and hash.
 
 pub mod architecture;
 pub mod manifest;
 pub mod package;
+mod quantized;
 
 pub use architecture::{Architecture, DetectionLevel};
 pub use manifest::Manifest;

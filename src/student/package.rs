@@ -7,8 +7,11 @@ use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
-use super::manifest::{Manifest, FORMAT_VERSION};
-use crate::engine::{ConvWeights, EngineError, Graph, Weights};
+use super::manifest::{Manifest, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION};
+use super::quantized;
+use crate::engine::cpu::int8::Int8Engine;
+use crate::engine::cpu::CpuEngine;
+use crate::engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
 
 /// Name of the manifest in its folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -33,7 +36,10 @@ pub enum PackageError {
 #[derive(Debug, Clone)]
 pub struct Student {
     pub manifest: Manifest,
+    /// Of a quantized student the values that its 8-bit weights stand for.
     pub weights: Weights,
+    /// Present exactly where the manifest has a quantization.
+    pub quantization: Option<Quantization>,
 }
 
 impl Student {
@@ -63,15 +69,33 @@ impl Student {
         self.manifest.architecture.graph(input.width, input.height)
     }
 
+    /// An engine on the CPU for `graph`, this student's network of some size, whole or cut: in integers where the student
+    /// is quantized.
+    ///
+    /// # Errors
+    /// When the weights do not fit the graph.
+    pub fn cpu_engine(&self, graph: &Graph, threads: usize) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(match &self.quantization {
+            Some(quantization) => Box::new(Int8Engine::new(graph, &self.weights, quantization, threads)?),
+            None => Box::new(CpuEngine::new(graph, &self.weights, threads)?),
+        })
+    }
+
     /// Writes the package into `folder`, weights first and the manifest last, each under a temporary name and then
-    /// renamed, so that a reader never sees half of one. Fills in the manifest's hash. Weights are stored as f16.
+    /// renamed, so that a reader never sees half of one. Fills in the manifest's version and hash.
+    /// Weights are stored as f16, or in 8 bits where they are quantized.
     ///
     /// # Errors
     /// When `folder` cannot be written to.
     pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
         fs::create_dir_all(folder).map_err(|source| PackageError::Io { path: folder.to_owned(), source })?;
-        let bytes = serialize_f16(&self.graph(), &self.weights);
-        self.manifest.format_version = FORMAT_VERSION;
+        let (bytes, version) = match &self.quantization {
+            Some(quantization) => {
+                (quantized::serialize(&self.graph(), &self.weights, quantization), QUANTIZED_FORMAT_VERSION)
+            }
+            None => (serialize_f16(&self.graph(), &self.weights), FORMAT_VERSION),
+        };
+        self.manifest.format_version = version;
         self.manifest.weights.sha256 = sha256(&bytes);
         write_atomically(&folder.join(&self.manifest.weights.file), &bytes)?;
         let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
@@ -86,9 +110,14 @@ impl Student {
     ) -> Result<Self, PackageError> {
         let fault = |why: String| PackageError::Manifest { path: path.to_owned(), why };
         let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| fault(e.to_string()))?;
-        if manifest.format_version != FORMAT_VERSION {
-            let found = manifest.format_version;
-            return Err(fault(format!("format_version is {found}; this program reads {FORMAT_VERSION}")));
+        let (found, quantized) = (manifest.format_version, manifest.quantization.is_some());
+        if ![FORMAT_VERSION, QUANTIZED_FORMAT_VERSION].contains(&found) {
+            let known = format!("{FORMAT_VERSION} and {QUANTIZED_FORMAT_VERSION}");
+            return Err(fault(format!("format_version is {found}; this program reads {known}")));
+        }
+        if quantized != (found == QUANTIZED_FORMAT_VERSION) {
+            let has = if quantized { "has a" } else { "lacks its" };
+            return Err(fault(format!("format_version is {found}, but it {has} quantization")));
         }
         manifest.architecture.check().map_err(fault)?;
         let file = &manifest.weights.file;
@@ -102,9 +131,20 @@ impl Student {
             return Err(PackageError::Hash { path: weights_path, found, expected });
         }
         let weights_fault = |why: String| PackageError::Weights { path: weights_path.clone(), why };
-        let weights = deserialize(&bytes).map_err(weights_fault)?;
-        let student = Self { manifest, weights };
-        student.weights.check(&student.graph()).map_err(|e: EngineError| weights_fault(e.to_string()))?;
+        let (weights, quantization) = match &manifest.quantization {
+            Some(section) => {
+                let (weights, quantization) = quantized::deserialize(&bytes, section).map_err(weights_fault)?;
+                (weights, Some(quantization))
+            }
+            None => (deserialize(&bytes).map_err(weights_fault)?, None),
+        };
+        let student = Self { manifest, weights, quantization };
+        let graph = student.graph();
+        let engine_fault = |e: EngineError| weights_fault(e.to_string());
+        if let Some(quantization) = &student.quantization {
+            Int8Engine::check(&graph, quantization).map_err(engine_fault)?;
+        }
+        student.weights.check(&graph).map_err(engine_fault)?;
         Ok(student)
     }
 }
@@ -175,7 +215,8 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
     Ok(weights)
 }
 
-fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
+/// The values of an F16 or F32 tensor.
+pub(super) fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
     match tensor.dtype() {
         Dtype::F16 => Some(tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
         Dtype::F32 => {

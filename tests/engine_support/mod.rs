@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod random_graph;
+
+use peregrine::engine::quantization::{scale_groups, QuantizedConv, TensorScale};
 use peregrine::engine::reference::Reference;
-use peregrine::engine::{ConvWeights, Engine, Graph, Weights};
+use peregrine::engine::{ConvWeights, Engine, Graph, Quantization, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -45,4 +48,39 @@ pub fn relative_error(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f32 {
         differences.fold(0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) }) / scale
     };
     expected.iter().zip(found).map(of).fold(0f32, f32::max)
+}
+
+/// A quantization under which results spread over the whole of a byte, and saturate now and then. Of the convolutions,
+/// about one in three has weights of which the pairs fit 16 bits, and each stays f32 with a chance of `float`.
+pub fn random_quantization(graph: &Graph, seed: u64, float: f64) -> Quantization {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut quantization = Quantization::default();
+    for layer in &graph.layers {
+        let scale = TensorScale { scale: rng.random_range(0.004..0.05), zero_point: rng.random() };
+        quantization.tensors.insert(layer.name.clone(), scale);
+    }
+    for group in scale_groups(graph) {
+        let scale = quantization.tensors[&graph.layers[group[0]].name];
+        for &id in &group {
+            quantization.tensors.insert(graph.layers[id].name.clone(), scale);
+        }
+    }
+    for (layer, _, w) in graph.convs() {
+        if rng.random_bool(float) {
+            continue;
+        }
+        let largest: i8 = if rng.random_bool(0.3) { 63 } else { 127 };
+        let input = quantization.tensors[&graph.layers[layer.inputs[0]].name].scale;
+        let output = quantization.tensors[&layer.name].scale;
+        let terms = w[1] * w[2] * w[3];
+        // Sums have a standard deviation of about √terms · 74 · 0.58 · largest.
+        let typical = 40.0 * output / (input * (terms as f32).sqrt() * 74.0 * 0.58 * f32::from(largest));
+        let conv = QuantizedConv {
+            weight: (0..w.iter().product()).map(|_| rng.random_range(-largest..=largest)).collect(),
+            scale: (0..w[0]).map(|_| typical * rng.random_range(0.5..2.0)).collect(),
+            bias: (0..w[0]).map(|_| output * rng.random_range(-60.0..60.0)).collect(),
+        };
+        quantization.convs.insert(layer.name.clone(), conv);
+    }
+    quantization
 }

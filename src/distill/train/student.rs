@@ -195,10 +195,12 @@ fn export(
             architecture: architecture.clone(),
             weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
             training,
+            quantization: None,
             accuracy: Default::default(),
             notice: config.notice.clone(),
         },
         weights: params.fold(),
+        quantization: None,
     };
     Ok(student.save(folder)?)
 }

@@ -7,10 +7,13 @@
 //! - `convolution`, `movement`: the steps; `layout`: how their tensors lie;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over.
 //!
+//! - [`int8`]: the same in 8-bit integers, for a quantized student.
+//!
 //! The result does not depend on the number of threads: each value is computed by the same operations in the same
 //! order.
 
 mod convolution;
+pub mod int8;
 mod isa;
 mod layout;
 mod movement;

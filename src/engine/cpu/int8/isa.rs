@@ -1,0 +1,150 @@
+//! Instruction sets for integers: which the processor has, and the tables of tile kernels compiled for each.
+
+use super::simd::{Lanes, Portable};
+use super::tiles::{self, DenseTile, DepthwiseTile};
+
+/// An instruction set that the integer kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IntegerIsa {
+    /// Whatever the crate was compiled for.
+    Portable,
+    Avx2,
+    /// AVX2 with 256-bit VNNI. Not run yet on any processor that was at hand.
+    AvxVnni,
+    /// AVX-512 with F, BW and VNNI.
+    Avx512Vnni,
+}
+
+impl IntegerIsa {
+    /// Those that this processor has, the best last.
+    pub fn available() -> Vec<IntegerIsa> {
+        let mut list = vec![IntegerIsa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            list.push(IntegerIsa::Avx2);
+            if is_x86_feature_detected!("avxvnni") {
+                list.push(IntegerIsa::AvxVnni);
+            }
+            let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            if avx512 && is_x86_feature_detected!("avx512vnni") {
+                list.push(IntegerIsa::Avx512Vnni);
+            }
+        }
+        list
+    }
+
+    /// The best that this processor has.
+    pub fn best() -> IntegerIsa {
+        *Self::available().last().expect("the portable one is always there")
+    }
+
+    /// The kernels of this set, for weights whose adjacent pairs fit 16-bit sums or for any.
+    ///
+    /// # Panics
+    /// When the processor lacks it.
+    pub(super) fn kernels(self, pairs_fit: bool) -> &'static Kernels {
+        assert!(Self::available().contains(&self), "this processor has no {self:?}");
+        match self {
+            IntegerIsa::Portable => &PORTABLE,
+            #[cfg(target_arch = "x86_64")]
+            IntegerIsa::Avx2 if pairs_fit => &AVX2,
+            #[cfg(target_arch = "x86_64")]
+            IntegerIsa::Avx2 => &AVX2_WIDE,
+            #[cfg(target_arch = "x86_64")]
+            IntegerIsa::AvxVnni => &AVX_VNNI,
+            #[cfg(target_arch = "x86_64")]
+            IntegerIsa::Avx512Vnni => &AVX512_VNNI,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("asserted to be available; {pairs_fit}"),
+        }
+    }
+}
+
+/// Kernels for 1, 2, … pixels of a dense convolution's panel of `blocks` output blocks.
+pub struct Panel {
+    pub blocks: usize,
+    /// For stride 1 over blocks of 16, and for any.
+    pub stride_1: &'static [unsafe fn(&DenseTile)],
+    pub any_stride: &'static [unsafe fn(&DenseTile)],
+}
+
+/// Kernels for 1, 2, … pixels of one kernel width (in quads) and stride of a depthwise convolution; 0 stands for any.
+pub struct Depthwise {
+    pub quads: usize,
+    pub stride: usize,
+    pub tiles: &'static [unsafe fn(&DepthwiseTile)],
+}
+
+/// The kernels of one instruction set.
+pub struct Kernels {
+    pub name: &'static str,
+    /// With 1, 2, … blocks.
+    pub panels: &'static [Panel],
+    /// The first that fits serves; the last fits all.
+    pub depthwise: &'static [Depthwise],
+}
+
+impl Kernels {
+    /// The depthwise kernels for a kernel of `quads` quads and a stride.
+    pub fn depthwise(&self, quads: usize, stride: usize) -> &'static Depthwise {
+        let fits = |d: &&Depthwise| d.quads == 0 || (d.quads, d.stride) == (quads, stride);
+        self.depthwise.iter().find(fits).expect("the last fits all")
+    }
+}
+
+macro_rules! kernels {
+    ($table:ident, $name:literal, $module:ident, $lanes:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
+     panels: [$(($n:tt, [$($m:tt),*])),*]) => {
+        mod $module {
+            use super::*;
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn dense<L: Lanes, const M: usize, const N: usize, const PIXEL: usize>(t: &DenseTile) {
+                tiles::dense::<L, M, N, PIXEL>(t)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn depthwise<const M: usize, const Q: usize, const PIXEL: usize>(t: &DepthwiseTile) {
+                tiles::depthwise::<$lanes, M, Q, PIXEL>(t)
+            }
+        }
+
+        static $table: Kernels = Kernels {
+            name: $name,
+            panels: &[$(Panel {
+                blocks: $n,
+                stride_1: &[$($module::dense::<$lanes, $m, $n, 16>),*],
+                any_stride: &[$($module::dense::<$lanes, $m, $n, 0>),*],
+            }),*],
+            depthwise: &[
+                Depthwise { quads: 1, stride: 1, tiles: &[$($module::depthwise::<$d, 1, 16>),*] },
+                Depthwise { quads: 1, stride: 2, tiles: &[$($module::depthwise::<$d, 1, 32>),*] },
+                Depthwise { quads: 2, stride: 1, tiles: &[$($module::depthwise::<$d, 2, 16>),*] },
+                Depthwise { quads: 2, stride: 2, tiles: &[$($module::depthwise::<$d, 2, 32>),*] },
+                Depthwise { quads: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
+            ],
+        };
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni};
+
+// Tiles as large as the registers hold.
+kernels!(PORTABLE, "portable", portable, Portable, [], depthwise: [1, 2], panels: [(1, [1, 2])]);
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX2, "avx2", avx2, Avx2, ["avx2"], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX2_WIDE, "avx2, 16-bit", avx2_wide, Avx2Wide, ["avx2"], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX_VNNI, "avx-vnni", avx_vnni, AvxVnni, ["avx2,avxvnni"], depthwise: [1, 2, 3, 4], panels: [
+    (1, [1, 2, 3, 4, 5, 6])
+]);
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX512_VNNI, "avx512-vnni", avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"],
+    depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
+    (1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    (2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    (3, [1, 2, 3, 4, 5, 6, 7, 8]),
+    (4, [1, 2, 3, 4, 5, 6])
+]);

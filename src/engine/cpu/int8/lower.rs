@@ -1,0 +1,93 @@
+//! Which steps of a plan are computed in integers, and in which forms their tensors are kept.
+//!
+//! A convolution is integer where it has 8-bit weights. An addition, upsampling or concatenation is integer where all
+//! that it reads was made by integer steps. A tensor takes the form that its step makes, and is converted once, right
+//! after, where a reader wants the other. What leaves the network is real.
+
+use crate::engine::plan::{Plan, Step, TensorId, Work};
+use crate::engine::quantization::{Quantization, TensorScale};
+use crate::engine::{EngineError, Graph};
+
+/// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another tensor.
+pub struct Lowered {
+    pub plan: Plan,
+    /// Per step.
+    pub integer: Vec<bool>,
+    /// Per tensor.
+    pub forms: Vec<Forms>,
+    /// Per tensor; set where it has bytes.
+    pub scales: Vec<Option<TensorScale>>,
+}
+
+/// The forms in which a tensor exists: as it is made, and converted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forms {
+    pub bytes: bool,
+    pub floats: bool,
+    /// Whether its step makes bytes.
+    pub made_as_bytes: bool,
+    /// A convolution writes it to the network's outputs itself, and it exists in no other form.
+    pub departs: bool,
+}
+
+impl Lowered {
+    /// # Errors
+    /// When a tensor that must be in bytes has no scale.
+    pub fn new(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
+        // Every concatenation copies all its parts.
+        let mut plan = Plan::new(graph, usize::MAX);
+        plan.tensors.iter_mut().for_each(|t| t.within = None);
+        for step in &mut plan.steps {
+            if let Work::Concat(parts) = &mut step.work {
+                parts.clear();
+                let mut channel = 0;
+                for &tensor in &step.inputs {
+                    parts.push((tensor, channel));
+                    channel += plan.tensors[tensor].shape.channels;
+                }
+            }
+        }
+        let mut forms = vec![Forms::default(); plan.tensors.len()];
+        let mut integer = vec![];
+        for step in &plan.steps {
+            let is_integer = match &step.work {
+                Work::Conv { layer, .. } => quantization.convs.contains_key(&graph.layers[*layer].name),
+                // The input is made in either form.
+                _ => step.inputs.iter().all(|&t| t == 0 || forms[t].made_as_bytes),
+            };
+            integer.push(is_integer);
+            for &input in &step.inputs {
+                forms[input].bytes |= is_integer;
+                forms[input].floats |= !is_integer;
+            }
+            let departs = is_integer
+                && matches!(step.work, Work::Conv { .. })
+                && plan.readers(step.output) == 1
+                && plan.outputs.iter().filter(|&&t| t == step.output).count() == 1;
+            let made = Forms {
+                bytes: is_integer && !departs,
+                floats: !is_integer,
+                made_as_bytes: is_integer && !departs,
+                departs,
+            };
+            forms[step.output] = made;
+        }
+        // An input that leaves again does so as it came, and one that nothing reads is kept like one.
+        forms[0].floats |= plan.outputs.contains(&0) || !forms[0].bytes;
+        let mut scales = vec![None; plan.tensors.len()];
+        for (tensor, scale) in scales.iter_mut().enumerate().filter(|(t, _)| forms[*t].bytes) {
+            *scale = Some(quantization.tensor(&graph.layers[plan.tensors[tensor].layer].name)?);
+        }
+        Ok(Self { plan, integer, forms, scales })
+    }
+
+    /// The scale of a tensor in bytes.
+    pub fn scale(&self, tensor: TensorId) -> TensorScale {
+        self.scales[tensor].expect("set for every tensor in bytes")
+    }
+
+    /// The scale of what a step makes; none where that leaves as real values.
+    pub fn output_scale(&self, step: &Step) -> Option<TensorScale> {
+        (!self.forms[step.output].departs).then(|| self.scale(step.output))
+    }
+}

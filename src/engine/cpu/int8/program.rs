@@ -1,0 +1,434 @@
+//! Turns a lowered plan into stages over memory, integer steps and those that stay f32.
+
+use super::super::convolution::{Convolution as FloatConvolution, Residual as FloatResidual};
+use super::super::isa::Isa;
+use super::super::layout::{Memory, View};
+use super::super::pool::Stages;
+use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as FloatStep};
+use super::convolution::{Convolution, Output, Residual};
+use super::isa::IntegerIsa;
+use super::layout::{ByteView, BLOCK, QUAD};
+use super::lower::Lowered;
+use super::movement;
+use crate::engine::plan::{Operand, Step, TensorId, Work};
+use crate::engine::plan_memory::{place, Lifetime};
+use crate::engine::quantization::{relative_factor, Quantization, Requantization, TensorScale};
+use crate::engine::{Graph, Weights};
+
+/// Bytes in a cache line, to which everything in the arena is aligned.
+const LINE: usize = 64;
+
+/// What one stage does.
+enum Action {
+    QuantizeInput(ByteView, TensorScale),
+    Convolution(Box<Convolution>),
+    Sum([Residual; 2], ByteView),
+    Upsample(ByteView, ByteView),
+    Concat(Vec<(ByteView, usize)>, ByteView),
+    ToFloats(ByteView, TensorScale, View),
+    ToBytes(View, TensorScale, ByteView),
+    /// To this offset of the outputs.
+    Unpack(ByteView, TensorScale, usize),
+    /// A step of the f32 engine.
+    Float(FloatStage),
+}
+
+/// One step, in parts of whole rows of a few channel blocks.
+pub struct Stage {
+    pub name: String,
+    action: Action,
+    groups: usize,
+    rows: usize,
+    chunks: usize,
+    flops: usize,
+}
+
+/// Stages, and how much memory they need.
+pub struct Program {
+    pub stages: Vec<Stage>,
+    /// Floats.
+    pub arena: usize,
+    /// Offset of each output among the planar outputs.
+    pub outputs: Vec<usize>,
+}
+
+/// What a stage is made from.
+#[derive(Clone, Copy)]
+enum Item {
+    QuantizeInput,
+    PackInput,
+    Step(usize),
+    /// A tensor to its other form.
+    Convert(TensorId),
+    Unpack(usize),
+}
+
+struct Builder<'a> {
+    lowered: &'a Lowered,
+    graph: &'a Graph,
+    weights: &'a Weights,
+    quantization: &'a Quantization,
+    isa: IntegerIsa,
+    threads: usize,
+    bytes: Vec<Option<ByteView>>,
+    floats: Vec<Option<View>>,
+    outputs: Vec<usize>,
+}
+
+/// Builds the program for `threads` threads of `isa`.
+pub fn build(
+    graph: &Graph,
+    weights: &Weights,
+    quantization: &Quantization,
+    lowered: &Lowered,
+    isa: IntegerIsa,
+    threads: usize,
+) -> Program {
+    let lengths = lowered.plan.outputs.iter().map(|&t| lowered.plan.tensors[t].shape.len());
+    let ends = lengths.clone().scan(0, |end, len| {
+        *end += len;
+        Some(*end)
+    });
+    let outputs = ends.zip(lengths).map(|(end, len)| end - len).collect();
+    let tensors = lowered.plan.tensors.len();
+    let (bytes, floats) = (vec![None; tensors], vec![None; tensors]);
+    Builder { lowered, graph, weights, quantization, isa, threads, bytes, floats, outputs }.run()
+}
+
+impl Builder<'_> {
+    fn run(mut self) -> Program {
+        let items = self.items();
+        self.make_views();
+        let arena = self.place(&items);
+        let stages = items.iter().map(|&item| self.stage(item)).collect();
+        Program { stages, arena: arena / 4, outputs: self.outputs }
+    }
+
+    /// What happens, in order: each tensor is converted right after it was made.
+    fn items(&self) -> Vec<Item> {
+        let Lowered { plan, forms, .. } = self.lowered;
+        let mut items = vec![];
+        if forms[0].bytes {
+            items.push(Item::QuantizeInput);
+        }
+        if forms[0].floats {
+            items.push(Item::PackInput);
+        }
+        for (i, step) in plan.steps.iter().enumerate() {
+            items.push(Item::Step(i));
+            let form = forms[step.output];
+            if form.bytes && form.floats {
+                items.push(Item::Convert(step.output));
+            }
+        }
+        let real = |&k: &usize| !forms[plan.outputs[k]].departs;
+        items.extend((0..plan.outputs.len()).filter(real).map(Item::Unpack));
+        items
+    }
+
+    /// A view of each tensor in each of its forms, with the border that its readers need.
+    fn make_views(&mut self) {
+        let Lowered { plan, forms, .. } = self.lowered;
+        let mut border = vec![(0, 0); plan.tensors.len()];
+        let mut only_dense = true;
+        for step in &plan.steps {
+            let dense = matches!(step.work, Work::Conv { conv, residual: None, .. } if !conv.depthwise);
+            only_dense &= dense || !step.inputs.contains(&0);
+            if let Work::Conv { conv, .. } = step.work {
+                let (from, to) = (plan.tensors[step.inputs[0]].shape.width, plan.tensors[step.output].shape.width);
+                let left = conv.pad_before(from);
+                let right = ((to - 1) * conv.stride + conv.kernel).saturating_sub(left + from);
+                let border = &mut border[step.inputs[0]];
+                *border = (border.0.max(left), border.1.max(right));
+            }
+        }
+        for (t, tensor) in plan.tensors.iter().enumerate() {
+            let small = t == 0 && only_dense && tensor.shape.channels <= QUAD;
+            let block = if small { QUAD } else { BLOCK };
+            if forms[t].bytes {
+                let zero = self.lowered.scale(t).zero_point;
+                self.bytes[t] = Some(ByteView::new(tensor.shape, block, border[t], zero));
+            }
+            if forms[t].floats {
+                self.floats[t] = Some(View::new(tensor.shape, usize::MAX, border[t]));
+            }
+        }
+    }
+
+    /// The tensors that an item reads and makes, and in which form: true for bytes.
+    fn touched(&self, item: Item) -> Vec<(TensorId, bool)> {
+        let Lowered { plan, forms, integer, .. } = self.lowered;
+        match item {
+            Item::QuantizeInput => vec![(0, true)],
+            Item::PackInput => vec![(0, false)],
+            Item::Step(i) => {
+                let step = &plan.steps[i];
+                let mut touched: Vec<_> = step.inputs.iter().map(|&t| (t, integer[i])).collect();
+                if !forms[step.output].departs {
+                    touched.push((step.output, integer[i]));
+                }
+                touched
+            }
+            Item::Convert(t) => vec![(t, true), (t, false)],
+            Item::Unpack(k) => vec![(plan.outputs[k], forms[plan.outputs[k]].made_as_bytes)],
+        }
+    }
+
+    /// Gives each view its place; returns the arena's size in bytes.
+    fn place(&mut self, items: &[Item]) -> usize {
+        let mut lives = std::collections::BTreeMap::new();
+        for (now, &item) in items.iter().enumerate() {
+            for key @ (tensor, as_bytes) in self.touched(item) {
+                let size = if as_bytes { self.byte_view(tensor).len() } else { 4 * self.float_view(tensor).len() };
+                let life = lives.entry(key).or_insert(Lifetime { size: size.div_ceil(LINE), first: now, last: now });
+                life.last = now;
+            }
+        }
+        let buffers: Vec<_> = lives.values().copied().collect();
+        let (offsets, total) = place(&buffers);
+        for (&(tensor, as_bytes), offset) in lives.keys().zip(offsets) {
+            match (as_bytes, &mut self.bytes[tensor], &mut self.floats[tensor]) {
+                (true, Some(view), _) => view.base = offset * LINE,
+                (false, _, Some(view)) => view.base = offset * LINE / 4,
+                _ => unreachable!("only what has a view is placed"),
+            }
+        }
+        total * LINE
+    }
+
+    fn byte_view(&self, tensor: TensorId) -> ByteView {
+        self.bytes[tensor].expect("made where the lowering asks for bytes")
+    }
+
+    fn float_view(&self, tensor: TensorId) -> View {
+        self.floats[tensor].expect("made where the lowering asks for floats")
+    }
+
+    fn stage(&self, item: Item) -> Stage {
+        let plan = &self.lowered.plan;
+        let named = |name: String, flops: usize, action: Action| self.split(name, flops, action);
+        let tensor_name = |t: TensorId| self.graph.layers[plan.tensors[t].layer].name.clone();
+        match item {
+            Item::QuantizeInput => {
+                named("quantize input".into(), 0, Action::QuantizeInput(self.byte_view(0), self.lowered.scale(0)))
+            }
+            Item::PackInput => {
+                let view = self.float_view(0);
+                self.float("pack".into(), 0, FloatAction::Pack, view, view)
+            }
+            Item::Step(i) => {
+                let step = &plan.steps[i];
+                if self.lowered.integer[i] {
+                    named(step.name.clone(), plan.flops(step), self.integer_action(step))
+                } else {
+                    self.float_step(step)
+                }
+            }
+            Item::Convert(t) => {
+                let (bytes, floats, scale) = (self.byte_view(t), self.float_view(t), self.lowered.scale(t));
+                if self.lowered.forms[t].made_as_bytes {
+                    named(format!("{} to f32", tensor_name(t)), 0, Action::ToFloats(bytes, scale, floats))
+                } else {
+                    named(format!("{} to int8", tensor_name(t)), 0, Action::ToBytes(floats, scale, bytes))
+                }
+            }
+            Item::Unpack(k) => {
+                let (t, offset) = (plan.outputs[k], self.outputs[k]);
+                if self.lowered.forms[t].made_as_bytes {
+                    let scale = self.lowered.scale(t);
+                    named("unpack".into(), 0, Action::Unpack(self.byte_view(t), scale, offset))
+                } else {
+                    let view = self.float_view(t);
+                    self.float("unpack".into(), 0, FloatAction::Unpack(offset), view, view)
+                }
+            }
+        }
+    }
+
+    fn operand(&self, operand: &Operand, output: Option<TensorScale>) -> Residual {
+        Residual {
+            view: self.byte_view(operand.tensor),
+            upsampled: operand.upsampled,
+            factor: relative_factor(self.lowered.scale(operand.tensor), output),
+        }
+    }
+
+    fn integer_action(&self, step: &Step) -> Action {
+        let plan = &self.lowered.plan;
+        let output_scale = self.lowered.output_scale(step);
+        match &step.work {
+            Work::Conv { conv, layer, residual } => {
+                let values = &self.quantization.convs[&self.graph.layers[*layer].name];
+                let input = self.byte_view(step.inputs[0]);
+                let input_scale = self.lowered.scale(step.inputs[0]);
+                let constants = Requantization::new(values, conv.activation, input_scale, output_scale);
+                let output = if self.lowered.forms[step.output].departs {
+                    let k = plan.outputs.iter().position(|&t| t == step.output).expect("it departs");
+                    Output::Floats { offset: self.outputs[k], shape: plan.tensors[step.output].shape }
+                } else {
+                    Output::Bytes(self.byte_view(step.output))
+                };
+                let residual = residual.as_ref().map(|r| self.operand(r, output_scale));
+                let convolution = Convolution::new(*conv, values, constants, input, output, residual, self.isa);
+                Action::Convolution(Box::new(convolution))
+            }
+            Work::Add(operands) => {
+                let operands = operands.each_ref().map(|o| self.operand(o, output_scale));
+                Action::Sum(operands, self.byte_view(step.output))
+            }
+            Work::Upsample2x => Action::Upsample(self.byte_view(step.inputs[0]), self.byte_view(step.output)),
+            Work::Concat(parts) => {
+                let parts = parts.iter().map(|&(t, channel)| (self.byte_view(t), channel)).collect();
+                Action::Concat(parts, self.byte_view(step.output))
+            }
+        }
+    }
+
+    fn float_step(&self, step: &Step) -> Stage {
+        let operand = |o: &Operand| FloatResidual { view: self.float_view(o.tensor), upsampled: o.upsampled };
+        let (input, output) = (self.float_view(step.inputs[0]), self.float_view(step.output));
+        let action = match &step.work {
+            Work::Conv { conv, layer, residual } => {
+                let values = self.weights.of(&self.graph.layers[*layer].name);
+                let channels = (input.shape.channels, output.shape.channels);
+                let residual = residual.as_ref().map(operand);
+                let kernels = Isa::best().kernels();
+                let convolution = FloatConvolution::new(*conv, channels, values, residual, kernels);
+                FloatAction::Convolution(Box::new(convolution))
+            }
+            Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
+            Work::Upsample2x => FloatAction::Sum(vec![FloatResidual { view: input, upsampled: true }]),
+            Work::Concat(parts) => {
+                FloatAction::Concat(parts.iter().map(|&(t, channel)| (self.float_view(t), channel)).collect())
+            }
+        };
+        self.float(step.name.clone(), self.lowered.plan.flops(step), action, input, output)
+    }
+
+    fn float(&self, name: String, flops: usize, action: FloatAction, input: View, output: View) -> Stage {
+        let step = FloatStep { name: name.clone(), action, input, output, flops };
+        let (groups, rows) = (step.groups(), output.shape.height);
+        let chunks = self.chunks(groups, rows);
+        Stage {
+            name,
+            action: Action::Float(FloatStage { steps: vec![step], band: 0, chunks }),
+            groups,
+            rows,
+            chunks,
+            flops,
+        }
+    }
+
+    fn split(&self, name: String, flops: usize, action: Action) -> Stage {
+        let (groups, rows) = match &action {
+            Action::QuantizeInput(view, _) | Action::Concat(_, view) | Action::ToBytes(_, _, view) => {
+                (1, view.shape.height)
+            }
+            Action::ToFloats(view, ..) | Action::Unpack(view, ..) => (1, view.shape.height),
+            Action::Convolution(c) => (c.groups(), c.output().shape().height),
+            Action::Sum(_, view) | Action::Upsample(_, view) => (view.blocks(), view.shape.height),
+            Action::Float(_) => unreachable!("has its own split"),
+        };
+        Stage { chunks: self.chunks(groups, rows), name, action, groups, rows, flops }
+    }
+
+    /// As in the f32 engine: one part for a lone thread, else a few for each.
+    fn chunks(&self, groups: usize, rows: usize) -> usize {
+        match self.threads {
+            1 => 1,
+            threads => (4 * threads).min(groups * rows),
+        }
+    }
+}
+
+impl Stage {
+    /// Runs one of the chunks: units of one row of one group, the groups in order.
+    unsafe fn run(&self, memory: &Memory, chunk: usize) {
+        if let Action::Float(stage) = &self.action {
+            return stage.run(memory, chunk);
+        }
+        let units = self.groups * self.rows;
+        let (mut at, end) = (units * chunk / self.chunks, units * (chunk + 1) / self.chunks);
+        while at < end {
+            let (group, row) = (at / self.rows, at % self.rows);
+            let whole = if row == 0 { (end - at) / self.rows } else { 0 };
+            let (groups, past) = if whole > 0 { (whole, self.rows) } else { (1, self.rows.min(row + end - at)) };
+            self.run_part(memory, group..group + groups, row..past);
+            at += (groups - 1) * self.rows + past - row;
+        }
+    }
+
+    unsafe fn run_part(&self, memory: &Memory, groups: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
+        match &self.action {
+            Action::QuantizeInput(view, scale) => movement::quantize_input(memory, view, *scale, rows),
+            Action::Convolution(c) => c.run(memory, groups, rows),
+            Action::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
+            Action::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
+            Action::Concat(parts, output) => movement::concat(memory, parts, output, rows),
+            Action::ToFloats(input, scale, output) => movement::to_floats(memory, input, *scale, output, rows),
+            Action::ToBytes(input, scale, output) => movement::to_bytes(memory, input, *scale, output, rows),
+            Action::Unpack(input, scale, offset) => movement::unpack(memory, input, *scale, *offset, rows),
+            Action::Float(_) => unreachable!("run as a whole"),
+        }
+    }
+
+    fn describe(&self) -> (crate::engine::Shape, usize, String) {
+        let bytes = |view: &ByteView, what: &str| (view.shape, view.len(), what.to_owned());
+        match &self.action {
+            Action::QuantizeInput(view, _) => bytes(view, "f32 to int8"),
+            Action::Convolution(c) => {
+                let size = match c.output() {
+                    Output::Bytes(view) => view.len(),
+                    Output::Floats { shape, .. } => 4 * shape.len(),
+                };
+                (c.output().shape(), size, c.describe())
+            }
+            Action::Sum(_, view) => bytes(view, "sum of 2, int8"),
+            Action::Upsample(_, view) => bytes(view, "upsampling, int8"),
+            Action::Concat(_, view) => bytes(view, "concat, int8"),
+            Action::ToFloats(_, _, view) => (view.shape, 4 * view.len(), "int8 to f32".into()),
+            Action::ToBytes(_, _, view) => bytes(view, "f32 to int8"),
+            Action::Unpack(view, ..) => (view.shape, 4 * view.shape.len(), "int8 to f32".into()),
+            Action::Float(stage) => {
+                let step = &stage.steps[0];
+                let what = match &step.action {
+                    FloatAction::Convolution(c) => c.describe(),
+                    _ => "movement".into(),
+                };
+                (step.output.shape, 4 * step.output.len(), format!("{what}, f32"))
+            }
+        }
+    }
+}
+
+impl Stages for Program {
+    fn stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    fn chunks(&self, stage: usize) -> usize {
+        self.stages[stage].chunks
+    }
+
+    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize) {
+        self.stages[stage].run(memory, chunk);
+    }
+}
+
+impl Program {
+    /// A table for people: stage by stage.
+    pub fn explain(&self) -> String {
+        use std::fmt::Write;
+        let mut table = format!("{:<5} {:<28} {:>14} {:>9} {:>9}  kernel\n", "stage", "step", "output", "MFLOP", "KiB");
+        for (i, stage) in self.stages.iter().enumerate() {
+            let (s, size, what) = stage.describe();
+            let shape = format!("{}x{}x{}", s.channels, s.height, s.width);
+            let mflop = stage.flops as f64 / 1e6;
+            let kib = size / 1024;
+            writeln!(table, "{i:<5} {:<28} {shape:>14} {mflop:>9.2} {kib:>9}  {what}", stage.name)
+                .expect("a String takes all");
+        }
+        writeln!(table, "arena {:.2} MiB", (4 * self.arena) as f64 / (1024.0 * 1024.0)).expect("a String takes all");
+        table
+    }
+}

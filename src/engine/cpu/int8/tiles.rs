@@ -1,0 +1,200 @@
+//! The innermost integer kernels: one tile of output pixels of one panel of output channels, held in registers.
+
+#![allow(clippy::needless_range_loop, reason = "what keeps the sums in registers, as in the f32 tiles")]
+
+use super::super::tiles::MAX_KERNEL;
+use super::layout::{BLOCK, QUAD};
+use super::simd::{Lanes, Reals};
+
+/// What happens to the sums; see [`Requantization`](crate::engine::quantization::Requantization).
+#[derive(Clone, Copy)]
+pub struct Epilogue {
+    pub factor: *const f32,
+    pub offset: *const f32,
+    /// The activation's bounds, where they are narrower than a byte's.
+    pub bounds: Option<(f32, f32)>,
+    /// Null: none. Otherwise that of the tile's first pixel.
+    pub residual: *const u8,
+    pub residual_plane: usize,
+    pub residual_zero: f32,
+    pub residual_factor: f32,
+    /// Set when the residual is read through an upsampling by two; then, the tile's first column.
+    pub upsampled_from: Option<usize>,
+    /// The tile's first pixel, in bytes; null where the result is real.
+    pub out: *mut u8,
+    pub out_plane: usize,
+    /// The tile's first pixel of the first channel, planar.
+    pub floats: *mut f32,
+    /// From one channel to the next.
+    pub float_plane: usize,
+    /// Channels left to write, of real results only.
+    pub float_channels: usize,
+}
+
+/// What a tile of a dense convolution reads and writes. Lengths are in bytes.
+///
+/// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile (kernel column 0, block 0).
+/// The weights are packed `[kernel row][kernel column][quad of input channels][N blocks][16 outputs][4 inputs]`.
+#[derive(Clone, Copy)]
+pub struct DenseTile {
+    pub rows: [*const u8; MAX_KERNEL],
+    pub row_count: usize,
+    pub kernel: usize,
+    /// From one kernel column to the next.
+    pub column: usize,
+    /// From one channel block of the input to the next.
+    pub plane: usize,
+    /// Whole blocks of input channels, and quads of the rest.
+    pub blocks: usize,
+    pub rest: usize,
+    /// From the input of one output pixel to that of the next.
+    pub pixel: usize,
+    pub weights: *const i8,
+    /// What the sums start from.
+    pub start: *const i32,
+    pub epilogue: Epilogue,
+}
+
+/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][quad of columns][16][4 columns]`.
+#[derive(Clone, Copy)]
+pub struct DepthwiseTile {
+    pub rows: [*const u8; MAX_KERNEL],
+    pub row_count: usize,
+    pub quads: usize,
+    pub pixel: usize,
+    pub weights: *const i8,
+    pub start: *const i32,
+    pub epilogue: Epilogue,
+}
+
+/// `M` output pixels × `N` blocks of channels. `PIXEL` is `tile.pixel` where it is known, else 0.
+///
+/// # Safety
+/// Every pointer of the tile must be valid for what the lengths imply, and the function compiled for `L`.
+#[inline(always)]
+pub unsafe fn dense<L: Lanes, const M: usize, const N: usize, const PIXEL: usize>(tile: &DenseTile) {
+    let pixel = if PIXEL == 0 { tile.pixel } else { PIXEL };
+    let mut sums = [[L::load(tile.start); N]; M];
+    for n in 1..N {
+        let start = L::load(tile.start.add(n * BLOCK));
+        for m in 0..M {
+            sums[m][n] = start;
+        }
+    }
+    let mut w = tile.weights;
+    for row in 0..tile.row_count {
+        for column in 0..tile.kernel {
+            let mut a = tile.rows[row].add(column * tile.column);
+            for _ in 0..tile.blocks {
+                for quad in 0..BLOCK / QUAD {
+                    multiply::<L, M, N>(&mut sums, a.add(quad * QUAD), pixel, w.add(quad * N * BLOCK * QUAD));
+                }
+                w = w.add(N * BLOCK * BLOCK);
+                a = a.add(tile.plane);
+            }
+            for quad in 0..tile.rest {
+                multiply::<L, M, N>(&mut sums, a.add(quad * QUAD), pixel, w);
+                w = w.add(N * BLOCK * QUAD);
+            }
+        }
+    }
+    finish(&sums, &tile.epilogue);
+}
+
+/// Adds the products of four input channels of `M` pixels and their weights.
+#[inline(always)]
+unsafe fn multiply<L: Lanes, const M: usize, const N: usize>(
+    sums: &mut [[L; N]; M],
+    a: *const u8,
+    pixel: usize,
+    w: *const i8,
+) {
+    let mut weights = [L::weights(w); N];
+    for n in 1..N {
+        weights[n] = L::weights(w.add(n * BLOCK * QUAD));
+    }
+    for m in 0..M {
+        let x = L::broadcast(a.add(m * pixel));
+        for n in 0..N {
+            sums[m][n] = sums[m][n].dot(x, weights[n]);
+        }
+    }
+}
+
+/// `M` output pixels of one block. `QUADS` and `PIXEL` are the tile's where they are known, else 0.
+///
+/// # Safety
+/// As for [`dense`].
+#[inline(always)]
+pub unsafe fn depthwise<L: Lanes, const M: usize, const QUADS: usize, const PIXEL: usize>(tile: &DepthwiseTile) {
+    let quads = if QUADS == 0 { tile.quads } else { QUADS };
+    let pixel = if PIXEL == 0 { tile.pixel } else { PIXEL };
+    let mut sums = [[L::load(tile.start)]; M];
+    let mut w = tile.weights;
+    for row in 0..tile.row_count {
+        for quad in 0..quads {
+            let weights = L::weights(w);
+            w = w.add(BLOCK * QUAD);
+            let a = tile.rows[row].add(quad * QUAD * BLOCK);
+            for m in 0..M {
+                sums[m][0] = sums[m][0].dot(L::transpose(a.add(m * pixel)), weights);
+            }
+        }
+    }
+    finish(&sums, &tile.epilogue);
+}
+
+/// Offset of the residual of a tile's `m`-th pixel.
+#[inline(always)]
+fn residual_offset(upsampled_from: Option<usize>, m: usize) -> usize {
+    BLOCK * upsampled_from.map_or(m, |x| (x + m) / 2 - x / 2)
+}
+
+#[inline(always)]
+unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e: &Epilogue) {
+    let mut values = [[L::Reals::splat(0.0); N]; M];
+    for m in 0..M {
+        for n in 0..N {
+            values[m][n] = sums[m][n].scale(e.factor.add(n * BLOCK), e.offset.add(n * BLOCK));
+        }
+    }
+    // Each choice once a tile and not once a value: a tile may be little more than its epilogue.
+    if let Some((low, high)) = e.bounds {
+        for m in 0..M {
+            for n in 0..N {
+                values[m][n] = values[m][n].clamp(low, high);
+            }
+        }
+    }
+    if !e.residual.is_null() {
+        for m in 0..M {
+            let residual = e.residual.add(residual_offset(e.upsampled_from, m));
+            for n in 0..N {
+                let at = residual.add(n * e.residual_plane);
+                values[m][n] = values[m][n].add_bytes(at, e.residual_zero, e.residual_factor);
+            }
+        }
+    }
+    if e.out.is_null() {
+        return scatter(&values, e);
+    }
+    for m in 0..M {
+        for n in 0..N {
+            values[m][n].clamp(0.0, 255.0).store_bytes(e.out.add(m * BLOCK + n * e.out_plane));
+        }
+    }
+}
+
+/// Writes real results to their channels' planes.
+#[inline(always)]
+unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M], e: &Epilogue) {
+    let mut lanes = [0f32; BLOCK];
+    for m in 0..M {
+        for n in 0..N {
+            values[m][n].store_floats(lanes.as_mut_ptr());
+            for c in n * BLOCK..e.float_channels.min((n + 1) * BLOCK) {
+                *e.floats.add(c * e.float_plane + m) = lanes[c - n * BLOCK];
+            }
+        }
+    }
+}
