@@ -5,6 +5,7 @@ use peregrine::distill::evaluate::{self, EvaluateArgs};
 use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
+use peregrine::distill::text::command::{self as text, TextArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
 
 // Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
@@ -26,6 +27,7 @@ enum Command {
     Student(StudentArgs),
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
+    Text(TextArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +37,6 @@ fn main() -> anyhow::Result<()> {
         Command::Student(args) => student::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Text(args) => text::run(&args),
     }
 }

@@ -3,6 +3,7 @@
 //! - [`data`]: labelled images on disk; [`inspect`]: what they hold.
 //! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
+//! - [`text`]: the same for sentences.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
 
 pub mod data;
@@ -14,4 +15,5 @@ pub mod metrics;
 pub mod net;
 pub mod soften;
 pub mod teacher;
+pub mod text;
 pub mod train;

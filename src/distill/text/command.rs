@@ -1,0 +1,268 @@
+//! `distill text`: teacher, soft targets, student and judgement for sentences.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{ensure, Context};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::corpus::{unlabelled, Corpus, Sentence};
+use super::network::Network;
+use super::pieces::{runs, Pieces, Splitter};
+use super::score::{likeliest, Score};
+use super::soft::{Header, SoftTargets};
+use super::teacher::Teacher;
+use super::train::{train, Settings};
+use super::Outputs;
+use crate::distill::teacher::Runtime;
+use crate::student::package::{sha256, write_atomically};
+
+/// Distil a BERT-like teacher into a small student for operator commands (intents and slots).
+///
+/// The order of work: teacher, soften, student, evaluate; then `say` tries a sentence.
+#[derive(Debug, Args)]
+pub struct TextArgs {
+    #[command(subcommand)]
+    command: TextCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TextCommand {
+    /// Fit a teacher's heads on the labelled sentences, over an encoder in ONNX.
+    Teacher {
+        /// Corpus description (see models/commands/commands.toml).
+        corpus: PathBuf,
+        /// BERT-like encoder in ONNX (models/commands/export_bert.py makes one).
+        #[arg(long)]
+        encoder: PathBuf,
+        /// The encoder's tokenizer.json.
+        #[arg(long)]
+        tokenizer: PathBuf,
+        /// Folder for the teacher.
+        #[arg(long, short)]
+        out: PathBuf,
+        /// The libonnxruntime.so of an onnxruntime wheel.
+        #[arg(long, env = "ORT_DYLIB_PATH")]
+        onnxruntime: PathBuf,
+    },
+    /// Write the teacher's soft targets for the labelled sentences and for others.
+    Soften {
+        corpus: PathBuf,
+        /// Folder of `distill text teacher`.
+        #[arg(long)]
+        teacher: PathBuf,
+        /// Sentences without labels, one a line (see models/commands/make_unlabelled.py).
+        #[arg(long)]
+        unlabelled: Option<PathBuf>,
+        /// File for the soft targets (.safetensors).
+        #[arg(long, short)]
+        out: PathBuf,
+        #[arg(long, env = "ORT_DYLIB_PATH")]
+        onnxruntime: PathBuf,
+    },
+    /// Train a student on labels and soft targets; without --soft on labels alone.
+    Student {
+        corpus: PathBuf,
+        /// The tokenizer.json of the teacher.
+        #[arg(long)]
+        tokenizer: PathBuf,
+        /// File of `distill text soften`.
+        #[arg(long)]
+        soft: Option<PathBuf>,
+        /// Folder for the student.
+        #[arg(long, short)]
+        out: PathBuf,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Optimizer steps of 32 sentences.
+        #[arg(long, default_value_t = 1500)]
+        steps: usize,
+        #[arg(long, default_value_t = 3e-3)]
+        learning_rate: f64,
+        /// Weight of the teacher against the labels, 0 to 1.
+        #[arg(long, default_value_t = 0.5)]
+        alpha: f64,
+        #[arg(long, default_value_t = 2.0)]
+        temperature: f64,
+        /// Features a word piece.
+        #[arg(long, default_value_t = 64)]
+        width: usize,
+    },
+    /// Judge a student, or a teacher, by the corpus' val sentences.
+    Evaluate {
+        corpus: PathBuf,
+        /// Folder of a student, or of a teacher.
+        #[arg(long)]
+        model: PathBuf,
+        /// Also write the figures as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[arg(long, env = "ORT_DYLIB_PATH")]
+        onnxruntime: Option<PathBuf>,
+    },
+    /// Say what a sentence means to a student, as JSON.
+    Say {
+        #[arg(long)]
+        model: PathBuf,
+        #[arg(required = true)]
+        sentence: Vec<String>,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Each names the file or flag at fault; files already there stay whole.
+pub fn run(args: &TextArgs) -> anyhow::Result<()> {
+    match &args.command {
+        TextCommand::Teacher { corpus, encoder, tokenizer, out, onnxruntime } => {
+            Teacher::fit(&Corpus::open(corpus)?, encoder, tokenizer, &Runtime::open(onnxruntime)?, out)?;
+            println!("{}: fitted; judge it with `distill text evaluate --model {0}`", out.display());
+            Ok(())
+        }
+        TextCommand::Soften { corpus, teacher, unlabelled, out, onnxruntime } => {
+            soften(&Corpus::open(corpus)?, teacher, unlabelled.as_deref(), out, onnxruntime)
+        }
+        TextCommand::Student {
+            corpus,
+            tokenizer,
+            soft,
+            out,
+            seed,
+            steps,
+            learning_rate,
+            alpha,
+            temperature,
+            width,
+        } => {
+            ensure!((0.0..=1.0).contains(alpha), "--alpha is {alpha}; it must be 0 to 1");
+            ensure!(*temperature > 0.0, "--temperature is {temperature}; it must be above 0");
+            ensure!((1..=1024).contains(width), "--width is {width}; it must be 1 to 1024");
+            // Without a teacher all the weight is the labels'.
+            let alpha = if soft.is_some() { *alpha } else { 0.0 };
+            let settings = Settings {
+                seed: *seed,
+                steps: *steps,
+                learning_rate: *learning_rate,
+                alpha,
+                temperature: *temperature,
+                width: *width,
+            };
+            student(&Corpus::open(corpus)?, tokenizer, soft.as_deref(), out, settings)
+        }
+        TextCommand::Evaluate { corpus, model, json, onnxruntime } => {
+            evaluate(&Corpus::open(corpus)?, model, json.as_deref(), onnxruntime.as_deref())
+        }
+        TextCommand::Say { model, sentence } => {
+            let (network, splitter) = Network::load(model)?;
+            let sentence = Sentence { text: sentence.join(" "), intent: None, slots: Vec::new() };
+            let (pieces, outputs) = network.understand(&splitter, &sentence)?;
+            println!("{}", meaning(&network, &sentence, &pieces, &outputs));
+            Ok(())
+        }
+    }
+}
+
+fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxruntime: &Path) -> anyhow::Result<()> {
+    let mut teacher = Teacher::open(folder, &Runtime::open(onnxruntime)?, 2)?;
+    let same = teacher.description.intents == corpus.description.intents
+        && teacher.description.slots == corpus.description.slots;
+    ensure!(same, "{}: the teacher was fitted for other intents or slots", folder.display());
+    let mut sentences = corpus.train.clone();
+    sentences.extend(more.map(unlabelled).transpose()?.unwrap_or_default());
+    let bar = ProgressBar::new(sentences.len() as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} sentences, {per_sec:.0}, ETA {eta}")?);
+    let mut outputs = Vec::with_capacity(sentences.len());
+    for sentence in &sentences {
+        outputs.push(teacher.look(sentence)?.1);
+        bar.inc(1);
+    }
+    bar.finish();
+    let description = &teacher.description;
+    let header = Header {
+        teacher: [description.encoder_sha256.clone(), description.heads_sha256.clone()],
+        tokenizer_sha256: description.tokenizer_sha256.clone(),
+        intents: description.intents.len(),
+        slots: description.slots.len(),
+        sentences: sentences.into_iter().map(|s| s.text).collect(),
+    };
+    SoftTargets { header, outputs }.write(out)
+}
+
+fn student(
+    corpus: &Corpus,
+    tokenizer: &Path,
+    soft: Option<&Path>,
+    out: &Path,
+    settings: Settings,
+) -> anyhow::Result<()> {
+    let splitter = Splitter::open(tokenizer, corpus.description.max_tokens)?;
+    let bytes = std::fs::read(tokenizer).with_context(|| tokenizer.display().to_string())?;
+    let soft = soft.map(SoftTargets::read).transpose()?;
+    let bar = ProgressBar::new(settings.steps as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?);
+    let network = train(corpus, &splitter, sha256(&bytes), soft.as_ref(), settings, |step, loss| {
+        bar.set_position(step as u64);
+        bar.set_message(format!("{loss:.3}"));
+    })?;
+    bar.finish();
+    network.save(out, &bytes)?;
+    println!(
+        "{}: {} parameters, {} word pieces",
+        out.display(),
+        network.parameters(),
+        network.manifest.vocabulary.len()
+    );
+    Ok(())
+}
+
+fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
+    let mut understand: Box<dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>> =
+        if model.join("teacher.json").exists() {
+            let library = onnxruntime.context("a teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
+            let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
+            Box::new(move |sentence| teacher.look(sentence))
+        } else {
+            let (network, splitter) = Network::load(model)?;
+            Box::new(move |sentence| network.understand(&splitter, sentence))
+        };
+    let mut score = Score::default();
+    let started = Instant::now();
+    for sentence in &corpus.val {
+        let (pieces, outputs) = understand(sentence)?;
+        score.add(sentence, &pieces, &outputs);
+    }
+    let each = started.elapsed().as_secs_f64() * 1e3 / corpus.val.len() as f64;
+    println!(
+        "{} val sentences: intent accuracy {:.3}, slot F1 {:.3}, all right {:.3}; {each:.2} ms a sentence",
+        score.sentences,
+        score.intent_accuracy(),
+        score.slot_f1(),
+        score.sentence_accuracy()
+    );
+    if let Some(path) = json {
+        let figures = json!({
+            "intent_accuracy": score.intent_accuracy(),
+            "slot_f1": score.slot_f1(),
+            "sentence_accuracy": score.sentence_accuracy(),
+            "milliseconds_a_sentence": each,
+            "counts": score,
+        });
+        write_atomically(path, &serde_json::to_vec_pretty(&figures)?)?;
+    }
+    Ok(())
+}
+
+fn meaning(network: &Network, sentence: &Sentence, pieces: &Pieces, outputs: &Outputs) -> serde_json::Value {
+    let labels: Vec<usize> = outputs.slots.iter().map(|row| likeliest(row)).collect();
+    let slots: Vec<_> = runs(&labels)
+        .into_iter()
+        .filter_map(|(first, end, label)| {
+            let words = sentence.text.get(pieces.bytes[first].start..pieces.bytes[end - 1].end)?;
+            Some(json!({ "slot": network.manifest.slots[label - 1], "words": words }))
+        })
+        .collect();
+    json!({ "sentence": sentence.text, "intent": network.manifest.intents[likeliest(&outputs.intent)], "slots": slots })
+}

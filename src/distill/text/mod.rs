@@ -1,0 +1,28 @@
+//! The same distillation for language: operator commands ("stop at the next crossing") to intents and slots.
+//!
+//! The losses are those of the images ([`super::loss::soft`]); what differs is what is looked at. A teacher is a BERT-like
+//! encoder in ONNX with heads fitted on the labelled sentences; the student is a small convolutional network over the
+//! same word pieces.
+//!
+//! - [`corpus`]: sentences on disk; [`pieces`]: their word pieces.
+//! - [`teacher`]: the encoder and its heads; [`soft`]: its soft targets on disk.
+//! - [`network`]: the student, and its package; [`train`]: how it learns.
+//! - [`score`]: intent accuracy and slot F1; [`command`]: `distill text …`.
+
+pub mod command;
+pub mod corpus;
+pub mod network;
+pub mod pieces;
+pub mod score;
+pub mod soft;
+pub mod teacher;
+pub mod train;
+
+/// What a model says of a sentence: temperature-free logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outputs {
+    /// One an intent.
+    pub intent: Vec<f32>,
+    /// A row a word piece: no slot, then one a slot.
+    pub slots: Vec<Vec<f32>>,
+}

@@ -1,0 +1,261 @@
+//! The language student: word-piece embeddings, two residual convolutions of width three, and two heads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{ensure, Context};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use super::corpus::Sentence;
+use super::pieces::{Pieces, Splitter};
+use super::Outputs;
+use crate::student::package::{sha256, write_atomically};
+
+const MANIFEST: &str = "manifest.json";
+const WEIGHTS: &str = "weights.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const BLOCKS: usize = 2;
+
+/// What a student is, and what it was taught by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub name: String,
+    pub intents: Vec<String>,
+    pub slots: Vec<String>,
+    pub max_tokens: usize,
+    /// Features a word piece.
+    pub width: usize,
+    /// Tokenizer's ids that the student knows, ascending; the embedding's row 0 is for all others, row i + 1 for the i-th.
+    pub vocabulary: Vec<u32>,
+    pub tokenizer_sha256: String,
+    /// Filled in when the package is written.
+    pub weights_sha256: String,
+    /// SHA-256 of the teacher's encoder and heads; none if it learnt from labels alone.
+    pub teacher: Option<[String; 2]>,
+    pub seed: u64,
+}
+
+/// The student's weights and its forward pass.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub manifest: Manifest,
+    params: BTreeMap<&'static str, Var>,
+}
+
+/// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and `[batch, pieces, 1]`: 1 for a piece, 0 for padding.
+pub struct Batch {
+    pub ids: Tensor,
+    pub mask: Tensor,
+}
+
+impl Network {
+    /// A student with random weights (He et al. 2015 for the layers before a ReLU).
+    pub fn random(manifest: Manifest, chance: &mut ChaCha8Rng) -> Result<Self> {
+        let mut params = BTreeMap::new();
+        for (name, [rows, columns]) in shapes(&manifest) {
+            let scale = match name {
+                _ if name.ends_with("bias") => 0.0,
+                "embedding" => 0.1,
+                _ => (2.0 / rows as f32).sqrt(),
+            };
+            let normal = Normal::new(0.0, scale).expect("a scale is finite");
+            let values: Vec<f32> = (0..rows * columns).map(|_| normal.sample(chance)).collect();
+            params.insert(name, Var::from_slice(&values, (rows, columns), &Device::Cpu)?);
+        }
+        Ok(Self { manifest, params })
+    }
+
+    /// All weights, for the optimizer.
+    pub fn vars(&self) -> Vec<Var> {
+        self.params.values().cloned().collect()
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.params.values().map(|v| v.elem_count()).sum()
+    }
+
+    /// The embedding's row of a tokenizer's id; 0 for one that the student does not know.
+    pub fn row(&self, id: u32) -> u32 {
+        self.manifest.vocabulary.binary_search(&id).map_or(0, |i| i as u32 + 1)
+    }
+
+    /// Lays sentences, as rows of the embedding, side by side.
+    pub fn batch(sentences: &[Vec<u32>]) -> Result<Batch> {
+        let longest = sentences.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = |value: &dyn Fn(&[u32], usize) -> f32| {
+            let values: Vec<f32> = sentences.iter().flat_map(|s| (0..longest).map(|i| value(s, i))).collect();
+            Tensor::from_vec(values, (sentences.len(), longest), &Device::Cpu)
+        };
+        let ids = padded(&|s, i| s.get(i).map_or(0.0, |&row| row as f32))?.to_dtype(DType::U32)?;
+        let mask = padded(&|s, i| if i < s.len() { 1.0 } else { 0.0 })?.unsqueeze(2)?;
+        Ok(Batch { ids, mask })
+    }
+
+    /// Logits of the intents `[batch, intents]` and of the slots `[batch · pieces, slots + 1]`.
+    pub fn forward(&self, batch: &Batch) -> Result<(Tensor, Tensor)> {
+        let (sentences, pieces) = batch.ids.dims2()?;
+        let width = self.manifest.width;
+        let rows = self.params["embedding"].index_select(&batch.ids.flatten_all()?, 0)?;
+        let mut x = rows.reshape((sentences, pieces, width))?.broadcast_mul(&batch.mask)?;
+        for block in 0..BLOCKS {
+            // A convolution of width three as one product: each piece beside the one before and the one after.
+            let zero = Tensor::zeros((sentences, 1, width), DType::F32, &Device::Cpu)?;
+            let before = Tensor::cat(&[&zero, &x.narrow(1, 0, pieces - 1)?], 1)?;
+            let after = Tensor::cat(&[&x.narrow(1, 1, pieces - 1)?, &zero], 1)?;
+            let window = Tensor::cat(&[&before, &x, &after], 2)?.reshape((sentences * pieces, 3 * width))?;
+            let y = self.linear(&window, CONVOLUTIONS[block])?.relu()?.reshape((sentences, pieces, width))?;
+            x = (x + y)?.broadcast_mul(&batch.mask)?;
+        }
+        let slots = self.linear(&x.reshape((sentences * pieces, width))?, ["slots.weight", "slots.bias"])?;
+        let mean = x.sum(1)?.broadcast_div(&batch.mask.sum(1)?)?;
+        let padding = ((&batch.mask - 1.0)? * 1e9)?;
+        let most = x.broadcast_add(&padding)?.max(1)?;
+        let intent = self.linear(&Tensor::cat(&[mean, most], 1)?, ["intent.weight", "intent.bias"])?;
+        Ok((intent, slots))
+    }
+
+    fn linear(&self, x: &Tensor, [weight, bias]: [&str; 2]) -> Result<Tensor> {
+        x.matmul(&self.params[weight])?.broadcast_add(&self.params[bias])
+    }
+
+    /// What the student says of one sentence.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn look(&self, pieces: &Pieces) -> Result<Outputs> {
+        let rows = pieces.ids.iter().map(|&id| self.row(id)).collect();
+        let (intent, slots) = self.forward(&Self::batch(&[rows])?)?;
+        Ok(Outputs { intent: intent.flatten_all()?.to_vec1()?, slots: slots.to_vec2()? })
+    }
+
+    /// Writes the package: weights, tokenizer, then the manifest.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path, tokenizer: &[u8]) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let weights = safetensors::serialize(self.params.iter().map(|(name, var)| (*name, var.as_tensor())), None)?;
+        let manifest = Manifest { weights_sha256: sha256(&weights), ..self.manifest.clone() };
+        write_atomically(&folder.join(WEIGHTS), &weights)?;
+        write_atomically(&folder.join(TOKENIZER), tokenizer)?;
+        write_atomically(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+        Ok(())
+    }
+
+    /// Reads a package, with the tokenizer in it.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, or does not fit the manifest.
+    pub fn load(folder: &Path) -> anyhow::Result<(Self, Splitter)> {
+        let path = folder.join(MANIFEST);
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).with_context(|| format!("{}: not a text student", path.display()))?;
+        let checked = |file: &str, expected: &str| -> anyhow::Result<Vec<u8>> {
+            let path = folder.join(file);
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            ensure!(sha256(&bytes) == expected, "{}: is not the file that the manifest names", path.display());
+            Ok(bytes)
+        };
+        ensure!(
+            manifest.vocabulary.is_sorted() && (1..=4096).contains(&manifest.width) && !manifest.intents.is_empty(),
+            "{}: vocabulary, width or intents cannot be right",
+            path.display()
+        );
+        checked(TOKENIZER, &manifest.tokenizer_sha256)?;
+        let weights =
+            candle_core::safetensors::load_buffer(&checked(WEIGHTS, &manifest.weights_sha256)?, &Device::Cpu)?;
+        let mut params = BTreeMap::new();
+        for (name, shape) in shapes(&manifest) {
+            let tensor = weights.get(name).with_context(|| format!("{WEIGHTS}: has no {name}"))?;
+            ensure!(tensor.dims() == shape, "{WEIGHTS}: {name} is {:?} instead of {shape:?}", tensor.dims());
+            params.insert(name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?);
+        }
+        let splitter = Splitter::open(&folder.join(TOKENIZER), manifest.max_tokens)?;
+        Ok((Self { manifest, params }, splitter))
+    }
+
+    /// Splits a sentence and says what it means.
+    ///
+    /// # Errors
+    /// When it cannot be split.
+    pub fn understand(&self, splitter: &Splitter, sentence: &Sentence) -> anyhow::Result<(Pieces, Outputs)> {
+        let pieces = splitter.split(sentence)?;
+        let outputs = self.look(&pieces)?;
+        Ok((pieces, outputs))
+    }
+}
+
+const CONVOLUTIONS: [[&str; 2]; BLOCKS] =
+    [["convolution0.weight", "convolution0.bias"], ["convolution1.weight", "convolution1.bias"]];
+
+fn shapes(manifest: &Manifest) -> Vec<(&'static str, [usize; 2])> {
+    let (width, intents, slots) = (manifest.width, manifest.intents.len(), manifest.slots.len() + 1);
+    let mut shapes = vec![("embedding", [manifest.vocabulary.len() + 1, width])];
+    for [weight, bias] in CONVOLUTIONS {
+        shapes.extend([(weight, [3 * width, width]), (bias, [1, width])]);
+    }
+    shapes.extend([("slots.weight", [width, slots]), ("slots.bias", [1, slots])]);
+    shapes.extend([("intent.weight", [2 * width, intents]), ("intent.bias", [1, intents])]);
+    shapes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pieces::tests::tokenizer;
+    use super::*;
+    use rand::SeedableRng;
+
+    pub fn network() -> Network {
+        let manifest = Manifest {
+            name: "test".into(),
+            intents: vec!["stop".into(), "go".into()],
+            slots: vec!["place".into()],
+            max_tokens: 8,
+            width: 4,
+            vocabulary: vec![1, 2, 3, 5],
+            tokenizer_sha256: String::new(),
+            weights_sha256: String::new(),
+            teacher: None,
+            seed: 1,
+        };
+        Network::random(manifest, &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+    }
+
+    #[test]
+    fn padding_changes_nothing_of_a_sentence() {
+        let network = network();
+        let (alone, slots_alone) = network.forward(&Network::batch(&[vec![1, 3, 2]]).unwrap()).unwrap();
+        let batch = Network::batch(&[vec![1, 3, 2], vec![1, 4, 4, 3, 2]]).unwrap();
+        let (both, slots_both) = network.forward(&batch).unwrap();
+        let close = |a: Tensor, b: Tensor| {
+            let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(difference < 1e-6, "{difference}");
+        };
+        close(alone, both.narrow(0, 0, 1).unwrap());
+        close(slots_alone, slots_both.narrow(0, 0, 3).unwrap());
+    }
+
+    #[test]
+    fn a_package_survives_the_disk_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut network = network();
+        let tokenizer = std::fs::read(tokenizer(folder.path(), &["stop", "now"])).unwrap();
+        network.manifest.tokenizer_sha256 = sha256(&tokenizer);
+        let package = folder.path().join("student");
+        network.save(&package, &tokenizer).unwrap();
+        let sentence = Sentence { text: "stop now".into(), intent: None, slots: vec![] };
+        let (loaded, splitter) = Network::load(&package).unwrap();
+        let (pieces, outputs) = loaded.understand(&splitter, &sentence).unwrap();
+        assert_eq!(outputs, network.look(&pieces).unwrap());
+
+        std::fs::write(package.join(WEIGHTS), b"not these").unwrap();
+        let error = Network::load(&package).unwrap_err().to_string();
+        assert!(error.contains(WEIGHTS), "{error}");
+    }
+}
