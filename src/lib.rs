@@ -8,8 +8,8 @@
 //!      [ros]             [distill]          [bench]
 //!        └───────────────────┼─────────────────┘
 //!                       [pipeline]            one frame: image → boxes and mask, stamped stage by stage
-//!              ┌────────────┼──────────┐
-//!        [preprocess]   [student]   [decode]  letterbox │ description, weights, manifest │ logits → boxes, NMS
+//!              ┌────────────┼──────────┬──────────┐
+//!        [preprocess]   [student]   [decode]    [track]   letterbox │ weights, manifest │ logits → boxes │ → objects
 //!              └────────────┼──────────┘
 //!                        [engine]             runs a graph of layers on the CPU; candle is the reference
 //! ```
@@ -25,3 +25,4 @@ pub mod preprocess;
 #[cfg(feature = "ros")]
 pub mod ros;
 pub mod student;
+pub mod track;

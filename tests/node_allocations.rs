@@ -78,7 +78,8 @@ fn a_warm_frame_path_does_not_allocate() {
     let mut node = r2r::Node::create(r2r::Context::create().unwrap(), "allocations", "").unwrap();
     let student = Student::embedded();
     // Every detection and both masks, so that the longest way is gone.
-    let options = PipelineOptions { score_threshold: 0.01, ..PipelineOptions::default() };
+    let tracking = Some(Default::default());
+    let options = PipelineOptions { score_threshold: 0.01, tracking, ..PipelineOptions::default() };
     let parameters = Parameters::with([("score_threshold".to_owned(), r2r::ParameterValue::Double(0.01))]).unwrap();
     let shared = Arc::new(Shared {
         slot: LatestSlot::new(),

@@ -139,10 +139,11 @@ fn assert_answers_hold(answers: &Value, count: usize) {
         }
         let timing = &answer["timing"];
         assert_counts_add_up(timing, 2);
-        let steps = ["arrival", "preprocess_start", "preprocess_end", "inference_end", "decode_end", "publish"];
+        let steps =
+            ["arrival", "preprocess_start", "preprocess_end", "inference_end", "decode_end", "track_end", "publish"];
         let times: Vec<_> = steps.iter().map(|step| integer(timing, step)).collect();
         assert!(times.is_sorted() && times[0] >= integer(sent, "stamp"), "{timing}");
-        let latency = (times[5] - integer(sent, "stamp")) as f64 / 1e6;
+        let latency = (times[6] - integer(sent, "stamp")) as f64 / 1e6;
         assert!((real(timing, "latency_ms") - latency).abs() < 0.1 + latency * 1e-6, "{timing}");
     }
 }

@@ -233,3 +233,53 @@ fn a_change_of_image_size_is_taken_in_stride() {
         assert_eq!(result.mask.classes.len(), result.mask.width * result.mask.height);
     }
 }
+
+/// Runs the embedded student on the sample frames and returns what it found in each.
+fn found_in_sample_frames(options: PipelineOptions) -> Vec<peregrine::pipeline::FrameResult> {
+    let mut pipeline = Pipeline::new(&Student::embedded(), options).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
+    let files = ["street-20.jpg", "street-26.jpg", "yard-205.jpg"];
+    let process = |(i, file): (usize, &str)| {
+        let picture = image::open(folder.join(file)).unwrap().to_rgb8();
+        let (width, height) = picture.dimensions();
+        let view = ImageView::new("rgb8", width, height, 3 * width, picture.as_raw()).unwrap();
+        // Each frame twice, so that there are tracks.
+        pipeline.process_from(0, &view, 5_000_000_000 * i as i64).unwrap();
+        pipeline.process_from(0, &view, 5_000_000_000 * i as i64 + 30_000_000).unwrap().clone()
+    };
+    files.into_iter().enumerate().map(process).collect()
+}
+
+#[test]
+fn tracking_changes_no_detection_and_gives_each_its_identity() {
+    let options = PipelineOptions { max_detections: 12, ..PipelineOptions::default() };
+    let without = found_in_sample_frames(options.clone());
+    let with = found_in_sample_frames(PipelineOptions { tracking: Some(Default::default()), ..options });
+    let mut last_identity = 0;
+    for (without, with) in without.iter().zip(&with) {
+        assert!(!with.detections.is_empty());
+        assert_eq!(with.detections, without.detections);
+        assert_eq!(with.mask, without.mask);
+        assert_eq!((without.identities.len(), without.tracks.len(), without.times.track_end), (0, 0, 0));
+        assert!(with.times.track_end >= with.times.decode_end);
+        // The frame was seen twice, so everything has an identity, and no other frame's.
+        let mut identities = with.identities.clone();
+        identities.sort_unstable();
+        assert_eq!(identities, with.tracks.iter().filter(|t| t.missed == 0).map(|t| t.id).collect::<Vec<_>>());
+        assert!(identities[0] > last_identity);
+        last_identity = identities[identities.len() - 1];
+    }
+}
+
+#[test]
+fn cameras_that_share_a_pipeline_are_tracked_apart() {
+    let options = PipelineOptions { tracking: Some(Default::default()), ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::new(&Student::embedded(), options).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
+    let picture = image::open(folder.join("street-20.jpg")).unwrap().to_rgb8();
+    let (width, height) = picture.dimensions();
+    let view = ImageView::new("rgb8", width, height, 3 * width, picture.as_raw()).unwrap();
+    pipeline.process_from(0, &view, 0).unwrap();
+    assert!(pipeline.process_from(1, &view, 30_000_000).unwrap().tracks.is_empty());
+    assert!(!pipeline.process_from(0, &view, 30_000_000).unwrap().tracks.is_empty());
+}

@@ -66,7 +66,7 @@ impl<F: FnMut(usize) -> Option<Durations>> Work for SimulatedWork<'_, F> {
         };
         let preprocess_start = self.now.get();
         let (preprocess_end, inference_end, decode_end) = (pass(preprocess), pass(inference), pass(decode));
-        Some(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end })
+        Some(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, track_end: 0 })
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::{Engine, EngineError, Graph};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
 use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
+use crate::track::{Track, TrackError, Tracker, TrackerOptions};
 
 /// What a pipeline is to do with each frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,9 @@ pub struct PipelineOptions {
     pub threads: usize,
     /// Width and height of the network's input, multiples of 32 up to 4096; the student's own where none.
     pub input_size: Option<(usize, usize)>,
+    /// How to follow objects from frame to frame; not at all where none. `max_detections` and `high_score` are taken
+    /// from the options above: what is published as a detection may begin a track.
+    pub tracking: Option<TrackerOptions>,
 }
 
 impl Default for PipelineOptions {
@@ -33,6 +37,7 @@ impl Default for PipelineOptions {
             segmentation: true,
             threads: 1,
             input_size: None,
+            tracking: None,
         }
     }
 }
@@ -62,7 +67,16 @@ impl PipelineOptions {
                 return fault("input_size", why);
             }
         }
+        if let Some(tracking) = self.tracker() {
+            tracking.check()?;
+        }
         Ok(())
+    }
+
+    /// The tracker's options with what these say.
+    fn tracker(&self) -> Option<TrackerOptions> {
+        let (high_score, max_detections) = (self.score_threshold, self.max_detections);
+        self.tracking.map(|tracking| TrackerOptions { high_score, max_detections, ..tracking })
     }
 }
 
@@ -72,6 +86,8 @@ pub enum PipelineError {
     #[error("option {option} {why}")]
     Option { option: &'static str, why: String },
     #[error(transparent)]
+    Tracking(#[from] TrackError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
@@ -80,6 +96,8 @@ pub enum PipelineError {
 pub enum FrameError {
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Tracking(#[from] TrackError),
 }
 
 /// What is known of a frame. Owned by the pipeline and overwritten by the next frame.
@@ -87,6 +105,10 @@ pub enum FrameError {
 pub struct FrameResult {
     /// By falling score; boxes in source pixels, clipped to the image.
     pub detections: Vec<Detection>,
+    /// For each detection the identity of its track; 0 where it has none yet. Empty without tracking.
+    pub identities: Vec<u64>,
+    /// All tracks that are alive, in the order in which they were begun. Empty without tracking.
+    pub tracks: Vec<Track>,
     /// Most likely class of each cell; empty without segmentation.
     pub mask: ClassMask,
     pub times: StageTimes,
@@ -100,9 +122,17 @@ pub struct Pipeline {
     input_size: (usize, usize),
     normalisation: Normalisation,
     head: HeadDecoder,
+    /// One for each camera that there was an image of.
+    cameras: Vec<Camera>,
+    result: FrameResult,
+}
+
+/// What is kept of a camera from frame to frame.
+#[derive(Default)]
+struct Camera {
     /// For the size of the last image; none before the first.
     source: Option<SourceTables>,
-    result: FrameResult,
+    tracker: Option<Tracker>,
 }
 
 /// What depends on the size of the source images.
@@ -136,15 +166,20 @@ impl Pipeline {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
         let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
-        let detections = Vec::with_capacity(head.max_detections());
+        let result = FrameResult {
+            detections: Vec::with_capacity(head.max_detections()),
+            identities: Vec::with_capacity(options.max_detections),
+            tracks: Vec::with_capacity(options.tracking.map_or(0, |tracking| tracking.max_tracks)),
+            ..FrameResult::default()
+        };
         Ok(Self {
             engine,
             options,
             input_size,
             normalisation: Normalisation { mean: input.mean, std: input.std },
             head,
-            source: None,
-            result: FrameResult { detections, ..FrameResult::default() },
+            cameras: Vec::new(),
+            result,
         })
     }
 
@@ -167,21 +202,38 @@ impl Pipeline {
         }
     }
 
-    /// Finds what is in `image`. The result is valid until the next call.
+    /// Finds what is in `image`, as if it were taken now. The result is valid until the next call.
     ///
     /// # Errors
     /// When the engine fails; the next frame may well succeed.
     pub fn process(&mut self, image: &ImageView) -> Result<&FrameResult, FrameError> {
+        self.process_from(0, image, now_ns() as i64)
+    }
+
+    /// Finds what is in `image`, taken at `stamp` (in nanoseconds of whatever clock; objects are tracked by it) by one
+    /// of several cameras, numbered from 0, which share the pipeline. The first image of a camera allocates.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn process_from(&mut self, camera: usize, image: &ImageView, stamp: i64) -> Result<&FrameResult, FrameError> {
         let preprocess_start = now_ns();
-        let tables = SourceTables::for_size(&mut self.source, image.size(), self.input_size);
+        if self.cameras.len() <= camera {
+            self.cameras.resize_with(camera + 1, Camera::default);
+        }
+        let Camera { source, tracker } = &mut self.cameras[camera];
+        let tables = SourceTables::for_size(source, image.size(), self.input_size);
         tables.letterbox.apply(image, &self.normalisation, self.engine.input());
 
         let preprocess_end = now_ns();
         self.engine.run()?;
 
         let inference_end = now_ns();
-        let FrameResult { detections, mask, times } = &mut self.result;
-        self.head.decode(|index| self.engine.output(index), self.options.score_threshold, detections);
+        let FrameResult { detections, identities, tracks, mask, times } = &mut self.result;
+        // The tracker makes use of lower scores as well. They take nothing from the others: those come first, here as
+        // in the suppression.
+        let score_threshold = self.options.score_threshold;
+        let least_score = self.options.tracking.map_or(score_threshold, |t| t.low_score.clamp(0.01, score_threshold));
+        self.head.decode(|index| self.engine.output(index), least_score, detections);
         non_max_suppression(detections, self.options.nms_iou, self.options.max_detections);
         for detection in detections.iter_mut() {
             detection.bbox = tables.letterbox.to_source(detection.bbox);
@@ -190,7 +242,25 @@ impl Pipeline {
             tables.mask.decode(self.engine.output(Architecture::SEGMENTATION_OUTPUT), mask);
         }
 
-        *times = StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns() };
+        let decode_end = now_ns();
+        let mut track_end = 0;
+        if let Some(options) = self.options.tracker() {
+            // Made with the first image; the options were checked when they were set.
+            let tracker = match tracker {
+                Some(tracker) => tracker,
+                None => tracker.insert(Tracker::new(options)?),
+            };
+            tracker.set_scores(options.high_score, options.low_score);
+            tracker.update(stamp, detections);
+            detections.truncate(detections.partition_point(|d| d.score > score_threshold));
+            identities.clear();
+            identities.extend_from_slice(&tracker.identities()[..detections.len()]);
+            tracks.clear();
+            tracks.extend(tracker.tracks());
+            track_end = now_ns();
+        }
+
+        *times = StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, track_end };
         Ok(&self.result)
     }
 }

@@ -17,8 +17,10 @@ pub struct StageTimes {
     pub preprocess_end: u64,
     /// Network done; decoding starts.
     pub inference_end: u64,
-    /// Boxes and mask done.
+    /// Boxes and mask done; tracking starts.
     pub decode_end: u64,
+    /// Tracks carried on to this frame; 0 without tracking.
+    pub track_end: u64,
 }
 
 impl StageTimes {
@@ -37,8 +39,13 @@ impl StageTimes {
         self.decode_end - self.inference_end
     }
 
+    /// Nanoseconds of tracking; 0 without it.
+    pub fn track(&self) -> u64 {
+        self.track_end.saturating_sub(self.decode_end)
+    }
+
     /// Nanoseconds of all stages.
     pub fn total(&self) -> u64 {
-        self.decode_end - self.preprocess_start
+        self.decode_end.max(self.track_end) - self.preprocess_start
     }
 }

@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 type Step = fn(&FrameRecord) -> Option<i64>;
 
 /// The steps whose percentiles are published.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("stamp_to_publish", |f| Some(f.latency)),
     ("arrival_to_publish", |f| Some(f.from_arrival)),
     ("stamp_to_arrival", |f| Some(f.age_at_arrival)),
@@ -31,6 +31,7 @@ const STEPS: [(&str, Step); 7] = [
     ("preprocess", |f| f.processed.then_some(f.preprocess)),
     ("inference", |f| f.processed.then_some(f.inference)),
     ("decode", |f| f.processed.then_some(f.decode)),
+    ("track", |f| (f.track > 0).then_some(f.track)),
 ];
 
 /// What stays the same for as long as the node runs.
@@ -258,6 +259,7 @@ mod tests {
         preprocess: 1_000_000,
         inference: 16_000_000,
         decode: 1_000_000,
+        track: 20_000,
         processed: true,
         stamped: true,
     };

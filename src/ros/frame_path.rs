@@ -100,9 +100,9 @@ impl FramePath {
 
         let image = self.unpacker.view(&frame.message)?;
         self.pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
-        let result = self.pipeline.process(&image).map_err(|_| Rejection::Inference)?;
+        let result = self.pipeline.process_from(0, &image, age.from).map_err(|_| Rejection::Inference)?;
         let times = result.times;
-        self.outputs.detections_message.fill(header, &result.detections);
+        self.outputs.detections_message.fill(header, &result.detections, &result.identities);
 
         // The verdict is about this very moment: what follows it is the middleware's time.
         let publish = now_ns();
@@ -206,6 +206,7 @@ fn timing(frame: &Frame, age: &Age, settings: &FrameSettings, times: &StageTimes
         preprocess_end: ros(times.preprocess_end),
         inference_end: ros(times.inference_end),
         decode_end: ros(times.decode_end),
+        track_end: ros(times.track_end),
         publish: ros(publish),
         verdict,
         deadline: settings.deadline.unwrap_or(0),

@@ -57,6 +57,19 @@ fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
     string.size = text.len();
 }
 
+/// Writes an identity in decimal, and nothing for 0.
+fn set_identity(string: &mut rosidl_runtime_c__String, identity: u64) {
+    let mut digits = [0; 20];
+    let mut begin = digits.len();
+    let mut rest = identity;
+    while rest > 0 {
+        begin -= 1;
+        digits[begin] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    set_string(string, &digits[begin..]);
+}
+
 /// A `vision_msgs/Detection2DArray` with room for a fixed number of detections.
 pub struct DetectionsMessage {
     pub native: NativeMsg<r2r::vision_msgs::msg::Detection2DArray>,
@@ -74,13 +87,14 @@ impl DetectionsMessage {
         let mut hypothesis = ObjectHypothesisWithPose::default();
         // With the longest name in place, every name will fit.
         hypothesis.hypothesis.class_id = class_names.iter().max_by_key(|n| n.len()).cloned().unwrap_or_default();
-        let blank = Detection2D { results: vec![hypothesis], ..Default::default() };
+        // As for the names, room for the longest identity.
+        let blank = Detection2D { results: vec![hypothesis], id: u64::MAX.to_string(), ..Default::default() };
         let message = Detection2DArray { detections: vec![blank; max_detections], ..Default::default() };
         Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
     }
 
-    /// Boxes in pixels of the source image.
-    pub fn fill(&mut self, header: &NativeHeader, detections: &[Detection]) {
+    /// Boxes in pixels of the source image; `identities` of their tracks, 0 or missing for those that have none.
+    pub fn fill(&mut self, header: &NativeHeader, detections: &[Detection], identities: &[u64]) {
         set_header(&mut self.native.header, header);
         let room = self.native.detections.capacity;
         let count = detections.len().min(room);
@@ -91,8 +105,10 @@ impl DetectionsMessage {
             _ => unsafe { std::slice::from_raw_parts_mut(self.native.detections.data, count) },
         };
         self.native.detections.size = count;
-        for (slot, detection) in slots.iter_mut().zip(detections) {
+        let identities = identities.iter().copied().chain(std::iter::repeat(0));
+        for ((slot, detection), identity) in slots.iter_mut().zip(detections).zip(identities) {
             set_header(&mut slot.header, header);
+            set_identity(&mut slot.id, identity);
             let b = &detection.bbox;
             slot.bbox.center.position.x = f64::from(b.x_min + b.x_max) / 2.0;
             slot.bbox.center.position.y = f64::from(b.y_min + b.y_max) / 2.0;
@@ -116,6 +132,7 @@ pub struct Timing {
     pub preprocess_end: Nanoseconds,
     pub inference_end: Nanoseconds,
     pub decode_end: Nanoseconds,
+    pub track_end: Nanoseconds,
     pub publish: Nanoseconds,
     pub verdict: u8,
     pub deadline: Nanoseconds,
@@ -147,6 +164,7 @@ impl TimingMessage {
         set_time(&mut m.preprocess_end, timing.preprocess_end);
         set_time(&mut m.inference_end, timing.inference_end);
         set_time(&mut m.decode_end, timing.decode_end);
+        set_time(&mut m.track_end, timing.track_end);
         set_time(&mut m.publish, timing.publish);
         m.verdict = timing.verdict;
         m.deadline_ms = milliseconds(timing.deadline);
@@ -227,7 +245,7 @@ mod tests {
     #[test]
     fn a_box_goes_out_as_centre_and_size_with_name_and_header() {
         let mut message = message(8);
-        message.fill(&header("front"), &[detection(1)]);
+        message.fill(&header("front"), &[detection(1)], &[]);
         let sent = Detection2DArray::from_native(&message.native);
         assert_eq!(
             (sent.header.frame_id.as_str(), sent.header.stamp.sec, sent.header.stamp.nanosec),
@@ -244,20 +262,30 @@ mod tests {
     #[test]
     fn nothing_is_left_of_the_frame_before() {
         let mut message = message(8);
-        message.fill(&header("a long name of a camera"), &[detection(1), detection(1), detection(1)]);
-        message.fill(&header("b"), &[detection(0)]);
+        message.fill(&header("a long name of a camera"), &[detection(1), detection(1), detection(1)], &[7, 8, 9]);
+        message.fill(&header("b"), &[detection(0)], &[0]);
         let sent = Detection2DArray::from_native(&message.native);
         assert_eq!((sent.detections.len(), sent.header.frame_id.as_str()), (1, "b"));
         assert_eq!(sent.detections[0].results[0].hypothesis.class_id, "car");
-        message.fill(&header("an even longer name of a camera"), &[]);
+        assert_eq!(sent.detections[0].id, "");
+        message.fill(&header("an even longer name of a camera"), &[], &[]);
         let sent = Detection2DArray::from_native(&message.native);
         assert_eq!((sent.detections.len(), sent.header.frame_id.as_str()), (0, "an even longer name of a camera"));
     }
 
     #[test]
+    fn identities_go_out_in_decimal() {
+        let mut message = message(8);
+        message.fill(&header("front"), &[detection(0), detection(1), detection(0)], &[u64::MAX, 0, 120]);
+        let sent = Detection2DArray::from_native(&message.native);
+        let ids: Vec<_> = sent.detections.iter().map(|d| d.id.as_str()).collect();
+        assert_eq!(ids, ["18446744073709551615", "", "120"]);
+    }
+
+    #[test]
     fn more_detections_than_there_is_room_for_are_cut_off() {
         let mut message = message(2);
-        message.fill(&header("front"), &[detection(0), detection(1), detection(0)]);
+        message.fill(&header("front"), &[detection(0), detection(1), detection(0)], &[]);
         assert_eq!(Detection2DArray::from_native(&message.native).detections.len(), 2);
     }
 

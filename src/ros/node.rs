@@ -13,6 +13,7 @@ use r2r::{Node, QosProfile};
 
 use crate::pipeline::{Counts, LatestSlot, Ledger, Pipeline, PipelineError, PipelineOptions};
 use crate::student::{PackageError, Student};
+use crate::track::TrackerOptions;
 
 use super::diagnostics::{Diagnostics, Identity, Memory};
 use super::frame_path::{FramePath, Outputs, Shared};
@@ -234,6 +235,11 @@ fn pipeline_options(parameters: &Parameters) -> PipelineOptions {
         segmentation: parameters.flag("segmentation"),
         threads,
         input_size: (size != (0, 0)).then_some(size),
+        tracking: parameters.flag("tracking").then(|| TrackerOptions {
+            low_score: parameters.real("track_low_score") as f32,
+            keep_unseen: parameters.real("track_keep_s"),
+            ..TrackerOptions::default()
+        }),
     }
 }
 

@@ -82,6 +82,21 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Flag { default: true },
         "Whether to segment as well; road_mask and segmentation are published while somebody subscribes to them.",
     ),
+    at_start(
+        "tracking",
+        Domain::Flag { default: true },
+        "Whether to follow objects from image to image; detections then carry the identity of their track.",
+    ),
+    at_start(
+        "track_low_score",
+        Domain::Real { default: 0.1, min: 0.01, max: 0.99 },
+        "Detections from this score up to score_threshold are not published, but keep alive the tracks they belong to.",
+    ),
+    at_start(
+        "track_keep_s",
+        Domain::Real { default: 1.0, min: 0.0, max: 60.0 },
+        "How long a track goes on while its object is not seen, in s.",
+    ),
     live(
         "deadline_ms",
         Domain::Real { default: 100.0, min: 0.0, max: 10_000.0 },

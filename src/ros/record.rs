@@ -29,6 +29,8 @@ pub struct FrameRecord {
     pub preprocess: Nanoseconds,
     pub inference: Nanoseconds,
     pub decode: Nanoseconds,
+    /// 0 without tracking.
+    pub track: Nanoseconds,
     /// Whether the stages were gone through; otherwise `wait` and all after it are zero.
     pub processed: bool,
     pub stamped: bool,
@@ -50,6 +52,7 @@ impl FrameRecord {
             record.preprocess = times.preprocess() as i64;
             record.inference = times.inference() as i64;
             record.decode = times.decode() as i64;
+            record.track = times.track() as i64;
         }
         record
     }
