@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test fmt lint clean
+.PHONY: help setup ready build run test bench-engines fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -11,7 +11,7 @@ IN_ENV := . launch/setup/env.sh &&
 LOCKED := $(if $(filter true,$(CI)),--locked)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make this machine ready; as root, installs missing Debian packages
 	@launch/setup/setup.sh --system
@@ -29,6 +29,10 @@ run: build ## Start the demonstration: make run ARGS="--help" tells what it can 
 test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
 	$(IN_ENV) cargo build $(LOCKED)
 	$(IN_ENV) cargo test $(LOCKED) --all-features
+
+bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 3 minutes after building
+	$(IN_ENV) bench/peers/setup.sh target/peers
+	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
 
 fmt: ## Format the Rust code
 	cargo fmt

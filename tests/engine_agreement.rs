@@ -2,7 +2,7 @@
 
 mod engine_support;
 
-use engine_support::random_graph::any_graph;
+use engine_support::graphs::any_graph;
 use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
 use peregrine::engine::cpu::{CpuEngine, Isa};
 use peregrine::student::architecture::Architecture;
@@ -66,7 +66,7 @@ proptest! {
         for isa in Isa::available() {
             let mut engine = CpuEngine::with_isa(&graph, &weights, threads, isa).unwrap();
             let error = relative_error(&expected, &outputs(&graph, &mut engine, &input));
-            prop_assert!(error < 1e-4, "{isa:?}, {threads} threads: {error}\n{}", engine.explain());
+            prop_assert!(error < 1e-4, "{isa:?}, {threads} threads: {error}\n{}", engine.explain(0).text());
         }
     }
 }

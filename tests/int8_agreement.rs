@@ -3,7 +3,7 @@
 
 mod engine_support;
 
-use engine_support::random_graph::any_graph;
+use engine_support::graphs::student_graph;
 use engine_support::{outputs, random_input, random_quantization, random_weights, relative_error};
 use peregrine::engine::cpu::int8::reference::IntegerReference;
 use peregrine::engine::cpu::int8::{Int8Engine, IntegerIsa};
@@ -76,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_network_on_any_instruction_set(graph in any_graph(), threads in 1usize..4, seed: u64) {
+    fn any_network_on_any_instruction_set(graph in student_graph(), threads in 1usize..4, seed: u64) {
         let (weights, quantization) = (random_weights(&graph, seed), random_quantization(&graph, seed, 0.0));
         let input = random_input(&graph, seed);
         let expected = expected(&graph, &weights, &quantization, &input);

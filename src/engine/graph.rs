@@ -1,9 +1,13 @@
 //! A network as a list of layers, in execution order: what every engine, the trainer and the exporter read.
 //!
 //! The vocabulary is deliberately small: all that a student may contain folds into convolution + bias +
-//! activation, an addition, an upsampling or a concatenation, so that each engine has few kernels to make fast.
+//! activation, an addition, an upsampling or a concatenation, so that each engine has few kernels to make fast. Pooling,
+//! slices, shuffles and further activations are there for the networks that the CPU engine is compared on
+//! (`bench/engines`); no student has them, and training refuses them.
 
 use serde::{Deserialize, Serialize};
+
+use super::EngineError;
 
 /// Channels × height × width of one tensor; the batch is always implicit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -11,6 +15,12 @@ pub struct Shape {
     pub channels: usize,
     pub height: usize,
     pub width: usize,
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
 }
 
 impl Shape {
@@ -40,6 +50,28 @@ pub enum Activation {
     Identity,
     /// min(max(x, 0), 6): bounded, so that it quantizes well, and free of transcendental functions.
     Relu6,
+    /// x / (1 + e⁻ˣ) (Elfwing et al. 2017), as the YOLO family has it.
+    Silu,
+    /// x · min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, MobileNetV3).
+    Hardswish,
+    /// max(x, [`LEAK`] · x).
+    LeakyRelu,
+}
+
+/// Slope of [`Activation::LeakyRelu`] below zero: NanoDet's and Darknet's.
+pub const LEAK: f32 = 0.1;
+
+impl Activation {
+    /// The activation's definition; engines may approximate it as their documentation says.
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Identity => x,
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Silu => x / (1.0 + (-x).exp()),
+            Self::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+            Self::LeakyRelu => x.max(LEAK * x),
+        }
+    }
 }
 
 /// A convolution with "same" padding: output = ceil(input / stride).
@@ -58,9 +90,14 @@ pub struct Conv {
 impl Conv {
     /// Zeros before the first row (or column) of an input of `size` rows (or columns).
     pub fn pad_before(&self, size: usize) -> usize {
-        let out = size.div_ceil(self.stride);
-        ((out - 1) * self.stride + self.kernel).saturating_sub(size) / 2
+        padding(self.kernel, self.stride, size).0
     }
+}
+
+/// What "same" padding puts before and after `size` rows (or columns) under a window of `kernel` moved by `stride`.
+pub fn padding(kernel: usize, stride: usize, size: usize) -> (usize, usize) {
+    let total = ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size);
+    (total / 2, total - total / 2)
 }
 
 /// One operation; its operands are the layers that [`Layer::inputs`] names.
@@ -76,6 +113,19 @@ pub enum Op {
     Upsample2x,
     /// Concatenation along channels.
     Concat,
+    /// The largest value under each window; padding as a convolution's, but it never wins.
+    MaxPool {
+        kernel: usize,
+        stride: usize,
+    },
+    /// As many channels as the layer's shape says, from `first` on.
+    Slice {
+        first: usize,
+    },
+    /// Channel c·groups + g is the input's channel g·(channels / groups) + c (Zhang et al. 2017, ShuffleNet).
+    Shuffle {
+        groups: usize,
+    },
 }
 
 /// Index of a layer in its graph, and so of the tensor that it makes.
@@ -148,9 +198,79 @@ impl Graph {
         self.push(name.into(), Op::Concat, inputs.to_vec(), Shape { channels, ..first })
     }
 
+    /// Appends a maximum over windows of `kernel` × `kernel`.
+    pub fn max_pool(&mut self, name: impl Into<String>, input: LayerId, kernel: usize, stride: usize) -> LayerId {
+        let from = self.layers[input].shape;
+        let shape = Shape::new(from.channels, from.height.div_ceil(stride), from.width.div_ceil(stride));
+        self.push(name.into(), Op::MaxPool { kernel, stride }, vec![input], shape)
+    }
+
+    /// Appends a copy of the channels `range`.
+    ///
+    /// # Panics
+    /// When the range is empty or not within the input's channels.
+    pub fn slice(&mut self, name: impl Into<String>, input: LayerId, range: std::ops::Range<usize>) -> LayerId {
+        let from = self.layers[input].shape;
+        assert!(range.start < range.end && range.end <= from.channels, "{range:?} of {} channels", from.channels);
+        let shape = Shape { channels: range.len(), ..from };
+        self.push(name.into(), Op::Slice { first: range.start }, vec![input], shape)
+    }
+
+    /// Appends a channel shuffle.
+    ///
+    /// # Panics
+    /// When the channels are no multiple of `groups`.
+    pub fn shuffle(&mut self, name: impl Into<String>, input: LayerId, groups: usize) -> LayerId {
+        let shape = self.layers[input].shape;
+        assert!(shape.channels.is_multiple_of(groups), "{} channels in {groups} groups", shape.channels);
+        self.push(name.into(), Op::Shuffle { groups }, vec![input], shape)
+    }
+
     fn push(&mut self, name: String, op: Op, inputs: Vec<LayerId>, shape: Shape) -> LayerId {
         self.layers.push(Layer { name, op, inputs, shape });
         self.layers.len() - 1
+    }
+
+    /// Checks that layers follow what they read, have the operands that they need and the shapes that follow from them.
+    /// What the methods above put together passes; what was read from elsewhere, or changed by hand, may not.
+    ///
+    /// # Errors
+    /// [`EngineError::Graph`] names the first layer at fault.
+    pub fn check(&self) -> Result<(), EngineError> {
+        for (id, layer) in self.layers.iter().enumerate() {
+            let fault = |why: String| Err(EngineError::Graph { layer: layer.name.clone(), why });
+            if (id == 0) != (layer.op == Op::Input) {
+                return fault("is out of place: the first layer, and only that, is the input".into());
+            }
+            if layer.inputs.iter().any(|&input| input >= id) {
+                return fault("reads a layer that does not come before it".into());
+            }
+            let operands = match layer.op {
+                Op::Input => layer.inputs.is_empty(),
+                Op::Add => layer.inputs.len() == 2,
+                Op::Concat => !layer.inputs.is_empty(),
+                _ => layer.inputs.len() == 1,
+            };
+            if !operands {
+                return fault(format!("has {} operands, which do not suit {:?}", layer.inputs.len(), layer.op));
+            }
+            if layer.shape.is_empty() {
+                return fault(format!("has the shape {}, which is empty", layer.shape));
+            }
+            let shapes: Vec<Shape> = layer.inputs.iter().map(|&input| self.layers[input].shape).collect();
+            match expected_shape(layer, &shapes) {
+                Ok(expected) if expected == layer.shape => {}
+                Ok(expected) => return fault(format!("has the shape {}, but its inputs make {expected}", layer.shape)),
+                Err(why) => return fault(why),
+            }
+        }
+        match self.outputs.iter().find(|&&output| output >= self.layers.len()) {
+            Some(output) => {
+                let why = format!("is an output, but there are {} layers", self.layers.len());
+                Err(EngineError::Graph { layer: output.to_string(), why })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Shape of the input image tensor.
@@ -178,6 +298,39 @@ impl Graph {
     /// Floating-point operations of one forward pass, a multiply-accumulate counted as two; convolutions only.
     pub fn flops(&self) -> usize {
         self.convs().map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels()).sum()
+    }
+}
+
+/// What a layer makes of operands of `inputs`; where they do not suit it, why.
+fn expected_shape(layer: &Layer, inputs: &[Shape]) -> Result<Shape, String> {
+    let Some(&from) = inputs.first() else { return Ok(layer.shape) };
+    let window = |kernel: usize, stride: usize, channels: usize| match (kernel, stride) {
+        (0, _) | (_, 0) => Err(format!("has a kernel of {kernel} and a stride of {stride}; both must be at least 1")),
+        _ => Ok(Shape::new(channels, from.height.div_ceil(stride), from.width.div_ceil(stride))),
+    };
+    match layer.op {
+        Op::Input => Ok(layer.shape),
+        Op::Conv(conv) => {
+            window(conv.kernel, conv.stride, if conv.depthwise { from.channels } else { layer.shape.channels })
+        }
+        Op::MaxPool { kernel, stride } => window(kernel, stride, from.channels),
+        Op::Upsample2x => Ok(Shape::new(from.channels, from.height * 2, from.width * 2)),
+        Op::Add => match inputs.iter().find(|&&shape| shape != from) {
+            Some(other) => Err(format!("adds {from} and {other}")),
+            None => Ok(from),
+        },
+        Op::Concat => match inputs.iter().find(|s| (s.height, s.width) != (from.height, from.width)) {
+            Some(other) => Err(format!("concatenates {from} and {other}")),
+            None => Ok(Shape { channels: inputs.iter().map(|s| s.channels).sum(), ..from }),
+        },
+        Op::Slice { first } => match first.checked_add(layer.shape.channels) {
+            Some(past) if past <= from.channels => Ok(Shape { channels: layer.shape.channels, ..from }),
+            _ => Err(format!("takes {} channels from {first} on, of {}", layer.shape.channels, from.channels)),
+        },
+        Op::Shuffle { groups } => match groups != 0 && from.channels.is_multiple_of(groups) {
+            true => Ok(from),
+            false => Err(format!("shuffles {} channels in {groups} groups", from.channels)),
+        },
     }
 }
 

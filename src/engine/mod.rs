@@ -25,6 +25,8 @@ pub use weights::{ConvWeights, Weights};
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("layer {layer} {why}")]
+    Graph { layer: String, why: String },
+    #[error("layer {layer} {why}")]
     Weights { layer: String, why: String },
     #[error("the {device} engine cannot run this network: {why}")]
     Unsupported { device: &'static str, why: String },

@@ -3,7 +3,10 @@
 //! Nothing here knows a device. Fusions:
 //! - a convolution takes the [`Op::Add`] of its result with it, when nothing else reads that result;
 //! - an addition reads an upsampled operand by index, so that the upsampled tensor is never made;
-//! - a concatenation's parts are written in place where their channel offset is a multiple of the engine's block.
+//! - a concatenation's parts are written in place where their channel offset is a multiple of the engine's block;
+//! - slices and shuffles, and concatenations beside them, move nothing by themselves: they are lists of channels, which
+//!   a step gathers where a whole tensor is needed, or which a dense convolution reads in place
+//!   ([`Plan::read_in_place`]).
 //!
 //! [`crate::engine::plan_memory`] places the tensors in one arena.
 
@@ -18,7 +21,8 @@ pub struct Tensor {
     pub shape: Shape,
     /// The layer whose result it is; of a convolution with an addition in it, the addition.
     pub layer: LayerId,
-    /// Set for a part of a concatenation that is written in place: the whole, and the part's first channel there.
+    /// Set for a part of a concatenation that is written in place, and for a slice that is read in place: the whole,
+    /// and the part's first channel there. The whole may itself be such a part.
     pub within: Option<(TensorId, usize)>,
 }
 
@@ -28,6 +32,14 @@ pub struct Operand {
     pub tensor: TensorId,
     /// Read through a nearest-neighbour upsampling by two: pixel (y, x) is the tensor's (y / 2, x / 2).
     pub upsampled: bool,
+}
+
+/// Consecutive channels of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channels {
+    pub tensor: TensorId,
+    pub first: usize,
+    pub count: usize,
 }
 
 /// What a step does.
@@ -41,6 +53,10 @@ pub enum Work {
     Upsample2x,
     /// Copies those parts that are not in place already: `(part, first channel in the output)`.
     Concat(Vec<(TensorId, usize)>),
+    /// The largest value of each window.
+    MaxPool { kernel: usize, stride: usize },
+    /// Copies channels of any tensors of the output's size, in order.
+    Gather(Vec<Channels>),
 }
 
 /// One step: `inputs[0]` is what a convolution convolves; a residual is listed too.
@@ -49,6 +65,9 @@ pub struct Step {
     pub name: String,
     pub work: Work,
     pub inputs: Vec<TensorId>,
+    /// Of a dense convolution that reads its input channels in place from several tensors: which, in order; the tensors
+    /// come first among `inputs`. Empty where `inputs[0]` holds them all.
+    pub gathered: Vec<Channels>,
     pub output: TensorId,
 }
 
@@ -67,15 +86,57 @@ impl Plan {
         Lowering::new(graph, block).run()
     }
 
-    /// The tensor that holds the storage of `tensor`: itself, or the concatenation that it is a part of.
+    /// The tensor that holds the storage of `tensor`: itself, or the outermost that it is a part of.
     pub fn storage(&self, tensor: TensorId) -> TensorId {
-        self.tensors[tensor].within.map_or(tensor, |(whole, _)| whole)
+        self.place(tensor).0
     }
 
-    /// How many steps read `tensor`, its departure as an output counted as one too.
+    /// The tensor that holds the storage of `tensor`, and the first channel of `tensor` there.
+    pub fn place(&self, tensor: TensorId) -> (TensorId, usize) {
+        let (mut at, mut channel) = (tensor, 0);
+        while let Some((whole, first)) = self.tensors[at].within {
+            (at, channel) = (whole, channel + first);
+        }
+        (at, channel)
+    }
+
+    /// How many steps read `tensor` or a part of it, its departure as an output counted as one too.
     pub fn readers(&self, tensor: TensorId) -> usize {
-        let reads = |step: &&Step| step.inputs.contains(&tensor);
-        self.steps.iter().filter(reads).count() + usize::from(self.outputs.contains(&tensor))
+        let is_part = |mut t: TensorId| loop {
+            match self.tensors[t].within {
+                _ if t == tensor => return true,
+                Some((whole, _)) => t = whole,
+                None => return false,
+            }
+        };
+        let reads = |step: &&Step| step.inputs.iter().any(|&t| is_part(t));
+        self.steps.iter().filter(reads).count() + usize::from(self.outputs.iter().any(|&t| is_part(t)))
+    }
+
+    /// Drops each gathering step whose channels only dense convolutions read: they read them where they are.
+    pub fn read_in_place(&mut self) {
+        for at in (0..self.steps.len()).rev() {
+            let Work::Gather(channels) = &self.steps[at].work else { continue };
+            let (channels, output) = (channels.clone(), self.steps[at].output);
+            let takes_it = |step: &Step| {
+                let dense = matches!(&step.work, Work::Conv { conv, .. } if !conv.depthwise);
+                dense && step.inputs[0] == output && !step.inputs[1..].contains(&output)
+            };
+            let alone = !self.outputs.contains(&output)
+                && self.tensors.iter().all(|t| t.within.is_none_or(|(whole, _)| whole != output))
+                && self.steps.iter().all(|step| !step.inputs.contains(&output) || takes_it(step));
+            if !alone {
+                continue;
+            }
+            let mut sources: Vec<TensorId> = channels.iter().map(|c| c.tensor).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            for step in self.steps.iter_mut().filter(|step| step.inputs.first() == Some(&output)) {
+                step.gathered.clone_from(&channels);
+                step.inputs.splice(..1, sources.iter().copied());
+            }
+            self.steps.remove(at);
+        }
     }
 
     /// Floating-point operations of one step, a multiply-accumulate counted as two.
@@ -83,11 +144,15 @@ impl Plan {
         let out = self.tensors[step.output].shape;
         match &step.work {
             Work::Conv { conv, residual, .. } => {
-                let from = if conv.depthwise { 1 } else { self.tensors[step.inputs[0]].shape.channels };
+                let from = match step.gathered.iter().map(|c| c.count).sum() {
+                    _ if conv.depthwise => 1,
+                    0 => self.tensors[step.inputs[0]].shape.channels,
+                    gathered => gathered,
+                };
                 out.len() * (2 * conv.kernel * conv.kernel * from + usize::from(residual.is_some()))
             }
             Work::Add(_) => out.len(),
-            Work::Upsample2x | Work::Concat(_) => 0,
+            Work::MaxPool { .. } | Work::Upsample2x | Work::Concat(_) | Work::Gather(_) => 0,
         }
     }
 }
@@ -101,9 +166,14 @@ struct Lowering<'a> {
     fused: Vec<Option<(LayerId, LayerId)>>,
     /// Layers that need no step of their own.
     skipped: Vec<bool>,
+    /// [`NONE`] for what is fused away, or is a list of channels that no whole tensor was asked of yet.
     tensor_of: Vec<TensorId>,
+    /// Layers that are lists of channels rather than tensors of their own.
+    listed: Vec<bool>,
     plan: Plan,
 }
+
+const NONE: TensorId = usize::MAX;
 
 impl<'a> Lowering<'a> {
     fn new(graph: &'a Graph, block: usize) -> Self {
@@ -112,24 +182,26 @@ impl<'a> Lowering<'a> {
         let reads = graph.layers.iter().flat_map(|layer| &layer.inputs);
         reads.chain(&graph.outputs).for_each(|&id| uses[id] += 1);
         let plan = Plan { tensors: vec![], steps: vec![], outputs: vec![] };
-        Self { graph, block, uses, fused: vec![None; n], skipped: vec![false; n], tensor_of: vec![usize::MAX; n], plan }
+        let (fused, skipped, tensor_of) = (vec![None; n], vec![false; n], vec![NONE; n]);
+        Self { graph, block, uses, fused, skipped, tensor_of, listed: listed(graph), plan }
     }
 
     fn run(mut self) -> Plan {
         self.fuse();
         for (id, layer) in self.graph.layers.iter().enumerate() {
-            if !self.skipped[id] {
+            if !self.skipped[id] && !self.listed[id] {
                 self.tensor_of[id] = self.plan.tensors.len();
                 self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within: None });
             }
         }
         for id in 1..self.graph.layers.len() {
-            if !self.skipped[id] {
+            if !self.skipped[id] && !self.listed[id] {
                 let step = self.step(id);
                 self.plan.steps.push(step);
             }
         }
-        self.plan.outputs = self.graph.outputs.iter().map(|&id| self.tensor_of[id]).collect();
+        let graph = self.graph;
+        self.plan.outputs = graph.outputs.iter().map(|&id| self.whole(id)).collect();
         self.plan
     }
 
@@ -161,22 +233,67 @@ impl<'a> Lowering<'a> {
     }
 
     /// An operand of an addition, read through the upsampling that makes it.
-    fn operand(&self, id: LayerId) -> Operand {
+    fn operand(&mut self, id: LayerId) -> Operand {
         let layer = &self.graph.layers[id];
         let (source, upsampled) = if layer.op == Op::Upsample2x { (layer.inputs[0], true) } else { (id, false) };
-        Operand { tensor: self.tensor_of[source], upsampled }
+        Operand { tensor: self.whole(source), upsampled }
+    }
+
+    /// The channels of a layer, wherever they are.
+    fn channels(&self, id: LayerId) -> Vec<Channels> {
+        let layer = &self.graph.layers[id];
+        if !self.listed[id] {
+            return vec![Channels { tensor: self.tensor_of[id], first: 0, count: layer.shape.channels }];
+        }
+        let parts: Vec<Channels> = layer.inputs.iter().flat_map(|&input| self.channels(input)).collect();
+        match layer.op {
+            Op::Slice { first } => slice(&parts, first, layer.shape.channels),
+            Op::Shuffle { groups } => {
+                let each = layer.shape.channels / groups;
+                let one = |c: usize| slice(&parts, c % groups * each + c / groups, 1);
+                (0..layer.shape.channels).flat_map(one).collect()
+            }
+            _ => parts,
+        }
+    }
+
+    /// The tensor with all channels of a layer: made by a step of its own where they are scattered.
+    fn whole(&mut self, id: LayerId) -> TensorId {
+        if self.tensor_of[id] == NONE {
+            let layer = &self.graph.layers[id];
+            let channels = self.channels(id);
+            let tensor = self.plan.tensors.len();
+            self.tensor_of[id] = tensor;
+            let mut within = None;
+            if let [Channels { tensor: from, first, count }] = channels[..] {
+                let ends = count.is_multiple_of(self.block) || first + count == self.plan.tensors[from].shape.channels;
+                // The input has its own layout in some engines.
+                within = (first.is_multiple_of(self.block) && ends && from != 0).then_some((from, first));
+            }
+            self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within });
+            if within.is_none() {
+                let mut inputs: Vec<TensorId> = channels.iter().map(|c| c.tensor).collect();
+                inputs.sort_unstable();
+                inputs.dedup();
+                let (name, work) = (layer.name.clone(), Work::Gather(channels));
+                self.plan.steps.push(Step { name, work, inputs, gathered: vec![], output: tensor });
+            }
+        }
+        self.tensor_of[id]
     }
 
     fn step(&mut self, id: LayerId) -> Step {
-        let layer = &self.graph.layers[id];
-        let inputs = |of: &[LayerId]| of.iter().map(|&i| self.tensor_of[i]).collect::<Vec<_>>();
-        let (name, work, inputs) = match (layer.op, self.fused[id]) {
+        let graph = self.graph;
+        let layer = &graph.layers[id];
+        let fused = self.fused[id];
+        let mut inputs = |of: &[LayerId]| of.iter().map(|&i| self.whole(i)).collect::<Vec<_>>();
+        let (name, work, inputs) = match (layer.op, fused) {
             (Op::Conv(conv), _) => (&layer.name, Work::Conv { conv, layer: id, residual: None }, inputs(&layer.inputs)),
             (Op::Add, Some((conv_id, other))) => {
-                let from = &self.graph.layers[conv_id];
+                let from = &graph.layers[conv_id];
                 let Op::Conv(conv) = from.op else { unreachable!("only convolutions are fused") };
                 let residual = self.operand(other);
-                let inputs = vec![self.tensor_of[from.inputs[0]], residual.tensor];
+                let inputs = vec![self.whole(from.inputs[0]), residual.tensor];
                 (&from.name, Work::Conv { conv, layer: conv_id, residual: Some(residual) }, inputs)
             }
             (Op::Add, None) => {
@@ -188,9 +305,13 @@ impl<'a> Lowering<'a> {
                 let inputs = inputs(&layer.inputs);
                 (&layer.name, Work::Concat(self.place_parts(id)), inputs)
             }
+            (Op::MaxPool { kernel, stride }, _) => {
+                (&layer.name, Work::MaxPool { kernel, stride }, inputs(&layer.inputs))
+            }
             (Op::Input, _) => unreachable!("a graph has its input as layer 0 only"),
+            (Op::Slice { .. } | Op::Shuffle { .. }, _) => unreachable!("a list of channels has no step"),
         };
-        Step { name: name.clone(), work, inputs, output: self.tensor_of[id] }
+        Step { name: name.clone(), work, inputs, gathered: vec![], output: self.tensor_of[id] }
     }
 
     /// Puts what parts it can in their place within the concatenation `id`, and returns the others, to be copied.
@@ -215,6 +336,35 @@ impl<'a> Lowering<'a> {
         }
         copied
     }
+}
+
+/// Which layers are lists of channels: slices and shuffles, and the concatenations that read or feed one.
+fn listed(graph: &Graph) -> Vec<bool> {
+    let moves = |op: Op| matches!(op, Op::Slice { .. } | Op::Shuffle { .. });
+    let mut listed: Vec<bool> = graph.layers.iter().map(|layer| moves(layer.op)).collect();
+    for (id, layer) in graph.layers.iter().enumerate() {
+        if moves(layer.op) && graph.layers[layer.inputs[0]].op == Op::Concat {
+            listed[layer.inputs[0]] = true;
+        }
+        if layer.op == Op::Concat && layer.inputs.iter().any(|&input| listed[input]) {
+            listed[id] = true;
+        }
+    }
+    listed
+}
+
+/// `count` channels of a list, from its `first` on.
+fn slice(list: &[Channels], first: usize, count: usize) -> Vec<Channels> {
+    let (mut skip, mut left, mut result) = (first, count, vec![]);
+    for part in list {
+        let take = part.count.saturating_sub(skip).min(left);
+        if take > 0 {
+            result.push(Channels { first: part.first + skip, count: take, ..*part });
+        }
+        skip = skip.saturating_sub(part.count);
+        left -= take;
+    }
+    result
 }
 
 #[cfg(test)]
@@ -262,5 +412,37 @@ mod tests {
         let plan = Plan::new(&graph, 8);
         assert_eq!(plan.tensors[a].within, Some((cat, 0)));
         assert_eq!(plan.steps[3].work, Work::Concat(vec![(b, 8), (c, 12)]));
+    }
+
+    #[test]
+    fn slices_and_shuffles_are_read_in_place_by_dense_convolutions() {
+        let mut graph = Graph::new(Shape::new(3, 4, 4));
+        let a = graph.conv("a", 0, 4, conv(false));
+        let b = graph.conv("b", 0, 4, conv(false));
+        let both = graph.concat("both", &[a, b]);
+        let shuffled = graph.shuffle("shuffled", both, 2);
+        let half = graph.slice("half", shuffled, 2..5);
+        let c = graph.conv("c", half, 8, conv(false));
+        graph.outputs.push(c);
+        let mut plan = Plan::new(&graph, 8);
+        let one = |tensor, first| Channels { tensor, first, count: 1 };
+        let expected = vec![one(a, 1), one(b, 1), one(a, 2)];
+        assert_eq!(plan.steps[2].work, Work::Gather(expected.clone()));
+        plan.read_in_place();
+        assert_eq!(plan.steps.len(), 3);
+        assert_eq!((&plan.steps[2].gathered, &plan.steps[2].inputs), (&expected, &vec![a, b]));
+    }
+
+    #[test]
+    fn an_aligned_slice_is_a_part_of_its_tensor() {
+        let mut graph = Graph::new(Shape::new(3, 4, 4));
+        let a = graph.conv("a", 0, 16, conv(false));
+        let half = graph.slice("half", a, 8..16);
+        let d = graph.conv("d", half, 0, conv(true));
+        graph.outputs.push(d);
+        let plan = Plan::new(&graph, 8);
+        assert_eq!(plan.steps.len(), 2);
+        assert_eq!(plan.place(plan.steps[1].inputs[0]), (a, 8));
+        assert_eq!(plan.readers(a), 1);
     }
 }

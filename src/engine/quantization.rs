@@ -185,6 +185,7 @@ impl Requantization {
         let bounds = match activation {
             Activation::Identity => None,
             Activation::Relu6 => Some((zero as f32, (zero + 6.0 / scale) as f32)),
+            other => unreachable!("{other:?} is refused by every engine that quantizes"),
         };
         Self { factor, offset, bounds }
     }

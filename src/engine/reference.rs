@@ -4,6 +4,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::graph::{padding, LEAK};
 use super::{Activation, Conv, Engine, EngineError, Graph, Op, Weights};
 
 /// Runs a graph layer by layer, in f32.
@@ -54,6 +55,13 @@ impl Reference {
                     let parts: Vec<&Tensor> = layer.inputs.iter().map(|&i| &tensors[i]).collect();
                     Tensor::cat(&parts, 1)?
                 }
+                Op::MaxPool { kernel, stride } => max_pool(operand(0), kernel, stride)?,
+                Op::Slice { first } => operand(0).narrow(1, first, layer.shape.channels)?,
+                Op::Shuffle { groups } => {
+                    let s = layer.shape;
+                    let grouped = operand(0).reshape((groups, s.channels / groups, s.height, s.width))?;
+                    grouped.transpose(0, 1)?.reshape((1, s.channels, s.height, s.width))?
+                }
             };
             tensors.push(tensor);
         }
@@ -80,21 +88,42 @@ impl Engine for Reference {
 }
 
 fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_core::Result<Tensor> {
-    let (_, channels, height, width) = x.dims4()?;
-    // candle pads both sides alike, "same" padding does not: so the zeros are put there by hand.
-    let pad = |size: usize| {
-        let before = conv.pad_before(size);
-        let total = ((size.div_ceil(conv.stride) - 1) * conv.stride + conv.kernel).saturating_sub(size);
-        (before, total - before)
-    };
-    let ((top, bottom), (left, right)) = (pad(height), pad(width));
-    let x = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+    let channels = x.dim(1)?;
     let groups = if conv.depthwise { channels } else { 1 };
-    let x = x.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
+    let x = pad(x, conv.kernel, conv.stride, 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
     match conv.activation {
         Activation::Identity => Ok(x),
         Activation::Relu6 => x.clamp(0f32, 6f32),
+        Activation::Silu => x.silu(),
+        Activation::Hardswish => (&x * ((&x + 3.0)?.clamp(0f32, 6f32)? / 6.0)?)?.contiguous(),
+        Activation::LeakyRelu => x.maximum(&(&x * f64::from(LEAK))?),
     }
+}
+
+fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> candle_core::Result<Tensor> {
+    pad(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
+}
+
+/// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it is done by hand.
+fn pad(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
+    let mut x = x.clone();
+    for axis in [2, 3] {
+        let (before, after) = padding(kernel, stride, x.dim(axis)?);
+        let filling = |size: usize| {
+            let mut dims = x.dims().to_vec();
+            dims[axis] = size;
+            Tensor::full(value, dims, x.device())
+        };
+        let mut parts = vec![x.clone()];
+        if before > 0 {
+            parts.insert(0, filling(before)?);
+        }
+        if after > 0 {
+            parts.push(filling(after)?);
+        }
+        x = Tensor::cat(&parts, axis)?;
+    }
+    x.contiguous()
 }
 
 #[cfg(test)]
@@ -130,5 +159,17 @@ mod tests {
         graph.outputs.push(cat);
         let expected = [2.0, 2.0, 4.0, 4.0, 2.0, 2.0, 4.0, 4.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0];
         assert_eq!(run(&graph, Weights::default(), &[1.0, 2.0]), expected);
+    }
+
+    #[test]
+    fn pooling_ignores_what_is_outside_and_a_shuffle_interleaves() {
+        let mut graph = Graph::new(Shape::new(4, 1, 2));
+        let pooled = graph.max_pool("pool", 0, 3, 1);
+        let shuffled = graph.shuffle("shuffle", pooled, 2);
+        let part = graph.slice("part", shuffled, 1..3);
+        graph.outputs.push(part);
+        // Channels 0 to 3 pool to -1, -3, -5, -7; interleaved: 0, 2, 1, 3.
+        let input = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0];
+        assert_eq!(run(&graph, Weights::default(), &input), [-5.0, -5.0, -3.0, -3.0]);
     }
 }

@@ -18,11 +18,12 @@ pub struct ConvWeights {
 pub struct Weights(pub BTreeMap<String, ConvWeights>);
 
 impl Weights {
-    /// Checks that every convolution of `graph` has finite weights of its shape.
+    /// Checks that `graph` is sound, and that each of its convolutions has finite weights of its shape.
     ///
     /// # Errors
-    /// [`EngineError::Weights`] names the first layer at fault.
+    /// [`EngineError::Graph`] or [`EngineError::Weights`] names the first layer at fault.
     pub fn check(&self, graph: &Graph) -> Result<(), EngineError> {
+        graph.check()?;
         for (layer, _, shape) in graph.convs() {
             let fault = |why: String| EngineError::Weights { layer: layer.name.clone(), why };
             let found = self.0.get(&layer.name).ok_or_else(|| fault("is missing".into()))?;

@@ -33,7 +33,7 @@ impl Labels {
 /// The model. `weights` have batch-norm folded in, as they always do in a package.
 ///
 /// # Errors
-/// When `weights` do not fit `graph`.
+/// When `weights` do not fit `graph`, or it has what no student has.
 pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model, EngineError> {
     weights.check(graph)?;
     let name_of = |id: LayerId| match graph.outputs.iter().position(|&o| o == id) {
@@ -46,8 +46,15 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| name_of(i)).collect();
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let output = name_of(id);
+        let unsupported = || {
+            let why = format!("{}: no student has {:?}", layer.name, layer.op);
+            Err(EngineError::Unsupported { device: "ONNX", why })
+        };
         match layer.op {
             Op::Input => {}
+            Op::Conv(conv) if !matches!(conv.activation, Activation::Identity | Activation::Relu6) => {
+                return unsupported();
+            }
             Op::Conv(conv) => {
                 let from = graph.layers[layer.inputs[0]].shape;
                 nodes.extend(convolution(&layer.name, inputs[0], &output, conv, from, layer.shape));
@@ -60,6 +67,7 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
                     .text("coordinate_transformation_mode", "asymmetric")
                     .text("nearest_mode", "floor"),
             ),
+            Op::MaxPool { .. } | Op::Slice { .. } | Op::Shuffle { .. } => return unsupported(),
         }
     }
     let value = |name: &str, s: Shape, doc: &str| {

@@ -41,8 +41,18 @@ pub struct TrainNet {
 
 impl TrainNet {
     /// A network for batches of `batch` images of the graph's input size.
+    ///
+    /// # Panics
+    /// When the graph has what no student has: pooling, slices, shuffles, or an activation other than ReLU6.
     pub fn new(graph: Graph, params: NetParams, batch: usize) -> Self {
         let layers = graph.layers.len();
+        for layer in &graph.layers {
+            let trainable = match layer.op {
+                Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
+                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x | Op::Concat),
+            };
+            assert!(trainable, "{}: {:?} cannot be trained", layer.name, layer.op);
+        }
         let mut conv_of = vec![None; layers];
         for (i, conv) in params.convs.iter().enumerate() {
             conv_of[conv.layer] = Some(i);
@@ -119,6 +129,7 @@ impl TrainNet {
                         }
                     }
                 }
+                op => unreachable!("refused by `new`: {op:?}"),
             }
             self.values[id] = output;
         }
@@ -172,6 +183,7 @@ impl TrainNet {
                         at += part;
                     }
                 }
+                op => unreachable!("refused by `new`: {op:?}"),
             }
             self.gradients[id] = gradient;
         }
@@ -185,6 +197,7 @@ impl TrainNet {
         let finish = |plane: &mut [f32], scale: f32, shift: f32| match g.conv.activation {
             Activation::Identity => plane.iter_mut().for_each(|v| *v = *v * scale + shift),
             Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
+            other => unreachable!("refused by `new`: {other:?}"),
         };
         let Some(norm) = &mut conv.norm else {
             convolve::forward(&g, input, &conv.weight.value, output);

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::input_channels::InputChannels;
 use super::isa::{run, Depthwise, Kernels, Panel};
 use super::layout::{Memory, View};
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
-use crate::engine::{Activation, Conv, ConvWeights};
+use crate::engine::{Conv, ConvWeights};
 
 /// What is added to a convolution's result.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Convolution {
     residual: Option<Residual>,
     weights: Vec<f32>,
     bias: Vec<f32>,
+    /// Of a dense one.
+    channels: InputChannels,
     kind: Kind,
 }
 
@@ -46,10 +49,11 @@ struct DensePanel {
 }
 
 impl Convolution {
-    /// Packs the weights of a convolution from `from` to `to` channels.
+    /// Packs the weights of a convolution from `channels` to `to` channels.
     pub fn new(
         conv: Conv,
-        (from, to): (usize, usize),
+        channels: InputChannels,
+        to: usize,
         values: &ConvWeights,
         residual: Option<Residual>,
         kernels: &'static Kernels,
@@ -75,8 +79,9 @@ impl Convolution {
                 let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
                 panels.push(DensePanel { kernels: panel, first_block, weights: weights.len() });
                 let outs = first_block * BLOCK..(first_block + panel.blocks) * BLOCK;
+                let from = channels.order.len();
                 for tap in 0..taps {
-                    for i in 0..from {
+                    for &i in &channels.order {
                         let value = |o: usize| if o < to { values.weight[(o * from + i) * taps + tap] } else { 0.0 };
                         weights.extend(outs.clone().map(value));
                     }
@@ -85,7 +90,7 @@ impl Convolution {
             }
             Kind::Dense(panels)
         };
-        Self { conv, residual, weights, bias, kind }
+        Self { conv, residual, weights, bias, channels, kind }
     }
 
     pub fn conv(&self) -> Conv {
@@ -100,6 +105,11 @@ impl Convolution {
         }
     }
 
+    /// Bytes of its packed weights and biases.
+    pub fn weight_bytes(&self) -> usize {
+        4 * (self.weights.len() + self.bias.len())
+    }
+
     /// Which kernel it runs, for people.
     pub fn describe(&self) -> String {
         let Conv { kernel, stride, .. } = self.conv;
@@ -111,7 +121,9 @@ impl Convolution {
         match &self.kind {
             Kind::Dense(panels) => {
                 let widths: Vec<_> = panels.iter().map(|p| (p.kernels.blocks * BLOCK).to_string()).collect();
-                format!("dense {kernel}x{kernel}/{stride}{residual}, panels {}", widths.join("+"))
+                let scattered =
+                    if self.channels.runs.len() > self.channels.order.len().div_ceil(BLOCK) { " gathered" } else { "" };
+                format!("dense {kernel}x{kernel}/{stride}{scattered}{residual}, panels {}", widths.join("+"))
             }
             Kind::Depthwise(d) => {
                 let generic = if d.kernel == 0 { ", generic" } else { "" };
@@ -169,22 +181,21 @@ impl Convolution {
     unsafe fn dense_row(&self, memory: &Memory, input: &View, output: &View, panel: &DensePanel, y: usize) {
         let Conv { kernel, stride, .. } = self.conv;
         let (rows, row_count, first_row) = self.input_rows(memory, input, 0, y);
-        let from = input.shape.channels;
+        let from = self.channels.order.len();
         let width = panel.kernels.blocks * BLOCK;
         let out = output.at(memory, panel.first_block, y);
         let mut tile = DenseTile {
             rows,
             row_count,
             kernel,
-            plane: input.plane,
-            blocks: from / BLOCK,
-            rest: from % BLOCK,
+            runs: self.channels.runs.as_ptr(),
+            run_count: self.channels.runs.len(),
             pixel: stride * BLOCK,
             weights: self.weights.as_ptr().add(panel.weights + first_row * kernel * from * width),
             bias: self.bias.as_ptr().add(panel.first_block * BLOCK),
             out,
             out_plane: output.plane,
-            relu6: self.conv.activation == Activation::Relu6,
+            activation: self.conv.activation,
             residual: std::ptr::null(),
             residual_plane: self.residual.map_or(0, |r| r.view.plane),
             upsampled_from: None,
@@ -229,7 +240,7 @@ impl Convolution {
             weights: self.weights.as_ptr().add((block * kernel + first_row) * kernel * BLOCK),
             bias: self.bias.as_ptr().add(block * BLOCK),
             out,
-            relu6: self.conv.activation == Activation::Relu6,
+            activation: self.conv.activation,
             residual: std::ptr::null(),
             upsampled_from: None,
         };

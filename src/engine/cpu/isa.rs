@@ -1,5 +1,6 @@
 //! Instruction sets: which the processor has, and the tables of tile kernels compiled for each.
 
+use super::pooling::{self, PoolRow};
 use super::simd::{Portable, Vector};
 use super::tiles::{self, DenseTile, DepthwiseTile};
 
@@ -12,6 +13,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512F and VL, with 256-bit vectors where a panel has one block.
     Avx512,
+    /// aarch64's vectors, a pair of them for a block.
+    Neon,
 }
 
 impl Isa {
@@ -25,12 +28,24 @@ impl Isa {
                 list.push(Isa::Avx512);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            list.push(Isa::Neon);
+        }
         list
     }
 
     /// The best that this processor has.
     pub fn best() -> Isa {
         *Self::available().last().expect("the portable one is always there")
+    }
+
+    /// A sentence for who would not expect it to be this one: that vectors are missing.
+    pub fn advice(self) -> Option<&'static str> {
+        (self == Isa::Portable).then_some(
+            "this processor has none of AVX2 with FMA, AVX-512 and NEON: the CPU engine runs its portable kernels, which \
+             take several times as long",
+        )
     }
 
     /// The kernels of this set.
@@ -45,7 +60,8 @@ impl Isa {
             Isa::Avx2 => &AVX2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &AVX512,
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &NEON,
             _ => unreachable!("asserted to be available"),
         }
     }
@@ -72,6 +88,10 @@ pub struct Kernels {
     pub panels: &'static [Panel],
     /// The first that fits serves; the last fits all.
     pub depthwise: &'static [Depthwise],
+    /// One row of a max-pooling.
+    pub pool: unsafe fn(&PoolRow),
+    /// Multiplies and adds in registers for so many rounds; returns the number of operations.
+    pub peak: unsafe fn(usize) -> usize,
 }
 
 impl Kernels {
@@ -91,7 +111,7 @@ pub fn run(n: usize, max: usize, i: usize) -> (usize, usize) {
 }
 
 macro_rules! kernels {
-    ($table:ident, $module:ident, $block:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
+    ($table:ident, $module:ident, $block:ty, $wide:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
      panels: [$(($vector:ty, $n:literal, [$($m:tt),*])),*]) => {
         mod $module {
             use super::*;
@@ -104,6 +124,16 @@ macro_rules! kernels {
             $(#[target_feature(enable = $features)])?
             pub(super) unsafe fn depthwise<const M: usize, const K: usize, const S: usize>(t: &DepthwiseTile) {
                 tiles::depthwise::<$block, M, K, S>(t)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn pool(row: &PoolRow) {
+                pooling::row::<$block>(row)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn peak(rounds: usize) -> usize {
+                tiles::peak::<$wide>(rounds)
             }
         }
 
@@ -120,6 +150,8 @@ macro_rules! kernels {
                 Depthwise { kernel: 5, stride: 2, tiles: &[$($module::depthwise::<$d, 5, 2>),*] },
                 Depthwise { kernel: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
+            pool: $module::pool,
+            peak: $module::peak,
         };
     };
 }
@@ -129,20 +161,29 @@ macro_rules! kernels {
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 
-kernels!(PORTABLE, portable, Portable, [], depthwise: [1, 2, 3, 4], panels: [
+kernels!(PORTABLE, portable, Portable, Portable, [], depthwise: [1, 2, 3, 4], panels: [
     (Portable, 2, [1, 2]),
     (Portable, 1, [1, 2, 3, 4])
 ]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2, avx2, Avx2, ["avx2,fma"], depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
+kernels!(AVX2, avx2, Avx2, Avx2, ["avx2,fma"], depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
     (Avx2, 2, [1, 2, 3, 4, 5, 6]),
     (Avx2, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 ]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX512, avx512, Avx2, ["avx512f,avx512vl,avx2,fma"], depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
+kernels!(AVX512, avx512, Avx2, Avx512, ["avx512f,avx512vl,avx2,fma"], depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
     (Avx512, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (Avx512, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (Avx2, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+]);
+
+// 32 registers of four lanes: 12 blocks of accumulators leave eight for weights and pixels.
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+#[cfg(target_arch = "aarch64")]
+kernels!(NEON, neon, Neon, Neon, ["neon"], depthwise: [1, 2, 3, 4, 5, 6, 7, 8], panels: [
+    (Neon, 2, [1, 2, 3, 4, 5, 6]),
+    (Neon, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 ]);
 
 #[cfg(test)]

@@ -4,20 +4,24 @@
 //! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
 //! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
 //! - `pool`: threads share each stage;
-//! - `convolution`, `movement`: the steps; `layout`: how their tensors lie;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over.
-//!
+//! - `convolution`, `pooling`, `movement`: the steps; `layout`: how their tensors lie; `input_channels`: where a dense
+//!   convolution finds its input;
+//! - [`explain`]: all that, as a table for people;
+//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over;
 //! - [`int8`]: the same in 8-bit integers, for a quantized student.
 //!
 //! The result does not depend on the number of threads: each value is computed by the same operations in the same
 //! order.
 
 mod convolution;
+pub mod explain;
+mod input_channels;
 pub mod int8;
 mod isa;
 mod layout;
 mod movement;
 mod pool;
+mod pooling;
 mod program;
 mod simd;
 mod stage;
@@ -25,6 +29,7 @@ mod tiles;
 
 use std::time::{Duration, Instant};
 
+pub use explain::PlanReport;
 pub use isa::Isa;
 use layout::Memory;
 use pool::Pool;
@@ -97,14 +102,34 @@ impl CpuEngine {
         Ok(Self { pool, isa, input, input_len: graph.input_shape().len(), outputs, ranges, _work: work })
     }
 
+    /// Pins the calling thread, which is to call [`run`](Engine::run), and each of the engine's own to a CPU of `cpus`,
+    /// in order; from the start again where there are more threads than CPUs.
+    ///
+    /// # Errors
+    /// When `cpus` is empty or names a CPU that there is not or that this process may not use; also on systems other
+    /// than Linux.
+    pub fn pin(&self, cpus: &[usize]) -> Result<(), EngineError> {
+        let fault = |why: String| EngineError::Unsupported { device: "CPU", why };
+        if cpus.is_empty() {
+            return Err(fault("no CPU to pin its threads to; name one for each thread".into()));
+        }
+        #[cfg(target_os = "linux")]
+        return self.pool.pin(cpus).map_err(|e| fault(format!("its threads cannot be pinned to CPUs {cpus:?}: {e}")));
+        #[cfg(not(target_os = "linux"))]
+        Err(fault("threads can be pinned on Linux only".into()))
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// What runs, as a table for people: shapes, operations, memory and kernels, step by step.
-    pub fn explain(&self) -> String {
-        self.pool.program().explain()
+    /// What runs, for people: shapes, operations, memory and kernels, step by step, and what each stage takes at least
+    /// in `runs` runs; without times where that is 0.
+    pub fn explain(&mut self, runs: usize) -> PlanReport {
+        let times: Vec<_> =
+            if runs == 0 { vec![] } else { self.profile(runs).into_iter().map(|(_, time)| time).collect() };
+        PlanReport::new(self.pool.program(), self.isa, self.pool.threads(), &times)
     }
 
     /// The least time that each stage took in `runs` runs, by the name of its last step.

@@ -73,16 +73,25 @@ pub unsafe fn sum(memory: &Memory, operands: &[Residual], output: &View, blocks:
     }
 }
 
-/// Copies each part to its first channel in the output, row by row, and zeroes the border that all parts share.
+/// Channels to copy: `count` of `view` from `from` on, to those of the output from `to` on.
+#[derive(Debug, Clone, Copy)]
+pub struct Copied {
+    pub view: View,
+    pub from: usize,
+    pub to: usize,
+    pub count: usize,
+}
+
+/// Copies channels into the output, row by row, and zeroes the border that all its channels share.
 ///
 /// # Safety
 /// As for [`sum`].
-pub unsafe fn concat(memory: &Memory, parts: &[(View, usize)], output: &View, rows: Range<usize>) {
+pub unsafe fn copy(memory: &Memory, parts: &[Copied], output: &View, rows: Range<usize>) {
     for y in rows {
-        for (part, first) in parts {
-            for c in 0..part.shape.channels {
-                let from = part.at(memory, c / BLOCK, y).add(c % BLOCK);
-                let to = first + c;
+        for part in parts {
+            for c in 0..part.count {
+                let (from, to) = (part.from + c, part.to + c);
+                let from = part.view.at(memory, from / BLOCK, y).add(from % BLOCK);
                 let out = output.at(memory, to / BLOCK, y).add(to % BLOCK);
                 for x in 0..output.shape.width {
                     *out.add(x * BLOCK) = *from.add(x * BLOCK);

@@ -3,18 +3,26 @@
 //! The caller of [`Pool::run`] opens stage after stage; it and the helpers take chunks by one compare-and-swap each. A
 //! stage ends when its chunks are done, so a helper that is asleep or preempted between chunks delays nobody. Helpers
 //! spin for a while after the last work that they saw, then park; only waking a parked one is a system call.
+//!
+//! A caller that waits long for a helper's chunk sleeps between its looks: at a real-time priority, spinning or yielding
+//! would keep a helper of ordinary priority off the core for good.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::layout::Memory;
 
 /// Looks for work before a helper parks: some 100 µs, longer than any pause within a frame.
 const SPINS_BEFORE_PARKING: u32 = 20_000;
 
-/// Looks at an unfinished stage before the caller yields its core, lest it keep the helper that it waits for off it.
-const SPINS_BEFORE_YIELDING: u32 = 100_000;
+/// Looks at an unfinished stage before the caller sleeps, lest it keep the helper that it waits for off its core: some
+/// 500 µs, longer than a chunk takes where the helper has a core of its own.
+const SPINS_BEFORE_SLEEPING: u32 = 100_000;
+
+/// How long the caller sleeps between looks then.
+const NAP: Duration = Duration::from_micros(50);
 
 /// No chunk left: also the state before the first stage.
 const CLOSED: u64 = 0xffff;
@@ -91,6 +99,39 @@ impl<P: Stages> Pool<P> {
         &self.shared.program
     }
 
+    /// How many threads share the work, the caller of [`run`](Self::run) included.
+    pub fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Pins the calling thread, which is to call [`run`](Self::run), and the helpers to one CPU each: the first to the
+    /// first, and from the start again where there are more threads than CPUs.
+    ///
+    /// # Errors
+    /// When there is no such CPU, or the system does not let this process choose.
+    #[cfg(target_os = "linux")]
+    pub fn pin(&self, cpus: &[usize]) -> std::io::Result<()> {
+        use std::os::unix::thread::JoinHandleExt;
+        // SAFETY: the calling thread's own handle.
+        let caller = unsafe { libc::pthread_self() };
+        let threads = std::iter::once(caller).chain(self.helpers.iter().map(|helper| helper.as_pthread_t()));
+        for (thread, &cpu) in threads.zip(cpus.iter().cycle()) {
+            // SAFETY: the set is plain bits; `CPU_SET` is given a place within it; the threads are alive.
+            let status = unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                if cpu >= libc::CPU_SETSIZE as usize {
+                    return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+                }
+                libc::CPU_SET(cpu, &mut set);
+                libc::pthread_setaffinity_np(thread, size_of::<libc::cpu_set_t>(), &set)
+            };
+            if status != 0 {
+                return Err(std::io::Error::from_raw_os_error(status));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs all stages; calls `after` with the index of each when it has ended.
     pub fn run(&mut self, mut after: impl FnMut(usize)) {
         let program = &self.shared.program;
@@ -127,10 +168,10 @@ impl<P: Stages> Pool<P> {
         let mut spins = 0;
         while self.shared.done.load(Acquire) < chunks {
             spins += 1;
-            if spins < SPINS_BEFORE_YIELDING {
+            if spins < SPINS_BEFORE_SLEEPING {
                 std::hint::spin_loop();
             } else {
-                thread::yield_now();
+                thread::sleep(NAP);
             }
         }
     }

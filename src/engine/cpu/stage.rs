@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::convolution::{Convolution, Residual};
 use super::layout::{Memory, View};
-use super::movement;
+use super::movement::{self, Copied};
+use super::pooling::MaxPool;
 
 /// The most convolutions in one chain.
 pub const MAX_CHAIN: usize = 8;
@@ -18,7 +19,8 @@ pub enum Action {
     Pack,
     Convolution(Box<Convolution>),
     Sum(Vec<Residual>),
-    Concat(Vec<(View, usize)>),
+    MaxPool(MaxPool),
+    Copy(Vec<Copied>),
     /// To this offset of the outputs.
     Unpack(usize),
 }
@@ -37,8 +39,8 @@ impl Step {
     pub fn groups(&self) -> usize {
         match &self.action {
             Action::Convolution(c) => c.groups(),
-            Action::Concat(_) => 1,
-            Action::Pack | Action::Sum(_) => self.output.blocks(),
+            Action::Copy(_) => 1,
+            Action::Pack | Action::Sum(_) | Action::MaxPool(_) => self.output.blocks(),
             Action::Unpack(_) => self.input.blocks(),
         }
     }
@@ -58,10 +60,26 @@ impl Step {
             Action::Pack => movement::pack(memory, &self.output, groups, rows),
             Action::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
             Action::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
-            Action::Concat(parts) => movement::concat(memory, parts, &self.output, rows),
+            Action::MaxPool(pool) => pool.run(memory, &self.input, &self.output, groups, rows),
+            Action::Copy(parts) => movement::copy(memory, parts, &self.output, rows),
             Action::Unpack(offset) => movement::unpack(memory, &self.input, *offset, groups, rows),
         }
     }
+}
+
+/// The operations of a chain that is split by rows into `chunks`, as a multiple of those of the whole.
+pub fn overlap(steps: &[Step], chunks: usize) -> f64 {
+    let height = |step: &Step| step.output.shape.height;
+    let rows = steps.last().map_or(1, height);
+    let mut split = 0.0;
+    for chunk in 0..chunks {
+        let mut range = rows * chunk / chunks..rows * (chunk + 1) / chunks;
+        for step in steps.iter().rev() {
+            split += step.flops as f64 * range.len() as f64 / height(step) as f64;
+            range = step.input_rows(&range);
+        }
+    }
+    split / steps.iter().map(|step| step.flops as f64).sum::<f64>()
 }
 
 /// One step, or a chain of them.

@@ -5,7 +5,9 @@
 
 #![allow(clippy::needless_range_loop, reason = "what keeps the accumulators in registers; see `dense`")]
 
+use super::input_channels::Run;
 use super::simd::{Vector, BLOCK};
+use crate::engine::Activation;
 
 /// The largest kernel side whose row pointers a tile can hold.
 pub const MAX_KERNEL: usize = 7;
@@ -13,24 +15,22 @@ pub const MAX_KERNEL: usize = 7;
 /// What a tile of a dense convolution reads and writes. Lengths are in floats.
 ///
 /// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile (kernel column 0,
-/// channel block 0). The weights are packed `[kernel row][kernel column][input channel][N vectors]`.
+/// channel 0). The weights are packed `[kernel row][kernel column][input channel, in the order of the runs][N vectors]`.
 #[derive(Clone, Copy)]
 pub struct DenseTile {
     pub rows: [*const f32; MAX_KERNEL],
     pub row_count: usize,
     pub kernel: usize,
-    /// From one channel block of the input to the next.
-    pub plane: usize,
-    /// Input channels, whole blocks and the rest.
-    pub blocks: usize,
-    pub rest: usize,
+    /// The input channels.
+    pub runs: *const Run,
+    pub run_count: usize,
     /// From the input of one output pixel to that of the next.
     pub pixel: usize,
     pub weights: *const f32,
     pub bias: *const f32,
     pub out: *mut f32,
     pub out_plane: usize,
-    pub relu6: bool,
+    pub activation: Activation,
     /// Null: none. Otherwise that of the tile's first pixel.
     pub residual: *const f32,
     pub residual_plane: usize,
@@ -48,7 +48,7 @@ pub struct DepthwiseTile {
     pub weights: *const f32,
     pub bias: *const f32,
     pub out: *mut f32,
-    pub relu6: bool,
+    pub activation: Activation,
     pub residual: *const f32,
     pub upsampled_from: Option<usize>,
 }
@@ -77,30 +77,44 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
     let mut w = tile.weights;
     for row in 0..tile.row_count {
         for column in 0..tile.kernel {
-            let mut a = tile.rows[row].add(column * BLOCK);
-            for _ in 0..tile.blocks {
-                for k in 0..BLOCK {
-                    multiply::<V, M, N>(&mut acc, a.add(k), pixel, w.add(k * N * lanes));
+            let input = tile.rows[row].add(column * BLOCK);
+            for run in 0..tile.run_count {
+                let run = *tile.runs.add(run);
+                let a = input.offset(run.offset);
+                if run.len == BLOCK {
+                    for k in 0..BLOCK {
+                        multiply::<V, M, N>(&mut acc, a.add(k), pixel, w.add(k * N * lanes));
+                    }
+                } else {
+                    for k in 0..run.len {
+                        multiply::<V, M, N>(&mut acc, a.add(k), pixel, w.add(k * N * lanes));
+                    }
                 }
-                w = w.add(BLOCK * N * lanes);
-                a = a.add(tile.plane);
-            }
-            for k in 0..tile.rest {
-                multiply::<V, M, N>(&mut acc, a.add(k), pixel, w);
-                w = w.add(N * lanes);
+                w = w.add(run.len * N * lanes);
             }
         }
     }
     // Loops over indices: with iterators that borrow `acc` it was kept in memory, at half the speed.
     // Each choice once a tile and not once a value: a tile may be little more than its epilogue.
-    if tile.relu6 {
-        for m in 0..M {
-            for v in 0..N {
-                acc[m][v] = acc[m][v].relu6();
+    match tile.activation {
+        Activation::Relu6 => {
+            for m in 0..M {
+                for v in 0..N {
+                    acc[m][v] = acc[m][v].relu6();
+                }
             }
         }
+        Activation::LeakyRelu => {
+            for m in 0..M {
+                for v in 0..N {
+                    acc[m][v] = acc[m][v].leaky_relu();
+                }
+            }
+        }
+        Activation::Identity | Activation::Silu | Activation::Hardswish => {}
     }
-    if !tile.residual.is_null() {
+    let late = matches!(tile.activation, Activation::Silu | Activation::Hardswish);
+    if !tile.residual.is_null() && !late {
         for m in 0..M {
             let residual = tile.residual.add(residual_offset(tile.upsampled_from, m));
             for v in 0..N {
@@ -112,6 +126,28 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
     for (m, row) in acc.iter().enumerate() {
         for (v, &value) in row.iter().enumerate() {
             value.store_blocks(tile.out.add(m * BLOCK + v * V::BLOCKS * tile.out_plane), tile.out_plane);
+        }
+    }
+    if late {
+        activate_stored::<V>(tile, M, N);
+    }
+}
+
+/// The longer activations, and the residual after them, over a tile that was just stored: unrolled over registers,
+/// they would be too much for the compiler, which then keeps the accumulators in memory throughout.
+#[inline(always)]
+unsafe fn activate_stored<V: Vector>(tile: &DenseTile, pixels: usize, vectors: usize) {
+    for m in 0..pixels {
+        for v in 0..vectors {
+            let out = tile.out.add(m * BLOCK + v * V::BLOCKS * tile.out_plane);
+            let mut value = V::load_blocks(out, tile.out_plane);
+            value = if tile.activation == Activation::Silu { value.silu() } else { value.hardswish() };
+            if !tile.residual.is_null() {
+                let residual = tile.residual.add(residual_offset(tile.upsampled_from, m));
+                value =
+                    value.add(V::load_blocks(residual.add(v * V::BLOCKS * tile.residual_plane), tile.residual_plane));
+            }
+            value.store_blocks(out, tile.out_plane);
         }
     }
 }
@@ -156,10 +192,33 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
         }
         w = w.add(kernel * BLOCK);
     }
-    if tile.relu6 {
-        for m in 0..M {
-            acc[m] = acc[m].relu6();
+    match tile.activation {
+        Activation::Relu6 => {
+            for m in 0..M {
+                acc[m] = acc[m].relu6();
+            }
         }
+        Activation::LeakyRelu => {
+            for m in 0..M {
+                acc[m] = acc[m].leaky_relu();
+            }
+        }
+        Activation::Identity | Activation::Silu | Activation::Hardswish => {}
+    }
+    if matches!(tile.activation, Activation::Silu | Activation::Hardswish) {
+        for (m, &value) in acc.iter().enumerate() {
+            value.store_blocks(tile.out.add(m * BLOCK), 0);
+        }
+        for m in 0..M {
+            let out = tile.out.add(m * BLOCK);
+            let mut value = V::load(out);
+            value = if tile.activation == Activation::Silu { value.silu() } else { value.hardswish() };
+            if !tile.residual.is_null() {
+                value = value.add(V::load(tile.residual.add(residual_offset(tile.upsampled_from, m))));
+            }
+            value.store_blocks(out, 0);
+        }
+        return;
     }
     if !tile.residual.is_null() {
         for m in 0..M {
@@ -169,4 +228,28 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
     for (m, &value) in acc.iter().enumerate() {
         value.store_blocks(tile.out.add(m * BLOCK), 0);
     }
+}
+
+/// `rounds` rounds of independent multiply-adds in registers, what no kernel can beat; returns the operations.
+///
+/// # Safety
+/// The function must be compiled for `V`.
+#[inline(always)]
+pub unsafe fn peak<V: Vector>(rounds: usize) -> usize {
+    const CHAINS: usize = 12;
+    let one = std::hint::black_box(1.0);
+    let (mut acc, a, b) = ([V::zero(); CHAINS], V::splat(one), V::splat(one));
+    for _ in 0..rounds {
+        for i in 0..CHAINS {
+            acc[i] = acc[i].multiply_add(a, b);
+        }
+    }
+    let mut sum = V::zero();
+    for i in 0..CHAINS {
+        sum = sum.add(acc[i]);
+    }
+    let mut out = [0.0f32; 2 * BLOCK];
+    sum.store_blocks(out.as_mut_ptr(), BLOCK);
+    std::hint::black_box(out);
+    2 * rounds * CHAINS * V::BLOCKS * BLOCK
 }

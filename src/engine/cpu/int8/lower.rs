@@ -6,7 +6,7 @@
 
 use crate::engine::plan::{Plan, Step, TensorId, Work};
 use crate::engine::quantization::{Quantization, TensorScale};
-use crate::engine::{EngineError, Graph};
+use crate::engine::{Activation, EngineError, Graph, Op};
 
 /// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another tensor.
 pub struct Lowered {
@@ -32,8 +32,18 @@ pub struct Forms {
 
 impl Lowered {
     /// # Errors
-    /// When a tensor that must be in bytes has no scale.
+    /// When a tensor that must be in bytes has no scale, or the graph has what no student has.
     pub fn new(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
+        for layer in &graph.layers {
+            let known = match layer.op {
+                Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
+                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x | Op::Concat),
+            };
+            if !known {
+                let why = format!("{}: {:?} is not served in 8-bit integers", layer.name, layer.op);
+                return Err(EngineError::Unsupported { device: "CPU", why });
+            }
+        }
         // Every concatenation copies all its parts.
         let mut plan = Plan::new(graph, usize::MAX);
         plan.tensors.iter_mut().for_each(|t| t.within = None);

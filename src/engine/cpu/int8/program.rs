@@ -1,8 +1,10 @@
 //! Turns a lowered plan into stages over memory, integer steps and those that stay f32.
 
 use super::super::convolution::{Convolution as FloatConvolution, Residual as FloatResidual};
+use super::super::input_channels::InputChannels;
 use super::super::isa::Isa;
 use super::super::layout::{Memory, View};
+use super::super::movement::Copied;
 use super::super::pool::Stages;
 use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as FloatStep};
 use super::convolution::{Convolution, Output, Residual};
@@ -281,6 +283,7 @@ impl Builder<'_> {
                 let parts = parts.iter().map(|&(t, channel)| (self.byte_view(t), channel)).collect();
                 Action::Concat(parts, self.byte_view(step.output))
             }
+            Work::MaxPool { .. } | Work::Gather(_) => unreachable!("refused when lowered"),
         }
     }
 
@@ -290,17 +293,23 @@ impl Builder<'_> {
         let action = match &step.work {
             Work::Conv { conv, layer, residual } => {
                 let values = self.weights.of(&self.graph.layers[*layer].name);
-                let channels = (input.shape.channels, output.shape.channels);
+                let channels = InputChannels::of_view(&input);
                 let residual = residual.as_ref().map(operand);
                 let kernels = Isa::best().kernels();
-                let convolution = FloatConvolution::new(*conv, channels, values, residual, kernels);
+                let to = output.shape.channels;
+                let convolution = FloatConvolution::new(*conv, channels, to, values, residual, kernels);
                 FloatAction::Convolution(Box::new(convolution))
             }
             Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
             Work::Upsample2x => FloatAction::Sum(vec![FloatResidual { view: input, upsampled: true }]),
             Work::Concat(parts) => {
-                FloatAction::Concat(parts.iter().map(|&(t, channel)| (self.float_view(t), channel)).collect())
+                let whole = |&(t, to): &(TensorId, usize)| {
+                    let view = self.float_view(t);
+                    Copied { view, from: 0, to, count: view.shape.channels }
+                };
+                FloatAction::Copy(parts.iter().map(whole).collect())
             }
+            Work::MaxPool { .. } | Work::Gather(_) => unreachable!("refused when lowered"),
         };
         self.float(step.name.clone(), self.lowered.plan.flops(step), action, input, output)
     }

@@ -1,4 +1,4 @@
-//! Random networks of every operation, in shapes that the engines' kernels find awkward.
+//! Random networks: whatever the engine's graphs may hold, on small maps.
 
 use peregrine::engine::{Activation, Conv, Graph, LayerId, Shape};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 type Seed = (u8, usize, usize, usize);
 
 /// Appends what `seed` stands for; nothing where it does not fit.
-fn grow(graph: &mut Graph, name: &str, (kind, at, a, b): Seed) {
+fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
     let n = graph.layers.len();
     let x = if at % 2 == 0 { n - 1 } else { at / 2 % n };
     let shape = graph.layers[x].shape;
@@ -18,7 +18,7 @@ fn grow(graph: &mut Graph, name: &str, (kind, at, a, b): Seed) {
     let same_map = |s: Shape| (s.height, s.width) == (shape.height, shape.width);
     let pointwise = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 };
     let channels = 1 + a % 50;
-    match kind % 8 {
+    match kind % if plain { 8 } else { 12 } {
         0 if shape.width < 40 && shape.height < 40 => {
             // Half of the time as a pyramid level: the upsampled map is added to a convolution's result.
             let up = graph.upsample2x(format!("{name}.up"), x);
@@ -47,12 +47,42 @@ fn grow(graph: &mut Graph, name: &str, (kind, at, a, b): Seed) {
                 graph.add(format!("{name}.add"), x, narrow);
             }
         }
+        4 if !plain => {
+            graph.max_pool(name, x, [2, 3, 5][b % 3], 1 + b / 3 % 2);
+        }
+        5 if !plain => {
+            // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and often again.
+            let half = shape.channels / 2;
+            if half > 0 {
+                let by = graph.slice(format!("{name}.by"), x, 0..half);
+                let through = graph.slice(format!("{name}.through"), x, half..2 * half);
+                let conv = Conv { kernel: [1, 3][b % 2], activation: Activation::LeakyRelu, ..pointwise };
+                let worked = graph.conv(format!("{name}.conv"), through, half, conv);
+                let both = graph.concat(format!("{name}.both"), &[by, worked]);
+                graph.shuffle(format!("{name}.shuffle"), both, 2);
+            }
+        }
+        6 if !plain => {
+            let first = a % shape.channels;
+            let first = if b % 2 == 0 { first / 8 * 8 } else { first };
+            let part = graph.slice(format!("{name}.slice"), x, first..first + 1 + b / 2 % (shape.channels - first));
+            if b % 3 == 0 {
+                let same = alike(graph, &same_map, a + 3);
+                graph.concat(name, &[part, same, part]);
+            }
+        }
         _ => {
             let conv = Conv {
                 kernel: [1, 1, 3, 5, 7][b % 5],
                 stride: [1, 1, 1, 2, 3][b / 5 % 5],
                 depthwise: b / 25 % 2 == 0,
-                activation: [Activation::Identity, Activation::Relu6][b / 50 % 2],
+                activation: [
+                    Activation::Identity,
+                    Activation::Relu6,
+                    Activation::Silu,
+                    Activation::Hardswish,
+                    Activation::LeakyRelu,
+                ][b / 50 % if plain { 2 } else { 5 }],
             };
             graph.conv(name, x, channels, conv);
         }
@@ -60,19 +90,30 @@ fn grow(graph: &mut Graph, name: &str, (kind, at, a, b): Seed) {
 }
 
 prop_compose! {
-    pub fn any_graph()(
+    /// Up to nine of them on a map of up to 70 × 90 pixels, with the last layer and another as outputs.
+    fn graph_of(plain: bool)(
         channels in 1usize..10,
         height in prop_oneof![4 => 1usize..20, 1 => 40usize..70],
         width in prop_oneof![4 => 1usize..30, 1 => 40usize..90],
-        seeds in prop::collection::vec((any::<u8>(), 0usize..64, 0usize..1000, 0usize..1000), 1..9),
+        seeds in prop::collection::vec((any::<u8>(), 0usize..64, 0usize..1000, 0usize..1000), 1..10),
         extra in any::<prop::sample::Index>(),
     ) -> Graph {
         let mut graph = Graph::new(Shape::new(channels, height, width));
         for (i, &seed) in seeds.iter().enumerate() {
-            grow(&mut graph, &format!("layer{i}"), seed);
+            grow(&mut graph, &format!("layer{i}"), plain, seed);
         }
         let last = graph.layers.len() - 1;
         graph.outputs.extend([last, extra.index(last + 1)]);
         graph
     }
+}
+
+/// Of all that a graph may hold.
+pub fn any_graph() -> impl Strategy<Value = Graph> {
+    graph_of(false)
+}
+
+/// Of what a student may hold.
+pub fn student_graph() -> impl Strategy<Value = Graph> {
+    graph_of(true)
 }

@@ -1,0 +1,214 @@
+//! One engine that runs a frame when told: ours in this process, the peers in processes of their own.
+//!
+//! A peer answers lines on its standard input, as `bench/peers/serve.py` describes, and times itself, so that the pipe
+//! is not counted.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{channel, Receiver};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use peregrine::engine::cpu::{CpuEngine, Isa};
+use peregrine::engine::reference::Reference;
+use peregrine::engine::Engine;
+
+use crate::engine_support::random_input;
+use crate::networks::Network;
+
+/// How long one inference took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Time {
+    pub wall: f64,
+    /// Of all threads of the process.
+    pub cpu: f64,
+}
+
+/// An engine with a network loaded.
+pub trait Contender {
+    fn name(&self) -> &str;
+    /// Whether it is ours.
+    fn is_ours(&self) -> bool {
+        false
+    }
+    /// Runs one frame.
+    fn run(&mut self) -> Result<Time>;
+    /// All outputs, planar, one after the other.
+    fn outputs(&mut self) -> Result<Vec<f32>>;
+}
+
+/// The engine of this crate, held to one instruction set.
+pub struct Ours {
+    name: String,
+    engine: CpuEngine,
+    outputs: usize,
+}
+
+impl Ours {
+    pub fn new(network: &Network, input: &[f32], threads: usize, isa: Isa) -> Result<Self> {
+        let mut engine = CpuEngine::with_isa(&network.graph, &network.weights, threads, isa)?;
+        engine.input().copy_from_slice(input);
+        let held = if isa == Isa::best() { "" } else { ", held to " };
+        let isa_name = if isa == Isa::best() { format!(" ({isa:?})") } else { format!("{isa:?}") };
+        Ok(Self { name: format!("ours{held}{isa_name}"), engine, outputs: network.graph.outputs.len() })
+    }
+}
+
+impl Contender for Ours {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self) -> Result<Time> {
+        timed(|| Ok(self.engine.run()?))
+    }
+
+    fn outputs(&mut self) -> Result<Vec<f32>> {
+        self.engine.run()?;
+        Ok((0..self.outputs).flat_map(|i| self.engine.output(i).to_vec()).collect())
+    }
+}
+
+/// Longer than any peer takes to load a model or run a frame on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A peer in a process of its own.
+pub struct Peer {
+    name: String,
+    child: Child,
+    requests: ChildStdin,
+    answers: Receiver<String>,
+    outputs: PathBuf,
+}
+
+impl Peer {
+    /// Starts `command` and waits until its model is loaded.
+    ///
+    /// # Errors
+    /// When it cannot be started or ends; with the last line that it wrote to standard error.
+    pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let errors = std::fs::File::create(&log)?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).spawn()?;
+        let requests = child.stdin.take().expect("is piped");
+        let stdout = child.stdout.take().expect("is piped");
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let outputs = folder.join(format!("{name}.f32"));
+        let mut peer = Self { name: name.into(), child, requests, answers, outputs };
+        match peer.answer() {
+            Ok(line) => match line.strip_prefix("ready ") {
+                Some(name) => peer.name = name.to_owned(),
+                None => bail!("it said {line:?}"),
+            },
+            Err(_) => {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("not started: {}", log.lines().last().unwrap_or("it said nothing"));
+            }
+        }
+        Ok(peer)
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        self.answers.recv_timeout(PATIENCE).with_context(|| format!("{} gave no answer", self.name))
+    }
+
+    fn ask(&mut self, request: &str) -> Result<String> {
+        writeln!(self.requests, "{request}")?;
+        self.requests.flush()?;
+        self.answer()
+    }
+}
+
+impl Contender for Peer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn run(&mut self) -> Result<Time> {
+        let line = self.ask("run")?;
+        let mut numbers = line.split_whitespace().map(str::parse::<f64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(wall)), Some(Ok(cpu))) => Ok(Time { wall, cpu }),
+            _ => bail!("{} answered {line:?}", self.name),
+        }
+    }
+
+    fn outputs(&mut self) -> Result<Vec<f32>> {
+        let line = self.ask("outputs")?;
+        ensure!(line == "done", "{} answered {line:?}", self.name);
+        let bytes = std::fs::read(&self.outputs)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It is this process's own child; whatever it is doing is no longer wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// candle as a peer: eager, a layer at a time, as [`Reference`] uses it. `folder` is where its outputs go.
+///
+/// # Errors
+/// When there is no such network, or standard output is closed.
+pub fn serve_candle(name: &str, folder: &Path) -> Result<()> {
+    let networks = Network::all()?;
+    let network = networks.iter().find(|n| n.name == name).context("no such network")?;
+    let mut engine = Reference::new(&network.graph, &network.weights)?;
+    engine.input().copy_from_slice(&random_input(&network.graph, 2));
+    println!("ready candle 0.11.1");
+    for line in std::io::stdin().lines() {
+        match line?.as_str() {
+            "run" => {
+                let time = timed(|| Ok(engine.run()?))?;
+                println!("{} {}", time.wall, time.cpu);
+            }
+            _ => {
+                engine.run()?;
+                let values = (0..network.graph.outputs.len()).flat_map(|i| engine.output(i));
+                std::fs::write(folder.join("candle.f32"), values.flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+                println!("done");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
+    let (cpu, wall) = (process_cpu_milliseconds(), Instant::now());
+    run()?;
+    let wall = wall.elapsed().as_secs_f64() * 1e3;
+    Ok(Time { wall, cpu: process_cpu_milliseconds() - cpu })
+}
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+fn process_cpu_milliseconds() -> f64 {
+    extern "C" {
+        fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
+    }
+    const CLOCK_PROCESS_CPUTIME_ID: i32 = 2;
+    let mut time = [0i64; 2];
+    // SAFETY: on 64-bit Linux a timespec is two 64-bit integers, and the C library is linked anyway.
+    let status = unsafe { clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    assert_eq!(status, 0, "a process has a CPU time");
+    time[0] as f64 * 1e3 + time[1] as f64 / 1e6
+}
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+fn process_cpu_milliseconds() -> f64 {
+    f64::NAN
+}

@@ -1,0 +1,58 @@
+//! Writes a network and an input where the peers' runners read them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use peregrine::engine::graph::padding;
+use peregrine::engine::Op;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+use crate::networks::Network;
+
+/// Writes `graph.json`, `weights.safetensors` and `input.f32` into `folder`.
+pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
+    let graph = &network.graph;
+    let layers: Vec<_> = graph
+        .layers
+        .iter()
+        .map(|layer| {
+            let mut json = json!({
+                "name": layer.name, "op": layer.op, "inputs": layer.inputs,
+                "shape": [layer.shape.channels, layer.shape.height, layer.shape.width],
+            });
+            let window = match layer.op {
+                Op::Conv(conv) => Some((conv.kernel, conv.stride)),
+                Op::MaxPool { kernel, stride } => Some((kernel, stride)),
+                _ => None,
+            };
+            if let Some((kernel, stride)) = window {
+                let from = graph.layers[layer.inputs[0]].shape;
+                json["pad_rows"] = json!(padding(kernel, stride, from.height));
+                json["pad_columns"] = json!(padding(kernel, stride, from.width));
+            }
+            json
+        })
+        .collect();
+    let json = json!({ "layers": layers, "outputs": graph.outputs });
+    fs::write(folder.join("graph.json"), serde_json::to_vec(&json)?)?;
+    fs::write(folder.join("input.f32"), bytes(input))?;
+
+    let mut tensors = HashMap::new();
+    for (layer, _, shape) in graph.convs() {
+        let values = network.weights.of(&layer.name);
+        tensors.insert(format!("{}.weight", layer.name), (shape.to_vec(), bytes(&values.weight)));
+        tensors.insert(format!("{}.bias", layer.name), (vec![shape[0]], bytes(&values.bias)));
+    }
+    let views = tensors.iter().map(|(name, (shape, data))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("sizes come from the graph"))
+    });
+    fs::write(folder.join("weights.safetensors"), safetensors::serialize(views, None)?)?;
+    Ok(())
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}

@@ -1,0 +1,138 @@
+//! The CPU engine beside the engines that people would otherwise pick, on the same networks, weights and input, frame by
+//! frame in turn. `make bench-engines` prepares all that is needed, runs this and updates `bench/RESULTS.md`.
+//!
+//! - [`networks`]: what is run; [`export`]: written where the peers read it;
+//! - [`contender`]: one engine, in this process or in one of its own, that runs a frame when told;
+//! - [`measure`]: the rounds; [`report`]: their table.
+
+mod contender;
+#[path = "../../tests/engine_support/mod.rs"]
+mod engine_support;
+mod export;
+mod measure;
+mod networks;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+use clap::Parser;
+
+use contender::{Contender, Ours, Peer};
+use networks::Network;
+use peregrine::engine::cpu::Isa;
+
+#[derive(Parser)]
+#[command(about = "The CPU engine beside its peers; `make bench-engines` calls it with all that it needs")]
+struct Arguments {
+    /// A Python with the packages of bench/peers/requirements.txt; without one, only what needs none is run.
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+
+    /// The program that bench/peers/tract builds.
+    #[arg(long, value_name = "FILE")]
+    tract: Option<PathBuf>,
+
+    /// Seconds for each network and number of threads.
+    #[arg(long, default_value_t = 25.0)]
+    seconds: f64,
+
+    /// Only networks whose name contains this.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    network: String,
+
+    /// Numbers of threads.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+
+    /// The file whose section on the engine is replaced by what was measured.
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+
+    /// Be a peer, with outputs into a folder: this program calls itself so.
+    #[arg(long, num_args = 2, value_names = ["NETWORK", "FOLDER"], hide = true)]
+    serve_candle: Vec<String>,
+
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let [network, folder] = &arguments.serve_candle[..] {
+        return contender::serve_candle(network, Path::new(folder));
+    }
+    let folder = std::env::temp_dir().join(format!("peregrine-engines-{}", std::process::id()));
+    let result = run(&arguments, &folder);
+    std::fs::remove_dir_all(&folder).ok();
+    result
+}
+
+fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
+    let mut tables = vec![];
+    for network in Network::all()?.iter().filter(|n| n.name.contains(&arguments.network)) {
+        let folder = folder.join(network.name);
+        std::fs::create_dir_all(&folder)?;
+        let input = engine_support::random_input(&network.graph, 2);
+        export::export(network, &input, &folder)?;
+        if let Some(python) = &arguments.python {
+            for script in ["export_onnx.py", "export_ncnn.py"] {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(script);
+                let status = Command::new(python).arg(path).arg(&folder).status();
+                ensure!(status.with_context(|| python.display().to_string())?.success(), "{script} failed");
+            }
+        }
+        for &threads in &arguments.threads {
+            eprintln!("{}, {threads} thread(s): loading", network.describe());
+            let (contenders, absent) = contenders(arguments, network, &folder, &input, threads)?;
+            let table = measure::measure(contenders, absent, network, threads, arguments.seconds)?;
+            println!("{}", table.markdown());
+            tables.push(table);
+        }
+    }
+    if let Some(results) = &arguments.results {
+        report::update(results, &tables, arguments.seconds)?;
+    }
+    Ok(())
+}
+
+/// Ours first, then the peers that could be started, and why the others could not.
+fn contenders(
+    arguments: &Arguments,
+    network: &Network,
+    folder: &Path,
+    input: &[f32],
+    threads: usize,
+) -> Result<(Vec<Box<dyn Contender>>, Vec<String>)> {
+    let mut list: Vec<Box<dyn Contender>> = vec![];
+    for isa in Isa::available().into_iter().rev().filter(|&isa| isa != Isa::Portable || Isa::available().len() == 1) {
+        list.push(Box::new(Ours::new(network, input, threads, isa)?));
+    }
+    let mut commands = vec![];
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
+    for peer in ["onnxruntime", "openvino", "ncnn", "torch"] {
+        if let Some(python) = &arguments.python {
+            let mut command = Command::new(python);
+            command.arg(&script).arg(peer).arg(folder).arg(threads.to_string());
+            commands.push((peer, command));
+        }
+    }
+    if let Some(tract) = &arguments.tract {
+        let mut command = Command::new(tract);
+        command.arg(folder).arg(threads.to_string());
+        commands.push(("tract", command));
+    }
+    let mut candle = Command::new(std::env::current_exe()?);
+    candle.args(["--serve-candle", network.name]).arg(folder).env("RAYON_NUM_THREADS", threads.to_string());
+    commands.push(("candle", candle));
+    let mut absent = vec![];
+    for (name, command) in commands {
+        match Peer::start(name, command, folder) {
+            Ok(peer) => list.push(Box::new(peer)),
+            Err(error) => absent.push(format!("{name}: {error:#}")),
+        }
+    }
+    Ok((list, absent))
+}

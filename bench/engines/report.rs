@@ -1,0 +1,142 @@
+//! What was measured, as tables for `bench/RESULTS.md`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use peregrine::bench::machine::Fingerprint;
+use peregrine::student::package::write_atomically;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::contender::Time;
+
+/// One contender: its times, round by round, and how far its outputs are from ours.
+pub struct Row {
+    pub name: String,
+    pub ours: bool,
+    /// None where it did not run in that round.
+    pub times: Vec<Option<Time>>,
+    pub difference: f32,
+}
+
+/// All contenders on one network with one number of threads; ours, the fastest, is the first row.
+pub struct Table {
+    pub network: String,
+    pub threads: usize,
+    pub rows: Vec<Row>,
+    /// Peers that could not be run, and why.
+    pub absent: Vec<String>,
+}
+
+/// Resamplings of an interval.
+const RESAMPLES: usize = 1000;
+
+impl Table {
+    /// A heading, the table, and a sentence on the best peer.
+    pub fn markdown(&self) -> String {
+        let mut text =
+            format!("### {}, {} thread{}\n\n", self.network, self.threads, if self.threads == 1 { "" } else { "s" });
+        let _ = writeln!(
+            text,
+            "| engine | wall min | p50 | p99 | CPU p50 | ours / it, wall p50 | ours / it, CPU p50 | frames | differs |"
+        );
+        let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
+        for row in &self.rows {
+            let (wall, cpu) = (sorted(row, |t| t.wall), sorted(row, |t| t.cpu));
+            let (wall_ratio, cpu_ratio) = (self.ratio(row, |t| t.wall), self.ratio(row, |t| t.cpu));
+            let _ = writeln!(
+                text,
+                "| {} | {:.2} | {:.2} | {:.2} | {:.2} | {wall_ratio} | {cpu_ratio} | {} | {:.1e} |",
+                row.name,
+                quantile(&wall, 0.0),
+                quantile(&wall, 0.5),
+                quantile(&wall, 0.99),
+                quantile(&cpu, 0.5),
+                wall.len(),
+                row.difference,
+            );
+        }
+        for absent in &self.absent {
+            let _ = writeln!(text, "\nNot run: {absent}");
+        }
+        text
+    }
+
+    /// The ratio of the medians of our first row and `row`, over the rounds in which both ran, with its 95 % interval.
+    fn ratio(&self, row: &Row, of: impl Fn(&Time) -> f64) -> String {
+        let pairs: Vec<(f64, f64)> = self.rows[0]
+            .times
+            .iter()
+            .zip(&row.times)
+            .filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?))))
+            .collect();
+        let (low, middle, high) = ratio_of_medians(&pairs);
+        format!("{middle:.2} ({low:.2}–{high:.2})")
+    }
+}
+
+/// The ratio of the medians of paired values, between the ends of its 95 % percentile interval: resampled by pairs
+/// (Efron 1979), since what disturbs one contender of a round often disturbs the next.
+fn ratio_of_medians(pairs: &[(f64, f64)]) -> (f64, f64, f64) {
+    let ratio = |pairs: &[(f64, f64)]| {
+        let median = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            quantile(&values, 0.5)
+        };
+        median(pairs.iter().map(|p| p.0).collect()) / median(pairs.iter().map(|p| p.1).collect())
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let mut resampled = || {
+        let drawn: Vec<_> = (0..pairs.len()).map(|_| pairs[rng.random_range(0..pairs.len())]).collect();
+        ratio(&drawn)
+    };
+    let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| resampled()).collect();
+    ratios.sort_by(f64::total_cmp);
+    (quantile(&ratios, 0.025), ratio(pairs), quantile(&ratios, 0.975))
+}
+
+fn sorted(row: &Row, of: impl Fn(&Time) -> f64) -> Vec<f64> {
+    let mut values: Vec<f64> = row.times.iter().flatten().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    sorted[(q * (sorted.len() - 1) as f64).round() as usize]
+}
+
+const BEGIN: &str = "<!-- make bench-engines writes from here -->";
+const END: &str = "<!-- make bench-engines writes to here -->";
+
+/// Replaces the section between the marks of `file`, or appends it.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn update(file: &Path, tables: &[Table], seconds: f64) -> Result<()> {
+    let before = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let (head, tail) = match (before.find(BEGIN), before.find(END)) {
+        (Some(begin), Some(end)) if begin < end => (&before[..begin], &before[end + END.len()..]),
+        _ => (before.as_str(), "\n"),
+    };
+    let machine = Fingerprint::read();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
+    let mut section = format!("{BEGIN}\n\n## CPU engine beside its peers\n\n");
+    let _ = writeln!(
+        section,
+        "{}; revision {}; load average at the end {load} (all of it ours on an idle machine). {seconds} s for each table, \
+         in milliseconds a frame. In each round all contenders ran, in random order, twice each, and the second time \
+         counts; intervals are of 95 %, by bootstrap over rounds. `differs`: largest absolute difference of any output \
+         from ours. Peers: one process each, their settings in `bench/peers/`. CPU time is that of all threads, so it \
+         counts spinning.\n",
+        machine.summary(),
+        machine.git_revision.as_deref().unwrap_or("unknown"),
+    );
+    for table in tables {
+        let _ = writeln!(section, "{}", table.markdown());
+    }
+    section.push_str(END);
+    write_atomically(file, format!("{head}{section}{tail}").as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+"""Runs one peer, frame by frame, as bench/engines asks: serve.py PEER FOLDER THREADS
+
+FOLDER holds what bench/engines and the exporters wrote there. Says `ready NAME VERSION` on standard output, then answers each line
+of standard input: `run` with `WALL_MS CPU_MS` of one inference (CPU time: of all threads of this process), `outputs`
+with `done` when all outputs lie in FOLDER/PEER.f32, planar, one after the other.
+
+Each peer has the settings that its documentation advises for one frame at a time, and its model loaded once.
+"""
+
+import importlib.metadata
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def onnxruntime(folder, x, threads):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feed)
+
+
+def openvino(folder, x, threads):
+    import openvino as ov
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = ov.Core().compile_model(folder / "model.onnx", "CPU", settings)
+    request = compiled.create_infer_request()
+    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+    tensors = [request.get_output_tensor(i) for i in range(len(compiled.outputs))]
+
+    def run():
+        request.infer()
+        return [tensor.data for tensor in tensors]
+
+    return run
+
+
+def ncnn(folder, x, threads):
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.lightmode = True
+    for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{half}", False)
+    if net.load_param(str(folder / "model.param")) != 0 or net.load_model(str(folder / "model.bin")) != 0:
+        raise RuntimeError("ncnn refuses the model")
+    blobs = json.loads((folder / "ncnn_outputs.json").read_text())
+    image = ncnn.Mat(x[0])
+
+    def run():
+        with net.create_extractor() as extractor:
+            extractor.input("t0", image)
+            return [np.array(extractor.extract(blob)[1]) for blob in blobs]
+
+    return run
+
+
+def torch(folder, x, threads):
+    import torch
+    from torch.nn import functional
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    graph = json.loads((folder / "graph.json").read_text())
+    tensors = {k: v.to(memory_format=torch.channels_last) for k, v in load_file(folder / "weights.safetensors").items() if v.dim() == 4}
+    tensors |= {k: v for k, v in load_file(folder / "weights.safetensors").items() if v.dim() != 4}
+    image = torch.from_numpy(x).to(memory_format=torch.channels_last)
+    activations = {
+        "identity": lambda v: v,
+        "relu6": lambda v: functional.relu6(v, inplace=True),
+        "silu": lambda v: functional.silu(v, inplace=True),
+        "hardswish": lambda v: functional.hardswish(v, inplace=True),
+        "leaky_relu": lambda v: functional.leaky_relu(v, 0.1, inplace=True),
+    }
+
+    def layer_of(layer, v):
+        op, name = layer["op"], layer["name"]
+        if op == "add":
+            return v[0] + v[1]
+        if op == "concat":
+            return torch.cat(v, 1)
+        if op == "upsample2x":
+            return functional.interpolate(v[0], scale_factor=2, mode="nearest")
+        if "slice" in op:
+            first = op["slice"]["first"]
+            return v[0][:, first : first + layer["shape"][0]]
+        if "shuffle" in op:
+            return functional.channel_shuffle(v[0], op["shuffle"]["groups"])
+        (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
+        of = op.get("conv") or op["max_pool"]
+        padding = 0
+        if top == bottom == left == right:
+            padding = top
+        else:
+            v = [functional.pad(v[0], (left, right, top, bottom), value=0.0 if "conv" in op else float("-inf"))]
+        if "max_pool" in op:
+            return functional.max_pool2d(v[0], of["kernel"], of["stride"], padding)
+        groups = layer["shape"][0] if of["depthwise"] else 1
+        y = functional.conv2d(v[0], tensors[f"{name}.weight"], tensors[f"{name}.bias"], of["stride"], padding, 1, groups)
+        return activations[of["activation"]](y)
+
+    @torch.inference_mode()
+    def run():
+        values = [image]
+        for layer in graph["layers"][1:]:
+            values.append(layer_of(layer, [values[i] for i in layer["inputs"]]))
+        return [values[i].contiguous().numpy() for i in graph["outputs"]]
+
+    return run
+
+
+PEERS = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "torch": torch}
+
+
+def main():
+    peer, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    # Whatever a library prints goes to standard error, so that it cannot be taken for an answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    shape = json.loads((folder / "graph.json").read_text())["layers"][0]["shape"]
+    x = np.fromfile(folder / "input.f32", "<f4").reshape(1, *shape)
+    run = PEERS[peer](folder, x, threads)
+    print(f"ready {peer} {importlib.metadata.version(peer)}", file=answers, flush=True)
+    for line in sys.stdin:
+        if line.strip() == "run":
+            cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+            run()
+            wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+            print(f"{wall / 1e6:.4f} {cpu / 1e6:.4f}", file=answers, flush=True)
+        elif line.strip() == "outputs":
+            values = [np.ascontiguousarray(v, "<f4").tobytes() for v in run()]
+            (folder / f"{peer}.f32").write_bytes(b"".join(values))
+            print("done", file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# setup.sh DIR: makes the peers of bench/engines ready in DIR: a Python environment and the tract runner.
+# What is there already is left as it is.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+dir=${1:?usage: setup.sh DIR}
+python=${PEREGRINE_PYTHON:-python3}
+
+if ! cmp -s "$here/requirements.txt" "$dir/requirements.txt"; then
+  echo "[peers] a Python environment in $dir (about 600 MB from PyPI)"
+  env -u PYTHONPATH "$python" -m venv --clear "$dir"
+  "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
+  cp "$here/requirements.txt" "$dir/requirements.txt"
+fi
+# The project's own settings for cargo and r2r are of no use to it.
+env -u RUSTFLAGS cargo build --release --quiet --locked --manifest-path "$here/tract/Cargo.toml" --target-dir "$dir/tract"

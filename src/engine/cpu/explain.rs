@@ -1,0 +1,166 @@
+//! What an engine runs, for people: step by step, with what each stage costs and how near it comes to the machine's peak.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::isa::{Isa, Kernels};
+use super::program::Program;
+use super::stage::{Action, Step};
+
+/// One step of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    pub name: String,
+    /// Channels, height and width of its output.
+    pub shape: [usize; 3],
+    /// A multiply-accumulate counted as two.
+    pub flops: usize,
+    /// Bytes of its input, its output and its weights, each counted once.
+    pub bytes: usize,
+    pub kernel: String,
+    /// Set within a chain: how many rows of the output exist at a time.
+    pub rows_at_a_time: Option<usize>,
+}
+
+/// What runs between two barriers: one step, or a chain of them whose maps stay in cache.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageReport {
+    pub steps: Vec<StepReport>,
+    /// Parts that the threads share.
+    pub chunks: usize,
+    /// The least that was measured.
+    pub microseconds: Option<f64>,
+    pub gflops_per_second: Option<f64>,
+    /// Of the machine's peak with as many threads, measured with independent multiply-adds in registers.
+    pub share_of_peak: Option<f64>,
+}
+
+/// A whole engine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanReport {
+    pub instruction_set: String,
+    pub threads: usize,
+    /// Of all threads together; 0 where nothing was measured.
+    pub peak_gflops_per_second: f64,
+    pub arena_bytes: usize,
+    pub scratch_bytes_per_thread: usize,
+    pub stages: Vec<StageReport>,
+}
+
+impl PlanReport {
+    /// `times`: the least time of each stage; empty where nothing was measured.
+    pub(super) fn new(program: &Program, isa: Isa, threads: usize, times: &[Duration]) -> Self {
+        let peak = if times.is_empty() { 0.0 } else { threads as f64 * peak_gflops(isa.kernels()) };
+        let stage = |(i, stage): (usize, &super::stage::Stage)| {
+            let steps: Vec<StepReport> = stage.steps.iter().map(StepReport::new).collect();
+            let seconds = times.get(i).map(Duration::as_secs_f64);
+            let flops = steps.iter().map(|step| step.flops).sum::<usize>();
+            let rate = seconds.filter(|_| flops > 0).map(|s| flops as f64 / s / 1e9);
+            StageReport {
+                steps,
+                chunks: stage.chunks,
+                microseconds: seconds.map(|s| s * 1e6),
+                gflops_per_second: rate,
+                share_of_peak: rate.map(|rate| rate / peak),
+            }
+        };
+        Self {
+            instruction_set: format!("{isa:?}"),
+            threads,
+            peak_gflops_per_second: peak,
+            arena_bytes: 4 * program.arena,
+            scratch_bytes_per_thread: 4 * program.scratch,
+            stages: program.stages.iter().enumerate().map(stage).collect(),
+        }
+    }
+
+    /// A table: a line a step; the stage's figures are on its last one.
+    pub fn text(&self) -> String {
+        let width = self.stages.iter().flat_map(|s| &s.steps).map(|s| s.name.len()).max().unwrap_or(0);
+        let mut table = format!(
+            "{:>5} {:<width$} {:>14} {:>8} {:>8} {:>8} {:>8} {:>6}  kernel\n",
+            "stage", "step", "output", "MFLOP", "KiB", "µs", "GFLOP/s", "peak"
+        );
+        for (i, stage) in self.stages.iter().enumerate() {
+            for (j, step) in stage.steps.iter().enumerate() {
+                let last = j + 1 == stage.steps.len();
+                let figure = |value: Option<f64>, scale: f64, unit: &str| {
+                    value.filter(|_| last).map_or(String::new(), |v| format!("{:.0}{unit}", v * scale))
+                };
+                let [channels, height, columns] = step.shape;
+                let band = step.rows_at_a_time.map_or(String::new(), |rows| format!(", {rows} rows at a time"));
+                let _ = writeln!(
+                    table,
+                    "{i:>5} {:<width$} {:>14} {:>8.2} {:>8} {:>8} {:>8} {:>6}  {}{band}",
+                    step.name,
+                    format!("{channels}x{height}x{columns}"),
+                    step.flops as f64 / 1e6,
+                    step.bytes / 1024,
+                    figure(stage.microseconds, 1.0, ""),
+                    figure(stage.gflops_per_second, 1.0, ""),
+                    figure(stage.share_of_peak, 100.0, " %"),
+                    step.kernel,
+                );
+            }
+        }
+        let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
+        let _ = write!(table, "{}, {} thread(s)", self.instruction_set, self.threads);
+        let _ = write!(table, "; arena {:.2} MiB, ", mib(self.arena_bytes));
+        let _ = writeln!(table, "scratch {:.2} MiB a thread", mib(self.scratch_bytes_per_thread));
+        let total: f64 = self.stages.iter().filter_map(|s| s.microseconds).sum();
+        if total > 0.0 {
+            let flops: usize = self.stages.iter().flat_map(|s| &s.steps).map(|s| s.flops).sum();
+            let rate = flops as f64 / total / 1e3;
+            let peak = self.peak_gflops_per_second;
+            let _ = writeln!(
+                table,
+                "{:.2} ms for {:.3} GFLOP: {rate:.0} GFLOP/s, {:.0} % of this machine's {peak:.0}",
+                total / 1e3,
+                flops as f64 / 1e9,
+                100.0 * rate / peak
+            );
+        }
+        table
+    }
+
+    /// The same, as JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data") + "\n"
+    }
+}
+
+impl StepReport {
+    fn new(step: &Step) -> Self {
+        let s = step.output.shape;
+        let (kernel, weights) = match &step.action {
+            Action::Pack => ("planar to blocks".to_string(), 0),
+            Action::Convolution(c) => (c.describe(), c.weight_bytes()),
+            Action::Sum(operands) => (format!("sum of {}", operands.len()), 0),
+            Action::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.kernel, pool.stride), 0),
+            Action::Copy(parts) => (format!("{} parts copied", parts.len()), 0),
+            Action::Unpack(_) => ("blocks to planar".to_string(), 0),
+        };
+        Self {
+            name: step.name.clone(),
+            shape: [s.channels, s.height, s.width],
+            flops: step.flops,
+            bytes: 4 * (step.input.shape.len() + s.len()) + weights,
+            kernel,
+            rows_at_a_time: step.output.local.then_some(step.output.rows),
+        }
+    }
+}
+
+/// The most that one thread can multiply and add, in 10⁹ operations a second: the best of several short trials.
+fn peak_gflops(kernels: &Kernels) -> f64 {
+    const ROUNDS: usize = 200_000;
+    let trial = |_| {
+        let start = Instant::now();
+        // SAFETY: the table belongs to an instruction set that the processor has.
+        let operations = unsafe { (kernels.peak)(ROUNDS) };
+        operations as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..10).map(trial).fold(0.0, f64::max)
+}

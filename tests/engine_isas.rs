@@ -1,0 +1,36 @@
+//! Every instruction set gives what the portable kernels give, on random networks. No other engine takes part, so that
+//! this also runs where candle does not: under an emulator, or instrumented (see README, "The CPU engine").
+
+#[path = "engine_support/graphs.rs"]
+mod graphs;
+#[path = "engine_support/random.rs"]
+mod random;
+
+use peregrine::engine::cpu::{CpuEngine, Isa};
+use proptest::prelude::*;
+use random::{outputs, random_input, random_weights, relative_error};
+
+/// Fewer where each takes seconds: under Miri, say.
+fn cases() -> u32 {
+    std::env::var("PEREGRINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        max_shrink_iters: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn vectors_agree_with_plain_rust(graph in graphs::any_graph(), threads in 1usize..3, seed: u64) {
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let run = |isa| outputs(&graph, &mut CpuEngine::with_isa(&graph, &weights, threads, isa).unwrap(), &input);
+        let expected = run(Isa::Portable);
+        for isa in Isa::available() {
+            let error = relative_error(&expected, &run(isa));
+            prop_assert!(error < 1e-4, "{isa:?}, {threads} threads: {error}");
+        }
+    }
+}
