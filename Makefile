@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test bench-engines fmt lint clean
+.PHONY: help setup ready build run test bench-engines bench-node bench-instructions fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -11,7 +11,7 @@ IN_ENV := . launch/setup/env.sh &&
 LOCKED := $(if $(filter true,$(CI)),--locked)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make this machine ready; as root, installs missing Debian packages
 	@launch/setup/setup.sh --system
@@ -33,6 +33,17 @@ test: ready ## Build what needs no ROS without it, then run all tests, with a re
 bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 3 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
+
+# The peer runs in the Python that has rclpy, numpy and onnxruntime. Both sizes of image that are asked for most.
+bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and numpy: FRAMES=5000
+	$(IN_ENV) for size in 640x480 1920x1080; do \
+	  target/release/latency_bench --layer node --peer "$$PEREGRINE_PYTHON" --profile node_30hz --image-size $$size \
+	    --frames $(or $(FRAMES),5000) --threads 1 --json target/bench-node-$$size.json --html target/bench-node-$$size.html \
+	    $(ARGS) || [ $$? -lt 3 ]; \
+	done
+
+bench-instructions: ready ## Instructions of each stage, beside the last figures (ARGS=--save keeps them)
+	$(IN_ENV) cargo bench $(LOCKED) --bench instructions -- $(ARGS)
 
 fmt: ## Format the Rust code
 	cargo fmt

@@ -80,6 +80,31 @@ impl Frames {
         Ok(Self { width, height, origin, images })
     }
 
+    /// The same pictures at another size: scaled to fill it, and cut where the shape differs. All become rgb8.
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        let resize = |index| {
+            let view = self.image(index);
+            let bytes: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
+            let (w, h) = (view.width() as u32, view.height() as u32);
+            let picture = match view.encoding() {
+                Encoding::Rgba8 => image::RgbaImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageRgba8),
+                Encoding::Mono8 => image::GrayImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageLuma8),
+                _ => image::RgbImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageRgb8),
+            };
+            let picture = picture.expect("images are kept as they were decoded");
+            let filter = image::imageops::FilterType::Triangle;
+            let resized = picture.resize_to_fill(width as u32, height as u32, filter).into_rgb8();
+            (Encoding::Rgb8, resized.into_raw())
+        };
+        let images = (0..self.images.len()).map(resize).collect();
+        Self { width, height, origin: format!("{}, as {width}x{height}", self.origin), images }
+    }
+
+    /// How many different images there are.
+    pub fn count(&self) -> usize {
+        self.images.len()
+    }
+
     /// One picture of smooth gradients and hard edges, the same each time.
     pub fn drawn(width: usize, height: usize) -> Self {
         let pixel = |i: usize| {
@@ -125,6 +150,12 @@ mod tests {
         assert_eq!((frames.width, frames.height, frames.images.len()), (40, 30, 2));
         assert!(frames.origin.starts_with("2 of 3 images"));
         assert_eq!(frames.image(5).size(), (40, 30));
+    }
+
+    #[test]
+    fn resized_images_have_the_size_asked_for() {
+        let frames = Frames::drawn(64, 36).resized(40, 30);
+        assert_eq!((frames.image(0).size(), frames.image(0).encoding()), ((40, 30), Encoding::Rgb8));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
+use super::record::{FrameRecord, Run, Stage, STAGES};
 use super::report::Report;
-use super::schedule::{FrameRecord, Run, Stage};
 use super::verdict::Verdict;
 
 /// Size of a chart and of the margins for its labels, in SVG units.
@@ -18,7 +18,8 @@ const TOP: f64 = 12.0;
 const MOST_COLUMNS: usize = 740;
 
 /// Colours that those with colour-blindness tell apart too (Okabe & Ito 2008), in the order of [`Stage::ALL`].
-const STAGE_COLOURS: [&str; 5] = ["#999999", "#e69f00", "#56b4e9", "#0072b2", "#009e73"];
+const STAGE_COLOURS: [&str; STAGES] =
+    ["#999999", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#009e73", "#f0e442", "#000000", "#d55e00"];
 const MISS: &str = "#d55e00";
 const FINE: &str = "#0072b2";
 
@@ -205,7 +206,7 @@ fn write_time_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>) -> st
 
 /// Real frames, since stage percentiles do not add up to a frame's.
 fn write_stage_chart(out: &mut String, run: &Run) -> std::fmt::Result {
-    let mut passed: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_decoded()?, r))).collect();
+    let mut passed: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_done()?, r))).collect();
     passed.sort_unstable_by_key(|&(latency, record)| (latency, record.index));
     let Some(&(largest, _)) = passed.last() else {
         return writeln!(out, "<p>No frame was processed.</p>");
@@ -237,7 +238,7 @@ fn write_stage_chart(out: &mut String, run: &Run) -> std::fmt::Result {
         out,
         "</svg>\n<p>Single frames, those at the percentiles of latency among the frames that were processed: "
     )?;
-    for (stage, colour) in Stage::ALL.into_iter().zip(STAGE_COLOURS) {
+    for (stage, colour) in run.layer.stages().iter().map(|&s| (s, STAGE_COLOURS[s as usize])) {
         writeln!(out, "<span style=\"color:{colour}\">&#9632;</span> {} ", stage.name())?;
     }
     writeln!(out, "</p>")

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use super::gpu::{Gpu, GpuIdentity};
+
 /// What a figure must be reported with to mean anything.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fingerprint {
@@ -18,6 +20,14 @@ pub struct Fingerprint {
     pub virtual_machine: bool,
     pub memory_mib: Option<u64>,
     pub kernel: Option<String>,
+    /// Whether it is patched for real time (PREEMPT_RT).
+    pub realtime_kernel: bool,
+    /// CPUs that the kernel keeps other programs off, such as `2-3`.
+    pub isolated_cpus: Option<String>,
+    pub gpu: Option<GpuIdentity>,
+    /// Where a ROS environment is set up.
+    pub ros_distro: Option<String>,
+    pub ros_middleware: Option<String>,
     pub architecture: &'static str,
     pub program_version: &'static str,
     /// Of the source that the program was built from, where that is at hand.
@@ -37,6 +47,13 @@ impl Fingerprint {
             virtual_machine: field(&cpuinfo, "flags").is_some_and(|f| f.split(' ').any(|flag| flag == "hypervisor")),
             memory_mib: meminfo_mib("MemTotal"),
             kernel: read_line("/proc/sys/kernel/osrelease"),
+            realtime_kernel: realtime_kernel(),
+            isolated_cpus: read_line("/sys/devices/system/cpu/isolated"),
+            gpu: Gpu::find().and_then(|gpu| gpu.identity()),
+            ros_distro: std::env::var("ROS_DISTRO").ok(),
+            ros_middleware: std::env::var("ROS_DISTRO")
+                .ok()
+                .map(|_| std::env::var("RMW_IMPLEMENTATION").unwrap_or_else(|_| "the distribution's own".into())),
             architecture: std::env::consts::ARCH,
             program_version: env!("CARGO_PKG_VERSION"),
             git_revision: git_revision(Path::new(env!("CARGO_MANIFEST_DIR"))),
@@ -48,15 +65,23 @@ impl Fingerprint {
     pub fn summary(&self) -> String {
         let or_unknown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
         format!(
-            "{}, {} CPU{}{}, governor {}, kernel {}",
+            "{}, {} CPU{}{}, governor {}, kernel {}{}{}",
             or_unknown(&self.cpu_model),
             self.cpus,
             if self.cpus == 1 { "" } else { "s" },
             if self.virtual_machine { ", virtual" } else { "" },
             or_unknown(&self.cpu_governor),
-            or_unknown(&self.kernel)
+            or_unknown(&self.kernel),
+            if self.realtime_kernel { " (real time)" } else { "" },
+            self.gpu.as_ref().map(|gpu| format!(", {}", gpu.name)).unwrap_or_default()
         )
     }
+}
+
+/// Whether the kernel is patched for real time.
+pub(super) fn realtime_kernel() -> bool {
+    read_line("/sys/kernel/realtime").as_deref() == Some("1")
+        || read_line("/proc/version").is_some_and(|version| version.contains("PREEMPT_RT"))
 }
 
 /// The value of the first line `name : value`.
@@ -112,24 +137,27 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// The counters now; none where there is no `/proc`.
+    /// The counters now, with this process's own; none where there is no `/proc`.
     pub fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/stat").ok()?, &fs::read_to_string("/proc/self/stat").ok()?)
+        Self::of(&["self".into()])
     }
 
-    fn parse(stat: &str, own: &str) -> Option<Self> {
+    /// The counters now, with those of `processes` (numbers, or `self`) taken for own. One that has ended has none.
+    pub fn of(processes: &[String]) -> Option<Self> {
+        let stats = processes.iter().filter_map(|process| fs::read_to_string(format!("/proc/{process}/stat")).ok());
+        Self::parse(&fs::read_to_string("/proc/stat").ok()?, stats)
+    }
+
+    fn parse(stat: &str, own: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Self> {
         let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
         // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already.
         let ticks: Vec<u64> = all.split_whitespace().take(8).map_while(|t| t.parse().ok()).collect();
         let [user, nice, system, _idle, _iowait, irq, softirq, steal] = ticks[..] else { return None };
-        // The name, second of all, is in brackets and may hold anything; utime and stime are 14th and 15th.
-        let mut after_name = own.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let mut next = || after_name.next()?.parse::<u64>().ok();
         Some(Self {
             total: ticks.iter().sum(),
             busy: user + nice + system + irq + softirq,
             steal,
-            own: next()? + next()?,
+            own: own.into_iter().map(|stat| ticks_of(stat.as_ref())).sum::<Option<u64>>()?,
         })
     }
 
@@ -147,6 +175,14 @@ impl CpuTime {
     }
 }
 
+/// CPU time in ticks, from a process's `stat`.
+fn ticks_of(stat: &str) -> Option<u64> {
+    // The name, second of all, is in brackets and may hold anything; utime and stime are 14th and 15th.
+    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || after_name.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,8 +190,8 @@ mod tests {
     #[test]
     fn load_is_told_apart_by_whose_it_is() {
         let own = |ticks: u64| format!("7 (a) b (c) S 1 1 1 0 -1 4194304 1 0 0 0 {ticks} 20 0 0 20 0 4 0 99");
-        let before = CpuTime::parse("cpu  100 0 50 800 10 0 5 35 9 9\ncpu0 1 2 3", &own(30)).unwrap();
-        let after = CpuTime::parse("cpu  150 10 70 890 10 0 5 65 9 9\n", &own(70)).unwrap();
+        let before = CpuTime::parse("cpu  100 0 50 800 10 0 5 35 9 9\ncpu0 1 2 3", [own(30)]).unwrap();
+        let after = CpuTime::parse("cpu  150 10 70 890 10 0 5 65 9 9\n", [own(70)]).unwrap();
         // 200 ticks: 80 busy, half of them its own; 30 stolen; 90 idle.
         let load = before.load_until(&after).unwrap();
         assert_eq!(load, Load { own: 0.2, others: 0.2, steal: 0.15 });
@@ -165,8 +201,8 @@ mod tests {
 
     #[test]
     fn counters_of_another_form_are_not_known() {
-        assert_eq!(CpuTime::parse("cpu 1 2 3", "7 (a) S"), None);
-        assert_eq!(CpuTime::parse("", ""), None);
+        assert_eq!(CpuTime::parse("cpu 1 2 3", ["7 (a) S"]), None);
+        assert_eq!(CpuTime::parse("", [""]), None);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// The profiles that come with the program, by name.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("car_30hz", include_str!("../../bench/profiles/car_30hz.toml")),
     ("drone_60hz", include_str!("../../bench/profiles/drone_60hz.toml")),
     ("low_power_10hz", include_str!("../../bench/profiles/low_power_10hz.toml")),
+    ("node_30hz", include_str!("../../bench/profiles/node_30hz.toml")),
     ("ci", include_str!("../../bench/profiles/ci.toml")),
 ];
 
@@ -39,6 +40,36 @@ pub struct Profile {
     /// Share of CPU time, in percent, that the hypervisor or other programs may take before misses are laid at their
     /// door rather than the student's, 0 to 100.
     pub max_foreign_load_percent: f64,
+    /// Change of the CPU's clock, in percent of its highest, before misses are laid at its door, 0 to 100.
+    #[serde(default = "default_clock_change")]
+    pub max_clock_change_percent: f64,
+    /// By how much the median latency may rise from the beginning of the run to its end, in percent of the deadline, 0
+    /// to 1000.
+    #[serde(default = "default_drift")]
+    pub max_drift_percent: f64,
+    /// MiB by which the resident memory may grow over the run, 0 to 100000.
+    #[serde(default = "default_memory_growth")]
+    pub max_memory_growth_mib: f64,
+    /// Milliseconds after which work on a frame is given up as stuck, 100 to 600000.
+    #[serde(default = "default_stuck_after")]
+    pub stuck_after_ms: f64,
+}
+
+// For profiles written before there were these fields.
+fn default_clock_change() -> f64 {
+    10.0
+}
+
+fn default_drift() -> f64 {
+    10.0
+}
+
+fn default_memory_growth() -> f64 {
+    16.0
+}
+
+fn default_stuck_after() -> f64 {
+    15_000.0
 }
 
 /// What becomes of a frame whose deadline has passed. A miss either way; as the node's parameter `drop_late`.
@@ -114,7 +145,16 @@ impl Profile {
         require(ratio > 0.0 && ratio < 1.0, "max_miss_ratio", &ratio, "above 0 and below 1")?;
         require((0.5..=0.9999).contains(&self.confidence), "confidence", &self.confidence, "0.5 to 0.9999")?;
         let load = self.max_foreign_load_percent;
-        require((0.0..=100.0).contains(&load), "max_foreign_load_percent", &load, "0 to 100")
+        require((0.0..=100.0).contains(&load), "max_foreign_load_percent", &load, "0 to 100")?;
+        let change = self.max_clock_change_percent;
+        require((0.0..=100.0).contains(&change), "max_clock_change_percent", &change, "0 to 100")?;
+        let drift = self.max_drift_percent;
+        require((0.0..=1000.0).contains(&drift), "max_drift_percent", &drift, "0 to 1000")?;
+        let growth = self.max_memory_growth_mib;
+        require((0.0..=100_000.0).contains(&growth), "max_memory_growth_mib", &growth, "0 to 100000")?;
+        let stuck = self.stuck_after_ms;
+        require((100.0..=600_000.0).contains(&stuck), "stuck_after_ms", &stuck, "100 to 600000")?;
+        require(stuck > self.deadline_ms, "stuck_after_ms", &stuck, "above deadline_ms")
     }
 
     /// Nanoseconds from one scheduled instant to the next.
@@ -125,6 +165,11 @@ impl Profile {
     /// Nanoseconds.
     pub fn deadline_ns(&self) -> u64 {
         (self.deadline_ms * 1e6) as u64
+    }
+
+    /// Nanoseconds.
+    pub fn stuck_ns(&self) -> u64 {
+        (self.stuck_after_ms * 1e6) as u64
     }
 }
 
@@ -151,6 +196,7 @@ mod tests {
             ("max_miss_run = 2", "max_miss_run = -1", "max_miss_run"),
             ("max_miss_run = 2", "max_miss_runs = 2", "unknown field `max_miss_runs`"),
             ("rate_hz = 30.0", "", "missing field `rate_hz`"),
+            ("stuck_after_ms = 5000.0", "stuck_after_ms = 20", "stuck_after_ms is 20; it must be 100 to 600000"),
             ("late = \"publish\"", "late = \"maybe\"", "unknown variant `maybe`"),
         ] {
             assert!(good.contains(from), "{from}");

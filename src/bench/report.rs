@@ -4,37 +4,74 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::machine::{Fingerprint, Load};
+use super::machine::Fingerprint;
+use super::monitor::Conditions;
+use super::node::side_by_side::SideBySide;
 use super::profile::Profile;
-use super::schedule::{FrameRecord, Run, Stage};
+use super::record::{Fate, FrameRecord, Layer, Run, Tally};
 use super::stats::{Distribution, QUANTILES};
+use super::usage::CostPerFrame;
 use super::verdict::{percent, Judgement};
-use crate::pipeline::Counts;
 
 /// Version of the JSON form; rises when a field changes its meaning or goes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
-/// All that is known of a run. Serialises to the JSON form.
+/// All that is known of a run. Serialises to the JSON form, which `bench/SCHEMA.md` describes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub schema_version: u32,
     pub profile: Profile,
     /// `open` (a camera's schedule) or `closed` (back to back).
     pub r#loop: &'static str,
+    pub layer: Layer,
+    /// As the option was given.
+    pub schedule: String,
+    pub cameras: usize,
     pub machine: Fingerprint,
-    /// What used the CPUs during the measurement.
-    pub load: Option<Load>,
+    pub conditions: Conditions,
     pub subject: Subject,
-    /// Stalls that were injected to test the gate, as given.
-    pub injected_stalls: Vec<String>,
+    /// Faults that were injected to test the gate, as given.
+    pub injected: Vec<String>,
+    /// Load that was put on the machine on request, as given.
+    pub stress: Vec<String>,
     pub elapsed_s: f64,
-    pub counts: Counts,
-    /// From the scheduled instant, from arrival, and of each stage.
+    pub counts: Tally,
+    /// From the scheduled instant, from arrival, of each stage, and what follows from them.
     pub latency: Vec<Latency>,
+    /// Means over the frames; none where it was not measured.
+    pub cost: Option<CostPerFrame>,
     /// None for the closed loop, in which there is no deadline to keep.
     pub judgement: Option<Judgement>,
     /// The slowest frames, the slowest first.
     pub worst: Vec<WorstFrame>,
+    /// Where a peer was measured beside it.
+    pub side_by_side: Option<SideBySide>,
+    /// Written at the end of the JSON, in one line.
+    #[serde(skip)]
+    pub frames: FrameColumns,
+}
+
+/// Every frame, column by column: for comparison frame by frame, and as a trace for another run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FrameColumns {
+    pub camera: Vec<usize>,
+    /// Microseconds from the first frame's instant.
+    pub scheduled_us: Vec<f64>,
+    pub latency_us: Vec<Option<f64>>,
+    pub fate: Vec<Fate>,
+}
+
+impl FrameColumns {
+    fn of(run: &Run) -> Self {
+        let (start, us) = (run.start(), |ns: u64| ns as f64 / 1e3);
+        let records = &run.records;
+        Self {
+            camera: records.iter().map(|r| r.camera).collect(),
+            scheduled_us: records.iter().map(|r| us(r.scheduled - start)).collect(),
+            latency_us: records.iter().map(|r| r.latency().map(us)).collect(),
+            fate: records.iter().map(|r| r.fate).collect(),
+        }
+    }
 }
 
 /// What was measured.
@@ -66,6 +103,7 @@ pub struct Latency {
 /// One of the slowest frames: where its time went.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorstFrame {
+    pub camera: usize,
     pub index: usize,
     /// Seconds from the start of the run to the frame's scheduled instant.
     pub at_s: f64,
@@ -76,13 +114,16 @@ pub struct WorstFrame {
 }
 
 /// What surrounds a run in its report.
+#[derive(Debug, Clone)]
 pub struct Context {
     pub profile: Profile,
     pub open_loop: bool,
+    pub schedule: String,
     pub machine: Fingerprint,
-    pub load: Option<Load>,
+    pub conditions: Conditions,
     pub subject: Subject,
-    pub injected_stalls: Vec<String>,
+    pub injected: Vec<String>,
+    pub stress: Vec<String>,
     /// How many of the slowest frames to name.
     pub worst: usize,
 }
@@ -90,35 +131,34 @@ pub struct Context {
 impl Report {
     /// Sums up a run.
     pub fn new(run: &Run, judgement: Option<Judgement>, context: Context) -> Self {
-        let records = &run.records;
-        let mut latency = vec![
-            Latency::new("from schedule", Distribution::new(records.iter().map(FrameRecord::latency))),
-            Latency::new("from arrival", Distribution::new(records.iter().map(FrameRecord::latency_from_arrival))),
-        ];
-        latency.extend(Stage::ALL.map(|stage| {
-            // Of frames that passed: a frame that never got to a stage took no time in it.
-            let passed = records.iter().filter_map(|r| r.stage(stage)).map(Some);
-            Latency::new(stage.name(), Distribution::new(passed))
-        }));
         Self {
             schema_version: SCHEMA_VERSION,
             r#loop: if context.open_loop { "open" } else { "closed" },
+            layer: run.layer,
+            schedule: context.schedule,
+            cameras: run.cameras().count(),
             machine: context.machine,
-            load: context.load,
+            conditions: context.conditions,
             subject: context.subject,
-            injected_stalls: context.injected_stalls,
+            injected: context.injected,
+            stress: context.stress,
             elapsed_s: run.elapsed as f64 / 1e9,
-            counts: run.counts,
-            latency,
+            counts: run.tally(),
+            latency: distributions(run).into_iter().map(|(of, distribution)| Latency::new(of, distribution)).collect(),
+            cost: CostPerFrame::of(&run.records),
             judgement,
             worst: worst_frames(run, context.worst),
+            side_by_side: None,
+            frames: FrameColumns::of(run),
             profile: context.profile,
         }
     }
 
     /// For programs; ends with a line break.
     pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a report is plain data") + "\n"
+        let report = serde_json::to_string_pretty(self).expect("a report is plain data");
+        let frames = serde_json::to_string(&self.frames).expect("numbers");
+        format!("{},\n  \"frames\": {frames}\n}}\n", report.trim_end_matches("\n}"))
     }
 
     /// For people; ends with a line break.
@@ -147,10 +187,11 @@ impl Report {
         let revision = self.machine.git_revision.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
         writeln!(out, "program   peregrine {}{revision}", self.machine.program_version)?;
         writeln!(out, "machine   {}", self.machine.summary())?;
-        if let Some(load) = self.load {
+        if let Some(load) = self.conditions.load {
             let [own, others, steal] = [load.own, load.others, load.steal].map(|share| share * 100.0);
             writeln!(out, "load      {own:.0} % of the CPU time own, {others:.0} % others', {steal:.1} % stolen")?;
         }
+        self.write_conditions(out)?;
         writeln!(
             out,
             "model     {}, weights {}, input {}x{}, {} thread{}{}",
@@ -166,15 +207,27 @@ impl Report {
         if !self.machine.optimised_build {
             writeln!(out, "caution   a debug build: these figures say nothing about a release build")?;
         }
-        if !self.injected_stalls.is_empty() {
-            writeln!(out, "caution   stalls were injected to test the gate: {}", self.injected_stalls.join(", "))?;
+        if !self.injected.is_empty() {
+            writeln!(out, "caution   faults were injected to test the gate: {}", self.injected.join(", "))?;
         }
-        writeln!(
-            out,
-            "frames    {} in {:.1} s: {} on time, {} late, {} superseded, {} dropped late, {} rejected\n",
-            c.arrived, self.elapsed_s, c.on_time, c.late, c.superseded, c.dropped_late, c.rejected
-        )?;
+        if !self.stress.is_empty() {
+            writeln!(out, "caution   load was put on the machine on request: {}", self.stress.join(", "))?;
+        }
+        let mut counts = format!(
+            "frames    {} in {:.1} s: {} on time, {} late, {} superseded, {} dropped late, {} rejected",
+            c.due, self.elapsed_s, c.on_time, c.late, c.superseded, c.dropped_late, c.rejected
+        );
+        for (count, what) in [(c.lost, "lost"), (c.in_hand, "never finished")] {
+            if count > 0 {
+                write!(counts, ", {count} {what}")?;
+            }
+        }
+        writeln!(out, "{counts}\n")?;
         self.write_table(out)?;
+        self.write_cost(out)?;
+        if let Some(nodes) = &self.side_by_side {
+            writeln!(out, "{}", nodes.text)?;
+        }
         for frame in &self.worst {
             writeln!(out, "{}", frame.time_line())?;
         }
@@ -195,6 +248,58 @@ impl Report {
             writeln!(out, "rate      {:.1} frames a second, one after the other", c.arrived as f64 / self.elapsed_s)?;
         }
         Ok(())
+    }
+
+    /// What the machine went through, as far as it can be told.
+    fn write_conditions(&self, out: &mut String) -> std::fmt::Result {
+        let c = &self.conditions;
+        let mut facts = vec![];
+        if let Some((low, high)) = c.cpu_mhz {
+            facts.push(format!("CPU clock {low:.0} to {high:.0} MHz"));
+        }
+        if let Some(times) = c.throttled {
+            facts.push(format!("slowed by heat {times} times"));
+        }
+        let gpu: Vec<_> = c.samples.iter().filter_map(|s| s.gpu).collect();
+        if let Some(last) = gpu.last() {
+            let known = |value: Option<f64>, unit: &str| value.map(|v| format!("{v:.0} {unit}"));
+            let values = [
+                known(last.clock_mhz.map(f64::from), "MHz"),
+                known(last.temperature_c.map(f64::from), "°C"),
+                known(last.power_w, "W"),
+            ];
+            let slowed = if c.gpu_throttled() { ", slowed down" } else { "" };
+            facts.push(format!("GPU {}{slowed}", values.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+        }
+        if let Some((first, last)) = c.samples.first().zip(c.samples.last()) {
+            if let Some((first, last)) = first.resident_mib.zip(last.resident_mib) {
+                facts.push(format!("memory {first:.1} to {last:.1} MiB"));
+            }
+        }
+        if !facts.is_empty() {
+            writeln!(out, "during    {}", facts.join("; "))?;
+        }
+        if self.layer != Layer::Pipeline || self.cameras > 1 || self.schedule != "fixed" {
+            let cameras = if self.cameras > 1 { format!(", {} cameras", self.cameras) } else { String::new() };
+            writeln!(out, "layer     {:?}, schedule {}{cameras}", self.layer, self.schedule)?;
+        }
+        Ok(())
+    }
+
+    fn write_cost(&self, out: &mut String) -> std::fmt::Result {
+        let Some(c) = self.cost else { return Ok(()) };
+        writeln!(
+            out,
+            "a frame   {:.2} ms of CPU time; {:.2} context switches of its own will and {:.2} others; {:.2} page faults \
+             ({:.2} from disk); {:.2} allocations, {} at most",
+            c.cpu_ms,
+            c.voluntary_switches,
+            c.involuntary_switches,
+            c.minor_faults,
+            c.major_faults,
+            c.allocations,
+            c.most_allocations
+        )
     }
 
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
@@ -230,19 +335,60 @@ impl Latency {
     }
 }
 
+/// The distributions that are reported, by name.
+pub fn distributions(run: &Run) -> Vec<(&'static str, Distribution)> {
+    let records = &run.records;
+    let mut all = vec![
+        ("from schedule", Distribution::new(records.iter().map(FrameRecord::latency))),
+        ("from arrival", Distribution::new(records.iter().map(FrameRecord::latency_from_arrival))),
+    ];
+    // Of frames that passed: a frame that never got to a stage took no time in it.
+    let passed = |of: &dyn Fn(&FrameRecord) -> Option<u64>| Distribution::new(records.iter().filter_map(of).map(Some));
+    all.extend(run.layer.stages().iter().map(|&stage| (stage.name(), passed(&|r| r.stage(stage)))));
+    all.push(("all but student", passed(&FrameRecord::besides_inference)));
+    all.push(("output jitter", Distribution::new(output_jitter(run).into_iter().map(Some))));
+    if records.iter().any(|r| r.cost.cpu > 0) {
+        all.push(("CPU time", passed(&|r| r.passage.map(|_| r.cost.cpu))));
+    }
+    all
+}
+
+/// By how many nanoseconds the time between two results differs from the time between their scheduled instants.
+fn output_jitter(run: &Run) -> Vec<u64> {
+    let delay = |r: &FrameRecord| r.latency();
+    run.cameras()
+        .flat_map(|records| {
+            let delays: Vec<_> = records.iter().filter_map(delay).collect();
+            delays.windows(2).map(|pair| pair[0].abs_diff(pair[1])).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// The `count` slowest of the frames that were processed.
 fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
-    let start = run.records.first().map_or(0, |r| r.scheduled);
-    let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_decoded()?, r))).collect();
+    let start = run.start();
+    let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_done()?, r))).collect();
     slowest.sort_by_key(|&(latency, record)| (std::cmp::Reverse(latency), record.index));
     let describe = |&(latency, record): &(u64, &FrameRecord)| WorstFrame {
         index: record.index,
         at_s: record.scheduled.saturating_sub(start) as f64 / 1e9,
-        outcome: record.outcome.name(),
+        camera: record.camera,
+        outcome: record.fate.name(),
         latency_ms: latency as f64 / 1e6,
-        stages_ms: Stage::ALL.map(|s| (s.name(), record.stage(s).unwrap_or(0) as f64 / 1e6)).into(),
+        stages_ms: run.layer.stages().iter().map(|&s| (s.name(), record.stage(s).unwrap_or(0) as f64 / 1e6)).collect(),
     };
     slowest.iter().take(count).map(describe).collect()
+}
+
+/// For a bar of characters; no two stages have the same.
+fn letter_of(stage: &str) -> char {
+    match stage {
+        "publish" => 'U',
+        "decode" => 'D',
+        "delivery" => 'L',
+        "track" => 'K',
+        other => other.chars().next().unwrap_or('?').to_ascii_uppercase(),
+    }
 }
 
 impl WorstFrame {
@@ -254,7 +400,7 @@ impl WorstFrame {
         for &(name, ms) in &self.stages_ms {
             passed += ms;
             let until = (passed / self.latency_ms.max(1e-9) * WIDTH).round() as usize;
-            let letter = name.chars().next().unwrap_or('?').to_ascii_uppercase();
+            let letter = letter_of(name);
             bar.extend(std::iter::repeat_n(letter, until.saturating_sub(bar.len())));
         }
         let stages: Vec<_> = self.stages_ms.iter().map(|(name, ms)| format!("{name} {ms:.2}")).collect();
@@ -277,7 +423,7 @@ pub(super) mod tests {
 
     /// A run's report with everything around it made up.
     pub(in crate::bench) fn report_of(run: &Run, profile: Profile) -> Report {
-        let judgement = judge(run, &profile, None, false);
+        let judgement = judge(run, &profile, &Conditions::default(), false);
         let subject = Subject {
             model: "test".into(),
             weights_sha256: "ab".repeat(32),
@@ -290,10 +436,12 @@ pub(super) mod tests {
         let context = Context {
             profile,
             open_loop: true,
+            schedule: "fixed".into(),
             machine: Fingerprint::read(),
-            load: None,
+            conditions: Conditions::default(),
             subject,
-            injected_stalls: vec![],
+            injected: vec![],
+            stress: vec![],
             worst: 2,
         };
         Report::new(run, Some(judgement), context)
@@ -341,7 +489,7 @@ pub(super) mod tests {
     fn a_time_line_is_drawn_to_scale() {
         let stages_ms =
             vec![("arrival", 10.0), ("wait", 20.0), ("preprocess", 0.0), ("inference", 60.0), ("decode", 10.0)];
-        let frame = WorstFrame { index: 7, at_s: 0.25, outcome: "late", latency_ms: 100.0, stages_ms };
+        let frame = WorstFrame { camera: 0, index: 7, at_s: 0.25, outcome: "late", latency_ms: 100.0, stages_ms };
         let bar = ["A".repeat(6), "W".repeat(12), "I".repeat(36), "D".repeat(6)].concat();
         let expected = format!(
             "frame 7 at 0.250 s, late: 100.00 ms = arrival 10.00 + wait 20.00 + preprocess 0.00 + inference 60.00 + \

@@ -4,137 +4,108 @@
 //! latency from that instant: a stall then shows in every frame that it delays, not only in the one that it hit
 //! (the error that is called coordinated omission). Between camera and worker stand the same [`LatestSlot`] and
 //! [`Ledger`] as in the node.
+//!
+//! ```text
+//!   camera thread ──▶ slot ──▶ worker thread ──▶ queue ──▶ calling thread      one camera and worker, or several
+//!    (timetable)    (newest      (serve)        (records)   (observer, watch over a worker that is stuck)
+//!                     wins)
+//! ```
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use serde::Serialize;
+use crossbeam::queue::ArrayQueue;
 
 use super::profile::{LatePolicy, Profile};
-use crate::pipeline::{now_ns, Counts, LatestSlot, Ledger, Outcome, StageTimes};
+use super::progress::Progress;
+use super::record::{Fate, FrameCost, FrameRecord, Layer, Passage, Run};
+use super::timetable::Timetable;
+use crate::pipeline::{now_ns, LatestSlot, Ledger, Outcome, StageTimes};
 
-/// Time for both threads to be ready before the first frame.
+/// Time for all threads to be ready before the first frame.
 const LEAD_NS: u64 = 20_000_000;
 
 /// How long the worker waits before it looks whether the camera has ended.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Where the time of a frame goes, in the order in which it passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// From the scheduled instant to the slot: the camera thread woke late.
-    Arrival,
-    /// In the slot: the worker was busy, or woke late.
-    Wait,
-    Preprocess,
-    Inference,
-    Decode,
+/// How often records are taken from the workers.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Longest sleep of a camera before it looks whether the run is to stop.
+const LONGEST_SLEEP: u64 = 50_000_000;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub layer: Layer,
+    pub profile: Profile,
+    pub timetable: Timetable,
+    /// The first frame that no camera sends, where a fault is to have them fall silent.
+    pub dropped_from: Option<usize>,
+    /// Set from outside, as by Ctrl-C, to end the run before its time.
+    pub stop: Arc<AtomicBool>,
 }
 
-impl Stage {
-    pub const ALL: [Self; 5] = [Self::Arrival, Self::Wait, Self::Preprocess, Self::Inference, Self::Decode];
-
-    /// Lower-case name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Arrival => "arrival",
-            Self::Wait => "wait",
-            Self::Preprocess => "preprocess",
-            Self::Inference => "inference",
-            Self::Decode => "decode",
+impl Plan {
+    /// The profile's frames, a period apart.
+    ///
+    /// # Panics
+    /// Never: a fixed schedule is always possible.
+    pub fn fixed(layer: Layer, profile: &Profile) -> Self {
+        let timetable = Timetable::new(&Default::default(), profile.frames, profile.period_ns());
+        Self {
+            layer,
+            profile: profile.clone(),
+            timetable: timetable.expect("no trace is read"),
+            dropped_from: None,
+            stop: Arc::default(),
         }
     }
 }
 
-/// Time stamps of a frame that was processed, by [`now_ns`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passage {
-    /// Put into the slot.
-    pub arrived: u64,
-    /// Taken out of it.
-    pub taken: u64,
-    pub stages: StageTimes,
+/// Sees records as they come, on the thread that called; the measured threads are never held up by it.
+pub trait Observer {
+    fn frame(&mut self, _: &FrameRecord) {}
+    /// Called about every 50 ms.
+    fn tick(&mut self) {}
 }
 
-/// What became of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameRecord {
-    /// From 0, in the order of the schedule.
-    pub index: usize,
-    /// When the frame was due from the camera.
-    pub scheduled: u64,
-    pub outcome: Outcome,
-    /// None unless it was processed.
-    pub passage: Option<Passage>,
-}
+impl Observer for () {}
 
-impl FrameRecord {
-    /// Whether there was no result in time, for whatever reason.
-    pub fn missed(&self) -> bool {
-        self.outcome != Outcome::OnTime
+/// What the worker does with a frame.
+pub trait Work {
+    /// Processes frame `index` and says when it passed each stage; none where that failed.
+    fn process(&mut self, index: usize) -> Option<StageTimes>;
+
+    /// What the last frame cost.
+    fn cost(&self) -> FrameCost {
+        FrameCost::default()
     }
 
-    /// Whether its result was published, in time or not.
-    pub fn has_result(&self) -> bool {
-        matches!(self.outcome, Outcome::OnTime | Outcome::Late)
-    }
-
-    /// Nanoseconds from the scheduled instant to the published result.
-    pub fn latency(&self) -> Option<u64> {
-        self.until_decoded().filter(|_| self.has_result())
-    }
-
-    /// Nanoseconds from the arrival in the slot to the published result.
-    pub fn latency_from_arrival(&self) -> Option<u64> {
-        self.passage.filter(|_| self.has_result()).map(|p| p.stages.decode_end.saturating_sub(p.arrived))
-    }
-
-    /// Nanoseconds from the scheduled instant to the end of decoding, whether or not the result was then published.
-    pub fn until_decoded(&self) -> Option<u64> {
-        self.passage.map(|p| p.stages.decode_end.saturating_sub(self.scheduled))
-    }
-
-    /// Nanoseconds that each stage took.
-    pub fn stage(&self, stage: Stage) -> Option<u64> {
-        self.passage.map(|p| match stage {
-            Stage::Arrival => p.arrived.saturating_sub(self.scheduled),
-            Stage::Wait => p.stages.preprocess_start.saturating_sub(p.arrived),
-            Stage::Preprocess => p.stages.preprocess(),
-            Stage::Inference => p.stages.inference(),
-            Stage::Decode => p.stages.decode(),
-        })
+    /// Where it tells what it is at.
+    fn progress(&self) -> Arc<Progress> {
+        Arc::default()
     }
 }
 
-/// A finished measurement: one record a frame, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    pub records: Vec<FrameRecord>,
-    pub counts: Counts,
-    /// Nanoseconds from the first frame's instant to the end.
-    pub elapsed: u64,
-}
-
-/// The frames' instants.
-#[derive(Debug, Clone, Copy)]
-pub struct Schedule {
-    start: u64,
-    period: f64,
-    frames: usize,
-}
-
-impl Schedule {
-    /// `profile.frames` instants from `start` on.
-    pub fn new(profile: &Profile, start: u64) -> Self {
-        Self { start, period: profile.period_ns(), frames: profile.frames }
+impl Work for BoxedWork {
+    fn process(&mut self, index: usize) -> Option<StageTimes> {
+        (**self).process(index)
     }
 
-    fn instant(&self, index: usize) -> u64 {
-        self.start + (index as f64 * self.period) as u64
+    fn cost(&self) -> FrameCost {
+        (**self).cost()
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        (**self).progress()
     }
 }
+
+/// Work that a worker's thread can take over.
+pub type BoxedWork = Box<dyn Work + Send>;
 
 /// A frame on its way to the worker.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +117,8 @@ pub(super) struct Frame {
 
 /// Puts frames into the slot as they fall due.
 pub(super) struct Camera<'a> {
-    pub schedule: Schedule,
+    pub plan: &'a Plan,
+    pub start: u64,
     pub slot: &'a LatestSlot<Frame>,
     pub ledger: &'a Ledger,
     pub next: usize,
@@ -155,25 +127,21 @@ pub(super) struct Camera<'a> {
 impl Camera<'_> {
     /// When the next frame is due; none after the last.
     pub fn next_instant(&self) -> Option<u64> {
-        (self.next < self.schedule.frames).then(|| self.schedule.instant(self.next))
+        self.plan.timetable.offset(self.next).map(|offset| self.start + offset)
     }
 
     /// Sends every frame that is due by `now`.
     pub fn send_due(&mut self, now: u64) {
         while let Some(scheduled) = self.next_instant().filter(|&instant| instant <= now) {
-            self.ledger.arrive();
-            if self.slot.put(Frame { index: self.next, scheduled, arrived: now }).is_some() {
-                self.ledger.end(Outcome::Superseded);
+            if self.plan.dropped_from.is_none_or(|first| self.next < first) {
+                self.ledger.arrive();
+                if self.slot.put(Frame { index: self.next, scheduled, arrived: now }).is_some() {
+                    self.ledger.end(Outcome::Superseded);
+                }
             }
             self.next += 1;
         }
     }
-}
-
-/// What the worker does with a frame.
-pub trait Work {
-    /// Processes frame `index` and says when it passed each stage; none where that failed.
-    fn process(&mut self, index: usize) -> Option<StageTimes>;
 }
 
 /// Where the worker's frames come from, with the time at which each is taken; none after the last.
@@ -185,61 +153,165 @@ pub(super) trait Feed {
 pub(super) fn serve(
     feed: &mut impl Feed,
     work: &mut impl Work,
-    profile: &Profile,
+    (camera, profile): (usize, &Profile),
     ledger: &Ledger,
-) -> Vec<FrameRecord> {
+    mut record: impl FnMut(FrameRecord),
+) {
     let deadline = profile.deadline_ns();
-    let mut records = Vec::with_capacity(profile.frames);
+    let drop = profile.late == LatePolicy::Drop;
+    let progress = work.progress();
     while let Some((Frame { index, scheduled, arrived }, taken)) = feed.next() {
-        let drop = profile.late == LatePolicy::Drop;
-        let (outcome, stages) = if drop && taken - scheduled > deadline {
+        let (outcome, stages) = if drop && taken.saturating_sub(scheduled) > deadline {
             (Outcome::DroppedLate, None)
         } else {
+            progress.begin(index, taken);
             match work.process(index) {
                 None => (Outcome::Rejected, None),
-                Some(stages) if stages.decode_end - scheduled <= deadline => (Outcome::OnTime, Some(stages)),
+                Some(stages) if stages.done().saturating_sub(scheduled) <= deadline => (Outcome::OnTime, Some(stages)),
                 Some(stages) => (if drop { Outcome::DroppedLate } else { Outcome::Late }, Some(stages)),
             }
         };
         ledger.end(outcome);
-        let passage = stages.map(|stages| Passage { arrived, taken, stages });
-        records.push(FrameRecord { index, scheduled, outcome, passage });
+        let passage = stages.map(|stages| Passage::in_process(arrived, &stages));
+        let cost = if stages.is_some() { work.cost() } else { FrameCost::default() };
+        record(FrameRecord { camera, index, scheduled, fate: outcome.into(), passage, ended_in: None, cost });
+        progress.end();
     }
-    records
 }
 
-/// Adds a record for each frame that never reached the worker.
-pub(super) fn with_superseded(taken: Vec<FrameRecord>, schedule: Schedule) -> Vec<FrameRecord> {
+/// A record for each of the first `due` frames: those that the worker `taken` took, and what became of the others.
+pub(super) fn complete(
+    taken: Vec<FrameRecord>,
+    camera: usize,
+    due: usize,
+    plan: &Plan,
+    start: u64,
+) -> Vec<FrameRecord> {
     let mut taken = taken.into_iter().peekable();
     let record = |index| {
-        taken.next_if(|record| record.index == index).unwrap_or(FrameRecord {
-            index,
-            scheduled: schedule.instant(index),
-            outcome: Outcome::Superseded,
-            passage: None,
+        taken.next_if(|record| record.index == index).unwrap_or_else(|| {
+            let sent = plan.dropped_from.is_none_or(|first| index < first);
+            let fate = if sent { Fate::Superseded } else { Fate::Lost };
+            FrameRecord::unprocessed(camera, index, start + plan.timetable.offset(index).unwrap_or(0), fate)
         })
     };
-    (0..schedule.frames).map(record).collect()
+    (0..due).map(record).collect()
 }
 
-/// Runs the profile's schedule in real time. `ledger` may be watched from another thread meanwhile.
-pub fn open_loop(profile: &Profile, work: &mut impl Work, ledger: &Ledger) -> Run {
-    let slot = LatestSlot::new();
-    let ended = AtomicBool::new(false);
-    let schedule = Schedule::new(profile, now_ns() + LEAD_NS);
-    let records = thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut camera = Camera { schedule, slot: &slot, ledger, next: 0 };
-            while let Some(instant) = camera.next_instant() {
-                thread::sleep(Duration::from_nanos(instant.saturating_sub(now_ns())));
-                camera.send_due(now_ns());
-            }
-            ended.store(true, Ordering::Release);
+/// One camera with its worker, while they run.
+struct Lane {
+    camera: JoinHandle<()>,
+    worker: JoinHandle<()>,
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+    records: Vec<FrameRecord>,
+}
+
+/// What the threads of a lane share.
+struct Shared {
+    slot: LatestSlot<Frame>,
+    ledger: Ledger,
+    /// Frames that have fallen due.
+    due: AtomicUsize,
+    camera_ended: AtomicBool,
+    records: ArrayQueue<FrameRecord>,
+}
+
+impl Lane {
+    fn start(number: usize, mut work: BoxedWork, plan: &Plan, start: u64) -> Self {
+        let frames = plan.timetable.len();
+        let shared = Arc::new(Shared {
+            slot: LatestSlot::new(),
+            ledger: Ledger::new(),
+            due: AtomicUsize::new(0),
+            camera_ended: AtomicBool::new(false),
+            records: ArrayQueue::new(frames.max(1)),
         });
-        serve(&mut SlotFeed { slot: &slot, ended: &ended }, work, profile, ledger)
-    });
-    let elapsed = now_ns() - schedule.start;
-    Run { records: with_superseded(records, schedule), counts: ledger.counts(), elapsed }
+        let progress = work.progress();
+        let camera = thread::spawn({
+            let (shared, plan) = (Arc::clone(&shared), plan.clone());
+            move || {
+                let mut camera = Camera { plan: &plan, start, slot: &shared.slot, ledger: &shared.ledger, next: 0 };
+                while let Some(instant) = camera.next_instant().filter(|_| !plan.stop.load(Ordering::Relaxed)) {
+                    let wait = instant.saturating_sub(now_ns());
+                    thread::sleep(Duration::from_nanos(wait.min(LONGEST_SLEEP)));
+                    camera.send_due(now_ns());
+                    shared.due.store(camera.next, Ordering::Release);
+                }
+                shared.camera_ended.store(true, Ordering::Release);
+            }
+        });
+        let worker = thread::spawn({
+            let (shared, profile) = (Arc::clone(&shared), plan.profile.clone());
+            move || {
+                let mut feed = SlotFeed { slot: &shared.slot, ended: &shared.camera_ended };
+                // There is room for every frame.
+                let record = |record| {
+                    let _ = shared.records.push(record);
+                };
+                serve(&mut feed, &mut work, (number, &profile), &shared.ledger, record);
+            }
+        });
+        let mut records = vec![FrameRecord::unprocessed(0, 0, 0, Fate::Lost); frames];
+        // Touched now, so that no page of them is asked for while frames are measured.
+        records.clear();
+        Self { camera, worker, shared, progress, records }
+    }
+
+    fn collect(&mut self, observer: &mut impl Observer) {
+        while let Some(record) = self.shared.records.pop() {
+            observer.frame(&record);
+            self.records.push(record);
+        }
+    }
+
+    /// The frame whose work has taken longer than `patience`, or whose worker died of it.
+    fn stuck(&self, patience: u64) -> Option<usize> {
+        let (frame, since) = self.progress.in_work()?;
+        (self.worker.is_finished() || now_ns().saturating_sub(since) > patience).then_some(frame)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.camera.is_finished() && self.worker.is_finished()
+    }
+}
+
+/// Runs the plan in real time, with a camera of its own for each of `works`. Work that gets stuck ends the run; its
+/// thread is left behind.
+pub fn open_loop(plan: &Plan, works: Vec<BoxedWork>, observer: &mut impl Observer) -> Run {
+    let start = now_ns() + LEAD_NS;
+    let mut lanes: Vec<_> =
+        works.into_iter().enumerate().map(|(number, work)| Lane::start(number, work, plan, start)).collect();
+    let patience = plan.profile.stuck_ns();
+    let mut stuck = false;
+    while !stuck && !lanes.iter().all(Lane::has_ended) {
+        thread::sleep(TICK);
+        lanes.iter_mut().for_each(|lane| lane.collect(observer));
+        observer.tick();
+        stuck = lanes.iter().any(|lane| lane.stuck(patience).is_some());
+    }
+    let interrupted = plan.stop.load(Ordering::Relaxed).then_some(plan.timetable.len());
+    // For the cameras of a run that got stuck.
+    plan.stop.store(stuck || interrupted.is_some(), Ordering::Relaxed);
+    let elapsed = now_ns().saturating_sub(start);
+    let mut records = vec![];
+    for (number, mut lane) in lanes.into_iter().enumerate() {
+        let stuck = lane.stuck(patience).map(|frame| (frame, lane.progress.stage()));
+        if lane.camera.join().is_err() {
+            eprintln!("note: the camera's thread has panicked; its message is above");
+        }
+        while let Some(record) = lane.shared.records.pop() {
+            lane.records.push(record);
+        }
+        if let Some((index, stage)) = stuck {
+            let scheduled = start + plan.timetable.offset(index).unwrap_or(0);
+            let record = FrameRecord::unprocessed(number, index, scheduled, Fate::Unfinished);
+            lane.records.push(FrameRecord { ended_in: Some(stage), ..record });
+        }
+        let due = lane.shared.due.load(Ordering::Acquire);
+        records.extend(complete(lane.records, number, due, plan, start));
+    }
+    Run { layer: plan.layer, records, elapsed, interrupted }
 }
 
 struct SlotFeed<'a> {
@@ -261,19 +333,29 @@ impl Feed for SlotFeed<'_> {
     }
 }
 
-/// Processes the profile's number of frames back to back: the throughput, and nothing about a camera's frames, since
+/// Processes the plan's number of frames back to back: the throughput, and nothing about a camera's frames, since
 /// here a slow frame delays the next one's start instead of making it late.
-pub fn closed_loop(profile: &Profile, work: &mut impl Work, ledger: &Ledger) -> Run {
-    struct BackToBack<'a>(std::ops::Range<usize>, &'a Ledger);
+pub fn closed_loop(plan: &Plan, work: &mut impl Work, observer: &mut impl Observer) -> Run {
+    struct BackToBack<'a>(std::ops::Range<usize>, &'a Plan, &'a Ledger);
     impl Feed for BackToBack<'_> {
         fn next(&mut self) -> Option<(Frame, u64)> {
-            let index = self.0.next()?;
-            self.1.arrive();
+            let index = self.0.next().filter(|_| !self.1.stop.load(Ordering::Relaxed))?;
+            self.2.arrive();
             let now = now_ns();
             Some((Frame { index, scheduled: now, arrived: now }, now))
         }
     }
-    let start = now_ns();
-    let records = serve(&mut BackToBack(0..profile.frames, ledger), work, profile, ledger);
-    Run { records, counts: ledger.counts(), elapsed: now_ns() - start }
+    let (start, frames, ledger) = (now_ns(), plan.timetable.len(), Ledger::new());
+    let mut records = Vec::with_capacity(frames);
+    let mut last_tick = start;
+    serve(&mut BackToBack(0..frames, plan, &ledger), work, (0, &plan.profile), &ledger, |record| {
+        observer.frame(&record);
+        records.push(record);
+        if now_ns() - last_tick > TICK.as_nanos() as u64 {
+            last_tick = now_ns();
+            observer.tick();
+        }
+    });
+    let interrupted = plan.stop.load(Ordering::Relaxed).then_some(frames);
+    Run { layer: plan.layer, records, elapsed: now_ns() - start, interrupted }
 }

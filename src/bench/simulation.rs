@@ -4,20 +4,34 @@
 use std::cell::Cell;
 
 use super::profile::Profile;
-use super::schedule::{serve, with_superseded, Camera, Feed, Frame, Run, Schedule, Work};
+use super::record::{Fate, FrameRecord, Layer, Run, Stage};
+use super::schedule::{complete, serve, Camera, Feed, Frame, Plan, Work};
+use super::stall::{FOR_EVER, STALLABLE};
 use crate::pipeline::{LatestSlot, Ledger, StageTimes};
 
 /// Milliseconds of preprocessing, inference and decoding.
 pub type Durations = [u64; 3];
 
 /// Runs the profile's schedule against work that takes what `durations` says for each frame; none fails.
-pub fn simulate(profile: &Profile, durations: impl FnMut(usize) -> Option<Durations>) -> Run {
+pub fn simulate(profile: &Profile, mut durations: impl FnMut(usize) -> Option<Durations>) -> Run {
+    simulate_plan(&Plan::fixed(Layer::Pipeline, profile), |frame| Some(durations(frame)?.map(|ms| ms * 1_000_000)))
+}
+
+/// The same for any plan, in nanoseconds. Work that takes for ever is given up as stuck.
+pub fn simulate_plan(plan: &Plan, durations: impl FnMut(usize) -> Option<[u64; 3]>) -> Run {
     let (now, ledger, slot) = (Cell::new(0), Ledger::new(), LatestSlot::new());
-    let schedule = Schedule::new(profile, 0);
-    let camera = Camera { schedule, slot: &slot, ledger: &ledger, next: 0 };
-    let records =
-        serve(&mut SimulatedFeed { camera, now: &now }, &mut SimulatedWork { durations, now: &now }, profile, &ledger);
-    Run { records: with_superseded(records, schedule), counts: ledger.counts(), elapsed: now.get() }
+    let camera = Camera { plan, start: 0, slot: &slot, ledger: &ledger, next: 0 };
+    let stuck = Cell::new(None);
+    let mut work = SimulatedWork { durations, now: &now, stuck: &stuck };
+    let mut records = vec![];
+    let mut feed = SimulatedFeed { camera, now: &now, stuck: &stuck };
+    serve(&mut feed, &mut work, (0, &plan.profile), &ledger, |record| records.push(record));
+    if let Some(stage) = stuck.get() {
+        let last = records.last_mut().expect("the stuck frame is the last");
+        *last = FrameRecord { fate: Fate::Unfinished, passage: None, ended_in: Some(stage), ..*last };
+    }
+    let records = complete(records, 0, plan.timetable.len(), plan, 0);
+    Run { layer: plan.layer, records, elapsed: now.get(), interrupted: None }
 }
 
 /// A profile for tests: 100 Hz, 10 ms.
@@ -30,10 +44,14 @@ pub fn profile(frames: usize) -> Profile {
 struct SimulatedFeed<'a> {
     camera: Camera<'a>,
     now: &'a Cell<u64>,
+    stuck: &'a Cell<Option<Stage>>,
 }
 
 impl Feed for SimulatedFeed<'_> {
     fn next(&mut self) -> Option<(Frame, u64)> {
+        if self.stuck.get().is_some() {
+            return None;
+        }
         self.send_due_one_by_one();
         if self.camera.slot.is_empty() {
             self.now.set(self.camera.next_instant()?);
@@ -55,18 +73,21 @@ impl SimulatedFeed<'_> {
 struct SimulatedWork<'a, F> {
     durations: F,
     now: &'a Cell<u64>,
+    stuck: &'a Cell<Option<Stage>>,
 }
 
-impl<F: FnMut(usize) -> Option<Durations>> Work for SimulatedWork<'_, F> {
+impl<F: FnMut(usize) -> Option<[u64; 3]>> Work for SimulatedWork<'_, F> {
     fn process(&mut self, index: usize) -> Option<StageTimes> {
-        let [preprocess, inference, decode] = (self.durations)(index)?;
-        let pass = |ms: u64| {
-            self.now.set(self.now.get() + ms * 1_000_000);
+        let durations = (self.durations)(index)?;
+        self.stuck.set(durations.iter().position(|&ns| ns == FOR_EVER).map(|stage| STALLABLE[stage]));
+        let pass = |ns: u64| {
+            // For ever is until long after the last frame.
+            self.now.set(self.now.get() + ns.min(3_600_000_000_000));
             self.now.get()
         };
         let preprocess_start = self.now.get();
-        let (preprocess_end, inference_end, decode_end) = (pass(preprocess), pass(inference), pass(decode));
-        Some(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, track_end: 0 })
+        let [preprocess_end, inference_end, decode_end] = durations.map(pass);
+        Some(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, ..StageTimes::default() })
     }
 }
 
@@ -74,7 +95,7 @@ impl<F: FnMut(usize) -> Option<Durations>> Work for SimulatedWork<'_, F> {
 fn an_unhurried_worker_makes_every_frame() {
     let run = simulate(&profile(50), |_| Some([1, 5, 1]));
     assert!(run.records.iter().all(|r| !r.missed() && r.latency() == Some(7_000_000)));
-    assert_eq!((run.counts.arrived, run.counts.on_time), (50, 50));
+    assert_eq!((run.tally().arrived, run.tally().on_time), (50, 50));
 }
 
 #[test]
@@ -83,7 +104,7 @@ fn a_stall_shows_in_every_frame_that_it_delays() {
     let run = simulate(&profile(50), |frame| Some([1, if frame == 10 { 100 } else { 5 }, 1]));
     let missed: Vec<_> = run.records.iter().filter(|r| r.missed()).map(|r| r.index).collect();
     assert_eq!(missed, (10..20).collect::<Vec<_>>());
-    assert_eq!((run.counts.late, run.counts.superseded, run.counts.on_time), (1, 9, 40));
+    assert_eq!((run.tally().late, run.tally().superseded, run.tally().on_time), (1, 9, 40));
     assert_eq!(run.records[20].latency(), Some(9_000_000));
 }
 
@@ -93,18 +114,18 @@ fn a_worker_slower_than_the_camera_takes_the_newest_frame_each_time() {
     // Takes 25 ms a frame: at 0, 25, 50, … the newest frame is 0, 2, 5, 7, ….
     let taken: Vec<_> = run.records.iter().filter(|r| r.passage.is_some()).map(|r| r.index).take(5).collect();
     assert_eq!(taken, [0, 2, 5, 7, 10]);
-    assert_eq!(run.counts.on_time, 0);
-    assert_eq!(run.counts.in_hand, 0);
+    assert_eq!(run.tally().on_time, 0);
+    assert_eq!(run.tally().in_hand, 0);
 }
 
 #[test]
 fn the_drop_policy_lets_late_frames_go() {
-    let profile = Profile { late: super::LatePolicy::Drop, rate_hz: 20.0, ..profile(20) };
+    let profile = Profile { late: super::profile::LatePolicy::Drop, rate_hz: 20.0, ..profile(20) };
     // Frame 3, due at 150 ms, ends at 237 ms: too late to be published. The slot then holds frame 4, due at 200 ms, which
     // is not begun.
     let run = simulate(&profile, |frame| Some([1, if frame == 3 { 85 } else { 5 }, 1]));
-    assert_eq!((run.counts.dropped_late, run.counts.late, run.counts.on_time), (2, 0, 18));
-    assert_eq!((run.records[3].until_decoded(), run.records[3].latency()), (Some(87_000_000), None));
+    assert_eq!((run.tally().dropped_late, run.tally().late, run.tally().on_time), (2, 0, 18));
+    assert_eq!((run.records[3].until_done(), run.records[3].latency()), (Some(87_000_000), None));
     assert_eq!(run.records[4].passage, None);
 }
 
@@ -112,5 +133,5 @@ fn the_drop_policy_lets_late_frames_go() {
 fn a_frame_that_fails_is_a_miss_and_counted_as_rejected() {
     let run = simulate(&profile(20), |frame| (frame != 3).then_some([1, 1, 1]));
     assert!(run.records[3].missed());
-    assert_eq!((run.counts.rejected, run.counts.on_time), (1, 19));
+    assert_eq!((run.tally().rejected, run.tally().on_time), (1, 19));
 }

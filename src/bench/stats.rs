@@ -3,10 +3,14 @@
 use hdrhistogram::Histogram;
 
 /// The percentiles that are reported, as shares of one.
-pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+pub const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// Resolved from 1 µs to an hour, to three significant digits.
-const RANGE_NS: (u64, u64) = (1_000, 3_600_000_000_000);
+/// Least duration that is told from zero, nanoseconds.
+const UNIT_NS: u64 = 1_000;
+
+/// Significant digits of a duration: 1 µs is resolved up to 0.2 s.
+const DIGITS: u8 = 5;
 
 /// Durations of many frames, in nanoseconds. Frames without a result count as slower than all others: leaving them
 /// out would make a machine look the better the more frames it loses.
@@ -20,12 +24,16 @@ pub struct Distribution {
 impl Distribution {
     /// From one duration a frame, or `None` where it had no result.
     pub fn new(durations: impl Iterator<Item = Option<u64>>) -> Self {
-        let histogram = Histogram::new_with_bounds(RANGE_NS.0, RANGE_NS.1, 3).expect("constant bounds are sound");
+        // Grows with what is recorded.
+        let mut histogram =
+            Histogram::new_with_bounds(UNIT_NS, 2 * UNIT_NS, DIGITS).expect("constant bounds are sound");
+        histogram.auto(true);
         let mut distribution = Self { histogram, largest: 0, without_result: 0 };
         for duration in durations {
             match duration {
                 Some(ns) => {
-                    distribution.histogram.saturating_record(ns);
+                    // Beyond an hour there is nothing to tell apart.
+                    let _ = distribution.histogram.record(ns.min(3_600_000_000_000));
                     distribution.largest = distribution.largest.max(ns);
                 }
                 None => distribution.without_result += 1,
@@ -54,6 +62,18 @@ impl Distribution {
     /// up over several runs.
     pub fn buckets(&self) -> Vec<(u64, u64)> {
         self.histogram.iter_recorded().map(|b| (b.value_iterated_to(), b.count_at_value())).collect()
+    }
+
+    /// Adds what another has counted, as if it had all been counted here.
+    pub fn merge(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("it grows as it must");
+        self.largest = self.largest.max(other.largest);
+        self.without_result += other.without_result;
+    }
+
+    /// The durations as they were counted, without those frames that had none.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
     }
 
     /// Frames that had no result.
@@ -158,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn quantiles_and_bounds_of_the_same_samples_agree_with_numpy_and_scipy() {
+        // tests/reference/bench_stats.py made the numbers.
+        let reference: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/reference/bench_stats.json")).unwrap();
+        let us = |value: &serde_json::Value| value.as_u64().unwrap();
+        let samples = reference["samples_us"].as_array().unwrap().iter().map(|s| Some(us(s) * 1_000));
+        let distribution = Distribution::new(samples);
+        for (quantile, expected) in reference["quantiles_us"].as_object().unwrap() {
+            let found = distribution.quantile(quantile.parse().unwrap()).unwrap();
+            // The upper end of its bucket of a microsecond.
+            assert_eq!(found / 1_000, us(expected), "{quantile}");
+        }
+        assert_eq!(distribution.max(), Some(us(&reference["max_us"]) * 1_000));
+        for case in reference["bounds"].as_array().unwrap() {
+            let (misses, frames) = (us(&case["misses"]) as usize, us(&case["frames"]) as usize);
+            let bound = miss_ratio_bound(misses, frames, case["confidence"].as_f64().unwrap());
+            assert!((bound / case["bound"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{case}: {bound}");
+        }
+    }
+
+    #[test]
     fn frames_needed_agree_with_scipy() {
         for (misses, ratio, expected) in
             [(0, 0.001, 4603), (0, 0.01, 459), (0, 0.05, 90), (1, 0.01, 662), (1, 0.05, 130), (5, 0.001, 13_105)]
@@ -174,6 +215,23 @@ mod tests {
             assert!((found / expected_ms as f64 - 1.0).abs() < 1e-3, "{quantile}: {found}");
         }
         assert_eq!(all.max(), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn a_microsecond_is_resolved_at_a_hundred_milliseconds() {
+        let two = Distribution::new([Some(100_000_000), Some(100_001_500)].into_iter());
+        assert!(two.quantile(0.5).unwrap().abs_diff(100_000_000) <= 1_000);
+        assert_eq!(two.buckets().len(), 2);
+    }
+
+    #[test]
+    fn merged_distributions_are_the_distribution_of_all() {
+        let durations = |from: u64, to: u64| (from..to).map(|i| (i % 7 != 0).then_some(i * i * 1_000));
+        let mut merged = Distribution::new(durations(1, 300));
+        merged.merge(&Distribution::new(durations(300, 500)));
+        let all = Distribution::new(durations(1, 500));
+        assert_eq!((merged.buckets(), merged.without_result()), (all.buckets(), all.without_result()));
+        assert_eq!(merged.quantile(0.8), all.quantile(0.8));
     }
 
     #[test]

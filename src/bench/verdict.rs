@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::culprit::{self, Culprit};
-use super::machine::Load;
+use super::monitor::Conditions;
 use super::profile::Profile;
-use super::schedule::{FrameRecord, Run};
+use super::record::{FrameRecord, Run, Stage};
 use super::stats::{frames_needed, longest_run, miss_ratio_bound};
+use super::trend::{self, Trend};
 
 /// The answer to whether the deadline is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,19 +59,25 @@ pub struct Judgement {
     pub longest_miss_run: usize,
     /// Frames with which as many misses would have been shown to be few enough.
     pub frames_needed: usize,
+    /// Rise of the median latency from the beginning of the run to its end; none where it is too short to tell.
+    pub drift_ms: Option<f64>,
+    /// Of the process under test.
+    pub memory_growth_mib: Option<f64>,
     pub culprit: Option<Culprit>,
 }
 
-/// Judges a run. `load` is what else used the machine meanwhile, where that is known; it excuses misses unless
-/// `stalls_injected`, whose misses have a known cause.
-pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: bool) -> Judgement {
+/// Judges a run. What the machine went through meanwhile excuses misses, drift and growth, unless faults were
+/// `injected`, which have a known cause. It never unproves a deadline that was kept: load, heat and a falling clock make
+/// latency only worse.
+pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bool) -> Judgement {
     let frames = run.records.len();
     let misses = run.records.iter().filter(|r| r.missed()).count();
-    let miss_ratio = misses as f64 / frames as f64;
+    let miss_ratio = misses as f64 / frames.max(1) as f64;
     let bound = miss_ratio_bound(misses, frames, profile.confidence);
-    let longest = longest_run(run.records.iter().map(FrameRecord::missed));
+    let longest = run.cameras().map(|c| longest_run(c.iter().map(FrameRecord::missed))).max().unwrap_or(0);
     let needed = frames_needed(misses, profile.max_miss_ratio, profile.confidence);
     let culprit = culprit::find(run, profile);
+    let drift = run.cameras().next().and_then(drift_of);
 
     let mut reasons = Vec::new();
     if miss_ratio > profile.max_miss_ratio {
@@ -80,17 +87,25 @@ pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: 
     if longest > profile.max_miss_run {
         reasons.push(format!("{longest} frames in a row missed, but {} may", profile.max_miss_run));
     }
-    let foreign = load.map_or(0.0, |load| load.foreign_percent());
-    let unfit = foreign > profile.max_foreign_load_percent;
-    let verdict = if !reasons.is_empty() && unfit && !stalls_injected {
-        let limit = profile.max_foreign_load_percent;
-        reasons.insert(
-            0,
-            format!(
-            "other programs or the hypervisor took {foreign:.1} % of the CPU time (up to {limit} % is taken as fit): \
-             quiet the machine and run again"
-        ),
-        );
+    reasons.extend(culprit.as_ref().map(culprit::describe).filter(|_| !reasons.is_empty()));
+    let allowed = profile.max_drift_percent / 100.0 * profile.deadline_ms;
+    if let Some((stage, drift)) = drift.filter(|(_, drift)| drift.exceeds(allowed)) {
+        let rise = drift.change;
+        reasons.push(format!(
+            "the median latency drifted by {rise:.2} ms over the run, but {allowed:.2} ms may; most of it in {}",
+            stage.name()
+        ));
+    }
+    if let Some(growth) = conditions.memory.filter(|m| m.exceeds(profile.max_memory_growth_mib)) {
+        let allowed = profile.max_memory_growth_mib;
+        reasons.push(format!("memory grew by {:.1} MiB over the run, but {allowed} MiB may", growth.change));
+    }
+    let unfit = unfitness(conditions, profile);
+    let verdict = if let Some(planned) = run.interrupted {
+        reasons.insert(0, format!("interrupted after {frames} of {planned} frames: run it to its end"));
+        Verdict::NotProvable
+    } else if !reasons.is_empty() && !unfit.is_empty() && !injected {
+        reasons.splice(0..0, unfit);
         Verdict::NotProvable
     } else if !reasons.is_empty() {
         Verdict::Missed
@@ -100,6 +115,7 @@ pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: 
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
+        reasons.extend(culprit.as_ref().map(culprit::describe));
         Verdict::NotProvable
     } else {
         reasons.push(format!(
@@ -108,9 +124,9 @@ pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: 
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
+        reasons.extend(culprit.as_ref().map(culprit::describe));
         Verdict::Met
     };
-    reasons.extend(culprit.as_ref().map(describe));
     Judgement {
         verdict,
         reasons,
@@ -120,19 +136,48 @@ pub fn judge(run: &Run, profile: &Profile, load: Option<Load>, stalls_injected: 
         miss_ratio_bound: bound,
         longest_miss_run: longest,
         frames_needed: needed,
+        drift_ms: drift.map(|(_, drift)| drift.change),
+        memory_growth_mib: conditions.memory.map(|m| m.change),
         culprit,
     }
 }
 
-fn describe(c: &Culprit) -> String {
-    let (stage, usual, worst, misses) = (c.stage.name(), c.usual_ms, c.worst_ms, c.misses);
-    if c.always {
-        return format!(
-            "the stages usually take longer than deadline or period allow, {stage} the longest: usually {usual:.2} ms, \
-             {worst:.2} ms at worst"
-        );
+/// The drift of one camera's latency in ms, and the stage that drifted most.
+fn drift_of(records: &[FrameRecord]) -> Option<(Stage, Trend)> {
+    let ms = |of: &dyn Fn(&FrameRecord) -> Option<u64>| -> Vec<_> {
+        records.iter().filter_map(|r| Some(of(r)? as f64 / 1e6)).collect()
+    };
+    let all = trend::of_many(&ms(&FrameRecord::until_done))?;
+    let change = |stage: Stage| trend::of_many(&ms(&|r| r.stage(stage))).map_or(0.0, |trend| trend.change);
+    let stage = Stage::ALL.into_iter().max_by(|&a, &b| change(a).total_cmp(&change(b)))?;
+    Some((stage, all))
+}
+
+/// What about the machine speaks against laying misses at the student's door; each in a sentence with its remedy.
+fn unfitness(conditions: &Conditions, profile: &Profile) -> Vec<String> {
+    let mut found = vec![];
+    let (foreign, limit) =
+        (conditions.load.map_or(0.0, |load| load.foreign_percent()), profile.max_foreign_load_percent);
+    if foreign > limit {
+        found.push(format!(
+            "other programs or the hypervisor took {foreign:.1} % of the CPU time (up to {limit} % is taken as fit): \
+             quiet the machine and run again"
+        ));
     }
-    format!("{misses} of the misses go back to {stage}: usually {usual:.2} ms, {worst:.2} ms at worst")
+    if let Some(times) = conditions.throttled.filter(|&times| times > 0) {
+        found.push(format!("heat slowed a CPU down {times} times: cool the machine and run again"));
+    }
+    if conditions.gpu_throttled() {
+        found.push("heat or its power limit slowed the GPU down: cool it, or raise the limit, and run again".into());
+    }
+    let limit = profile.max_clock_change_percent;
+    if let Some(change) = conditions.clock_change_percent().filter(|&change| change > limit) {
+        found.push(format!(
+            "the CPU's clock fell by {change:.0} % from its highest (up to {limit} % is taken as fit): set the governor \
+             to performance and run again"
+        ));
+    }
+    found
 }
 
 /// Of a share of one, with three significant digits.
@@ -147,7 +192,7 @@ pub fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::schedule::Stage;
+    use crate::bench::machine::Load;
     use crate::bench::simulation::{profile, simulate};
 
     const QUIET: Load = Load { own: 0.5, others: 0.0, steal: 0.0 };
@@ -157,7 +202,7 @@ mod tests {
         let mut profile = profile(frames);
         (profile.max_miss_ratio, profile.max_miss_run) = (0.02, 3);
         let run = simulate(&profile, |frame| Some([1, if stalled.contains(&frame) { stall_ms } else { 5 }, 1]));
-        judge(&run, &profile, Some(load), injected)
+        judge(&run, &profile, &Conditions { load: Some(load), ..Conditions::default() }, injected)
     }
 
     #[test]
@@ -199,6 +244,41 @@ mod tests {
     #[test]
     fn a_deadline_kept_on_a_busy_machine_is_kept() {
         assert_eq!(judge_stalls(228, 0, &[], BUSY, false).verdict, Verdict::Met);
+    }
+
+    #[test]
+    fn heat_and_a_falling_clock_excuse_misses_with_a_remedy() {
+        let mut profile = profile(300);
+        profile.max_miss_ratio = 0.01;
+        let run = simulate(&profile, |frame| Some([1, if frame % 20 == 0 { 12 } else { 5 }, 1]));
+        let heat = Conditions { throttled: Some(3), ..Conditions::default() };
+        let clock = Conditions { cpu_mhz: Some((1000.0, 3000.0)), ..Conditions::default() };
+        for (conditions, expected) in [(heat, "cool"), (clock, "governor")] {
+            let judgement = judge(&run, &profile, &conditions, false);
+            assert_eq!(judgement.verdict, Verdict::NotProvable);
+            assert!(judgement.reasons[0].contains(expected), "{:?}", judgement.reasons);
+        }
+    }
+
+    #[test]
+    fn memory_that_grows_beyond_the_profile_is_missed() {
+        let (mut profile, steady) = (profile(400), |_| Some([1, 5, 1]));
+        profile.max_miss_ratio = 0.02;
+        let run = simulate(&profile, steady);
+        let grown = |change| Conditions { memory: Some(Trend { change, p_value: 1e-6 }), ..Conditions::default() };
+        assert_eq!(judge(&run, &profile, &grown(1.0), false).verdict, Verdict::Met);
+        let judgement = judge(&run, &profile, &grown(profile.max_memory_growth_mib + 1.0), false);
+        assert_eq!(judgement.verdict, Verdict::Missed);
+        assert!(judgement.reasons[0].contains("memory grew by"), "{:?}", judgement.reasons);
+    }
+
+    #[test]
+    fn an_interrupted_run_proves_nothing_however_it_went() {
+        let profile = profile(400);
+        let run = Run { interrupted: Some(1000), ..simulate(&profile, |_| Some([1, 5, 1])) };
+        let judgement = judge(&run, &profile, &Conditions::default(), false);
+        assert_eq!(judgement.verdict, Verdict::NotProvable);
+        assert!(judgement.reasons[0].contains("interrupted after 400 of 1000"), "{:?}", judgement.reasons);
     }
 
     #[test]

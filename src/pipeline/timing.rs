@@ -44,8 +44,13 @@ impl StageTimes {
         self.track_end.saturating_sub(self.decode_end)
     }
 
+    /// When the last stage ended.
+    pub fn done(&self) -> u64 {
+        self.decode_end.max(self.track_end)
+    }
+
     /// Nanoseconds of all stages.
     pub fn total(&self) -> u64 {
-        self.decode_end.max(self.track_end) - self.preprocess_start
+        self.done() - self.preprocess_start
     }
 }

@@ -1,0 +1,74 @@
+//! The view while it runs: progress, percentiles so far and misses, on a terminal. Drawn by the thread that collects
+//! records, four times a second; the measured threads have no part in it.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bench::record::FrameRecord;
+use crate::bench::schedule::Observer;
+
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// Shows nothing where standard error is no terminal.
+pub struct Live {
+    bar: Option<ProgressBar>,
+    latencies: Histogram<u32>,
+    frames: u64,
+    misses: u64,
+    largest: u64,
+    drawn: Instant,
+}
+
+impl Live {
+    /// Of a run of so many frames, of all cameras.
+    pub fn new(frames: usize) -> Self {
+        let style = "{elapsed_precise} {wide_bar} {pos} of {len} frames, {eta} left; {msg}";
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(frames as u64);
+            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        let mut latencies = Histogram::new_with_bounds(1_000, 2_000, 3).expect("constant bounds are sound");
+        latencies.auto(true);
+        Self { bar, latencies, frames: 0, misses: 0, largest: 0, drawn: Instant::now() }
+    }
+
+    fn line(&self) -> String {
+        let ms = |q| self.latencies.value_at_quantile(q) as f64 / 1e6;
+        let (p50, p99, max) = (ms(0.5), ms(0.99), self.largest as f64 / 1e6);
+        format!("p50 {p50:.1} p99 {p99:.1} max {max:.1} ms, {} misses", self.misses)
+    }
+}
+
+impl Observer for Live {
+    fn frame(&mut self, record: &FrameRecord) {
+        if self.bar.is_none() {
+            return;
+        }
+        self.frames = self.frames.max(record.index as u64 + 1);
+        self.misses += u64::from(record.missed());
+        if let Some(latency) = record.latency() {
+            let _ = self.latencies.record(latency.min(3_600_000_000_000));
+            self.largest = self.largest.max(latency);
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Some(bar) = self.bar.as_ref().filter(|_| self.drawn.elapsed() >= PERIOD) {
+            bar.set_position(self.frames);
+            bar.set_message(self.line());
+            self.drawn = Instant::now();
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The program `latency_bench`, from its command line to its exit code.
+//!
+//! - [`arguments`]: the options. [`setup`]: from options to what is to be measured, or an error before anything runs.
+//! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: the search for a rate.
+//! - [`live`]: the view on the terminal. [`output`]: what is written. [`realtime`]: priority.
+
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use super::record::Layer;
+use super::verdict::{Verdict, USAGE_ERROR};
+use super::{compare, doctor, Profile};
+
+pub mod arguments;
+pub mod in_process;
+pub mod live;
+pub mod max_rate;
+pub mod output;
+pub mod over_ros;
+pub mod realtime;
+pub mod setup;
+
+use arguments::Arguments;
+use output::say;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE_ERROR } else { 0 });
+        }
+    };
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(USAGE_ERROR)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    if arguments.list_profiles {
+        for name in Profile::built_in_names() {
+            say(&format!("{name:16} {}\n", Profile::load(name)?.description));
+        }
+        return Ok(0);
+    }
+    if arguments.doctor {
+        let checks = doctor::examine();
+        say(&doctor::text(&checks));
+        let verdict = if doctor::is_fit(&checks) { Verdict::Met } else { Verdict::NotProvable };
+        return Ok(verdict.exit_code());
+    }
+    if let Some([first, second]) = arguments.compare.as_deref() {
+        let comparison = compare::compare(first, second, arguments.allow)?;
+        say(&comparison.text());
+        return Ok(comparison.verdict.exit_code());
+    }
+    let setup = setup::Setup::new(arguments)?;
+    match arguments.layer {
+        _ if arguments.max_rate => max_rate::run(&setup),
+        Layer::Engine | Layer::Pipeline => in_process::run(&setup),
+        Layer::Node => over_ros::run(&setup),
+    }
+}
+
+/// Set by Ctrl-C, after which a run ends with a partial report. A second Ctrl-C ends the program at once.
+fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the first sets the flag, and only the next finds it set.
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(Verdict::NotProvable.exit_code()),
+            Arc::clone(&stop),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}

@@ -1,0 +1,253 @@
+//! Two results beside each other: how much slower is the second, and is that beyond chance?
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::report::SCHEMA_VERSION;
+use super::verdict::Verdict;
+
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// Confidence of the interval, two-sided.
+const CONFIDENCE: f64 = 0.99;
+
+/// What is compared: a quantile of the latency from the schedule.
+const COMPARED: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
+
+/// Why two results cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {why}; give a result that latency_bench --json wrote")]
+    Form { path: PathBuf, why: String },
+    #[error("{path}: schema version {found}; this program reads version {SCHEMA_VERSION}: measure it again")]
+    Version { path: PathBuf, found: u64 },
+    #[error("only {0} frames have a latency in both results; it takes 20")]
+    Few(usize),
+}
+
+/// What of a result is compared.
+#[derive(Debug, Deserialize)]
+struct Measured {
+    layer: String,
+    subject: Subject,
+    machine: Machine,
+    frames: Columns,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Subject {
+    weights_sha256: String,
+    input_width: usize,
+    input_height: usize,
+    threads: usize,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Machine {
+    cpu_model: Option<String>,
+    kernel: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Columns {
+    latency_us: Vec<Option<f64>>,
+}
+
+/// A quantile of the second result over that of the first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ratio {
+    pub of: &'static str,
+    pub first_ms: f64,
+    pub second_ms: f64,
+    pub ratio: f64,
+    /// Bounds of the ratio at 99 % confidence.
+    pub low: f64,
+    pub high: f64,
+}
+
+/// How two results compare.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    pub verdict: Verdict,
+    pub frames: usize,
+    /// Allowed growth, as a share of one.
+    pub allowed: f64,
+    pub ratios: Vec<Ratio>,
+    /// In what the two results were not alike.
+    pub cautions: Vec<String>,
+}
+
+/// Compares the results in two files. It is a regression where the median is slower by more than `allowed` (a share of
+/// one) with confidence, and none where it is not, with confidence; between the two it is not provable.
+///
+/// # Errors
+/// When a file cannot be used, or they have too few frames in common.
+pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, CompareError> {
+    let (a, b) = (read(first)?, read(second)?);
+    let mut cautions = vec![];
+    for (alike, what) in [
+        (a.layer == b.layer, "layer"),
+        (a.subject == b.subject, "model, input or threads"),
+        (a.machine == b.machine, "machine"),
+    ] {
+        if !alike {
+            cautions.push(format!("the two results differ in {what}"));
+        }
+    }
+    let both = a.frames.latency_us.iter().zip(&b.frames.latency_us);
+    let pairs: Vec<_> = both.filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
+    let without = a.frames.latency_us.len().max(b.frames.latency_us.len()) - pairs.len();
+    if without > 0 {
+        cautions.push(format!("{without} frames without a result in one of them are left out"));
+    }
+    if pairs.len() < 20 {
+        return Err(CompareError::Few(pairs.len()));
+    }
+    let ratios = ratios(&pairs);
+    let verdict = match ratios[0] {
+        Ratio { low, .. } if low > 1.0 + allowed => Verdict::Missed,
+        Ratio { high, .. } if high <= 1.0 + allowed => Verdict::Met,
+        _ => Verdict::NotProvable,
+    };
+    Ok(Comparison { verdict, frames: pairs.len(), allowed, ratios, cautions })
+}
+
+fn read(path: &Path) -> Result<Measured, CompareError> {
+    let text = fs::read_to_string(path).map_err(|source| CompareError::Io { path: path.into(), source })?;
+    let form = |e: serde_json::Error| CompareError::Form { path: path.into(), why: e.to_string() };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(form)?;
+    match value["schema_version"].as_u64() {
+        Some(found) if found != u64::from(SCHEMA_VERSION) => {
+            return Err(CompareError::Version { path: path.into(), found })
+        }
+        _ => serde_json::from_value(value).map_err(form),
+    }
+}
+
+/// The ratios with their intervals by the percentile bootstrap over pairs: each resample draws frames, and takes both
+/// results of a frame that it draws (Efron & Tibshirani 1993, chapters 13 and 16). Frames are drawn in runs of
+/// consecutive ones, since neighbours resemble each other (moving blocks: Künsch 1989).
+fn ratios(pairs: &[(f64, f64)]) -> Vec<Ratio> {
+    let n = pairs.len();
+    let block = (n as f64).cbrt().round() as usize;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut first, mut second) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut resampled = vec![Vec::with_capacity(RESAMPLES); COMPARED.len()];
+    for _ in 0..RESAMPLES {
+        (first.clear(), second.clear());
+        while first.len() < n {
+            let start = random.random_range(0..=n - block);
+            let (a, b): (Vec<f64>, Vec<f64>) = pairs[start..start + block].iter().copied().unzip();
+            first.extend(a);
+            second.extend(b);
+        }
+        for (ratios, (_, q)) in resampled.iter_mut().zip(COMPARED) {
+            ratios.push(quantile(&mut second, q) / quantile(&mut first, q));
+        }
+    }
+    let (mut first, mut second): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    COMPARED
+        .iter()
+        .zip(&mut resampled)
+        .map(|(&(of, q), resampled)| {
+            let (a, b) = (quantile(&mut first, q), quantile(&mut second, q));
+            let (low, high) = (quantile(resampled, tail), quantile(resampled, 1.0 - tail));
+            Ratio { of, first_ms: a / 1e3, second_ms: b / 1e3, ratio: b / a, low, high }
+        })
+        .collect()
+}
+
+/// By nearest rank; reorders the values.
+fn quantile(values: &mut [f64], q: f64) -> f64 {
+    let rank = ((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1;
+    *values.select_nth_unstable_by(rank, f64::total_cmp).1
+}
+
+impl Comparison {
+    /// For people; ends with a line break.
+    pub fn text(&self) -> String {
+        let mut out = format!("{:6}{:>11}{:>11}{:>8}   99 % interval\n", "", "first ms", "second ms", "ratio");
+        for r in &self.ratios {
+            let _ = writeln!(
+                out,
+                "{:6}{:11.3}{:11.3}{:8.3}   {:.3} to {:.3}",
+                r.of, r.first_ms, r.second_ms, r.ratio, r.low, r.high
+            );
+        }
+        for caution in &self.cautions {
+            let _ = writeln!(out, "caution   {caution}");
+        }
+        let allowed = self.allowed * 100.0;
+        let verdict = match self.verdict {
+            Verdict::Met => format!("no regression: the median is slower by at most {allowed} %"),
+            Verdict::Missed => format!("REGRESSION: the median is slower by more than {allowed} %"),
+            Verdict::NotProvable => {
+                format!("not provable: the interval of the median holds {:.3}; measure more frames", 1.0 + self.allowed)
+            }
+        };
+        let _ = writeln!(out, "verdict   {verdict} ({} frames in pairs)", self.frames);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two results, the second slower by a factor.
+    fn compared(frames: usize, factor: f64, allowed: f64) -> Result<Comparison, CompareError> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let first: Vec<f64> = (0..frames).map(|_| 10_000.0 + random.random_range(-300.0..300.0)).collect();
+        let second: Vec<f64> = first.iter().map(|l| (l + random.random_range(-300.0..300.0)) * factor).collect();
+        let paths = [("a", first), ("b", second)].map(|(name, latency_us)| {
+            let path = folder.path().join(name);
+            let subject = serde_json::json!({"weights_sha256": "x", "input_width": 1, "input_height": 1, "threads": 1});
+            let value = serde_json::json!({
+                "schema_version": SCHEMA_VERSION, "layer": "pipeline", "subject": subject,
+                "machine": {"cpu_model": "c", "kernel": "k"}, "frames": {"latency_us": latency_us},
+            });
+            fs::write(&path, value.to_string()).unwrap();
+            path
+        });
+        compare(&paths[0], &paths[1], allowed)
+    }
+
+    #[test]
+    fn a_tenth_slower_is_a_regression_where_a_twentieth_is_allowed() {
+        let comparison = compared(1000, 1.1, 0.05).unwrap();
+        assert_eq!(comparison.verdict, Verdict::Missed);
+        let median = &comparison.ratios[0];
+        assert!(median.low < 1.1 && 1.1 < median.high && median.high - median.low < 0.01, "{median:?}");
+        assert!(comparison.text().contains("REGRESSION"));
+    }
+
+    #[test]
+    fn equals_are_no_regression_and_too_few_frames_cannot_tell() {
+        assert_eq!(compared(1000, 1.0, 0.05).unwrap().verdict, Verdict::Met);
+        assert_eq!(compared(25, 1.05, 0.05).unwrap().verdict, Verdict::NotProvable);
+        assert!(matches!(compared(10, 1.0, 0.05), Err(CompareError::Few(10))));
+    }
+
+    #[test]
+    fn what_is_no_result_or_of_another_version_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        for (text, expected) in
+            [("{", "x.json"), ("{\"schema_version\": 1}", "schema version 1"), ("{}", "missing field")]
+        {
+            fs::write(&path, text).unwrap();
+            let error = compare(&path, &path, 0.05).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("x.json"), "{error}");
+        }
+    }
+}

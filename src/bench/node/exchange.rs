@@ -1,0 +1,277 @@
+//! Images out to nodes, detections and timing back.
+//!
+//! ```text
+//!   camera thread ──▶ middleware ──▶ nodes ──▶ middleware ──▶ calling thread
+//!    (timetable)       images                   detections, FrameTiming, matched by stamp
+//! ```
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::bail;
+use futures::{FutureExt, Stream, StreamExt};
+use r2r::peregrine_msgs::msg::FrameTiming;
+use r2r::sensor_msgs::msg::Image;
+use r2r::vision_msgs::msg::Detection2DArray;
+use r2r::{NativeMsg, Node, Publisher, QosProfile};
+
+use super::matching::{Exchange, NodeTiming};
+use crate::bench::frames::Frames;
+use crate::bench::timetable::Timetable;
+use crate::pipeline::now_ns;
+use crate::preprocess::Encoding;
+
+/// Longest wait for a message before other things are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long nodes may take to start and to answer a first image.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Longest sleep of the camera before it looks whether the run is to stop.
+const LONGEST_SLEEP: u64 = 50_000_000;
+
+type Stamped<T> = Box<dyn Stream<Item = T> + Unpin>;
+
+/// One node's topics.
+pub struct Link {
+    name: String,
+    images: Publisher<Image>,
+    detections: Stamped<NativeMsg<Detection2DArray>>,
+    timing: Stamped<FrameTiming>,
+}
+
+impl Link {
+    /// On the topics `image`, `detections` and `timing` below `prefix`.
+    ///
+    /// # Errors
+    /// When ROS refuses.
+    pub fn new(node: &mut Node, name: &str, prefix: &str) -> anyhow::Result<Self> {
+        // A camera's: the newest image, as it comes.
+        let camera = QosProfile::sensor_data().keep_last(1);
+        Ok(Self {
+            name: name.to_owned(),
+            images: node.create_publisher(&format!("{prefix}image"), camera)?,
+            detections: Box::new(node.subscribe_native(&format!("{prefix}detections"), QosProfile::default())?),
+            timing: Box::new(node.subscribe(&format!("{prefix}timing"), QosProfile::default())?),
+        })
+    }
+}
+
+/// What is exchanged in one go: frames, each for one of the nodes.
+pub struct Plan {
+    pub timetable: Timetable,
+    /// For each frame the node that it is for, and the image that it shows.
+    pub frames: Vec<(usize, usize)>,
+    /// The first frame that is not sent, where the camera is to fall silent.
+    pub dropped_from: Option<usize>,
+    /// How long to wait for answers after the last frame.
+    pub linger: Duration,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// The images of the camera, as messages that are made once. All nodes get the same ones.
+pub struct Messages(Vec<NativeMsg<Image>>);
+
+// SAFETY: a message owns its memory, which C allocated and any thread may use and free; none is on loan.
+unsafe impl Send for Messages {}
+
+impl Messages {
+    pub fn new(frames: &Frames) -> Self {
+        let message = |index| {
+            let view = frames.image(index);
+            let encoding = match view.encoding() {
+                Encoding::Mono8 => "mono8",
+                Encoding::Rgba8 => "rgba8",
+                _ => "rgb8",
+            };
+            let data: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
+            let (width, height) = (view.width() as u32, view.height() as u32);
+            let step = (data.len() / view.height()) as u32;
+            let header = r2r::std_msgs::msg::Header { frame_id: "bench".into(), ..Default::default() };
+            let encoding = encoding.into();
+            NativeMsg::<Image>::from(&Image { header, width, height, step, encoding, data, ..Default::default() })
+        };
+        Self((0..frames.count()).map(message).collect())
+    }
+}
+
+/// ROS time in nanoseconds, and the monotonic clock at the same moment.
+fn clocks() -> (i64, u64) {
+    let before = now_ns();
+    let ros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+    (ros, before + (now_ns() - before) / 2)
+}
+
+/// Waits until each node takes images and answers one, `alive` being asked meanwhile whether it makes sense to wait on.
+///
+/// # Errors
+/// When a node does not answer in time, with what is missing; or that of `alive`.
+pub fn wait_for_answers(
+    node: &mut Node,
+    links: &mut [Link],
+    messages: &mut Messages,
+    mut alive: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let give_up = Instant::now() + PATIENCE;
+    for link in links {
+        let mut answered = false;
+        while !answered {
+            alive()?;
+            let subscribers = link.images.get_inter_process_subscription_count()?;
+            if Instant::now() > give_up {
+                let what = match subscribers {
+                    0 => "does not subscribe to images",
+                    _ => "takes images and publishes no detections or timing",
+                };
+                bail!(
+                    "{} {what}, after {} s; look at its parameters and at ROS_DOMAIN_ID",
+                    link.name,
+                    PATIENCE.as_secs()
+                );
+            }
+            if subscribers > 0 {
+                publish(&link.images, &mut messages.0[0], clocks().0)?;
+            }
+            let next = Instant::now() + Duration::from_millis(200);
+            let (mut detected, mut timed) = (false, false);
+            while Instant::now() < next && !(detected && timed) {
+                node.spin_once(TICK);
+                while link.detections.next().now_or_never().flatten().is_some() {
+                    detected = true;
+                }
+                while link.timing.next().now_or_never().flatten().is_some() {
+                    timed = true;
+                }
+            }
+            answered = detected && timed;
+        }
+    }
+    Ok(())
+}
+
+fn publish(publisher: &Publisher<Image>, message: &mut NativeMsg<Image>, stamp: i64) -> r2r::Result<()> {
+    message.header.stamp.sec = i32::try_from(stamp.div_euclid(1_000_000_000)).unwrap_or(i32::MAX);
+    message.header.stamp.nanosec = stamp.rem_euclid(1_000_000_000) as u32;
+    publisher.publish_native(message)
+}
+
+fn time(time: &r2r::builtin_interfaces::msg::Time) -> i64 {
+    i64::from(time.sec) * 1_000_000_000 + i64::from(time.nanosec)
+}
+
+/// Runs the plan; what became of each frame, and the messages for another plan. `each` is called about every 20 ms.
+///
+/// # Errors
+/// That of `each`.
+pub fn run(
+    node: &mut Node,
+    links: &mut [Link],
+    messages: Messages,
+    plan: &Plan,
+    mut each: impl FnMut(&[Exchange]) -> anyhow::Result<()>,
+) -> anyhow::Result<(Vec<Exchange>, Messages)> {
+    let (ros, monotonic) = clocks();
+    let start = monotonic + 50_000_000;
+    let instant = |index: usize| start + plan.timetable.offset(index).unwrap_or(0);
+    let mut exchanges: Vec<_> = (0..plan.timetable.len())
+        .map(|index| {
+            let scheduled = instant(index);
+            // Unique: frames of one instant, as in a burst, are a nanosecond apart.
+            let stamp = ros + (scheduled - monotonic) as i64 + index as i64;
+            Exchange { scheduled, stamp, ..Exchange::default() }
+        })
+        .collect();
+    let by_stamp: HashMap<i64, usize> = exchanges.iter().enumerate().map(|(i, e)| (e.stamp, i)).collect();
+    let camera = Camera::start(plan, &exchanges, links, messages);
+    let mut last_sign = Instant::now();
+    loop {
+        node.spin_once(TICK);
+        let now = now_ns();
+        for link in links.iter_mut() {
+            while let Some(detections) = link.detections.next().now_or_never().flatten() {
+                let stamp = &detections.header.stamp;
+                let stamp = i64::from(stamp.sec) * 1_000_000_000 + i64::from(stamp.nanosec);
+                if let Some(&index) = by_stamp.get(&stamp) {
+                    exchanges[index].received = Some(now);
+                    exchanges[index].detections = detections.detections.size;
+                    last_sign = Instant::now();
+                }
+            }
+            while let Some(timing) = link.timing.next().now_or_never().flatten() {
+                if let Some(&index) = by_stamp.get(&time(&timing.header.stamp)) {
+                    exchanges[index].timing = Some(node_timing(&timing));
+                    last_sign = Instant::now();
+                }
+            }
+        }
+        if let Err(error) = each(&exchanges) {
+            camera.stop.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
+        if camera.thread.is_finished() && last_sign.elapsed() > plan.linger {
+            break;
+        }
+        if !camera.thread.is_finished() {
+            last_sign = Instant::now();
+        }
+    }
+    let Ok((sent, messages)) = camera.thread.join() else {
+        bail!("the camera's thread has panicked; its message is above")
+    };
+    // Frames that were not due any more are no part of the run.
+    exchanges.truncate(sent.len());
+    exchanges.iter_mut().zip(sent).for_each(|(exchange, sent)| exchange.sent = sent);
+    Ok((exchanges, messages))
+}
+
+fn node_timing(timing: &FrameTiming) -> NodeTiming {
+    NodeTiming {
+        sequence: timing.sequence,
+        arrival: time(&timing.arrival),
+        preprocess_start: time(&timing.preprocess_start),
+        preprocess_end: time(&timing.preprocess_end),
+        inference_end: time(&timing.inference_end),
+        decode_end: time(&timing.decode_end),
+        track_end: time(&timing.track_end),
+        publish: time(&timing.publish),
+        dropped_late: timing.verdict == FrameTiming::DROPPED_LATE as u8,
+    }
+}
+
+/// The thread that publishes images as they fall due.
+struct Camera {
+    thread: JoinHandle<(Vec<Option<u64>>, Messages)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Camera {
+    fn start(plan: &Plan, exchanges: &[Exchange], links: &[Link], mut messages: Messages) -> Self {
+        let publishers: Vec<_> = links.iter().map(|link| link.images.clone()).collect();
+        let due: Vec<_> = exchanges.iter().map(|e| (e.scheduled, e.stamp)).collect();
+        let (frames, dropped_from, stop) = (plan.frames.clone(), plan.dropped_from, Arc::clone(&plan.stop));
+        let thread = thread::spawn(move || {
+            let mut sent = Vec::with_capacity(due.len());
+            for (index, (&(scheduled, stamp), &(to, image))) in due.iter().zip(&frames).enumerate() {
+                while let left @ 1.. = scheduled.saturating_sub(now_ns()) {
+                    if stop.load(Ordering::Relaxed) {
+                        return (sent, messages);
+                    }
+                    thread::sleep(Duration::from_nanos(left.min(LONGEST_SLEEP)));
+                }
+                if dropped_from.is_some_and(|first| index >= first) {
+                    sent.push(None);
+                    continue;
+                }
+                let count = messages.0.len();
+                let now = now_ns();
+                let published = publish(&publishers[to], &mut messages.0[image % count], stamp);
+                sent.push(published.is_ok().then_some(now));
+            }
+            (sent, messages)
+        });
+        Self { thread, stop: Arc::clone(&plan.stop) }
+    }
+}

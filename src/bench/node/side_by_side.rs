@@ -1,0 +1,124 @@
+//! Two nodes' stages in one table.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::bench::record::{Run, Tally};
+use crate::bench::report::distributions;
+
+/// The quantiles of the table, and the maximum.
+const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// A node with its run.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    pub name: &'a str,
+    pub run: &'a Run,
+    /// Found in all frames together.
+    pub detections: usize,
+}
+
+/// One row of the table: what it is of, and of each node p50, p99, p99.9 and the maximum in milliseconds; none where
+/// frames without a result are in the way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub of: &'static str,
+    pub nodes: Vec<[Option<f64>; 4]>,
+}
+
+/// Two nodes that took turns in one run, on the same images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SideBySide {
+    pub nodes: Vec<(String, Tally)>,
+    /// Of each node, in all frames together: equal students on equal images find about as much.
+    pub detections: Vec<usize>,
+    pub rows: Vec<Row>,
+    /// For people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl SideBySide {
+    pub fn new(nodes: &[Named]) -> Self {
+        let tallies = nodes.iter().map(|node| (node.name.to_owned(), node.run.tally())).collect();
+        Self {
+            nodes: tallies,
+            detections: nodes.iter().map(|n| n.detections).collect(),
+            rows: rows(nodes),
+            text: text(nodes),
+        }
+    }
+}
+
+/// The rows of all nodes, which are measured in the same layer.
+pub fn rows(nodes: &[Named]) -> Vec<Row> {
+    let all: Vec<_> = nodes.iter().map(|node| distributions(node.run)).collect();
+    let of = |&(of, _): &(&'static str, _)| of;
+    all[0]
+        .iter()
+        .map(|row| Row {
+            of: of(row),
+            nodes: all
+                .iter()
+                .map(|distributions| {
+                    let found = distributions.iter().find(|other| other.0 == row.0).map(|(_, d)| d);
+                    let ms = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1e6);
+                    let quantile = |i: usize| found.and_then(|d| ms(d.quantile(QUANTILES[i].1)));
+                    [quantile(0), quantile(1), quantile(2), found.and_then(|d| ms(d.max()))]
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// For people; ends with a line break.
+pub fn text(nodes: &[Named]) -> String {
+    let mut out = format!("{:16}", "ms");
+    for Named { name, .. } in nodes {
+        let _ = write!(out, " | {name:^35}");
+    }
+    let _ = write!(out, "\n{:16}", "");
+    for _ in nodes {
+        let names = QUANTILES.map(|(name, _)| name).into_iter().chain(["max"]);
+        let heads: String = names.map(|name| format!("{name:>9}")).collect();
+        let _ = write!(out, " |{heads}");
+    }
+    let _ = writeln!(out);
+    for row in rows(nodes) {
+        let _ = write!(out, "{:16}", row.of);
+        for node in row.nodes {
+            let figure = |ms: Option<f64>| ms.map_or(format!("{:>9}", "none"), |ms| format!("{ms:9.2}"));
+            let _ = write!(out, " |{}", node.map(figure).concat());
+        }
+        let _ = writeln!(out);
+    }
+    for Named { name, run, detections } in nodes {
+        let t = run.tally();
+        let _ = writeln!(
+            out,
+            "{name}: {} frames: {} on time, {} late, {} superseded, {} dropped late, {} lost; {detections} detections",
+            t.due, t.on_time, t.late, t.superseded, t.dropped_late, t.lost
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::simulation::{profile, simulate};
+
+    #[test]
+    fn each_node_has_its_columns_beside_the_others() {
+        let (profile, work) = (profile(200), |ms: u64| move |_: usize| Some([1, ms, 1]));
+        let (fast, slow) = (simulate(&profile, work(3)), simulate(&profile, work(6)));
+        let nodes = [("fast", &fast), ("slow", &slow)].map(|(name, run)| Named { name, run, detections: 9 });
+        let row = rows(&nodes).into_iter().find(|row| row.of == "inference").unwrap();
+        let ms: Vec<_> = row.nodes.iter().map(|n| n.map(|ms| ms.unwrap().round() as u64)).collect();
+        assert_eq!(ms, [[3; 4], [6; 4]]);
+        let text = text(&nodes);
+        let line = text.lines().find(|l| l.starts_with("inference")).unwrap();
+        assert!(line.contains("3.00") && line.contains("6.00") && text.contains("slow: 200 frames"), "{text}");
+    }
+}
