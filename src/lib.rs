@@ -20,6 +20,7 @@ pub mod bench;
 pub mod decode;
 pub mod distill;
 pub mod engine;
+pub mod geometry;
 pub mod pipeline;
 pub mod preprocess;
 #[cfg(feature = "ros")]
