@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use crossbeam::queue::ArrayQueue;
+use peregrine::geometry::CameraInfo;
 use peregrine::pipeline::{now_ns, LatestSlot, Ledger, Pipeline, PipelineOptions};
 use peregrine::ros::clock::Instant;
 use peregrine::ros::frame_path::{FramePath, Outputs, Shared};
@@ -17,6 +18,7 @@ use peregrine::ros::incoming::{Frame, ImageMessage, Unpacker};
 use peregrine::ros::live::LiveSettings;
 use peregrine::ros::messages::{DetectionsMessage, MaskMessage, TimingMessage};
 use peregrine::ros::parameters::Parameters;
+use peregrine::ros::scene::Scene;
 use peregrine::student::Student;
 use r2r::{NativeMsg, QosProfile};
 
@@ -80,7 +82,11 @@ fn a_warm_frame_path_does_not_allocate() {
     // Every detection and both masks, so that the longest way is gone.
     let tracking = Some(Default::default());
     let options = PipelineOptions { score_threshold: 0.01, tracking, ..PipelineOptions::default() };
-    let parameters = Parameters::with([("score_threshold".to_owned(), r2r::ParameterValue::Double(0.01))]).unwrap();
+    let parameters = Parameters::with([
+        ("score_threshold".to_owned(), r2r::ParameterValue::Double(0.01)),
+        ("mounting".to_owned(), r2r::ParameterValue::String("1 0 1.5 0 0.1 0".into())),
+    ])
+    .unwrap();
     let shared = Arc::new(Shared {
         slot: LatestSlot::new(),
         ledger: Ledger::new(),
@@ -92,6 +98,20 @@ fn a_warm_frame_path_does_not_allocate() {
         stop: AtomicBool::new(false),
     });
     let qos = QosProfile::default;
+    let (scene, mut inputs) =
+        Scene::create(&mut node, &parameters, &student.manifest.architecture, "/image", str::to_owned).unwrap();
+    inputs.learn(CameraInfo {
+        width: 640,
+        height: 480,
+        distortion_model: "plumb_bob".into(),
+        d: vec![-0.28, 0.07, 0.001, 0.0, 0.0],
+        k: [500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
+        ..CameraInfo::default()
+    });
+    let wanted = &scene.shared().wanted;
+    for output in [&wanted.tracks, &wanted.objects, &wanted.map, &wanted.markers, &wanted.picture] {
+        output.store(true, SeqCst);
+    }
     let path = FramePath {
         pipeline: Pipeline::new(&student, options.clone()).unwrap(),
         road_class: Some(3),
@@ -106,7 +126,8 @@ fn a_warm_frame_path_does_not_allocate() {
                 options.max_detections,
             ),
             timing_message: TimingMessage::default(),
-            mask_message: MaskMessage::default(),
+            mask_message: MaskMessage { at_source_resolution: true, ..MaskMessage::default() },
+            scene,
         },
         shared: Arc::clone(&shared),
     };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use peregrine::ros::parameters::{declaration, markdown, shown, DECLARATIONS};
+use peregrine::ros::scene::TOPICS;
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -46,6 +47,71 @@ fn launch_files_are_sound_and_name_parameters_that_exist() {
         assert!(declaration(name).is_ok(), "{name} is no parameter");
     }
     assert_eq!(named["perception.launch.py"], named["perception.launch.xml"]);
+}
+
+/// Whether the node publishes `topic`, or takes its images from it.
+fn exists(topic: &str) -> bool {
+    let others = ["image", "detections", "timing", "road_mask", "segmentation", "diagnostics"];
+    topic.strip_prefix('/').is_some_and(|t| others.contains(&t) || TOPICS.iter().any(|(name, _)| *name == t))
+}
+
+#[test]
+fn the_rviz_configuration_shows_topics_that_exist() {
+    let text = fs::read_to_string(project("launch/perception.rviz")).unwrap();
+    let topics: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("Value: /")).collect();
+    assert!(topics.len() >= 4, "{topics:?}");
+    for topic in topics {
+        assert!(exists(&format!("/{topic}")), "/{topic}");
+    }
+}
+
+#[test]
+fn the_foxglove_layout_shows_topics_that_exist() {
+    fn collect(value: &serde_json::Value, topics: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(text) if text.starts_with('/') => topics.push(text.clone()),
+            serde_json::Value::Array(values) => values.iter().for_each(|v| collect(v, topics)),
+            serde_json::Value::Object(map) => {
+                topics.extend(map.keys().filter(|key| key.starts_with('/')).cloned());
+                map.values().for_each(|v| collect(v, topics));
+            }
+            _ => {}
+        }
+    }
+    let text = fs::read_to_string(project("launch/foxglove.json")).unwrap();
+    let layout: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut topics = Vec::new();
+    collect(&layout, &mut topics);
+    assert!(topics.len() >= 4, "{topics:?}");
+    for path in topics {
+        // A plot names a field of a topic.
+        let topic = path.split('.').next().unwrap_or_default();
+        assert!(exists(topic), "{path}");
+    }
+    // Every panel of the arrangement is described.
+    fn panels(value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(name) if name.contains('!') => found.push(name.clone()),
+            serde_json::Value::Object(map) => map.values().for_each(|v| panels(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    panels(&layout["layout"], &mut found);
+    assert_eq!(found.len(), layout["configById"].as_object().unwrap().len());
+    assert!(found.iter().all(|name| layout["configById"].get(name).is_some()), "{found:?}");
+}
+
+#[test]
+fn the_readme_and_the_help_name_every_topic() {
+    use peregrine::ros::command_line::{parse, Command as Said};
+    let Ok(Said::Print(help)) = parse(["--help".to_owned()]) else { panic!("--help prints") };
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    for (topic, kind) in TOPICS {
+        let kind = kind.replace("/msg/", "/");
+        assert!(help.contains(topic), "{topic} in --help");
+        assert!(readme.contains(&format!("`{topic}`")) && readme.contains(&kind), "{topic}, {kind} in README.md");
+    }
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub enum FrameError {
 pub struct FrameResult {
     /// By falling score; boxes in source pixels, clipped to the image.
     pub detections: Vec<Detection>,
+    /// Width and height of the image, in pixels.
+    pub size: (usize, usize),
     /// For each detection the identity of its track; 0 where it has none yet. Empty without tracking.
     pub identities: Vec<u64>,
     /// All tracks that are alive, in the order in which they were begun. Empty without tracking.
@@ -228,7 +230,8 @@ impl Pipeline {
         self.engine.run()?;
 
         let inference_end = now_ns();
-        let FrameResult { detections, identities, tracks, mask, times } = &mut self.result;
+        let FrameResult { detections, size, identities, tracks, mask, times } = &mut self.result;
+        *size = image.size();
         // The tracker makes use of lower scores as well. They take nothing from the others: those come first, here as
         // in the suppression.
         let score_threshold = self.options.score_threshold;

@@ -50,6 +50,12 @@ Subscribes  image                    sensor_msgs/Image, or image/compressed sens
 Publishes   detections               vision_msgs/Detection2DArray, boxes in pixels of the image, with its header
             timing                   peregrine_msgs/FrameTiming, what became of each frame and when
             road_mask, segmentation  sensor_msgs/Image mono8 (road 255; class numbers), while subscribed to
+            tracks                   peregrine_msgs/Track2DArray, objects with identity, velocity and covariance
+            objects                  vision_msgs/Detection3DArray, detections on the ground (see mounting)
+            drivable_ground          nav_msgs/OccupancyGrid, where the ground ahead is road (see mounting)
+            markers                  visualization_msgs/MarkerArray, the objects on the ground to look at
+            label_info               vision_msgs/LabelInfo, what the numbers of segmentation mean (latched)
+            debug_image              sensor_msgs/Image, the image with what was found; debug_image/compressed as JPEG
             /diagnostics             diagnostic_msgs/DiagnosticArray, once a second
 
 Parameters (permitted values; default):

@@ -50,6 +50,8 @@ pub struct Diagnostics {
     pub shared: Arc<Shared>,
     /// What ROS knows of the topic's publishers; kept by the thread that spins while no images come.
     pub publishers: Arc<Mutex<String>>,
+    /// Whether objects are placed on the ground, or why not.
+    pub ground: Arc<Mutex<String>>,
     pub publisher: Publisher<DiagnosticArray>,
     pub memory: Memory,
 }
@@ -97,7 +99,8 @@ impl Diagnostics {
         let deadline = self.shared.settings.load().deadline;
         let publishers = self.publishers.lock().map(|text| text.clone()).unwrap_or_default();
         let (level, message) = self.memory.assess(now, &self.identity.topic, &publishers, deadline);
-        let values = self.memory.values(&self.identity, &counts, deadline);
+        let mut values = self.memory.values(&self.identity, &counts, deadline);
+        values.push(("ground".into(), self.ground.lock().map(|text| text.clone()).unwrap_or_default()));
         let status = DiagnosticStatus {
             level: level as u8,
             name: format!("{}: frames", self.identity.node.trim_start_matches('/')),

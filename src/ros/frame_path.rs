@@ -18,6 +18,7 @@ use super::incoming::{Frame, Unpacker};
 use super::live::{FrameSettings, LiveSettings};
 use super::messages::{stamp, DetectionsMessage, MaskMessage, NativeHeader, Timing, TimingMessage};
 use super::record::{FrameRecord, Record, Rejection};
+use super::scene::Scene;
 
 /// How long the thread sleeps at most before it looks whether the node is to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -45,6 +46,7 @@ pub struct Outputs {
     pub detections_message: DetectionsMessage,
     pub timing_message: TimingMessage,
     pub mask_message: MaskMessage,
+    pub scene: Scene,
 }
 
 /// All that the frame thread owns.
@@ -79,6 +81,7 @@ impl FramePath {
                         shared.ledger.end(Outcome::Rejected);
                         self.report(Record::Rejected(rejection));
                     }
+                    self.outputs.scene.look(frame);
                 }
                 None if stopping => return,
                 None => {}
@@ -120,6 +123,9 @@ impl FramePath {
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
         self.publish_timing(frame, timing(frame, &age, &settings, &times, publish, verdict));
         self.publish_masks(header);
+        if !self.outputs.scene.publish(header, self.pipeline.result()) {
+            self.report(Record::PublishingFailed);
+        }
         self.report(Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
         Ok(())
     }
@@ -149,15 +155,15 @@ impl FramePath {
 
     /// The masks that somebody has subscribed to.
     fn publish_masks(&mut self, header: &NativeHeader) {
-        let mask = &self.pipeline.result().mask;
+        let result = self.pipeline.result();
         let Outputs { road_mask, segmentation, mask_message, .. } = &mut self.outputs;
         let mut failed = false;
         if let (true, Some(road)) = (self.shared.road_mask_wanted.load(Relaxed), self.road_class) {
-            mask_message.fill(header, mask, |class| if class == road { 255 } else { 0 });
+            mask_message.fill(header, &result.mask, result.size, |class| if class == road { 255 } else { 0 });
             failed |= road_mask.publish_native(&mut mask_message.native).is_err();
         }
         if self.shared.segmentation_wanted.load(Relaxed) {
-            mask_message.fill(header, mask, |class| class);
+            mask_message.fill(header, &result.mask, result.size, |class| class);
             failed |= segmentation.publish_native(&mut mask_message.native).is_err();
         }
         if failed {

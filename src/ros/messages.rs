@@ -26,7 +26,7 @@ fn set_time(time: &mut NativeTime, at: Nanoseconds) {
     time.nanosec = at.rem_euclid(1_000_000_000) as u32;
 }
 
-fn set_header(header: &mut NativeHeader, source: &NativeHeader) {
+pub fn set_header(header: &mut NativeHeader, source: &NativeHeader) {
     header.stamp.sec = source.stamp.sec;
     header.stamp.nanosec = source.stamp.nanosec;
     set_string(&mut header.frame_id, bytes(&source.frame_id));
@@ -42,7 +42,7 @@ pub fn bytes(string: &rosidl_runtime_c__String) -> &[u8] {
 }
 
 /// Writes over a ROS string. Allocates only for a text that is longer than every earlier one.
-fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
+pub fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
     if string.data.is_null() || string.capacity <= text.len() {
         // SAFETY: `text` is valid for its length, which is all that is read; ROS copies it. On failure it leaves the
         // old text, which is a valid string.
@@ -58,16 +58,21 @@ fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
 }
 
 /// Writes an identity in decimal, and nothing for 0.
-fn set_identity(string: &mut rosidl_runtime_c__String, identity: u64) {
+pub fn set_identity(string: &mut rosidl_runtime_c__String, identity: u64) {
+    decimal(identity, |digits| set_string(string, digits));
+}
+
+/// The digits of a number, without allocation; none of 0.
+pub fn decimal(number: u64, mut take: impl FnMut(&[u8])) {
     let mut digits = [0; 20];
     let mut begin = digits.len();
-    let mut rest = identity;
+    let mut rest = number;
     while rest > 0 {
         begin -= 1;
         digits[begin] = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
-    set_string(string, &digits[begin..]);
+    take(&digits[begin..]);
 }
 
 /// A `vision_msgs/Detection2DArray` with room for a fixed number of detections.
@@ -183,9 +188,11 @@ fn milliseconds(ns: Nanoseconds) -> f32 {
     (ns as f64 / 1e6) as f32
 }
 
-/// A `sensor_msgs/Image` of encoding mono8, as large as the segmentation mask.
+/// A `sensor_msgs/Image` of encoding mono8, as large as the segmentation mask or, if so wished, as the image.
 pub struct MaskMessage {
     pub native: NativeMsg<r2r::sensor_msgs::msg::Image>,
+    /// Whether each pixel of the image gets one.
+    pub at_source_resolution: bool,
 }
 
 // SAFETY: as for `DetectionsMessage`.
@@ -195,29 +202,52 @@ impl Default for MaskMessage {
     fn default() -> Self {
         let mut native = NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
         set_string(&mut native.encoding, b"mono8");
-        Self { native }
+        Self { native, at_source_resolution: false }
     }
 }
 
 impl MaskMessage {
-    /// Each pixel is `value(class)`. Allocates only when the mask is larger than every earlier one.
-    pub fn fill(&mut self, header: &NativeHeader, mask: &ClassMask, value: impl Fn(u8) -> u8) {
+    /// Each pixel is `value(class)`. `source` is the image's size. Allocates only for a mask larger than every earlier
+    /// one.
+    pub fn fill(&mut self, header: &NativeHeader, mask: &ClassMask, source: (usize, usize), value: impl Fn(u8) -> u8) {
+        let (width, height) = match self.at_source_resolution && !mask.classes.is_empty() {
+            true => source,
+            false => (mask.width, mask.height),
+        };
         let m = &mut *self.native;
         set_header(&mut m.header, header);
-        m.width = mask.width as u32;
-        m.height = mask.height as u32;
+        m.width = width as u32;
+        m.height = height as u32;
         m.step = m.width;
-        if m.data.capacity < mask.classes.len() {
-            m.data.update(&mask.classes);
+        if m.data.capacity < width * height {
+            m.data.update(&vec![0; width * height]);
         }
         if m.data.data.is_null() {
             return;
         }
-        m.data.size = mask.classes.len();
+        m.data.size = width * height;
         // SAFETY: there is room for `capacity` bytes, and `size` is no more than that.
         let pixels = unsafe { std::slice::from_raw_parts_mut(m.data.data, m.data.size) };
-        for (pixel, &class) in pixels.iter_mut().zip(&mask.classes) {
-            *pixel = value(class);
+        if (width, height) == (mask.width, mask.height) {
+            pixels.iter_mut().zip(&mask.classes).for_each(|(pixel, &class)| *pixel = value(class));
+            return;
+        }
+        // Pixel x belongs to cell x · cells / pixels, as `ClassMask::at` has it: each row of cells is spread once, cell
+        // by cell, and then copied.
+        let begin = |cell: usize, cells: usize, pixels: usize| (cell * pixels).div_ceil(cells);
+        for row in 0..mask.height {
+            let (top, bottom) = (begin(row, mask.height, height), begin(row + 1, mask.height, height));
+            if top == bottom {
+                continue;
+            }
+            let cells = &mask.classes[row * mask.width..][..mask.width];
+            let line = &mut pixels[top * width..][..width];
+            for (column, &class) in cells.iter().enumerate() {
+                line[begin(column, mask.width, width)..begin(column + 1, mask.width, width)].fill(value(class));
+            }
+            for below in top + 1..bottom {
+                pixels.copy_within(top * width..(top + 1) * width, below * width);
+            }
         }
     }
 }
@@ -319,12 +349,28 @@ mod tests {
         let mut message = MaskMessage::default();
         for (width, height) in [(4, 2), (8, 4), (2, 1)] {
             let mask = ClassMask { width, height, classes: (0..width * height).map(|i| i as u8 % 4).collect() };
-            message.fill(&header("front"), &mask, |class| if class == 3 { 255 } else { 0 });
+            message.fill(&header("front"), &mask, (64, 48), |class| if class == 3 { 255 } else { 0 });
             let sent = r2r::sensor_msgs::msg::Image::from_native(&message.native);
             assert_eq!((sent.width as usize, sent.height as usize, sent.step as usize), (width, height, width));
             assert_eq!(sent.encoding, "mono8");
             let expected: Vec<u8> = mask.classes.iter().map(|&c| if c == 3 { 255 } else { 0 }).collect();
             assert_eq!(sent.data, expected);
+        }
+    }
+
+    #[test]
+    fn at_source_resolution_each_pixel_has_the_class_of_its_cell() {
+        let mut message = MaskMessage { at_source_resolution: true, ..MaskMessage::default() };
+        // Larger and smaller than the mask, and no multiple of it.
+        for (width, height) in [(64, 48), (23, 11), (3, 2), (1, 1)] {
+            let mask = ClassMask { width: 7, height: 5, classes: (0..35).collect() };
+            message.fill(&header("front"), &mask, (width, height), |class| class + 1);
+            let sent = r2r::sensor_msgs::msg::Image::from_native(&message.native);
+            assert_eq!((sent.width as usize, sent.height as usize, sent.step as usize), (width, height, width));
+            for (i, &value) in sent.data.iter().enumerate() {
+                let expected = mask.at(i % width, i / width, (width, height)).map(|class| class + 1);
+                assert_eq!(Some(value), expected, "pixel {i} of {width}x{height}");
+            }
         }
     }
 }

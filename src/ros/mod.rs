@@ -18,6 +18,7 @@
 //!   after remapping.
 //! - [`frame_path`]: the hot path, top to bottom. [`messages`]: what it publishes, in memory used again and again.
 //!   [`clock`]: ROS time and the monotonic clock.
+//! - [`scene`]: what else is published of a frame: tracks, places on the ground, the annotated image.
 //! - [`record`]: what the frame thread leaves for [`diagnostics`], and [`window`]: distributions over it.
 
 pub mod clock;
@@ -32,5 +33,6 @@ pub mod node;
 pub mod parameter_services;
 pub mod parameters;
 pub mod record;
+pub mod scene;
 pub mod topics;
 pub mod window;

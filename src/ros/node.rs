@@ -23,6 +23,8 @@ use super::live::LiveSettings;
 use super::messages::{DetectionsMessage, MaskMessage, TimingMessage};
 use super::parameter_services::ParameterServices;
 use super::parameters::{Parameters, Refusal};
+use super::scene::inputs::SceneInputs;
+use super::scene::Scene;
 
 /// The node's name unless it is remapped.
 const NAME: &str = "perception";
@@ -105,6 +107,7 @@ struct Running {
     parameters: Parameters,
     services: ParameterServices,
     intake: Intake,
+    scene: SceneInputs,
     masks: [r2r::Publisher<r2r::sensor_msgs::msg::Image>; 2],
     shared: Arc<Shared>,
     frames: JoinHandle<()>,
@@ -139,7 +142,12 @@ impl Running {
             ros_offset: AtomicI64::new(0),
             stop: AtomicBool::new(false),
         });
+        // The services before the subscription: whoever sees images taken can also set parameters.
+        let services = ParameterServices::new(node)?;
+        let intake = Intake::new(node, &parameters, Arc::clone(&shared))?;
         let classes = &student.manifest.architecture.detection.classes;
+        let (scene, scene_inputs) =
+            Scene::create(node, &parameters, &student.manifest.architecture, intake.topic(), str::to_owned)?;
         let outputs = Outputs {
             detections: node.create_publisher("detections", QosProfile::default())?,
             timing: node.create_publisher("timing", QosProfile::default())?,
@@ -147,7 +155,11 @@ impl Running {
             segmentation: node.create_publisher("segmentation", QosProfile::default())?,
             detections_message: DetectionsMessage::new(classes, parameters.count("max_detections")),
             timing_message: TimingMessage::default(),
-            mask_message: MaskMessage::default(),
+            mask_message: MaskMessage {
+                at_source_resolution: parameters.text("mask_resolution") == "source",
+                ..MaskMessage::default()
+            },
+            scene,
         };
         let masks = [outputs.road_mask.clone(), outputs.segmentation.clone()];
         let segmentation = &student.manifest.architecture.segmentation.classes;
@@ -159,9 +171,6 @@ impl Running {
             shared: Arc::clone(&shared),
         };
 
-        // The services before the subscription: whoever sees images taken can also set parameters.
-        let services = ParameterServices::new(node)?;
-        let intake = Intake::new(node, &parameters, Arc::clone(&shared))?;
         let diagnostics = Diagnostics {
             identity: Identity {
                 node: node.fully_qualified_name()?,
@@ -171,6 +180,7 @@ impl Running {
             },
             shared: Arc::clone(&shared),
             publishers: intake.publishers(),
+            ground: scene_inputs.status(),
             publisher: node.create_publisher("/diagnostics", QosProfile::default())?,
             memory: Memory::default(),
         };
@@ -182,6 +192,7 @@ impl Running {
             parameters,
             services,
             intake,
+            scene: scene_inputs,
             masks,
             shared,
         })
@@ -191,6 +202,7 @@ impl Running {
     fn turn(&mut self, node: &mut Node) {
         node.spin_once(TICK);
         self.intake.take(node);
+        self.scene.turn();
         if self.services.serve(&mut self.parameters) {
             self.shared.settings.store(&self.parameters);
         }

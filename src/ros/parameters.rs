@@ -97,6 +97,57 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Real { default: 1.0, min: 0.0, max: 60.0 },
         "How long a track goes on while its object is not seen, in s.",
     ),
+    at_start(
+        "mask_resolution",
+        Domain::Choice { default: "student", of: &["student", "source"] },
+        "Size of road_mask and segmentation: a pixel for each cell of the network's mask, or for each of the image.",
+    ),
+    at_start(
+        "mounting",
+        Domain::Text { default: "" },
+        "Where the camera is over the ground: x y z in m and roll pitch yaw in rad (REP 103), such as '1.2 0 1.5 0 0.05 0'; with it and CameraInfo, objects, drivable_ground and markers are published.",
+    ),
+    at_start(
+        "mounting_height_sigma_m",
+        Domain::Real { default: 0.05, min: 0.0, max: 10.0 },
+        "How far the camera's height over the road may be off (standard deviation), in m.",
+    ),
+    at_start(
+        "mounting_angle_sigma_deg",
+        Domain::Real { default: 0.5, min: 0.0, max: 45.0 },
+        "How far each of the mounting's angles may be off (standard deviation), in degrees.",
+    ),
+    at_start(
+        "camera_info_topic",
+        Domain::Text { default: "" },
+        "Topic of the CameraInfo; empty means camera_info beside the images.",
+    ),
+    at_start(
+        "image_is_rectified",
+        Domain::Flag { default: false },
+        "Whether images are rectified already, so that CameraInfo's P holds for them, and not K and D.",
+    ),
+    at_start("ground_frame", Domain::Text { default: "base_link" }, "frame_id of what is on the ground; see mounting."),
+    at_start(
+        "ground_range_m",
+        Domain::Real { default: 80.0, min: 1.0, max: 1000.0 },
+        "How far from the camera objects are placed on the ground, in m.",
+    ),
+    at_start(
+        "map_length_m",
+        Domain::Real { default: 40.0, min: 1.0, max: 500.0 },
+        "How far ahead drivable_ground reaches, in m.",
+    ),
+    at_start(
+        "map_width_m",
+        Domain::Real { default: 20.0, min: 1.0, max: 500.0 },
+        "How wide drivable_ground is, half of it to each side, in m.",
+    ),
+    at_start(
+        "map_resolution_m",
+        Domain::Real { default: 0.2, min: 0.02, max: 10.0 },
+        "Side of a cell of drivable_ground, in m.",
+    ),
     live(
         "deadline_ms",
         Domain::Real { default: 100.0, min: 0.0, max: 10_000.0 },

@@ -1,0 +1,248 @@
+//! The spinning thread's side of a scene: who subscribes to what, what `CameraInfo` says, and what follows from it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use futures::{FutureExt, Stream, StreamExt};
+use nalgebra::Vector3;
+use r2r::sensor_msgs::msg::CameraInfo as InfoMessage;
+use r2r::{Node, QosProfile};
+
+use super::{SceneShared, View};
+use crate::geometry::occupancy::{Extent, OccupancyGrid};
+use crate::geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Uncertainty};
+use crate::ros::node::NodeError;
+use crate::ros::parameters::{Parameters, Refusal};
+
+/// Most cells of the map: a larger one would take longer to publish than a frame.
+const MAX_CELLS: usize = 1_000_000;
+
+/// The scene's publishers, as the spinning thread watches them.
+pub struct Publishers {
+    pub tracks: r2r::Publisher<r2r::peregrine_msgs::msg::Track2DArray>,
+    pub objects: r2r::Publisher<r2r::vision_msgs::msg::Detection3DArray>,
+    pub map: r2r::Publisher<r2r::nav_msgs::msg::OccupancyGrid>,
+    pub markers: r2r::Publisher<r2r::visualization_msgs::msg::MarkerArray>,
+    pub raw: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
+    pub compressed: r2r::Publisher<r2r::sensor_msgs::msg::CompressedImage>,
+    pub labels: r2r::Publisher<r2r::vision_msgs::msg::LabelInfo>,
+}
+
+impl Publishers {
+    /// Takes them down; to be called once nothing publishes any more.
+    pub fn destroy(self, node: &mut Node) {
+        node.destroy_publisher(self.tracks);
+        node.destroy_publisher(self.objects);
+        node.destroy_publisher(self.map);
+        node.destroy_publisher(self.markers);
+        node.destroy_publisher(self.raw);
+        node.destroy_publisher(self.compressed);
+        node.destroy_publisher(self.labels);
+    }
+}
+
+/// What the spinning thread keeps of a scene.
+pub struct SceneInputs {
+    pub publishers: Publishers,
+    shared: Arc<SceneShared>,
+    /// None where no mounting is known, and places on the ground cannot be.
+    calibration: Option<Calibration>,
+    status: Arc<Mutex<String>>,
+}
+
+/// What becomes of a camera's `CameraInfo`.
+struct Calibration {
+    infos: Box<dyn Stream<Item = InfoMessage> + Unpin>,
+    mounting: Mounting,
+    rectified: bool,
+    uncertainty: Uncertainty,
+    max_range: f64,
+    extent: Extent,
+    known: Option<CameraInfo>,
+}
+
+impl SceneInputs {
+    pub(super) fn new(
+        node: &mut Node,
+        parameters: &Parameters,
+        image_topic: &str,
+        shared: Arc<SceneShared>,
+        publishers: Publishers,
+    ) -> Result<Self, NodeError> {
+        let mut status = "off: the parameter 'mounting' does not say where the camera is".to_owned();
+        let mut calibration = None;
+        if let Some(mounting) = mounting(parameters)? {
+            let topic = match parameters.text("camera_info_topic") {
+                "" => beside(image_topic),
+                topic => topic.to_owned(),
+            };
+            let refuse = |error: r2r::Error| NodeError::Topic { name: topic.clone(), why: error.to_string() };
+            let infos = node.subscribe::<InfoMessage>(&topic, QosProfile::sensor_data()).map_err(refuse)?;
+            status = format!("no CameraInfo has arrived on {topic}, so objects have no places on the ground");
+            calibration = Some(Calibration {
+                infos: Box::new(infos),
+                mounting,
+                rectified: parameters.flag("image_is_rectified"),
+                uncertainty: Uncertainty {
+                    height: parameters.real("mounting_height_sigma_m"),
+                    angle: parameters.real("mounting_angle_sigma_deg").to_radians(),
+                    ..Uncertainty::default()
+                },
+                max_range: parameters.real("ground_range_m"),
+                extent: extent(parameters)?,
+                known: None,
+            });
+        }
+        Ok(Self { publishers, shared, calibration, status: Arc::new(Mutex::new(status)) })
+    }
+
+    /// Whether objects are placed on the ground, and if not, why: for the diagnostics.
+    pub fn status(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.status)
+    }
+
+    /// Looks who subscribes, and takes in what the camera says of itself. To be called after every spin.
+    pub fn turn(&mut self) {
+        let (p, s) = (&self.publishers, &self.shared);
+        let some = |count: r2r::Result<usize>| count.unwrap_or(0) > 0;
+        s.wanted.tracks.store(some(p.tracks.get_inter_process_subscription_count()), Relaxed);
+        s.wanted.objects.store(some(p.objects.get_inter_process_subscription_count()), Relaxed);
+        s.wanted.map.store(some(p.map.get_inter_process_subscription_count()), Relaxed);
+        s.wanted.markers.store(some(p.markers.get_inter_process_subscription_count()), Relaxed);
+        let raw = some(p.raw.get_inter_process_subscription_count());
+        let compressed = some(p.compressed.get_inter_process_subscription_count());
+        s.wanted.picture.store(raw || compressed, Relaxed);
+        // Views that were replaced are dropped here, off the frame thread.
+        while s.retired.pop().is_some() {}
+        let Some(calibration) = &mut self.calibration else { return };
+        let mut newest = None;
+        while let Some(message) = calibration.infos.next().now_or_never().flatten() {
+            newest = Some(message);
+        }
+        if let Some(message) = newest {
+            self.learn(from_message(message));
+        }
+    }
+
+    /// Takes in what the camera says of itself; nothing happens if it says the same as before.
+    pub fn learn(&mut self, info: CameraInfo) {
+        let Some(calibration) = &mut self.calibration else { return };
+        if calibration.known.as_ref() == Some(&info) {
+            return;
+        }
+        let text = match calibration.view(&info) {
+            Ok(view) => {
+                // A view that nobody has taken yet is dropped.
+                self.shared.view.force_push(Box::new(view));
+                let model = if calibration.rectified { "rectified" } else { &info.distortion_model };
+                format!("on: {}x{}, {model}", info.width, info.height)
+            }
+            Err(error) => format!("off: {error}"),
+        };
+        calibration.known = Some(info);
+        *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = text;
+    }
+}
+
+impl Calibration {
+    fn view(&self, info: &CameraInfo) -> Result<View, CameraError> {
+        let camera = Camera::new(info, self.rectified)?;
+        let Self { mounting, uncertainty, max_range, extent, .. } = *self;
+        let map = OccupancyGrid::new(&camera, &mounting, extent);
+        Ok(View { ground: Ground { camera, mounting, uncertainty, max_range }, map })
+    }
+}
+
+/// The topic `camera_info` beside that of the images, as image_transport has it.
+fn beside(image_topic: &str) -> String {
+    let raw = image_topic.strip_suffix("/compressed").unwrap_or(image_topic);
+    format!("{}/camera_info", raw.rsplit_once('/').map_or("", |(namespace, _)| namespace))
+}
+
+/// The camera's pose, if there is one.
+fn mounting(parameters: &Parameters) -> Result<Option<Mounting>, Refusal> {
+    let text = parameters.text("mounting");
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let words = text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
+    let numbers: Option<Vec<f64>> = words.map(|word| word.parse().ok().filter(|v: &f64| v.is_finite())).collect();
+    match numbers.as_deref() {
+        Some(&[x, y, z, roll, pitch, yaw]) if z > 0.0 => {
+            Ok(Some(Mounting { position: Vector3::new(x, y, z), roll, pitch, yaw }))
+        }
+        _ => Err(Refusal::NotPermitted {
+            name: "mounting",
+            expected: "six numbers, x y z in m and roll pitch yaw in rad, with z above 0".into(),
+            found: format!("'{text}'"),
+        }),
+    }
+}
+
+fn extent(parameters: &Parameters) -> Result<Extent, Refusal> {
+    let of = |name: &str| parameters.real(name);
+    let extent = Extent { length: of("map_length_m"), width: of("map_width_m"), resolution: of("map_resolution_m") };
+    let (ahead, across) = extent.cells();
+    if ahead * across > MAX_CELLS {
+        return Err(Refusal::NotPermitted {
+            name: "map_resolution_m",
+            expected: format!("coarse enough for a map of {MAX_CELLS} cells at most"),
+            found: format!("{}, which makes {ahead}x{across}", extent.resolution),
+        });
+    }
+    Ok(extent)
+}
+
+fn from_message(m: InfoMessage) -> CameraInfo {
+    CameraInfo {
+        width: m.width,
+        height: m.height,
+        distortion_model: m.distortion_model,
+        d: m.d,
+        k: fixed(m.k),
+        p: fixed(m.p),
+        binning: [m.binning_x, m.binning_y],
+        roi_offset: [m.roi.x_offset, m.roi.y_offset],
+    }
+}
+
+/// An array of fixed size, which comes to Rust as a vector.
+fn fixed<const N: usize>(values: Vec<f64>) -> [f64; N] {
+    std::array::from_fn(|i| values.get(i).copied().unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use r2r::ParameterValue;
+
+    fn mounted(text: &str) -> Result<Option<Mounting>, Refusal> {
+        mounting(&Parameters::with([("mounting".to_owned(), ParameterValue::String(text.into()))]).unwrap())
+    }
+
+    #[test]
+    fn a_mounting_is_six_numbers_over_the_ground() {
+        assert_eq!(mounted(""), Ok(None));
+        let pose = mounted("1.2, 0.1 1.5 0 0.05 -0.2").unwrap().unwrap();
+        assert_eq!((pose.position, pose.roll, pose.pitch, pose.yaw), (Vector3::new(1.2, 0.1, 1.5), 0.0, 0.05, -0.2));
+        for wrong in ["1 2 3", "0 0 0 0 0 0", "0 0 -1 0 0 0", "0 0 NaN 0 0 0", "a b c d e f", "0 0 1 0 0 0 0"] {
+            let sentence = mounted(wrong).unwrap_err().to_string();
+            assert!(sentence.starts_with("'mounting' must be six numbers"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn camera_info_is_looked_for_beside_the_image() {
+        assert_eq!(beside("/front/image_raw"), "/front/camera_info");
+        assert_eq!(beside("/front/image_raw/compressed"), "/front/camera_info");
+        assert_eq!(beside("/image"), "/camera_info");
+    }
+
+    #[test]
+    fn a_map_of_too_many_cells_is_refused() {
+        let with = |name: &str, value: f64| (name.to_owned(), ParameterValue::Double(value));
+        let huge = [with("map_length_m", 200.0), with("map_width_m", 200.0), with("map_resolution_m", 0.05)];
+        assert!(extent(&Parameters::with(huge).unwrap()).unwrap_err().to_string().contains("4000x4000"));
+        assert!(extent(&Parameters::default()).is_ok());
+    }
+}

@@ -1,0 +1,39 @@
+//! `vision_msgs/LabelInfo`: what the numbers in the mask mean, latched.
+
+use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
+use r2r::{Node, Publisher, QosProfile};
+
+use crate::student::Architecture;
+
+/// Publishes the class table of the segmentation for everybody who ever subscribes (transient local).
+///
+/// # Errors
+/// When ROS refuses.
+pub fn publish(
+    node: &mut Node,
+    topic: &str,
+    architecture: &Architecture,
+    threshold: f64,
+) -> r2r::Result<Publisher<LabelInfo>> {
+    let publisher = node.create_publisher(topic, QosProfile::default().keep_last(1).reliable().transient_local())?;
+    publisher.publish(&table(&architecture.segmentation.classes, threshold))?;
+    Ok(publisher)
+}
+
+fn table(classes: &[String], threshold: f64) -> LabelInfo {
+    let row = |(number, name): (usize, &String)| VisionClass { class_id: number as u16, class_name: name.clone() };
+    let class_map = classes.iter().enumerate().map(row).collect();
+    LabelInfo { class_map, threshold: threshold as f32, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_of_the_mask_has_its_name() {
+        let table = table(&Architecture::default_student().segmentation.classes, 0.3);
+        let road = table.class_map.iter().find(|c| c.class_name == "road").map(|c| c.class_id);
+        assert_eq!((table.class_map.len(), road, table.threshold), (11, Some(3), 0.3));
+    }
+}
