@@ -7,6 +7,7 @@ use super::isa::{run, Depthwise, Kernels, Panel};
 use super::layout::{Memory, View};
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
+use super::winograd::{self, Winograd, TILE};
 use crate::engine::{Conv, ConvWeights};
 
 /// What is added to a convolution's result.
@@ -38,6 +39,7 @@ pub struct Convolution {
 enum Kind {
     /// Its panels of output channels, in order.
     Dense(Vec<DensePanel>),
+    Winograd(Winograd),
     Depthwise(&'static Depthwise),
 }
 
@@ -93,6 +95,43 @@ impl Convolution {
         Self { conv, residual, weights, bias, channels, kind }
     }
 
+    /// A 3×3 convolution of one tensor by fewer multiplications, for which the thread's scratch is needed; none where
+    /// that does not serve or pay.
+    pub fn by_winograd(
+        conv: Conv,
+        input: &View,
+        to: usize,
+        values: &ConvWeights,
+        residual: Option<Residual>,
+        kernels: &'static Kernels,
+    ) -> Option<Self> {
+        if !Winograd::suits(conv, input, to, residual.as_ref()) {
+            return None;
+        }
+        let winograd = Winograd::new(input, to, values, conv.activation, kernels);
+        let mut bias = values.bias.clone();
+        bias.resize(to.next_multiple_of(BLOCK), 0.0);
+        let channels = InputChannels::of_view(input);
+        Some(Self { conv, residual, weights: vec![], bias, channels, kind: Kind::Winograd(winograd) })
+    }
+
+    /// Floats of scratch that it takes by itself.
+    pub fn scratch(&self) -> usize {
+        match &self.kind {
+            Kind::Winograd(winograd) => winograd.scratch(),
+            _ => 0,
+        }
+    }
+
+    /// Rows that are computed together: parts of the work begin at multiples of it.
+    pub fn rows_together(&self) -> usize {
+        if matches!(self.kind, Kind::Winograd(_)) {
+            TILE
+        } else {
+            1
+        }
+    }
+
     pub fn conv(&self) -> Conv {
         self.conv
     }
@@ -101,13 +140,15 @@ impl Convolution {
     pub fn groups(&self) -> usize {
         match &self.kind {
             Kind::Dense(panels) => panels.len(),
+            Kind::Winograd(winograd) => winograd.groups(),
             Kind::Depthwise(_) => self.bias.len() / BLOCK,
         }
     }
 
     /// Bytes of its packed weights and biases.
     pub fn weight_bytes(&self) -> usize {
-        4 * (self.weights.len() + self.bias.len())
+        let transformed = if let Kind::Winograd(winograd) = &self.kind { winograd.weight_floats() } else { 0 };
+        4 * (self.weights.len() + transformed + self.bias.len())
     }
 
     /// Which kernel it runs, for people.
@@ -125,6 +166,7 @@ impl Convolution {
                     if self.channels.runs.len() > self.channels.order.len().div_ceil(BLOCK) { " gathered" } else { "" };
                 format!("dense {kernel}x{kernel}/{stride}{scattered}{residual}, panels {}", widths.join("+"))
             }
+            Kind::Winograd(_) => format!("Winograd 4x4, 3x3/1{residual}"),
             Kind::Depthwise(d) => {
                 let generic = if d.kernel == 0 { ", generic" } else { "" };
                 format!("depthwise {kernel}x{kernel}/{stride}{residual}{generic}")
@@ -145,6 +187,11 @@ impl Convolution {
                         self.dense_row(memory, input, output, panel, y);
                     }
                 }
+            }
+            Kind::Winograd(winograd) => {
+                let output =
+                    winograd::Output { view: output, bias: self.bias.as_ptr(), residual: self.residual.as_ref() };
+                winograd.run(memory, input, &output, groups, rows);
             }
             Kind::Depthwise(kernels) => {
                 for block in groups {

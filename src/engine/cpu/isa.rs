@@ -3,6 +3,7 @@
 use super::pooling::{self, PoolRow};
 use super::simd::{Portable, Vector};
 use super::tiles::{self, DenseTile, DepthwiseTile};
+use super::winograd::{self, InputPatch, OutputPatch};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +91,9 @@ pub struct Kernels {
     pub depthwise: &'static [Depthwise],
     /// One row of a max-pooling.
     pub pool: unsafe fn(&PoolRow),
+    /// The transforms around F(4×4, 3×3).
+    pub winograd_input: unsafe fn(&InputPatch),
+    pub winograd_output: unsafe fn(&OutputPatch),
     /// Multiplies and adds in registers for so many rounds; returns the number of operations.
     pub peak: unsafe fn(usize) -> usize,
 }
@@ -132,6 +136,16 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn winograd_input(patch: &InputPatch) {
+                winograd::input::<$block>(patch)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn winograd_output(patch: &OutputPatch) {
+                winograd::output::<$block>(patch)
+            }
+
+            $(#[target_feature(enable = $features)])?
             pub(super) unsafe fn peak(rounds: usize) -> usize {
                 tiles::peak::<$wide>(rounds)
             }
@@ -151,6 +165,8 @@ macro_rules! kernels {
                 Depthwise { kernel: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
             pool: $module::pool,
+            winograd_input: $module::winograd_input,
+            winograd_output: $module::winograd_output,
             peak: $module::peak,
         };
     };

@@ -4,7 +4,7 @@
 //! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
 //! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
 //! - `pool`: threads share each stage;
-//! - `convolution`, `pooling`, `movement`: the steps; `layout`: how their tensors lie; `input_channels`: where a dense
+//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`: how their tensors lie; `input_channels`: where a dense
 //!   convolution finds its input;
 //! - [`explain`]: all that, as a table for people;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over;
@@ -26,6 +26,7 @@ mod program;
 mod simd;
 mod stage;
 mod tiles;
+mod winograd;
 
 use std::time::{Duration, Instant};
 

@@ -106,7 +106,12 @@ impl Builder<'_> {
         for items in &groups {
             let (band, floats) = self.place_chain(items);
             scratch = scratch.max(floats);
-            let steps: Vec<_> = items.iter().map(|&item| self.step(item)).collect();
+            let steps: Vec<_> = items.iter().map(|&item| self.step(item, items.len() == 1)).collect();
+            for step in &steps {
+                if let Action::Convolution(convolution) = &step.action {
+                    scratch = scratch.max(convolution.scratch());
+                }
+            }
             stages.push(Stage { chunks: self.chunks(&steps), steps, band });
         }
         let mut outputs = vec![];
@@ -227,7 +232,8 @@ impl Builder<'_> {
         (height.div_ceil(height.div_ceil(band)), floats)
     }
 
-    fn step(&self, item: Item) -> Step {
+    /// `alone`: not within a chain.
+    fn step(&self, item: Item, alone: bool) -> Step {
         let view = |tensor: TensorId| self.views[tensor];
         let Item::Step(at) = item else {
             let output = view(0);
@@ -241,7 +247,12 @@ impl Builder<'_> {
                 let (channels, to) = (self.input_channels(step), view(step.output).shape.channels);
                 let residual = residual.as_ref().map(operand);
                 let kernels = self.isa.kernels();
-                Action::Convolution(Box::new(Convolution::new(*conv, channels, to, values, residual, kernels)))
+                let input = view(step.inputs[0]);
+                // In a chain the scratch is taken by its maps, and bands begin where they must.
+                let fast = (alone && step.gathered.is_empty())
+                    .then(|| Convolution::by_winograd(*conv, &input, to, values, residual, kernels));
+                let direct = || Convolution::new(*conv, channels, to, values, residual, kernels);
+                Action::Convolution(Box::new(fast.flatten().unwrap_or_else(direct)))
             }
             Work::Add(operands) => Action::Sum(operands.iter().map(operand).collect()),
             Work::Upsample2x => Action::Sum(vec![Residual { view: view(step.inputs[0]), upsampled: true }]),
@@ -290,6 +301,10 @@ impl Builder<'_> {
         let rows = last.output.shape.height;
         match (self.threads, steps.len()) {
             (1, _) => 1,
+            // Each part transforms all of the inputs that it needs, so there are no more than threads.
+            (threads, 1) if last.rows_together() > 1 => {
+                threads.min(last.groups() * rows.div_ceil(last.rows_together()))
+            }
             (threads, 1) => (4 * threads).min(last.groups() * rows),
             (threads, _) => {
                 let few = threads.min(rows);

@@ -45,6 +45,15 @@ impl Step {
         }
     }
 
+    /// Rows that are computed together.
+    pub fn rows_together(&self) -> usize {
+        if let Action::Convolution(c) = &self.action {
+            c.rows_together()
+        } else {
+            1
+        }
+    }
+
     /// The input rows under output rows `rows`.
     fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
         let Action::Convolution(c) = &self.action else { return rows.clone() };
@@ -104,14 +113,16 @@ impl Stage {
         if self.steps.len() > 1 {
             return self.run_chain(memory, part(rows));
         }
-        // Units of one row of one group, the groups in order.
+        // Units of one row of one group (or of a few that are computed together), the groups in order.
+        let (together, height) = (last.rows_together(), rows);
+        let rows = height.div_ceil(together);
         let units = part(last.groups() * rows);
         let mut at = units.start;
         while at < units.end {
             let (group, row) = (at / rows, at % rows);
             let whole = if row == 0 { (units.end - at) / rows } else { 0 };
             let (groups, past) = if whole > 0 { (whole, rows) } else { (1, rows.min(row + units.end - at)) };
-            last.run(memory, group..group + groups, row..past);
+            last.run(memory, group..group + groups, row * together..height.min(past * together));
             at += (groups - 1) * rows + past - row;
         }
     }

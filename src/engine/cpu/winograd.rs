@@ -1,0 +1,418 @@
+//! 3×3 convolutions of stride 1 by F(4×4, 3×3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks"):
+//! a quarter of the multiplications.
+//!
+//! A tile of 4×4 outputs is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, d the 6×6 inputs under it and g a filter. Summed over the input
+//! channels, each of the 36 products is a matrix product, tiles × input channels × output channels, for which the dense
+//! kernels serve: as a 1×1 convolution whose pixels are tiles. A band of tile rows is worked on at a time, in the
+//! thread's scratch. Tiles begin at multiples of four rows, so that results do not depend on how rows are shared out.
+
+use std::ops::Range;
+
+use super::convolution::Residual;
+use super::input_channels::Run;
+use super::isa::{run, Kernels, Panel};
+use super::layout::{Memory, View};
+use super::simd::{Vector, BLOCK};
+use super::tiles::{DenseTile, MAX_KERNEL};
+use crate::engine::{Activation, Conv, ConvWeights};
+
+/// Side of a tile of outputs, and of the inputs under it.
+pub const TILE: usize = 4;
+const PATCH: usize = 6;
+const PRODUCTS: usize = PATCH * PATCH;
+
+/// Floats of transformed inputs and products that a band may take, where one tile row allows: half of a 1 MiB cache.
+const BAND_FLOATS: usize = 128 * 1024;
+
+/// Filters: 6 × 3.
+const G: [[f64; 3]; PATCH] = [
+    [1.0 / 4.0, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+
+/// A convolution with its filters transformed and packed.
+pub struct Winograd {
+    panels: Vec<WinogradPanel>,
+    /// For each product and panel `[input channel][panel's channels]`.
+    weights: Vec<f32>,
+    /// Floats of one product's weights.
+    product_weights: usize,
+    zeros: Vec<f32>,
+    /// The input's blocks as the dense kernels read them, `plane` floats apart.
+    runs: Vec<Run>,
+    /// Output blocks of all panels.
+    blocks: usize,
+    /// Tiles across, and tile rows worked on at a time.
+    across: usize,
+    band: usize,
+    /// Floats of one block's tiles.
+    plane: usize,
+    activation: Activation,
+    kernels: &'static Kernels,
+}
+
+struct WinogradPanel {
+    kernels: &'static Panel,
+    first_block: usize,
+    weights: usize,
+}
+
+impl Winograd {
+    /// Whether it serves, and pays. With few channels the transforms cost more than the products save; with few tiles
+    /// (12 are what the dense kernels take at a time) so does reading four times the weights.
+    pub fn suits(conv: Conv, input: &View, to: usize, residual: Option<&Residual>) -> bool {
+        let s = input.shape;
+        (conv.kernel, conv.stride, conv.depthwise) == (3, 1, false)
+            && s.channels >= 2 * BLOCK
+            && to >= 2 * BLOCK
+            && s.height.div_ceil(TILE) * s.width.div_ceil(TILE) >= 12
+            && !residual.is_some_and(|r| r.upsampled)
+    }
+
+    /// Transforms and packs the weights `[to, input's channels, 3, 3]`.
+    pub fn new(
+        input: &View,
+        to: usize,
+        values: &ConvWeights,
+        activation: Activation,
+        kernels: &'static Kernels,
+    ) -> Self {
+        let (from, blocks) = (input.shape.channels, to.div_ceil(BLOCK));
+        let across = input.shape.width.div_ceil(TILE);
+        let tile_row = PRODUCTS * across * (input.blocks() + blocks) * BLOCK;
+        let band = (BAND_FLOATS / tile_row).clamp(1, input.shape.height.div_ceil(TILE));
+        // An odd number of cache lines, as in a view.
+        let plane = ((band * across * BLOCK).div_ceil(16) | 1) * 16;
+        let run = |b: usize| Run { offset: (b * plane) as isize, len: BLOCK.min(from - b * BLOCK) };
+        let runs = (0..input.blocks()).map(run).collect();
+        let (mut panels, mut first_block, mut at) = (vec![], 0, 0);
+        while first_block < blocks {
+            let fits = |p: &&Panel| p.blocks <= blocks - first_block;
+            let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
+            panels.push(WinogradPanel { kernels: panel, first_block, weights: at });
+            at += from * panel.blocks * BLOCK;
+            first_block += panel.blocks;
+        }
+        let mut weights = vec![0.0; PRODUCTS * at];
+        for panel in &panels {
+            let width = panel.kernels.blocks * BLOCK;
+            for lane in 0..width.min(to - panel.first_block * BLOCK) {
+                for i in 0..from {
+                    let o = panel.first_block * BLOCK + lane;
+                    let u = transformed_filter(&values.weight[(o * from + i) * 9..][..9]);
+                    for (product, value) in u.into_iter().enumerate() {
+                        weights[product * at + panel.weights + i * width + lane] = value;
+                    }
+                }
+            }
+        }
+        let zeros = vec![0.0; blocks * BLOCK];
+        let product_weights = at;
+        Self { panels, weights, product_weights, zeros, runs, blocks, across, band, plane, activation, kernels }
+    }
+
+    /// Parts along the output channels.
+    pub fn groups(&self) -> usize {
+        self.panels.len()
+    }
+
+    pub fn weight_floats(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Floats of scratch that it takes.
+    pub fn scratch(&self) -> usize {
+        PRODUCTS * (self.runs.len() + self.blocks) * self.plane
+    }
+
+    /// Computes `rows`, which begin at a multiple of [`TILE`], of the output channels of `groups`.
+    ///
+    /// # Safety
+    /// As for a convolution's `run`; the thread's scratch must have [`scratch`](Self::scratch) floats and hold nothing.
+    pub unsafe fn run(&self, memory: &Memory, input: &View, output: &Output, groups: Range<usize>, rows: Range<usize>) {
+        let mut y = rows.start;
+        while y < rows.end {
+            let band = y..rows.end.min(y + self.band * TILE);
+            self.transform_inputs(memory, input, band.clone());
+            for panel in &self.panels[groups.clone()] {
+                for product in 0..PRODUCTS {
+                    self.multiply(memory, panel, product, band.len().div_ceil(TILE) * self.across);
+                }
+                let past = (panel.first_block + panel.kernels.blocks).min(output.view.blocks());
+                for block in panel.first_block..past {
+                    self.transform_outputs(memory, output, block, band.clone());
+                }
+            }
+            y = band.end;
+        }
+    }
+
+    /// A block of a product's inputs in the scratch, `[product][block][tile][BLOCK]`.
+    unsafe fn transformed(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
+        memory.scratch.add((product * self.runs.len() + block) * self.plane)
+    }
+
+    /// A block of a product's results in the scratch, likewise, after the inputs.
+    unsafe fn product(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
+        let inputs = PRODUCTS * self.runs.len() * self.plane;
+        memory.scratch.add(inputs + (product * self.blocks + block) * self.plane)
+    }
+
+    /// Bᵀ d B of every block and tile under output rows `rows`.
+    unsafe fn transform_inputs(&self, memory: &Memory, input: &View, rows: Range<usize>) {
+        let (height, width) = (input.shape.height, input.shape.width);
+        for block in 0..input.blocks() {
+            for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
+                let mut from = [std::ptr::null(); PATCH];
+                for (i, row) in from.iter_mut().enumerate() {
+                    // One row of padding above: unsigned, so that -1 is far beyond the height.
+                    let y = (y + i).wrapping_sub(1);
+                    if y < height {
+                        // Column -1, which is of the zeros that the view has around its rows.
+                        *row = input.at(memory, block, y).sub(BLOCK).cast_const();
+                    }
+                }
+                for tile in 0..self.across {
+                    let x = tile * TILE;
+                    (self.kernels.winograd_input)(&InputPatch {
+                        rows: from.map(|row| if row.is_null() { row } else { row.add(x * BLOCK) }),
+                        columns: PATCH.min(width + 1 - x),
+                        out: self.transformed(memory, 0, block).add((tile_row * self.across + tile) * BLOCK),
+                        step: self.runs.len() * self.plane,
+                    });
+                }
+            }
+        }
+    }
+
+    /// One of the matrix products for one panel: a 1×1 convolution whose pixels are `tiles`.
+    unsafe fn multiply(&self, memory: &Memory, panel: &WinogradPanel, product: usize, tiles: usize) {
+        let from = self.transformed(memory, product, 0).cast_const();
+        let out = self.product(memory, product, panel.first_block);
+        let mut tile = DenseTile {
+            rows: [std::ptr::null(); MAX_KERNEL],
+            row_count: 1,
+            kernel: 1,
+            runs: self.runs.as_ptr(),
+            run_count: self.runs.len(),
+            pixel: BLOCK,
+            weights: self.weights.as_ptr().add(product * self.product_weights + panel.weights),
+            bias: self.zeros.as_ptr().add(panel.first_block * BLOCK),
+            out,
+            out_plane: self.plane,
+            activation: Activation::Identity,
+            residual: std::ptr::null(),
+            residual_plane: 0,
+            upsampled_from: None,
+        };
+        let kernels = panel.kernels.stride_1;
+        for i in 0..tiles.div_ceil(kernels.len()) {
+            let (first, length) = run(tiles, kernels.len(), i);
+            tile.rows[0] = from.add(first * BLOCK);
+            tile.out = out.add(first * BLOCK);
+            kernels[length - 1](&tile);
+        }
+    }
+
+    /// Aᵀ m A of every tile of a block, bias, activation and residual, to output rows `rows`.
+    unsafe fn transform_outputs(&self, memory: &Memory, output: &Output, block: usize, rows: Range<usize>) {
+        let width = output.view.shape.width;
+        for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
+            let height = TILE.min(rows.end - y);
+            for tile in 0..self.across {
+                let x = tile * TILE;
+                let (mut out, mut residual) = ([std::ptr::null_mut(); TILE], [std::ptr::null(); TILE]);
+                for i in 0..height {
+                    out[i] = output.view.at(memory, block, y + i).add(x * BLOCK);
+                    if let Some(added) = output.residual {
+                        residual[i] = added.view.at(memory, block, y + i).add(x * BLOCK).cast_const();
+                    }
+                }
+                (self.kernels.winograd_output)(&OutputPatch {
+                    from: self.product(memory, 0, block).add((tile_row * self.across + tile) * BLOCK),
+                    step: self.blocks * self.plane,
+                    bias: output.bias.add(block * BLOCK),
+                    activation: self.activation,
+                    rows: out,
+                    residual,
+                    height,
+                    width: TILE.min(width - x),
+                });
+            }
+            for i in 0..height {
+                output.view.zero_border(memory, block, y + i);
+            }
+        }
+    }
+}
+
+/// Where results go, and what is added on the way.
+pub struct Output<'a> {
+    pub view: &'a View,
+    pub bias: *const f32,
+    pub residual: Option<&'a Residual>,
+}
+
+/// The inputs under one tile of one block.
+pub struct InputPatch {
+    /// The first pixel of each row; null above and below the map.
+    rows: [*const f32; PATCH],
+    /// Pixels of each row that are not padding at its end.
+    columns: usize,
+    /// Of the first product; the others follow `step` floats apart.
+    out: *mut f32,
+    step: usize,
+}
+
+/// The products of one tile of one block, and where its results go.
+pub struct OutputPatch {
+    from: *const f32,
+    step: usize,
+    bias: *const f32,
+    activation: Activation,
+    rows: [*mut f32; TILE],
+    /// Null where there is none.
+    residual: [*const f32; TILE],
+    /// Rows and columns that are within the map.
+    height: usize,
+    width: usize,
+}
+
+/// G g Gᵀ of one 3×3 filter.
+fn transformed_filter(filter: &[f32]) -> [f32; PRODUCTS] {
+    std::array::from_fn(|product| {
+        let (row, column) = (&G[product / PATCH], &G[product % PATCH]);
+        let term = |k: usize| row[k / 3] * f64::from(filter[k]) * column[k % 3];
+        (0..9).map(term).sum::<f64>() as f32
+    })
+}
+
+/// Bᵀ v.
+#[inline(always)]
+unsafe fn forward<V: Vector>(v: [V; PATCH]) -> [V; PATCH] {
+    let (two, four, five) = (V::splat(2.0), V::splat(4.0), V::splat(-5.0));
+    let (minus_two, minus_four) = (V::splat(-2.0), V::splat(-4.0));
+    let (a, b) = (v[4].multiply_add(v[2], minus_four), v[3].multiply_add(v[1], minus_four));
+    let (c, d) = (v[4].sub(v[2]), v[3].sub(v[1]));
+    [
+        v[4].multiply_add(v[2], five).multiply_add(v[0], four),
+        a.add(b),
+        a.sub(b),
+        c.multiply_add(d, two),
+        c.multiply_add(d, minus_two),
+        v[5].multiply_add(v[3], five).multiply_add(v[1], four),
+    ]
+}
+
+/// Aᵀ v.
+#[inline(always)]
+unsafe fn backward<V: Vector>(v: [V; PATCH]) -> [V; TILE] {
+    let (a, b) = (v[1].add(v[2]), v[1].sub(v[2]));
+    let (c, d) = (v[3].add(v[4]), v[3].sub(v[4]));
+    [
+        v[0].add(a).add(c),
+        b.multiply_add(d, V::splat(2.0)),
+        a.multiply_add(c, V::splat(4.0)),
+        b.multiply_add(d, V::splat(8.0)).add(v[5]),
+    ]
+}
+
+/// Transforms the inputs under a tile.
+///
+/// # Safety
+/// The patch's pointers must be valid for its lengths, `V` one block wide, and the function compiled for it.
+#[inline(always)]
+pub unsafe fn input<V: Vector>(patch: &InputPatch) {
+    // Columns first: `half[j]` is Bᵀ of column j.
+    let mut half = [[V::zero(); PATCH]; PATCH];
+    for j in 0..patch.columns {
+        let mut column = [V::zero(); PATCH];
+        for i in 0..PATCH {
+            if !patch.rows[i].is_null() {
+                column[i] = V::load(patch.rows[i].add(j * BLOCK));
+            }
+        }
+        half[j] = forward(column);
+    }
+    for i in 0..PATCH {
+        let row = forward([half[0][i], half[1][i], half[2][i], half[3][i], half[4][i], half[5][i]]);
+        for j in 0..PATCH {
+            row[j].store_blocks(patch.out.add((i * PATCH + j) * patch.step), 0);
+        }
+    }
+}
+
+/// Transforms the products of a tile, and finishes its results.
+///
+/// # Safety
+/// As for [`input`].
+#[inline(always)]
+pub unsafe fn output<V: Vector>(patch: &OutputPatch) {
+    let mut half = [[V::zero(); TILE]; PATCH];
+    for j in 0..PATCH {
+        let at = |i: usize| V::load(patch.from.add((i * PATCH + j) * patch.step));
+        half[j] = backward([at(0), at(1), at(2), at(3), at(4), at(5)]);
+    }
+    let bias = V::load(patch.bias);
+    for i in 0..patch.height {
+        let row = backward([half[0][i], half[1][i], half[2][i], half[3][i], half[4][i], half[5][i]]);
+        for (j, &value) in row.iter().enumerate().take(patch.width) {
+            let value = value.add(bias);
+            let mut value = match patch.activation {
+                Activation::Identity => value,
+                Activation::Relu6 => value.relu6(),
+                Activation::Silu => value.silu(),
+                Activation::Hardswish => value.hardswish(),
+                Activation::LeakyRelu => value.leaky_relu(),
+            };
+            if !patch.residual[i].is_null() {
+                value = value.add(V::load(patch.residual[i].add(j * BLOCK)));
+            }
+            value.store_blocks(patch.rows[i].add(j * BLOCK), 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::Portable;
+    use super::*;
+
+    #[test]
+    fn one_tile_is_what_its_definition_gives() {
+        let inputs: Vec<f32> = (0..36).map(|i| ((i * 37) % 19) as f32 - 9.0).collect();
+        let filter: Vec<f32> = (0..9).map(|i| ((i * 5) % 7) as f32 - 3.0).collect();
+        let pixels: Vec<[f32; BLOCK]> = inputs.iter().map(|&v| [v; BLOCK]).collect();
+        let mut transformed = vec![[0.0f32; BLOCK]; PRODUCTS];
+        let rows = std::array::from_fn(|i| pixels[i * PATCH..].as_ptr().cast());
+        let patch = InputPatch { rows, columns: PATCH, out: transformed.as_mut_ptr().cast(), step: BLOCK };
+        // SAFETY: the buffers hold a patch each; the portable vectors run anywhere.
+        unsafe { input::<Portable>(&patch) };
+        let u = transformed_filter(&filter);
+        transformed.iter_mut().zip(u).for_each(|(pixel, u)| pixel.iter_mut().for_each(|v| *v *= u));
+        let mut results = vec![[0.0f32; BLOCK]; TILE * TILE];
+        let start: *mut f32 = results.as_mut_ptr().cast();
+        let patch = OutputPatch {
+            from: transformed.as_ptr().cast(),
+            step: BLOCK,
+            bias: [1.0f32; BLOCK].as_ptr(),
+            activation: Activation::Identity,
+            // SAFETY: within the results.
+            rows: std::array::from_fn(|i| unsafe { start.add(i * TILE * BLOCK) }),
+            residual: [std::ptr::null(); TILE],
+            height: TILE,
+            width: TILE,
+        };
+        // SAFETY: as above.
+        unsafe { output::<Portable>(&patch) };
+        for (i, result) in results.iter().enumerate() {
+            let term = |k: usize| filter[k] * inputs[(i / TILE + k / 3) * PATCH + i % TILE + k % 3];
+            let expected = 1.0 + (0..9).map(term).sum::<f32>();
+            assert!(result.iter().all(|v| (v - expected).abs() < 1e-4), "{i}: {result:?}, not {expected}");
+        }
+    }
+}
