@@ -5,6 +5,7 @@ mod engine_support;
 use engine_support::graphs::any_graph;
 use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
 use peregrine::engine::cpu::{CpuEngine, Isa};
+use peregrine::engine::{Activation, Conv, Graph, Shape};
 use peregrine::student::architecture::Architecture;
 use proptest::prelude::*;
 
@@ -54,6 +55,41 @@ fn weights_that_are_not_finite_or_misshapen_are_refused_by_layer() {
     weights.0.get_mut("neck.16").unwrap().bias.pop();
     let error = CpuEngine::new(&graph, &weights, 1).err().unwrap().to_string();
     assert!(error.contains("neck.16") && error.contains("expected"), "{error}");
+}
+
+prop_compose! {
+    /// Two 3×3 convolutions of stride 1, large enough for Winograd's way, the second with a residual.
+    fn plain_pair()(
+        (from, to) in (16usize..50, 16usize..50),
+        (height, width) in (9usize..34, 13usize..40),
+        activation in prop_oneof![
+            Just(Activation::Identity), Just(Activation::Silu), Just(Activation::LeakyRelu), Just(Activation::Hardswish),
+        ],
+    ) -> Graph {
+        let mut graph = Graph::new(Shape::new(from, height, width));
+        let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation };
+        let first = graph.conv("first", 0, to, conv);
+        let second = graph.conv("second", first, to, conv);
+        let sum = graph.add("sum", first, second);
+        graph.outputs.push(sum);
+        graph
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plain_3x3_convolutions_of_any_size(graph in plain_pair(), threads in 1usize..4, seed: u64) {
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let expected = reference_outputs(&graph, &weights, &input);
+        for isa in Isa::available() {
+            let mut engine = CpuEngine::with_isa(&graph, &weights, threads, isa).unwrap();
+            let error = relative_error(&expected, &outputs(&graph, &mut engine, &input));
+            prop_assert!(error < 1e-4, "{isa:?}, {threads} threads: {error}");
+            prop_assert!(engine.explain(0).text().contains("Winograd"));
+        }
+    }
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! Random networks: whatever the engine's graphs may hold, on small maps.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use peregrine::engine::{Activation, Conv, Graph, LayerId, Shape};
 use proptest::prelude::*;
 
