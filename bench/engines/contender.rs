@@ -28,10 +28,6 @@ pub struct Time {
 /// An engine with a network loaded.
 pub trait Contender {
     fn name(&self) -> &str;
-    /// Whether it is ours.
-    fn is_ours(&self) -> bool {
-        false
-    }
     /// Runs one frame.
     fn run(&mut self) -> Result<Time>;
     /// All outputs, planar, one after the other.
@@ -58,10 +54,6 @@ impl Ours {
 impl Contender for Ours {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn is_ours(&self) -> bool {
-        true
     }
 
     fn run(&mut self) -> Result<Time> {

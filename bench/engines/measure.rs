@@ -72,11 +72,7 @@ pub fn measure(
         round += 1;
     }
     let rows = contenders.iter().zip(times).zip(differences);
-    let rows = rows.map(|((contender, times), difference)| Row {
-        name: contender.name().to_owned(),
-        ours: contender.is_ours(),
-        times,
-        difference,
-    });
+    let rows =
+        rows.map(|((contender, times), difference)| Row { name: contender.name().to_owned(), times, difference });
     Ok(Table { network: network.describe(), threads, rows: rows.collect(), absent })
 }

@@ -14,7 +14,6 @@ use crate::contender::Time;
 /// One contender: its times, round by round, and how far its outputs are from ours.
 pub struct Row {
     pub name: String,
-    pub ours: bool,
     /// None where it did not run in that round.
     pub times: Vec<Option<Time>>,
     pub difference: f32,

@@ -116,6 +116,10 @@ pub struct Arguments {
     #[arg(long, help_heading = "Conditions")]
     pub doctor: bool,
 
+    /// Show what the CPU engine runs instead: each step, its time and its share of this machine's peak (--json: as JSON).
+    #[arg(long, help_heading = "What is written")]
+    pub explain_plan: bool,
+
     /// Tell where the time of the N slowest frames went.
     #[arg(long, value_name = "N", num_args = 0..=1, default_value_t = 0, default_missing_value = "5",
           hide_default_value = true, help_heading = "What is written")]

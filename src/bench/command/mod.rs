@@ -2,7 +2,7 @@
 //!
 //! - [`arguments`]: the options. [`setup`]: from options to what is to be measured, or an error before anything runs.
 //! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: the search for a rate.
-//! - [`live`]: the view on the terminal. [`output`]: what is written. [`realtime`]: priority.
+//! - [`plan`]: what the engine runs. [`live`]: the view on the terminal. [`output`]: what is written. [`realtime`]: priority.
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,7 @@ pub mod live;
 pub mod max_rate;
 pub mod output;
 pub mod over_ros;
+pub mod plan;
 pub mod realtime;
 pub mod setup;
 
@@ -63,6 +64,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         return Ok(comparison.verdict.exit_code());
     }
     let setup = setup::Setup::new(arguments)?;
+    if arguments.explain_plan {
+        return plan::explain(&setup);
+    }
     match arguments.layer {
         _ if arguments.max_rate => max_rate::run(&setup),
         Layer::Engine | Layer::Pipeline => in_process::run(&setup),

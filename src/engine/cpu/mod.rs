@@ -49,15 +49,15 @@ pub struct CpuEngine {
     // Declared, and so dropped, before the memory that its threads work on.
     pool: Pool<program::Program>,
     isa: Isa,
-    input: Box<[Line]>,
+    input: Vec<Line>,
     input_len: usize,
-    outputs: Box<[Line]>,
+    outputs: Vec<Line>,
     /// Offset and length of each output.
     ranges: Vec<(usize, usize)>,
-    _work: Box<[Line]>,
+    _work: Vec<Line>,
 }
 
-// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as boxes.
+// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as vectors.
 unsafe impl Send for CpuEngine {}
 
 impl CpuEngine {
@@ -97,7 +97,7 @@ impl CpuEngine {
             input: input.as_mut_ptr().cast(),
             outputs: outputs.as_mut_ptr().cast(),
         });
-        // SAFETY: sized as the program says just above; the boxes live in the engine, after the pool.
+        // SAFETY: sized as the program says just above; the vectors live in the engine, after the pool.
         let pool = unsafe { Pool::new(program, memory.collect()) }
             .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
         Ok(Self { pool, isa, input, input_len: graph.input_shape().len(), outputs, ranges, _work: work })
@@ -167,7 +167,8 @@ impl Engine for CpuEngine {
     }
 }
 
-/// Zeroed memory for `floats` floats.
-fn lines(floats: usize) -> Box<[Line]> {
-    vec![Line([0.0; LINE]); floats.div_ceil(LINE)].into_boxed_slice()
+/// Zeroed memory for `floats` floats. A vector and no box: moving a box would claim its content for itself alone, and the
+/// pointers of the threads with it (Miri, Stacked Borrows).
+fn lines(floats: usize) -> Vec<Line> {
+    vec![Line([0.0; LINE]); floats.div_ceil(LINE)]
 }

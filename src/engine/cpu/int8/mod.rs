@@ -37,15 +37,15 @@ pub struct Int8Engine {
     // Declared, and so dropped, before the memory that its threads work on.
     pool: Pool<program::Program>,
     isa: IntegerIsa,
-    input: Box<[Line]>,
+    input: Vec<Line>,
     input_len: usize,
-    outputs: Box<[Line]>,
+    outputs: Vec<Line>,
     /// Offset and length of each output.
     ranges: Vec<(usize, usize)>,
-    _work: Box<[Line]>,
+    _work: Vec<Line>,
 }
 
-// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as boxes.
+// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as vectors.
 unsafe impl Send for Int8Engine {}
 
 impl Int8Engine {
@@ -101,7 +101,7 @@ impl Int8Engine {
             input: input.as_mut_ptr().cast(),
             outputs: outputs.as_mut_ptr().cast(),
         };
-        // SAFETY: sized as the program says just above; the boxes live in the engine, after the pool.
+        // SAFETY: sized as the program says just above; the vectors live in the engine, after the pool.
         let pool = unsafe { Pool::new(program, vec![memory; threads]) }
             .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
         Ok(Self { pool, isa, input, input_len: graph.input_shape().len(), outputs, ranges, _work: work })

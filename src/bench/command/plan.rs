@@ -1,0 +1,32 @@
+//! `--explain-plan`: what the CPU engine runs, step by step.
+
+use super::output::say;
+use super::setup::Setup;
+use crate::engine::cpu::CpuEngine;
+use crate::pipeline::frame::graph_for;
+use crate::student::package::write_atomically;
+
+/// Runs of which each stage's least time is shown.
+const RUNS: usize = 100;
+
+/// Writes the table to standard output, or as JSON where `--json` says. Of a quantized student it is the f32 network.
+///
+/// # Errors
+/// When the engine refuses the network, or the file cannot be written.
+pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
+    let graph = graph_for(&setup.student.manifest.architecture, &setup.options);
+    let mut engine = CpuEngine::new(&graph, &setup.student.weights, setup.options.threads)?;
+    if let Some(advice) = engine.isa().advice() {
+        eprintln!("note: {advice}");
+    }
+    let report = engine.explain(RUNS);
+    match &setup.arguments.json {
+        Some(path) if path.as_os_str() == "-" => say(&report.json()),
+        Some(path) => {
+            write_atomically(path, report.json().as_bytes())?;
+            say(&report.text());
+        }
+        None => say(&report.text()),
+    }
+    Ok(0)
+}
