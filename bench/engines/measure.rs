@@ -12,7 +12,7 @@ use crate::networks::Network;
 use crate::report::{Row, Table};
 
 /// Before each contender: long enough for the last one's threads to stop spinning.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(8);
 
 /// Outputs may differ by this much, relative to the largest value of all.
 const TOLERANCE: f32 = 1e-3;
@@ -74,5 +74,5 @@ pub fn measure(
     let rows = contenders.iter().zip(times).zip(differences);
     let rows =
         rows.map(|((contender, times), difference)| Row { name: contender.name().to_owned(), times, difference });
-    Ok(Table { network: network.describe(), threads, rows: rows.collect(), absent })
+    Ok(Table { network: network.describe(), threads, largest: scale, rows: rows.collect(), absent })
 }

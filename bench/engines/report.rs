@@ -23,6 +23,8 @@ pub struct Row {
 pub struct Table {
     pub network: String,
     pub threads: usize,
+    /// The largest value of any output.
+    pub largest: f32,
     pub rows: Vec<Row>,
     /// Peers that could not be run, and why.
     pub absent: Vec<String>,
@@ -56,8 +58,9 @@ impl Table {
                 row.difference,
             );
         }
+        let _ = writeln!(text, "\nLargest output: {:.3}.", self.largest);
         for absent in &self.absent {
-            let _ = writeln!(text, "\nNot run: {absent}");
+            let _ = writeln!(text, "Not run: {absent}.");
         }
         text
     }

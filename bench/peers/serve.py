@@ -56,6 +56,8 @@ def ncnn(folder, x, threads):
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.lightmode = True
+    # Its threads spin between layers either way; by default they go on for 20 ms after a frame, on the others' cores.
+    net.opt.openmp_blocktime = 2
     for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
         setattr(net.opt, f"use_{half}", False)
     if net.load_param(str(folder / "model.param")) != 0 or net.load_model(str(folder / "model.bin")) != 0:
@@ -72,14 +74,15 @@ def ncnn(folder, x, threads):
 
 
 def torch(folder, x, threads):
+    # Not among the requirements: PyPI has it for x86-64 only with several gigabytes of CUDA. Run where it is installed.
     import torch
     from torch.nn import functional
     from safetensors.torch import load_file
 
     torch.set_num_threads(threads)
     graph = json.loads((folder / "graph.json").read_text())
-    tensors = {k: v.to(memory_format=torch.channels_last) for k, v in load_file(folder / "weights.safetensors").items() if v.dim() == 4}
-    tensors |= {k: v for k, v in load_file(folder / "weights.safetensors").items() if v.dim() != 4}
+    tensors = load_file(folder / "weights.safetensors")
+    tensors |= {k: v.to(memory_format=torch.channels_last) for k, v in tensors.items() if v.dim() == 4}
     image = torch.from_numpy(x).to(memory_format=torch.channels_last)
     activations = {
         "identity": lambda v: v,
