@@ -98,6 +98,9 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Ours first.
+type Contenders = Vec<Box<dyn Contender>>;
+
 /// Ours first, then the peers that could be started, and why the others could not.
 fn contenders(
     arguments: &Arguments,
@@ -105,8 +108,8 @@ fn contenders(
     folder: &Path,
     input: &[f32],
     threads: usize,
-) -> Result<(Vec<Box<dyn Contender>>, Vec<String>)> {
-    let mut list: Vec<Box<dyn Contender>> = vec![];
+) -> Result<(Contenders, Vec<String>)> {
+    let mut list: Contenders = vec![];
     for isa in Isa::available().into_iter().rev().filter(|&isa| isa != Isa::Portable || Isa::available().len() == 1) {
         list.push(Box::new(Ours::new(network, input, threads, isa)?));
     }

@@ -6,6 +6,8 @@
 //! kernels serve: as a 1×1 convolution whose pixels are tiles. A band of tile rows is worked on at a time, in the
 //! thread's scratch. Tiles begin at multiples of four rows, so that results do not depend on how rows are shared out.
 
+#![allow(clippy::needless_range_loop, reason = "rows and columns, as in the formulas")]
+
 use std::ops::Range;
 
 use super::convolution::Residual;
