@@ -10,11 +10,12 @@ use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use peregrine::engine::cpu::int8::Int8Engine;
 use peregrine::engine::cpu::{CpuEngine, Isa};
 use peregrine::engine::reference::Reference;
 use peregrine::engine::Engine;
 
-use crate::engine_support::random_input;
+use crate::engine_support::{random_input, random_quantization};
 use crate::networks::Network;
 
 /// How long one inference took, in milliseconds.
@@ -28,6 +29,10 @@ pub struct Time {
 /// An engine with a network loaded.
 pub trait Contender {
     fn name(&self) -> &str;
+    /// Whether its outputs must be ours to within a rounding; not in 8-bit integers.
+    fn is_f32(&self) -> bool {
+        !self.name().contains("int8")
+    }
     /// Runs one frame.
     fn run(&mut self) -> Result<Time>;
     /// All outputs, planar, one after the other.
@@ -63,6 +68,35 @@ impl Contender for Ours {
     fn outputs(&mut self) -> Result<Vec<f32>> {
         self.engine.run()?;
         Ok((0..self.outputs).flat_map(|i| self.engine.output(i).to_vec()).collect())
+    }
+}
+
+/// The integer engine of this crate, with scales drawn at random: on which its time does not depend.
+pub struct OursInt8 {
+    name: String,
+    engine: Int8Engine,
+}
+
+impl OursInt8 {
+    pub fn new(network: &Network, input: &[f32], threads: usize) -> Result<Self> {
+        let quantization = random_quantization(&network.graph, 5, 0.0);
+        let mut engine = Int8Engine::new(&network.graph, &network.weights, &quantization, threads)?;
+        engine.input().copy_from_slice(input);
+        Ok(Self { name: format!("ours, int8 ({:?})", engine.isa()), engine })
+    }
+}
+
+impl Contender for OursInt8 {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn run(&mut self) -> Result<Time> {
+        timed(|| Ok(self.engine.run()?))
+    }
+
+    fn outputs(&mut self) -> Result<Vec<f32>> {
+        bail!("its scales are made up, and so would its outputs be")
     }
 }
 

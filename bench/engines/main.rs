@@ -19,7 +19,7 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
 
-use contender::{Contender, Ours, Peer};
+use contender::{Contender, Ours, OursInt8, Peer};
 use networks::Network;
 use peregrine::engine::cpu::Isa;
 
@@ -78,7 +78,8 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
         let input = engine_support::random_input(&network.graph, 2);
         export::export(network, &input, &folder)?;
         if let Some(python) = &arguments.python {
-            for script in ["export_onnx.py", "export_ncnn.py"] {
+            let int8 = (network.name == "student").then_some("export_int8.py");
+            for script in ["export_onnx.py", "export_ncnn.py"].into_iter().chain(int8) {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(script);
                 let status = Command::new(python).arg(path).arg(&folder).status();
                 ensure!(status.with_context(|| python.display().to_string())?.success(), "{script} failed");
@@ -113,9 +114,14 @@ fn contenders(
     for isa in Isa::available().into_iter().rev().filter(|&isa| isa != Isa::Portable || Isa::available().len() == 1) {
         list.push(Box::new(Ours::new(network, input, threads, isa)?));
     }
+    let is_student = network.name == "student";
+    if is_student {
+        list.push(Box::new(OursInt8::new(network, input, threads)?));
+    }
     let mut commands = vec![];
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
-    for peer in ["onnxruntime", "openvino", "ncnn", "torch"] {
+    let int8: &[_] = if is_student { &["onnxruntime-int8", "openvino-int8"] } else { &[] };
+    for &peer in ["onnxruntime", "openvino", "ncnn", "torch"].iter().chain(int8) {
         if let Some(python) = &arguments.python {
             let mut command = Command::new(python);
             command.arg(&script).arg(peer).arg(folder).arg(threads.to_string());

@@ -16,7 +16,8 @@ pub struct Row {
     pub name: String,
     /// None where it did not run in that round.
     pub times: Vec<Option<Time>>,
-    pub difference: f32,
+    /// None where it computes in 8-bit integers.
+    pub difference: Option<f32>,
 }
 
 /// All contenders on one network with one number of threads; ours, the fastest, is the first row.
@@ -48,14 +49,14 @@ impl Table {
             let (wall_ratio, cpu_ratio) = (self.ratio(row, |t| t.wall), self.ratio(row, |t| t.cpu));
             let _ = writeln!(
                 text,
-                "| {} | {:.2} | {:.2} | {:.2} | {:.2} | {wall_ratio} | {cpu_ratio} | {} | {:.1e} |",
+                "| {} | {:.2} | {:.2} | {:.2} | {:.2} | {wall_ratio} | {cpu_ratio} | {} | {} |",
                 row.name,
                 quantile(&wall, 0.0),
                 quantile(&wall, 0.5),
                 quantile(&wall, 0.99),
                 quantile(&cpu, 0.5),
                 wall.len(),
-                row.difference,
+                row.difference.map_or("".into(), |d| format!("{d:.1e}")),
             );
         }
         let _ = writeln!(text, "\nLargest output: {:.3}.", self.largest);

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 
-def onnxruntime(folder, x, threads):
+def onnxruntime(folder, x, threads, model="model.onnx"):
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -24,12 +24,12 @@ def onnxruntime(folder, x, threads):
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(folder / model, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: x}
     return lambda: session.run(None, feed)
 
 
-def openvino(folder, x, threads):
+def openvino(folder, x, threads, model="model.onnx"):
     import openvino as ov
 
     settings = {
@@ -38,7 +38,7 @@ def openvino(folder, x, threads):
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = ov.Core().compile_model(folder / "model.onnx", "CPU", settings)
+    compiled = ov.Core().compile_model(folder / model, "CPU", settings)
     request = compiled.create_infer_request()
     request.set_input_tensor(ov.Tensor(x, shared_memory=True))
     tensors = [request.get_output_tensor(i) for i in range(len(compiled.outputs))]
@@ -128,7 +128,18 @@ def torch(folder, x, threads):
     return run
 
 
-PEERS = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "torch": torch}
+def int8(peer):
+    return lambda folder, x, threads: peer(folder, x, threads, "model_int8.onnx")
+
+
+PEERS = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "ncnn": ncnn,
+    "torch": torch,
+    "onnxruntime-int8": int8(onnxruntime),
+    "openvino-int8": int8(openvino),
+}
 
 
 def main():
@@ -138,7 +149,7 @@ def main():
     shape = json.loads((folder / "graph.json").read_text())["layers"][0]["shape"]
     x = np.fromfile(folder / "input.f32", "<f4").reshape(1, *shape)
     run = PEERS[peer](folder, x, threads)
-    print(f"ready {peer} {importlib.metadata.version(peer)}", file=answers, flush=True)
+    print(f"ready {peer} {importlib.metadata.version(peer.removesuffix('-int8'))}", file=answers, flush=True)
     for line in sys.stdin:
         if line.strip() == "run":
             cpu, wall = time.process_time_ns(), time.perf_counter_ns()
