@@ -53,7 +53,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --all-features --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 clean: ## Remove what was built here (the prepared environment stays in its cache)

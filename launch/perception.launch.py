@@ -1,6 +1,6 @@
 """The perception node alone.
 
-    ros2 launch launch/perception.launch.py image:=/camera/image_raw score_threshold:=0.5
+    ros2 launch launch/perception.launch.py image:=/camera/image_raw score_threshold:=0.5 respawn:=true
 
 Runs the program that was built here; with `node:=perception_node` one that is on PATH.
 """
@@ -26,6 +26,7 @@ def generate_launch_description():
             DeclareLaunchArgument("params", default_value=str(HERE / "perception.yaml"), description="parameter file"),
             DeclareLaunchArgument("score_threshold", default_value="0.3", description="least score of a detection"),
             DeclareLaunchArgument("deadline_ms", default_value="100.0", description="from stamp to publish; 0 for none"),
+            DeclareLaunchArgument("respawn", default_value="false", description="whether to start it again when it ends"),
             DeclareLaunchArgument("node", default_value=str(PROGRAM), description="the program"),
             # Not a Node action: the program is Cargo's, and belongs to no ament package.
             ExecuteProcess(
@@ -39,6 +40,8 @@ def generate_launch_description():
                 ],
                 name="perception_node",
                 output="screen",
+                respawn=argument("respawn"),
+                respawn_delay=1.0,
             ),
         ]
     )

@@ -30,23 +30,61 @@ fn the_parameter_file_has_every_parameter_with_its_default() {
     assert_eq!(values.len(), DECLARATIONS.len(), "{:?}", values.keys());
 }
 
+/// The launch files, each in Python and in XML.
+fn launch_files() -> Vec<PathBuf> {
+    let files = fs::read_dir(project("launch")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.to_string_lossy().contains(".launch.")).collect()
+}
+
 #[test]
-fn launch_files_are_sound_and_name_parameters_that_exist() {
-    let files = ["perception.launch.py", "perception.launch.xml", "camera_demo.launch.py"];
+fn launch_files_are_sound_and_name_only_what_exists() {
     let python = std::env::var("PEREGRINE_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(python)
         .arg(project("tests/peer/check_launch_files.py"))
-        .args(files.map(|file| project("launch").join(file)))
+        .args(launch_files())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("Python can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let named: BTreeMap<String, Vec<String>> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(named.len(), files.len());
-    for name in named.values().flatten() {
-        assert!(declaration(name).is_ok(), "{name} is no parameter");
+    type Named = BTreeMap<String, Vec<String>>;
+    let named: BTreeMap<String, Named> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(named.len(), launch_files().len());
+    let topics = ["image", "detections", "timing", "road_mask", "segmentation", "__ns", "__node"];
+    let programs = ["perception_node", "python3", "ros2", "sleep"];
+    for (file, named) in &named {
+        for parameter in &named["parameters"] {
+            assert!(declaration(parameter).is_ok(), "{file}: {parameter} is no parameter");
+        }
+        for topic in &named["topics"] {
+            assert!(topics.contains(&topic.as_str()), "{file}: {topic} is no topic of the node");
+        }
+        for program in &named["programs"] {
+            let name = program.rsplit(['/', ' ']).next().unwrap().trim_end_matches(')');
+            let is_python = program.contains("PEREGRINE_PYTHON") || program.contains("EnvironmentVariable");
+            assert!(programs.contains(&name) || is_python, "{file}: {program} is no program");
+        }
+        for path in named.get("files").into_iter().chain(named.get("included")).flatten() {
+            assert!(Path::new(path).is_file(), "{file}: there is no {path}");
+        }
     }
-    assert_eq!(named["perception.launch.py"], named["perception.launch.xml"]);
+    for (file, python) in named.iter().filter(|(file, _)| file.ends_with(".py")) {
+        let xml = &named[&file.replace(".py", ".xml")];
+        assert_eq!(python["parameters"], xml["parameters"], "{file} and its XML");
+    }
+}
+
+/// Reads a launch file with ROS's own launch, as far as that goes without starting anything.
+#[test]
+fn launch_files_are_accepted_by_ros2_launch_where_it_is() {
+    if Command::new("ros2").args(["launch", "--help"]).output().is_err() {
+        eprintln!("skipped: there is no ros2 launch");
+        return;
+    }
+    for file in launch_files() {
+        let output = Command::new("ros2").args(["launch", "--print-description"]).arg(&file).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {errors}", file.display());
+    }
 }
 
 /// Whether the node publishes `topic`, or takes its images from it.

@@ -1,6 +1,7 @@
 //! The hot path: what happens to one frame, in the order in which it happens.
 
 use super::timing::{now_ns, StageTimes};
+use crate::decode::mask::MASK_STRIDE;
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
 use crate::engine::{Engine, EngineError, Graph};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
@@ -168,10 +169,12 @@ impl Pipeline {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
         let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
+        let cells = if options.segmentation { input_size.0 * input_size.1 / (MASK_STRIDE * MASK_STRIDE) } else { 0 };
         let result = FrameResult {
             detections: Vec::with_capacity(head.max_detections()),
             identities: Vec::with_capacity(options.max_detections),
             tracks: Vec::with_capacity(options.tracking.map_or(0, |tracking| tracking.max_tracks)),
+            mask: ClassMask { classes: Vec::with_capacity(cells), ..ClassMask::default() },
             ..FrameResult::default()
         };
         Ok(Self {
@@ -202,6 +205,31 @@ impl Pipeline {
         if options.check().is_ok() {
             self.options = options;
         }
+    }
+
+    /// Whether results have a mask.
+    pub fn has_segmentation(&self) -> bool {
+        self.options.segmentation
+    }
+
+    /// Makes ready for images of `size` (width, height) of `camera`, so that the first of them allocates nothing.
+    pub fn prepare(&mut self, camera: usize, size: (usize, usize)) {
+        if self.cameras.len() <= camera {
+            self.cameras.resize_with(camera + 1, Camera::default);
+        }
+        SourceTables::for_size(&mut self.cameras[camera].source, size, self.input_size);
+    }
+
+    /// Exchanges all tracks with another pipeline, which is to go on, or to stop, following the same objects.
+    pub fn exchange_tracks(&mut self, other: &mut Self) {
+        for (own, others) in self.cameras.iter_mut().zip(&mut other.cameras) {
+            std::mem::swap(&mut own.tracker, &mut others.tracker);
+        }
+    }
+
+    /// Forgets every camera: the sizes of their images and the tracks in them.
+    pub fn forget_cameras(&mut self) {
+        self.cameras.clear();
     }
 
     /// Finds what is in `image`, as if it were taken now. The result is valid until the next call.

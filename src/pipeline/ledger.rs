@@ -67,9 +67,9 @@ impl Ledger {
         Self::default()
     }
 
-    /// A frame has arrived. Call before handing it to any other thread.
-    pub fn arrive(&self) {
-        self.arrived.fetch_add(1, Ordering::Relaxed);
+    /// A frame has arrived; returns its number, from 1. Call before handing it to any other thread.
+    pub fn arrive(&self) -> u64 {
+        self.arrived.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A frame that has arrived has ended.

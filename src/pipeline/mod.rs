@@ -1,17 +1,24 @@
 //! One frame's way from camera bytes to boxes and mask, and what keeps a stream of frames on time.
 //!
 //! - [`frame`]: the hot path, in the order in which a frame flows: letterbox → network → boxes and mask.
-//! - [`slot`]: the one place between the thread that receives frames and the thread that processes them.
+//! - [`slot`]: the one place between the thread that receives frames and the thread that processes them; [`waiting`]:
+//!   such places for several cameras, the most urgent first.
+//! - [`monitor`]: when missed deadlines become a warning, an error, or less work a frame.
+//! - [`camera`]: what a camera's stamps tell of frames that never arrived.
 //! - [`ledger`]: what became of every frame that arrived.
 //! - [`timing`]: the one monotonic clock of all time stamps.
 
+pub mod camera;
 pub mod frame;
 pub mod ledger;
+pub mod monitor;
 pub mod slot;
 pub mod timing;
+pub mod waiting;
 
 pub use crate::decode::ClassMask;
 pub use frame::{FrameError, FrameResult, Pipeline, PipelineError, PipelineOptions};
 pub use ledger::{Counts, Ledger, Outcome};
 pub use slot::LatestSlot;
 pub use timing::{now_ns, StageTimes};
+pub use waiting::Waiting;

@@ -56,7 +56,11 @@ Publishes   detections               vision_msgs/Detection2DArray, boxes in pixe
             markers                  visualization_msgs/MarkerArray, the objects on the ground to look at
             label_info               vision_msgs/LabelInfo, what the numbers of segmentation mean (latched)
             debug_image              sensor_msgs/Image, the image with what was found; debug_image/compressed as JPEG
-            /diagnostics             diagnostic_msgs/DiagnosticArray, once a second
+            /diagnostics             diagnostic_msgs/DiagnosticArray, once a second and when something changes
+Serves      ~/change_state and the other lifecycle services, and the six parameter services
+
+The node configures and activates itself unless autostart is false. With -p cameras:=front,rear the topics of each
+camera are below its name: front/image, front/detections and so on.
 
 Parameters (permitted values; default):
 {}

@@ -3,7 +3,7 @@
 //! Nothing here waits for another thread, logs, or allocates after the first frames (decompression apart). What goes
 //! on inside the middleware's `publish` is the middleware's.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU8, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,51 +11,108 @@ use crossbeam::queue::ArrayQueue;
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
-use crate::pipeline::{now_ns, LatestSlot, Ledger, Outcome, Pipeline, StageTimes};
+use crate::pipeline::monitor::{Degradation, Monitor};
+use crate::pipeline::{now_ns, Ledger, Outcome, StageTimes, Waiting};
 
 use super::clock::Nanoseconds;
+use super::engines::Engines;
 use super::incoming::{Frame, Unpacker};
+use super::intake::StreamCounts;
 use super::live::{FrameSettings, LiveSettings};
-use super::messages::{stamp, DetectionsMessage, MaskMessage, NativeHeader, Timing, TimingMessage};
+use super::messages::{stamp, MaskMessage, NativeHeader, Timing, TimingMessage};
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene::Scene;
 
 /// How long the thread sleeps at most before it looks whether the node is to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
+/// Events of a camera that can wait for the diagnostics: some seconds' worth.
+const RECORDS: usize = 4096;
+
 /// What the frame thread shares with the others. No part of it can make one thread wait for another.
 pub struct Shared {
-    pub slot: LatestSlot<Frame>,
-    pub ledger: Ledger,
+    pub waiting: Waiting<Frame>,
+    /// As numbered in [`Frame::camera`].
+    pub cameras: Vec<Camera>,
     pub settings: LiveSettings,
-    /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
-    pub records: ArrayQueue<Record>,
-    pub road_mask_wanted: AtomicBool,
-    pub segmentation_wanted: AtomicBool,
+    /// Engines to go on with from the next frame on, and those that were replaced, for another thread to drop.
+    pub replacement: ArrayQueue<Box<Engines>>,
+    pub retired: ArrayQueue<Box<Engines>>,
+    /// Whether frames get less work, to keep deadlines.
+    pub degraded: AtomicBool,
     /// ROS time less the monotonic clock, as of the last time that the node was spun.
     pub ros_offset: AtomicI64,
     pub stop: AtomicBool,
 }
 
-/// Where results go, and the messages that carry them.
-pub struct Outputs {
+impl Shared {
+    /// For cameras whose frames are counted in `ledgers`.
+    pub fn new(ledgers: Vec<Arc<Ledger>>, settings: LiveSettings) -> Self {
+        Self {
+            waiting: Waiting::new(ledgers.len()),
+            cameras: ledgers.into_iter().map(Camera::new).collect(),
+            settings,
+            replacement: ArrayQueue::new(1),
+            retired: ArrayQueue::new(2),
+            degraded: AtomicBool::new(false),
+            ros_offset: AtomicI64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether every frame that has arrived has ended.
+    pub fn is_idle(&self) -> bool {
+        self.cameras.iter().all(|camera| camera.ledger.counts().in_hand == 0)
+    }
+}
+
+/// What is known of one camera's stream.
+pub struct Camera {
+    pub ledger: Arc<Ledger>,
+    /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
+    pub records: ArrayQueue<Record>,
+    /// A [`Condition`](crate::pipeline::monitor::Condition), and how many deadlines in a row were missed.
+    pub condition: AtomicU8,
+    pub misses_in_a_row: AtomicU32,
+    pub stream: StreamCounts,
+    pub road_mask_wanted: AtomicBool,
+    pub segmentation_wanted: AtomicBool,
+}
+
+impl Camera {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            ledger,
+            records: ArrayQueue::new(RECORDS),
+            condition: AtomicU8::new(0),
+            misses_in_a_row: AtomicU32::new(0),
+            stream: StreamCounts::default(),
+            road_mask_wanted: AtomicBool::new(false),
+            segmentation_wanted: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Where the results of one camera go, and how it has done so far.
+pub struct Outlet {
     pub detections: Publisher<r2r::vision_msgs::msg::Detection2DArray>,
     pub timing: Publisher<FrameTiming>,
     pub road_mask: Publisher<r2r::sensor_msgs::msg::Image>,
     pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
-    pub detections_message: DetectionsMessage,
-    pub timing_message: TimingMessage,
-    pub mask_message: MaskMessage,
     pub scene: Scene,
+    pub monitor: Monitor,
+    /// When the last frame arrived, on the monotonic clock; 0 before the first.
+    pub last_arrival: u64,
 }
 
 /// All that the frame thread owns.
 pub struct FramePath {
-    pub pipeline: Pipeline,
-    /// Index of the class "road" in the segmentation, if the student has one.
-    pub road_class: Option<u8>,
+    pub engines: Box<Engines>,
+    pub outlets: Vec<Outlet>,
+    pub degradation: Degradation,
     pub unpacker: Unpacker,
-    pub outputs: Outputs,
+    pub timing_message: TimingMessage,
+    pub mask_message: MaskMessage,
     pub shared: Arc<Shared>,
 }
 
@@ -69,32 +126,57 @@ mod verdict {
 }
 
 impl FramePath {
-    /// Works on the newest frame, again and again, until the node is to stop and nothing is left in hand.
+    /// Masks are as large as the images with `masks_at_source_resolution`, or else as the network has them.
+    pub fn new(
+        engines: Box<Engines>,
+        outlets: Vec<Outlet>,
+        shared: Arc<Shared>,
+        masks_at_source_resolution: bool,
+    ) -> Self {
+        Self {
+            engines,
+            outlets,
+            degradation: Degradation::default(),
+            unpacker: Unpacker::default(),
+            timing_message: TimingMessage::default(),
+            mask_message: MaskMessage { at_source_resolution: masks_at_source_resolution, ..MaskMessage::default() },
+            shared,
+        }
+    }
+
+    /// Works on the most urgent frame, again and again, until the node is to stop and nothing is left in hand.
     pub fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
         loop {
-            // Before the slot, so that what was put before the stop is still taken.
-            let stopping = shared.stop.load(Relaxed);
-            match shared.slot.take_timeout(LONGEST_SLEEP) {
-                Some(frame) => {
-                    if let Err(rejection) = self.process(&frame) {
-                        shared.ledger.end(Outcome::Rejected);
-                        self.report(Record::Rejected(rejection));
-                    }
-                    self.outputs.scene.look(frame);
-                }
-                None if stopping => return,
-                None => {}
+            // Before the frames, so that what was put before the stop is still taken.
+            let stopping = self.shared.stop.load(Relaxed);
+            if !self.turn(LONGEST_SLEEP) && stopping {
+                return;
             }
         }
     }
 
-    /// One frame, from taking it out of the slot to the last message about it. On `Ok` it is counted.
+    /// Works on the most urgent frame, if there is one within `timeout`.
+    pub fn turn(&mut self, timeout: Duration) -> bool {
+        let taken = self.shared.waiting.take_timeout(timeout);
+        // Between two frames, so that each is the work of one model, and none is lost.
+        if let Some(new) = self.shared.replacement.pop() {
+            let _ = self.shared.retired.push(std::mem::replace(&mut self.engines, new));
+        }
+        let Some((_, frame)) = taken else { return false };
+        if let Err(rejection) = self.process(&frame) {
+            self.shared.cameras[frame.camera].ledger.end(Outcome::Rejected);
+            self.report(frame.camera, Record::Rejected(rejection));
+        }
+        self.outlets[frame.camera].scene.look(frame);
+        true
+    }
+
+    /// One frame, from taking it out of its place to the last message about it. On `Ok` it is counted.
     fn process(&mut self, frame: &Frame) -> Result<(), Rejection> {
-        let shared = Arc::clone(&self.shared);
-        let settings = shared.settings.load();
+        let settings = self.shared.settings.load();
         let header = frame.message.header();
         let age = Age::of(frame, header);
+        self.watch_for_silence(frame, &settings);
 
         // Too late already: the time is better spent on the next frame.
         if settings.drop_late && age.is_past(settings.deadline, now_ns()) {
@@ -102,10 +184,13 @@ impl FramePath {
         }
 
         let image = self.unpacker.view(&frame.message)?;
-        self.pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
-        let result = self.pipeline.process_from(0, &image, age.from).map_err(|_| Rejection::Inference)?;
+        let size = image.size();
+        let degraded = self.degradation.is_degraded();
+        let pipeline = self.engines.pipeline(degraded);
+        pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
+        let result = pipeline.process_from(frame.camera, &image, age.from).map_err(|_| Rejection::Inference)?;
         let times = result.times;
-        self.outputs.detections_message.fill(header, &result.detections, &result.identities);
+        self.engines.fill_message(degraded, header);
 
         // The verdict is about this very moment: what follows it is the middleware's time.
         let publish = now_ns();
@@ -113,20 +198,23 @@ impl FramePath {
         if late && settings.drop_late {
             return self.drop_late(frame, &age, &settings, &times);
         }
-        self.outputs
+        self.outlets[frame.camera]
             .detections
-            .publish_native(&mut self.outputs.detections_message.native)
+            .publish_native(&mut self.engines.detections_message.native)
             .map_err(|_| Rejection::Publishing)?;
-        shared.ledger.end(if late { Outcome::Late } else { Outcome::OnTime });
+        self.shared.cameras[frame.camera].ledger.end(if late { Outcome::Late } else { Outcome::OnTime });
 
         // The detections are out; all that remains is about them.
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
         self.publish_timing(frame, timing(frame, &age, &settings, &times, publish, verdict));
-        self.publish_masks(header);
-        if !self.outputs.scene.publish(header, self.pipeline.result()) {
-            self.report(Record::PublishingFailed);
+        self.publish_masks(frame.camera, header);
+        let result = self.engines.pipeline(degraded).result();
+        if !self.outlets[frame.camera].scene.publish(header, result) {
+            self.report(frame.camera, Record::PublishingFailed);
         }
-        self.report(Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
+        self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
+        self.engines.prepare_other(degraded, frame.camera, size);
+        self.judge(frame.camera, late, &settings);
         Ok(())
     }
 
@@ -139,40 +227,72 @@ impl FramePath {
         times: &StageTimes,
     ) -> Result<(), Rejection> {
         let dropped = now_ns();
-        self.shared.ledger.end(Outcome::DroppedLate);
+        self.shared.cameras[frame.camera].ledger.end(Outcome::DroppedLate);
         self.publish_timing(frame, timing(frame, age, settings, times, dropped, verdict::DROPPED_LATE));
-        self.report(Record::Frame(FrameRecord::new(frame, age, times, dropped)));
+        self.report(frame.camera, Record::Frame(FrameRecord::new(frame, age, times, dropped)));
+        self.judge(frame.camera, true, settings);
         Ok(())
     }
 
+    /// A stream that had stopped is not well again with its first frame.
+    fn watch_for_silence(&mut self, frame: &Frame, settings: &FrameSettings) {
+        let outlet = &mut self.outlets[frame.camera];
+        let last = std::mem::replace(&mut outlet.last_arrival, frame.arrival.monotonic);
+        if last != 0 && frame.arrival.monotonic.saturating_sub(last) as i64 > settings.stale_after {
+            outlet.monitor.interrupt();
+        }
+    }
+
+    /// What a deadline that was missed or kept means for the camera's condition, and for the work on frames to come.
+    fn judge(&mut self, camera: usize, missed: bool, settings: &FrameSettings) {
+        let monitor = &mut self.outlets[camera].monitor;
+        let condition = monitor.observe(missed, &settings.monitor);
+        let watched = &self.shared.cameras[camera];
+        watched.condition.store(condition as u8, Relaxed);
+        watched.misses_in_a_row.store(monitor.misses_in_a_row(), Relaxed);
+        if self.engines.can_degrade() {
+            let before = self.degradation.is_degraded();
+            let degraded = self.degradation.observe(missed, &settings.degradation);
+            if degraded != before {
+                self.engines.hand_over_tracks();
+                self.shared.degraded.store(degraded, Relaxed);
+            }
+        }
+    }
+
     fn publish_timing(&mut self, frame: &Frame, timing: Timing) {
-        let counts = self.shared.ledger.counts();
-        self.outputs.timing_message.fill(frame.message.header(), &timing, &counts);
-        if self.outputs.timing.publish_native(&mut self.outputs.timing_message.native).is_err() {
-            self.report(Record::PublishingFailed);
+        let counts = self.shared.cameras[frame.camera].ledger.counts();
+        self.timing_message.fill(frame.message.header(), &timing, &counts);
+        if self.outlets[frame.camera].timing.publish_native(&mut self.timing_message.native).is_err() {
+            self.report(frame.camera, Record::PublishingFailed);
         }
     }
 
     /// The masks that somebody has subscribed to.
-    fn publish_masks(&mut self, header: &NativeHeader) {
-        let result = self.pipeline.result();
-        let Outputs { road_mask, segmentation, mask_message, .. } = &mut self.outputs;
-        let mut failed = false;
-        if let (true, Some(road)) = (self.shared.road_mask_wanted.load(Relaxed), self.road_class) {
-            mask_message.fill(header, &result.mask, result.size, |class| if class == road { 255 } else { 0 });
-            failed |= road_mask.publish_native(&mut mask_message.native).is_err();
+    fn publish_masks(&mut self, camera: usize, header: &NativeHeader) {
+        let road_class = self.engines.road_class;
+        let pipeline = self.engines.pipeline(self.degradation.is_degraded());
+        if !pipeline.has_segmentation() {
+            return;
         }
-        if self.shared.segmentation_wanted.load(Relaxed) {
-            mask_message.fill(header, &result.mask, result.size, |class| class);
-            failed |= segmentation.publish_native(&mut mask_message.native).is_err();
+        let result = pipeline.result();
+        let (watched, outlet, message) = (&self.shared.cameras[camera], &self.outlets[camera], &mut self.mask_message);
+        let mut failed = false;
+        if let (true, Some(road)) = (watched.road_mask_wanted.load(Relaxed), road_class) {
+            message.fill(header, &result.mask, result.size, |class| if class == road { 255 } else { 0 });
+            failed |= outlet.road_mask.publish_native(&mut message.native).is_err();
+        }
+        if watched.segmentation_wanted.load(Relaxed) {
+            message.fill(header, &result.mask, result.size, |class| class);
+            failed |= outlet.segmentation.publish_native(&mut message.native).is_err();
         }
         if failed {
-            self.report(Record::PublishingFailed);
+            self.report(camera, Record::PublishingFailed);
         }
     }
 
-    fn report(&self, record: Record) {
-        self.shared.records.force_push(record);
+    fn report(&self, camera: usize, record: Record) {
+        self.shared.cameras[camera].records.force_push(record);
     }
 }
 
@@ -184,7 +304,7 @@ pub struct Age {
 }
 
 impl Age {
-    fn of(frame: &Frame, header: &NativeHeader) -> Self {
+    pub fn of(frame: &Frame, header: &NativeHeader) -> Self {
         let from = match stamp(header) {
             0 => frame.arrival.ros,
             stamp => stamp,

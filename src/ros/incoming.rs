@@ -30,6 +30,17 @@ impl ImageMessage {
         }
     }
 
+    /// Whether the image can be used, as far as its header tells; of a compressed one only unpacking does.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self) -> Result<(), UnpackError> {
+        match self {
+            Self::Raw(m) => raw_view(m).map(drop),
+            Self::Compressed(_) => Ok(()),
+        }
+    }
+
     /// Whether the message is on loan from the middleware, and so must not leave the thread that took it.
     pub fn is_loaned(&self) -> bool {
         match self {
@@ -44,7 +55,9 @@ pub struct Frame {
     pub message: ImageMessage,
     /// When the node took it out of the middleware.
     pub arrival: Instant,
-    /// Number among those that arrived, from 1.
+    /// Number of the camera that took it.
+    pub camera: usize,
+    /// Number among those of its camera that arrived, from 1.
     pub sequence: u64,
 }
 
@@ -106,6 +119,19 @@ impl fmt::Display for ShortText {
     }
 }
 
+/// The pixels of a raw image where they lie.
+fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>) -> Result<ImageView<'_>, UnpackError> {
+    let name = bytes(&m.encoding);
+    let encoding = std::str::from_utf8(name).ok().and_then(Encoding::from_ros);
+    let encoding = encoding.ok_or_else(|| UnpackError::Encoding(ShortText::new(name)))?;
+    let data = match m.data.data.is_null() {
+        true => &[][..],
+        // SAFETY: the middleware put `size` bytes there, which live as long as the message.
+        false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
+    };
+    Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
+}
+
 /// Turns messages into views, with a buffer for the pixels of compressed ones.
 #[derive(Default)]
 pub struct Unpacker {
@@ -119,21 +145,11 @@ impl Unpacker {
     /// When the image is unusable; why is in the error.
     pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, UnpackError> {
         match message {
-            ImageMessage::Raw(m) => {
-                let name = bytes(&m.encoding);
-                let encoding = std::str::from_utf8(name).ok().and_then(Encoding::from_ros);
-                let encoding = encoding.ok_or_else(|| UnpackError::Encoding(ShortText::new(name)))?;
-                let data = match m.data.data.is_null() {
-                    true => &[][..],
-                    // SAFETY: the middleware put `size` bytes there, which live as long as the message.
-                    false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
-                };
-                Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
-            }
+            ImageMessage::Raw(m) => raw_view(m),
             ImageMessage::Compressed(m) => {
                 let data = match m.data.data.is_null() {
                     true => &[][..],
-                    // SAFETY: as above.
+                    // SAFETY: the middleware put `size` bytes there, which live as long as the message.
                     false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
                 };
                 self.decompress(data)

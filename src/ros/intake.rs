@@ -1,19 +1,22 @@
 //! From the middleware into the slot: the thread that spins the node takes images out, stamps and counts them.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as StdInstant};
 
 use futures::{FutureExt, Stream, StreamExt};
 use r2r::{Clock, Node, QosProfile};
 
+use crate::pipeline::camera::{StampCounts, StampWatch};
 use crate::pipeline::{now_ns, Outcome};
 
 use super::clock::Instant;
-use super::frame_path::Shared;
+use super::frame_path::{Age, Shared};
 use super::incoming::{Frame, ImageMessage};
+use super::messages::stamp;
 use super::node::NodeError;
-use super::parameters::Parameters;
+use super::qos::{self, Entity};
+use super::record::Record;
 use super::topics;
 
 /// How often, while no images come, ROS is asked who publishes them.
@@ -22,50 +25,126 @@ const INQUIRY: Duration = Duration::from_secs(1);
 const RAW: &str = "sensor_msgs/msg/Image";
 const COMPRESSED: &str = "sensor_msgs/msg/CompressedImage";
 
-/// The subscription to images.
+/// The subscription to the images of one camera.
 pub struct Intake {
     images: Box<dyn Stream<Item = ImageMessage> + Unpin>,
     topic: String,
     message_type: &'static str,
+    qos: QosProfile,
     clock: Arc<Mutex<Clock>>,
-    shared: Arc<Shared>,
-    sequence: u64,
+    arrivals: Arrivals,
     last_sign: StdInstant,
-    publishers: Arc<Mutex<String>>,
+    publishers: String,
+}
+
+/// What becomes of the images of one camera as they arrive.
+pub struct Arrivals {
+    camera: usize,
+    shared: Arc<Shared>,
+    stamps: StampWatch,
+    /// Whether images are accepted; others are let go, and never count as arrived.
+    pub active: bool,
+}
+
+/// [`StampCounts`] for other threads to read.
+#[derive(Debug, Default)]
+pub struct StreamCounts {
+    missing: AtomicU64,
+    duplicates: AtomicU64,
+    out_of_order: AtomicU64,
+    jumps: AtomicU64,
+}
+
+impl StreamCounts {
+    fn store(&self, counts: &StampCounts) {
+        self.missing.store(counts.missing, Relaxed);
+        self.duplicates.store(counts.duplicates, Relaxed);
+        self.out_of_order.store(counts.out_of_order, Relaxed);
+        self.jumps.store(counts.jumps, Relaxed);
+    }
+
+    pub fn load(&self) -> StampCounts {
+        StampCounts {
+            missing: self.missing.load(Relaxed),
+            duplicates: self.duplicates.load(Relaxed),
+            out_of_order: self.out_of_order.load(Relaxed),
+            jumps: self.jumps.load(Relaxed),
+        }
+    }
+}
+
+/// Due time, in [`Waiting`](crate::pipeline::Waiting)'s order, of an image where there is no deadline: as if it were
+/// this many nanoseconds from arrival. The same for all cameras, so that the one that has waited longest comes first.
+const NO_DEADLINE: i64 = 1_000_000_000;
+
+impl Arrivals {
+    pub fn new(camera: usize, shared: Arc<Shared>) -> Self {
+        Self { camera, shared, stamps: StampWatch::default(), active: false }
+    }
+
+    /// Counts an image that arrived at `arrival`, and puts it where the frame thread finds it.
+    pub fn accept(&mut self, message: ImageMessage, arrival: Instant) {
+        debug_assert!(!message.is_loaned(), "images cannot be lent");
+        if !self.active {
+            return;
+        }
+        let camera = &self.shared.cameras[self.camera];
+        self.stamps.observe(stamp(message.header()));
+        camera.stream.store(&self.stamps.counts());
+        let sequence = camera.ledger.arrive();
+        // Here and not when it is worked on, so that an unusable image never takes the place of a good one.
+        if let Err(error) = message.check() {
+            camera.ledger.end(Outcome::Rejected);
+            camera.records.force_push(Record::Rejected(error.into()));
+            return;
+        }
+        let frame = Frame { camera: self.camera, sequence, message, arrival };
+        // When the deadline falls on the monotonic clock; long ago for an image that is past it.
+        let age = Age::of(&frame, frame.message.header()).at(arrival.monotonic);
+        let left = self.shared.settings.load().deadline.unwrap_or(NO_DEADLINE).saturating_sub(age);
+        let due = (arrival.monotonic as i64).saturating_add(left).max(0) as u64;
+        if let Some(superseded) = self.shared.waiting.put(self.camera, frame, due) {
+            camera.ledger.end(Outcome::Superseded);
+            drop(superseded);
+        }
+    }
 }
 
 impl Intake {
-    /// Subscribes as a sensor's reader does: best effort, so that no lost packet holds up what follows it.
+    /// Subscribes to `name` as a sensor's reader does: best effort, so that no lost packet holds up what follows it.
+    /// `qos_of` tells the QoS for a topic's full name, with whatever overrides it.
     ///
     /// # Errors
     /// When ROS refuses the topic.
-    pub fn new(node: &mut Node, parameters: &Parameters, shared: Arc<Shared>) -> Result<Self, NodeError> {
-        let name = parameters.text("image_topic");
-        let resolved = topics::resolve(name, &node.namespace()?, &node.name()?);
+    pub fn new(
+        node: &mut Node,
+        name: &str,
+        transport: &str,
+        qos_of: impl Fn(QosProfile, &str, Entity) -> QosProfile,
+        arrivals: Arrivals,
+    ) -> Result<Self, NodeError> {
+        let topic = full_topic(node, name, transport)?;
         let refuse = |error: r2r::Error| NodeError::Topic { name: name.to_owned(), why: error.to_string() };
-        let qos = QosProfile::sensor_data();
-        let (images, topic, message_type): (Box<dyn Stream<Item = ImageMessage> + Unpin>, _, _) =
-            match parameters.text("image_transport") {
-                "compressed" => {
-                    // As image_transport has it: below the image topic, wherever that was remapped to.
-                    let topic = format!("{resolved}/compressed");
-                    let images = node.subscribe_native(&topic, qos).map_err(refuse)?;
-                    (Box::new(images.map(ImageMessage::Compressed)), topic, COMPRESSED)
-                }
-                _ => {
-                    let images = node.subscribe_native(name, qos).map_err(refuse)?;
-                    (Box::new(images.map(ImageMessage::Raw)), resolved, RAW)
-                }
-            };
+        let qos = qos_of(QosProfile::sensor_data(), &topic, Entity::Subscription);
+        let (images, message_type): (Box<dyn Stream<Item = ImageMessage> + Unpin>, _) = match transport {
+            "compressed" => {
+                let images = node.subscribe_native(&topic, qos.clone()).map_err(refuse)?;
+                (Box::new(images.map(ImageMessage::Compressed)), COMPRESSED)
+            }
+            _ => {
+                let images = node.subscribe_native(name, qos.clone()).map_err(refuse)?;
+                (Box::new(images.map(ImageMessage::Raw)), RAW)
+            }
+        };
         Ok(Self {
             images,
             topic,
             message_type,
+            qos,
             clock: node.get_ros_clock(),
-            shared,
-            sequence: 0,
+            arrivals,
             last_sign: StdInstant::now(),
-            publishers: Arc::new(Mutex::new("ROS was not asked for publishers yet".into())),
+            publishers: "ROS was not asked for publishers yet".into(),
         })
     }
 
@@ -75,35 +154,27 @@ impl Intake {
     }
 
     /// Who publishes images, in words; kept up to date while none arrive.
-    pub fn publishers(&self) -> Arc<Mutex<String>> {
-        Arc::clone(&self.publishers)
+    pub fn publishers(&self) -> &str {
+        &self.publishers
     }
 
-    /// Moves what has arrived into the slot. To be called after every spin: r2r queues ten messages and then drops the
-    /// newest, the opposite of what is wanted here.
+    /// Whether images that arrive from now on are accepted.
+    pub fn set_active(&mut self, active: bool) {
+        self.arrivals.active = active;
+    }
+
+    /// Moves what has arrived to the frame thread. To be called after every spin: r2r queues ten messages and then
+    /// drops the newest, the opposite of what is wanted here.
     pub fn take(&mut self, node: &Node) {
         let Ok(now) = self.now() else { return };
-        self.shared.ros_offset.store(now.ros - now.monotonic as i64, Relaxed);
+        self.arrivals.shared.ros_offset.store(now.ros - now.monotonic as i64, Relaxed);
         while let Some(message) = self.images.next().now_or_never().flatten() {
             self.last_sign = StdInstant::now();
-            self.accept(message, now);
+            self.arrivals.accept(message, now);
         }
         if self.last_sign.elapsed() >= INQUIRY {
             self.last_sign = StdInstant::now();
-            let text = self.inquire(node);
-            if let Ok(mut publishers) = self.publishers.lock() {
-                *publishers = text;
-            }
-        }
-    }
-
-    fn accept(&mut self, message: ImageMessage, arrival: Instant) {
-        debug_assert!(!message.is_loaned(), "images cannot be lent");
-        self.sequence += 1;
-        self.shared.ledger.arrive();
-        if let Some(superseded) = self.shared.slot.put(Frame { message, arrival, sequence: self.sequence }) {
-            self.shared.ledger.end(Outcome::Superseded);
-            drop(superseded);
+            self.publishers = self.inquire(node);
         }
     }
 
@@ -127,7 +198,16 @@ impl Intake {
                 ref topics => format!("nobody publishes it; remap it to one of {}", topics.join(", ")),
             };
         }
-        // A best-effort, volatile reader matches writers of any reliability and durability.
+        for publisher in &publishers {
+            let reasons = qos::incompatibilities(&publisher.qos_profile, &self.qos);
+            if !reasons.is_empty() {
+                let (name, topic) = (&publisher.node_name, &self.topic);
+                let reasons = reasons.join("; ");
+                return format!(
+                    "the QoS of {name} does not go with this node's ({reasons}); see qos_overrides.{topic}"
+                );
+            }
+        }
         let names: Vec<_> = publishers.iter().map(|p| p.node_name.as_str()).collect();
         format!("{} publishes it with a QoS that suits, but sends nothing", names.join(", "))
     }
@@ -146,4 +226,14 @@ impl Intake {
         names.sort();
         names
     }
+}
+
+/// The full name of the topic that images of `name` come on. Compressed ones, as image_transport has it, below the
+/// image topic, wherever that was remapped to.
+///
+/// # Errors
+/// When the node has no name.
+pub fn full_topic(node: &Node, name: &str, transport: &str) -> Result<String, NodeError> {
+    let resolved = topics::resolve(name, &node.namespace()?, &node.name()?);
+    Ok(if transport == "compressed" { format!("{resolved}/compressed") } else { resolved })
 }

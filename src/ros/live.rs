@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
+use crate::pipeline::monitor::{DegradationSettings, MonitorSettings};
+
 use super::clock::Nanoseconds;
 use super::parameters::Parameters;
 
@@ -13,6 +15,10 @@ pub struct FrameSettings {
     /// None when there is no deadline.
     pub deadline: Option<Nanoseconds>,
     pub drop_late: bool,
+    /// Silence after which a stream has stopped.
+    pub stale_after: Nanoseconds,
+    pub monitor: MonitorSettings,
+    pub degradation: DegradationSettings,
 }
 
 /// Written by the thread that serves parameters, read by the frame thread once a frame. Each setting makes sense by
@@ -24,6 +30,11 @@ pub struct LiveSettings {
     /// 0 for none.
     deadline: AtomicI64,
     drop_late: AtomicBool,
+    stale_after: AtomicI64,
+    max_consecutive_misses: AtomicU32,
+    recover_after: AtomicU32,
+    degrade_after: AtomicU32,
+    restore_after: AtomicU32,
 }
 
 impl LiveSettings {
@@ -38,6 +49,15 @@ impl LiveSettings {
         self.nms_iou.store((parameters.real("nms_iou") as f32).to_bits(), Relaxed);
         self.deadline.store((parameters.real("deadline_ms") * 1e6).round() as i64, Relaxed);
         self.drop_late.store(parameters.text("deadline_policy") == "drop_late", Relaxed);
+        self.stale_after.store((parameters.real("stale_after_ms") * 1e6).round() as i64, Relaxed);
+        for (setting, name) in [
+            (&self.max_consecutive_misses, "max_consecutive_misses"),
+            (&self.recover_after, "recover_after_frames"),
+            (&self.degrade_after, "degrade_after_misses"),
+            (&self.restore_after, "restore_after_frames"),
+        ] {
+            setting.store(u32::try_from(parameters.count(name)).unwrap_or(u32::MAX), Relaxed);
+        }
     }
 
     pub fn load(&self) -> FrameSettings {
@@ -47,6 +67,15 @@ impl LiveSettings {
             nms_iou: f32::from_bits(self.nms_iou.load(Relaxed)),
             deadline: (deadline > 0).then_some(deadline),
             drop_late: self.drop_late.load(Relaxed),
+            stale_after: self.stale_after.load(Relaxed),
+            monitor: MonitorSettings {
+                max_consecutive_misses: self.max_consecutive_misses.load(Relaxed),
+                recover_after: self.recover_after.load(Relaxed),
+            },
+            degradation: DegradationSettings {
+                after_misses: self.degrade_after.load(Relaxed),
+                restore_after: self.restore_after.load(Relaxed),
+            },
         }
     }
 }

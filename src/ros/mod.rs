@@ -8,31 +8,38 @@
 //!                  [parameter_         wins)        │ records
 //!                       services]                   ▼
 //!                                            diagnostics thread ──▶ middleware   /diagnostics, 1 Hz
-//!                                            [diagnostics] [window]
+//!                                            [diagnostics]
 //! ```
 //!
-//! - [`node`]: start, spin, stop. [`command_line`]: what the program understands besides ROS's arguments.
-//! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`live`]: how the frame
-//!   thread reads it.
-//! - [`intake`]: images into the slot. [`incoming`]: an image message and the view of its pixels. [`topics`]: names
-//!   after remapping.
-//! - [`frame_path`]: the hot path, top to bottom. [`messages`]: what it publishes, in memory used again and again.
-//!   [`clock`]: ROS time and the monotonic clock.
+//! - [`node`]: start, spin, stop, and the transitions of its [`lifecycle`]. [`configured`]: all that exists between
+//!   configure and cleanup. [`command_line`]: what the program understands besides ROS's arguments.
+//! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`qos`]: the overrides of
+//!   each topic's QoS. [`live`]: how the frame thread reads what may change.
+//! - [`intake`]: images to the frame thread. [`incoming`]: an image message and the view of its pixels. [`topics`]:
+//!   names after remapping. [`requests`]: requests of services.
+//! - [`frame_path`]: the hot path, top to bottom. [`engines`]: the model that it runs, for full work and for less.
+//!   [`messages`]: what it publishes, in memory used again and again. [`clock`]: ROS time and the monotonic clock.
+//!   [`realtime`]: priority, cores, locked memory.
 //! - [`scene`]: what else is published of a frame: tracks, places on the ground, the annotated image.
-//! - [`record`]: what the frame thread leaves for [`diagnostics`], and [`window`]: distributions over it.
+//! - [`record`]: what the frame thread leaves for [`diagnostics`].
 
 pub mod clock;
 pub mod command_line;
+pub mod configured;
 pub mod diagnostics;
+pub mod engines;
 pub mod frame_path;
 pub mod incoming;
 pub mod intake;
+pub mod lifecycle;
 pub mod live;
 pub mod messages;
 pub mod node;
 pub mod parameter_services;
 pub mod parameters;
+pub mod qos;
+pub mod realtime;
 pub mod record;
+pub mod requests;
 pub mod scene;
 pub mod topics;
-pub mod window;

@@ -1,30 +1,25 @@
-//! The node put together: started, spun, stopped.
+//! The node put together: started, spun, stopped, and led through its life.
 
+use std::collections::BTreeMap;
 use std::panic;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI64};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
 use r2r::{Node, QosProfile};
 
-use crate::pipeline::{Counts, LatestSlot, Ledger, Pipeline, PipelineError, PipelineOptions};
-use crate::student::{PackageError, Student};
-use crate::track::TrackerOptions;
+use crate::pipeline::{Counts, Ledger, PipelineError};
+use crate::student::PackageError;
 
-use super::diagnostics::{Diagnostics, Identity, Memory};
-use super::frame_path::{FramePath, Outputs, Shared};
-use super::incoming::Unpacker;
-use super::intake::Intake;
-use super::live::LiveSettings;
-use super::messages::{DetectionsMessage, MaskMessage, TimingMessage};
+use super::configured::{camera_names, Configured};
+use super::diagnostics::{lock, Board, Diagnostics};
+use super::engines::{Description, Engines, Recipe};
+use super::lifecycle::services::{answer, ChangeRequest};
+use super::lifecycle::{LifecycleServices, Machine, Outcome, State};
 use super::parameter_services::ParameterServices;
 use super::parameters::{Parameters, Refusal};
-use super::scene::inputs::SceneInputs;
-use super::scene::Scene;
+use super::realtime::{self, Profile, Report};
 
 /// The node's name unless it is remapped.
 const NAME: &str = "perception";
@@ -32,11 +27,11 @@ const NAME: &str = "perception";
 /// Longest time between two looks at parameters, subscribers and the wish to stop. Images wake the node at once.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the other threads may take to finish what they are at when the node is to stop.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while a model is loaded, whose end wakes nobody.
+const TICK_WHILE_LOADING: Duration = Duration::from_millis(10);
 
-/// Events of the frame thread that can wait for the diagnostics: some seconds' worth.
-const RECORDS: usize = 4096;
+/// How long the diagnostics thread may take to finish what it is at when the node is to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the node cannot start, or not go on. One sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +44,12 @@ pub enum NodeError {
     Model(#[from] PackageError),
     #[error("{0}")]
     Pipeline(#[from] PipelineError),
+    #[error("the model does not run: {0}")]
+    WarmUp(String),
+    #[error(
+        "parameter 'model': {0} has other classes than the model in use: deactivate, clean up and configure for it"
+    )]
+    Classes(String),
     #[error("parameter 'device': {0}")]
     Device(String),
     #[error("ROS refuses '{name}': {why}; a topic's name has letters, digits, _ and /")]
@@ -57,33 +58,32 @@ pub enum NodeError {
     Middleware(#[from] r2r::Error),
     #[error("the system: {0}")]
     System(#[from] std::io::Error),
+    #[error("the thread that loads models has panicked; its message says why")]
+    Loading,
     #[error("the frame thread has ended by itself; its panic message says why")]
     FrameThread,
     #[error("the node was asked to stop, but a thread of it is stuck")]
     Stuck,
 }
 
-/// Runs the node until SIGINT or SIGTERM and returns the final counts.
+/// Runs the node until SIGINT or SIGTERM and returns the final counts, of all cameras together.
 ///
 /// # Errors
-/// When the node cannot start; once it runs, only if its frame thread dies.
+/// When the node cannot start; of a node that starts itself also when it cannot configure itself, or when its frame
+/// thread dies: whoever started the process is the one who has to know. Otherwise the node lives on, unconfigured.
 pub fn run() -> Result<Counts, NodeError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // More signals change nothing: launchers and terminals may both send one for a single Ctrl-C.
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let mut node = Node::create(context()?, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
-    let mut running = Running::start(&mut node)?;
-    while !stop.load(Relaxed) && running.is_sound() {
-        running.turn(&mut node);
+    let node = Node::create(context()?, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
+    let mut perception = Perception::start(node)?;
+    let mut outcome = Ok(());
+    while !stop.load(Relaxed) && outcome.is_ok() {
+        outcome = perception.turn();
     }
-    let outcome = running.stop();
-    if matches!(outcome, Err(NodeError::Stuck)) {
-        // Its destructor waits for whoever is publishing, which a stuck thread may be doing for ever.
-        std::mem::forget(node);
-    }
-    outcome
+    perception.stop(outcome)
 }
 
 /// The connection to ROS. r2r panics where ROS refuses its arguments; here that is an error like any other.
@@ -102,176 +102,352 @@ fn context() -> Result<r2r::Context, NodeError> {
     }
 }
 
-/// What runs beside the node, and what the spinning thread keeps.
-struct Running {
+/// The node, and what the spinning thread keeps from its start to its end.
+struct Perception {
+    node: Node,
     parameters: Parameters,
-    services: ParameterServices,
-    intake: Intake,
-    scene: SceneInputs,
-    masks: [r2r::Publisher<r2r::sensor_msgs::msg::Image>; 2],
-    shared: Arc<Shared>,
-    frames: JoinHandle<()>,
+    parameter_services: ParameterServices,
+    machine: Machine,
+    lifecycle: LifecycleServices,
+    board: Arc<Mutex<Board>>,
     diagnostics: JoinHandle<()>,
+    stop_diagnostics: Arc<AtomicBool>,
+    configured: Option<Configured>,
+    loading: Option<Loading>,
+    /// By camera; counts go on when the node is configured anew.
+    ledgers: BTreeMap<String, Arc<Ledger>>,
+    autostart: bool,
 }
 
-impl Running {
-    fn start(node: &mut Node) -> Result<Self, NodeError> {
+/// A model on its way, on a thread of its own: frames and services go on meanwhile.
+struct Loading {
+    thread: JoinHandle<Result<(Box<Engines>, Description), NodeError>>,
+    purpose: Purpose,
+}
+
+enum Purpose {
+    /// To configure the node, and then to tell whoever asked for it.
+    Configure(Option<ChangeRequest>, Profile, Vec<Report>),
+    /// To replace the model of a configured node.
+    Replace,
+}
+
+impl Perception {
+    fn start(mut node: Node) -> Result<Self, NodeError> {
         let overrides: Vec<_> = {
             let given = node.params.lock().expect("nothing panics while it holds this lock");
             given.iter().map(|(name, parameter)| (name.clone(), parameter.value.clone())).collect()
         };
-        let parameters = Parameters::with(overrides)?;
+        let parameters = Parameters::accepting(overrides);
         if parameters.flag("use_sim_time") {
-            node.get_time_source().enable_sim_time(node)?;
+            node.get_time_source().enable_sim_time(&mut node)?;
         }
-
-        let student = match parameters.text("model") {
-            "" => Student::embedded(),
-            folder => Student::load(&PathBuf::from(folder))?,
-        };
-        let options = pipeline_options(&parameters);
-        let (pipeline, device) = pipeline(&student, options, parameters.text("device"))?;
-
-        let shared = Arc::new(Shared {
-            slot: LatestSlot::new(),
-            ledger: Ledger::new(),
-            settings: LiveSettings::new(&parameters),
-            records: ArrayQueue::new(RECORDS),
-            road_mask_wanted: AtomicBool::new(false),
-            segmentation_wanted: AtomicBool::new(false),
-            ros_offset: AtomicI64::new(0),
-            stop: AtomicBool::new(false),
-        });
-        // The services before the subscription: whoever sees images taken can also set parameters.
-        let services = ParameterServices::new(node)?;
-        let intake = Intake::new(node, &parameters, Arc::clone(&shared))?;
-        let classes = &student.manifest.architecture.detection.classes;
-        let (scene, scene_inputs) =
-            Scene::create(node, &parameters, &student.manifest.architecture, intake.topic(), str::to_owned)?;
-        let outputs = Outputs {
-            detections: node.create_publisher("detections", QosProfile::default())?,
-            timing: node.create_publisher("timing", QosProfile::default())?,
-            road_mask: node.create_publisher("road_mask", QosProfile::default())?,
-            segmentation: node.create_publisher("segmentation", QosProfile::default())?,
-            detections_message: DetectionsMessage::new(classes, parameters.count("max_detections")),
-            timing_message: TimingMessage::default(),
-            mask_message: MaskMessage {
-                at_source_resolution: parameters.text("mask_resolution") == "source",
-                ..MaskMessage::default()
-            },
-            scene,
-        };
-        let masks = [outputs.road_mask.clone(), outputs.segmentation.clone()];
-        let segmentation = &student.manifest.architecture.segmentation.classes;
-        let frame_path = FramePath {
-            pipeline,
-            road_class: segmentation.iter().position(|name| name == "road").and_then(|i| u8::try_from(i).ok()),
-            unpacker: Unpacker::default(),
-            outputs,
-            shared: Arc::clone(&shared),
-        };
-
+        let board = Arc::new(Mutex::new(Board::default()));
+        let stop_diagnostics = Arc::new(AtomicBool::new(false));
         let diagnostics = Diagnostics {
-            identity: Identity {
-                node: node.fully_qualified_name()?,
-                topic: intake.topic().to_owned(),
-                student: student.manifest.name.clone(),
-                device: device.to_owned(),
-            },
-            shared: Arc::clone(&shared),
-            publishers: intake.publishers(),
-            ground: scene_inputs.status(),
+            node: node.fully_qualified_name()?,
+            logger: node.logger().to_owned(),
+            board: Arc::clone(&board),
             publisher: node.create_publisher("/diagnostics", QosProfile::default())?,
-            memory: Memory::default(),
+            stop: Arc::clone(&stop_diagnostics),
+            memory: None,
         };
-        let (name, topic) = (&student.manifest.name, intake.topic());
-        r2r::log_info!(node.logger(), "student {name} on {device}; waiting for images on {topic}");
-        Ok(Self {
-            frames: thread::Builder::new().name("frames".into()).spawn(move || frame_path.run())?,
+        let mut perception = Self {
+            parameter_services: ParameterServices::new(&mut node)?,
+            lifecycle: LifecycleServices::new(&mut node)?,
+            autostart: parameters.flag("autostart"),
             diagnostics: thread::Builder::new().name("diagnostics".into()).spawn(move || diagnostics.run())?,
+            node,
             parameters,
-            services,
-            intake,
-            scene: scene_inputs,
-            masks,
-            shared,
-        })
+            machine: Machine::default(),
+            board,
+            stop_diagnostics,
+            configured: None,
+            loading: None,
+            ledgers: BTreeMap::new(),
+        };
+        if perception.autostart {
+            perception.begin(1, "", None)?;
+        }
+        Ok(perception)
     }
 
     /// Waits for something to happen, and sees to it.
-    fn turn(&mut self, node: &mut Node) {
-        node.spin_once(TICK);
-        self.intake.take(node);
-        self.scene.turn();
-        if self.services.serve(&mut self.parameters) {
-            self.shared.settings.store(&self.parameters);
+    ///
+    /// # Errors
+    /// Only of a node that starts itself; see [`run`].
+    fn turn(&mut self) -> Result<(), NodeError> {
+        self.node.spin_once(if self.loading.is_some() { TICK_WHILE_LOADING } else { TICK });
+        if let Some(configured) = &mut self.configured {
+            configured.turn(&self.node);
         }
-        let wanted = [&self.shared.road_mask_wanted, &self.shared.segmentation_wanted];
-        for (mask, wanted) in self.masks.iter().zip(wanted) {
-            wanted.store(mask.get_inter_process_subscription_count().unwrap_or(0) > 0, Relaxed);
+        if let Some(request) = self.lifecycle.serve(&self.machine) {
+            let wanted = request.message.transition.clone();
+            self.begin(wanted.id, &wanted.label, Some(request))?;
         }
+        let served = self.parameter_services.serve(&mut self.parameters, self.configured.is_some());
+        if let (true, Some(configured)) = (served.changed, &self.configured) {
+            configured.shared.settings.store(&self.parameters);
+        }
+        if let Some(folder) = served.model {
+            self.load(&folder)?;
+        }
+        if self.loading.as_ref().is_some_and(|loading| loading.thread.is_finished()) {
+            self.loaded()?;
+        }
+        if self.configured.as_ref().is_some_and(|configured| !configured.is_sound()) {
+            self.process_error()?;
+        }
+        self.post();
+        Ok(())
     }
 
-    /// Whether the frame thread is alive; it ends by itself only by a panic.
-    fn is_sound(&self) -> bool {
-        !self.frames.is_finished()
-    }
-
-    fn stop(self) -> Result<Counts, NodeError> {
-        self.shared.stop.store(true, Relaxed);
-        self.frames.thread().unpark();
-        self.diagnostics.thread().unpark();
-        let patience = Instant::now() + PATIENCE;
-        while !(self.frames.is_finished() && self.diagnostics.is_finished()) {
-            if Instant::now() > patience {
-                return Err(NodeError::Stuck);
+    /// Begins a transition, and ends it unless it takes a model.
+    fn begin(&mut self, id: u8, label: &str, request: Option<ChangeRequest>) -> Result<(), NodeError> {
+        // A model that is being loaded is for the configuration that there is.
+        let busy = self.loading.is_some();
+        let Some(transition) = (!busy).then(|| self.machine.begin(id, label)).flatten() else {
+            let (state, wanted) =
+                (self.machine.state().label(), if label.is_empty() { id.to_string() } else { label.into() });
+            let why = if busy { ", since a model is being loaded" } else { "" };
+            r2r::log_warn!(self.node.logger(), "no transition {wanted} from the state {state}{why}");
+            request.into_iter().for_each(|request| answer(request, false));
+            return Ok(());
+        };
+        self.lifecycle.announce(transition);
+        self.post();
+        let outcome = match transition.goal {
+            State::Configuring => {
+                return match self.prepare() {
+                    Ok((recipe, profile, reports)) => {
+                        let thread = thread::Builder::new().name("loading".into()).spawn(move || recipe.build())?;
+                        self.loading = Some(Loading { thread, purpose: Purpose::Configure(request, profile, reports) });
+                        Ok(())
+                    }
+                    Err(error) => self.end(Err(error), request),
+                };
             }
+            State::Activating => {
+                if let Some(configured) = &mut self.configured {
+                    configured.set_active(true);
+                }
+                Ok(())
+            }
+            State::Deactivating => {
+                let drained = self.configured.as_mut().is_none_or(|configured| {
+                    configured.set_active(false);
+                    configured.drain()
+                });
+                if drained {
+                    Ok(())
+                } else {
+                    Err(NodeError::Stuck)
+                }
+            }
+            // Cleanup and shutdown.
+            _ => self.take_down(),
+        };
+        self.end(outcome, request)
+    }
+
+    /// Ends the transition that is under way, with the reason if it failed.
+    fn end(&mut self, outcome: Result<(), NodeError>, request: Option<ChangeRequest>) -> Result<(), NodeError> {
+        let (success, asked) = (outcome.is_ok(), request.is_some());
+        // Configuring fails for want of something good to configure; whatever else goes wrong is an error.
+        let failure = match self.machine.state() {
+            State::Configuring => Outcome::Failure,
+            _ => Outcome::Error,
+        };
+        let transition = self.machine.end(if success { Outcome::Success } else { failure });
+        self.lifecycle.announce(transition);
+        if self.machine.state() == State::ErrorProcessing {
+            let outcome = self.take_down();
+            let transition = self.machine.end(if outcome.is_ok() { Outcome::Success } else { Outcome::Failure });
+            self.lifecycle.announce(transition);
+        }
+        self.parameters.set_open(self.machine.state() == State::Unconfigured);
+        lock(&self.board).problem = outcome.as_ref().err().map(NodeError::to_string);
+        self.post();
+        request.into_iter().for_each(|request| answer(request, success));
+        match outcome {
+            Err(error) if self.autostart && !asked => return Err(error),
+            Err(error) => r2r::log_error!(self.node.logger(), "{error}"),
+            Ok(()) => r2r::log_info!(self.node.logger(), "{}", self.machine.state().label()),
+        }
+        // A node that starts itself goes on to be active.
+        if self.autostart && !asked && transition.goal == State::Inactive && transition.start == State::Configuring {
+            return self.begin(3, "", None);
+        }
+        Ok(())
+    }
+
+    /// What configuring needs to know, and what became of the real-time profile so far.
+    fn prepare(&mut self) -> Result<(Recipe, Profile, Vec<Report>), NodeError> {
+        if let Some(fault) = self.parameters.fault() {
+            return Err(fault.clone().into());
+        }
+        camera_names(&self.parameters)?;
+        let profile = Profile::new(&self.parameters)?;
+        self.parameters.set_open(false);
+        // Before anything large is allocated.
+        let mut reports = Vec::new();
+        if profile.lock_memory {
+            reports.push(realtime::lock_memory());
+        }
+        // This thread takes the images; what is refused is reported for the frame thread, which is refused the same.
+        realtime::apply_to_thread(&profile);
+        Ok((Recipe::new(&self.parameters, profile.clone()), profile, reports))
+    }
+
+    /// Loads the model in `folder` beside the one in use.
+    fn load(&mut self, folder: &str) -> Result<(), NodeError> {
+        let recipe = Recipe::new(&self.parameters, Profile::new(&self.parameters)?).with_model(folder);
+        let thread = thread::Builder::new().name("loading".into()).spawn(move || recipe.build())?;
+        self.loading = Some(Loading { thread, purpose: Purpose::Replace });
+        Ok(())
+    }
+
+    /// Does with a model that has been loaded what it was for.
+    fn loaded(&mut self) -> Result<(), NodeError> {
+        let Some(Loading { thread, purpose }) = self.loading.take() else { return Ok(()) };
+        let built = thread.join().unwrap_or(Err(NodeError::Loading));
+        match purpose {
+            Purpose::Configure(request, profile, reports) => {
+                let outcome =
+                    built.and_then(|(engines, description)| self.configure(engines, description, profile, reports));
+                self.end(outcome, request)
+            }
+            Purpose::Replace => {
+                let built = built.and_then(|built| self.check_classes(&built.1).map(|()| built));
+                let outcome = match (built, &self.configured) {
+                    (Ok((engines, description)), Some(configured)) => {
+                        configured.replace_engines(engines);
+                        r2r::log_info!(self.node.logger(), "from the next frame on: {}", description.student);
+                        let mut board = lock(&self.board);
+                        board.description = description;
+                        board.problem = None;
+                        Ok(())
+                    }
+                    (Ok(_), None) => Err("the node is not configured any more".into()),
+                    (Err(error), _) => {
+                        r2r::log_error!(self.node.logger(), "the model stays as it is: {error}");
+                        Err(error.to_string())
+                    }
+                };
+                self.parameter_services.finish(&mut self.parameters, outcome);
+                Ok(())
+            }
+        }
+    }
+
+    /// The topics that name classes, some of them only once, are those of the model that the node was configured with.
+    fn check_classes(&self, new: &Description) -> Result<(), NodeError> {
+        match new.classes == lock(&self.board).description.classes {
+            true => Ok(()),
+            false => Err(NodeError::Classes(new.student.clone())),
+        }
+    }
+
+    fn configure(
+        &mut self,
+        engines: Box<Engines>,
+        description: Description,
+        profile: Profile,
+        mut reports: Vec<Report>,
+    ) -> Result<(), NodeError> {
+        let names = camera_names(&self.parameters)?;
+        let ledgers = names.iter().map(|name| Arc::clone(self.ledgers.entry(name.clone()).or_default())).collect();
+        let (configured, of_thread) =
+            Configured::new(&mut self.node, &self.parameters, engines, names, ledgers, profile)?;
+        reports.extend(of_thread);
+        for report in &reports {
+            if let Err(why) = &report.outcome {
+                r2r::log_warn!(self.node.logger(), "{} is not applied: {why}", report.what);
+            }
+        }
+        let topics: Vec<_> = configured.streams().into_iter().map(|stream| stream.topic).collect();
+        let Description { student, device, .. } = &description;
+        r2r::log_info!(self.node.logger(), "student {student} on {device}; images from {}", topics.join(", "));
+        let mut board = lock(&self.board);
+        (board.description, board.reports) = (description, reports);
+        self.configured = Some(configured);
+        Ok(())
+    }
+
+    /// The frame thread has died.
+    fn process_error(&mut self) -> Result<(), NodeError> {
+        self.machine.fail();
+        let died = self.take_down().and(Err(NodeError::FrameThread));
+        // Everything is taken down, and the node can be configured anew.
+        self.end(Ok(()), None)?;
+        lock(&self.board).problem = died.as_ref().err().map(NodeError::to_string);
+        if self.autostart {
+            return died;
+        }
+        Ok(())
+    }
+
+    /// Takes down what was configured, if anything was.
+    fn take_down(&mut self) -> Result<(), NodeError> {
+        let mut board = lock(&self.board);
+        (board.shared, board.streams, board.reports) = (None, Vec::new(), Vec::new());
+        drop(board);
+        self.configured.take().map_or(Ok(()), |configured| configured.end(&mut self.node))
+    }
+
+    /// Brings the diagnostics' board up to date.
+    fn post(&self) {
+        let mut board = lock(&self.board);
+        board.state = self.machine.state();
+        if let Some(configured) = &self.configured {
+            board.shared = Some(Arc::clone(&configured.shared));
+            board.streams = configured.streams();
+        }
+    }
+
+    /// Ends everything; `outcome` is how spinning ended.
+    fn stop(mut self, outcome: Result<(), NodeError>) -> Result<Counts, NodeError> {
+        self.autostart = false;
+        // A thread that loads a model is left to itself: it touches nothing that goes away.
+        self.loading = None;
+        let outcome = outcome.and_then(|()| self.shut_down());
+        self.stop_diagnostics.store(true, Relaxed);
+        self.diagnostics.thread().unpark();
+        let give_up = Instant::now() + PATIENCE;
+        while !self.diagnostics.is_finished() && Instant::now() < give_up {
             thread::sleep(Duration::from_millis(1));
         }
-        self.frames.join().map_err(|_| NodeError::FrameThread)?;
-        Ok(self.shared.ledger.counts())
+        if !self.diagnostics.is_finished() || matches!(outcome, Err(NodeError::Stuck)) {
+            // Its destructor waits for whoever is publishing, which a stuck thread may be doing for ever.
+            std::mem::forget(self.node);
+            return Err(NodeError::Stuck);
+        }
+        outcome.map(|()| total(self.ledgers.values().map(|ledger| ledger.counts())))
+    }
+
+    /// The way to the end of a managed life, from wherever the node is.
+    fn shut_down(&mut self) -> Result<(), NodeError> {
+        let taken_down = self.take_down();
+        if let Some(transition) = self.machine.begin(0, "shutdown") {
+            self.lifecycle.announce(transition);
+            let outcome = if taken_down.is_ok() { Outcome::Success } else { Outcome::Failure };
+            self.lifecycle.announce(self.machine.end(outcome));
+        }
+        taken_down
     }
 }
 
-fn pipeline_options(parameters: &Parameters) -> PipelineOptions {
-    let cores = || thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = match parameters.count("threads") {
-        0 => cores(),
-        threads => threads,
-    };
-    let size = (parameters.count("input_width"), parameters.count("input_height"));
-    PipelineOptions {
-        score_threshold: parameters.real("score_threshold") as f32,
-        nms_iou: parameters.real("nms_iou") as f32,
-        max_detections: parameters.count("max_detections"),
-        segmentation: parameters.flag("segmentation"),
-        threads,
-        input_size: (size != (0, 0)).then_some(size),
-        tracking: parameters.flag("tracking").then(|| TrackerOptions {
-            low_score: parameters.real("track_low_score") as f32,
-            keep_unseen: parameters.real("track_keep_s"),
-            ..TrackerOptions::default()
-        }),
-    }
-}
-
-/// A pipeline on the device asked for, and the name of the one it got.
-fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result<(Pipeline, &'static str), NodeError> {
-    if device == "cuda" {
-        return Err(NodeError::Device(why_not_cuda()));
-    }
-    Ok((Pipeline::new(student, options)?, "cpu"))
-}
-
-/// Why inference cannot run on CUDA here.
-fn why_not_cuda() -> String {
-    #[cfg(feature = "cuda")]
-    return match crate::engine::cuda::find_device() {
-        Ok(device) => format!("there is {device}, but this version has no CUDA engine yet; use auto or cpu"),
-        Err(none) => none.to_string(),
-    };
-    #[cfg(not(feature = "cuda"))]
-    "this program was built without CUDA, and this version has no CUDA engine yet; use auto or cpu".into()
+/// The sum of the counts of several cameras.
+fn total(counts: impl Iterator<Item = Counts>) -> Counts {
+    counts.fold(Counts::default(), |sum, c| Counts {
+        arrived: sum.arrived + c.arrived,
+        on_time: sum.on_time + c.on_time,
+        late: sum.late + c.late,
+        superseded: sum.superseded + c.superseded,
+        dropped_late: sum.dropped_late + c.dropped_late,
+        rejected: sum.rejected + c.rejected,
+        in_hand: sum.in_hand + c.in_hand,
+    })
 }
 
 /// The final counts in one line.

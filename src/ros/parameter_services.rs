@@ -2,16 +2,15 @@
 //!
 //! r2r has these too, but its descriptors carry neither ranges nor read-only flags.
 
-use futures::{FutureExt, Stream, StreamExt};
 use r2r::rcl_interfaces::msg::{self, ParameterDescriptor, ParameterEvent, SetParametersResult};
 use r2r::rcl_interfaces::srv::{
     DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters, SetParametersAtomically,
 };
 use r2r::{Node, ParameterValue, Publisher, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
 
-use super::parameters::{declaration, Declaration, Domain, Parameters, DECLARATIONS};
-
-type Requests<T> = Box<dyn Stream<Item = ServiceRequest<T>> + Unpin>;
+use super::parameters::{declaration, Declaration, Domain, Parameters};
+use super::qos;
+use super::requests::{next, Requests};
 
 /// The services of one node. All work is done in [`serve`](Self::serve), on the thread that spins the node.
 pub struct ParameterServices {
@@ -23,6 +22,33 @@ pub struct ParameterServices {
     describe: Requests<DescribeParameters::Service>,
     events: Publisher<ParameterEvent>,
     node_name: String,
+    /// A request whose answer waits until its model is loaded.
+    pending: Option<Pending>,
+}
+
+/// What `serve` has to tell.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Whether any parameter was set.
+    pub changed: bool,
+    /// The folder of a model to load; [`ParameterServices::finish`] is to be told how it went.
+    pub model: Option<String>,
+}
+
+/// The parameter whose change takes time.
+const MODEL: &str = "model";
+
+/// A request to change the model, with what else it sets.
+struct Pending {
+    folder: ParameterValue,
+    answer: Answer,
+}
+
+enum Answer {
+    /// The results so far; that of the model, at the index, is still to come.
+    Each(ServiceRequest<SetParameters::Service>, Vec<SetParametersResult>, usize),
+    /// All or nothing.
+    All(ServiceRequest<SetParametersAtomically::Service>),
 }
 
 impl ParameterServices {
@@ -38,28 +64,61 @@ impl ParameterServices {
             describe: service(node, "describe_parameters")?,
             events: node.create_publisher("/parameter_events", QosProfile::parameter_events())?,
             node_name: node.fully_qualified_name()?,
+            pending: None,
         })
     }
 
-    /// Answers every waiting request without blocking. Returns whether any parameter was set.
+    /// Answers every waiting request without blocking. With `running`, a new model is not just set: its folder comes
+    /// back to be loaded, and the answer waits for [`finish`](Self::finish).
     ///
     /// A client that has gone before its answer is no error of ours, so failures to respond are passed over.
-    pub fn serve(&mut self, parameters: &mut Parameters) -> bool {
-        let mut changed = Vec::new();
+    pub fn serve(&mut self, parameters: &mut Parameters, running: bool) -> Served {
+        let (mut changed, mut model) = (Vec::new(), None);
         while let Some(request) = next(&mut self.set) {
-            let set = |p: &msg::Parameter| match parameters.set(&p.name, from_message(&p.value)) {
-                Ok(()) => {
-                    changed.push(p.name.clone());
-                    accepted()
+            let mut deferred = None;
+            let mut results = Vec::new();
+            for (i, p) in request.message.parameters.iter().enumerate() {
+                let value = from_message(&p.value);
+                let result = if running && is_new_model(parameters, &p.name, &value) {
+                    self.may_load(parameters, &value).inspect(|()| deferred = Some((i, value)))
+                } else {
+                    parameters.set(&p.name, value).map_err(|r| r.to_string()).inspect(|()| changed.push(p.name.clone()))
+                };
+                results.push(result.map_or_else(refused, |()| accepted()));
+            }
+            match deferred {
+                Some((i, folder)) => {
+                    model = Some(shown_folder(&folder));
+                    self.pending = Some(Pending { folder, answer: Answer::Each(request, results, i) });
                 }
-                Err(refusal) => refused(refusal),
-            };
-            let results = request.message.parameters.iter().map(set).collect();
-            let _ = request.respond(SetParameters::Response { results });
+                None => {
+                    let _ = request.respond(SetParameters::Response { results });
+                }
+            }
         }
         while let Some(request) = next(&mut self.set_atomically) {
-            let result = set_all(parameters, &request.message.parameters, &mut changed);
-            let _ = request.respond(SetParametersAtomically::Response { result });
+            let wanted = &request.message.parameters;
+            let new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
+            let new = new.filter(|(name, value)| running && is_new_model(parameters, name, value)).last();
+            let outcome = match &new {
+                Some((_, folder)) => {
+                    self.may_load(parameters, folder).and_then(|()| with_all(parameters, wanted).map(drop))
+                }
+                None => with_all(parameters, wanted).map(|all| {
+                    *parameters = all;
+                    changed.extend(wanted.iter().map(|p| p.name.clone()));
+                }),
+            };
+            match (outcome, new.map(|(_, folder)| folder)) {
+                (Ok(()), Some(folder)) => {
+                    model = Some(shown_folder(&folder));
+                    self.pending = Some(Pending { folder, answer: Answer::All(request) });
+                }
+                (outcome, _) => {
+                    let result = outcome.map_or_else(refused, |()| accepted());
+                    let _ = request.respond(SetParametersAtomically::Response { result });
+                }
+            }
         }
         while let Some(request) = next(&mut self.get) {
             let value = |name: &String| to_message(parameters.get(name).unwrap_or(&ParameterValue::NotSet));
@@ -72,19 +131,56 @@ impl ParameterServices {
             let _ = request.respond(GetParameterTypes::Response { types });
         }
         while let Some(request) = next(&mut self.list) {
-            let names = DECLARATIONS.iter().map(|d| d.name.to_owned());
             let wanted = &request.message.prefixes;
-            let names = names.filter(|name| wanted.is_empty() || wanted.contains(name)).collect();
+            let below = |name: &str, prefix: &str| {
+                name.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('.'))
+            };
+            let is_wanted = |name: &&str| wanted.is_empty() || wanted.iter().any(|prefix| below(name, prefix));
+            let names = parameters.names().filter(is_wanted).map(str::to_owned).collect();
             let result = msg::ListParametersResult { names, prefixes: Vec::new() };
             let _ = request.respond(ListParameters::Response { result });
         }
         while let Some(request) = next(&mut self.describe) {
-            let descriptors =
-                request.message.names.iter().filter_map(|n| declaration(n).ok()).map(descriptor).collect();
+            let names = request.message.names.iter().filter(|name| parameters.get(name).is_some());
+            let descriptors = names.map(|name| descriptor(name, parameters)).collect();
             let _ = request.respond(DescribeParameters::Response { descriptors });
         }
         self.announce(parameters, &changed);
-        !changed.is_empty()
+        Served { changed: !changed.is_empty(), model }
+    }
+
+    /// Answers whoever asked for the model that was loaded, or was not: for the reason given.
+    pub fn finish(&mut self, parameters: &mut Parameters, outcome: Result<(), String>) {
+        let Some(Pending { folder, answer }) = self.pending.take() else { return };
+        let mut changed = Vec::new();
+        let set = |parameters: &mut Parameters, changed: &mut Vec<String>| {
+            changed.push(MODEL.to_owned());
+            parameters.set(MODEL, folder).map_err(|refusal| refusal.to_string())
+        };
+        match answer {
+            Answer::Each(request, mut results, i) => {
+                let outcome = outcome.and_then(|()| set(parameters, &mut changed));
+                results[i] = outcome.map_or_else(refused, |()| accepted());
+                let _ = request.respond(SetParameters::Response { results });
+            }
+            Answer::All(request) => {
+                let wanted = &request.message.parameters;
+                let outcome = outcome.and_then(|()| with_all(parameters, wanted)).map(|all| {
+                    *parameters = all;
+                    changed.extend(wanted.iter().map(|p| p.name.clone()));
+                });
+                let result = outcome.map_or_else(refused, |()| accepted());
+                let _ = request.respond(SetParametersAtomically::Response { result });
+            }
+        }
+        self.announce(parameters, &changed);
+    }
+
+    fn may_load(&self, parameters: &Parameters, folder: &ParameterValue) -> Result<(), String> {
+        if self.pending.is_some() {
+            return Err("'model' is being changed already; try again when that has ended".into());
+        }
+        parameters.check(MODEL, folder.clone()).map(drop).map_err(|refusal| refusal.to_string())
     }
 
     /// Publishes that `names` have changed.
@@ -111,20 +207,24 @@ fn service<T: WrappedServiceTypeSupport + 'static>(node: &mut Node, name: &str) 
     Ok(Box::new(node.create_service::<T>(&format!("~/{name}"), QosProfile::parameters())?))
 }
 
-fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<ServiceRequest<T>> {
-    requests.next().now_or_never().flatten()
+fn is_new_model(parameters: &Parameters, name: &str, value: &ParameterValue) -> bool {
+    name == MODEL && parameters.get(MODEL) != Some(value)
 }
 
-fn set_all(parameters: &mut Parameters, wanted: &[msg::Parameter], changed: &mut Vec<String>) -> SetParametersResult {
+fn shown_folder(folder: &ParameterValue) -> String {
+    match folder {
+        ParameterValue::String(folder) => folder.clone(),
+        _ => String::new(),
+    }
+}
+
+/// The parameters with all that is wanted, or why it cannot be.
+fn with_all(parameters: &Parameters, wanted: &[msg::Parameter]) -> Result<Parameters, String> {
     let mut all = parameters.clone();
     for p in wanted {
-        if let Err(refusal) = all.set(&p.name, from_message(&p.value)) {
-            return refused(refusal);
-        }
+        all.set(&p.name, from_message(&p.value)).map_err(|refusal| refusal.to_string())?;
     }
-    *parameters = all;
-    changed.extend(wanted.iter().map(|p| p.name.clone()));
-    accepted()
+    Ok(all)
 }
 
 fn accepted() -> SetParametersResult {
@@ -136,12 +236,29 @@ fn refused(refusal: impl ToString) -> SetParametersResult {
 }
 
 /// What `ros2 param describe` shows.
-fn descriptor(d: &'static Declaration) -> ParameterDescriptor {
+fn descriptor(name: &str, parameters: &Parameters) -> ParameterDescriptor {
+    match declaration(name) {
+        Ok(d) => declared(d, parameters.is_open()),
+        Err(_) => {
+            let (constraint, description) = qos::describe(name).unwrap_or_default();
+            ParameterDescriptor {
+                name: name.to_owned(),
+                type_: parameters.get(name).map_or(0, |value| to_message(value).type_),
+                description,
+                additional_constraints: constraint.to_owned(),
+                read_only: !parameters.is_open(),
+                ..Default::default()
+            }
+        }
+    }
+}
+
+fn declared(d: &'static Declaration, open: bool) -> ParameterDescriptor {
     let mut descriptor = ParameterDescriptor {
         name: d.name.to_owned(),
         type_: to_message(&d.default()).type_,
         description: d.description.to_owned(),
-        read_only: !d.live,
+        read_only: !(d.live || open),
         ..Default::default()
     };
     match d.domain {

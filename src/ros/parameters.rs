@@ -1,16 +1,20 @@
 //! Every parameter of the node, declared once.
 //!
+//! Besides these there are the `qos_overrides`, whose names depend on the topics: see [`qos`].
+//!
 //! From [`DECLARATIONS`] come the ROS descriptors, the checks at start and at `ros2 param set`, what
 //! `perception_node --list-parameters` prints, and the README's table.
 
 use r2r::ParameterValue;
+
+use super::qos;
 
 /// One parameter: its name, what it may be, whether it may change while the node runs, and what it does.
 #[derive(Debug, Clone, Copy)]
 pub struct Declaration {
     pub name: &'static str,
     pub domain: Domain,
-    /// Whether it may be set while the node runs; otherwise only at start.
+    /// Whether it may be set at any time; otherwise only while the node is not configured.
     pub live: bool,
     pub description: &'static str,
 }
@@ -35,7 +39,11 @@ const fn live(name: &'static str, domain: Domain, description: &'static str) -> 
 
 /// All parameters, in the order in which they are shown.
 pub static DECLARATIONS: &[Declaration] = &[
-    at_start("model", Domain::Text { default: "" }, "Folder of a student package; empty means the embedded one."),
+    live(
+        "model",
+        Domain::Text { default: "" },
+        "Folder of a student package; empty means the embedded one. A new one is loaded beside the old, which works on until then.",
+    ),
     at_start(
         "device",
         Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda"] },
@@ -55,6 +63,11 @@ pub static DECLARATIONS: &[Declaration] = &[
         "input_height",
         Domain::Integer { default: 0, min: 0, max: 4096 },
         "Height of the network's input in pixels, a multiple of 32; 0 means the student's own size.",
+    ),
+    at_start(
+        "cameras",
+        Domain::Text { default: "" },
+        "Names of several cameras, such as front,rear: each has its topics below its name. Empty means one without a name.",
     ),
     at_start("image_topic", Domain::Text { default: "image" }, "Topic of the images; may be remapped like any other."),
     at_start(
@@ -158,6 +171,61 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Choice { default: "publish_late", of: &["publish_late", "drop_late"] },
         "What becomes of results past the deadline: published and marked late, or dropped.",
     ),
+    live(
+        "max_consecutive_misses",
+        Domain::Integer { default: 5, min: 1, max: 100_000 },
+        "Deadlines missed in a row that make the diagnostics an error instead of a warning.",
+    ),
+    live(
+        "stale_after_ms",
+        Domain::Real { default: 2_000.0, min: 10.0, max: 3_600_000.0 },
+        "Time without an image, in ms, after which a stream has stopped, which is an error.",
+    ),
+    live(
+        "recover_after_frames",
+        Domain::Integer { default: 30, min: 1, max: 100_000 },
+        "Frames on time in a row after which a warning or an error about deadlines ends.",
+    ),
+    at_start(
+        "degraded_mode",
+        Domain::Choice { default: "none", of: &["none", "no_segmentation", "smaller_input", "both"] },
+        "What is left out to keep deadlines when they are missed: segmentation, half of the input's pixels, or both.",
+    ),
+    live(
+        "degrade_after_misses",
+        Domain::Integer { default: 5, min: 1, max: 100_000 },
+        "Deadlines missed in a row after which the degraded mode is entered.",
+    ),
+    live(
+        "restore_after_frames",
+        Domain::Integer { default: 150, min: 1, max: 100_000 },
+        "Frames on time in a row after which it is left; doubled, up to 16 times, when it has to be entered again soon.",
+    ),
+    at_start(
+        "realtime_priority",
+        Domain::Integer { default: 0, min: 0, max: 99 },
+        "Priority of the node's own threads under SCHED_FIFO; 0 leaves scheduling as it is.",
+    ),
+    at_start(
+        "cpu_affinity",
+        Domain::Text { default: "" },
+        "Cores for the node's own threads, such as 2,4-6; empty leaves it to the system.",
+    ),
+    at_start(
+        "lock_memory",
+        Domain::Flag { default: false },
+        "Whether to keep all memory of the process from being paged out (mlockall).",
+    ),
+    at_start(
+        "prefault_stack_kib",
+        Domain::Integer { default: 256, min: 0, max: 65_536 },
+        "KiB of the frame thread's stack to touch before the first frame.",
+    ),
+    at_start(
+        "autostart",
+        Domain::Flag { default: true },
+        "Whether the node configures and activates itself; otherwise whoever manages it does, as with any lifecycle node.",
+    ),
     at_start("use_sim_time", Domain::Flag { default: false }, "Whether time comes from /clock instead of the system."),
 ];
 
@@ -168,8 +236,10 @@ pub enum Refusal {
     Unknown(String),
     #[error("'{name}' must be {expected}, not {found}")]
     NotPermitted { name: &'static str, expected: String, found: String },
-    #[error("'{0}' is read-only while the node runs; set it at start")]
-    ReadOnly(&'static str),
+    #[error("'{0}' is read-only while the node is configured; set it at start, or after a cleanup")]
+    ReadOnly(String),
+    #[error("'{name}' {why}")]
+    Override { name: String, why: String },
 }
 
 /// The declaration of the parameter called `name`.
@@ -251,11 +321,20 @@ pub fn shown(value: &ParameterValue) -> String {
 
 /// The value of every parameter, each checked: what is in here is in range.
 #[derive(Debug, Clone)]
-pub struct Parameters(Vec<ParameterValue>);
+pub struct Parameters {
+    declared: Vec<ParameterValue>,
+    /// The `qos_overrides` that were given, in the order in which they were.
+    overrides: Vec<(String, ParameterValue)>,
+    /// Overrides that were refused, by name; see [`fault`](Self::fault).
+    faults: Vec<(String, Refusal)>,
+    /// Whether also those may be set that are not live.
+    open: bool,
+}
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self(DECLARATIONS.iter().map(Declaration::default).collect())
+        let declared = DECLARATIONS.iter().map(Declaration::default).collect();
+        Self { declared, overrides: Vec::new(), faults: Vec::new(), open: false }
     }
 }
 
@@ -265,21 +344,54 @@ impl Parameters {
     /// # Errors
     /// The first override that is unknown or not permitted.
     pub fn with(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Result<Self, Refusal> {
-        let mut parameters = Self::default();
-        for (name, value) in overrides {
-            let value = declaration(&name)?.check(value)?;
-            parameters.0[index(&name)] = value;
+        let mut parameters = Self::accepting(overrides);
+        parameters.open = false;
+        match parameters.faults.is_empty() {
+            true => Ok(parameters),
+            false => Err(parameters.faults.swap_remove(0).1),
         }
-        Ok(parameters)
     }
 
-    /// Changes a parameter while the node runs. Setting a read-only one to the value that it has is no change.
+    /// The defaults, with those of `overrides` in their place that are permitted; the others are remembered as
+    /// [`fault`](Self::fault). Open to all changes.
+    pub fn accepting(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Self {
+        let mut parameters = Self { open: true, ..Self::default() };
+        for (name, value) in overrides {
+            if let Err(refusal) = parameters.set(&name, value) {
+                parameters.faults.push((name, refusal));
+            }
+        }
+        parameters
+    }
+
+    /// The first override that was refused, and for which nothing permitted was set since.
+    pub fn fault(&self) -> Option<&Refusal> {
+        self.faults.first().map(|(_, refusal)| refusal)
+    }
+
+    /// Whether all parameters may be set from now on, or the live ones only.
+    pub fn set_open(&mut self, open: bool) {
+        self.open = open;
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Changes a parameter. Setting a read-only one to the value that it has is no change.
     ///
     /// # Errors
     /// When `name` is unknown or read-only, or the value is not permitted; nothing has changed then.
     pub fn set(&mut self, name: &str, value: ParameterValue) -> Result<(), Refusal> {
         let value = self.check(name, value)?;
-        self.0[index(name)] = value;
+        if !qos::is_override(name) {
+            self.declared[index(name)] = value;
+        } else if let Some((_, known)) = self.overrides.iter_mut().find(|(known, _)| known == name) {
+            *known = value;
+        } else {
+            self.overrides.push((name.to_owned(), value));
+        }
+        self.faults.retain(|(faulty, _)| faulty != name);
         Ok(())
     }
 
@@ -288,22 +400,40 @@ impl Parameters {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn check(&self, name: &str, value: ParameterValue) -> Result<ParameterValue, Refusal> {
-        let declaration = declaration(name)?;
-        let value = declaration.check(value)?;
-        if !declaration.live && value != self.0[index(name)] {
-            return Err(Refusal::ReadOnly(declaration.name));
+        let (value, live) = if qos::is_override(name) {
+            qos::check(name, &value)?;
+            (value, false)
+        } else {
+            let declaration = declaration(name)?;
+            (declaration.check(value)?, declaration.live)
+        };
+        if !live && !self.open && self.get(name) != Some(&value) {
+            return Err(Refusal::ReadOnly(name.to_owned()));
         }
         Ok(value)
     }
 
     /// The value of the parameter called `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<&ParameterValue> {
-        declaration(name).ok().map(|_| &self.0[index(name)])
+        match declaration(name) {
+            Ok(_) => Some(&self.declared[index(name)]),
+            Err(_) => self.qos_overrides().find(|(known, _)| *known == name).map(|(_, value)| value),
+        }
+    }
+
+    /// All names: those declared, then the overrides that were given.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        DECLARATIONS.iter().map(|d| d.name).chain(self.qos_overrides().map(|(name, _)| name))
+    }
+
+    /// The `qos_overrides` that were given.
+    pub fn qos_overrides(&self) -> impl Iterator<Item = (&str, &ParameterValue)> {
+        self.overrides.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// The value of a flag. Panics when none is declared under `name`, as the other typed getters do.
     pub fn flag(&self, name: &str) -> bool {
-        match self.0[index(name)] {
+        match self.declared[index(name)] {
             ParameterValue::Bool(v) => v,
             _ => panic!("{name} is not declared as a flag"),
         }
@@ -311,7 +441,7 @@ impl Parameters {
 
     /// The value of a whole number whose range has no negative numbers.
     pub fn count(&self, name: &str) -> usize {
-        match self.0[index(name)] {
+        match self.declared[index(name)] {
             ParameterValue::Integer(v) => usize::try_from(v).expect("declared with min >= 0"),
             _ => panic!("{name} is not declared as an integer"),
         }
@@ -319,7 +449,7 @@ impl Parameters {
 
     /// The value of a real number.
     pub fn real(&self, name: &str) -> f64 {
-        match self.0[index(name)] {
+        match self.declared[index(name)] {
             ParameterValue::Double(v) => v,
             _ => panic!("{name} is not declared as a real number"),
         }
@@ -327,7 +457,7 @@ impl Parameters {
 
     /// The value of a text or a choice.
     pub fn text(&self, name: &str) -> &str {
-        match &self.0[index(name)] {
+        match &self.declared[index(name)] {
             ParameterValue::String(v) => v,
             _ => panic!("{name} is not declared as a text"),
         }
@@ -400,11 +530,32 @@ mod tests {
     fn a_running_node_refuses_read_only_parameters_and_keeps_its_value() {
         let mut parameters = Parameters::default();
         let refusal = parameters.set("device", ParameterValue::String("cpu".into())).unwrap_err();
-        assert_eq!(refusal, Refusal::ReadOnly("device"));
+        assert_eq!(refusal, Refusal::ReadOnly("device".into()));
         assert_eq!(parameters.text("device"), "auto");
         assert_eq!(parameters.set("device", ParameterValue::String("auto".into())), Ok(()));
         assert_eq!(parameters.set("score_threshold", ParameterValue::Double(0.5)), Ok(()));
         assert_eq!(parameters.real("score_threshold"), 0.5);
+    }
+
+    #[test]
+    fn while_the_node_is_not_configured_every_parameter_can_be_set() {
+        let mut parameters = Parameters::accepting([]);
+        assert_eq!(parameters.set("device", ParameterValue::String("cpu".into())), Ok(()));
+        let depth = "qos_overrides./image.subscription.depth";
+        assert_eq!(parameters.set(depth, ParameterValue::Integer(2)), Ok(()));
+        parameters.set_open(false);
+        assert_eq!(parameters.set(depth, ParameterValue::Integer(3)), Err(Refusal::ReadOnly(depth.into())));
+        assert_eq!(parameters.names().last(), Some(depth));
+    }
+
+    #[test]
+    fn a_refused_override_is_a_fault_until_it_is_set_well() {
+        let bad = ("nms_iou".to_owned(), ParameterValue::Double(7.0));
+        let mut parameters = Parameters::accepting([bad]);
+        assert!(parameters.fault().is_some_and(|fault| fault.to_string().contains("'nms_iou'")));
+        assert_eq!(parameters.real("nms_iou"), 0.6);
+        parameters.set("nms_iou", ParameterValue::Double(0.5)).unwrap();
+        assert_eq!(parameters.fault(), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the tests of the node as a program share.
-#![allow(dead_code)]
+//! What the end-to-end tests share: the node as a process, in a ROS domain of its own, and its Python peers.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::Read;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn ros_is_absent() -> bool {
 }
 
 /// A command in a ROS domain of its own that nothing outside this machine sees.
-pub struct Domain(u32);
+pub struct Domain(pub u32);
 
 impl Domain {
     pub fn new() -> Self {
@@ -69,6 +69,13 @@ impl Domain {
 pub struct Node(pub Child);
 
 impl Node {
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("the node is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Sends `signal` and returns the exit code and what the node printed.
     pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
@@ -96,5 +103,50 @@ pub fn integer(value: &Value, key: &str) -> i64 {
     match &value[key] {
         Value::String(text) => text.parse().unwrap_or_else(|_| panic!("{key} is {text:?}")),
         number => number.as_i64().unwrap_or_else(|| panic!("{key} is {number}")),
+    }
+}
+
+pub fn real(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("{key} is {}", value[key]))
+}
+
+/// The counts of a `FrameTiming` or of the diagnostics.
+pub fn assert_counts_add_up(counts: &Value, most_in_hand: i64) {
+    let ended: i64 = ["published_on_time", "published_late", "superseded", "dropped_late", "rejected"]
+        .iter()
+        .map(|key| integer(counts, key))
+        .sum();
+    let in_hand = integer(counts, "arrived") - ended;
+    assert!((0..=most_in_hand).contains(&in_hand), "{in_hand} in hand: {counts}");
+}
+
+/// What must hold for every image that was sent and answered, however it was transported.
+pub fn assert_answers_hold(answers: &Value, count: usize) {
+    let answers = answers.as_array().expect("one answer an image");
+    assert_eq!(answers.len(), count);
+    for answer in answers {
+        let sent = &answer["sent"];
+        assert_eq!(answer["header"]["stamp"], sent["stamp"]);
+        assert_eq!(answer["header"]["frame_id"], sent["frame_id"]);
+        for detection in answer["detections"].as_array().expect("a list") {
+            assert_eq!(detection["stamp"], sent["stamp"]);
+            assert_eq!(detection["frame_id"], sent["frame_id"]);
+            assert!((0.0..=1.0).contains(&real(detection, "score")));
+            assert!(!detection["class"].as_str().expect("a name").is_empty());
+            let (x, y) = (real(detection, "x"), real(detection, "y"));
+            let (w, h) = (real(detection, "width") / 2.0, real(detection, "height") / 2.0);
+            // Corners went through f32.
+            let slack = 1e-3;
+            assert!(w >= 0.0 && x - w >= -slack && x + w <= real(sent, "width") + slack, "{detection} of {sent}");
+            assert!(h >= 0.0 && y - h >= -slack && y + h <= real(sent, "height") + slack, "{detection} of {sent}");
+        }
+        let timing = &answer["timing"];
+        assert_counts_add_up(timing, 2);
+        let steps =
+            ["arrival", "preprocess_start", "preprocess_end", "inference_end", "decode_end", "track_end", "publish"];
+        let times: Vec<_> = steps.iter().map(|step| integer(timing, step)).collect();
+        assert!(times.is_sorted() && times[0] >= integer(sent, "stamp"), "{timing}");
+        let latency = (times[6] - integer(sent, "stamp")) as f64 / 1e6;
+        assert!((real(timing, "latency_ms") - latency).abs() < 0.1 + latency * 1e-6, "{timing}");
     }
 }

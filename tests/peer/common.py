@@ -28,7 +28,7 @@ class Peer:
     def __init__(self):
         rclpy.init()
         self.node = rclpy.create_node("peer")
-        self.detections, self.timings, self.diagnostics = {}, {}, None
+        self.detections, self.timings, self.diagnostics, self.node_status = {}, {}, None, None
         self.node.create_subscription(Detection2DArray, "detections", self.keep(self.detections), 10)
         self.node.create_subscription(FrameTiming, "timing", self.keep(self.timings), 10)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 10)
@@ -38,7 +38,11 @@ class Peer:
         return lambda message: store.__setitem__(stamp(message.header), message)
 
     def on_diagnostics(self, message):
-        status = message.status[0]
+        parts = {status.name.rsplit(": ", 1)[-1]: status for status in message.status}
+        self.node_status = parts.get("node", self.node_status)
+        status = parts.get("frames")
+        if status is None:  # before the node is configured
+            return
         # A byte in the definition, so bytes in Python.
         self.diagnostics = {v.key: v.value for v in status.values}
         self.diagnostics["level"], self.diagnostics["message"] = status.level[0], status.message

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::pipeline::Counts;
 
-use super::record::FrameRecord;
+use crate::ros::record::FrameRecord;
 
 /// Frames at most, whatever their rate: beyond it the oldest go first.
 const CAPACITY: usize = 20_000;
@@ -24,6 +24,7 @@ pub struct Window {
 pub struct Percentiles {
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
     pub max: f64,
 }
 
@@ -89,6 +90,7 @@ impl Window {
         (!histogram.is_empty()).then(|| Percentiles {
             p50: ms(histogram.value_at_quantile(0.5)),
             p99: ms(histogram.value_at_quantile(0.99)),
+            p999: ms(histogram.value_at_quantile(0.999)),
             max: ms(histogram.max()),
         })
     }
@@ -107,11 +109,11 @@ mod tests {
         let (start, mut window) = (Instant::now(), Window::default());
         window.add(start, frame(9_000));
         let later = start + Window::SPAN + Duration::from_secs(1);
-        (1..=100).for_each(|ms| window.add(later, frame(ms)));
+        (1..=1000).for_each(|ms| window.add(later, frame(ms)));
         window.advance(later, Counts::default());
         let p = window.percentiles(|f| Some(f.latency)).unwrap();
         // Three significant digits: within a thousandth.
-        for (found, expected) in [(p.p50, 50.0), (p.p99, 99.0), (p.max, 100.0)] {
+        for (found, expected) in [(p.p50, 500.0), (p.p99, 990.0), (p.p999, 999.0), (p.max, 1000.0)] {
             assert!((found - expected).abs() <= expected / 1_000.0 + 1e-9, "{found} for {expected}");
         }
     }

@@ -1,23 +1,18 @@
-//! `/diagnostics`, once a second, on a thread of its own: what the node does, and whether that is well.
+//! One camera's stream in `/diagnostics`: what it does, and whether that is well.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
-use r2r::Publisher;
+use crate::pipeline::camera::StampCounts;
+use crate::pipeline::monitor::Condition;
+use crate::pipeline::Counts;
+use crate::ros::clock::Nanoseconds;
+use crate::ros::frame_path::Camera;
+use crate::ros::live::FrameSettings;
+use crate::ros::record::{FrameRecord, Record, Rejection};
 
-use crate::pipeline::{now_ns, Counts};
-
-use super::clock::Nanoseconds;
-use super::frame_path::Shared;
-use super::record::{FrameRecord, Record, Rejection};
 use super::window::Window;
-
-const PERIOD: Duration = Duration::from_secs(1);
-/// Without an image for so long, a stream has stopped.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// A step of a frame in nanoseconds; none for a frame that did not get there.
 type Step = fn(&FrameRecord) -> Option<i64>;
@@ -34,29 +29,7 @@ const STEPS: [(&str, Step); 8] = [
     ("track", |f| (f.track > 0).then_some(f.track)),
 ];
 
-/// What stays the same for as long as the node runs.
-pub struct Identity {
-    /// The node's full name.
-    pub node: String,
-    /// Where the images come from, remapped.
-    pub topic: String,
-    pub student: String,
-    pub device: String,
-}
-
-/// Publishes what it learns from the other threads.
-pub struct Diagnostics {
-    pub identity: Identity,
-    pub shared: Arc<Shared>,
-    /// What ROS knows of the topic's publishers; kept by the thread that spins while no images come.
-    pub publishers: Arc<Mutex<String>>,
-    /// Whether objects are placed on the ground, or why not.
-    pub ground: Arc<Mutex<String>>,
-    pub publisher: Publisher<DiagnosticArray>,
-    pub memory: Memory,
-}
-
-/// What is remembered from one second to the next.
+/// What is remembered of a stream from one time to the next.
 #[derive(Default)]
 pub struct Memory {
     window: Window,
@@ -65,6 +38,20 @@ pub struct Memory {
     publishing_failures: u64,
     arrived: u64,
     last_arrival: Option<Instant>,
+    stamps: StampCounts,
+    condition: Condition,
+    misses_in_a_row: u32,
+}
+
+/// What the stream is judged by besides its own past.
+pub struct View<'a> {
+    /// Where the images come from, remapped.
+    pub topic: &'a str,
+    /// What ROS knows of the topic's publishers.
+    pub publishers: &'a str,
+    pub settings: FrameSettings,
+    /// What is left out at the moment, if anything is.
+    pub left_out: Option<&'a str>,
 }
 
 /// How well the node does, with the numbers of `diagnostic_msgs/DiagnosticStatus`.
@@ -75,50 +62,19 @@ pub enum Level {
     Error = 2,
 }
 
-impl Diagnostics {
-    /// Publishes once a second until the node is to stop. Unpark the thread to end it at once.
-    pub fn run(mut self) {
-        let start = Instant::now();
-        self.memory.window.advance(start, Counts::default());
-        let mut next = start + PERIOD;
-        while !self.shared.stop.load(Relaxed) {
-            let now = Instant::now();
-            if now < next {
-                std::thread::park_timeout(next - now);
-                continue;
-            }
-            next = (next + PERIOD).max(now);
-            let message = self.message(now);
-            // If this fails, so does all else that could tell of it.
-            let _ = self.publisher.publish(&message);
-        }
-    }
-
-    fn message(&mut self, now: Instant) -> DiagnosticArray {
-        let counts = self.memory.learn(&self.shared, now);
-        let deadline = self.shared.settings.load().deadline;
-        let publishers = self.publishers.lock().map(|text| text.clone()).unwrap_or_default();
-        let (level, message) = self.memory.assess(now, &self.identity.topic, &publishers, deadline);
-        let mut values = self.memory.values(&self.identity, &counts, deadline);
-        values.push(("ground".into(), self.ground.lock().map(|text| text.clone()).unwrap_or_default()));
-        let status = DiagnosticStatus {
-            level: level as u8,
-            name: format!("{}: frames", self.identity.node.trim_start_matches('/')),
-            message,
-            hardware_id: self.identity.device.clone(),
-            values: values.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
-        };
-        let mut array = DiagnosticArray { status: vec![status], ..Default::default() };
-        let ros_now = now_ns() as i64 + self.shared.ros_offset.load(Relaxed);
-        array.header.stamp = r2r::Clock::to_builtin_time(&Duration::from_nanos(ros_now.max(0) as u64));
-        array
-    }
-}
-
 impl Memory {
+    /// For a stream whose window begins now.
+    pub fn new(now: Instant, camera: &Camera) -> Self {
+        let mut memory = Self::default();
+        let counts = camera.ledger.counts();
+        memory.arrived = counts.arrived;
+        memory.window.advance(now, counts);
+        memory
+    }
+
     /// Takes in what has happened since the last time.
-    fn learn(&mut self, shared: &Shared, now: Instant) -> Counts {
-        while let Some(record) = shared.records.pop() {
+    pub fn learn(&mut self, camera: &Camera, now: Instant) -> Counts {
+        while let Some(record) = camera.records.pop() {
             match record {
                 Record::Frame(frame) => self.window.add(now, frame),
                 Record::Rejected(rejection) => {
@@ -128,23 +84,32 @@ impl Memory {
                 Record::PublishingFailed => self.publishing_failures += 1,
             }
         }
-        let counts = shared.ledger.counts();
+        let counts = camera.ledger.counts();
         if counts.arrived > self.arrived {
             self.arrived = counts.arrived;
             self.last_arrival = Some(now);
         }
+        self.stamps = camera.stream.load();
+        self.condition = Condition::from_number(camera.condition.load(Relaxed));
+        self.misses_in_a_row = camera.misses_in_a_row.load(Relaxed);
         self.window.advance(now, counts);
         counts
     }
 
+    /// Forgets when the last image came: the node was not listening.
+    pub fn pause(&mut self) {
+        self.last_arrival = None;
+    }
+
     /// The worst that is true, in one sentence.
-    fn assess(&self, now: Instant, topic: &str, publishers: &str, deadline: Option<Nanoseconds>) -> (Level, String) {
+    pub fn assess(&self, now: Instant, view: &View) -> (Level, String) {
+        let (topic, publishers, deadline) = (view.topic, view.publishers, view.settings.deadline);
         let Some(last_arrival) = self.last_arrival else {
             return (Level::Warn, format!("no image has arrived on {topic} yet: {publishers}"));
         };
         let silence = now.duration_since(last_arrival);
-        if silence >= SILENCE {
-            return (Level::Error, format!("no image on {topic} for {} s: {publishers}", silence.as_secs()));
+        if silence.as_nanos() as i64 >= view.settings.stale_after {
+            return (Level::Error, format!("no image on {topic} for {:.1} s: {publishers}", silence.as_secs_f64()));
         }
         let gained = self.window.gained();
         let missed = gained.late + gained.dropped_late;
@@ -153,12 +118,29 @@ impl Memory {
         if gained.rejected > 0 && finished == 0 {
             return (Level::Error, format!("every image is rejected: {}", rejected()));
         }
+        if self.condition == Condition::Failing {
+            let (row, wanted) = (self.misses_in_a_row, view.settings.monitor.recover_after);
+            let text = match row {
+                0 => format!("recovering: an error ends after {wanted} frames on time in a row"),
+                _ => format!("{row} frames in a row missed the deadline of {} ms", milliseconds(deadline)),
+            };
+            return (Level::Error, text);
+        }
         if missed * 100 > finished {
             let level = if missed * 2 > finished { Level::Error } else { Level::Warn };
-            let deadline = deadline.unwrap_or(0) as f64 / 1e6;
+            let deadline = milliseconds(deadline);
             let span = self.window.seconds();
             let text = format!("{missed} of {finished} frames missed the deadline of {deadline} ms in {span:.0} s");
             return (level, text);
+        }
+        if self.condition == Condition::Missing {
+            let wanted = view.settings.monitor.recover_after;
+            let deadline = milliseconds(deadline);
+            let text = format!("a frame missed the deadline of {deadline} ms, less than {wanted} frames ago");
+            return (Level::Warn, text);
+        }
+        if let Some(left_out) = view.left_out {
+            return (Level::Warn, format!("degraded mode, to keep deadlines: {left_out}"));
         }
         let share = |test: fn(&FrameRecord) -> bool| {
             let (hits, all) = self.window.frames().fold((0, 0), |(h, n), f| (h + usize::from(test(f)), n + 1));
@@ -188,13 +170,13 @@ impl Memory {
         (Level::Ok, format!("{out:.1} Hz, p99 {latency:.1} ms from stamp to publish"))
     }
 
-    fn values(&self, identity: &Identity, counts: &Counts, deadline: Option<Nanoseconds>) -> Vec<(String, String)> {
+    /// The numbers behind it.
+    pub fn values(&self, counts: &Counts, view: &View) -> Vec<(String, String)> {
         let mut values: Vec<(String, String)> = Vec::new();
         let mut put = |key: &str, value: String| values.push((key.into(), value));
-        put("topic", identity.topic.clone());
-        put("student", identity.student.clone());
-        put("device", identity.device.clone());
-        put("deadline_ms", deadline.map_or("none".into(), |ns| (ns as f64 / 1e6).to_string()));
+        put("topic", view.topic.to_owned());
+        put("deadline_ms", view.settings.deadline.map_or("none".into(), |ns| milliseconds(Some(ns)).to_string()));
+        put("mode", view.left_out.map_or("full".into(), |left_out| format!("degraded: {left_out}")));
 
         for (key, count) in [
             ("arrived", counts.arrived),
@@ -205,6 +187,12 @@ impl Memory {
             ("rejected", counts.rejected),
             ("in_hand", counts.in_hand),
             ("publishing_failures", self.publishing_failures),
+            ("misses_in_a_row", u64::from(self.misses_in_a_row)),
+            // Estimated from stamps, and apart from the counts above: these images never arrived.
+            ("camera_missing_estimate", self.stamps.missing),
+            ("stamps_duplicate", self.stamps.duplicates),
+            ("stamps_out_of_order", self.stamps.out_of_order),
+            ("stamps_jumped", self.stamps.jumps),
         ] {
             put(key, count.to_string());
         }
@@ -222,11 +210,16 @@ impl Memory {
             if let Some(p) = self.window.percentiles(step) {
                 put(&format!("{name}_p50_ms"), format!("{:.2}", p.p50));
                 put(&format!("{name}_p99_ms"), format!("{:.2}", p.p99));
+                put(&format!("{name}_p99.9_ms"), format!("{:.2}", p.p999));
                 put(&format!("{name}_max_ms"), format!("{:.2}", p.max));
             }
         }
         values
     }
+}
+
+fn milliseconds(deadline: Option<Nanoseconds>) -> f64 {
+    deadline.unwrap_or(0) as f64 / 1e6
 }
 
 fn rate(count: u64, seconds: f64) -> f64 {
@@ -239,9 +232,20 @@ fn rate(count: u64, seconds: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::preprocess::image::ImageError;
     use crate::ros::incoming::UnpackError;
+    use crate::ros::live::LiveSettings;
+    use crate::ros::parameters::Parameters;
+
+    /// With a deadline of 50 ms.
+    fn view() -> View<'static> {
+        let settings = LiveSettings::new(&Parameters::default()).load();
+        let settings = FrameSettings { deadline: Some(50_000_000), ..settings };
+        View { topic: "/image", publishers: "nobody publishes it", settings, left_out: None }
+    }
 
     /// A second in which `counts` were gained, all frames being like `frame`.
     fn after_a_second(counts: Counts, frame: FrameRecord) -> (Memory, Instant) {
@@ -269,7 +273,7 @@ mod tests {
 
     fn assessed(counts: Counts, frame: FrameRecord) -> (Level, String) {
         let (memory, now) = after_a_second(counts, frame);
-        memory.assess(now, "/image", "nobody publishes it", Some(50_000_000))
+        memory.assess(now, &view())
     }
 
     #[test]
@@ -290,7 +294,7 @@ mod tests {
 
     #[test]
     fn before_the_first_image_the_sentence_says_what_ros_knows_of_publishers() {
-        let (level, sentence) = Memory::default().assess(Instant::now(), "/image", "nobody publishes it", None);
+        let (level, sentence) = Memory::default().assess(Instant::now(), &view());
         assert_eq!(level, Level::Warn);
         assert_eq!(sentence, "no image has arrived on /image yet: nobody publishes it");
     }
@@ -300,15 +304,15 @@ mod tests {
         let counts = Counts { arrived: 30, on_time: 30, ..Counts::default() };
         let (memory, now) = after_a_second(counts, GOOD);
         let later = now + Duration::from_secs(5);
-        let (level, sentence) = memory.assess(later, "/image", "nobody publishes it", None);
-        assert_eq!((level, sentence), (Level::Error, "no image on /image for 5 s: nobody publishes it".into()));
+        let (level, sentence) = memory.assess(later, &view());
+        assert_eq!((level, sentence), (Level::Error, "no image on /image for 5.0 s: nobody publishes it".into()));
     }
 
     #[test]
     fn when_every_image_is_rejected_the_reason_is_given() {
         let (mut memory, now) = after_a_second(Counts { arrived: 9, rejected: 9, ..Counts::default() }, GOOD);
         memory.last_rejection = Some(UnpackError::from(ImageError::Step { step: 1, row_bytes: 9 }).into());
-        let (level, sentence) = memory.assess(now, "/image", "", None);
+        let (level, sentence) = memory.assess(now, &view());
         assert_eq!(level, Level::Error);
         assert!(sentence.starts_with("every image is rejected: step is 1 bytes"), "{sentence}");
     }
@@ -324,10 +328,31 @@ mod tests {
     fn frames_that_were_never_processed_have_no_stage_times() {
         let dropped = FrameRecord { processed: false, ..GOOD };
         let (memory, _) = after_a_second(Counts { arrived: 1, dropped_late: 1, ..Counts::default() }, dropped);
-        let identity =
-            Identity { node: "/p".into(), topic: "/image".into(), student: "s".into(), device: "cpu".into() };
-        let values = memory.values(&identity, &Counts::default(), None);
+        let values = memory.values(&Counts::default(), &view());
         let has = |key: &str| values.iter().any(|(k, _)| k == key);
         assert!(has("stamp_to_publish_p99_ms") && !has("inference_p99_ms"));
+    }
+
+    #[test]
+    fn a_miss_warns_at_once_and_misses_in_a_row_are_an_error() {
+        let counts = Counts { arrived: 1000, on_time: 1000, ..Counts::default() };
+        let (mut memory, now) = after_a_second(counts, GOOD);
+        memory.condition = Condition::Missing;
+        assert_eq!(memory.assess(now, &view()).0, Level::Warn);
+        (memory.condition, memory.misses_in_a_row) = (Condition::Failing, 7);
+        let (level, sentence) = memory.assess(now, &view());
+        assert_eq!((level, sentence.as_str()), (Level::Error, "7 frames in a row missed the deadline of 50 ms"));
+        memory.misses_in_a_row = 0;
+        assert!(memory.assess(now, &view()).1.starts_with("recovering"));
+    }
+
+    #[test]
+    fn the_degraded_mode_is_announced() {
+        let (memory, now) = after_a_second(Counts { arrived: 30, on_time: 30, ..Counts::default() }, GOOD);
+        let view = View { left_out: Some("without segmentation"), ..view() };
+        let expected = "degraded mode, to keep deadlines: without segmentation";
+        assert_eq!(memory.assess(now, &view), (Level::Warn, expected.into()));
+        let values = memory.values(&Counts::default(), &view);
+        assert!(values.contains(&("mode".into(), "degraded: without segmentation".into())));
     }
 }

@@ -1,0 +1,95 @@
+//! Several cameras on one pipeline, in process: how the work is shared out, and how long images wait.
+//!
+//!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]]]
+//!
+//! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (30 unless said), with phases spread over a period, for SECONDS (5):
+//! a thread puts their images where [`Waiting`] has them wait, and one takes the most urgent and processes it, as the
+//! node does. Printed are, over all cameras: frames a second in and out, the least and the most that one camera got,
+//! Jain's index of fairness of the rates ((Σx)²/(n·Σx²): 1 is equal shares; Jain, Chiu, Hawe, DEC-TR-301, 1984), misses
+//! of the deadline, and the latency from arrival.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use peregrine::pipeline::{now_ns, Pipeline, PipelineOptions, Waiting};
+use peregrine::preprocess::image::{Encoding, ImageView};
+use peregrine::student::Student;
+
+const WIDTH: usize = 640;
+const HEIGHT: usize = 480;
+
+fn main() {
+    // Cargo passes --bench.
+    let numbers: Vec<f64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let number = |i: usize, default: f64| numbers.get(i).copied().filter(|n| *n > 0.0).unwrap_or(default);
+    let (seconds, hz, deadline_ms) = (number(0, 5.0), number(1, 30.0), number(2, 100.0));
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    println!(
+        "{seconds} s at {hz} Hz a camera, {WIDTH}x{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
+    );
+    println!("cameras   in/s  out/s  least   most  fairness  superseded  missed  p50 ms  p99 ms  max ms");
+    for cameras in [1, 2, 4, 8] {
+        run(cameras, seconds, hz, deadline_ms, threads);
+    }
+}
+
+fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) {
+    let options = PipelineOptions { threads, ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::new(&Student::embedded(), options).expect("the embedded student runs");
+    let pixels: Vec<u8> = (0..WIDTH * HEIGHT * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let image = ImageView::with_encoding(Encoding::Rgb8, WIDTH as u32, HEIGHT as u32, 3 * WIDTH as u32, &pixels);
+    let image = image.expect("sizes fit");
+    for camera in 0..cameras {
+        pipeline.process_from(camera, &image, now_ns() as i64).expect("it runs");
+    }
+    let (waiting, done) = (Waiting::new(cameras), AtomicBool::new(false));
+    let (arrived, superseded) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut served = vec![0u64; cameras];
+    let mut missed = 0;
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("constant bounds are sound");
+    let deadline = (deadline_ms * 1e6) as u64;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (start, slot) = (Instant::now(), Duration::from_secs_f64(1.0 / (hz * cameras as f64)));
+            for i in 0.. {
+                let due = start + slot * i;
+                if due - start >= Duration::from_secs_f64(seconds) {
+                    break;
+                }
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                let now = now_ns();
+                arrived.fetch_add(1, Relaxed);
+                if waiting.put(i as usize % cameras, now, now + deadline).is_some() {
+                    superseded.fetch_add(1, Relaxed);
+                }
+            }
+            done.store(true, Relaxed);
+        });
+        while !(done.load(Relaxed) && waiting.is_empty()) {
+            let Some((camera, arrival)) = waiting.take_timeout(Duration::from_millis(100)) else { continue };
+            pipeline.process_from(camera, &image, now_ns() as i64).expect("it runs");
+            let took = now_ns() - arrival;
+            served[camera] += 1;
+            missed += u64::from(took > deadline);
+            latency.saturating_record(took / 1_000);
+        }
+    });
+    let out: u64 = served.iter().sum();
+    let squares: u64 = served.iter().map(|n| n * n).sum();
+    let fairness = (out * out) as f64 / (cameras as u64 * squares).max(1) as f64;
+    let rate = |n: u64| n as f64 / seconds;
+    let ms = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
+    println!(
+        "{cameras:7} {:6.1} {:6.1} {:6.1} {:6.1} {fairness:9.4} {:11} {missed:7} {:7.2} {:7.2} {:7.2}",
+        rate(arrived.load(Relaxed)),
+        rate(out),
+        rate(served.iter().copied().min().unwrap_or(0)),
+        rate(served.iter().copied().max().unwrap_or(0)),
+        superseded.load(Relaxed),
+        ms(0.5),
+        ms(0.99),
+        latency.max() as f64 / 1e3,
+    );
+}

@@ -1,0 +1,309 @@
+//! All that exists between configure and cleanup: subscriptions, publishers, the frame thread.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use r2r::{Node, QosProfile};
+
+use crate::pipeline::monitor::Monitor;
+use crate::pipeline::Ledger;
+
+use super::diagnostics::Stream;
+use super::engines::Engines;
+use super::frame_path::{FramePath, Outlet, Shared};
+use super::intake::{full_topic, Arrivals, Intake};
+use super::live::LiveSettings;
+use super::node::NodeError;
+use super::parameters::{Parameters, Refusal};
+use super::qos::{self, Entity};
+use super::realtime::{self, Profile, Report};
+use super::scene::inputs::SceneInputs;
+use super::scene::Scene;
+use super::topics;
+
+/// How long the frame thread may take to finish what it is at.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Stack of the frame thread besides what is touched in advance.
+const STACK: usize = 2 << 20;
+
+/// Most cameras that one node serves.
+const MAX_CAMERAS: usize = 64;
+
+/// A configured node's parts.
+pub struct Configured {
+    pub shared: Arc<Shared>,
+    intakes: Vec<Intake>,
+    scenes: Vec<SceneInputs>,
+    /// Of each camera, for whoever has to know of subscribers, and to destroy them.
+    publishers: Vec<Publishers>,
+    names: Vec<String>,
+    frames: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Publishers {
+    detections: r2r::Publisher<r2r::vision_msgs::msg::Detection2DArray>,
+    timing: r2r::Publisher<r2r::peregrine_msgs::msg::FrameTiming>,
+    road_mask: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
+    segmentation: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
+}
+
+/// The topics of each camera that are published besides its images being subscribed to.
+const OUTPUTS: [&str; 4] = ["detections", "timing", "road_mask", "segmentation"];
+
+impl Configured {
+    /// Makes everything around `engines`; frames flow once it is set active. `ledgers` are those of the cameras.
+    /// Returns what became of the frame thread's real-time profile as well.
+    ///
+    /// # Errors
+    /// When ROS refuses a topic; nothing is left behind then.
+    pub fn new(
+        node: &mut Node,
+        parameters: &Parameters,
+        engines: Box<Engines>,
+        names: Vec<String>,
+        ledgers: Vec<Arc<Ledger>>,
+        profile: Profile,
+    ) -> Result<(Self, Vec<Report>), NodeError> {
+        let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));
+        let transport = parameters.text("image_transport");
+        let qos_of = |default: QosProfile, topic: &str, entity: Entity| {
+            qos::profile(default, topic, entity, parameters.qos_overrides())
+        };
+        check_overrides(node, parameters, &names, transport)?;
+
+        let mut publishers = Vec::new();
+        let (mut intakes, mut scenes, mut outlets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut make = |node: &mut Node| -> Result<(), NodeError> {
+            for (camera, name) in names.iter().enumerate() {
+                publishers.push(Publishers::new(node, name, &qos_of)?);
+                let topic = below(name, parameters.text("image_topic"));
+                let arrivals = Arrivals::new(camera, Arc::clone(&shared));
+                let intake = Intake::new(node, &topic, transport, qos_of, arrivals)?;
+                let of_camera = |topic: &str| below(name, topic);
+                let (scene, inputs) =
+                    Scene::create(node, parameters, &engines.architecture, intake.topic(), of_camera)?;
+                outlets.push(publishers[camera].outlet(scene));
+                intakes.push(intake);
+                scenes.push(inputs);
+            }
+            Ok(())
+        };
+        if let Err(error) = make(node) {
+            drop(outlets);
+            publishers.into_iter().for_each(|p| p.destroy(node));
+            scenes.into_iter().for_each(|scene| scene.publishers.destroy(node));
+            return Err(error);
+        }
+
+        let at_source = parameters.text("mask_resolution") == "source";
+        let frame_path = FramePath::new(engines, outlets, Arc::clone(&shared), at_source);
+        let (report, reports) = std::sync::mpsc::sync_channel(1);
+        let stack = profile.prefault_stack + STACK;
+        let frames = thread::Builder::new().name("frames".into()).stack_size(stack).spawn(move || {
+            let _ = report.send(realtime::apply_to_thread(&profile));
+            realtime::prefault_stack(profile.prefault_stack);
+            frame_path.run();
+        })?;
+        let reports = reports.recv().unwrap_or_default();
+        Ok((Self { shared, intakes, scenes, publishers, names, frames }, reports))
+    }
+
+    /// Whether images are taken from now on.
+    pub fn set_active(&mut self, active: bool) {
+        for intake in &mut self.intakes {
+            intake.set_active(active);
+        }
+    }
+
+    /// Waits until no frame is in hand. False if that takes too long.
+    pub fn drain(&self) -> bool {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.shared.is_idle() {
+            if Instant::now() > give_up || self.frames.is_finished() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Moves what has arrived to the frame thread, and looks who wants which masks.
+    pub fn turn(&mut self, node: &Node) {
+        for intake in &mut self.intakes {
+            intake.take(node);
+        }
+        for scene in &mut self.scenes {
+            scene.turn();
+        }
+        for (camera, p) in self.shared.cameras.iter().zip(&self.publishers) {
+            for (publisher, wanted) in
+                [(&p.road_mask, &camera.road_mask_wanted), (&p.segmentation, &camera.segmentation_wanted)]
+            {
+                wanted.store(publisher.get_inter_process_subscription_count().unwrap_or(0) > 0, Relaxed);
+            }
+        }
+        // Engines that were replaced are dropped here, off the frame thread.
+        while self.shared.retired.pop().is_some() {}
+    }
+
+    /// The streams as ROS knows them.
+    pub fn streams(&self) -> Vec<Stream> {
+        let stream = |((name, intake), scene): ((&String, &Intake), &SceneInputs)| Stream {
+            name: name.clone(),
+            topic: intake.topic().to_owned(),
+            publishers: intake.publishers().to_owned(),
+            ground: scene.status().lock().map(|text| text.clone()).unwrap_or_default(),
+        };
+        self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
+    }
+
+    /// Goes on with other engines from the next frame on.
+    pub fn replace_engines(&self, engines: Box<Engines>) {
+        self.shared.replacement.force_push(engines);
+    }
+
+    /// Whether the frame thread is alive; it ends by itself only by a panic.
+    pub fn is_sound(&self) -> bool {
+        !self.frames.is_finished()
+    }
+
+    /// Ends the frame thread, when it has nothing left in hand, and takes everything down.
+    ///
+    /// # Errors
+    /// When the thread had panicked, or is stuck; then the publishers, which it may be using, are left.
+    pub fn end(mut self, node: &mut Node) -> Result<(), NodeError> {
+        self.set_active(false);
+        self.shared.stop.store(true, Relaxed);
+        self.frames.thread().unpark();
+        let give_up = Instant::now() + PATIENCE;
+        while !self.frames.is_finished() {
+            if Instant::now() > give_up {
+                return Err(NodeError::Stuck);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let ended = self.frames.join().map_err(|_| NodeError::FrameThread);
+        self.publishers.into_iter().for_each(|p| p.destroy(node));
+        self.scenes.into_iter().for_each(|scene| scene.publishers.destroy(node));
+        ended
+    }
+}
+
+impl Publishers {
+    fn new(
+        node: &mut Node,
+        camera: &str,
+        qos_of: &impl Fn(QosProfile, &str, Entity) -> QosProfile,
+    ) -> Result<Self, NodeError> {
+        let (namespace, name) = (node.namespace()?, node.name()?);
+        let qos = |output: &str| {
+            let topic = topics::resolve(&below(camera, output), &namespace, &name);
+            qos_of(QosProfile::default(), &topic, Entity::Publisher)
+        };
+        Ok(Self {
+            detections: node.create_publisher(&below(camera, "detections"), qos("detections"))?,
+            timing: node.create_publisher(&below(camera, "timing"), qos("timing"))?,
+            road_mask: node.create_publisher(&below(camera, "road_mask"), qos("road_mask"))?,
+            segmentation: node.create_publisher(&below(camera, "segmentation"), qos("segmentation"))?,
+        })
+    }
+
+    fn outlet(&self, scene: Scene) -> Outlet {
+        let Self { detections, timing, road_mask, segmentation } = self.clone();
+        Outlet { detections, timing, road_mask, segmentation, scene, monitor: Monitor::default(), last_arrival: 0 }
+    }
+
+    fn destroy(self, node: &mut Node) {
+        node.destroy_publisher(self.detections);
+        node.destroy_publisher(self.timing);
+        node.destroy_publisher(self.road_mask);
+        node.destroy_publisher(self.segmentation);
+    }
+}
+
+/// The names of the cameras: one without a name where the parameter is empty.
+///
+/// # Errors
+/// When a name is none, or is there twice.
+pub fn camera_names(parameters: &Parameters) -> Result<Vec<String>, Refusal> {
+    let text = parameters.text("cameras");
+    let names: Vec<_> = text.split(',').map(str::trim).map(str::to_owned).collect();
+    if text.trim().is_empty() {
+        return Ok(vec![String::new()]);
+    }
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut sorted = names.clone();
+    sorted.sort();
+    sorted.dedup();
+    if names.iter().all(|name| is_name(name)) && sorted.len() == names.len() && names.len() <= MAX_CAMERAS {
+        return Ok(names);
+    }
+    Err(Refusal::NotPermitted {
+        name: "cameras",
+        expected: format!("different names of letters, digits and _ with commas between them, {MAX_CAMERAS} at most"),
+        found: format!("'{text}'"),
+    })
+}
+
+/// A topic of a camera: below its name, unless there is none or the topic is a full name.
+fn below(camera: &str, topic: &str) -> String {
+    match camera.is_empty() || topic.starts_with(['/', '~']) {
+        true => topic.to_owned(),
+        false => format!("{camera}/{topic}"),
+    }
+}
+
+/// Makes sure that every override is about a topic of this node: one with a mistyped topic would do nothing.
+fn check_overrides(node: &Node, parameters: &Parameters, names: &[String], transport: &str) -> Result<(), NodeError> {
+    let mut known = Vec::new();
+    for camera in names {
+        known
+            .push((full_topic(node, &below(camera, parameters.text("image_topic")), transport)?, Entity::Subscription));
+        for output in OUTPUTS {
+            known.push((full_topic(node, &below(camera, output), "raw")?, Entity::Publisher));
+        }
+    }
+    for (name, _) in parameters.qos_overrides() {
+        let is_known = |(topic, entity)| known.iter().any(|(t, e)| t == topic && *e == entity);
+        if !qos::subject(name).is_some_and(is_known) {
+            let topics: Vec<_> = known.iter().map(|(topic, entity)| format!("{topic}.{}", entity.name())).collect();
+            let why = format!("is about no topic of this node; there are {}", topics.join(", "));
+            return Err(Refusal::Override { name: name.to_owned(), why }.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use r2r::ParameterValue;
+
+    fn names(text: &str) -> Result<Vec<String>, Refusal> {
+        let cameras = ("cameras".to_owned(), ParameterValue::String(text.into()));
+        camera_names(&Parameters::with([cameras]).unwrap())
+    }
+
+    #[test]
+    fn cameras_are_named_with_commas_between_them() {
+        assert_eq!(names(""), Ok(vec![String::new()]));
+        assert_eq!(names("front, rear"), Ok(vec!["front".into(), "rear".into()]));
+        for wrong in ["front,front", "front,,rear", "front camera", "/front", "1st"] {
+            assert!(names(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn topics_of_a_named_camera_are_below_its_name() {
+        assert_eq!(below("", "image"), "image");
+        assert_eq!(below("front", "image"), "front/image");
+        assert_eq!(below("front", "/image"), "/image");
+    }
+}

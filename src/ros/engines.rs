@@ -1,0 +1,243 @@
+//! The networks of a configured node: built, warmed up, and replaced as a whole.
+
+use std::path::{Path, PathBuf};
+
+use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::preprocess::image::{Encoding, ImageView};
+use crate::student::architecture::MAX_STRIDE;
+use crate::student::{Architecture, Student};
+use crate::track::TrackerOptions;
+
+use super::messages::{DetectionsMessage, NativeHeader};
+use super::node::NodeError;
+use super::parameters::Parameters;
+use super::realtime::{self, Profile};
+
+/// Runs before the first frame, after which caches, branch predictors and the engine's threads have seen their work.
+const WARM_UPS: usize = 3;
+
+/// A model ready for frames, and the message that carries its detections.
+pub struct Engines {
+    full: Pipeline,
+    /// For the degraded mode, if it may be entered.
+    less: Option<Pipeline>,
+    pub detections_message: DetectionsMessage,
+    /// Index of the class "road" in the segmentation, if the student has one.
+    pub road_class: Option<u8>,
+    pub architecture: Architecture,
+}
+
+/// What the engines were made of, for people.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Description {
+    pub student: String,
+    pub device: String,
+    /// What the degraded mode leaves out; none where it is off.
+    pub less: Option<String>,
+    /// Of detections, and of the mask.
+    pub classes: [Vec<String>; 2],
+}
+
+/// What to build; read from the parameters, so that building may happen on another thread.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    model: PathBuf,
+    device: String,
+    options: PipelineOptions,
+    /// 0 for as many as the building thread may use cores.
+    threads: usize,
+    less: Less,
+    profile: Profile,
+}
+
+/// What the degraded mode leaves out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Less {
+    segmentation: bool,
+    size: bool,
+}
+
+impl Recipe {
+    pub fn new(parameters: &Parameters, profile: Profile) -> Self {
+        let size = (parameters.count("input_width"), parameters.count("input_height"));
+        let mode = parameters.text("degraded_mode");
+        Self {
+            model: parameters.text("model").into(),
+            device: parameters.text("device").to_owned(),
+            options: PipelineOptions {
+                score_threshold: parameters.real("score_threshold") as f32,
+                nms_iou: parameters.real("nms_iou") as f32,
+                max_detections: parameters.count("max_detections"),
+                segmentation: parameters.flag("segmentation"),
+                input_size: (size != (0, 0)).then_some(size),
+                tracking: parameters.flag("tracking").then(|| TrackerOptions {
+                    low_score: parameters.real("track_low_score") as f32,
+                    keep_unseen: parameters.real("track_keep_s"),
+                    ..TrackerOptions::default()
+                }),
+                ..PipelineOptions::default()
+            },
+            threads: parameters.count("threads"),
+            less: Less {
+                segmentation: matches!(mode, "no_segmentation" | "both"),
+                size: matches!(mode, "smaller_input" | "both"),
+            },
+            profile,
+        }
+    }
+
+    /// The same with another model.
+    pub fn with_model(&self, folder: &str) -> Self {
+        Self { model: folder.into(), ..self.clone() }
+    }
+
+    /// Loads, builds and warms up. The engine's threads inherit this thread's priority and cores, so it takes on those
+    /// of the frame thread first: call it on a thread made for it.
+    ///
+    /// # Errors
+    /// When the model cannot be read, or an option does not suit it.
+    pub fn build(&self) -> Result<(Box<Engines>, Description), NodeError> {
+        // What is refused is reported for the frame thread, which is refused the same.
+        realtime::apply_to_thread(&self.profile);
+        let student = match self.model.as_os_str().is_empty() {
+            true => Student::embedded(),
+            false => Student::load(Path::new(&self.model))?,
+        };
+        if self.device == "cuda" {
+            return Err(NodeError::Device(why_not_cuda()));
+        }
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            threads => threads,
+        };
+        let options = PipelineOptions { threads, ..self.options.clone() };
+        let mut full = Pipeline::new(&student, options.clone())?;
+        warm_up(&mut full)?;
+        let mut description =
+            Description { student: student.manifest.name.clone(), device: "cpu".into(), ..Description::default() };
+        let mut less = None;
+        if let Some((reduced, what)) = self.less.apply(&options, full.input_size()) {
+            let pipeline = less.insert(Pipeline::new(&student, reduced)?);
+            warm_up(pipeline)?;
+            description.less = Some(what);
+        }
+        let architecture = &student.manifest.architecture;
+        description.classes = [architecture.detection.classes.clone(), architecture.segmentation.classes.clone()];
+        let road = architecture.segmentation.classes.iter().position(|name| name == "road");
+        let engines = Engines {
+            full,
+            less,
+            detections_message: DetectionsMessage::new(&architecture.detection.classes, options.max_detections),
+            road_class: road.and_then(|index| u8::try_from(index).ok()),
+            architecture: architecture.clone(),
+        };
+        Ok((Box::new(engines), description))
+    }
+}
+
+impl Less {
+    /// The options of the degraded mode and what they leave out; none where that is nothing.
+    fn apply(&self, options: &PipelineOptions, size: (usize, usize)) -> Option<(PipelineOptions, String)> {
+        let mut reduced = options.clone();
+        let mut what = Vec::new();
+        if self.segmentation && options.segmentation {
+            reduced.segmentation = false;
+            what.push("without segmentation".to_owned());
+        }
+        // About half the operations: each side by the root of a half, in whole strides.
+        let shrink =
+            |side: usize| ((side as f64 * 0.5f64.sqrt() / MAX_STRIDE as f64).round() as usize).max(1) * MAX_STRIDE;
+        let smaller = (shrink(size.0), shrink(size.1));
+        if self.size && smaller != size {
+            reduced.input_size = Some(smaller);
+            what.push(format!("input {}x{} instead of {}x{}", smaller.0, smaller.1, size.0, size.1));
+        }
+        (!what.is_empty()).then(|| (reduced, what.join(", ")))
+    }
+}
+
+impl Engines {
+    /// The pipeline for full work, or for less of it.
+    pub fn pipeline(&mut self, degraded: bool) -> &mut Pipeline {
+        match (&mut self.less, degraded) {
+            (Some(less), true) => less,
+            _ => &mut self.full,
+        }
+    }
+
+    /// Whether there is a pipeline for less work.
+    pub fn can_degrade(&self) -> bool {
+        self.less.is_some()
+    }
+
+    /// Makes the pipeline not in use ready for the images of a camera, so that it can be changed to without allocation.
+    pub fn prepare_other(&mut self, degraded: bool, camera: usize, size: (usize, usize)) {
+        match (&mut self.less, degraded) {
+            (Some(_), true) => self.full.prepare(camera, size),
+            (Some(less), false) => less.prepare(camera, size),
+            (None, _) => {}
+        }
+    }
+
+    /// Lets the other pipeline follow the objects from the next frame on.
+    pub fn hand_over_tracks(&mut self) {
+        if let Some(less) = &mut self.less {
+            self.full.exchange_tracks(less);
+        }
+    }
+
+    /// Fills the message with what the pipeline last found.
+    pub fn fill_message(&mut self, degraded: bool, header: &NativeHeader) {
+        let pipeline = match (&self.less, degraded) {
+            (Some(less), true) => less,
+            _ => &self.full,
+        };
+        let result = pipeline.result();
+        self.detections_message.fill(header, &result.detections, &result.identities);
+    }
+}
+
+/// Lets the pipeline work on a grey image.
+fn warm_up(pipeline: &mut Pipeline) -> Result<(), NodeError> {
+    let (width, height) = (640, 480);
+    let pixels = vec![128; width * height * 3];
+    let image = ImageView::with_encoding(Encoding::Rgb8, width as u32, height as u32, 3 * width as u32, &pixels)
+        .expect("sizes fit");
+    for _ in 0..WARM_UPS {
+        pipeline.process(&image).map_err(|error| NodeError::WarmUp(error.to_string()))?;
+    }
+    pipeline.forget_cameras();
+    Ok(())
+}
+
+/// Why inference cannot run on CUDA here.
+fn why_not_cuda() -> String {
+    #[cfg(feature = "cuda")]
+    return match crate::engine::cuda::find_device() {
+        Ok(device) => format!("there is {device}, but this version has no CUDA engine yet; use auto or cpu"),
+        Err(none) => none.to_string(),
+    };
+    #[cfg(not(feature = "cuda"))]
+    "this program was built without CUDA, and this version has no CUDA engine yet; use auto or cpu".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_degraded_mode_says_what_it_leaves_out() {
+        let options = PipelineOptions::default();
+        let both = Less { segmentation: true, size: true };
+        let (reduced, what) = both.apply(&options, (320, 256)).unwrap();
+        assert_eq!((reduced.segmentation, reduced.input_size), (false, Some((224, 192))));
+        assert_eq!(what, "without segmentation, input 224x192 instead of 320x256");
+    }
+
+    #[test]
+    fn there_is_no_degraded_mode_that_leaves_out_nothing() {
+        let options = PipelineOptions { segmentation: false, ..PipelineOptions::default() };
+        assert_eq!(Less { segmentation: true, size: false }.apply(&options, (320, 256)), None);
+        assert_eq!(Less { segmentation: false, size: true }.apply(&options, (32, 32)), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! What installs the node names what is there: package.xml, CMakeLists.txt, the systemd unit, the Dockerfiles.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn text(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The contents of each `<element>` of a flat XML file.
+fn elements(xml: &str, element: &str) -> Vec<String> {
+    let (open, close) = (format!("<{element}>"), format!("</{element}>"));
+    xml.split(&open).skip(1).filter_map(|rest| Some(rest.split_once(&close)?.0.trim().to_owned())).collect()
+}
+
+#[test]
+fn the_package_has_cargos_name_and_version() {
+    let xml = text("package.xml");
+    assert_eq!(elements(&xml, "name"), [env!("CARGO_PKG_NAME")]);
+    assert_eq!(elements(&xml, "version"), [env!("CARGO_PKG_VERSION")]);
+    assert_eq!(elements(&xml, "license"), [env!("CARGO_PKG_LICENSE")]);
+}
+
+#[test]
+fn the_build_generates_the_messages_that_the_set_up_does() {
+    let listed = |text: &str, begin: &str, end: &str| -> Vec<String> {
+        let rest = text.split_once(begin).expect("it begins").1;
+        rest.split_once(end).expect("it ends").0.split_whitespace().map(str::to_owned).collect()
+    };
+    let mut cmake = listed(&text("CMakeLists.txt"), "set(messages ", ")");
+    let environment = text("launch/setup/env.sh");
+    let lists = environment.lines().filter_map(|l| l.strip_prefix("filter='").or(l.strip_prefix("filter+=';")));
+    let mut set_up: Vec<_> =
+        lists.flat_map(|l| l.trim_end_matches('\'').split(';').map(str::to_owned).collect::<Vec<_>>()).collect();
+    cmake.sort();
+    set_up.sort();
+    assert_eq!(cmake, set_up);
+}
+
+#[test]
+fn what_is_copied_or_installed_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"] {
+        for line in text(file).lines().filter_map(|l| l.strip_prefix("COPY ")).filter(|l| !l.starts_with("--from")) {
+            let source = line.split_whitespace().next().unwrap();
+            assert!(root.join(source).exists(), "{file} copies {source}");
+        }
+    }
+    for file in ["launch/perception.yaml", "launch/fastdds.xml", "package.xml"] {
+        assert!(text("CMakeLists.txt").contains(file) && root.join(file).is_file(), "{file}");
+    }
+}
+
+/// Runs a linter that may not be there.
+fn lint(program: &str, arguments: &[&str]) {
+    match Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output() {
+        Err(_) => eprintln!("skipped: {program} is not installed"),
+        Ok(output) => {
+            let said =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            assert!(output.status.success(), "{program}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_dockerfiles_pass_hadolint() {
+    lint("hadolint", &["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"]);
+}
+
+#[test]
+fn the_systemd_unit_is_understood_by_systemd() {
+    lint("systemd-analyze", &["verify", "packaging/peregrine.service"]);
+}
+
+#[test]
+fn the_entry_point_passes_shellcheck() {
+    lint("shellcheck", &["packaging/entrypoint.sh"]);
+}

@@ -1,0 +1,65 @@
+//! What cameras and networks do to a node, done to the real one over the middleware.
+#![cfg(feature = "ros")]
+
+mod node_support;
+
+use node_support::*;
+use serde_json::json;
+
+#[test]
+fn after_every_kind_of_misbehaviour_images_are_answered_and_memory_is_bounded() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["deadline_ms:=0.0"]);
+    let first = domain.ask_peer("misbehave.py", &["1"]);
+    let before = node.resident_kib();
+    let second = domain.ask_peer("misbehave.py", &["2"]);
+    let after = node.resident_kib();
+    for answer in [&first, &second] {
+        let d = &answer["diagnostics"];
+        assert_counts_add_up(d, 0);
+        let by_reason: i64 =
+            d.as_object().unwrap().keys().filter(|k| k.starts_with("rejected.")).map(|k| integer(d, k)).sum();
+        assert!(integer(d, "rejected") > 0);
+        assert_eq!(by_reason, integer(d, "rejected"), "each rejection has its reason: {d}");
+        println!("seconds until a good image is answered: {}", answer["seconds_until_answered"]);
+    }
+    println!("resident KiB after one round and after two: {before}, {after}");
+    // The same again needs nothing more; the allowance is for the allocators' own ways.
+    assert!(after < before + 65_536, "resident KiB grew from {before} to {after}");
+    assert_eq!(node.end("-INT").0, Some(0));
+}
+
+#[test]
+fn several_cameras_are_answered_each_on_its_own_topics() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["cameras:=front,rear", "deadline_ms:=0.0"]);
+    let a = domain.ask_peer("watch_two_cameras.py", &[]);
+    assert_eq!(a["frames"], json!({"front": ["front"], "rear": ["rear"]}));
+    for camera in ["front", "rear"] {
+        assert_eq!(a["sequences"][camera], json!([1, 2, 3, 4, 5]));
+        let status = &a["statuses"][camera];
+        assert_eq!(status["topic"], format!("/{camera}/image"));
+        assert_counts_add_up(status, 1);
+    }
+    assert!(node.end("-INT").1.contains("10 images arrived"));
+}
+
+#[test]
+fn when_nothing_can_arrive_diagnostics_say_why() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let _node = domain.start_node(&["qos_overrides./image.subscription.reliability:=reliable"]);
+    let a = domain.ask_peer("publish_unfit.py", &[]);
+    let qos = a["qos"].as_str().unwrap();
+    assert!(qos.contains("reliability: it offers best_effort, this node asks for reliable"), "{qos}");
+    let kind = a["type"].as_str().unwrap();
+    assert!(kind.contains("peer publishes sensor_msgs/msg/CompressedImage there"), "{kind}");
+}

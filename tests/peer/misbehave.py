@@ -1,0 +1,112 @@
+"""A camera that misbehaves: random images, 1,000 a second, death in mid-stream, a participant that comes back.
+
+After each, tells how long a good image takes to be answered. The argument is a seed.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import rclpy
+from rclpy.context import Context
+from sensor_msgs.msg import Image
+
+from common import SENSOR, Peer, image, stamp
+
+CAMERA = """
+import sys; sys.path.insert(0, {folder!r})
+import rclpy
+from common import SENSOR, image
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("dying_camera")
+publisher = node.create_publisher(Image, "image", SENSOR)
+message = image(320, 240)
+while True:
+    message.header.stamp = node.get_clock().now().to_msg()
+    publisher.publish(message)
+"""
+
+peer = Peer()
+publisher = peer.image_publisher()
+chance = random.Random(int(sys.argv[1]))
+answer = {"seconds_until_answered": {}}
+
+
+def recovered(after, publisher):
+    """Sends good images until one is answered."""
+    begun, sent = time.monotonic(), set()
+    message = image(64, 48)
+
+    def answered():
+        message.header.stamp = peer.node.get_clock().now().to_msg()
+        sent.add(stamp(message.header))
+        publisher.publish(message)
+        return any(s in peer.timings and s in peer.detections for s in sent)
+
+    peer.wait(answered, f"an answer after {after}")
+    answer["seconds_until_answered"][after] = round(time.monotonic() - begun, 3)
+
+
+def drain(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        rclpy.spin_once(peer.node, timeout_sec=0.01)
+
+
+recovered("nothing", publisher)
+extremes = (0, 1, 7, 64, 65535, 2**31, 2**32 - 1)
+encodings = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "uyvy", "yuyv", "bayer_rggb8", "", "\x7f" * 300, "rgb8 ")
+for _ in range(150):
+    size = [chance.choice(extremes) for _ in range(3)]
+    data = chance.randbytes(chance.choice((0, 1, 100, 3 * 64 * 48, 50_000)))
+    message = image(size[0], size[1], encoding=chance.choice(encodings), step=size[2], data=data)
+    # Stamps may be anything, too.
+    message.header.stamp.sec = chance.choice((0, -(2**31), 2**31 - 1, 1_700_000_000))
+    message.header.stamp.nanosec = chance.choice((0, 999_999_999, 2**32 - 1))
+    publisher.publish(message)
+    if chance.random() < 0.3:
+        drain(0.01)
+recovered("random images", publisher)
+
+message = image(320, 240)
+begun, count = time.monotonic(), 0
+while time.monotonic() - begun < 2.0:
+    message.header.stamp = peer.node.get_clock().now().to_msg()
+    publisher.publish(message)
+    count += 1
+    # A thousand a second, or as many as this machine can.
+    time.sleep(max(0.0, begun + count / 1000 - time.monotonic()))
+answer["images_a_second"] = round(count / 2.0)
+recovered("1000 Hz", publisher)
+
+code = CAMERA.format(folder=os.path.dirname(os.path.abspath(__file__)))
+dying = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+peer.wait(lambda: peer.node.count_publishers("image") > 1, "the second camera being there")
+drain(0.5)
+dying.send_signal(signal.SIGKILL)
+dying.wait()
+recovered("a camera that was killed", publisher)
+
+# A participant of its own that goes and comes back, as when the middleware of a camera is restarted.
+peer.node.destroy_publisher(publisher)
+context = Context()
+for _ in range(2):
+    rclpy.init(context=context)
+    camera = rclpy.create_node("restarted_camera", context=context)
+    publisher = camera.create_publisher(Image, "image", SENSOR)
+    begun = time.monotonic()
+    peer.wait(lambda: publisher.get_subscription_count() > 0, "the node being discovered anew")
+    answer["seconds_until_discovered"] = round(time.monotonic() - begun, 3)
+    recovered("a restarted participant", publisher)
+    camera.destroy_node()
+    rclpy.shutdown(context=context)
+    context = Context()
+
+peer.diagnostics = None
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_hand"]) == 0, "the node having nothing in hand")
+answer["diagnostics"] = peer.diagnostics
+peer.answer(answer)
