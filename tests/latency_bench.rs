@@ -1,8 +1,10 @@
 //! `latency_bench` as a user meets it. Nothing here depends on how fast the machine is: the deadlines are either out of
 //! reach or kept by a wide margin, and stalls are longer than any deadline.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// A profile that any machine keeps: 8 frames at 5 Hz, each within ten seconds, half of them excused.
 const GENEROUS: &str = r#"
@@ -91,9 +93,11 @@ fn an_interrupted_run_reports_what_it_has_and_exits_with_2() {
     std::fs::write(&profile, GENEROUS).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_latency_bench"));
     command.args(["--input-size", "32x32", "--no-segmentation", "--frames", "100000", "--profile"]).arg(&profile);
-    let child = command.arg("--json").arg(&json).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    // It says so when it has begun; a frame or two later it is interrupted.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    let mut child = command.arg("--json").arg(&json).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = said.by_ref().map_while(Result::ok).find(|line| line.starts_with("note: measuring"));
+    assert!(begun.is_some(), "it says when it begins");
+    std::thread::sleep(Duration::from_millis(600));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
