@@ -66,14 +66,17 @@ impl Table {
         text
     }
 
-    /// The ratio of the medians of our first row and `row`, over the rounds in which both ran, with its 95 % interval.
+    /// What a row is compared with: the first of its kind, f32 or 8-bit, which is ours.
+    fn ours(&self, row: &Row) -> &Row {
+        let same = |other: &&Row| other.difference.is_some() == row.difference.is_some();
+        self.rows.iter().find(same).unwrap_or(row)
+    }
+
+    /// The ratio of the medians of ours and `row`, over the rounds in which both ran, with its 95 % interval.
     fn ratio(&self, row: &Row, of: impl Fn(&Time) -> f64) -> String {
-        let pairs: Vec<(f64, f64)> = self.rows[0]
-            .times
-            .iter()
-            .zip(&row.times)
-            .filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?))))
-            .collect();
+        let ours = self.ours(row);
+        let pairs: Vec<(f64, f64)> =
+            ours.times.iter().zip(&row.times).filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?)))).collect();
         let (low, middle, high) = ratio_of_medians(&pairs);
         format!("{middle:.2} ({low:.2}–{high:.2})")
     }
@@ -131,7 +134,7 @@ pub fn update(file: &Path, tables: &[Table], seconds: f64) -> Result<()> {
         "{}; revision {}; load average at the end {load} (all of it ours on an idle machine). {seconds} s for each table, \
          in milliseconds a frame. In each round all contenders ran, in random order, twice each, and the second time \
          counts; intervals are of 95 %, by bootstrap over rounds. `differs`: largest absolute difference of any output \
-         from ours. Peers: one process each, their settings in `bench/peers/`. CPU time is that of all threads, so it \
+         from ours; rows in 8-bit integers are compared with ours in 8-bit integers. Peers: one process each, their settings in `bench/peers/`. CPU time is that of all threads, so it \
          counts spinning.\n",
         machine.summary(),
         machine.git_revision.as_deref().unwrap_or("unknown"),
