@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// What a row is compared with: the first of its kind, f32 or 8-bit, which is ours.
-    fn ours(&self, row: &Row) -> &Row {
+    fn ours<'a>(&'a self, row: &'a Row) -> &'a Row {
         let same = |other: &&Row| other.difference.is_some() == row.difference.is_some();
         self.rows.iter().find(same).unwrap_or(row)
     }
