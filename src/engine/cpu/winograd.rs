@@ -398,10 +398,11 @@ mod tests {
         transformed.iter_mut().zip(u).for_each(|(pixel, u)| pixel.iter_mut().for_each(|v| *v *= u));
         let mut results = vec![[0.0f32; BLOCK]; TILE * TILE];
         let start: *mut f32 = results.as_mut_ptr().cast();
+        let bias = [1.0f32; BLOCK];
         let patch = OutputPatch {
             from: transformed.as_ptr().cast(),
             step: BLOCK,
-            bias: [1.0f32; BLOCK].as_ptr(),
+            bias: bias.as_ptr(),
             activation: Activation::Identity,
             // SAFETY: within the results.
             rows: std::array::from_fn(|i| unsafe { start.add(i * TILE * BLOCK) }),
