@@ -54,6 +54,11 @@ impl MaskDecoder {
         }
     }
 
+    /// For each column of the mask the map's column, and for each row the map's row.
+    pub fn cells(&self) -> (&[usize], &[usize]) {
+        (&self.columns, &self.rows)
+    }
+
     /// Fills `mask` from logits `[classes, height, width]` of the whole map. Allocates only where `mask` must grow.
     ///
     /// Of equal logits the first class wins; a cell of not-a-number gets class 0.

@@ -4,7 +4,7 @@
 //! - [`quantization`]: 8-bit weights and the scales of tensors, where a student has them.
 //! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
-//! - `cuda` (feature `cuda`): so far, looking for a device.
+//! - `cuda` (feature `cuda`): the engine on NVIDIA GPUs.
 //! - [`mod@reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
 
 pub mod cpu;
@@ -30,6 +30,9 @@ pub enum EngineError {
     Weights { layer: String, why: String },
     #[error("the {device} engine cannot run this network: {why}")]
     Unsupported { device: &'static str, why: String },
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] cuda::CudaError),
     #[error("{0}")]
     Reference(#[from] candle_core::Error),
 }

@@ -35,6 +35,16 @@ pub struct Letterbox {
     rows: Axis,
 }
 
+/// Samples of a [`Letterbox`]: for each column (and row) of the scaled image so many source columns (rows), as pairs of
+/// index and weight.
+#[derive(Debug)]
+pub struct Taps<I> {
+    pub per_column: usize,
+    pub columns: I,
+    pub per_row: usize,
+    pub rows: I,
+}
+
 impl Letterbox {
     /// The transform from `source` to `input`, each (width, height) in pixels. Allocates.
     ///
@@ -74,6 +84,26 @@ impl Letterbox {
     /// Input pixels to the left of and above the scaled image.
     pub fn pad(&self) -> (usize, usize) {
         self.pad
+    }
+
+    /// The samples of every column and row, for engines that take them on a device of their own.
+    pub fn taps(&self) -> Taps<impl Iterator<Item = [u32; 2]> + '_> {
+        fn pairs(axis: &Axis) -> impl Iterator<Item = [u32; 2]> + '_ {
+            axis.taps.iter().map(|tap| [tap.index, tap.weight])
+        }
+        Taps {
+            per_column: self.columns.per_position,
+            columns: pairs(&self.columns),
+            per_row: self.rows.per_position,
+            rows: pairs(&self.rows),
+        }
+    }
+
+    /// Factor and offset for R, G and B that turn weighted sums of the [`taps`](Self::taps), columns' times rows', into a
+    /// network's input.
+    pub fn affine(normalisation: &Normalisation) -> ([f32; 3], [f32; 3]) {
+        let Affine { factor, offset } = Affine::new(normalisation);
+        (factor, offset)
     }
 
     /// Input pixels for one source pixel, across and down. They differ only by the rounding of the content's size.

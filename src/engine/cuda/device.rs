@@ -1,6 +1,6 @@
 //! Looking for a CUDA device. The driver's library is opened at run time, so that one binary runs with and without it.
 //!
-//! There is no CUDA engine yet: this tells a user who asks for one what the machine has, and why the CPU serves.
+//! What there is to say where the engine cannot be used; [`super::real`] makes ready what is found.
 
 use std::fmt;
 

@@ -1,0 +1,290 @@
+//! The arguments of the kernels, field for field as in `kernels/*.cu`. Addresses are the device's; 0 is none.
+//!
+//! The sources check the sizes ([`Module::source`](super::kernels::Module::source)).
+
+/// A tensor that is added to a result.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Residual {
+    pub values: u64,
+    pub pitch: i32,
+    /// Of the map that is read through an upsampling by two; 0 where it is read as it is.
+    pub width: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Convolution {
+    pub input: u64,
+    pub weights: u64,
+    pub scale: u64,
+    pub bias: u64,
+    pub residual: Residual,
+    pub output: u64,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub in_pitch: i32,
+    pub out_width: i32,
+    pub pixels: i32,
+    pub out_pitch: i32,
+    pub channels_in: i32,
+    pub channels_out: i32,
+    pub chunks: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    pub activation: i32,
+    pub out_step: f32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Depthwise {
+    pub input: u64,
+    pub weights: u64,
+    pub bias: u64,
+    pub residual: Residual,
+    pub output: u64,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub in_pitch: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    pub activation: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Stem {
+    pub input: u64,
+    pub weights: u64,
+    pub bias: u64,
+    pub output: u64,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub out_width: i32,
+    pub pixels: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub written: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    pub activation: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Repack {
+    pub planar: u64,
+    pub packed: u64,
+    pub channels: i32,
+    pub pixels: i32,
+    pub pitch: i32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Sum {
+    pub a: Residual,
+    pub b: Residual,
+    pub output: u64,
+    pub width: i32,
+    pub pixels: i32,
+    pub pitch: i32,
+    pub channels: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Pool {
+    pub input: u64,
+    pub output: u64,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub in_pitch: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Part {
+    pub input: u64,
+    pub output: u64,
+    pub pixels: i32,
+    pub in_pitch: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub written: i32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Quantize {
+    pub input: u64,
+    pub output: u64,
+    pub pixels: i32,
+    pub in_pitch: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub written: i32,
+    pub step: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct LetterboxImage {
+    pub image: u64,
+    pub columns: u64,
+    pub rows: u64,
+    pub output: u64,
+    pub candidates: u64,
+    pub row_bytes: i32,
+    pub column_taps: i32,
+    pub row_taps: i32,
+    pub width: i32,
+    pub height: i32,
+    pub left: i32,
+    pub top: i32,
+    pub content_width: i32,
+    pub content_height: i32,
+    pub pitch: i32,
+    pub yuv: i32,
+    pub bytes: i32,
+    pub at: [i32; 3],
+    pub factor: [f32; 3],
+    pub offset: [f32; 3],
+    pub unused: i32,
+}
+
+/// Travels in front of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct FrameHeader {
+    /// Least logit of a detection, exclusive.
+    pub logit: f32,
+    pub iou: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Level {
+    pub classes: u64,
+    pub sides: u64,
+    pub class_pitch: i32,
+    pub side_pitch: i32,
+    pub width: i32,
+    pub cells: i32,
+    pub stride: i32,
+    pub first: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Decode {
+    pub levels: [Level; 3],
+    pub header: u64,
+    pub keys: u64,
+    pub counter: u64,
+    pub result: u64,
+    pub classes: i32,
+    pub bins: i32,
+    pub places: i32,
+    pub most: i32,
+    pub scale: [f32; 2],
+    pub pad: [f32; 2],
+    pub source: [f32; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Mask {
+    pub logits: u64,
+    pub columns: u64,
+    pub rows: u64,
+    pub output: u64,
+    pub pitch: i32,
+    pub classes: i32,
+    pub map_width: i32,
+    pub width: i32,
+    pub height: i32,
+    pub unused: i32,
+}
+
+/// What a result begins with; as many [`Found`] as `count` follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ResultHeader {
+    pub count: u32,
+    /// Above the threshold, before suppression.
+    pub candidates: u32,
+    pub unused: [u32; 2],
+}
+
+/// One object of a result, in source pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Found {
+    pub class: u32,
+    pub score: f32,
+    pub bbox: [f32; 4],
+}
+
+/// Plain values without padding, whose bytes may be copied to a device.
+///
+/// # Safety
+/// Every byte of a value must be initialised, whatever the value, and every pattern of bytes be a value.
+pub unsafe trait Plain: Copy {
+    fn bytes(&self) -> Vec<u8> {
+        // SAFETY: the trait's condition.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast::<u8>(), size_of::<Self>()) }.to_vec()
+    }
+
+    /// Copies the value's bytes to the front of `to`.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    fn write(&self, to: &mut [u8]) {
+        assert!(to.len() >= size_of::<Self>());
+        // SAFETY: the trait's condition, and room for it.
+        unsafe { to.as_mut_ptr().cast::<Self>().write_unaligned(*self) }
+    }
+
+    /// The value whose bytes are at the front of `from`.
+    ///
+    /// # Panics
+    /// When there are too few.
+    fn read(from: &[u8]) -> Self {
+        assert!(from.len() >= size_of::<Self>());
+        // SAFETY: the trait's condition, and so many bytes.
+        unsafe { from.as_ptr().cast::<Self>().read_unaligned() }
+    }
+}
+
+macro_rules! plain {
+    ($($name:ty),*) => {
+        // SAFETY: integers and floats alone, of sizes that leave no gap between or after them.
+        $(unsafe impl Plain for $name {})*
+    };
+}
+plain!(Convolution, Depthwise, Stem, Repack, Sum, Pool, Part, Quantize, LetterboxImage, FrameHeader, Decode, Mask);
+plain!(ResultHeader, Found);

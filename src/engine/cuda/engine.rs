@@ -1,0 +1,147 @@
+//! The network alone behind the [`Engine`] trait: planar floats in, planar floats out.
+//!
+//! What tests compare with the CPU, and what serves code that knows no images. A frame's own way is
+//! [`super::frame`], which copies bytes instead of floats.
+
+use std::sync::Arc;
+
+use super::arguments as arg;
+use super::driver::{Instance, Memory, Place, Wait};
+use super::kernels::THREADS;
+use super::launch::{dependencies, span, Launch, Node, Work};
+use super::model::Model;
+use super::CudaError;
+use crate::engine::{Engine, EngineError};
+
+/// Runs a [`Model`].
+pub struct CudaEngine {
+    // Declared, and so dropped, before the memory that it works on.
+    instance: Box<dyn Instance>,
+    input: Memory,
+    output: Memory,
+    /// First value and number of values of each output.
+    ranges: Vec<(usize, usize)>,
+    nodes: Vec<Node>,
+    edges: Vec<Vec<usize>>,
+    model: Arc<Model>,
+    _device: Vec<Memory>,
+}
+
+impl CudaEngine {
+    /// # Errors
+    /// When the device fails.
+    pub fn new(model: &Arc<Model>, wait: Wait) -> Result<Self, CudaError> {
+        let (driver, network) = (&model.driver, &model.network);
+        let graph_outputs = network.layout.plan.outputs.clone();
+        let mut ranges = vec![];
+        let mut end = 0;
+        for &tensor in &graph_outputs {
+            let length = network.view(tensor).shape.len();
+            ranges.push((end, length));
+            end += length;
+        }
+        let input_bytes = 4 * network.view(0).shape.len();
+        let arena = Memory::new(driver, Place::Device, network.layout.arena)?;
+        let input = Memory::new(driver, Place::Upload, input_bytes)?;
+        let output = Memory::new(driver, Place::Download, 4 * end)?;
+        // Shared memory is read and written in place.
+        let integrated = driver.device().integrated;
+        let staged_input = if integrated { None } else { Some(Memory::new(driver, Place::Device, input_bytes)?) };
+        let staged_output = if integrated { None } else { Some(Memory::new(driver, Place::Device, 4 * end)?) };
+        let planar_input = staged_input.as_ref().unwrap_or(&input).device();
+        let planar_output = staged_output.as_ref().unwrap_or(&output).device();
+
+        let bases = model.bases(&arena);
+        let mut nodes = vec![];
+        if staged_input.is_some() {
+            nodes.push(Node {
+                name: "upload".into(),
+                work: Work::Upload { host: input.host(), device: planar_input, bytes: input_bytes },
+                reads: vec![],
+                writes: vec![span(planar_input, input_bytes)],
+            });
+        }
+        let repack = |tensor: usize, planar: u64| {
+            let view = network.view(tensor);
+            let argument = arg::Repack {
+                planar,
+                packed: network.address(tensor, bases),
+                channels: view.shape.channels as i32,
+                pixels: view.shape.pixels() as i32,
+                pitch: view.pitch as i32,
+                unused: 0,
+            };
+            (argument, planar..planar + 4 * view.shape.len() as u64)
+        };
+        let (argument, planar) = repack(0, planar_input);
+        let values = network.view(0).shape.pixels() * network.view(0).pitch;
+        nodes.push(Node {
+            name: "pack".into(),
+            work: Work::Kernel(Launch::flat("pack_planar", values, THREADS, &argument)),
+            reads: vec![planar],
+            writes: vec![network.span(0, bases)],
+        });
+        nodes.extend(network.nodes(&model.variants, &model.packed, bases));
+        for (&tensor, &(first, length)) in graph_outputs.iter().zip(&ranges) {
+            let (argument, planar) = repack(tensor, planar_output + 4 * first as u64);
+            nodes.push(Node {
+                name: "unpack".into(),
+                work: Work::Kernel(Launch::flat("unpack_planar", length, THREADS, &argument)),
+                reads: vec![network.span(tensor, bases)],
+                writes: vec![planar],
+            });
+        }
+        if staged_output.is_some() {
+            nodes.push(Node {
+                name: "download".into(),
+                work: Work::Download { device: planar_output, host: output.host(), bytes: 4 * end },
+                reads: vec![span(planar_output, 4 * end)],
+                writes: vec![],
+            });
+        }
+        driver.prepare(&nodes)?;
+        let edges = dependencies(&nodes);
+        let instance = driver.instantiate(&nodes, &edges, wait, 0)?;
+        let device = [Some(arena), staged_input, staged_output].into_iter().flatten().collect();
+        Ok(Self { instance, input, output, ranges, nodes, edges, model: Arc::clone(model), _device: device })
+    }
+
+    /// What runs, as a table for people.
+    pub fn explain(&self) -> String {
+        super::explain::table(&self.model, &self.nodes, &self.edges)
+    }
+
+    /// The graph's nodes, each with those that it waits for.
+    pub fn graph(&self) -> (&[Node], &[Vec<usize>]) {
+        (&self.nodes, &self.edges)
+    }
+
+    /// The least microseconds that each node took alone in `runs` runs, by its name; none where the driver has no clock.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn profile(&mut self, runs: usize) -> Result<Option<Vec<(String, f32)>>, CudaError> {
+        let times = self.model.driver.time(&self.nodes, runs)?;
+        Ok(times.map(|times| self.nodes.iter().map(|n| n.name.clone()).zip(times).collect()))
+    }
+}
+
+impl Engine for CudaEngine {
+    fn input(&mut self) -> &mut [f32] {
+        let bytes = self.input.as_mut_slice();
+        // SAFETY: allocated as that many floats, aligned far beyond them, and every pattern of bits is one.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / 4) }
+    }
+
+    fn run(&mut self) -> Result<(), EngineError> {
+        self.instance.launch()?;
+        Ok(self.instance.wait()?)
+    }
+
+    fn output(&self, index: usize) -> &[f32] {
+        let (first, length) = self.ranges[index];
+        let bytes = &self.output.as_slice()[4 * first..][..4 * length];
+        // SAFETY: as for the input; the graph has written them all.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), length) }
+    }
+}

@@ -1,0 +1,239 @@
+// Dense convolution as a matrix product on tensor cores, its patches gathered by index (implicit GEMM).
+//
+//   rows    output pixels, row-major             columns  output channels
+//   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes with sign)
+//
+// There is no shared memory and no barrier in the loop over the depth. A lane loads 16 contiguous bytes of a pixel's
+// channels, four lanes a whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes
+// the depth within a chunk. The weights are packed on the host (pack.rs) with the same permutation, in the order in which
+// lanes read them, and with a second one of the columns, after which a lane's results are contiguous channels. The kernels
+// are thus made for maps of a few thousand pixels, where latency decides and not bandwidth.
+//
+// A block's warps: WM along the rows, WN along the columns, WK along the depth, whose sums meet in shared memory.
+// A warp's tile: MI·16 rows, NI·8 columns.
+//
+// PEREGRINE_SCALAR replaces the product by plain loops over the same packed weights.
+
+struct Convolution {
+    const void* input;  // f16 or s8, from the first channel that is read
+    const uint4* weights;
+    const float* scale;  // s8 only: of a whole number in the accumulator, by output channel
+    const float* bias;
+    Residual residual;
+    void* output;
+    int in_height, in_width, in_pitch;
+    int out_width, pixels, out_pitch;
+    int channels_in;   // read: a multiple of what 16 bytes hold
+    int channels_out;  // written: a multiple of 8 (of 16 for s8)
+    int chunks;        // of 64 bytes over channels_in
+    int kernel, stride, pad_top, pad_left;
+    int activation;
+    float out_step;  // s8 output: value of one step; 0: the output is f16
+};
+
+template <typename T> struct Element;
+template <> struct Element<f16> {
+    typedef float Sum;
+    static __device__ __forceinline__ void mma(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                               unsigned b0, unsigned b1) {
+        mma_f16(d, a0, a1, a2, a3, b0, b1);
+    }
+};
+template <> struct Element<s8> {
+    typedef int Sum;
+    static __device__ __forceinline__ void mma(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                                               unsigned b1) {
+        mma_s8(d, a0, a1, a2, a3, b0, b1);
+    }
+};
+
+#ifdef PEREGRINE_SCALAR
+// The `i`-th of the values that 16 bytes hold.
+__device__ __forceinline__ float value_of(const uint4& v, int i, f16) {
+    const unsigned words[4] = {v.x, v.y, v.z, v.w};
+    return i % 2 ? high(words[i / 2]) : low(words[i / 2]);
+}
+__device__ __forceinline__ int value_of(const uint4& v, int i, s8) {
+    const unsigned words[4] = {v.x, v.y, v.z, v.w};
+    return (s8)(words[i / 4] >> 8 * (i % 4));
+}
+#endif
+
+// Where the patch of an output pixel begins.
+struct Patch {
+    int y, x;
+};
+
+__device__ __forceinline__ Patch patch_of(const Convolution& c, int pixel) {
+    const int y = pixel / c.out_width, x = pixel - y * c.out_width;
+    Patch p = {y * c.stride - c.pad_top, x * c.stride - c.pad_left};
+    return p;
+}
+
+// 16 bytes of channels of the input below a kernel tap; zeros outside the map.
+template <typename T>
+__device__ __forceinline__ uint4 gather(const Convolution& c, Patch patch, int ky, int kx, int channel) {
+    const int y = patch.y + ky, x = patch.x + kx;
+    const bool inside = (unsigned)y < (unsigned)c.in_height && (unsigned)x < (unsigned)c.in_width;
+    if (!inside || channel >= c.channels_in) return zero4();
+    const T* at = (const T*)c.input + ((long long)y * c.in_width + x) * c.in_pitch + channel;
+    return *(const uint4*)at;
+}
+
+// Bias, activation, residual; then N contiguous channels of a pixel are written.
+template <typename T, int N>
+__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const typename Element<T>::Sum (&sums)[N]) {
+    if (pixel >= c.pixels || channel >= c.channels_out) return;
+    float v[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float scaled = sizeof(T) == 1 ? (float)sums[i] * c.scale[channel + i] : (float)sums[i];
+        v[i] = activate(c.activation, scaled + c.bias[channel + i]);
+    }
+    if (c.residual.values) {
+        const int y = pixel / c.out_width, x = pixel - y * c.out_width;
+        const unsigned* r = (const unsigned*)(residual_at(c.residual, pixel, y, x) + channel);
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            v[2 * i] += low(r[i]);
+            v[2 * i + 1] += high(r[i]);
+        }
+    }
+    const long long at = (long long)pixel * c.out_pitch + channel;
+    if (sizeof(T) == 1 && c.out_step != 0.0f) {
+#pragma unroll
+        for (int i = 0; i < N; i++) ((s8*)c.output)[at + i] = (s8)(int)rintf(clamp(v[i] / c.out_step, -127.0f, 127.0f));
+        return;
+    }
+    f16* out = (f16*)c.output + at;
+    if constexpr (N == 8) {
+        *(uint4*)out = pack8(v);
+    } else if constexpr (N == 4) {
+        *(uint2*)out = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
+    } else {
+        *(unsigned*)out = pack2(v[0], v[1]);
+    }
+}
+
+// POINT: kernel and stride are 1, so that pixels correspond one to one.
+template <typename T, int MI, int NI, int WM, int WN, int WK, bool POINT>
+__device__ __forceinline__ void convolve(const Convolution& c) {
+    typedef typename Element<T>::Sum Sum;
+    const int per_lane = 16 / sizeof(T);
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int wk = warp % WK, wn = warp / WK % WN, wm = warp / (WK * WN);
+    const int group = lane >> 2, quad = lane & 3;
+    const int first_pixel = ((int)blockIdx.x * WM + wm) * 16 * MI;
+    const int tile = (int)blockIdx.y * WN + wn;
+    const int steps = POINT ? c.chunks : c.kernel * c.kernel * c.chunks;
+
+    Sum sums[MI][NI][4] = {};
+
+#ifdef PEREGRINE_SCALAR
+    // Each lane computes what the fragments would give it, one product after the other.
+    for (int step = wk; step < steps; step += WK) {
+        const int tap = step / c.chunks, chunk = step % c.chunks;
+        for (int mi = 0; mi < MI; mi++)
+            for (int half = 0; half < 2; half++) {
+                const int pixel = min(first_pixel + mi * 16 + half * 8 + group, c.pixels - 1);
+                for (int k = 0; k < 4 * per_lane; k++) {
+                    const int channel = chunk * 4 * per_lane + k;
+                    const uint4 a = gather<T>(c, patch_of(c, pixel), tap / c.kernel, tap % c.kernel,
+                                              channel / per_lane * per_lane);
+                    const Sum x = value_of(a, k % per_lane, T());
+                    for (int j = 0; j < NI; j++)
+                        for (int e = 0; e < 2; e++) {
+                            // The lane that would hold this weight as part of a fragment.
+                            const int holder = (2 * quad + e) * 4 + k / per_lane;
+                            const long long at = (((long long)tile * steps + step) * NI + j) * 32 + holder;
+                            const Sum w = value_of(c.weights[at], k % per_lane, T());
+                            sums[mi][j][2 * half + e] += x * w;
+                        }
+                }
+            }
+    }
+#else
+    Patch patches[2 * MI];
+    const T* rows[2 * MI];
+#pragma unroll
+    for (int r = 0; r < 2 * MI; r++) {
+        // Rows past the last pixel repeat it, and are not written.
+        const int pixel = min(first_pixel + r / 2 * 16 + r % 2 * 8 + group, c.pixels - 1);
+        patches[r] = patch_of(c, pixel);
+        rows[r] = (const T*)c.input + (long long)pixel * c.in_pitch;
+    }
+    const uint4* weights = c.weights + ((long long)tile * steps * NI) * 32 + lane;
+
+    uint4 a[2 * MI], b[NI];
+    auto load = [&](int step) {
+        const int tap = POINT ? 0 : step / c.chunks;
+        const int channel = (step - tap * c.chunks) * 4 * per_lane + quad * per_lane;
+#pragma unroll
+        for (int j = 0; j < NI; j++) b[j] = __ldg(weights + ((long long)step * NI + j) * 32);
+        if (POINT) {
+#pragma unroll
+            for (int r = 0; r < 2 * MI; r++) a[r] = channel < c.channels_in ? *(const uint4*)(rows[r] + channel) : zero4();
+        } else {
+            const int ky = tap / c.kernel, kx = tap - ky * c.kernel;
+#pragma unroll
+            for (int r = 0; r < 2 * MI; r++) a[r] = gather<T>(c, patches[r], ky, kx, channel);
+        }
+    };
+
+    if (wk < steps) load(wk);
+    for (int step = wk; step < steps; step += WK) {
+        uint4 x[2 * MI], w[NI];
+#pragma unroll
+        for (int r = 0; r < 2 * MI; r++) x[r] = a[r];
+#pragma unroll
+        for (int j = 0; j < NI; j++) w[j] = b[j];
+        // The next operands travel while these are multiplied.
+        if (step + WK < steps) load(step + WK);
+#pragma unroll
+        for (int mi = 0; mi < MI; mi++)
+#pragma unroll
+            for (int j = 0; j < NI; j++) {
+                const uint4 &upper = x[2 * mi], &lower = x[2 * mi + 1];
+                Element<T>::mma(sums[mi][j], upper.x, lower.x, upper.y, lower.y, w[j].x, w[j].y);
+                Element<T>::mma(sums[mi][j], upper.z, lower.z, upper.w, lower.w, w[j].z, w[j].w);
+            }
+    }
+#endif
+
+    if constexpr (WK > 1) {
+        __shared__ Sum partial[(WK - 1) * WM * WN * MI * NI * 4 * 32];
+        const int values = MI * NI * 4;
+        const int mine = (wm * WN + wn) * values * 32 + lane;
+        if (wk > 0) {
+#pragma unroll
+            for (int i = 0; i < values; i++)
+                partial[(wk - 1) * WM * WN * values * 32 + mine + i * 32] = sums[i / 4 / NI][i / 4 % NI][i % 4];
+        }
+        __syncthreads();
+        if (wk > 0) return;
+#pragma unroll
+        for (int k = 0; k < WK - 1; k++)
+#pragma unroll
+            for (int i = 0; i < values; i++)
+                sums[i / 4 / NI][i / 4 % NI][i % 4] += partial[k * WM * WN * values * 32 + mine + i * 32];
+    }
+
+    const int channel = tile * 8 * NI + quad * 2 * NI;
+#pragma unroll
+    for (int mi = 0; mi < MI; mi++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            Sum row[2 * NI];
+#pragma unroll
+            for (int j = 0; j < NI; j++) {
+                row[2 * j] = sums[mi][j][2 * half];
+                row[2 * j + 1] = sums[mi][j][2 * half + 1];
+            }
+            finish<T, 2 * NI>(c, first_pixel + mi * 16 + half * 8 + group, channel, row);
+        }
+}
+
+#define CONVOLUTION(NAME, T, MI, NI, WM, WN, WK, POINT)                                               \
+    extern "C" __global__ void __launch_bounds__(32 * WM * WN * WK) NAME(const Convolution c) {       \
+        convolve<T, MI, NI, WM, WN, WK, POINT>(c);                                                    \
+    }

@@ -1,0 +1,268 @@
+// From the heads' logits to a fixed-size result, as src/decode does it: score filter, the best candidates, boxes,
+// class-wise non-maximum suppression, and the mask.
+
+// Thresholds of the frame; travels in front of the image.
+struct FrameHeader {
+    float logit;  // least, exclusive
+    float iou;
+};
+
+struct Level {
+    const f16* classes;  // [cells][class_pitch]
+    const f16* sides;    // [cells][side_pitch]: bins of the left, top, right and bottom side
+    int class_pitch, side_pitch;
+    int width, cells;
+    int stride;
+    int first;  // place of the level's first candidate among all
+};
+
+// One object; `bbox` is in pixels of the source, clipped to it.
+struct Detection {
+    unsigned label;
+    float score;
+    float bbox[4];
+};
+
+struct Result {
+    unsigned count;
+    unsigned candidates;  // above the threshold
+    unsigned unused[2];
+    Detection detections[1];  // as many as `most`
+};
+
+struct Decode {
+    Level levels[3];
+    const FrameHeader* header;
+    u64* keys;          // room for every class of every cell
+    unsigned* counter;  // of keys; 0 before
+    Result* result;
+    int classes, bins;
+    int places;  // classes of all cells of all levels
+    int most;    // detections
+    float scale_x, scale_y, pad_x, pad_y;  // source pixels to input pixels
+    float source_width, source_height;
+};
+
+// Orders like the logits, and on ties like the places, first before last.
+__device__ __forceinline__ u64 key_of(float logit, unsigned place) {
+    const unsigned bits = __float_as_uint(logit);
+    const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (u64)ordered << 32 | (0xffffffffu - place);
+}
+
+__device__ __forceinline__ float logit_of(u64 key) {
+    const unsigned ordered = (unsigned)(key >> 32);
+    return __uint_as_float(ordered & 0x80000000u ? ordered & 0x7fffffffu : ~ordered);
+}
+
+__device__ __forceinline__ unsigned place_of(u64 key) { return 0xffffffffu - (unsigned)key; }
+
+// A thread looks at one class of one cell.
+extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
+    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= d.places) return;
+    int level = 0;
+    while (level < 2 && thread >= d.levels[level + 1].first) level++;
+    const Level& l = d.levels[level];
+    const int at = (int)thread - l.first;
+    const int cell = at / d.classes, label = at - cell * d.classes;
+    const float logit = to_float(l.classes[(long long)cell * l.class_pitch + label]);
+    // Not-a-number is above no threshold.
+    if (!(logit > d.header->logit) || !(logit <= 65504.0f)) return;
+    const unsigned place = (unsigned)(l.first + label * l.cells + cell);
+    d.keys[atomicAdd(d.counter, 1u)] = key_of(logit, place);
+}
+
+const int DETECT_THREADS = 256;
+const int MOST_CANDIDATES = 1000;
+const int SLOTS = 1024;
+
+struct Candidates {
+    float x_min[SLOTS], y_min[SLOTS], x_max[SLOTS], y_max[SLOTS], score[SLOTS];
+    unsigned label[SLOTS];
+};
+
+// The mean of a softmax over bins.
+__device__ __forceinline__ float softmax_mean(const f16* logits, int bins) {
+    float largest = to_float(logits[0]);
+    for (int i = 1; i < bins; i++) largest = fmaxf(largest, to_float(logits[i]));
+    float total = 0.0f, weighted = 0.0f;
+    for (int i = 0; i < bins; i++) {
+        const float e = expf(to_float(logits[i]) - largest);
+        total += e;
+        weighted += (float)i * e;
+    }
+    return weighted / total;
+}
+
+__device__ __forceinline__ bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }
+
+// Fills slot `i`; a box that is not finite gets a score below all others.
+__device__ __forceinline__ void decode_box(const Decode& d, u64 key, Candidates& c, int i) {
+    const int place = (int)place_of(key);
+    int level = 0;
+    while (level < 2 && place >= d.levels[level + 1].first) level++;
+    const Level& l = d.levels[level];
+    const int label = (place - l.first) / l.cells, cell = (place - l.first) % l.cells;
+    const float stride = (float)l.stride;
+    const float x = ((float)(cell % l.width) + 0.5f) * stride, y = ((float)(cell / l.width) + 0.5f) * stride;
+    const f16* sides = l.sides + (long long)cell * l.side_pitch;
+    float distance[4];
+    for (int side = 0; side < 4; side++) distance[side] = stride * softmax_mean(sides + side * d.bins, d.bins);
+    c.x_min[i] = x - distance[0];
+    c.y_min[i] = y - distance[1];
+    c.x_max[i] = x + distance[2];
+    c.y_max[i] = y + distance[3];
+    c.label[i] = (unsigned)label;
+    const bool sound = finite(distance[0]) && finite(distance[1]) && finite(distance[2]) && finite(distance[3]);
+    c.score[i] = sound ? 1.0f / (1.0f + expf(-logit_of(key))) : -1.0f;
+}
+
+// Whether slot `a` comes before slot `b`: by falling score, then by class and position.
+__device__ __forceinline__ bool before(const Candidates& c, int a, int b) {
+    if (c.score[a] != c.score[b]) return c.score[a] > c.score[b];
+    if (c.label[a] != c.label[b]) return c.label[a] < c.label[b];
+    if (c.x_min[a] != c.x_min[b]) return c.x_min[a] < c.x_min[b];
+    if (c.y_min[a] != c.y_min[b]) return c.y_min[a] < c.y_min[b];
+    if (c.x_max[a] != c.x_max[b]) return c.x_max[a] < c.x_max[b];
+    if (c.y_max[a] != c.y_max[b]) return c.y_max[a] < c.y_max[b];
+    return a < b;
+}
+
+__device__ __forceinline__ float area(float x_min, float y_min, float x_max, float y_max) {
+    return fmaxf(x_max - x_min, 0.0f) * fmaxf(y_max - y_min, 0.0f);
+}
+
+__device__ __forceinline__ float overlap(const Candidates& c, int a, int b) {
+    const float common = area(fmaxf(c.x_min[a], c.x_min[b]), fmaxf(c.y_min[a], c.y_min[b]), fminf(c.x_max[a], c.x_max[b]),
+                              fminf(c.y_max[a], c.y_max[b]));
+    const float both = area(c.x_min[a], c.y_min[a], c.x_max[a], c.y_max[a]) +
+                       area(c.x_min[b], c.y_min[b], c.x_max[b], c.y_max[b]) - common;
+    return both > 0.0f ? common / both : 0.0f;
+}
+
+// The least of the `MOST_CANDIDATES` largest keys: byte by byte from the highest, by counting (radix selection).
+// Keys are distinct, so that exactly so many are no less.
+__device__ __forceinline__ u64 least_selected(const Decode& d, unsigned count, unsigned (&histogram)[256], u64& prefix,
+                                              unsigned& wanted) {
+    if (threadIdx.x == 0) prefix = 0, wanted = MOST_CANDIDATES;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = threadIdx.x; i < 256; i += DETECT_THREADS) histogram[i] = 0;
+        __syncthreads();
+        const u64 above = shift == 56 ? 0 : ~0ull << (shift + 8);
+        for (unsigned i = threadIdx.x; i < count; i += DETECT_THREADS)
+            if ((d.keys[i] & above) == prefix) atomicAdd(&histogram[d.keys[i] >> shift & 255], 1u);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int digit = 255;
+            while (digit > 0 && histogram[digit] < wanted) wanted -= histogram[digit--];
+            prefix |= (u64)digit << shift;
+        }
+        __syncthreads();
+    }
+    return prefix;
+}
+
+// One block: the best candidates, their boxes, sorted and suppressed, in pixels of the source.
+extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode d) {
+    __shared__ Candidates c;
+    __shared__ u64 keys[SLOTS];
+    __shared__ unsigned histogram[256];
+    __shared__ u64 prefix;
+    __shared__ unsigned wanted, taken;
+    __shared__ unsigned short order[SLOTS], kept[SLOTS];
+    __shared__ u8 suppressed[SLOTS];
+
+    const unsigned found = *d.counter;
+    const bool too_many = found > MOST_CANDIDATES;
+    const u64 least = too_many ? least_selected(d, found, histogram, prefix, wanted) : 0;
+    if (threadIdx.x == 0) taken = 0;
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < found; i += DETECT_THREADS)
+        if (d.keys[i] >= least) keys[atomicAdd(&taken, 1u)] = d.keys[i];
+    __syncthreads();
+    const int n = (int)taken;
+
+    int slots = 1;
+    while (slots < n) slots *= 2;
+    for (int i = threadIdx.x; i < slots; i += DETECT_THREADS) {
+        if (i < n) {
+            decode_box(d, keys[i], c, i);
+        } else {
+            c.score[i] = -2.0f;
+        }
+        order[i] = (unsigned short)i;
+        suppressed[i] = 0;
+    }
+    __syncthreads();
+
+    // Bitonic sort (Batcher 1968): what does not depend on the values can be done by all threads at once.
+    for (int size = 2; size <= slots; size *= 2)
+        for (int stride = size / 2; stride > 0; stride /= 2) {
+            for (int i = threadIdx.x; i < slots / 2; i += DETECT_THREADS) {
+                const int a = 2 * i - (i & (stride - 1)), b = a + stride;
+                const bool falling = (a & size) == 0;
+                if (before(c, order[b], order[a]) == falling) {
+                    const unsigned short swap = order[a];
+                    order[a] = order[b];
+                    order[b] = swap;
+                }
+            }
+            __syncthreads();
+        }
+
+    int count = 0;
+    for (int i = 0; i < n && count < d.most; i++) {
+        const int best = order[i];
+        if (c.score[best] < 0.0f) break;
+        if (suppressed[i]) continue;
+        if (threadIdx.x == 0) kept[count] = (unsigned short)best;
+        count++;
+        for (int j = i + 1 + (int)threadIdx.x; j < n; j += DETECT_THREADS) {
+            const int other = order[j];
+            if (c.label[other] == c.label[best] && overlap(c, best, other) > d.header->iou) suppressed[j] = 1;
+        }
+        __syncthreads();
+    }
+    __syncthreads();
+
+    if (threadIdx.x == 0) {
+        d.result->count = (unsigned)count;
+        d.result->candidates = found;
+    }
+    for (int i = threadIdx.x; i < count; i += DETECT_THREADS) {
+        const int k = kept[i];
+        Detection out;
+        out.label = c.label[k];
+        out.score = c.score[k];
+        out.bbox[0] = clamp((c.x_min[k] - d.pad_x) / d.scale_x, 0.0f, d.source_width);
+        out.bbox[1] = clamp((c.y_min[k] - d.pad_y) / d.scale_y, 0.0f, d.source_height);
+        out.bbox[2] = clamp((c.x_max[k] - d.pad_x) / d.scale_x, 0.0f, d.source_width);
+        out.bbox[3] = clamp((c.y_max[k] - d.pad_y) / d.scale_y, 0.0f, d.source_height);
+        d.result->detections[i] = out;
+    }
+}
+
+struct Mask {
+    const f16* logits;  // [cells of the map][pitch]
+    const unsigned* columns;  // the map's column for each of the mask
+    const unsigned* rows;
+    u8* output;
+    int pitch, classes;
+    int map_width, width, height;
+};
+
+// A thread decides one cell: of equal logits the first class wins, and not-a-number never does.
+extern "C" __global__ void __launch_bounds__(128) mask(const Mask m) {
+    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (long long)m.width * m.height) return;
+    const int y = (int)(thread / m.width), x = (int)(thread % m.width);
+    const f16* logits = m.logits + ((long long)m.rows[y] * m.map_width + m.columns[x]) * m.pitch;
+    float best = -__int_as_float(0x7f800000);
+    int label = 0;
+    for (int i = 0; i < m.classes; i++) {
+        const float logit = to_float(logits[i]);
+        if (logit > best) best = logit, label = i;
+    }
+    m.output[thread] = (u8)label;
+}

@@ -1,0 +1,65 @@
+// From a camera's bytes to the network's input in one pass: colour conversion, letterbox, normalisation, layout.
+//
+// The samples and their weights are those of src/preprocess/letterbox.rs, and so are the sums, in whole numbers: the
+// result differs from the CPU's by the rounding to half precision alone.
+
+// A source row or column, and its share.
+struct Tap {
+    unsigned index, weight;
+};
+
+struct Letterbox {
+    const u8* image;      // rows without padding
+    const Tap* columns;   // [content width][column taps]
+    const Tap* rows;      // [content height][row taps]
+    f16* output;          // R, G, B, 0
+    unsigned* candidates; // set to zero for the decoder that counts there
+    int row_bytes;
+    int column_taps, row_taps;
+    int width, height;  // of the network's input
+    int left, top, content_width, content_height;
+    int pitch;     // elements of the output from pixel to pixel: 4, or a multiple of 8
+    // Interleaved: bytes a pixel, and where R, G and B are. Pairs of pixels with shared chroma (yuv): where Y, U and V are.
+    int yuv, bytes, at0, at1, at2;
+    float factor[3], offset[3];
+};
+
+// The weighted sum of the source at one byte of each sample, in units of UNIT = 2^8 · 2^15.
+__device__ __forceinline__ unsigned samples(const Letterbox& b, const Tap* rows, int byte) {
+    unsigned sum = 0;
+    for (int r = 0; r < b.row_taps; r++) sum += b.image[(long long)rows[r].index * b.row_bytes + byte] * rows[r].weight;
+    return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
+    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread == 0) *b.candidates = 0;
+    if (thread >= (long long)b.width * b.height) return;
+    const int y = (int)(thread / b.width) - b.top, x = (int)(thread % b.width) - b.left;
+    float rgb[3] = {};
+    if (y >= 0 && y < b.content_height && x >= 0 && x < b.content_width) {
+        const Tap* rows = b.rows + (long long)y * b.row_taps;
+        unsigned sum[3] = {};
+        for (int t = 0; t < b.column_taps; t++) {
+            const Tap tap = b.columns[(long long)x * b.column_taps + t];
+            const int column = (int)tap.index;
+            const int pixel = b.yuv ? (column & ~1) * 2 : column * b.bytes;
+            sum[0] += samples(b, rows, pixel + b.at0 + (b.yuv ? (column & 1) * 2 : 0)) * tap.weight;
+            sum[1] += samples(b, rows, pixel + b.at1) * tap.weight;
+            sum[2] += samples(b, rows, pixel + b.at2) * tap.weight;
+        }
+        float c[3] = {(float)(int)sum[0], (float)(int)sum[1], (float)(int)sum[2]};
+        if (b.yuv) {
+            // ITU-R BT.601, limited range.
+            const float unit = 8388608.0f;
+            const float luma = (c[0] - 16.0f * unit) * (255.0f / 219.0f), u = c[1] - 128.0f * unit, v = c[2] - 128.0f * unit;
+            c[0] = clamp(luma + 1.596027f * v, 0.0f, 255.0f * unit);
+            c[1] = clamp(luma - 0.812968f * v - 0.391762f * u, 0.0f, 255.0f * unit);
+            c[2] = clamp(luma + 2.017232f * u, 0.0f, 255.0f * unit);
+        }
+        for (int i = 0; i < 3; i++) rgb[i] = c[i] * b.factor[i] + b.offset[i];
+    }
+    f16* out = b.output + thread * b.pitch;
+    *(uint2*)out = make_uint2(pack2(rgb[0], rgb[1]), pack2(rgb[2], 0.0f));
+    for (int c = 4; c < b.pitch; c += 4) *(uint2*)(out + c) = make_uint2(0, 0);
+}

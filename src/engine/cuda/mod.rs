@@ -1,0 +1,69 @@
+//! The CUDA engine: one graph launch a frame, from the camera's bytes to the boxes.
+//!
+//! **What has run and what has not.** No kernel of this module has run on a GPU yet. Checked without one, in the tests:
+//! every kernel compiles for sm_75 to sm_120 within each architecture's limits; the kernels run on an emulation of the
+//! device on the CPU and agree there with the CPU engine, from single layers to the whole way of a frame; plans never let
+//! two live tensors share memory. [`real`] (the calls to the driver) has only been compiled. `bench/RESULTS-gpu.md` says
+//! how to change that.
+//!
+//! From the outside in:
+//! - [`device`]: looking for a device; [`open`]: making one ready, or a sentence on why not;
+//! - [`frame`]: an image to boxes and mask as one graph; [`engine`]: the network alone, as [`Engine`](super::Engine);
+//! - [`model`]: weights and variants, shared by all that run the same student in a process;
+//! - [`autotune`]: the fastest variant of each layer's kernel, measured on the device; [`cache`]: what is kept on disk;
+//! - [`network`]: launches for each step of the plan; [`layout`]: where tensors lie; [`pack`]: weights for the kernels;
+//! - [`launch`]: what a graph consists of, and what waits for what;
+//! - [`kernels`]: their sources under `kernels/`, and the table of variants; [`arguments`]: their parameters;
+//! - [`driver`]: the layer below which calls reach a device: [`real`] ones, or one that is [`recording`];
+//! - [`nvrtc`]: compiling; [`cubin`]: what a compiled kernel needs; [`explain`]: a plan for people.
+
+pub mod arguments;
+pub mod autotune;
+pub mod cache;
+pub mod cubin;
+pub mod device;
+pub mod driver;
+pub mod engine;
+pub mod explain;
+pub mod frame;
+pub mod kernels;
+pub mod launch;
+pub mod layout;
+pub mod model;
+pub mod network;
+pub mod nvrtc;
+pub mod pack;
+pub mod real;
+pub mod recording;
+
+pub use device::{find_device, CudaDevice, NoCudaDevice};
+pub use driver::{Driver, Wait};
+pub use engine::CudaEngine;
+pub use frame::FramePath;
+pub use model::Model;
+pub use real::open;
+
+/// Why the CUDA engine cannot be built or run: each a sentence with its remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CudaError {
+    #[error(transparent)]
+    NoDevice(#[from] NoCudaDevice),
+    #[error(
+        "{device} is of architecture sm_{architecture}, and the CUDA engine needs sm_{} or later; use device: cpu",
+        nvrtc::LEAST_ARCHITECTURE
+    )]
+    Architecture { device: String, architecture: u32 },
+    #[error("the CUDA driver supports CUDA {found}, and the engine needs {needed}; update the NVIDIA driver, or use device: cpu")]
+    DriverTooOld { found: String, needed: String },
+    #[error(
+        "NVRTC (libnvrtc.so) is not installed, and there are no kernels for {device} in {cache}; install it \
+         (pip install nvidia-cuda-nvrtc, with its lib folder in LD_LIBRARY_PATH), or use device: cpu"
+    )]
+    NoCompiler { device: String, cache: String },
+    #[error("NVRTC does not compile {module} for sm_{architecture} ({why}); an NVRTC of CUDA 12.8 or later knows all architectures up to sm_120")]
+    Compile { module: &'static str, architecture: u32, why: String },
+    #[error("the GPU has no {bytes} bytes left; close other programs on it, choose a smaller input size, or use device: cpu")]
+    OutOfMemory { bytes: usize },
+    #[error("{call} failed ({why}); if it does so again, check nvidia-smi and dmesg, and configure anew")]
+    Failed { call: &'static str, why: String },
+}

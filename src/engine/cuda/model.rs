@@ -1,0 +1,95 @@
+//! A student on a device: its network, the variants of its kernels and its weights, shared by all that run it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use super::driver::{Driver, Memory};
+use super::network::{Bases, Network, PackedWeights, Variant};
+use super::{autotune, cache, CudaError};
+use crate::engine::{EngineError, Graph, Weights};
+
+/// See the module.
+pub struct Model {
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) network: Network,
+    pub(super) variants: Vec<Variant>,
+    /// Where each step's weights begin; the bytes themselves are on the device.
+    pub(super) packed: PackedWeights,
+    pub(super) weights: Memory,
+}
+
+impl Model {
+    /// Plans `graph`, chooses variants ([`autotune::choose`]) and loads `weights`.
+    ///
+    /// # Errors
+    /// When `weights` do not fit, a layer is more than the kernels can take, or the device fails.
+    pub fn new(driver: &Arc<dyn Driver>, graph: &Graph, weights: &Weights) -> Result<Self, EngineError> {
+        weights.check(graph)?;
+        let network = Network::new(graph)?;
+        let variants = autotune::choose(driver, &network, cache::folder().as_deref())?;
+        Ok(Self::with_variants(driver, network, weights, variants)?)
+    }
+
+    /// As [`new`](Self::new), with a variant for each step.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn with_variants(
+        driver: &Arc<dyn Driver>,
+        network: Network,
+        weights: &Weights,
+        variants: Vec<Variant>,
+    ) -> Result<Self, CudaError> {
+        let mut packed = network.pack(weights, &variants);
+        let memory = Memory::holding(driver, &std::mem::take(&mut packed.bytes))?;
+        Ok(Self { driver: Arc::clone(driver), network, variants, packed, weights: memory })
+    }
+
+    /// The model of these weights and this graph that the process has already, or a new one. `identity` tells weights
+    /// apart, as their hash does.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn shared(
+        driver: &Arc<dyn Driver>,
+        graph: &Graph,
+        weights: &Weights,
+        identity: &str,
+    ) -> Result<Arc<Self>, EngineError> {
+        type Models = Mutex<HashMap<(usize, String, Vec<usize>), Weak<Model>>>;
+        static MODELS: OnceLock<Models> = OnceLock::new();
+        let input = graph.input_shape();
+        let shape = vec![input.width, input.height, graph.layers.len()];
+        let key = (Arc::as_ptr(driver).cast::<()>() as usize, identity.to_owned(), shape);
+        let mut models = MODELS.get_or_init(Models::default).lock().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|_, model| model.strong_count() > 0);
+        if let Some(model) = models.get(&key).and_then(Weak::upgrade) {
+            return Ok(model);
+        }
+        let model = Arc::new(Self::new(driver, graph, weights)?);
+        models.insert(key, Arc::downgrade(&model));
+        Ok(model)
+    }
+
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The variant of each of the plan's steps.
+    pub fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
+    /// Bytes of the weights on the device.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.len()
+    }
+
+    pub(super) fn bases(&self, arena: &Memory) -> Bases {
+        Bases { arena: arena.device(), weights: self.weights.device() }
+    }
+}

@@ -1,0 +1,438 @@
+//! A network's launches: for each step of the plan a kernel, its grid, and its argument with every address in place.
+
+use half::f16;
+
+use super::arguments as arg;
+use super::kernels::{Element, Run, Tile, STEM_CHANNELS, THREADS};
+use super::launch::{span, Launch, Node, Span, Work as Job};
+use super::layout::{Layout, View};
+use super::pack;
+use crate::engine::graph::padding;
+use crate::engine::plan::{Channels, Operand, Step, Work};
+use crate::engine::{Activation, Conv, ConvWeights, Graph, Weights};
+
+/// Which variant of its kernel a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// A dense convolution.
+    Dense(Tile),
+    Depthwise(Run),
+    /// A first layer; output channels of a thread.
+    Stem(usize),
+    /// What has no variants.
+    Only,
+}
+
+/// Where the memory of a network begins on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bases {
+    pub arena: u64,
+    pub weights: u64,
+}
+
+/// The weights of all steps in the order of the kernels, and where those of each step begin.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PackedWeights {
+    pub bytes: Vec<u8>,
+    /// Of each step: its weights and its biases. Unused for steps without.
+    pub at: Vec<(usize, usize)>,
+}
+
+/// A network planned for CUDA.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub layout: Layout,
+    graph: Graph,
+}
+
+impl Network {
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn new(graph: &Graph) -> Result<Self, crate::engine::EngineError> {
+        Ok(Self { layout: Layout::new(graph)?, graph: graph.clone() })
+    }
+
+    /// The variants that step `s` may run as, the smallest tile first.
+    pub fn variants(&self, s: usize) -> Vec<Variant> {
+        let step = &self.layout.plan.steps[s];
+        let Work::Conv { conv, .. } = step.work else { return vec![Variant::Only] };
+        if conv.depthwise {
+            return Run::choices(conv.kernel, conv.stride).iter().map(|&r| Variant::Depthwise(r)).collect();
+        }
+        let out = self.view(step.output).shape.channels;
+        if self.is_stem(step) {
+            let fits = |&&c: &&usize| c == STEM_CHANNELS[0] || c < out + STEM_CHANNELS[0];
+            return STEM_CHANNELS.iter().filter(fits).map(|&c| Variant::Stem(c)).collect();
+        }
+        let tiles = Tile::choices(Element::F16, is_point(conv));
+        // Tiles of which most would be padding are left out, but for the narrowest.
+        let narrowest = tiles.iter().map(Tile::channels).min().unwrap_or(0);
+        let fits = |t: &&Tile| t.channels() == narrowest || t.channels() < 2 * out;
+        tiles.iter().filter(fits).map(|&t| Variant::Dense(t)).collect()
+    }
+
+    /// A variant for each step without measuring any: for pointwise convolutions the largest tile of which the device
+    /// gets two blocks a multiprocessor, else the one with the most blocks.
+    pub fn guess(&self, multiprocessors: u32) -> Vec<Variant> {
+        let guess = |s: usize| {
+            let variants = self.variants(s);
+            let blocks = |v: &Variant| self.grid(s, *v).iter().map(|&g| g as usize).product::<usize>();
+            let enough = 2 * multiprocessors as usize;
+            let large = variants.iter().rev().find(|v| blocks(v) >= enough);
+            *large.unwrap_or_else(|| variants.iter().max_by_key(|v| blocks(v)).expect("each step has a variant"))
+        };
+        (0..self.layout.plan.steps.len()).map(guess).collect()
+    }
+
+    /// What tells steps apart for the choice of a variant: two with the same text run equally fast.
+    pub fn signature(&self, s: usize) -> String {
+        let step = &self.layout.plan.steps[s];
+        let (from, to) = (self.view(step.inputs[0]).shape, self.view(step.output).shape);
+        let shape = |s: crate::engine::Shape| format!("{}x{}x{}", s.channels, s.height, s.width);
+        match &step.work {
+            Work::Conv { conv, residual, .. } => {
+                let kind = match (conv.depthwise, self.is_stem(step)) {
+                    (true, _) => "depthwise",
+                    (_, true) => "stem",
+                    _ => "dense",
+                };
+                let plus = if residual.is_some() { "+" } else { "" };
+                format!(
+                    "{kind} {}/{} {} {}{plus} {:?}",
+                    conv.kernel,
+                    conv.stride,
+                    shape(from),
+                    shape(to),
+                    conv.activation
+                )
+            }
+            Work::Add(_) => format!("add {}", shape(to)),
+            Work::Upsample2x => format!("upsample {}", shape(to)),
+            Work::Concat(_) => format!("concat {}", shape(to)),
+            Work::Gather(_) => format!("gather {}", shape(to)),
+            Work::MaxPool { kernel, stride } => format!("max {kernel}/{stride} {}", shape(to)),
+        }
+    }
+
+    /// The weights for `variants`, one for each step.
+    pub fn pack(&self, weights: &Weights, variants: &[Variant]) -> PackedWeights {
+        let mut packed = PackedWeights::default();
+        for (step, variant) in self.layout.plan.steps.iter().zip(variants) {
+            packed.at.push((0, 0));
+            let Work::Conv { conv, layer, .. } = step.work else { continue };
+            let (values, bias) = self.pack_step(step, conv, weights.of(&self.graph.layers[layer].name), *variant);
+            let mut append = |bytes: Vec<u8>| {
+                packed.bytes.resize(packed.bytes.len().next_multiple_of(16), 0);
+                let at = packed.bytes.len();
+                packed.bytes.extend(bytes);
+                at
+            };
+            let at = (append(values), append(f32_bytes(&bias)));
+            *packed.at.last_mut().expect("pushed above") = at;
+        }
+        packed
+    }
+
+    fn pack_step(&self, step: &Step, conv: Conv, values: &ConvWeights, variant: Variant) -> (Vec<u8>, Vec<f32>) {
+        let out = self.view(step.output).shape.channels;
+        let shape = [out, self.view(step.inputs[0]).shape.channels, conv.kernel, conv.kernel];
+        match variant {
+            Variant::Dense(tile) => {
+                let halves: Vec<f16> = values.weight.iter().map(|&v| f16::from_f32(v)).collect();
+                let length = pack::tiles(out, tile) * tile.warp_channels();
+                let packed = pack::dense(&halves, shape, Element::F16, tile);
+                (f16_bytes(&packed), pack::padded(&values.bias, length))
+            }
+            Variant::Depthwise(_) => {
+                let length = out.next_multiple_of(8);
+                (f16_bytes(&pack::depthwise(values, conv.kernel)), pack::padded(&values.bias, length))
+            }
+            Variant::Stem(channels) => {
+                let length = out.next_multiple_of(channels);
+                (f32_bytes(&pack::stem(values, shape, channels)), pack::padded(&values.bias, length))
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        }
+    }
+
+    /// The launches of the whole network, in execution order.
+    pub fn nodes(&self, variants: &[Variant], packed: &PackedWeights, bases: Bases) -> Vec<Node> {
+        self.layout.order.iter().flat_map(|&s| self.step_nodes(s, variants[s], packed.at[s], bases)).collect()
+    }
+
+    /// The launches of step `s`: one, but for a concatenation or a gathering as many as it has parts to copy. `weights` are the
+    /// offsets of its weights and biases.
+    pub fn step_nodes(&self, s: usize, variant: Variant, weights: (usize, usize), bases: Bases) -> Vec<Node> {
+        let step = &self.layout.plan.steps[s];
+        let whole = |tensor: usize| Channels { tensor, first: 0, count: self.view(tensor).shape.channels };
+        match &step.work {
+            Work::Conv { conv, residual, .. } => {
+                let launch = self.convolution(s, *conv, residual.as_ref(), variant, weights, bases);
+                vec![self.node(step, launch, bases)]
+            }
+            Work::Add([a, b]) => {
+                let launch = self.sum(step, [Some(a), Some(b)], bases);
+                vec![self.node(step, launch, bases)]
+            }
+            Work::Upsample2x => {
+                let operand = Operand { tensor: step.inputs[0], upsampled: true };
+                let launch = self.sum(step, [Some(&operand), None], bases);
+                vec![self.node(step, launch, bases)]
+            }
+            Work::Concat(parts) => {
+                parts.iter().map(|&(part, channel)| self.copy(step, whole(part), channel, bases)).collect()
+            }
+            Work::Gather(parts) => {
+                let mut channel = 0;
+                let mut copy = |part: &Channels| {
+                    let node = self.copy(step, *part, channel, bases);
+                    channel += part.count;
+                    node
+                };
+                parts.iter().map(&mut copy).collect()
+            }
+            &Work::MaxPool { kernel, stride } => {
+                let launch = self.max_pool(step, kernel, stride, bases);
+                vec![self.node(step, launch, bases)]
+            }
+        }
+    }
+
+    fn convolution(
+        &self,
+        s: usize,
+        conv: Conv,
+        residual: Option<&Operand>,
+        variant: Variant,
+        (weights, bias): (usize, usize),
+        bases: Bases,
+    ) -> Launch {
+        let step = &self.layout.plan.steps[s];
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
+        let activation = number(conv.activation);
+        let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
+        let (weights, bias) = (bases.weights + weights as u64, bases.weights + bias as u64);
+        let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
+        let grid = self.grid(s, variant);
+        let (kernel, threads, argument) = match variant {
+            Variant::Dense(tile) => {
+                let channels_in = from.padded();
+                let argument = arg::Convolution {
+                    input,
+                    weights,
+                    bias,
+                    residual,
+                    output,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels_in: int(channels_in),
+                    channels_out: int(to.padded()),
+                    chunks: int(channels_in.div_ceil(Element::F16.chunk())),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                    ..Default::default()
+                };
+                (tile.kernel(Element::F16, is_point(conv)), tile.threads(), arg::Plain::bytes(&argument))
+            }
+            Variant::Depthwise(run) => {
+                let argument = arg::Depthwise {
+                    input,
+                    weights,
+                    bias,
+                    residual,
+                    output,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_height: int(to.shape.height),
+                    out_width: int(to.shape.width),
+                    out_pitch: int(to.pitch),
+                    channels: int(to.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                };
+                (run.kernel(conv.kernel, conv.stride), THREADS, arg::Plain::bytes(&argument))
+            }
+            Variant::Stem(channels) => {
+                let argument = arg::Stem {
+                    input,
+                    weights,
+                    bias,
+                    output,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels: int(to.shape.channels.next_multiple_of(channels)),
+                    written: int(to.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                };
+                (format!("stem_{channels}"), THREADS, arg::Plain::bytes(&argument))
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        };
+        Launch { kernel, grid, threads, argument }
+    }
+
+    /// The grid of a convolution; that of other steps does not depend on a variant and counts as one block.
+    fn grid(&self, s: usize, variant: Variant) -> [u32; 3] {
+        let to = self.view(self.layout.plan.steps[s].output);
+        let (pixels, channels) = (to.shape.pixels(), to.shape.channels);
+        let blocks = |n: usize| u32::try_from(n).expect("maps are far smaller");
+        match variant {
+            Variant::Dense(tile) => {
+                [blocks(pixels.div_ceil(tile.pixels())), blocks(channels.div_ceil(tile.channels())), 1]
+            }
+            Variant::Depthwise(run) => {
+                let threads = to.padded() / 8 * to.shape.width.div_ceil(run.columns) * to.shape.height;
+                [blocks(threads.div_ceil(THREADS as usize)), 1, 1]
+            }
+            Variant::Stem(n) => [blocks(pixels.div_ceil(THREADS as usize)), blocks(channels.div_ceil(n)), 1],
+            Variant::Only => [1, 1, 1],
+        }
+    }
+
+    fn sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
+        let to = self.view(step.output);
+        let [a, b] = operands.map(|o| o.map_or(arg::Residual::default(), |o| self.residual(o, bases)));
+        let argument = arg::Sum {
+            a,
+            b,
+            output: self.address(step.output, bases),
+            width: int(to.shape.width),
+            pixels: int(to.shape.pixels()),
+            pitch: int(to.pitch),
+            channels: int(to.padded()),
+        };
+        Launch::flat("sum", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+    }
+
+    fn max_pool(&self, step: &Step, kernel: usize, stride: usize, bases: Bases) -> Launch {
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let argument = arg::Pool {
+            input: self.address(step.inputs[0], bases),
+            output: self.address(step.output, bases),
+            in_height: int(from.shape.height),
+            in_width: int(from.shape.width),
+            in_pitch: int(from.pitch),
+            out_height: int(to.shape.height),
+            out_width: int(to.shape.width),
+            out_pitch: int(to.pitch),
+            channels: int(to.padded()),
+            kernel: int(kernel),
+            stride: int(stride),
+            pad_top: int(padding(kernel, stride, from.shape.height).0),
+            pad_left: int(padding(kernel, stride, from.shape.width).0),
+            unused: 0,
+        };
+        Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+    }
+
+    /// Channels of a tensor, to the output's from `channel` on.
+    fn copy(&self, step: &Step, part: Channels, channel: usize, bases: Bases) -> Node {
+        let (from, to) = (self.view(part.tensor), self.view(step.output));
+        // The last part clears the padding behind it.
+        let last = channel + part.count == to.shape.channels;
+        let written = if last { to.padded() - channel } else { part.count };
+        let output = self.address(step.output, bases) + 2 * channel as u64;
+        let argument = arg::Part {
+            input: self.address(part.tensor, bases) + 2 * part.first as u64,
+            output,
+            pixels: int(to.shape.pixels()),
+            in_pitch: int(from.pitch),
+            out_pitch: int(to.pitch),
+            channels: int(part.count),
+            written: int(written),
+            unused: 0,
+        };
+        let launch = Launch::flat("copy_part", to.shape.pixels() * written, THREADS, &argument);
+        let whole = self.span(step.output, bases);
+        Node {
+            name: step.name.clone(),
+            work: Job::Kernel(launch),
+            reads: vec![self.span(part.tensor, bases)],
+            writes: vec![span(output, (whole.end - output) as usize)],
+        }
+    }
+
+    fn node(&self, step: &Step, launch: Launch, bases: Bases) -> Node {
+        let mut reads: Vec<Span> = step.inputs.iter().map(|&t| self.span(t, bases)).collect();
+        reads.dedup();
+        Node { name: step.name.clone(), work: Job::Kernel(launch), reads, writes: vec![self.span(step.output, bases)] }
+    }
+
+    fn residual(&self, operand: &Operand, bases: Bases) -> arg::Residual {
+        let view = self.view(operand.tensor);
+        let width = if operand.upsampled { int(view.shape.width) } else { 0 };
+        arg::Residual { values: self.address(operand.tensor, bases), pitch: int(view.pitch), width }
+    }
+
+    /// The bytes that `tensor` takes on the device.
+    pub fn span(&self, tensor: usize, bases: Bases) -> Span {
+        let start = self.address(tensor, bases);
+        start..start + self.view(tensor).extent() as u64
+    }
+
+    /// Where `tensor` begins on the device.
+    pub fn address(&self, tensor: usize, bases: Bases) -> u64 {
+        bases.arena + self.view(tensor).base as u64
+    }
+
+    pub fn view(&self, tensor: usize) -> View {
+        self.layout.views[tensor]
+    }
+
+    /// Tensor of the graph's output `index`.
+    pub fn output(&self, index: usize) -> usize {
+        self.layout.plan.outputs[index]
+    }
+
+    fn is_stem(&self, step: &Step) -> bool {
+        self.layout.narrow_input() && step.inputs[0] == 0
+    }
+}
+
+fn is_point(conv: Conv) -> bool {
+    conv.kernel == 1 && conv.stride == 1
+}
+
+/// Number of an activation in the kernels.
+fn number(activation: Activation) -> i32 {
+    match activation {
+        Activation::Identity => 0,
+        Activation::Relu6 => 1,
+        Activation::Silu => 2,
+        Activation::Hardswish => 3,
+        Activation::LeakyRelu => 4,
+    }
+}
+
+/// Sizes were checked when the network was laid out.
+fn int(n: usize) -> i32 {
+    i32::try_from(n).expect("sizes are far below 2^31")
+}
+
+fn f16_bytes(values: &[f16]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}

@@ -1,0 +1,60 @@
+//! Compiling kernels with NVRTC, which is opened at run time and needs neither a GPU nor a toolkit.
+
+use std::ffi::{c_char, CString};
+
+use cudarc::nvrtc::{result, sys};
+
+use super::kernels::Module;
+use super::CudaError;
+
+/// The oldest architecture that the kernels are made for: the first with tensor cores for bytes.
+pub const LEAST_ARCHITECTURE: u32 = 75;
+
+/// Whether NVRTC can be opened.
+pub fn is_present() -> bool {
+    // SAFETY: only asks whether the library can be opened.
+    unsafe { sys::is_culib_present() }
+}
+
+/// NVRTC's version, such as (13, 0); none where it is absent.
+pub fn version() -> Option<(i32, i32)> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both outlive the call; the library is there.
+    (is_present() && unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().is_ok()).then_some((major, minor))
+}
+
+/// Compiles `module` for `architecture`, such as 87, to a cubin. Takes some seconds for the largest.
+///
+/// # Errors
+/// [`CudaError::Compile`] with the beginning of NVRTC's log.
+pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> {
+    let fault = |why: String| CudaError::Compile { module: module.name(), architecture, why };
+    let call = |e: result::NvrtcError| fault(e.to_string());
+    let source = CString::new(module.source()).expect("sources have no NUL");
+    let name = CString::new(format!("{}.cu", module.name())).expect("names have no NUL");
+    let program = Program(result::create_program(&source, Some(&name)).map_err(call)?);
+    let options = [format!("--gpu-architecture=sm_{architecture}"), "--std=c++17".into()];
+    // SAFETY: the program lives until the end of this function, and so do the texts that it may refer to.
+    unsafe {
+        if let Err(error) = result::compile_program(program.0, &options) {
+            let log = result::get_program_log(program.0).unwrap_or_default();
+            let log: String = log.iter().take_while(|&&c| c != 0).map(|&c| c as u8 as char).take(2000).collect();
+            return Err(fault(format!("{error}: {log}")));
+        }
+        let mut size = 0;
+        sys::nvrtcGetCUBINSize(program.0, &mut size).result().map_err(call)?;
+        let mut cubin = vec![0u8; size];
+        sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast::<c_char>()).result().map_err(call)?;
+        Ok(cubin)
+    }
+}
+
+/// Destroyed when dropped.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: created by `compile`, and destroyed here alone.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}

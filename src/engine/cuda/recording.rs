@@ -1,0 +1,130 @@
+//! A driver without a device: it gives out addresses, and remembers what it was asked for.
+//!
+//! For looking at a plan where there is no GPU, and for tests.
+
+use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use super::launch::Node;
+use super::CudaError;
+
+/// Addresses begin here, far above any that a missing base would give.
+const FIRST: u64 = 0x7000_0000_0000;
+
+/// What allocations are aligned to, as by the real driver.
+const ALIGNMENT: u64 = 256;
+
+/// See the module.
+pub struct Recording {
+    device: DeviceInfo,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    /// Sizes of the allocations that are held, by address.
+    held: BTreeMap<u64, usize>,
+    graphs: Vec<Vec<Node>>,
+}
+
+impl Recording {
+    /// Stands in for `device`.
+    pub fn new(device: DeviceInfo) -> Self {
+        Self { device, state: Mutex::new(State { next: FIRST, ..State::default() }) }
+    }
+
+    /// Stands in for the first device of the table in the documentation that is of `architecture`: an H100 for 90, and
+    /// Orin for 87.
+    pub fn of_architecture(architecture: u32) -> Self {
+        let (name, multiprocessors) = match architecture {
+            87 => ("Orin", 16),
+            90 => ("H100", 132),
+            _ => ("a device", 40),
+        };
+        let name = format!("{name} (recorded, not run)");
+        Self::new(DeviceInfo { name, architecture, multiprocessors, integrated: architecture == 87, driver: 13000 })
+    }
+
+    /// The allocations that are held: address and size.
+    pub fn held(&self) -> Vec<(u64, usize)> {
+        self.lock().held.iter().map(|(&at, &bytes)| (at, bytes)).collect()
+    }
+
+    /// The graphs instantiated so far.
+    pub fn graphs(&self) -> Vec<Vec<Node>> {
+        self.lock().graphs.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, ALIGNMENT as usize).expect("far from the largest size")
+}
+
+impl Driver for Recording {
+    fn device(&self) -> &DeviceInfo {
+        &self.device
+    }
+
+    fn prepare(&self, _: &[Node]) -> Result<(), CudaError> {
+        Ok(())
+    }
+
+    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+        let host = match place {
+            Place::Device => 0,
+            // SAFETY: at least one byte, as `Memory` sees to.
+            Place::Upload | Place::Download => unsafe { alloc_zeroed(layout(bytes)) as u64 },
+        };
+        let mut state = self.lock();
+        let device = state.next;
+        state.next += (bytes as u64).next_multiple_of(ALIGNMENT) + ALIGNMENT;
+        state.held.insert(device, bytes);
+        Ok(Address { device, host })
+    }
+
+    fn free(&self, _: Place, address: Address) {
+        let bytes = self.lock().held.remove(&address.device);
+        if let (Some(bytes), true) = (bytes, address.host != 0) {
+            // SAFETY: allocated above with the same layout.
+            unsafe { dealloc(address.host as *mut u8, layout(bytes)) };
+        }
+    }
+
+    fn upload(&self, _: u64, _: &[u8]) -> Result<(), CudaError> {
+        Ok(())
+    }
+
+    fn download(&self, _: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn instantiate(&self, nodes: &[Node], _: &[Vec<usize>], _: Wait, _: i32) -> Result<Box<dyn Instance>, CudaError> {
+        self.lock().graphs.push(nodes.to_vec());
+        Ok(Box::new(Nothing))
+    }
+
+    fn time(&self, _: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
+        Ok(None)
+    }
+}
+
+/// A graph that does nothing.
+struct Nothing;
+
+impl Instance for Nothing {
+    fn launch(&mut self) -> Result<(), CudaError> {
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), CudaError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! The CUDA engine on a real GPU. Where there is none, each test says so and passes: `make test-gpu` runs them where
+//! there is one, `bench/gpu.sh` takes them to a machine without a toolchain.
+
+#![cfg(feature = "cuda")]
+
+mod engine_support;
+
+use std::sync::Arc;
+
+use engine_support::graphs::any_graph;
+use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
+use peregrine::engine::cuda::driver::{Memory, Place};
+use peregrine::engine::cuda::network::Network;
+use peregrine::engine::cuda::{CudaEngine, CudaError, Driver, Model, Wait};
+use peregrine::pipeline::{DeviceChoice, DeviceInUse, Pipeline, PipelineOptions};
+use peregrine::preprocess::ImageView;
+use peregrine::student::Student;
+use proptest::prelude::*;
+
+fn gpu() -> Option<Arc<dyn Driver>> {
+    match peregrine::engine::cuda::open() {
+        Ok(driver) => Some(driver),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+fn photo() -> image::RgbImage {
+    let bytes = include_bytes!("../models/frames/highway-00.jpg");
+    image::load_from_memory(bytes).unwrap().resize_exact(640, 480, image::imageops::FilterType::Triangle).to_rgb8()
+}
+
+#[test]
+fn any_network_in_any_variant_agrees_with_candle() {
+    let Some(driver) = gpu() else { return };
+    let cases = ProptestConfig { cases: 300, max_shrink_iters: 100, ..ProptestConfig::default() };
+    proptest!(cases, |(graph in any_graph(), seed: u64, choose in 0usize..100)| {
+        let Ok(network) = Network::new(&graph) else { return Ok(()) };
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let pick = |s: usize| { let v = network.variants(s); v[(choose + 7 * s) % v.len()] };
+        let variants = (0..network.layout.plan.steps.len()).map(pick).collect();
+        let model = Arc::new(Model::with_variants(&driver, network, &weights, variants).unwrap());
+        let found = outputs(&graph, &mut CudaEngine::new(&model, Wait::Block).unwrap(), &input);
+        let error = relative_error(&reference_outputs(&graph, &weights, &input), &found);
+        prop_assert!(error < 6e-3, "{error}");
+    });
+}
+
+#[test]
+fn the_student_keeps_to_half_precision_in_every_output() {
+    let Some(driver) = gpu() else { return };
+    let student = Student::embedded();
+    let graph = student.graph();
+    let input = random_input(&graph, 3);
+    let model = Arc::new(Model::new(&driver, &graph, &student.weights).unwrap());
+    for wait in [Wait::Block, Wait::Spin] {
+        let found = outputs(&graph, &mut CudaEngine::new(&model, wait).unwrap(), &input);
+        for (expected, found) in reference_outputs(&graph, &student.weights, &input).iter().zip(&found) {
+            let range = expected.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+            let error: f32 =
+                expected.iter().zip(found).map(|(a, b)| (a - b).abs()).sum::<f32>() / expected.len() as f32;
+            assert!(error / range <= 2e-3, "a mean error of {} of the range", error / range);
+        }
+    }
+}
+
+#[test]
+fn boxes_are_the_cpus() {
+    let Some(driver) = gpu() else { return };
+    let student = Student::embedded();
+    let options = PipelineOptions::default();
+    let photo = photo();
+    let image = ImageView::new("rgb8", 640, 480, 3 * 640, photo.as_raw()).unwrap();
+    let expected = Pipeline::new(&student, options.clone()).unwrap().process(&image).unwrap().clone();
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    let found = pipeline.process(&image).unwrap();
+    assert!(!expected.detections.is_empty());
+    for e in &expected.detections {
+        let best =
+            found.detections.iter().filter(|f| f.class == e.class).map(|f| f.bbox.iou(&e.bbox)).fold(0.0, f32::max);
+        assert!(best >= 0.99 || e.score < options.score_threshold + 0.01, "{e:?} has no partner nearer than {best}");
+    }
+}
+
+#[test]
+fn ten_thousand_frames_take_no_more_memory_than_the_first() {
+    let Some(driver) = gpu() else { return };
+    let mut pipeline = Pipeline::on_cuda(&driver, &Student::embedded(), &PipelineOptions::default(), false).unwrap();
+    let photo = photo();
+    let image = ImageView::new("rgb8", 640, 480, 3 * 640, photo.as_raw()).unwrap();
+    let first = pipeline.process(&image).unwrap().detections.clone();
+    let free = driver.memory().unwrap().0;
+    for frame in 0..10_000 {
+        assert_eq!(pipeline.process(&image).unwrap().detections, first, "frame {frame}");
+    }
+    // Other programs may use the device as well: less than a megabyte is not ours.
+    assert!(free.saturating_sub(driver.memory().unwrap().0) < 1 << 20);
+}
+
+#[test]
+fn memory_that_is_not_there_is_refused_in_a_sentence_and_the_device_goes_on() {
+    let Some(driver) = gpu() else { return };
+    let error = Memory::new(&driver, Place::Device, 1 << 46).err().expect("64 TiB");
+    assert!(matches!(error, CudaError::OutOfMemory { .. }), "{error}");
+    let memory = Memory::holding(&driver, &[1, 2, 3]).unwrap();
+    let mut back = [0; 3];
+    driver.download(memory.device(), &mut back).unwrap();
+    assert_eq!(back, [1, 2, 3]);
+}
+
+#[test]
+fn without_a_device_auto_is_the_cpu_with_the_reason_and_cuda_is_refused_with_it() {
+    let student = Student::embedded();
+    let on = |choice| Pipeline::on(&student, PipelineOptions::default(), choice);
+    match peregrine::engine::cuda::open() {
+        Ok(driver) => {
+            let name = driver.device().name.clone();
+            assert_eq!(on(DeviceChoice::Auto).unwrap().device(), DeviceInUse::Cuda(name));
+        }
+        Err(why) => {
+            let expected = DeviceInUse::Cpu { instead_of_cuda: Some(why.to_string()) };
+            assert_eq!(on(DeviceChoice::Auto).unwrap().device(), expected);
+            assert_eq!(on(DeviceChoice::Cuda).err().unwrap().to_string(), why.to_string());
+        }
+    }
+    assert_eq!(on(DeviceChoice::Cpu).unwrap().device(), DeviceInUse::Cpu { instead_of_cuda: None });
+}

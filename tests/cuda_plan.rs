@@ -1,0 +1,233 @@
+//! What the CUDA engine would make a device do, checked on a driver that records instead.
+
+#![cfg(feature = "cuda")]
+
+mod engine_support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine_support::graphs::any_graph;
+use engine_support::random_weights;
+use peregrine::engine::cuda::frame::FrameOptions;
+use peregrine::engine::cuda::kernels::Module;
+use peregrine::engine::cuda::launch::{Launch, Node, Work};
+use peregrine::engine::cuda::layout::Layout;
+use peregrine::engine::cuda::network::{Network, Variant};
+use peregrine::engine::cuda::recording::Recording;
+use peregrine::engine::cuda::{CudaEngine, Driver, FramePath, Model, Wait};
+use peregrine::engine::{Activation, Conv, Graph, Shape};
+use peregrine::preprocess::{Encoding, ImageView};
+use peregrine::student::architecture::Architecture;
+use peregrine::student::Student;
+use proptest::prelude::*;
+
+/// Follows the steps over the arena, and returns the first that reads something other than what was written for it.
+fn first_disturbed(layout: &Layout) -> Option<String> {
+    let mut owner = vec![usize::MAX; layout.arena / 2];
+    // The values of a tensor, pixel by pixel: parts of a concatenation lie between one another.
+    let values = |tensor: usize| {
+        let view = layout.views[tensor];
+        let pixels = 0..view.shape.pixels();
+        pixels.flat_map(move |pixel| {
+            let first = view.base / 2 + pixel * view.pitch;
+            first..first + view.padded()
+        })
+    };
+    values(0).for_each(|at| owner[at] = 0);
+    for &s in &layout.order {
+        let step = &layout.plan.steps[s];
+        for &input in &step.inputs {
+            // A whole may be read of which parts were written, or a part of a whole.
+            let right =
+                |at: usize| owner[at] != usize::MAX && layout.plan.storage(owner[at]) == layout.plan.storage(input);
+            if !values(input).all(right) {
+                return Some(format!("{} reads tensor {input} after it was overwritten", step.name));
+            }
+        }
+        let parts: Vec<_> = (0..layout.views.len()).filter(|&t| layout.plan.storage(t) == step.output).collect();
+        if parts.len() <= 1 || layout.plan.storage(step.output) != step.output {
+            values(step.output).for_each(|at| owner[at] = step.output);
+        } else {
+            // The concatenation's own step: what its parts have not written, it has copied.
+            values(step.output).for_each(|at| {
+                if !parts.contains(&owner[at]) {
+                    owner[at] = step.output;
+                }
+            });
+        }
+    }
+    let whole = |&tensor: &usize| {
+        values(tensor).all(|at| owner[at] == tensor || layout.plan.storage(owner[at]) == layout.plan.storage(tensor))
+    };
+    layout.plan.outputs.iter().find(|t| !whole(t)).map(|t| format!("output {t} was overwritten"))
+}
+
+fn kernels(nodes: &[Node]) -> impl Iterator<Item = (&Node, &Launch)> {
+    nodes.iter().filter_map(|node| match &node.work {
+        Work::Kernel(launch) => Some((node, launch)),
+        _ => None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_step_overwrites_what_another_still_needs(graph in any_graph()) {
+        prop_assert_eq!(first_disturbed(&Layout::new(&graph).unwrap()), None);
+    }
+
+    #[test]
+    fn steps_of_one_level_touch_nothing_of_one_another(graph in any_graph()) {
+        let layout = Layout::new(&graph).unwrap();
+        let span = |t: usize| layout.views[t].base..layout.views[t].base + layout.views[t].extent();
+        for (i, &a) in layout.order.iter().enumerate() {
+            for &b in layout.order[i + 1..].iter().filter(|&&b| layout.levels[b] == layout.levels[a]) {
+                let (a, b) = (&layout.plan.steps[a], &layout.plan.steps[b]);
+                // Parts of one concatenation lie between one another, in channels of their own.
+                if layout.plan.storage(a.output) == layout.plan.storage(b.output) {
+                    continue;
+                }
+                for (writer, other) in [(a, b), (b, a)] {
+                    let written = span(writer.output);
+                    for &t in other.inputs.iter().chain([&other.output]) {
+                        let span = span(t);
+                        prop_assert!(written.end <= span.start || span.end <= written.start);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn launches_stay_within_what_is_allocated_and_cover_their_outputs(graph in any_graph(), choose in 0usize..50) {
+        let recording = Arc::new(Recording::of_architecture(90));
+        let driver: Arc<dyn Driver> = recording.clone();
+        let network = Network::new(&graph).unwrap();
+        let pick = |s: usize| { let v = network.variants(s); v[(choose + s) % v.len()] };
+        let variants: Vec<_> = (0..network.layout.plan.steps.len()).map(pick).collect();
+        let model = Model::with_variants(&driver, network, &random_weights(&graph, 1), variants).unwrap();
+        let model = Arc::new(model);
+        let engine = CudaEngine::new(&model, Wait::Block).unwrap();
+        let held = recording.held();
+        let threads: BTreeMap<_, _> =
+            Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
+        let (nodes, edges) = engine.graph();
+        prop_assert!(edges.iter().enumerate().all(|(i, before)| before.iter().all(|&j| j < i)));
+        for node in nodes {
+            for span in node.reads.iter().chain(&node.writes) {
+                let inside = |&(at, bytes): &(u64, usize)| at <= span.start && span.end <= at + bytes as u64;
+                prop_assert!(held.iter().any(inside), "{} touches {span:x?}", node.name);
+            }
+        }
+        for (node, launch) in kernels(nodes) {
+            prop_assert_eq!(threads.get(&launch.kernel), Some(&launch.threads), "{}", &launch.kernel);
+            prop_assert!(launch.grid.iter().all(|&g| g > 0) && launch.grid[1] < 65_536, "{}", node.name);
+        }
+        for (s, step) in model.network().layout.plan.steps.iter().enumerate() {
+            let Variant::Dense(tile) = model.variants()[s] else { continue };
+            let shape = model.network().view(step.output).shape;
+            let (_, launch) = kernels(nodes).find(|(node, _)| node.name == step.name).unwrap();
+            for (blocks, of, n) in [(launch.grid[0], tile.pixels(), shape.pixels()), (launch.grid[1], tile.channels(), shape.channels)] {
+                prop_assert!(blocks as usize * of >= n && (blocks as usize - 1) * of < n);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_heads_run_beside_one_another() {
+    let student = Student::embedded();
+    let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90));
+    let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights).unwrap());
+    let engine = CudaEngine::new(&model, Wait::Block).unwrap();
+    let (nodes, edges) = engine.graph();
+    let depth = peregrine::engine::cuda::launch::depth(edges);
+    assert!(depth * 4 < nodes.len() * 3, "{depth} of {} nodes one after the other", nodes.len());
+}
+
+#[test]
+fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
+    // The largest input that a pipeline takes: indices beyond 2^32 bytes, counts below 2^31.
+    let architecture = Architecture::default_student();
+    let network = Network::new(&architecture.graph(4096, 4096)).unwrap();
+    assert!(network.layout.arena > 1 << 32);
+    for s in 0..network.layout.plan.steps.len() {
+        for variant in network.variants(s) {
+            let bases = peregrine::engine::cuda::network::Bases { arena: 1 << 40, weights: 1 << 50 };
+            for node in network.step_nodes(s, variant, (0, 0), bases) {
+                assert!(node
+                    .writes
+                    .iter()
+                    .all(|w| w.start < w.end && w.end <= (1 << 40) + network.layout.arena as u64));
+            }
+        }
+    }
+    let mut huge = Graph::new(Shape::new(3, 1 << 15, 1 << 15));
+    let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6 };
+    let out = huge.conv("stem", 0, 8, conv);
+    huge.outputs.push(out);
+    let error = Network::new(&huge).unwrap_err().to_string();
+    assert!(error.contains("pixels") && error.contains("CUDA"), "{error}");
+}
+
+fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FramePath {
+    let model = Model::shared(driver, &student.graph(), &student.weights, &student.manifest.weights.sha256).unwrap();
+    let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
+    FramePath::new(&model, &student.manifest.architecture, options).unwrap()
+}
+
+#[test]
+fn a_graph_is_made_for_each_kind_of_image_and_the_last_few_are_kept() {
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let mut path = frame_path(&driver, &Student::embedded());
+    let (mut detections, mut mask) = (vec![], Default::default());
+    let mut frame = |encoding: Encoding, width: u32| {
+        let step = encoding.row_bytes(width as usize) as u32;
+        let data = vec![0; step as usize * 48];
+        let image = ImageView::with_encoding(encoding, width, 48, step, &data).unwrap();
+        path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ()).unwrap();
+        recording.graphs().len()
+    };
+    assert_eq!(frame(Encoding::Rgb8, 64), 1);
+    assert_eq!(frame(Encoding::Rgb8, 64), 1);
+    assert_eq!(frame(Encoding::Bgr8, 64), 2);
+    assert_eq!(frame(Encoding::Rgb8, 80), 3);
+    assert_eq!(frame(Encoding::Mono8, 64), 4);
+    // Used again, and so not the one that gives way.
+    assert_eq!(frame(Encoding::Rgb8, 64), 4);
+    assert_eq!(frame(Encoding::Uyvy, 64), 5);
+    assert_eq!(frame(Encoding::Rgb8, 64), 5);
+    assert_eq!(frame(Encoding::Bgr8, 64), 6);
+    let held = recording.held().len();
+    for width in 0..40 {
+        frame(Encoding::Rgb8, 64 + 2 * width);
+    }
+    assert_eq!(recording.held().len(), held, "memory of kinds long gone is given back");
+}
+
+#[test]
+fn streams_of_one_student_share_its_weights() {
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let student = Student::embedded();
+    let first = frame_path(&driver, &student);
+    let alone: usize = recording.held().iter().map(|h| h.1).sum();
+    let second = frame_path(&driver, &student);
+    let both: usize = recording.held().iter().map(|h| h.1).sum();
+    let model = Model::shared(&driver, &student.graph(), &student.weights, &student.manifest.weights.sha256).unwrap();
+    assert_eq!(both - alone, alone - model.weight_bytes());
+    drop((first, second, model));
+    assert_eq!(recording.held(), [], "all is given back");
+}
+
+#[test]
+fn integrated_memory_is_read_and_written_in_place() {
+    let recording = Arc::new(Recording::of_architecture(87));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let mut path = frame_path(&driver, &Student::embedded());
+    path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
+    assert!(path.graph().unwrap().0.iter().all(|node| matches!(node.work, Work::Kernel(_))));
+}
