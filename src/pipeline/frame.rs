@@ -1,5 +1,6 @@
 //! The hot path: what happens to one frame, in the order in which it happens.
 
+use super::device::{DeviceChoice, DeviceInUse};
 use super::timing::{now_ns, StageTimes};
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
@@ -90,6 +91,9 @@ pub enum PipelineError {
     Tracking(#[from] TrackError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// CUDA was asked for, and there is none: a sentence with the remedy.
+    #[error("{0}")]
+    Device(String),
 }
 
 /// Why a frame yields no result.
@@ -120,7 +124,9 @@ pub struct FrameResult {
 /// A student ready to process frames. Holds every buffer, so that [`process`](Self::process) allocates nothing while
 /// the images keep their size.
 pub struct Pipeline {
-    engine: Box<dyn Engine>,
+    inference: Inference,
+    /// Why not on CUDA, where that was tried.
+    instead_of_cuda: Option<String>,
     options: PipelineOptions,
     input_size: (usize, usize),
     normalisation: Normalisation,
@@ -136,6 +142,15 @@ struct Camera {
     /// For the size of the last image; none before the first.
     source: Option<SourceTables>,
     tracker: Option<Tracker>,
+}
+
+/// What does the work.
+enum Inference {
+    /// The network alone; what comes before and after it is done here.
+    Engine(Box<dyn Engine>),
+    /// All of a frame.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<super::device::CudaPath>),
 }
 
 /// What depends on the size of the source images.
@@ -156,6 +171,50 @@ impl Pipeline {
         Self::with_engine(&student.manifest.architecture, engine, options)
     }
 
+    /// A pipeline on the device that `choice` asks for; [`device`](Self::device) tells which one it got.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`PipelineError::Device`] when only CUDA will do and does not.
+    pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
+        options.check()?;
+        if choice == DeviceChoice::Cpu {
+            return Self::new(student, options);
+        }
+        match Self::cuda(student, &options, choice == DeviceChoice::Auto) {
+            Ok(pipeline) => Ok(pipeline),
+            Err(why) if choice == DeviceChoice::Cuda => Err(PipelineError::Device(why)),
+            Err(why) => Ok(Self { instead_of_cuda: Some(why), ..Self::new(student, options)? }),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(student: &Student, options: &PipelineOptions, fallback: bool) -> Result<Self, String> {
+        let driver = crate::engine::cuda::open().map_err(|e| e.to_string())?;
+        Self::on_cuda(&driver, student, options, fallback).map_err(|e| e.to_string())
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn cuda(_: &Student, _: &PipelineOptions, _: bool) -> Result<Self, String> {
+        Err("this program was built without the feature cuda".into())
+    }
+
+    /// A pipeline on a CUDA device, or on what stands in for one. With `fallback`, a device that fails later is replaced
+    /// by the CPU.
+    ///
+    /// # Errors
+    /// When an option is out of range, or the device fails.
+    #[cfg(feature = "cuda")]
+    pub fn on_cuda(
+        driver: &std::sync::Arc<dyn crate::engine::cuda::Driver>,
+        student: &Student,
+        options: &PipelineOptions,
+        fallback: bool,
+    ) -> Result<Self, PipelineError> {
+        options.check()?;
+        let path = super::device::CudaPath::new(driver, student, options, fallback)?;
+        Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path)), options.clone()))
+    }
+
     /// A pipeline on any engine that runs the graph of [`graph_for`] with the same options.
     ///
     /// # Errors
@@ -166,6 +225,11 @@ impl Pipeline {
         options: PipelineOptions,
     ) -> Result<Self, PipelineError> {
         options.check()?;
+        Ok(Self::with(architecture, Inference::Engine(engine), options))
+    }
+
+    /// With options that are checked.
+    fn with(architecture: &Architecture, inference: Inference, options: PipelineOptions) -> Self {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
         let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
@@ -177,15 +241,33 @@ impl Pipeline {
             mask: ClassMask { classes: Vec::with_capacity(cells), ..ClassMask::default() },
             ..FrameResult::default()
         };
-        Ok(Self {
-            engine,
+        Self {
+            inference,
+            instead_of_cuda: None,
             options,
             input_size,
             normalisation: Normalisation { mean: input.mean, std: input.std },
             head,
             cameras: Vec::new(),
             result,
-        })
+        }
+    }
+
+    /// Where inference runs; another place than at first where a device has failed since.
+    pub fn device(&self) -> DeviceInUse {
+        match &self.inference {
+            Inference::Engine(_) => DeviceInUse::Cpu { instead_of_cuda: self.instead_of_cuda.clone() },
+            #[cfg(feature = "cuda")]
+            Inference::Cuda(cuda) => DeviceInUse::Cuda(cuda.name.clone()),
+        }
+    }
+
+    /// What the device does for a frame, as a table; none on the CPU.
+    #[cfg(feature = "cuda")]
+    pub fn explain_cuda(&mut self, image: &ImageView) -> Option<String> {
+        let Inference::Cuda(cuda) = &mut self.inference else { return None };
+        cuda.path.prepare(image.encoding(), image.size()).ok()?;
+        cuda.path.explain()
     }
 
     /// Width and height of the network's input, in pixels.
@@ -246,40 +328,22 @@ impl Pipeline {
     /// # Errors
     /// As [`process`](Self::process).
     pub fn process_from(&mut self, camera: usize, image: &ImageView, stamp: i64) -> Result<&FrameResult, FrameError> {
-        let preprocess_start = now_ns();
         if self.cameras.len() <= camera {
             self.cameras.resize_with(camera + 1, Camera::default);
         }
-        let Camera { source, tracker } = &mut self.cameras[camera];
-        let tables = SourceTables::for_size(source, image.size(), self.input_size);
-        tables.letterbox.apply(image, &self.normalisation, self.engine.input());
-
-        let preprocess_end = now_ns();
-        self.engine.run()?;
-
-        let inference_end = now_ns();
-        let FrameResult { detections, size, identities, tracks, mask, times } = &mut self.result;
-        *size = image.size();
         // The tracker makes use of lower scores as well. They take nothing from the others: those come first, here as
         // in the suppression.
         let score_threshold = self.options.score_threshold;
         let least_score = self.options.tracking.map_or(score_threshold, |t| t.low_score.clamp(0.01, score_threshold));
-        self.head.decode(|index| self.engine.output(index), least_score, detections);
-        non_max_suppression(detections, self.options.nms_iou, self.options.max_detections);
-        for detection in detections.iter_mut() {
-            detection.bbox = tables.letterbox.to_source(detection.bbox);
-        }
-        if self.options.segmentation {
-            tables.mask.decode(self.engine.output(Architecture::SEGMENTATION_OUTPUT), mask);
-        }
+        let mut times = self.detect(camera, image, least_score)?;
 
-        let decode_end = now_ns();
-        let mut track_end = 0;
+        let FrameResult { detections, size, identities, tracks, .. } = &mut self.result;
+        *size = image.size();
         if let Some(options) = self.options.tracker() {
             // Made with the first image; the options were checked when they were set.
-            let tracker = match tracker {
+            let tracker = match &mut self.cameras[camera].tracker {
                 Some(tracker) => tracker,
-                None => tracker.insert(Tracker::new(options)?),
+                none => none.insert(Tracker::new(options)?),
             };
             tracker.set_scores(options.high_score, options.low_score);
             tracker.update(stamp, detections);
@@ -288,11 +352,72 @@ impl Pipeline {
             identities.extend_from_slice(&tracker.identities()[..detections.len()]);
             tracks.clear();
             tracks.extend(tracker.tracks());
-            track_end = now_ns();
+            times.track_end = now_ns();
         }
 
-        *times = StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, track_end };
+        self.result.times = times;
         Ok(&self.result)
+    }
+
+    /// Fills the detections above `least_score` and the mask.
+    fn detect(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
+        match &mut self.inference {
+            Inference::Engine(_) => self.detect_on_engine(camera, image, least_score),
+            #[cfg(feature = "cuda")]
+            Inference::Cuda(_) => self.detect_on_cuda(camera, image, least_score),
+        }
+    }
+
+    fn detect_on_engine(
+        &mut self,
+        camera: usize,
+        image: &ImageView,
+        least_score: f32,
+    ) -> Result<StageTimes, FrameError> {
+        #[cfg_attr(not(feature = "cuda"), allow(irrefutable_let_patterns, reason = "the only kind"))]
+        let Inference::Engine(engine) = &mut self.inference
+        else {
+            unreachable!("`detect` has looked")
+        };
+        let preprocess_start = now_ns();
+        let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
+        tables.letterbox.apply(image, &self.normalisation, engine.input());
+
+        let preprocess_end = now_ns();
+        engine.run()?;
+
+        let inference_end = now_ns();
+        let FrameResult { detections, mask, .. } = &mut self.result;
+        self.head.decode(|index| engine.output(index), least_score, detections);
+        non_max_suppression(detections, self.options.nms_iou, self.options.max_detections);
+        for detection in detections.iter_mut() {
+            detection.bbox = tables.letterbox.to_source(detection.bbox);
+        }
+        if self.options.segmentation {
+            tables.mask.decode(engine.output(Architecture::SEGMENTATION_OUTPUT), mask);
+        }
+        Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
+    }
+
+    /// The device does all in one go. The times are the host's: preprocessing ends when the image's bytes are handed
+    /// over, inference and decoding when the result is back.
+    #[cfg(feature = "cuda")]
+    fn detect_on_cuda(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
+        let Inference::Cuda(cuda) = &mut self.inference else { unreachable!("`detect` has looked") };
+        let preprocess_start = now_ns();
+        let mut preprocess_end = preprocess_start;
+        let FrameResult { detections, mask, .. } = &mut self.result;
+        let thresholds = (least_score, self.options.nms_iou);
+        let outcome = cuda.path.process(image, thresholds, detections, mask, || preprocess_end = now_ns());
+        if let Err(error) = outcome {
+            let Some(spare) = &cuda.spare else { return Err(EngineError::from(error).into()) };
+            // The frame is not lost, only slow.
+            self.instead_of_cuda = Some(error.to_string());
+            self.inference = Inference::Engine(spare.engine()?);
+            return self.detect_on_engine(camera, image, least_score);
+        }
+        let end = now_ns();
+        Ok(StageTimes { preprocess_start, preprocess_end, inference_end: end, decode_end: end, track_end: 0 })
     }
 }
 

@@ -6,9 +6,13 @@
 //! - [`monitor`]: when missed deadlines become a warning, an error, or less work a frame.
 //! - [`camera`]: what a camera's stamps tell of frames that never arrived.
 //! - [`ledger`]: what became of every frame that arrived.
+//! - [`device`]: where it runs, and how it falls back.
+//! - [`explain`]: what a device would do for a frame, as a table.
 //! - [`timing`]: the one monotonic clock of all time stamps.
 
 pub mod camera;
+pub mod device;
+pub mod explain;
 pub mod frame;
 pub mod ledger;
 pub mod monitor;
@@ -17,6 +21,8 @@ pub mod timing;
 pub mod waiting;
 
 pub use crate::decode::ClassMask;
+pub use device::{DeviceChoice, DeviceInUse};
+pub use explain::explain_plan;
 pub use frame::{FrameError, FrameResult, Pipeline, PipelineError, PipelineOptions};
 pub use ledger::{Counts, Ledger, Outcome};
 pub use slot::LatestSlot;

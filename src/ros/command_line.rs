@@ -1,6 +1,11 @@
 //! What `perception_node` understands besides ROS's own arguments.
 
 use super::parameters;
+use crate::pipeline::{explain_plan, PipelineOptions};
+use crate::student::Student;
+
+/// The architecture that a plan for a GPU is made for where there is none.
+const ORIN: u32 = 87;
 
 /// What to do, by the command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
         ["--version" | "-V"] => Ok(Command::Print(format!("perception_node {}\n", env!("CARGO_PKG_VERSION")))),
         ["--list-parameters"] => Ok(Command::Print(parameters::listing())),
         ["--describe", "markdown"] => Ok(Command::Print(parameters::markdown())),
+        ["--explain-plan"] => explain("cpu"),
+        ["--explain-plan", device] => explain(device),
         ["--describe", ..] => Err("--describe knows one form: markdown".into()),
         [first, ..] => {
             Err(format!("'{first}' is not understood; --help shows what is, and parameters come after --ros-args -p"))
@@ -39,12 +46,19 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
     }
 }
 
+/// What a device would do for a frame of the embedded student.
+fn explain(device: &str) -> Result<Command, String> {
+    let options = PipelineOptions::default();
+    let plan = explain_plan(&Student::embedded(), &options, device.parse()?, ORIN);
+    Ok(Command::Print(plan.map_err(|e| e.to_string())?))
+}
+
 fn help() -> String {
     format!(
         "Real-time detection and segmentation on ROS 2 images.
 
 Usage: perception_node [--ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]]
-       perception_node --list-parameters | --describe markdown | --version | --help
+       perception_node --list-parameters | --describe markdown | --explain-plan [cpu|cuda] | --version | --help
 
 Subscribes  image                    sensor_msgs/Image, or image/compressed sensor_msgs/CompressedImage
 Publishes   detections               vision_msgs/Detection2DArray, boxes in pixels of the image, with its header

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::pipeline::{Pipeline, PipelineError, PipelineOptions};
 use crate::preprocess::image::{Encoding, ImageView};
 use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
@@ -103,21 +103,18 @@ impl Recipe {
             true => Student::embedded(),
             false => Student::load(Path::new(&self.model))?,
         };
-        if self.device == "cuda" {
-            return Err(NodeError::Device(why_not_cuda()));
-        }
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             threads => threads,
         };
         let options = PipelineOptions { threads, ..self.options.clone() };
-        let mut full = Pipeline::new(&student, options.clone())?;
+        let mut full = pipeline(&student, options.clone(), &self.device)?;
         warm_up(&mut full)?;
         let mut description =
-            Description { student: student.manifest.name.clone(), device: "cpu".into(), ..Description::default() };
+            Description { student: student.manifest.name.clone(), device: full.device().name().into(), ..Description::default() };
         let mut less = None;
         if let Some((reduced, what)) = self.less.apply(&options, full.input_size()) {
-            let pipeline = less.insert(Pipeline::new(&student, reduced)?);
+            let pipeline = less.insert(pipeline(&student, reduced, &self.device)?);
             warm_up(pipeline)?;
             description.less = Some(what);
         }
@@ -210,15 +207,13 @@ fn warm_up(pipeline: &mut Pipeline) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Why inference cannot run on CUDA here.
-fn why_not_cuda() -> String {
-    #[cfg(feature = "cuda")]
-    return match crate::engine::cuda::find_device() {
-        Ok(device) => format!("there is {device}, but this version has no CUDA engine yet; use auto or cpu"),
-        Err(none) => none.to_string(),
-    };
-    #[cfg(not(feature = "cuda"))]
-    "this program was built without CUDA, and this version has no CUDA engine yet; use auto or cpu".into()
+/// A pipeline on the device that the parameter asks for.
+fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result<Pipeline, NodeError> {
+    let choice = device.parse().map_err(NodeError::Device)?;
+    Pipeline::on(student, options, choice).map_err(|error| match error {
+        PipelineError::Device(why) => NodeError::Device(why),
+        other => other.into(),
+    })
 }
 
 #[cfg(test)]

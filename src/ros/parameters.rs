@@ -47,7 +47,7 @@ pub static DECLARATIONS: &[Declaration] = &[
     at_start(
         "device",
         Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda"] },
-        "Where inference runs; so far auto and cpu both mean the CPU, and cuda is refused with what the machine has.",
+        "Where inference runs; auto is CUDA where there is a device for it, else (and once that fails) the CPU.",
     ),
     at_start(
         "threads",

@@ -116,7 +116,8 @@ pub struct Arguments {
     #[arg(long, help_heading = "Conditions")]
     pub doctor: bool,
 
-    /// Show what the CPU engine runs instead: each step, its time and its share of this machine's peak (--json: as JSON).
+    /// Show what the CPU engine runs instead: each step, its time and its share of this machine's peak (--json: as JSON);
+    /// with --device cuda, what the GPU would run, for Orin where there is none.
     #[arg(long, help_heading = "What is written")]
     pub explain_plan: bool,
 

@@ -1,19 +1,28 @@
-//! `--explain-plan`: what the CPU engine runs, step by step.
+//! `--explain-plan`: what the CPU engine runs, step by step, or (`--device cuda`) what a GPU would run.
 
+use super::arguments::Device;
 use super::output::say;
 use super::setup::Setup;
 use crate::engine::cpu::CpuEngine;
 use crate::pipeline::frame::graph_for;
+use crate::pipeline::{explain_plan, DeviceChoice};
 use crate::student::package::write_atomically;
 
 /// Runs of which each stage's least time is shown.
 const RUNS: usize = 100;
+
+/// The architecture that a plan for a GPU is made for where there is none.
+const ORIN: u32 = 87;
 
 /// Writes the table to standard output, or as JSON where `--json` says. Of a quantized student it is the f32 network.
 ///
 /// # Errors
 /// When the engine refuses the network, or the file cannot be written.
 pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
+    if setup.arguments.device == Device::Cuda {
+        say(&explain_plan(&setup.student, &setup.options, DeviceChoice::Cuda, ORIN)?);
+        return Ok(0);
+    }
     let graph = graph_for(&setup.student.manifest.architecture, &setup.options);
     let mut engine = CpuEngine::new(&graph, &setup.student.weights, setup.options.threads)?;
     if let Some(advice) = engine.isa().advice() {

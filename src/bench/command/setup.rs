@@ -40,7 +40,9 @@ impl<'a> Setup<'a> {
     pub fn new(arguments: &'a Arguments) -> anyhow::Result<Self> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
-        require_device(arguments.device)?;
+        if !arguments.explain_plan {
+            require_device(arguments.device)?;
+        }
         let profile = profile(arguments)?;
         let student = match &arguments.model {
             Some(folder) => Student::load(folder)?,
@@ -171,7 +173,7 @@ fn require_device(device: Device) -> anyhow::Result<()> {
     }
     #[cfg(feature = "cuda")]
     match crate::engine::cuda::find_device() {
-        Ok(device) => bail!("--device cuda: there is {device}, but this version has no CUDA engine yet; use cpu"),
+        Ok(device) => bail!("--device cuda: there is {device}, but this program measures the CPU alone; make bench-gpu measures the GPU"),
         Err(none) => bail!("--device cuda: {none}"),
     }
     #[cfg(not(feature = "cuda"))]

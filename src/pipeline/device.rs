@@ -1,0 +1,117 @@
+//! Where a pipeline runs: the choice, and how it falls back.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where inference is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// On CUDA where there is a device, else, and when the device fails, on the CPU.
+    Auto,
+    #[default]
+    Cpu,
+    /// On CUDA or not at all.
+    Cuda,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(format!("{text:?} is no device; use auto, cpu or cuda")),
+        }
+    }
+}
+
+/// Where inference runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceInUse {
+    Cpu {
+        /// Why not on CUDA, where that was asked for or tried: a sentence.
+        instead_of_cuda: Option<String>,
+    },
+    /// Name of the device.
+    Cuda(String),
+}
+
+impl DeviceInUse {
+    /// `cpu` or `cuda`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu { .. } => "cpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+}
+
+impl fmt::Display for DeviceInUse {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Cpu { instead_of_cuda: None } => f.write_str("the CPU"),
+            Self::Cpu { instead_of_cuda: Some(why) } => write!(f, "the CPU ({why})"),
+            Self::Cuda(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::CudaPath;
+
+#[cfg(feature = "cuda")]
+mod on_cuda {
+    use std::sync::Arc;
+
+    use crate::engine::cuda::frame::FrameOptions;
+    use crate::engine::cuda::{Driver, FramePath, Model, Wait};
+    use crate::engine::{Engine, EngineError, Graph};
+    use crate::pipeline::frame::graph_for;
+    use crate::pipeline::PipelineOptions;
+    use crate::student::Student;
+
+    /// A frame's way on CUDA, and what to go on with where it fails.
+    pub struct CudaPath {
+        pub path: FramePath,
+        pub name: String,
+        /// None where only CUDA will do.
+        pub spare: Option<Spare>,
+    }
+
+    /// What an engine on the CPU is made of.
+    pub struct Spare {
+        graph: Graph,
+        student: Student,
+        threads: usize,
+    }
+
+    impl Spare {
+        pub fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
+            self.student.cpu_engine(&self.graph, self.threads)
+        }
+    }
+
+    impl CudaPath {
+        pub fn new(
+            driver: &Arc<dyn Driver>,
+            student: &Student,
+            options: &PipelineOptions,
+            fallback: bool,
+        ) -> Result<Self, EngineError> {
+            let architecture = &student.manifest.architecture;
+            let graph = graph_for(architecture, options);
+            let model = Model::shared(driver, &graph, &student.weights, &student.manifest.weights.sha256)?;
+            let frame = FrameOptions {
+                max_detections: options.max_detections,
+                segmentation: options.segmentation,
+                wait: Wait::Block,
+                priority: 0,
+            };
+            let path = FramePath::new(&model, architecture, frame)?;
+            let spare = fallback.then(|| Spare { graph, student: student.clone(), threads: options.threads });
+            Ok(Self { path, name: driver.device().name.clone(), spare })
+        }
+    }
+}

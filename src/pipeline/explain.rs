@@ -1,0 +1,54 @@
+//! What a device would do for a frame, as a table: also where that device is not.
+
+use super::{DeviceChoice, PipelineError, PipelineOptions};
+use crate::engine::cpu::int8::Int8Engine;
+use crate::engine::cpu::CpuEngine;
+use crate::pipeline::frame::graph_for;
+use crate::student::Student;
+
+/// The plan for `student`: on the CPU, or (`cuda`) for the GPU that is there, else for the `architecture` named, such as
+/// 87 for Orin. Nothing runs on a GPU for this, and variants of kernels are guessed instead of measured.
+///
+/// # Errors
+/// When an option is out of range, or the program was built without CUDA.
+pub fn explain_plan(
+    student: &Student,
+    options: &PipelineOptions,
+    choice: DeviceChoice,
+    architecture: u32,
+) -> Result<String, PipelineError> {
+    options.check()?;
+    if choice == DeviceChoice::Cuda {
+        return explain_cuda(student, options, architecture);
+    }
+    let graph = graph_for(&student.manifest.architecture, options);
+    Ok(match &student.quantization {
+        Some(q) => Int8Engine::new(&graph, &student.weights, q, options.threads)?.explain(),
+        None => CpuEngine::new(&graph, &student.weights, options.threads)?.explain(0).text(),
+    })
+}
+
+#[cfg(feature = "cuda")]
+fn explain_cuda(student: &Student, options: &PipelineOptions, architecture: u32) -> Result<String, PipelineError> {
+    use std::sync::Arc;
+
+    use super::Pipeline;
+    use crate::engine::cuda::recording::Recording;
+    use crate::engine::cuda::{find_device, Driver};
+    use crate::preprocess::ImageView;
+
+    let architecture = find_device().map_or(architecture, |found| {
+        let (major, minor) = found.compute_capability;
+        (10 * major + minor) as u32
+    });
+    let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(architecture));
+    let mut pipeline = Pipeline::on_cuda(&driver, student, options, false)?;
+    let pixels = vec![0; 640 * 480 * 3];
+    let image = ImageView::new("rgb8", 640, 480, 3 * 640, &pixels).expect("a whole image");
+    Ok(pipeline.explain_cuda(&image).expect("a pipeline on what stands in for a device"))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn explain_cuda(_: &Student, _: &PipelineOptions, _: u32) -> Result<String, PipelineError> {
+    Err(PipelineError::Device("this program was built without the feature cuda".into()))
+}
