@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test bench-engines bench-node bench-instructions fmt lint clean
+.PHONY: help setup ready build run test bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -45,6 +45,12 @@ bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and nump
 bench-instructions: ready ## Instructions of each stage, beside the last figures (ARGS=--save keeps them)
 	$(IN_ENV) cargo bench $(LOCKED) --bench instructions -- $(ARGS)
 
+test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
+	$(IN_ENV) bench/gpu.sh test
+
+bench-gpu: ready ## Measure the CUDA engine on this machine's GPU, beside PyTorch
+	$(IN_ENV) bench/gpu.sh bench
+
 fmt: ## Format the Rust code
 	cargo fmt
 
@@ -53,7 +59,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --all-features --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 clean: ## Remove what was built here (the prepared environment stays in its cache)

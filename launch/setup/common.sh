@@ -82,5 +82,8 @@ messages_dir=$cache_dir/messages-$({
   printf '%s' "$ros_key" "$(vision_msgs_prefix)"
 } | digest)
 
+# Only tests need it: a set-up without network goes on without.
+nvrtc_dir=$cache_dir/nvrtc-$(cat "$setup_dir"/{requirements-nvrtc.txt,nvrtc.sh} | digest)
+
 done_mark=.complete
 is_done() { [[ -f $1/$done_mark ]]; }

@@ -41,6 +41,7 @@ else
   # The wheels start each Python twice, to shuffle LD_LIBRARY_PATH. This says that it was done.
   put _ROS_WHEELS_BOOTSTRAP_COMPLETE 1
 fi
+is_done "$nvrtc_dir" && libraries=$libraries:$nvrtc_dir
 in_front AMENT_PREFIX_PATH "$prefix"
 in_front CMAKE_PREFIX_PATH "$prefix"
 in_front LD_LIBRARY_PATH "$libraries"

@@ -1,0 +1,177 @@
+//! The CUDA engine's times on the GPU at hand: the network alone, image to boxes, and each layer beside its bytes and
+//! operations. `make bench-gpu` runs it; `bench/gpu.sh` takes it to a machine without a toolchain.
+//!
+//! It has not run on a GPU yet: bench/RESULTS-gpu.md says what that means.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Parser;
+use peregrine::engine::cuda::launch::{Node, Work};
+use peregrine::engine::cuda::{CudaEngine, Driver, FramePath, Model, Wait};
+use peregrine::engine::{Engine, Op};
+use peregrine::preprocess::ImageView;
+use peregrine::student::Student;
+use safetensors::tensor::{Dtype, TensorView};
+
+#[derive(Parser)]
+#[command(about = "Times of the CUDA engine on the GPU at hand; says so and ends well where there is none.")]
+struct Arguments {
+    /// Frames of each measurement.
+    #[arg(long, default_value_t = 10_000)]
+    frames: usize,
+    /// Runs of each kernel for the table of layers.
+    #[arg(long, default_value_t = 50)]
+    runs: usize,
+    /// The GPU's peak for half precision on tensor cores in TFLOP/s, and its memory's in GB/s, from its data sheet: adds
+    /// each layer's limit to the table.
+    #[arg(long, value_names = ["TFLOPS", "GBS"], num_args = 2)]
+    peaks: Option<Vec<f64>>,
+    /// Write the network for bench/peers/pytorch_gpu.py to this folder, and end.
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let student = Student::embedded();
+    if let Some(folder) = &arguments.export {
+        return export(&student, folder);
+    }
+    let driver = match peregrine::engine::cuda::open() {
+        Ok(driver) => driver,
+        Err(why) => {
+            println!("skipped: {why}");
+            return Ok(());
+        }
+    };
+    let device = driver.device().clone();
+    let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights)?);
+    let mut results = vec![];
+    for wait in [Wait::Block, Wait::Spin] {
+        let mut engine = CudaEngine::new(&model, wait)?;
+        results
+            .push((format!("network alone, floats in and out, {wait:?}"), measure(arguments.frames, || engine.run())?));
+    }
+    let mut tables = None;
+    for wait in [Wait::Block, Wait::Spin] {
+        let options =
+            peregrine::engine::cuda::frame::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
+        let mut path = FramePath::new(&model, &student.manifest.architecture, options)?;
+        let data: Vec<u8> = (0..640 * 480 * 3).map(|i| (i * 7919 % 251) as u8).collect();
+        let image = ImageView::new("rgb8", 640, 480, 3 * 640, &data)?;
+        let (mut detections, mut mask) = (vec![], Default::default());
+        let mut frame = || path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ());
+        results.push((
+            format!("image (640x480 rgb8) to boxes and mask, {wait:?}"),
+            measure(arguments.frames, &mut frame)?,
+        ));
+        let times = path.profile(arguments.runs)?.context("the device has a clock")?;
+        tables = Some((path.graph().context("a frame was processed")?.0.to_vec(), times));
+    }
+    let (nodes, times) = tables.context("measured above")?;
+    if arguments.json {
+        let results: HashMap<_, _> = results.into_iter().collect();
+        let layers: Vec<_> = times.iter().map(|(name, us)| serde_json::json!({"name": name, "us": us})).collect();
+        let json = serde_json::json!({
+            "device": device.name, "driver": device.driver, "architecture": device.architecture,
+            "microseconds": results, "layers": layers,
+        });
+        println!("{}", serde_json::to_string_pretty(&json)?);
+        return Ok(());
+    }
+    println!("{} (sm_{}), driver CUDA {}", device.name, device.architecture, device.driver);
+    for (name, [p50, p99, p999, max]) in &results {
+        println!("{name:<50} p50 {p50:8.1}  p99 {p99:8.1}  p99.9 {p999:8.1}  max {max:8.1} us");
+    }
+    print_layers(&model, &nodes, &times, arguments.peaks.as_deref());
+    Ok(())
+}
+
+/// Microseconds of wall clock: p50, p99, p99.9 and the longest of `frames` calls, after a tenth of them unmeasured.
+fn measure<E: std::error::Error + Send + Sync + 'static>(
+    frames: usize,
+    mut work: impl FnMut() -> Result<(), E>,
+) -> anyhow::Result<[f64; 4]> {
+    let frames = frames.max(10);
+    let mut times = Vec::with_capacity(frames);
+    for i in 0..frames + frames / 10 {
+        let start = Instant::now();
+        work()?;
+        if i >= frames / 10 {
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((share * frames as f64).ceil() as usize).clamp(1, frames) - 1];
+    Ok([at(0.5), at(0.99), at(0.999), at(1.0)])
+}
+
+fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: Option<&[f64]>) {
+    println!("{:<28} {:<26} {:>8} {:>9} {:>9} {:>9} {:>9}", "step", "kernel", "us", "KiB", "MFLOP", "GB/s", "GFLOP/s");
+    let plan = &model.network().layout.plan;
+    for (node, (name, us)) in nodes.iter().zip(times) {
+        let Work::Kernel(launch) = &node.work else { continue };
+        let flops = plan.steps.iter().find(|s| &s.name == name).map_or(0, |s| plan.flops(s)) as f64;
+        let bytes: u64 = node.reads.iter().chain(&node.writes).map(|s| s.end - s.start).sum();
+        let (bytes, seconds) = (bytes as f64, f64::from(*us) * 1e-6);
+        let limit = peaks.map_or(String::new(), |p| {
+            let least = (flops / (p[0] * 1e12)).max(bytes / (p[1] * 1e9));
+            format!("  {:5.1} % of its limit", 100.0 * least / seconds)
+        });
+        println!(
+            "{name:<28} {:<26} {us:>8.2} {:>9.1} {:>9.2} {:>9.1} {:>9.1}{limit}",
+            launch.kernel,
+            bytes / 1024.0,
+            flops / 1e6,
+            bytes / seconds / 1e9,
+            flops / seconds / 1e9
+        );
+    }
+}
+
+/// Writes `network.json` and `weights.safetensors`.
+fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let graph = student.graph();
+    let layers: Vec<_> = graph
+        .layers
+        .iter()
+        .map(|layer| {
+            let mut json = serde_json::json!({"name": layer.name, "inputs": layer.inputs, "op": layer.op});
+            let s = layer.shape;
+            json["shape"] = serde_json::json!([s.channels, s.height, s.width]);
+            if let Op::Conv(conv) = layer.op {
+                let from = graph.layers[layer.inputs[0]].shape;
+                let pads = [from.height, from.width].map(|size| {
+                    let total = ((size.div_ceil(conv.stride) - 1) * conv.stride + conv.kernel).saturating_sub(size);
+                    [conv.pad_before(size), total - conv.pad_before(size)]
+                });
+                json["pads"] = serde_json::json!(pads);
+            }
+            json
+        })
+        .collect();
+    let json = serde_json::json!({"layers": layers, "outputs": graph.outputs});
+    std::fs::write(folder.join("network.json"), serde_json::to_vec(&json)?)?;
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors = vec![];
+    for (layer, _, shape) in graph.convs() {
+        let values = student.weights.of(&layer.name);
+        tensors.push((format!("{}.weight", layer.name), shape.to_vec(), bytes(&values.weight)));
+        tensors.push((format!("{}.bias", layer.name), vec![shape[0]], bytes(&values.bias)));
+    }
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("sizes come from the graph"))
+    });
+    std::fs::write(folder.join("weights.safetensors"), safetensors::serialize(views, None)?)?;
+    Ok(())
+}
