@@ -110,8 +110,11 @@ impl Recipe {
         let options = PipelineOptions { threads, ..self.options.clone() };
         let mut full = pipeline(&student, options.clone(), &self.device)?;
         warm_up(&mut full)?;
-        let mut description =
-            Description { student: student.manifest.name.clone(), device: full.device().name().into(), ..Description::default() };
+        let mut description = Description {
+            student: student.manifest.name.clone(),
+            device: full.device().name().into(),
+            ..Description::default()
+        };
         let mut less = None;
         if let Some((reduced, what)) = self.less.apply(&options, full.input_size()) {
             let pipeline = less.insert(pipeline(&student, reduced, &self.device)?);
