@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use peregrine::distill::evaluate::{self, EvaluateArgs};
 use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
+use peregrine::distill::quantize::{self, QuantizeArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::text::command::{self as text, TextArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
@@ -28,6 +29,7 @@ enum Command {
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
     Text(TextArgs),
+    Quantize(QuantizeArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,5 +40,6 @@ fn main() -> anyhow::Result<()> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Text(args) => text::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
     }
 }

@@ -4,6 +4,7 @@
 //! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
 //! - [`text`]: the same for sentences.
+//! - [`quantize`]: a student in 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
 
 pub mod data;
@@ -13,6 +14,7 @@ pub mod inspect;
 pub mod loss;
 pub mod metrics;
 pub mod net;
+pub mod quantize;
 pub mod soften;
 pub mod teacher;
 pub mod text;

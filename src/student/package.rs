@@ -89,18 +89,22 @@ impl Student {
     /// When `folder` cannot be written to.
     pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
         fs::create_dir_all(folder).map_err(|source| PackageError::Io { path: folder.to_owned(), source })?;
-        let (bytes, version) = match &self.quantization {
-            Some(quantization) => {
-                (quantized::serialize(&self.graph(), &self.weights, quantization), QUANTIZED_FORMAT_VERSION)
-            }
-            None => (serialize_f16(&self.graph(), &self.weights), FORMAT_VERSION),
-        };
-        self.manifest.format_version = version;
+        let bytes = self.weights_file();
+        self.manifest.format_version =
+            if self.quantization.is_some() { QUANTIZED_FORMAT_VERSION } else { FORMAT_VERSION };
         self.manifest.weights.sha256 = sha256(&bytes);
         write_atomically(&folder.join(&self.manifest.weights.file), &bytes)?;
         let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
         json.push(b'\n');
         write_atomically(&folder.join(MANIFEST_FILE), &json)
+    }
+
+    /// The bytes of the weights file.
+    pub fn weights_file(&self) -> Vec<u8> {
+        match &self.quantization {
+            Some(quantization) => quantized::serialize(&self.graph(), &self.weights, quantization),
+            None => serialize_f16(&self.graph(), &self.weights),
+        }
     }
 
     fn parse(

@@ -1,0 +1,256 @@
+//! From how often a tensor takes which values to the range that its bytes are to span.
+//!
+//! All four methods are checked against `tests/reference/calibration.py`.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::quantization::TensorScale;
+
+/// Bins of a [`Histogram`].
+pub const BINS: usize = 2048;
+
+/// Counts of a tensor's values in [`BINS`] equal bins from `low` to `high`, which are the least and largest value seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    pub low: f32,
+    pub high: f32,
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    /// An empty one; `low` < `high` is widened to hold zero.
+    pub fn new(low: f32, high: f32) -> Self {
+        Self { low: low.min(0.0), high: high.max(0.0), counts: vec![0; BINS] }
+    }
+
+    /// Counts values; those outside the range count in the bins at its ends.
+    pub fn add(&mut self, values: &[f32]) {
+        let bins = self.counts.len();
+        let per_value = bins as f32 / (self.high - self.low).max(f32::MIN_POSITIVE);
+        for &value in values {
+            let bin = ((value - self.low) * per_value) as usize;
+            self.counts[bin.min(bins - 1)] += 1;
+        }
+    }
+
+    /// The middle of a bin.
+    fn centre(&self, bin: usize) -> f64 {
+        self.edge(bin) + self.width() / 2.0
+    }
+
+    /// Where a bin begins.
+    fn edge(&self, bin: usize) -> f64 {
+        f64::from(self.low) + bin as f64 * self.width()
+    }
+
+    fn width(&self) -> f64 {
+        (f64::from(self.high) - f64::from(self.low)) / self.counts.len() as f64
+    }
+}
+
+/// Chooses the range that a tensor's bytes span.
+pub trait Calibrator {
+    /// Least and largest value that need not saturate; zero lies between them.
+    fn range(&self, histogram: &Histogram) -> (f32, f32);
+}
+
+/// All that was seen.
+pub struct MinMax;
+
+/// All but a share of the values: cut at the upper end, and at both alike where values may be negative.
+pub struct Percentile {
+    /// Of the values kept: 0…1.
+    pub kept: f64,
+}
+
+/// The range with the least mean square error of quantizing, among equal shrinkings of both ends.
+pub struct Mse;
+
+/// The range whose quantized distribution diverges least (Kullback–Leibler) from the one seen, among equal shrinkings of
+/// both ends (Migacz 2017, "8-bit Inference with TensorRT"; there one-sided, over magnitudes).
+pub struct Kl;
+
+impl Calibrator for MinMax {
+    fn range(&self, histogram: &Histogram) -> (f32, f32) {
+        (histogram.low, histogram.high)
+    }
+}
+
+impl Calibrator for Percentile {
+    fn range(&self, h: &Histogram) -> (f32, f32) {
+        let total: u64 = h.counts.iter().sum();
+        let signed = h.low < 0.0;
+        let cut = total as f64 * (1.0 - self.kept) / if signed { 2.0 } else { 1.0 };
+        // The bins that may go whole: those of which the sum from the end stays within the cut.
+        let spare = |counts: &mut dyn Iterator<Item = &u64>| {
+            let mut sum = 0u64;
+            counts
+                .take_while(|&&c| {
+                    sum += c;
+                    sum as f64 <= cut
+                })
+                .count()
+        };
+        let upper = h.edge(h.counts.len() - spare(&mut h.counts.iter().rev())) as f32;
+        let lower = if signed { h.edge(spare(&mut h.counts.iter())) as f32 } else { h.low };
+        (lower.min(0.0), upper.max(0.0))
+    }
+}
+
+impl Calibrator for Mse {
+    fn range(&self, h: &Histogram) -> (f32, f32) {
+        let error = |&(low, high): &(f32, f32)| {
+            let scale = TensorScale::spanning(low, high);
+            let squared = |(bin, &count): (usize, &u64)| {
+                let centre = h.centre(bin);
+                let back = f64::from(scale.dequantize(scale.quantize(centre as f32)));
+                count as f64 * (centre - back).powi(2)
+            };
+            h.counts.iter().enumerate().filter(|(_, &c)| c > 0).map(squared).sum::<f64>()
+        };
+        let candidates = (20..=100).rev().map(|percent| shrunk(h, percent as f32 / 100.0));
+        least(candidates, error)
+    }
+}
+
+impl Calibrator for Kl {
+    fn range(&self, h: &Histogram) -> (f32, f32) {
+        let bins = h.counts.len();
+        let zero_bin =
+            ((0.0 - f64::from(h.low)) / h.width().max(f64::MIN_POSITIVE)).floor().min(bins as f64 - 1.0) as usize;
+        let mut counts: Vec<f64> = h.counts.iter().map(|&c| c as f64).collect();
+        // The many exact zeros after an activation would drown everything, and cost nothing: zero stays exact.
+        counts[zero_bin] = if zero_bin + 1 < bins { counts[zero_bin + 1] } else { counts[bins - 2] };
+        let candidates = (13..=100).rev().filter_map(|percent| {
+            let first = (zero_bin * (100 - percent)) / 100;
+            let past = bins - (bins - 1 - zero_bin) * (100 - percent) / 100;
+            (past - first >= 256).then_some((first, past))
+        });
+        let (first, past) = least(candidates, |&(first, past)| divergence(&counts, first, past));
+        ((h.edge(first) as f32).min(0.0), (h.edge(past) as f32).max(0.0))
+    }
+}
+
+/// Both ends moved towards zero.
+fn shrunk(h: &Histogram, factor: f32) -> (f32, f32) {
+    (h.low * factor, h.high * factor)
+}
+
+/// The first candidate with the least cost.
+fn least<T>(candidates: impl Iterator<Item = T>, cost: impl Fn(&T) -> f64) -> T {
+    let mut costed = candidates.map(|c| (cost(&c), c));
+    let first = costed.next().expect("there is a candidate");
+    costed.fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+}
+
+/// KL(P ‖ Q): P is `counts[first..past]` with what lies outside added to its ends; Q the same bins, without that, merged
+/// into 256 levels and spread evenly again over those of a level's bins that are not empty.
+fn divergence(counts: &[f64], first: usize, past: usize) -> f64 {
+    let inside = &counts[first..past];
+    let bins = inside.len();
+    let mut p = inside.to_vec();
+    p[0] += counts[..first].iter().sum::<f64>();
+    p[bins - 1] += counts[past..].iter().sum::<f64>();
+    let mut q = vec![0.0; bins];
+    for level in 0..256 {
+        let range = level * bins / 256..(level + 1) * bins / 256;
+        let filled = inside[range.clone()].iter().filter(|&&c| c > 0.0).count().max(1);
+        let share = inside[range.clone()].iter().sum::<f64>() / filled as f64;
+        for bin in range.filter(|&b| inside[b] > 0.0) {
+            q[bin] = share;
+        }
+    }
+    let (p_sum, q_sum) = (p.iter().sum::<f64>(), q.iter().sum::<f64>());
+    if p_sum == 0.0 || q_sum == 0.0 {
+        return f64::INFINITY;
+    }
+    let term = |(&p, &q): (&f64, &f64)| {
+        let (p, q) = (p / p_sum, (q / q_sum).max(1e-12));
+        if p > 0.0 {
+            p * (p / q).ln()
+        } else {
+            0.0
+        }
+    };
+    p.iter().zip(&q).map(term).sum()
+}
+
+/// How ranges are chosen, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// All values seen.
+    MinMax,
+    /// All but one value in 10,000.
+    Percentile,
+    /// Least mean square error.
+    Mse,
+    /// Least Kullback-Leibler divergence.
+    Kl,
+}
+
+impl Method {
+    pub fn calibrator(self) -> Box<dyn Calibrator> {
+        match self {
+            Method::MinMax => Box::new(MinMax),
+            Method::Percentile => Box::new(Percentile { kept: 0.9999 }),
+            Method::Mse => Box::new(Mse),
+            Method::Kl => Box::new(Kl),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        low: f32,
+        high: f32,
+        counts: Vec<u64>,
+        min_max: (f32, f32),
+        percentile: (f32, f32),
+        mse: (f32, f32),
+        kl: (f32, f32),
+    }
+
+    #[test]
+    fn every_method_chooses_the_range_that_numpy_finds() {
+        let text = include_str!("../../../tests/reference/calibration.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        assert!(cases.len() >= 4);
+        for case in cases {
+            let h = Histogram { low: case.low, high: case.high, counts: case.counts };
+            let expected = [case.min_max, case.percentile, case.mse, case.kl];
+            for (method, expected) in Method::value_variants().iter().zip(expected) {
+                let found = method.calibrator().range(&h);
+                let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * (case.high - case.low);
+                assert!(
+                    near(found.0, expected.0) && near(found.1, expected.1),
+                    "{}, {method:?}: {found:?}, not {expected:?}",
+                    case.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_tensor_has_a_usable_range() {
+        let mut h = Histogram::new(0.0, 0.0);
+        h.add(&[0.0; 10]);
+        for method in Method::value_variants() {
+            let (low, high) = method.calibrator().range(&h);
+            assert!(TensorScale::spanning(low, high).scale > 0.0, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_counted_in_their_bins() {
+        let mut h = Histogram::new(-1.0, 3.0);
+        h.add(&[-1.0, 3.0, 1.0, 5.0]);
+        assert_eq!((h.counts[0], h.counts[BINS / 2], h.counts[BINS - 1]), (1, 1, 2));
+    }
+}

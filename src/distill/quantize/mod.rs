@@ -1,0 +1,259 @@
+//! `distill quantize`: a student in 8 bits, with what that cost and gained.
+//!
+//! - [`observe`]: what values its tensors take; [`calibrate`]: from that to their ranges.
+//! - [`weights`]: weights in 8 bits; [`assemble`]: all of it put together.
+//! - [`sensitivity`]: which layers suffer most; [`search`]: which of them stay f32.
+//! - [`latency`]: what the engine takes; [`report`]: the report.
+
+pub mod assemble;
+pub mod calibrate;
+pub mod latency;
+pub mod observe;
+pub mod report;
+pub mod search;
+pub mod sensitivity;
+pub mod weights;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub use assemble::{quantize, Calibrated, Settings};
+use calibrate::Method;
+use observe::Inputs;
+use report::{Accuracies, Accuracy, Report};
+use search::{Progress, Search};
+use weights::WeightScale;
+
+use super::data::{Dataset, OnError, OpenOptions};
+use super::evaluate::evaluate;
+use crate::pipeline::PipelineOptions;
+use crate::student::package::{sha256, write_atomically};
+use crate::student::Student;
+
+/// Name of the report in the package's folder, with the extensions json and txt.
+const REPORT: &str = "quantization";
+
+/// Images on which each layer's sensitivity is measured.
+const SENSITIVITY_IMAGES: usize = 8;
+
+/// Inferences timed of each student and number of threads.
+const TIMED_RUNS: usize = 100;
+
+/// Turn a student into 8-bit integers, keeping in floating point what loses too much.
+///
+/// Ranges are calibrated on images of --data (training images; labels are not needed). Accuracy is measured before and
+/// after on --evaluate, and the layers that suffer most stay f32 until the loss is below --max-drop. The package that
+/// results runs wherever a student runs; beside it lie quantization.json and quantization.txt. An interrupted run goes on
+/// where it was.
+///
+/// Example: distill quantize --data data/vehicles/train --data data/camvid/train --evaluate data/vehicles/val --evaluate
+/// data/camvid/val --out student-int8
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Student package; the embedded one by default.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Data set folders to calibrate on.
+    #[arg(long, required = true)]
+    data: Vec<PathBuf>,
+    /// Data set folders to measure accuracy on. Without them: the images of --data that calibration left over.
+    #[arg(long)]
+    evaluate: Vec<PathBuf>,
+    /// Folder for the quantized package and the report.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Images to calibrate on, spread evenly over each folder of --data.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
+    images: u16,
+    /// How the range of each tensor is chosen.
+    #[arg(long, value_enum, default_value_t = Settings::default().activations)]
+    activations: Method,
+    /// How the scale of each channel of weights is chosen.
+    #[arg(long, value_enum, default_value_t = Settings::default().weights)]
+    weights: WeightScale,
+    /// Largest weight in magnitude. 127 rounds less; up to 64, AVX2 multiplies in its fastest way (VNNI does with any).
+    #[arg(long, default_value_t = Settings::default().largest_weight, value_parser = clap::value_parser!(i8).range(7..=127))]
+    largest_weight: i8,
+    /// Leave biases as they are, instead of correcting them for the mean error of the rounded weights.
+    #[arg(long)]
+    no_bias_correction: bool,
+    /// A convolution that stays f32 in any case, such as backbone.stem.
+    #[arg(long)]
+    keep_float: Vec<String>,
+    /// Loss allowed of any figure on any data set, in points (hundredths). Not below what chance makes of the data: on a
+    /// hundred images AP50 moves by half a point with any change.
+    #[arg(long, default_value_t = 2.0)]
+    max_drop: f64,
+    /// Leave out images that cannot be used, instead of stopping.
+    #[arg(long)]
+    skip_bad: bool,
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Each names the file or option at fault; the package is written whole or not at all.
+pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
+    let student = match &args.model {
+        Some(folder) => Student::load(folder)?,
+        None => Student::embedded(),
+    };
+    let settings = Settings {
+        activations: args.activations,
+        weights: args.weights,
+        largest_weight: args.largest_weight,
+        bias_correction: !args.no_bias_correction,
+        threads: args.threads,
+    };
+    ensure!(args.max_drop >= 0.0, "--max-drop is {}; it must be at least 0", args.max_drop);
+    refuse_overlap(args)?;
+    let (images, calibrated_on, judged) = choose_data(args, &student)?;
+    let inputs = Inputs::read(&student, &images)?;
+
+    let bar = progress("calibrating", 2 * inputs.0.len() as u64);
+    let calibrated = Calibrated::new(&student, &inputs, &settings, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let convs = calibrated.convs();
+    if let Some(unknown) = args.keep_float.iter().find(|l| !convs.contains(l)) {
+        anyhow::bail!("--keep-float {unknown}: no such convolution; there are {}", convs.join(", "));
+    }
+
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let evaluated: Vec<_> = judged.iter().map(|d| (&d.name, d.samples.len())).collect();
+    let identity = serde_json::json!([student.manifest.weights.sha256, settings, args.keep_float, images, evaluated]);
+    let mut kept = Progress::open(&args.out, &sha256(identity.to_string().as_bytes()))?;
+    if kept.state.sensitivity.is_empty() {
+        let bar = progress("sensitivity of each layer", convs.len() as u64);
+        let few = Inputs(evenly(inputs.0.iter().cloned(), inputs.0.len(), SENSITIVITY_IMAGES));
+        kept.state.sensitivity = sensitivity::measure(&calibrated, &few, args.threads, &|| bar.inc(1))?;
+        kept.save()?;
+        bar.finish_and_clear();
+    }
+
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let with_float = |layers: &BTreeSet<String>| calibrated.student(layers, &command, calibrated_on.clone());
+    let judge = |student: &Student, what: &str| accuracy(student, &judged, args.threads, what);
+    if kept.state.before.is_empty() {
+        kept.state.before = judge(&student, "f32")?;
+        kept.save()?;
+    }
+    let search = Search { keep_float: &args.keep_float, max_drop: args.max_drop };
+    let float_layers = search
+        .run(&mut kept, &mut |layers| judge(&with_float(layers), &format!("int8, {} layers f32", layers.len())))?;
+
+    let mut quantized = with_float(&float_layers);
+    let after = kept.state.tried[&search.count(&kept, &float_layers)].clone();
+    for (dataset, accuracy) in &after {
+        quantized.manifest.accuracy.insert(dataset.clone(), accuracy.known());
+    }
+    let timed = latency::measure(&student, &quantized, &inputs.0[0], TIMED_RUNS)?;
+    quantized.save(&args.out)?;
+    let report = Report {
+        model: quantized.manifest.name.clone(),
+        settings,
+        calibrated_on,
+        max_drop: args.max_drop,
+        float_layers: float_layers.into_iter().collect(),
+        sensitivity: kept.state.sensitivity.clone(),
+        tried: kept.state.tried.iter().map(|(&k, a)| (k, report::worst_drop(&kept.state.before, a))).collect(),
+        before: kept.state.before.clone(),
+        after,
+        latency: timed,
+        bytes: (student.weights_file().len(), quantized.weights_file().len()),
+    };
+    write_atomically(&args.out.join(REPORT).with_extension("json"), &serde_json::to_vec_pretty(&report)?)?;
+    write_atomically(&args.out.join(REPORT).with_extension("txt"), report.text().as_bytes())?;
+    kept.remove();
+    print!("{}", report.text());
+    Ok(())
+}
+
+/// What is calibrated on must not be what is judged by.
+fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
+    let canonical = |p: &PathBuf| std::fs::canonicalize(p).with_context(|| p.display().to_string());
+    let data = args.data.iter().map(canonical).collect::<anyhow::Result<Vec<_>>>()?;
+    for folder in &args.evaluate {
+        let both = data.contains(&canonical(folder)?);
+        ensure!(!both, "{} is given to --data and to --evaluate; calibrate on other images", folder.display());
+    }
+    Ok(())
+}
+
+/// The images to calibrate on, how many of each data set, and the data sets to judge by.
+fn choose_data(
+    args: &QuantizeArgs,
+    student: &Student,
+) -> anyhow::Result<(Vec<PathBuf>, BTreeMap<String, usize>, Vec<Dataset>)> {
+    let architecture = &student.manifest.architecture;
+    let options = OpenOptions {
+        config: None,
+        classes: architecture.detection.classes.clone(),
+        segmentation: architecture.segmentation.classes.clone(),
+        on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },
+    };
+    let open = |folder: &PathBuf| Dataset::open_with(Path::new(folder), &options);
+    let (mut images, mut used, mut left) = (vec![], BTreeMap::new(), vec![]);
+    for (i, folder) in args.data.iter().enumerate() {
+        let mut dataset = open(folder)?;
+        let share =
+            usize::from(args.images) * (i + 1) / args.data.len() - usize::from(args.images) * i / args.data.len();
+        let all = dataset.samples.iter().map(|s| s.image.clone());
+        let chosen: Vec<PathBuf> = evenly(all, dataset.samples.len(), share);
+        dataset.samples.retain(|s| !chosen.contains(&s.image));
+        used.insert(dataset.name.clone(), chosen.len());
+        images.extend(chosen);
+        left.push(dataset);
+    }
+    ensure!(!images.is_empty(), "--images {}: fewer than there are --data folders", args.images);
+    if !args.evaluate.is_empty() {
+        return Ok((images, used, args.evaluate.iter().map(open).collect::<Result<_, _>>()?));
+    }
+    left.retain(|d| d.samples.iter().any(|s| s.boxes.is_some() || s.mask.is_some()));
+    ensure!(
+        !left.is_empty(),
+        "calibration leaves no labelled image of --data to judge by; give --evaluate, or fewer --images"
+    );
+    Ok((images, used, left))
+}
+
+/// At most `wanted` of `count` items, spread evenly.
+fn evenly<T>(items: impl Iterator<Item = T>, count: usize, wanted: usize) -> Vec<T> {
+    let wanted = wanted.min(count);
+    items.enumerate().filter(|(i, _)| i * wanted / count != (i + 1) * wanted / count).map(|(_, item)| item).collect()
+}
+
+fn accuracy(student: &Student, datasets: &[Dataset], threads: usize, what: &str) -> anyhow::Result<Accuracies> {
+    let options = PipelineOptions { score_threshold: 0.01, max_detections: 300, threads, ..PipelineOptions::default() };
+    let mut accuracies = Accuracies::new();
+    for dataset in datasets {
+        let bar = progress(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
+        let e = evaluate(student, dataset, options.clone(), &|| bar.inc(1))?;
+        bar.finish_and_clear();
+        accuracies.insert(dataset.name.clone(), Accuracy { ap50: e.ap50, ap: e.ap, mean_iou: e.mean_iou });
+    }
+    Ok(accuracies)
+}
+
+fn progress(what: &str, count: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} ETA {eta} {msg}").expect("the template is well-formed");
+    ProgressBar::new(count).with_style(style).with_message(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_spread_evenly() {
+        assert_eq!(evenly(0..10, 10, 3), [3, 6, 9]);
+        assert_eq!(evenly(0..4, 4, 9), [0, 1, 2, 3]);
+        assert_eq!(evenly(0..0, 0, 3), [0; 0]);
+    }
+}

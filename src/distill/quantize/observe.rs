@@ -1,0 +1,97 @@
+//! What values the tensors of a network take over images.
+
+use std::path::PathBuf;
+
+use crate::distill::data::load_image;
+use crate::engine::cpu::CpuEngine;
+use crate::engine::{Engine, Graph};
+use crate::preprocess::{ImageView, Letterbox, Normalisation};
+use crate::student::Student;
+
+use super::calibrate::Histogram;
+
+/// Network inputs, made from images as the pipeline makes them.
+pub struct Inputs(pub Vec<Vec<f32>>);
+
+impl Inputs {
+    /// # Errors
+    /// Names the image that cannot be read.
+    pub fn read(student: &Student, images: &[PathBuf]) -> anyhow::Result<Self> {
+        let input = &student.manifest.architecture.input;
+        let normalisation = Normalisation { mean: input.mean, std: input.std };
+        let read = |path: &PathBuf| {
+            let image = load_image(path)?;
+            let (width, height) = image.dimensions();
+            let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw())?;
+            let mut values = vec![0.0; 3 * input.width * input.height];
+            Letterbox::new(view.size(), (input.width, input.height)).apply(&view, &normalisation, &mut values);
+            Ok(values)
+        };
+        Ok(Self(images.iter().map(read).collect::<anyhow::Result<_>>()?))
+    }
+}
+
+/// An engine that gives every layer's result.
+fn with_all_outputs(student: &Student, graph: &Graph, threads: usize) -> anyhow::Result<CpuEngine> {
+    let mut all = graph.clone();
+    all.outputs = (0..graph.layers.len()).collect();
+    Ok(CpuEngine::new(&all, &student.weights, threads)?)
+}
+
+/// One layer's result over all images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    pub histogram: Histogram,
+    /// Of each channel.
+    pub means: Vec<f32>,
+}
+
+/// Runs the f32 network twice over `inputs`, for the ranges and for what lies within them; in the order of its layers.
+/// Calls `step` after each run.
+///
+/// # Errors
+/// When the weights do not fit the graph.
+pub fn observe(
+    student: &Student,
+    graph: &Graph,
+    inputs: &Inputs,
+    threads: usize,
+    step: &dyn Fn(),
+) -> anyhow::Result<Vec<Observed>> {
+    let mut engine = with_all_outputs(student, graph, threads)?;
+    let mut run = |input: &[f32], look: &mut dyn FnMut(usize, &[f32])| -> anyhow::Result<()> {
+        engine.input().copy_from_slice(input);
+        engine.run()?;
+        (0..graph.layers.len()).for_each(|layer| look(layer, engine.output(layer)));
+        step();
+        Ok(())
+    };
+    let mut ranges = vec![(0f32, 0f32); graph.layers.len()];
+    let mut means: Vec<Vec<f64>> = graph.layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+    for input in &inputs.0 {
+        run(input, &mut |layer, values| {
+            let (low, high) = &mut ranges[layer];
+            let pixels = graph.layers[layer].shape.pixels();
+            for (plane, mean) in values.chunks_exact(pixels).zip(&mut means[layer]) {
+                let (mut least, mut most, mut sum) = (*low, *high, 0f32);
+                for &v in plane {
+                    least = least.min(v);
+                    most = most.max(v);
+                    sum += v;
+                }
+                (*low, *high) = (least, most);
+                *mean += f64::from(sum) / (pixels * inputs.0.len()) as f64;
+            }
+        })?;
+    }
+    let mut histograms: Vec<_> = ranges.iter().map(|&(low, high)| Histogram::new(low, high)).collect();
+    for input in &inputs.0 {
+        run(input, &mut |layer, values| histograms[layer].add(values))?;
+    }
+    let narrow = |means: Vec<f64>| means.into_iter().map(|m| m as f32).collect();
+    Ok(histograms
+        .into_iter()
+        .zip(means)
+        .map(|(histogram, means)| Observed { histogram, means: narrow(means) })
+        .collect())
+}

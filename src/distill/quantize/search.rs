@@ -1,0 +1,182 @@
+//! Which of the most sensitive layers must stay f32, found by few evaluations, kept on disk between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::report::{worst_drop, Accuracies};
+use super::sensitivity::Sensitivity;
+use crate::student::package::write_atomically;
+
+/// Name of the file in which an unfinished run keeps what it has found.
+const FILE: &str = "progress.json";
+
+/// What a run has found so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Of the inputs that the rest belongs to.
+    key: String,
+    pub sensitivity: Vec<Sensitivity>,
+    pub before: Accuracies,
+    /// By the number of most sensitive layers in f32.
+    pub tried: BTreeMap<usize, Accuracies>,
+}
+
+/// A [`State`] on disk.
+pub struct Progress {
+    path: PathBuf,
+    pub state: State,
+}
+
+impl Progress {
+    /// That of `folder` where it belongs to `key`, else an empty one.
+    ///
+    /// # Errors
+    /// When a file is there that cannot be read.
+    pub fn open(folder: &Path, key: &str) -> anyhow::Result<Self> {
+        let path = folder.join(FILE);
+        let state = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{}: not readable; delete it to start anew", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(e) => return Err(e).with_context(|| path.display().to_string()),
+        };
+        let state = if state.key == key { state } else { State { key: key.to_owned(), ..State::default() } };
+        Ok(Self { path, state })
+    }
+
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn save(&self) -> anyhow::Result<()> {
+        Ok(write_atomically(&self.path, &serde_json::to_vec_pretty(&self.state)?)?)
+    }
+
+    /// Removes the file; the run is complete.
+    pub fn remove(&self) {
+        // A file that stays does no harm: the same run would end at once.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The search for the fewest f32 layers.
+pub struct Search<'a> {
+    /// Layers that stay f32 in any case.
+    pub keep_float: &'a [String],
+    /// In points.
+    pub max_drop: f64,
+}
+
+impl Search<'_> {
+    /// The layers in f32 with which the drop is within the bound: of the most sensitive 0, 1, 2, 4, … until it is, then
+    /// halving in between. `judge` measures a student with the given layers in f32; what the state knows is not measured
+    /// again.
+    ///
+    /// # Errors
+    /// Those of `judge`, and of writing the state.
+    pub fn run(
+        &self,
+        progress: &mut Progress,
+        judge: &mut dyn FnMut(&BTreeSet<String>) -> anyhow::Result<Accuracies>,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        let all = self.candidates(progress).len();
+        let mut passes = |count: usize, progress: &mut Progress| -> anyhow::Result<bool> {
+            if !progress.state.tried.contains_key(&count) {
+                let accuracies = judge(&self.layers(progress, count))?;
+                progress.state.tried.insert(count, accuracies);
+                progress.save()?;
+            }
+            let State { before, tried, .. } = &progress.state;
+            Ok(worst_drop(before, &tried[&count]) <= self.max_drop)
+        };
+        // The largest count known to fail, if any, and the least known to pass.
+        let (mut fails, mut good) = (None, 0);
+        while !passes(good, progress)? && good < all {
+            fails = Some(good);
+            good = (2 * good).max(1).min(all);
+        }
+        while let Some(bad) = fails.filter(|bad| bad + 1 < good) {
+            let middle = (bad + good) / 2;
+            if passes(middle, progress)? {
+                good = middle;
+            } else {
+                fails = Some(middle);
+            }
+        }
+        Ok(self.layers(progress, good))
+    }
+
+    /// How many of the most sensitive layers `layers` holds.
+    pub fn count(&self, progress: &Progress, layers: &BTreeSet<String>) -> usize {
+        self.candidates(progress).iter().filter(|l| layers.contains(**l)).count()
+    }
+
+    fn candidates<'s>(&self, progress: &'s Progress) -> Vec<&'s String> {
+        let layers = progress.state.sensitivity.iter().map(|s| &s.layer);
+        layers.filter(|l| !self.keep_float.contains(l)).collect()
+    }
+
+    fn layers(&self, progress: &Progress, count: usize) -> BTreeSet<String> {
+        let worst = self.candidates(progress).into_iter().take(count).cloned();
+        worst.chain(self.keep_float.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Accuracy;
+    use super::*;
+
+    fn accuracies(ap50: f64) -> Accuracies {
+        [("data".to_string(), Accuracy { ap50: Some(ap50), ..Accuracy::default() })].into()
+    }
+
+    fn progress(folder: &Path) -> Progress {
+        let mut progress = Progress::open(folder, "key").unwrap();
+        let layer = |i: usize| Sensitivity { layer: format!("layer{i:02}"), error: 1.0 / (i + 1) as f64 };
+        progress.state.sensitivity = (0..20).map(layer).collect();
+        progress.state.before = accuracies(0.5);
+        progress
+    }
+
+    /// Accurate once 6 layers are f32.
+    fn judge(layers: &BTreeSet<String>) -> anyhow::Result<Accuracies> {
+        Ok(accuracies(if layers.len() >= 6 { 0.495 } else { 0.4 }))
+    }
+
+    #[test]
+    fn the_fewest_layers_stay_f32_and_the_worst_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut progress = progress(folder.path());
+        let layers = Search { keep_float: &[], max_drop: 1.0 }.run(&mut progress, &mut judge).unwrap();
+        assert_eq!(
+            layers.into_iter().collect::<Vec<_>>(),
+            ["layer00", "layer01", "layer02", "layer03", "layer04", "layer05"]
+        );
+        assert_eq!(progress.state.tried.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 4, 5, 6, 8]);
+    }
+
+    #[test]
+    fn an_interrupted_search_measures_nothing_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let search = Search { keep_float: &["layer03".to_string()], max_drop: 1.0 };
+        let mut first = progress(folder.path());
+        let mut calls = 0;
+        let failed = search.run(&mut first, &mut |layers| {
+            calls += 1;
+            anyhow::ensure!(calls < 4, "killed");
+            judge(layers)
+        });
+        assert!(failed.is_err());
+        let mut again = Progress::open(folder.path(), "key").unwrap();
+        let mut counts = vec![];
+        let layers = search.run(&mut again, &mut |layers| {
+            counts.push(layers.len());
+            judge(layers)
+        });
+        // One layer is f32 in any case, and 0, 1 and 2 more were judged before.
+        assert_eq!((layers.unwrap().len(), counts), (6, vec![5, 9, 7, 6]));
+        assert!(Progress::open(folder.path(), "another").unwrap().state.tried.is_empty());
+    }
+}
