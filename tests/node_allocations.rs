@@ -16,7 +16,7 @@ use peregrine::preprocess::image::Encoding;
 use peregrine::ros::clock::Instant;
 use peregrine::ros::engines::Recipe;
 use peregrine::ros::frame_path::{FramePath, Outlet, Shared};
-use peregrine::ros::incoming::{Frame, ImageMessage};
+use peregrine::ros::incoming::ImageMessage;
 use peregrine::ros::intake::Arrivals;
 use peregrine::ros::live::LiveSettings;
 use peregrine::ros::parameters::Parameters;
