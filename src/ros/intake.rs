@@ -218,10 +218,10 @@ impl Intake {
         let ours = topics.into_iter().filter(|(_, types)| types.iter().any(|t| t == self.message_type));
         let is_published =
             |topic: &String| node.get_publishers_info_by_topic(topic, false).is_ok_and(|p| !p.is_empty());
-        let own = ["road_mask", "segmentation"];
+        let own = ["/road_mask", "/segmentation", "/debug_image", "/debug_image/compressed"];
         let mut names: Vec<_> = ours
             .map(|(topic, _)| topic)
-            .filter(|topic| !own.contains(&topic.rsplit('/').next().unwrap_or_default()) && is_published(topic))
+            .filter(|topic| !own.iter().any(|own| topic.ends_with(own)) && is_published(topic))
             .collect();
         names.sort();
         names

@@ -60,6 +60,8 @@ def both_ways(tracker, frames):
         for identity, _ in found:
             lengths[identity] = lengths.get(identity, 0) + 1
     boxes = sum(lengths.values())
+    if not boxes:
+        return {"boxes": 0}
     return {
         "boxes": boxes,
         "identities": len(lengths),
@@ -87,4 +89,5 @@ def main():
         file.write("\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
