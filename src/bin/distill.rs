@@ -1,6 +1,7 @@
 //! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
 
 use clap::{Parser, Subcommand};
+use peregrine::distill::ablate::{self, AblateArgs};
 use peregrine::distill::evaluate::{self, EvaluateArgs};
 use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
@@ -30,6 +31,7 @@ enum Command {
     Export(ExportArgs),
     Text(TextArgs),
     Quantize(QuantizeArgs),
+    Ablate(AblateArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,5 +43,6 @@ fn main() -> anyhow::Result<()> {
         Command::Export(args) => export::run(&args),
         Command::Text(args) => text::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Ablate(args) => ablate::run(&args),
     }
 }

@@ -6,7 +6,9 @@
 //! - [`text`]: the same for sentences.
 //! - [`quantize`]: a student in 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
+//! - [`ablate`]: many trainings compared.
 
+pub mod ablate;
 pub mod data;
 pub mod evaluate;
 pub mod export;

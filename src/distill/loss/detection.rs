@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::assign::Cell;
 use super::soft;
 use crate::decode::BoundingBox;
+use crate::distill::train::config::is_default;
 
 /// Weights of the terms, and how much the teacher counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,11 +21,15 @@ pub struct DetectionLossConfig {
     pub box_weight: f64,
     /// Weight of the side-distribution term.
     pub side_weight: f64,
+    /// ε of label smoothing (Szegedy et al. 2016, section 7), in both heads: of a labelled class's target a share ε goes to
+    /// all classes alike.
+    #[serde(skip_serializing_if = "is_default")]
+    pub label_smoothing: f64,
 }
 
 impl Default for DetectionLossConfig {
     fn default() -> Self {
-        Self { alpha: 0.5, temperature: 2.0, box_weight: 2.0, side_weight: 0.25 }
+        Self { alpha: 0.5, temperature: 2.0, box_weight: 2.0, side_weight: 0.25, label_smoothing: 0.0 }
     }
 }
 
@@ -101,7 +106,9 @@ pub fn loss(
         };
         weight[row..row + classes].iter_mut().for_each(|w| *w *= share);
         if let Some(label) = positive.label {
-            quality[row + label] = overlap;
+            let smoothing = config.label_smoothing as f32;
+            quality[row..row + classes].fill(overlap * smoothing / classes as f32);
+            quality[row + label] += overlap * (1.0 - smoothing);
             weight[row + label] = share;
         }
     }

@@ -7,9 +7,13 @@
 //! - [`soft`]: the divergence from a teacher's softened outputs.
 //! - [`detection`]: class, box and side terms of the detection head.
 //! - [`segmentation`]: weighted cross-entropy a pixel.
+//! - [`methods`]: distillation from a teacher that sees the same views; [`scene`]: what they compare; [`schedule`].
 
 pub mod assign;
 pub mod detection;
+pub mod methods;
+pub mod scene;
+pub mod schedule;
 pub mod segmentation;
 pub mod soft;
 

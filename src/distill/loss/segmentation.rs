@@ -7,8 +7,9 @@ use crate::distill::data::VOID;
 
 /// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not count.
 ///
-/// Zero, with a zero gradient, when every pixel is void.
-pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32]) -> Result<Tensor> {
+/// `smoothing`: the share of each target that goes to all classes alike. Zero, with a zero gradient, when every pixel is
+/// void.
+pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32], smoothing: f32) -> Result<Tensor> {
     let classes = logits.dim(1)?;
     // One-hot times weight: a sum over it is differentiable in the logits without a gather.
     let mut target = vec![0.0f32; labels.len() * classes];
@@ -16,7 +17,8 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32]) -> R
     for (row, &label) in target.chunks_mut(classes).zip(labels) {
         if label != VOID {
             let weight = class_weights[usize::from(label)];
-            row[usize::from(label)] = weight;
+            row.fill(weight * smoothing / classes as f32);
+            row[usize::from(label)] += weight * (1.0 - smoothing);
             total += f64::from(weight);
         }
     }
@@ -46,7 +48,7 @@ mod tests {
     #[test]
     fn equals_its_definition_and_ignores_void() {
         let logits = Tensor::from_slice(&LOGITS, (3, 2), &Device::Cpu).unwrap();
-        let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0]).unwrap().to_scalar::<f32>().unwrap();
+        let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0], 0.0).unwrap().to_scalar::<f32>().unwrap();
         let log_p = |row: usize, class: usize| {
             let (a, b) = (f64::from(LOGITS[2 * row]), f64::from(LOGITS[2 * row + 1]));
             [a, b][class] - (a.exp() + b.exp()).ln()
@@ -57,7 +59,16 @@ mod tests {
 
     #[test]
     fn gradient_agrees_with_finite_differences() {
-        check::gradient(&LOGITS, (3, 2), |z| cross_entropy(z, &[1, VOID, 0], &[2.0, 3.0]));
+        check::gradient(&LOGITS, (3, 2), |z| cross_entropy(z, &[1, VOID, 0], &[2.0, 3.0], 0.1));
+    }
+
+    #[test]
+    fn smoothing_mixes_the_label_with_all_classes() {
+        let logits = Tensor::from_slice(&LOGITS[..2], (1, 2), &Device::Cpu).unwrap();
+        let loss =
+            |label, smoothing| cross_entropy(&logits, &[label], &[1.0; 2], smoothing).unwrap().to_scalar::<f32>();
+        let (first, second) = (loss(0, 0.0).unwrap(), loss(1, 0.0).unwrap());
+        assert!((loss(0, 0.2).unwrap() - (0.9 * first + 0.1 * second)).abs() < 1e-6);
     }
 
     #[test]

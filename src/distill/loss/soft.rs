@@ -15,13 +15,18 @@ pub fn categorical(student: &Tensor, teacher: &Tensor, temperature: f64) -> Resu
 
 /// The same for independent classes (sigmoid outputs): the sum of one Bernoulli divergence a class; returns `[rows]`.
 pub fn bernoulli(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
+    bernoulli_terms(student, teacher, temperature)?.sum(1)? * (temperature * temperature)
+}
+
+/// The divergence of each row and class, without the factor T²; `[rows, classes]`.
+pub fn bernoulli_terms(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
     let teacher = (teacher / temperature)?.detach();
     let student = (student / temperature)?;
     let p = sigmoid(&teacher)?;
     // KL = cross-entropy − entropy, both from logits so that neither overflows.
     let cross_entropy = binary_cross_entropy(&student, &p)?;
     let entropy = binary_cross_entropy(&teacher, &p)?;
-    (cross_entropy - entropy)?.sum(1)? * (temperature * temperature)
+    cross_entropy - entropy
 }
 
 /// `−t·ln σ(z) − (1−t)·ln(1−σ(z)) = max(z, 0) − z·t + ln(1 + e^−|z|)`, value by value.

@@ -5,6 +5,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::config::is_default;
 use super::objects::Object;
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::BoundingBox;
@@ -25,11 +26,18 @@ pub struct AugmentConfig {
     pub flip: f64,
     /// Objects of which less than this share stays in view are dropped.
     pub min_visible: f32,
+    /// Probability that four views share one input (Bochkovskiy et al. 2020, section 3.4).
+    #[serde(skip_serializing_if = "is_default")]
+    pub mosaic: f64,
+    /// Probability that a second view is blended in, with a share of up to a half (Zhang et al. 2018; for detection Zhang et
+    /// al. 2019, "Bag of Freebies").
+    #[serde(skip_serializing_if = "is_default")]
+    pub mixup: f64,
 }
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { scale: [0.6, 1.7], aspect: 1.2, colour: 0.3, flip: 0.5, min_visible: 0.25 }
+        Self { scale: [0.6, 1.7], aspect: 1.2, colour: 0.3, flip: 0.5, min_visible: 0.25, mosaic: 0.0, mixup: 0.0 }
     }
 }
 

@@ -12,8 +12,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::{self, Colour, View};
+use super::compose::{self, Example};
 use super::config::StudentConfig;
 use super::objects::{self, Object};
+use super::online::OnlineTeacher;
 use crate::decode::mask::MASK_STRIDE;
 use crate::distill::data::{load_image, Dataset, VOID};
 use crate::distill::soften::SoftTargets;
@@ -51,6 +53,9 @@ pub struct Batch {
     pub masks: Vec<Option<Vec<u8>>>,
     /// The images' files, to name in an error.
     pub files: Vec<PathBuf>,
+    /// What the teacher makes of the views: each of its tensors over the batch, as
+    /// [`OnlineTeacher::look`](super::online::OnlineTeacher::look) orders them; empty without a teacher.
+    pub teacher: Vec<Vec<f32>>,
 }
 
 impl Pictures {
@@ -65,15 +70,18 @@ impl Pictures {
             let mut pictures = Vec::with_capacity(dataset.samples.len());
             for sample in &dataset.samples {
                 let opinions = soft.and_then(|s| s.of(&dataset.name, sample.file_name()));
-                let labels = sample.boxes.as_deref().unwrap_or_default();
-                let known = (0..classes)
-                    .map(|c| opinions.is_some() || (sample.boxes.is_some() && dataset.labelled[c]))
-                    .collect();
+                let (boxes, mask) = match source.unlabelled {
+                    true => (None, None),
+                    false => (sample.boxes.as_deref(), sample.mask.as_deref()),
+                };
+                let labels = boxes.unwrap_or_default();
+                let known =
+                    (0..classes).map(|c| opinions.is_some() || (boxes.is_some() && dataset.labelled[c])).collect();
                 pictures.push(Picture {
                     path: sample.image.clone(),
                     image: load_image(&sample.image)?,
                     objects: objects::merge(labels, opinions.unwrap_or_default(), config.pseudo_label_score),
-                    mask: sample.mask.as_deref().map(|m| dataset.load_mask(m)).transpose()?,
+                    mask: mask.map(|m| dataset.load_mask(m)).transpose()?,
                     known,
                 });
             }
@@ -120,37 +128,79 @@ impl Pictures {
             known: Vec::new(),
             masks: Vec::new(),
             files: Vec::new(),
+            teacher: Vec::new(),
         };
         for tensor in batch.input.chunks_mut(len) {
-            let picture = self.draw(&mut rng);
-            let augment = &config.augment;
-            let view = View::random(picture.image.dimensions(), input.width, input.height, augment, &mut rng);
-            let colour = Colour::random(augment.colour, &mut rng);
-            augment::render(&picture.image, &view, &colour, input, tensor);
-            batch.objects.push(augment::place_objects(&picture.objects, &view, input, augment.min_visible));
-            batch.known.push(picture.known.clone());
-            batch.masks.push(picture.mask.as_ref().map(|mask| {
-                let mut labels = vec![VOID; input.width / MASK_STRIDE * (input.height / MASK_STRIDE)];
-                augment::render_mask(mask, &view, input, &mut labels);
-                labels
-            }));
-            batch.files.push(picture.path.clone());
+            // Nothing is drawn for what is switched off, so that it leaves all other draws as they were.
+            let likely = |p: f64, rng: &mut ChaCha8Rng| p > 0.0 && rng.random_bool(p);
+            let mut example = match likely(config.augment.mosaic, &mut rng) {
+                true => {
+                    let (x, y) = compose::centre(input, &mut rng);
+                    compose::mosaic(input, (x, y), [(); 4].map(|()| self.example(config, input, &mut rng)))
+                }
+                false => self.example(config, input, &mut rng),
+            };
+            if likely(config.augment.mixup, &mut rng) {
+                let share = rng.random_range(0.0..0.5);
+                example = compose::mixup(example, self.example(config, input, &mut rng), share);
+            }
+            tensor.copy_from_slice(&example.input);
+            batch.objects.push(example.objects);
+            batch.known.push(example.known);
+            batch.masks.push(example.mask);
+            batch.files.push(example.file);
         }
         batch
     }
 
-    /// Starts rendering batches from `step` on; the thread ends when the receiver is dropped.
+    /// A random view of a random picture.
+    fn example(&self, config: &StudentConfig, input: &Input, rng: &mut ChaCha8Rng) -> Example {
+        let picture = self.draw(rng);
+        let augment = &config.augment;
+        let view = View::random(picture.image.dimensions(), input.width, input.height, augment, rng);
+        let colour = Colour::random(augment.colour, rng);
+        let mut tensor = vec![0.0; 3 * input.width * input.height];
+        augment::render(&picture.image, &view, &colour, input, &mut tensor);
+        Example {
+            input: tensor,
+            objects: augment::place_objects(&picture.objects, &view, input, augment.min_visible),
+            known: picture.known.clone(),
+            mask: picture.mask.as_ref().map(|mask| {
+                let mut labels = vec![VOID; input.width / MASK_STRIDE * (input.height / MASK_STRIDE)];
+                augment::render_mask(mask, &view, input, &mut labels);
+                labels
+            }),
+            file: picture.path.clone(),
+        }
+    }
+
+    /// Starts rendering batches from `step` on, and showing them to the `teacher`; the thread ends when the receiver is
+    /// dropped.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start(self, step: u64, config: StudentConfig, input: Input) -> anyhow::Result<Receiver<Batch>> {
+    /// When no thread can be started; through the channel, when the teacher fails.
+    pub fn start(
+        self,
+        step: u64,
+        config: StudentConfig,
+        input: Input,
+        mut teacher: Option<OnlineTeacher>,
+    ) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
         let (sender, receiver) = bounded(AHEAD);
         thread::Builder::new()
             .name("batches".into())
             .spawn(move || {
                 let last = config.steps;
                 for step in step..last {
-                    if sender.send(self.batch(step, &config, &input)).is_err() {
+                    let mut batch = Ok(self.batch(step, &config, &input));
+                    if let (Some(teacher), Ok(rendered)) = (&mut teacher, &mut batch) {
+                        match teacher.look(&rendered.input) {
+                            Ok(tensors) => rendered.teacher = tensors,
+                            Err(e) => batch = Err(e),
+                        }
+                    }
+                    let failed = batch.is_err();
+                    if sender.send(batch).is_err() || failed {
                         break;
                     }
                 }

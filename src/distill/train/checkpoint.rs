@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{bail, Context};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use crate::distill::net::NetParams;
 use crate::student::package::write_atomically;
 
@@ -17,7 +17,7 @@ pub struct State<'a> {
     pub params: &'a mut NetParams,
     /// The moving average of `params`.
     pub average: &'a mut NetParams,
-    pub optimizer: &'a mut AdamW,
+    pub optimizer: &'a mut Optimizer,
 }
 
 impl State<'_> {
@@ -31,8 +31,8 @@ impl State<'_> {
         for (prefix, params) in [("params", &mut *self.params), ("average", &mut *self.average)] {
             tensors.extend(params.state().iter().map(|(name, v)| (format!("{prefix}/{name}"), bytes(v))));
         }
-        for (name, moments) in &self.optimizer.moments {
-            tensors.extend((0..2).map(|i| (format!("moment{i}/{name}"), bytes(&moments[i]))));
+        for (name, slots) in &self.optimizer.memory {
+            tensors.extend(slots.iter().enumerate().map(|(i, slot)| (format!("moment{i}/{name}"), bytes(slot))));
         }
         let views = tensors.iter().map(|(name, data)| {
             (name, TensorView::new(Dtype::F32, vec![data.len() / 4], data).expect("four bytes a value"))
@@ -73,12 +73,13 @@ impl State<'_> {
                 *target = values(&format!("{prefix}/{name}"), target.len())?;
             }
         }
-        let mut moments = BTreeMap::new();
+        let mut memory = BTreeMap::new();
+        let slots = self.optimizer.rule.slots();
         for trainable in self.params.trainable() {
             let read = |i: usize| values(&format!("moment{i}/{}", trainable.name), trainable.param.value.len());
-            moments.insert(trainable.name.clone(), [read(0)?, read(1)?]);
+            memory.insert(trainable.name.clone(), (0..slots).map(read).collect::<anyhow::Result<_>>()?);
         }
-        *self.optimizer = AdamW { moments, updates: field("updates")?.parse()? };
+        (self.optimizer.memory, self.optimizer.updates) = (memory, field("updates")?.parse()?);
         self.step = field("step")?.parse()?;
         Ok(self.step)
     }

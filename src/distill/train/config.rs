@@ -6,7 +6,11 @@ use anyhow::{bail, ensure, Context};
 use serde::{Deserialize, Serialize};
 
 use super::augment::AugmentConfig;
+use super::online::TeacherConfig;
+use super::optimizer::Rule;
 use crate::distill::loss::detection::DetectionLossConfig;
+use crate::distill::loss::methods::MethodConfig;
+use crate::student::Architecture;
 
 /// Everything that `distill student` needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +19,10 @@ pub struct StudentConfig {
     /// Name of the package that is written.
     pub name: String,
     pub seed: u64,
+    /// Width and height in pixels that the student is trained for and that its manifest names; multiples of 32. Without
+    /// it: the default student's 320×256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<[usize; 2]>,
     /// Optimizer steps.
     pub steps: u64,
     /// Images a step.
@@ -25,6 +33,11 @@ pub struct StudentConfig {
     /// Factor on the learning rate of layers that start from `init`.
     pub backbone_rate: f32,
     pub weight_decay: f64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub optimizer: Rule,
+    /// Of the optimizer `sgd`, 0 or above, and below 1.
+    #[serde(skip_serializing_if = "is_usual_momentum")]
+    pub momentum: f64,
     /// Largest norm of the gradient.
     pub clip: f32,
     /// Decay of the weights' exponential moving average, which is what is exported.
@@ -40,6 +53,11 @@ pub struct StudentConfig {
     /// Weight of the segmentation loss.
     pub segmentation_weight: f64,
     pub loss: DetectionLossConfig,
+    /// A teacher that sees each view; `[[method]]` tables say what the student takes from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherConfig>,
+    #[serde(rename = "method", skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<MethodConfig>,
     pub augment: AugmentConfig,
     pub data: Vec<DataSource>,
     /// Steps between checkpoints.
@@ -58,6 +76,21 @@ pub struct DataSource {
     /// The `dataset.toml` to use instead of the one found.
     #[serde(default)]
     pub config: Option<PathBuf>,
+    /// Leave the labels aside, so that the student has the teachers alone to learn from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unlabelled: bool,
+}
+
+// Keys that a run did not have when it was begun are left out of its `config.toml` while they change nothing, so that its
+// checkpoint still belongs to it.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const MOMENTUM: f64 = 0.9;
+
+fn is_usual_momentum(value: &f64) -> bool {
+    *value == MOMENTUM
 }
 
 impl Default for StudentConfig {
@@ -65,12 +98,15 @@ impl Default for StudentConfig {
         Self {
             name: "student".into(),
             seed: 1,
+            input: None,
             steps: 3000,
             batch: 16,
             learning_rate: 1e-3,
             warmup: 200,
             backbone_rate: 0.2,
             weight_decay: 0.02,
+            optimizer: Rule::default(),
+            momentum: MOMENTUM,
             clip: 10.0,
             ema: 0.998,
             init: None,
@@ -79,6 +115,8 @@ impl Default for StudentConfig {
             pseudo_label_score: 0.3,
             segmentation_weight: 1.0,
             loss: DetectionLossConfig::default(),
+            teacher: None,
+            methods: Vec::new(),
             augment: AugmentConfig::default(),
             data: Vec::new(),
             checkpoint_every: 100,
@@ -94,8 +132,16 @@ impl StudentConfig {
     /// Names the file, and the field at fault.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let config: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        config.check().with_context(|| path.display().to_string())?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// As [`read`](Self::read), from the text.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
         Ok(config)
     }
 
@@ -109,10 +155,24 @@ impl StudentConfig {
             ensure!(source.share > 0.0, "data share of {} must be above 0", source.folder.display());
         }
         ensure!(self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must lie between 0 and 1");
+        ensure!((0.0..1.0).contains(&self.momentum), "momentum must be 0 or above, and below 1");
+        ensure!(
+            (0.0..1.0).contains(&self.loss.label_smoothing),
+            "loss.label_smoothing must be 0 or above, and below 1"
+        );
+        for (name, p) in [("mosaic", self.augment.mosaic), ("mixup", self.augment.mixup), ("flip", self.augment.flip)] {
+            ensure!((0.0..=1.0).contains(&p), "augment.{name} is a probability, 0 to 1");
+        }
         ensure!((0.0..1.0).contains(&self.ema), "ema must be 0 or above, and below 1");
         ensure!((0.0..=1.0).contains(&self.loss.alpha), "loss.alpha must be 0 to 1");
         ensure!(self.loss.temperature > 0.0, "loss.temperature must be above 0");
         ensure!((0.0..=1.0).contains(&self.pseudo_label_score), "pseudo_label_score must be 0 to 1");
+        for method in &self.methods {
+            let at = || format!("[[method]] kind = {:?}", method.method.name());
+            method.check().map_err(anyhow::Error::msg).with_context(at)?;
+            ensure!(self.teacher.is_some(), "{} needs a [teacher] with a package", at());
+        }
+        self.architecture().check().map_err(anyhow::Error::msg)?;
         let [low, high] = self.augment.scale;
         ensure!(0.0 < low && low <= high, "augment.scale must be [low, high] with 0 < low <= high");
         ensure!(self.augment.aspect >= 1.0, "augment.aspect must be at least 1");
@@ -120,6 +180,15 @@ impl StudentConfig {
             bail!("frozen_stages is {}, but there is no init whose weights could be kept", self.frozen_stages);
         }
         Ok(())
+    }
+
+    /// The student that is to be trained: the default one, at this configuration's input size.
+    pub fn architecture(&self) -> Architecture {
+        let mut architecture = Architecture::default_student();
+        if let Some([width, height]) = self.input {
+            (architecture.input.width, architecture.input.height) = (width, height);
+        }
+        architecture
     }
 
     /// The learning rate of a step: linear warm-up, then half a cosine down to a hundredth of the peak.

@@ -2,15 +2,22 @@
 //!
 //! In the order in which a step happens:
 //! - [`config`]: what a run is given. - [`student`]: the run: steps, log, checkpoints, export.
-//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`objects`]: labels and teacher together.
+//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together.
+//! - [`online`]: a teacher that looks at the rendered batches.
+//! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
 //! - [`step`]: forward, losses, backward.
-//! - [`optimizer`], [`checkpoint`].
+//! - [`optimizer`], [`checkpoint`]; [`origin`], [`curves`]: what the run's folder tells of it.
 
 pub mod augment;
 pub mod batches;
 pub mod checkpoint;
+pub mod compose;
 pub mod config;
+pub mod curves;
+pub mod distillation;
 pub mod objects;
+pub mod online;
 pub mod optimizer;
+pub mod origin;
 pub mod step;
 pub mod student;

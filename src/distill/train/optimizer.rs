@@ -1,6 +1,8 @@
-//! AdamW (Loshchilov & Hutter 2019, algorithm 2), with gradient clipping by global norm.
+//! AdamW (Loshchilov & Hutter 2019, algorithm 2) and SGD with momentum, both with gradient clipping by global norm.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::distill::net::NetParams;
 
@@ -8,15 +10,43 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// First and second moments of each trainable tensor, by its name.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct AdamW {
-    pub moments: BTreeMap<String, [Vec<f32>; 2]>,
+/// Which rule updates the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    #[default]
+    AdamW,
+    /// As `torch.optim.SGD`: `v = momentum·v + gradient + decay·w`, `w = w − rate·v`.
+    Sgd,
+}
+
+impl Rule {
+    /// Values kept for each weight.
+    pub fn slots(self) -> usize {
+        match self {
+            Self::AdamW => 2,
+            Self::Sgd => 1,
+        }
+    }
+}
+
+/// A rule and its memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Optimizer {
+    pub rule: Rule,
+    /// SGD's, 0 or above and below 1.
+    pub momentum: f32,
+    /// By the tensor's name: first and second moments, or the velocity.
+    pub memory: BTreeMap<String, Vec<Vec<f32>>>,
     /// Updates made.
     pub updates: u64,
 }
 
-impl AdamW {
+impl Optimizer {
+    pub fn new(rule: Rule, momentum: f64) -> Self {
+        Self { rule, momentum: momentum as f32, memory: BTreeMap::new(), updates: 0 }
+    }
+
     /// Scales the gradients down to a norm of `clip` where they exceed it, then updates every trainable tensor.
     /// Returns the norm before clipping.
     pub fn update(&mut self, params: &mut NetParams, rate: f64, decay: f64, clip: f32) -> f32 {
@@ -29,18 +59,31 @@ impl AdamW {
         let scale = if norm > clip { clip / norm } else { 1.0 };
         for trainable in &mut list {
             let len = trainable.param.value.len();
-            let [m, v] = self.moments.entry(trainable.name.clone()).or_insert_with(|| [vec![0.0; len], vec![0.0; len]]);
+            let slots = self.rule.slots();
+            let memory = self.memory.entry(trainable.name.clone()).or_insert_with(|| vec![vec![0.0; len]; slots]);
             let rate = rate * f64::from(trainable.rate);
-            let step = (rate / c1) as f32;
-            let shrink = if trainable.decay { 1.0 - (rate * decay) as f32 } else { 1.0 };
-            let root = (1.0 / c2.sqrt()) as f32;
-            let (b1, b2) = (BETA1 as f32, BETA2 as f32);
+            let decay = if trainable.decay { decay } else { 0.0 };
             let values = trainable.param.value.iter_mut().zip(&trainable.param.gradient);
-            for ((value, &gradient), (m, v)) in values.zip(m.iter_mut().zip(v)) {
-                let gradient = gradient * scale;
-                *m = b1 * *m + (1.0 - b1) * gradient;
-                *v = b2 * *v + (1.0 - b2) * gradient * gradient;
-                *value = *value * shrink - step * *m / (v.sqrt() * root + EPSILON);
+            match &mut memory[..] {
+                [m, v] => {
+                    let step = (rate / c1) as f32;
+                    let shrink = 1.0 - (rate * decay) as f32;
+                    let root = (1.0 / c2.sqrt()) as f32;
+                    let (b1, b2) = (BETA1 as f32, BETA2 as f32);
+                    for ((value, &gradient), (m, v)) in values.zip(m.iter_mut().zip(v)) {
+                        let gradient = gradient * scale;
+                        *m = b1 * *m + (1.0 - b1) * gradient;
+                        *v = b2 * *v + (1.0 - b2) * gradient * gradient;
+                        *value = *value * shrink - step * *m / (v.sqrt() * root + EPSILON);
+                    }
+                }
+                [velocity] => {
+                    for ((value, &gradient), v) in values.zip(velocity.iter_mut()) {
+                        *v = self.momentum * *v + gradient * scale + decay as f32 * *value;
+                        *value -= rate as f32 * *v;
+                    }
+                }
+                _ => unreachable!("every rule has one or two slots"),
             }
         }
         norm
@@ -61,27 +104,30 @@ mod tests {
     }
 
     #[test]
-    fn two_updates_equal_torch_optim_adamw() {
-        // torch.optim.AdamW([tensor(0.5)], lr=0.1, weight_decay=0.1) with gradients 0.3, then -0.2, worked out in f64.
-        let mut params = params();
-        let mut adam = AdamW::default();
-        params.convs[0].weight.value[0] = 0.5;
-        for (gradient, expected) in [(0.3f32, 0.395f64), (-0.2, 0.376598)] {
-            params.zero_gradients();
-            params.convs[0].weight.gradient[0] = gradient;
-            adam.update(&mut params, 0.1, 0.1, 100.0);
-            let value = f64::from(params.convs[0].weight.value[0]);
-            assert!((value - expected).abs() < 1e-5, "{value} instead of {expected}");
+    fn two_updates_equal_those_of_torch_optim() {
+        // torch.optim.AdamW and SGD(momentum=0.9) on [tensor(0.5)] with lr=0.1, weight_decay=0.1 and gradients 0.3, then
+        // -0.2, worked out in f64.
+        for (rule, expected) in [(Rule::AdamW, [0.395f64, 0.376598]), (Rule::Sgd, [0.465, 0.44885])] {
+            let mut params = params();
+            let mut optimizer = Optimizer::new(rule, 0.9);
+            params.convs[0].weight.value[0] = 0.5;
+            for (gradient, expected) in [0.3f32, -0.2].into_iter().zip(expected) {
+                params.zero_gradients();
+                params.convs[0].weight.gradient[0] = gradient;
+                optimizer.update(&mut params, 0.1, 0.1, 100.0);
+                let value = f64::from(params.convs[0].weight.value[0]);
+                assert!((value - expected).abs() < 1e-5, "{rule:?}: {value} instead of {expected}");
+            }
         }
     }
 
     #[test]
     fn a_gradient_above_the_bound_is_scaled_to_it() {
         let mut params = params();
-        let mut adam = AdamW::default();
+        let mut adam = Optimizer::new(Rule::AdamW, 0.9);
         params.convs[0].weight.gradient[0] = 30.0;
         params.convs[0].bias.gradient[0] = 40.0;
         assert_eq!(adam.update(&mut params, 0.1, 0.0, 5.0), 50.0);
-        assert!((adam.moments["out.weight"][0][0] - 0.1 * 3.0).abs() < 1e-6);
+        assert!((adam.memory["out.weight"][0][0] - 0.1 * 3.0).abs() < 1e-6);
     }
 }

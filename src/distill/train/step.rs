@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor, Var};
 
 use super::batches::Batch;
 use super::config::StudentConfig;
+use super::distillation::Distillation;
 use crate::distill::loss::assign::{self, Cell};
 use crate::distill::loss::detection::{self, DetectionTargets, Positive};
 use crate::distill::loss::segmentation;
@@ -12,18 +13,21 @@ use crate::engine::LayerId;
 use crate::student::Architecture;
 
 /// The loss of one step, term by term.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Losses {
     pub class: f32,
     pub teacher: f32,
     pub bbox: f32,
     pub sides: f32,
     pub segmentation: f32,
+    /// Each distillation method's, weighted; in the configuration's order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<f32>,
 }
 
 impl Losses {
     pub fn total(&self) -> f32 {
-        self.class + self.teacher + self.bbox + self.sides + self.segmentation
+        self.class + self.teacher + self.bbox + self.sides + self.segmentation + self.methods.iter().sum::<f32>()
     }
 }
 
@@ -32,13 +36,14 @@ pub struct Teaching {
     cells: Vec<Cell>,
     mask_weights: Vec<f32>,
     classes: usize,
+    distillation: Option<Distillation>,
 }
 
 impl Teaching {
     /// `mask_weights`: one for each segmentation class.
-    pub fn new(architecture: &Architecture, mask_weights: Vec<f32>) -> Self {
+    pub fn new(architecture: &Architecture, mask_weights: Vec<f32>, distillation: Option<Distillation>) -> Self {
         let cells = assign::cells(architecture.input.width, architecture.input.height);
-        Self { cells, mask_weights, classes: architecture.detection.classes.len() }
+        Self { cells, mask_weights, classes: architecture.detection.classes.len(), distillation }
     }
 
     /// Runs `batch` through `net` and adds the gradients of its loss to the parameters'.
@@ -52,21 +57,34 @@ impl Teaching {
         let levels = Architecture::detection_levels();
         let class = self.rows(net, levels.map(|l| net.graph.outputs[l.class]))?;
         let sides = self.rows(net, levels.map(|l| net.graph.outputs[l.sides]))?;
-        let terms = detection::loss(&class.rows, &sides.rows, &self.targets(batch), &config.loss)?;
+        let targets = self.targets(batch);
+        let terms = detection::loss(&class.rows, &sides.rows, &targets, &config.loss)?;
         let mask = self.mask(net, batch)?;
 
         let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.sides)?)?;
         let (mask_loss, mask_layer) = match mask {
             Some(mask) => {
-                let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, &self.mask_weights)?;
+                let smoothing = config.loss.label_smoothing as f32;
+                let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, &self.mask_weights, smoothing)?;
                 ((loss * config.segmentation_weight)?, Some(mask))
             }
             None => (Tensor::new(0.0f32, &Device::Cpu)?, None),
         };
-        let gradients = (total + &mask_loss)?.backward()?;
+        let mut total = (total + &mask_loss)?;
+        let mut taps = Vec::new();
+        let mut methods = Vec::new();
+        if let Some(distillation) = &self.distillation {
+            let (scene, inner) = distillation.scene(net, batch, &targets, (&class.rows, &sides.rows), config)?;
+            for loss in distillation.losses(&scene)? {
+                methods.push(loss.to_scalar::<f32>()?);
+                total = (total + loss)?;
+            }
+            taps = inner;
+        }
+        let gradients = total.backward()?;
 
         let mut seeds: Vec<(LayerId, Vec<f32>)> = Vec::new();
-        for (layer, var) in class.outputs.iter().chain(&sides.outputs) {
+        for (layer, var) in class.outputs.iter().chain(&sides.outputs).chain(&taps) {
             if let Some(gradient) = gradients.get(var) {
                 seeds.push((*layer, gradient.flatten_all()?.to_vec1()?));
             }
@@ -91,6 +109,7 @@ impl Teaching {
             bbox: value(&terms.bbox)?,
             sides: value(&terms.sides)?,
             segmentation: value(&mask_loss)?,
+            methods,
         })
     }
 

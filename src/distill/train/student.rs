@@ -12,8 +12,10 @@ use serde::Serialize;
 use super::batches::Pictures;
 use super::checkpoint::State;
 use super::config::StudentConfig;
-use super::optimizer::AdamW;
+use super::distillation::Distillation;
+use super::optimizer::Optimizer;
 use super::step::{Losses, Teaching};
+use super::{curves, origin};
 use crate::distill::loss::segmentation;
 use crate::distill::net::{NetParams, TrainNet};
 use crate::distill::soften::SoftTargets;
@@ -22,11 +24,13 @@ use crate::student::package::{deserialize, sha256, write_atomically};
 use crate::student::{Architecture, Student};
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const LOG: &str = "log.jsonl";
 
 /// Train a student on labels and a teacher's soft targets, into a package that the node loads.
 ///
-/// The run folder receives the configuration as used, log.jsonl (a line every ten steps), a checkpoint and the package
-/// `student/` (the weights' moving average). Started again with the same folder it goes on where it was.
+/// The run folder receives the configuration as used, origin.json (code, program and data by their hashes), log.jsonl (a
+/// line every ten steps), curves.svg, a checkpoint and the package `student/` (the weights' moving average). Started again
+/// with the same folder it goes on where it was.
 #[derive(Debug, Args)]
 pub struct StudentArgs {
     /// Configuration, TOML (see models/peregrine-s/train.toml).
@@ -64,12 +68,13 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")?;
     }
     let config = StudentConfig::read(&args.config)?;
-    let architecture = Architecture::default_student();
+    let architecture = config.architecture();
     let (mut net, initialised_from) = build(&config, &architecture)?;
     let mut average = net.params.clone();
-    let mut optimizer = AdamW::default();
+    let mut optimizer = Optimizer::new(config.optimizer, config.momentum);
 
     fs::create_dir_all(&args.run).with_context(|| args.run.display().to_string())?;
+    let _only = lock(&args.run)?;
     let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
     let checkpoint = args.run.join(CHECKPOINT);
     let mut done = 0;
@@ -79,12 +84,13 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
         done = state.load(&checkpoint, expected).with_context(|| checkpoint.display().to_string())?;
     }
     write_atomically(&args.run.join("config.toml"), config_text.as_bytes())?;
+    origin::write(&config, &args.run)?;
     let mut log = OpenOptions::new()
         .create(true)
         .append(done > 0)
         .write(true)
         .truncate(done == 0)
-        .open(args.run.join("log.jsonl"))
+        .open(args.run.join(LOG))
         .context("cannot write the log")?;
 
     if args.reconfigure {
@@ -96,18 +102,20 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
     let origin = Training {
         command: "distill student train.toml".into(),
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
-        teachers: soft.map(|s| s.teachers).unwrap_or_default(),
+        teachers: teachers(&config, soft.as_ref())?,
         initialised_from,
         steps: 0,
         seed: config.seed,
     };
     eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let teaching = Teaching::new(&architecture, weights);
-    let batches = pictures.start(done, config.clone(), architecture.input.clone())?;
+    let (distillation, teacher) = Distillation::prepare(&config, &net.graph)?.unzip();
+    let teaching = Teaching::new(&architecture, weights, distillation);
+    let batches = pictures.start(done, config.clone(), architecture.input.clone(), teacher)?;
 
     let progress = progress(config.steps, done);
     for batch in batches {
+        let batch = batch?;
         net.params.zero_gradients();
         let losses = teaching.gradients(&mut net, &batch, &config)?;
         if !losses.total().is_finite() {
@@ -125,29 +133,39 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
 
         let step = batch.step + 1;
         if step % 10 == 0 || step == config.steps {
-            let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses };
+            let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses.clone() };
             writeln!(log, "{}", serde_json::to_string(&line)?).context("cannot write the log")?;
         }
         progress.set_position(step);
         progress.set_message(format!(
-            "loss {:.2}: class {:.2} teacher {:.2} box {:.2} sides {:.2} mask {:.2}",
+            "loss {:.2}: class {:.2} teacher {:.2} box {:.2} sides {:.2} mask {:.2}{}",
             losses.total(),
             losses.class,
             losses.teacher,
             losses.bbox,
             losses.sides,
-            losses.segmentation
+            losses.segmentation,
+            losses.methods.iter().map(|m| format!(" {m:.2}")).collect::<String>()
         ));
         if step % config.checkpoint_every == 0 || step == config.steps {
             let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
             state.save(&checkpoint, &config_text)?;
             let training = Training { steps: step, ..origin.clone() };
             export(&average, &config, &architecture, training, &args.run.join("student"))?;
+            curves::draw(&fs::read_to_string(args.run.join(LOG))?, &args.run.join("curves.svg"))?;
         }
     }
     progress.finish();
     eprintln!("the student is in {}", args.run.join("student").display());
     Ok(())
+}
+
+/// Holds the run's folder against a second training in it, for as long as the file lives.
+fn lock(run: &Path) -> anyhow::Result<fs::File> {
+    let path = run.join(".lock");
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    file.try_lock().with_context(|| format!("{}: another training is at work in this folder", run.display()))?;
+    Ok(file)
 }
 
 /// The network with its starting weights, and where those came from.
@@ -170,6 +188,15 @@ fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<
         }
     }
     Ok((TrainNet::new(graph, params, config.batch), initialised_from))
+}
+
+/// The names of the teachers: those of the soft targets, then the one that sees each view.
+fn teachers(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<String>> {
+    let mut names = soft.map(|s| s.teachers.clone()).unwrap_or_default();
+    if let Some(teacher) = &config.teacher {
+        names.push(Student::load(&teacher.package)?.manifest.name);
+    }
+    Ok(names)
 }
 
 /// `average = decay · average + (1 − decay) · params`, running statistics included.

@@ -1,0 +1,266 @@
+//! The table: JSON for programs, Markdown for the repository, and one HTML page with the differences drawn.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::config::Ablation;
+use super::judge::CellResult;
+use super::statistics::{Finding, Summary};
+
+/// The whole comparison; figures are fractions of one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Table {
+    pub title: String,
+    pub notes: Vec<String>,
+    pub reference: String,
+    pub seeds: Vec<u64>,
+    /// In the order of the columns.
+    pub metrics: Vec<String>,
+    pub rows: Vec<TableRow>,
+}
+
+/// One way to make a student.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableRow {
+    pub name: String,
+    pub note: String,
+    pub latency_ms: Option<f64>,
+    /// One for each metric.
+    pub figures: Vec<Option<Figure>>,
+    pub seeds: Vec<CellResult>,
+}
+
+/// A row's figure in one metric.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    pub value: Summary,
+    /// Minus the reference's, seed by seed; `None` for the reference itself and where they share no seed.
+    pub difference: Option<Summary>,
+    pub finding: Finding,
+    /// Whether the two intervals, each row's own, are apart with this one above.
+    pub intervals_apart: bool,
+}
+
+impl Table {
+    /// Puts the cells' results together.
+    pub fn new(ablation: &Ablation, results: Vec<CellResult>) -> Self {
+        let mut metrics: Vec<String> = Vec::new();
+        for name in results.iter().filter_map(|r| r.figures.as_ref()).flat_map(|f| f.keys()) {
+            if !metrics.contains(name) {
+                metrics.push(name.clone());
+            }
+        }
+        let of = |row: usize, metric: &str| -> Vec<(u64, f64)> {
+            let cells = results.iter().filter(|r| r.row == row);
+            cells.filter_map(|r| Some((r.seed, *r.figures.as_ref()?.get(metric)?))).collect()
+        };
+        let reference = ablation.rows.iter().position(|r| r.name == ablation.reference).unwrap_or(0);
+        let plain = |values: &[(u64, f64)]| Summary::of(&values.iter().map(|v| v.1).collect::<Vec<_>>());
+        let figure = |row: usize, metric: &str| {
+            let (ours, theirs) = (of(row, metric), of(reference, metric));
+            let value = plain(&ours)?;
+            let difference = (row != reference).then(|| Summary::of_differences(&ours, &theirs)).flatten();
+            Some(Figure {
+                value,
+                difference,
+                finding: difference.map_or(Finding::Open, |d| d.finding()),
+                intervals_apart: plain(&theirs).is_some_and(|t| value.is_above(&t)),
+            })
+        };
+        let row = |index: usize| TableRow {
+            name: ablation.rows[index].name.clone(),
+            note: ablation.rows[index].note.clone(),
+            latency_ms: results.iter().filter(|r| r.row == index).find_map(|r| r.latency_ms),
+            figures: metrics.iter().map(|m| figure(index, m)).collect(),
+            seeds: results.iter().filter(|r| r.row == index).cloned().collect(),
+        };
+        Self {
+            title: ablation.title.clone(),
+            notes: ablation.notes.clone(),
+            reference: ablation.reference.clone(),
+            seeds: ablation.seeds.clone(),
+            rows: (0..ablation.rows.len()).map(row).collect(),
+            metrics,
+        }
+    }
+
+    fn legend(&self) -> String {
+        format!(
+            "Percent: mean over seeds {:?} ± half the 95 % interval (Student's t), then the difference from *{}*, taken seed \
+             by seed, with its own interval. ▲ and ▼ mark differences whose interval leaves zero out; ▲▲ those where also \
+             the two rows' own intervals are apart. With a figure from one seed there is no interval. Latency: median of \
+             one 640×360 image through the whole pipeline on one thread, all rows in turn.",
+            self.seeds, self.reference
+        )
+    }
+}
+
+/// `61.4 ± 0.8`, in percent.
+fn percent(s: &Summary, signed: bool) -> String {
+    let mean = 100.0 * s.mean;
+    let mean = if signed { format!("{mean:+.1}") } else { format!("{mean:.1}") };
+    s.half_width.map_or(mean.clone(), |w| format!("{mean} ± {:.1}", 100.0 * w))
+}
+
+fn mark(figure: &Figure) -> &'static str {
+    match figure.finding {
+        Finding::Better if figure.intervals_apart => " ▲▲",
+        Finding::Better => " ▲",
+        Finding::Worse => " ▼",
+        Finding::Open => "",
+    }
+}
+
+fn text(figure: &Option<Figure>) -> String {
+    let Some(figure) = figure else { return "–".into() };
+    let difference = figure.difference.map_or(String::new(), |d| format!(" ({}){}", percent(&d, true), mark(figure)));
+    percent(&figure.value, false) + &difference
+}
+
+/// How many seeds a row has, and what became of the others.
+fn seeds(row: &TableRow) -> String {
+    let done = row.seeds.iter().filter(|s| s.figures.is_some()).count();
+    let failed = row.seeds.iter().filter(|s| s.failure.is_some()).count();
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    format!("{done} of {}{failed}", row.seeds.len())
+}
+
+fn latency(row: &TableRow) -> String {
+    row.latency_ms.map_or("–".into(), |ms| format!("{ms:.1} ms"))
+}
+
+/// The table in Markdown.
+pub fn markdown(table: &Table) -> String {
+    let mut out = format!("# {}\n\n", table.title);
+    for note in &table.notes {
+        let _ = writeln!(out, "- {note}");
+    }
+    let _ = writeln!(out, "\n| row | {} | latency | seeds | |", table.metrics.join(" | "));
+    let _ = writeln!(out, "|---|{}---|---|---|", "---|".repeat(table.metrics.len()));
+    for row in &table.rows {
+        let figures: Vec<String> = row.figures.iter().map(text).collect();
+        let figures = if figures.is_empty() { String::new() } else { format!(" {} |", figures.join(" | ")) };
+        let _ = writeln!(out, "| {} |{figures} {} | {} | {} |", row.name, latency(row), seeds(row), row.note);
+    }
+    let _ = writeln!(out, "\n{}", table.legend());
+    for failure in table.rows.iter().flat_map(|r| &r.seeds).filter_map(|s| s.failure.as_ref()) {
+        let _ = writeln!(out, "\nFailed: {failure}");
+    }
+    out
+}
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; } body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; \
+padding: 0 1em; } table { border-collapse: collapse; } td, th { padding: .2em .8em; text-align: left; } \
+tr { border-bottom: 1px solid #8884; } svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; }";
+
+/// Widths of the drawing's parts and height of a row, in SVG units.
+const NAMES: f64 = 170.0;
+const PLOT: f64 = 560.0;
+const LINE: f64 = 20.0;
+
+/// The table as one page that needs nothing else, with each metric's differences drawn.
+pub fn html(table: &Table) -> String {
+    let title = escape(&table.title);
+    let mut out = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n<style>{STYLE}</style>\
+         </head><body>\n<h1>{title}</h1>\n<ul>"
+    );
+    for note in &table.notes {
+        let _ = write!(out, "<li>{}</li>", escape(note));
+    }
+    let heads: String = table.metrics.iter().map(|m| format!("<th>{}</th>", escape(m))).collect();
+    let _ = writeln!(out, "</ul>\n<table><tr><th>row</th>{heads}<th>latency</th><th>seeds</th><th></th></tr>");
+    for row in &table.rows {
+        let figures: String = row.figures.iter().map(|f| format!("<td>{}</td>", escape(&text(f)))).collect();
+        let (name, note) = (escape(&row.name), escape(&row.note));
+        let (latency, seeds) = (latency(row), escape(&seeds(row)));
+        let _ = writeln!(out, "<tr><td>{name}</td>{figures}<td>{latency}</td><td>{seeds}</td><td>{note}</td></tr>");
+    }
+    let _ = writeln!(out, "</table>\n<p>{}</p>", escape(&table.legend()));
+    for (column, metric) in table.metrics.iter().enumerate() {
+        let _ = writeln!(out, "<h2>{}: difference from {}</h2>", escape(metric), escape(&table.reference));
+        out += &forest(table, column);
+    }
+    for failure in table.rows.iter().flat_map(|r| &r.seeds).filter_map(|s| s.failure.as_ref()) {
+        let _ = writeln!(out, "<p>Failed: {}</p>", escape(failure));
+    }
+    out + "</body></html>\n"
+}
+
+/// A point and an interval for each row that has a difference.
+fn forest(table: &Table, column: usize) -> String {
+    let rows: Vec<(&str, Summary)> =
+        table.rows.iter().filter_map(|r| Some((r.name.as_str(), r.figures[column].as_ref()?.difference?))).collect();
+    let reach = |s: &Summary| 100.0 * (s.mean.abs() + s.half_width.unwrap_or(0.0));
+    let limit = rows.iter().map(|r| reach(&r.1)).fold(1.0, f64::max);
+    let x = |value: f64| NAMES + PLOT * (0.5 + 0.48 * 100.0 * value / limit);
+    let (height, zero) = (LINE * (rows.len() as f64 + 1.5), x(0.0));
+    let mut svg = format!("<svg viewBox=\"0 0 {} {height}\" role=\"img\">\n", NAMES + PLOT);
+    let _ = writeln!(svg, "<line x1=\"{zero}\" x2=\"{zero}\" y1=\"0\" y2=\"{}\" stroke=\"#8888\"/>", height - LINE);
+    for (i, (name, s)) in rows.iter().enumerate() {
+        let y = LINE * (i as f64 + 0.7);
+        let colour = match s.finding() {
+            Finding::Better => "#009e73",
+            Finding::Worse => "#d55e00",
+            Finding::Open => "#888888",
+        };
+        let (from, to) = (x(s.mean - s.half_width.unwrap_or(0.0)), x(s.mean + s.half_width.unwrap_or(0.0)));
+        let _ = writeln!(svg, "<text x=\"0\" y=\"{}\">{}</text>", y + 4.0, escape(name));
+        let _ = writeln!(
+            svg,
+            "<line x1=\"{from:.1}\" x2=\"{to:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"2\"/>\
+             <circle cx=\"{:.1}\" cy=\"{y}\" r=\"4\" fill=\"{colour}\"/>",
+            x(s.mean)
+        );
+    }
+    for value in [-limit, 0.0, limit] {
+        let at = x(value / 100.0);
+        let _ = writeln!(svg, "<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{value:+.1}</text>", height - 4.0);
+    }
+    svg + "</svg>\n"
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::Figures;
+    use super::*;
+
+    fn table() -> Table {
+        let ablation = Ablation::parse(
+            "title = 'T'\nseeds = [1, 2]\nreference = 'alone'\nevaluate = ['val']\n\
+             [base]\n[[base.data]]\nfolder = 'x'\nshare = 1.0\n\
+             [[row]]\nname = 'alone'\n[[row]]\nname = 'better'\n[[row]]\nname = 'begun'\n",
+        )
+        .unwrap();
+        let cell = |row, seed, value: Option<f64>| CellResult {
+            row,
+            seed,
+            figures: value.map(|v| Figures::from([("val AP50".to_owned(), v)])),
+            ..Default::default()
+        };
+        let values = [(0, 1, Some(0.30)), (0, 2, Some(0.32)), (1, 1, Some(0.40)), (1, 2, Some(0.42)), (2, 1, None)];
+        Table::new(&ablation, values.map(|(r, s, v)| cell(r, s, v)).into())
+    }
+
+    #[test]
+    fn a_row_is_compared_seed_by_seed_with_the_reference() {
+        let markdown = markdown(&table());
+        // Each row's own interval is wide (t(1) · 1 %), but the differences agree.
+        assert!(markdown.contains("| alone | 31.0 ± 12.7 | – | 2 of 2 |"), "{markdown}");
+        assert!(markdown.contains("| better | 41.0 ± 12.7 (+10.0 ± 0.0) ▲ | – | 2 of 2 |"), "{markdown}");
+        assert!(markdown.contains("| begun | – | – | 0 of 1 |"), "{markdown}");
+    }
+
+    #[test]
+    fn the_page_draws_each_difference_once() {
+        let html = html(&table());
+        assert_eq!(html.matches("<circle").count(), 1);
+        assert!(html.contains("+10.0"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Training the table's cells: one `distill student` for each row and seed, several at a time.
+//!
+//! Each is a process of its own, so that one that fails takes no other with it.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{ensure, Context};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::config::Ablation;
+use crate::student::manifest::Manifest;
+use crate::student::package::write_atomically;
+
+const POLL: Duration = Duration::from_millis(500);
+
+/// One row with one seed.
+#[derive(Debug)]
+pub struct Cell {
+    /// Index of the row.
+    pub row: usize,
+    pub seed: u64,
+    /// The run's folder; the package is in `student` there.
+    pub folder: PathBuf,
+    /// The configuration as `distill student` writes it back, and its steps; `None` for a derived row.
+    training: Option<(String, u64)>,
+    /// Why it could not be made.
+    pub failure: Option<String>,
+}
+
+impl Cell {
+    /// Where its package is, or will be.
+    pub fn package(&self) -> PathBuf {
+        self.folder.join("student")
+    }
+
+    /// Whether its package is there, and is that of this very configuration.
+    pub fn finished(&self) -> bool {
+        let Ok(manifest) = fs::read(self.package().join("manifest.json")) else { return false };
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&manifest) else { return false };
+        match &self.training {
+            Some((config, steps)) => {
+                manifest.training.steps == *steps
+                    && fs::read_to_string(self.folder.join("config.toml")).is_ok_and(|found| found == *config)
+            }
+            None => true,
+        }
+    }
+
+    fn name(&self) -> String {
+        let mut parts = self.folder.iter().rev().take(2).map(|p| p.to_string_lossy());
+        let seed = parts.next().unwrap_or_default();
+        format!("{}/{seed}", parts.next().unwrap_or_default())
+    }
+
+    /// Steps done and the loss, by the last line of its log.
+    fn progress(&self) -> (u64, f64) {
+        let Ok(log) = fs::read_to_string(self.folder.join("log.jsonl")) else { return (0, f64::NAN) };
+        let lines = log.lines().rev().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        let figures = |l: serde_json::Value| Some((l["step"].as_u64()?, l["loss"].as_f64()?));
+        lines.filter_map(figures).next().unwrap_or((0, f64::NAN))
+    }
+}
+
+/// The table's cells, seed by seed, so that every row is there once before any is there twice; their configurations are
+/// written to `out`/configs.
+///
+/// # Errors
+/// When a configuration is wrong or a file cannot be written.
+pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
+    let configs = out.join("configs");
+    fs::create_dir_all(&configs).with_context(|| configs.display().to_string())?;
+    let mut cells = Vec::new();
+    for &seed in &ablation.seeds {
+        for (index, row) in ablation.rows.iter().enumerate() {
+            let folder = out.join("runs").join(&row.name).join(seed.to_string());
+            let mut training = None;
+            if row.derive.is_none() {
+                let config = ablation.student(row, seed)?;
+                let text = toml::to_string(&config)?;
+                write_atomically(&config_path(out, &row.name, seed), text.as_bytes())?;
+                training = Some((text, config.steps));
+            }
+            cells.push(Cell { row: index, seed, folder, training, failure: None });
+        }
+    }
+    Ok(cells)
+}
+
+fn config_path(out: &Path, row: &str, seed: u64) -> PathBuf {
+    out.join("configs").join(format!("{row}-{seed}.toml"))
+}
+
+/// Trains every cell that is not finished, `jobs` at a time; failures are noted in the cells.
+///
+/// # Errors
+/// When a process cannot be started.
+pub fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::Result<()> {
+    let trained: Vec<&mut Cell> = cells.into_iter().filter(|c| c.training.is_some()).collect();
+    let steps = |cell: &Cell| cell.training.as_ref().map_or(0, |t| t.1);
+    let total: u64 = trained.iter().map(|c| steps(c)).sum();
+    let count = trained.len();
+    let (finished, waiting): (Vec<_>, Vec<_>) = trained.into_iter().partition(|c| c.finished());
+    let mut done: u64 = finished.iter().map(|c| steps(c)).sum();
+    eprintln!("{} of {count} runs are finished already", finished.len());
+    let style = "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} left; {msg}";
+    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
+    let mut waiting: VecDeque<_> = waiting.into();
+    let mut running: Vec<(Child, &mut Cell)> = Vec::new();
+    // What is done already says nothing about how fast the rest will go.
+    bar.set_position(done + waiting.iter().map(|c| c.progress().0).sum::<u64>());
+    bar.reset_eta();
+    while !running.is_empty() || !waiting.is_empty() {
+        while running.len() < jobs {
+            let Some(cell) = waiting.pop_front() else { break };
+            running.push((start(cell, threads)?, cell));
+        }
+        sleep(POLL);
+        let mut still = Vec::new();
+        for (mut child, cell) in running {
+            match child.try_wait().context("a training's process is lost")? {
+                None => still.push((child, cell)),
+                Some(status) => {
+                    done += steps(cell);
+                    if !status.success() || !cell.finished() {
+                        let said = last_words(&cell.folder.join("output.txt"));
+                        cell.failure =
+                            Some(format!("{}: {said} (see {}/output.txt)", cell.name(), cell.folder.display()));
+                        bar.println(cell.failure.clone().unwrap_or_default());
+                    }
+                }
+            }
+        }
+        running = still;
+        let at = |c: &Cell| {
+            let (step, loss) = c.progress();
+            format!("{} step {step} loss {loss:.2}", c.name())
+        };
+        let ahead: u64 = running.iter().map(|r| &r.1).chain(&waiting).map(|c| c.progress().0).sum();
+        bar.set_position(done + ahead);
+        bar.set_message(running.iter().map(|r| at(r.1)).collect::<Vec<_>>().join(", "));
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
+    fs::create_dir_all(&cell.folder).with_context(|| cell.folder.display().to_string())?;
+    let (row, seed) = (cell.folder.parent().and_then(Path::file_name), cell.seed);
+    let out = cell.folder.ancestors().nth(3).context("a run lies three folders deep")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("student").arg(config_path(out, &row.unwrap_or_default().to_string_lossy(), seed));
+    command.arg("--run").arg(&cell.folder);
+    if let Some(threads) = threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    let output = File::create(cell.folder.join("output.txt")).with_context(|| cell.folder.display().to_string())?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    command.spawn().context("cannot start a training")
+}
+
+/// Makes the packages of derived rows whose origin is finished.
+///
+/// # Errors
+/// When a process cannot be started; failures of the command are noted in the cells.
+pub fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
+    for i in 0..cells.len() {
+        let Some(derive) = &ablation.rows[cells[i].row].derive else { continue };
+        let origin = cells.iter().find(|c| ablation.rows[c.row].name == derive.from && c.seed == cells[i].seed);
+        let Some(origin) = origin.filter(|c| c.finished()) else { continue };
+        let (student, out) = (origin.package(), cells[i].package());
+        if cells[i].finished() {
+            continue;
+        }
+        fs::create_dir_all(&cells[i].folder).with_context(|| cells[i].folder.display().to_string())?;
+        let fill =
+            |a: &String| a.replace("{student}", &student.to_string_lossy()).replace("{out}", &out.to_string_lossy());
+        let output = cells[i].folder.join("output.txt");
+        let file = File::create(&output).with_context(|| output.display().to_string())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(derive.command.iter().map(fill)).stdin(Stdio::null());
+        let status = command.stdout(file.try_clone()?).stderr(file).status().context("cannot start a command")?;
+        if !status.success() || !cells[i].finished() {
+            cells[i].failure = Some(format!("{}: {}", cells[i].name(), last_words(&output)));
+        }
+    }
+    Ok(())
+}
+
+/// Runs `distill` with `arguments`.
+///
+/// # Errors
+/// When it fails, with what it said last.
+pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
+    let output = Command::new(std::env::current_exe()?).args(arguments).stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", said.trim().lines().last().unwrap_or("it failed without a word"));
+    Ok(())
+}
+
+/// The last line that a process wrote, of those that a progress bar did not overwrite.
+fn last_words(path: &Path) -> String {
+    let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty());
+    lines.last().unwrap_or("it ended without a word").to_owned()
+}

@@ -1,0 +1,248 @@
+//! Cross-head distillation, CrossKD (Wang et al. 2024, eq. 4 to 6).
+
+use candle_core::{Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::super::scene::Scene;
+use super::super::schedule::Schedule;
+use super::{kd, ld, Method};
+use crate::student::architecture::DETECTION_STRIDES;
+use crate::student::Student;
+
+/// The student's features after the first `cut` separable convolutions of its detection head go on through the
+/// *teacher's* remaining head, and what comes out is held against the teacher's own predictions. The student's own outputs
+/// stay free for its labels, with which the teacher may disagree.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossConfig {
+    /// Separable convolutions of the student's that come before the teacher's head, at least 1.
+    #[serde(default = "cut")]
+    pub cut: usize,
+    #[serde(default = "unit")]
+    pub temperature: Schedule,
+    /// As in [`kd::Kd`].
+    #[serde(default = "focus")]
+    pub focus: f64,
+    /// Weight of the box distributions ([`ld::Ld`]) beside the classes.
+    #[serde(default = "quarter")]
+    pub sides: f64,
+    #[serde(default = "min_score")]
+    pub min_score: f32,
+}
+
+fn cut() -> usize {
+    1
+}
+
+fn unit() -> Schedule {
+    Schedule::Constant(1.0)
+}
+
+fn focus() -> f64 {
+    1.0
+}
+
+fn quarter() -> f64 {
+    0.25
+}
+
+fn min_score() -> f32 {
+    0.05
+}
+
+impl CrossConfig {
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        if self.cut == 0 {
+            return Err("cut must be at least 1: the student's features have to pass a convolution of its own".into());
+        }
+        kd::Kd { on: super::outputs::Head::Class, temperature: self.temperature, focus: self.focus }.check()
+    }
+
+    fn layer(&self, stride: usize) -> String {
+        format!("detect.{stride}.{}.pointwise", self.cut - 1)
+    }
+}
+
+/// [`CrossConfig`] with the teacher's head.
+pub struct Cross {
+    config: CrossConfig,
+    levels: Vec<FrozenHead>,
+}
+
+impl Cross {
+    /// Takes the head's last part from `teacher`.
+    ///
+    /// # Errors
+    /// When its head has fewer convolutions than `cut`.
+    pub fn new(config: CrossConfig, teacher: &Student) -> std::result::Result<Self, String> {
+        let head = &teacher.manifest.architecture.detection;
+        if config.cut > head.convs {
+            return Err(format!("method cross: cut is {}, but the head has {} convolutions", config.cut, head.convs));
+        }
+        let levels = DETECTION_STRIDES.iter().map(|&stride| FrozenHead::new(teacher, stride, config.cut)).collect();
+        Ok(Self { config, levels })
+    }
+}
+
+impl Method for Cross {
+    fn layers(&self) -> Vec<String> {
+        DETECTION_STRIDES.iter().map(|&stride| self.config.layer(stride)).collect()
+    }
+
+    fn loss(&self, scene: &Scene) -> Result<Tensor> {
+        let (mut class, mut sides) = (Vec::new(), Vec::new());
+        for (head, stride) in self.levels.iter().zip(DETECTION_STRIDES) {
+            let (c, s) = head.forward(&scene.student.layers[&self.config.layer(stride)])?;
+            class.push(c.flatten(2, 3)?);
+            sides.push(s.flatten(2, 3)?);
+        }
+        let rows = |levels: &[Tensor]| super::outputs::cells(&Tensor::cat(levels, 2)?);
+        let (class, sides) = (rows(&class)?, rows(&sides)?);
+        let teacher = &scene.teacher;
+        let temperature = self.config.temperature.at(scene.progress);
+        let classes = kd::focused(&class, &teacher.class, temperature, self.config.focus)?;
+        let boxes = ld::localisation(&sides, &teacher.sides, &teacher.class, temperature, self.config.min_score)?;
+        classes + (boxes * self.config.sides)?
+    }
+}
+
+/// A teacher's detection head at one level from its `cut`-th convolution on; its weights are constants.
+struct FrozenHead {
+    /// Depthwise kernel `[channels, kernel²]` with bias, then pointwise weight `[out, in]` with bias.
+    blocks: Vec<[(Tensor, Tensor); 2]>,
+    class: (Tensor, Tensor),
+    sides: (Tensor, Tensor),
+    kernel: usize,
+}
+
+impl FrozenHead {
+    fn new(teacher: &Student, stride: usize, cut: usize) -> Self {
+        let layer = |name: String| {
+            let weights = teacher.weights.of(&name);
+            let out = weights.bias.len();
+            let tensor = |v: &[f32], columns| Tensor::from_slice(v, (out, columns), &Device::Cpu);
+            let weight = tensor(&weights.weight, weights.weight.len() / out).expect("lengths were checked on loading");
+            (weight, tensor(&weights.bias, 1).expect("lengths were checked on loading"))
+        };
+        let of = |part: &str| layer(format!("detect.{stride}.{part}"));
+        let head = &teacher.manifest.architecture.detection;
+        Self {
+            blocks: (cut..head.convs).map(|i| [of(&format!("{i}.depthwise")), of(&format!("{i}.pointwise"))]).collect(),
+            class: of("class"),
+            sides: of("sides"),
+            kernel: head.kernel,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut x = x.clone();
+        for [across, mix] in &self.blocks {
+            x = relu6(&depthwise(&x, across, self.kernel)?)?;
+            x = relu6(&pointwise(&x, mix)?)?;
+        }
+        Ok((pointwise(&x, &self.class)?, pointwise(&x, &self.sides)?))
+    }
+}
+
+fn relu6(x: &Tensor) -> Result<Tensor> {
+    x.relu()?.minimum(6.0)
+}
+
+/// A 1×1 convolution of `[images, in, height, width]`.
+fn pointwise(x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    let y = weight.broadcast_matmul(&x.flatten(2, 3)?.contiguous()?)?.broadcast_add(bias)?;
+    let (images, out, _) = y.dims3()?;
+    y.reshape((images, out, height, width))
+}
+
+/// A depthwise convolution with stride 1 and "same" padding, as a sum of shifted maps: candle would split it into one
+/// call a channel.
+fn depthwise(x: &Tensor, (weight, bias): &(Tensor, Tensor), kernel: usize) -> Result<Tensor> {
+    let (_, channels, height, width) = x.dims4()?;
+    let half = kernel / 2;
+    let padded = x.pad_with_zeros(2, half, half)?.pad_with_zeros(3, half, half)?;
+    let per_channel = |t: &Tensor| t.reshape((1, channels, 1, 1));
+    let mut sum: Option<Tensor> = None;
+    for dy in 0..kernel {
+        for dx in 0..kernel {
+            let tap = per_channel(&weight.narrow(1, dy * kernel + dx, 1)?.contiguous()?)?;
+            let shifted = padded.narrow(2, dy, height)?.narrow(3, dx, width)?.broadcast_mul(&tap)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + shifted)?,
+                None => shifted,
+            });
+        }
+    }
+    sum.expect("a kernel has a tap").broadcast_add(&per_channel(bias)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::scene::Tensors;
+    use super::*;
+    use crate::distill::net::check;
+    use crate::engine::cpu::CpuEngine;
+    use crate::engine::Engine;
+    use crate::student::Architecture;
+
+    const SIZE: (usize, usize) = (64, 32);
+
+    /// The embedded student's tensors for one image of noise, by the engine.
+    fn tensors(config: &CrossConfig, seed: u64) -> Tensors {
+        let student = Student::embedded();
+        let mut graph = student.manifest.architecture.graph(SIZE.0, SIZE.1);
+        let names = DETECTION_STRIDES.map(|s| config.layer(s));
+        let inner = names.iter().map(|n| graph.layers.iter().position(|l| l.name == *n).unwrap());
+        graph.outputs.extend(inner.collect::<Vec<_>>());
+        let mut engine = CpuEngine::new(&graph, &student.weights, 1).unwrap();
+        engine.input().copy_from_slice(&check::values(3 * SIZE.0 * SIZE.1, seed));
+        engine.run().unwrap();
+        let tensor = |i: usize| {
+            let s = graph.layers[graph.outputs[i]].shape;
+            Tensor::from_slice(engine.output(i), (1, s.channels, s.height, s.width), &Device::Cpu).unwrap()
+        };
+        let levels = Architecture::detection_levels();
+        let rows = |of: [usize; 3]| {
+            let maps = of.map(|i| tensor(i).flatten(2, 3).unwrap());
+            super::super::outputs::cells(&Tensor::cat(&maps, 2).unwrap()).unwrap()
+        };
+        Tensors {
+            class: rows(levels.map(|l| l.class)),
+            sides: rows(levels.map(|l| l.sides)),
+            segmentation: tensor(Architecture::SEGMENTATION_OUTPUT).flatten(2, 3).unwrap(),
+            layers: names.into_iter().enumerate().map(|(i, name)| (name, tensor(7 + i))).collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn scene(config: &CrossConfig, student: u64, teacher: u64) -> Scene {
+        Scene {
+            student: tensors(config, student),
+            teacher: tensors(config, teacher),
+            positives: vec![],
+            boxes: vec![],
+            mask: vec![],
+            input: SIZE,
+            progress: 0.0,
+        }
+    }
+
+    #[test]
+    fn the_teachers_own_features_come_out_of_its_head_as_its_own_predictions() {
+        for cut in [1, 2] {
+            let config = CrossConfig { min_score: 0.0, ..toml::from_str(&format!("cut = {cut}")).unwrap() };
+            let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
+            let value = |student, teacher| cross.loss(&scene(&config, student, teacher)).unwrap().to_scalar::<f32>();
+            assert!(value(1, 1).unwrap().abs() < 1e-4, "cut {cut}: {:?}", value(1, 1));
+            assert!(value(2, 1).unwrap() > 1e-3, "cut {cut}: {:?}", value(2, 1));
+        }
+    }
+
+    #[test]
+    fn a_cut_beyond_the_head_is_refused() {
+        let config: CrossConfig = toml::from_str("cut = 3").unwrap();
+        assert!(Cross::new(config, &Student::embedded()).err().unwrap().contains("cut is 3"));
+    }
+}

@@ -1,0 +1,26 @@
+//! Hints (Romero et al. 2015, "FitNets", eq. 3).
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::super::scene::Scene;
+use super::{pyramid, sum_over_layers, Method};
+
+/// `½ · mean (teacher − student)²` over the values of each layer, summed over layers. The layers are of equal width, so
+/// that the paper's regressor is the identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hint {
+    #[serde(default = "pyramid")]
+    pub layers: Vec<String>,
+}
+
+impl Method for Hint {
+    fn layers(&self) -> Vec<String> {
+        self.layers.clone()
+    }
+
+    fn loss(&self, scene: &Scene) -> Result<Tensor> {
+        sum_over_layers(scene, &self.layers, |student, teacher| (student - teacher)?.sqr()?.mean_all()? * 0.5)
+    }
+}

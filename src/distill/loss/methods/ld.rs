@@ -1,0 +1,69 @@
+//! Localization distillation (Zheng et al. 2022, eq. 5, with its valuable region).
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::ops::sigmoid;
+use serde::{Deserialize, Serialize};
+
+use super::super::scene::Scene;
+use super::super::schedule::Schedule;
+use super::super::soft;
+use super::Method;
+
+/// `T² · KL` between the distributions of each side's distance, averaged over sides, and over cells weighted by the
+/// teacher's best class probability. Cells below `min_score` do not count: where the teacher sees nothing, its boxes mean
+/// nothing. (The paper picks the region by an IoU with the labels instead, which needs labels.)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ld {
+    #[serde(default = "temperature")]
+    pub temperature: Schedule,
+    #[serde(default = "min_score")]
+    pub min_score: f32,
+}
+
+fn temperature() -> Schedule {
+    Schedule::Constant(2.0)
+}
+
+fn min_score() -> f32 {
+    0.05
+}
+
+impl Ld {
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        if !(0.0..1.0).contains(&self.min_score) {
+            return Err("min_score must be 0 or above, and below 1".into());
+        }
+        self.temperature.check("temperature", 0.05, 100.0)
+    }
+}
+
+impl Method for Ld {
+    fn loss(&self, scene: &Scene) -> Result<Tensor> {
+        let temperature = self.temperature.at(scene.progress);
+        localisation(&scene.student.sides, &scene.teacher.sides, &scene.teacher.class, temperature, self.min_score)
+    }
+}
+
+/// The loss of `student` sides `[rows, 4·bins]`; see [`Ld`].
+pub(super) fn localisation(
+    student: &Tensor,
+    teacher: &Tensor,
+    teacher_class: &Tensor,
+    temperature: f64,
+    min_score: f32,
+) -> Result<Tensor> {
+    let scores = sigmoid(teacher_class)?.max(1)?.to_vec1::<f32>()?;
+    let rows: Vec<(u32, f32)> = (0u32..).zip(scores).filter(|r| r.1 > min_score).collect();
+    if rows.is_empty() {
+        return Tensor::zeros((), DType::F32, &Device::Cpu);
+    }
+    let index = Tensor::from_iter(rows.iter().map(|r| r.0), &Device::Cpu)?;
+    let total: f64 = rows.iter().map(|r| f64::from(r.1)).sum();
+    // Each row's weight, once for each of its sides.
+    let weight = Tensor::from_iter(rows.iter().flat_map(|r| [r.1; 4]), &Device::Cpu)?;
+    let bins = student.dim(1)? / 4;
+    let pick = |sides: &Tensor| sides.index_select(&index, 0)?.reshape(((), bins));
+    let divergence = soft::categorical(&pick(student)?, &pick(teacher)?, temperature)?;
+    (divergence * weight)?.sum_all()? * (0.25 / total)
+}

@@ -1,0 +1,160 @@
+//! Distillation methods: small types behind one trait, put together in the configuration as `[[method]]` tables.
+//!
+//! - [`kd`], [`dkd`], [`dist`]: on a head's outputs, of detection classes or a pixel's.
+//! - [`hint`], [`attention`], [`rkd`], [`pkd`], [`fgd`], [`cwd`]: on inner layers' tensors.
+//! - [`ld`], [`cross`]: on the detection head: box distributions, and the teacher's head over the student's features.
+//!
+//! Each is checked against values of a PyTorch reference (tests/reference/distillation.py) and by finite differences.
+
+pub mod attention;
+pub mod cross;
+pub mod cwd;
+pub mod dist;
+pub mod dkd;
+pub mod fgd;
+pub mod hint;
+pub mod kd;
+pub mod ld;
+pub mod outputs;
+pub mod pkd;
+pub mod rkd;
+
+#[cfg(test)]
+mod reference;
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::scene::Scene;
+use super::schedule::Schedule;
+use crate::student::Student;
+
+/// A distillation loss.
+pub trait Method: Send {
+    /// Inner layers whose tensors it compares, by name; the heads' outputs are always there.
+    fn layers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether those layers must be as wide in the student as in the teacher.
+    fn needs_equal_width(&self) -> bool {
+        true
+    }
+
+    /// The loss of one step, unweighted: a scalar.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn loss(&self, scene: &Scene) -> Result<Tensor>;
+}
+
+/// One `[[method]]` table: its weight, and the method that its `kind` names with the parameters it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodConfig {
+    #[serde(default = "unit")]
+    pub weight: Schedule,
+    #[serde(flatten)]
+    pub method: Kind,
+}
+
+/// The methods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    Kd(kd::Kd),
+    Dkd(dkd::Dkd),
+    Dist(dist::Dist),
+    Hint(hint::Hint),
+    Attention(attention::Attention),
+    Rkd(rkd::Rkd),
+    Ld(ld::Ld),
+    Pkd(pkd::Pkd),
+    Cross(cross::CrossConfig),
+    Fgd(fgd::Fgd),
+    Cwd(cwd::Cwd),
+}
+
+fn unit() -> Schedule {
+    Schedule::Constant(1.0)
+}
+
+impl MethodConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// A sentence naming the field.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        self.weight.check("weight", 0.0, 1e6)?;
+        match &self.method {
+            Kind::Kd(m) => m.check(),
+            Kind::Dkd(m) => m.temperature.check("temperature", 0.05, 100.0),
+            Kind::Dist(m) => m.temperature.check("temperature", 0.05, 100.0),
+            Kind::Ld(m) => m.check(),
+            Kind::Cwd(m) => m.temperature.check("temperature", 0.05, 100.0),
+            Kind::Cross(m) => m.check(),
+            Kind::Fgd(m) => m.check(),
+            Kind::Hint(_) | Kind::Attention(_) | Kind::Rkd(_) | Kind::Pkd(_) => Ok(()),
+        }
+    }
+}
+
+impl Kind {
+    /// The name in `kind`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kd(_) => "kd",
+            Self::Dkd(_) => "dkd",
+            Self::Dist(_) => "dist",
+            Self::Hint(_) => "hint",
+            Self::Attention(_) => "attention",
+            Self::Rkd(_) => "rkd",
+            Self::Ld(_) => "ld",
+            Self::Pkd(_) => "pkd",
+            Self::Cross(_) => "cross",
+            Self::Fgd(_) => "fgd",
+            Self::Cwd(_) => "cwd",
+        }
+    }
+
+    /// The method, made ready for a teacher.
+    ///
+    /// # Errors
+    /// When it needs a part that the teacher lacks.
+    pub fn build(&self, teacher: &Student) -> std::result::Result<Box<dyn Method>, String> {
+        Ok(match self.clone() {
+            Self::Kd(m) => Box::new(m),
+            Self::Dkd(m) => Box::new(m),
+            Self::Dist(m) => Box::new(m),
+            Self::Hint(m) => Box::new(m),
+            Self::Attention(m) => Box::new(m),
+            Self::Rkd(m) => Box::new(m),
+            Self::Ld(m) => Box::new(m),
+            Self::Pkd(m) => Box::new(m),
+            Self::Cross(m) => Box::new(cross::Cross::new(m, teacher)?),
+            Self::Fgd(m) => Box::new(m),
+            Self::Cwd(m) => Box::new(m),
+        })
+    }
+}
+
+/// The pyramid levels' layers, finest first: what feature methods compare unless `layers` names others.
+pub fn pyramid() -> Vec<String> {
+    ["neck.8.add", "neck.16.add", "neck.32"].map(str::to_owned).into()
+}
+
+/// Adds up `of` the student's and the teacher's tensor of each layer.
+fn sum_over_layers(
+    scene: &Scene,
+    layers: &[String],
+    of: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut total: Option<Tensor> = None;
+    for layer in layers {
+        let loss = of(&scene.student.layers[layer], &scene.teacher.layers[layer])?;
+        total = Some(match total {
+            Some(total) => (total + loss)?,
+            None => loss,
+        });
+    }
+    total.map_or_else(|| Tensor::zeros((), candle_core::DType::F32, &candle_core::Device::Cpu), Ok)
+}

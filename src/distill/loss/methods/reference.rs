@@ -1,0 +1,132 @@
+//! Tests of the methods: values against PyTorch (tests/reference/distillation.py), gradients against finite differences.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use super::super::scene::{Scene, Tensors};
+use super::MethodConfig;
+use crate::decode::BoundingBox;
+use crate::distill::loss::check;
+use crate::student::Student;
+
+const PARTS: [&str; 5] = ["class", "sides", "segmentation", "fine", "coarse"];
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("../../../../tests/reference/distillation.json")).unwrap()
+}
+
+fn tensor(value: &Value) -> Tensor {
+    let mut shape = Vec::new();
+    let mut inner = value;
+    while let Some(list) = inner.as_array() {
+        shape.push(list.len());
+        inner = &list[0];
+    }
+    fn flatten(value: &Value, into: &mut Vec<f32>) {
+        match value.as_array() {
+            Some(list) => list.iter().for_each(|v| flatten(v, into)),
+            None => into.push(value.as_f64().unwrap() as f32),
+        }
+    }
+    let mut values = Vec::new();
+    flatten(value, &mut values);
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn tensors(value: &Value) -> Tensors {
+    let layer = |name: &str| (name.to_owned(), tensor(&value[name]));
+    Tensors {
+        class: tensor(&value["class"]),
+        sides: tensor(&value["sides"]),
+        segmentation: tensor(&value["segmentation"]),
+        layers: BTreeMap::from([layer("fine"), layer("coarse")]),
+    }
+}
+
+fn scene(data: &Value) -> Scene {
+    let positive = |p: &Value| (p[0].as_u64().unwrap() as u32, p[1].as_u64().unwrap() as usize);
+    let bbox = |b: &Value| {
+        let at = |i: usize| b[i].as_f64().unwrap() as f32;
+        BoundingBox::new(at(0), at(1), at(2), at(3))
+    };
+    let list = |v: &Value| v.as_array().unwrap().clone();
+    Scene {
+        student: tensors(&data["student"]),
+        teacher: tensors(&data["teacher"]),
+        positives: list(&data["positives"]).iter().map(positive).collect(),
+        boxes: list(&data["boxes"]).iter().map(|image| list(image).iter().map(bbox).collect()).collect(),
+        mask: list(&data["mask"]).iter().map(|v| v.as_u64().unwrap() as u8).collect(),
+        input: (data["input"][0].as_u64().unwrap() as usize, data["input"][1].as_u64().unwrap() as usize),
+        progress: 0.5,
+    }
+}
+
+/// The methods of the reference, with their values there.
+fn cases(data: &Value) -> Vec<(MethodConfig, f64)> {
+    let case = |c: &Value| (serde_json::from_value(c[0].clone()).unwrap(), c[1].as_f64().unwrap());
+    data["cases"].as_array().unwrap().iter().map(case).collect()
+}
+
+#[test]
+fn every_method_has_the_value_that_pytorch_computes() {
+    let data = reference();
+    for (config, expected) in cases(&data) {
+        config.check().unwrap();
+        let method = config.method.build(&Student::embedded()).unwrap();
+        let value = f64::from(method.loss(&scene(&data)).unwrap().to_scalar::<f32>().unwrap());
+        assert!((value - expected).abs() < 2e-5 * (1.0 + expected), "{config:?}: {value}, not {expected}");
+    }
+}
+
+#[test]
+fn every_method_is_differentiated_rightly() {
+    let data = reference();
+    for (config, _) in cases(&data) {
+        let method = config.method.build(&Student::embedded()).unwrap();
+        let mut used = 0;
+        for part in PARTS {
+            // Shown when the test fails.
+            eprintln!("{part} of {config:?}");
+            let at = tensor(&data["student"][part]);
+            let shape = at.dims().to_vec();
+            let values = at.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let loss = |x: &Tensor| {
+                let mut scene = scene(&data);
+                let x = x.reshape(shape.as_slice())?;
+                match part {
+                    "class" => scene.student.class = x,
+                    "sides" => scene.student.sides = x,
+                    "segmentation" => scene.student.segmentation = x,
+                    name => drop(scene.student.layers.insert(name.to_owned(), x)),
+                }
+                method.loss(&scene)
+            };
+            let x = candle_core::Var::from_slice(&values, (1, values.len()), &Device::Cpu).unwrap();
+            if loss(&x).unwrap().backward().unwrap().get(&x).is_some() {
+                check::gradient(&values, (1, values.len()), loss);
+                used += 1;
+            }
+        }
+        assert!(used > 0, "{config:?} differentiates nothing");
+    }
+}
+
+#[test]
+fn a_student_equal_to_its_teacher_has_nothing_to_learn() {
+    let data = reference();
+    for (config, _) in cases(&data) {
+        let method = config.method.build(&Student::embedded()).unwrap();
+        let mut scene = scene(&data);
+        scene.student = tensors(&data["teacher"]);
+        let value = method.loss(&scene).unwrap().to_scalar::<f32>().unwrap();
+        assert!(value.abs() < 1e-5, "{config:?}: {value}");
+    }
+}
+
+#[test]
+fn an_unknown_key_of_a_method_is_refused() {
+    let error = toml::from_str::<MethodConfig>("kind = 'ld'\ntemprature = 2.0").unwrap_err().to_string();
+    assert!(error.contains("temprature"), "{error}");
+}

@@ -1,0 +1,70 @@
+//! Relational knowledge distillation (Park et al. 2019, eq. 4 to 9).
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::super::scene::Scene;
+use super::{pyramid, sum_over_layers, Method};
+
+/// `distance · L_D + angle · L_A` over the batch's images, each image's embedding being a layer's mean over pixels. L_D
+/// compares pairs' distances relative to their mean, L_A the cosines of triplets' angles, both by Huber's loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rkd {
+    #[serde(default = "pyramid")]
+    pub layers: Vec<String>,
+    #[serde(default = "unit")]
+    pub distance: f64,
+    #[serde(default = "two")]
+    pub angle: f64,
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+fn two() -> f64 {
+    2.0
+}
+
+/// Below the roots, so that an image's distance to itself has a finite derivative.
+const EPSILON: f64 = 1e-12;
+
+impl Method for Rkd {
+    fn layers(&self) -> Vec<String> {
+        self.layers.clone()
+    }
+
+    fn needs_equal_width(&self) -> bool {
+        false
+    }
+
+    fn loss(&self, scene: &Scene) -> Result<Tensor> {
+        sum_over_layers(scene, &self.layers, |student, teacher| {
+            let (student, teacher) = (relations(student)?, relations(teacher)?);
+            let distance = huber(&student.0, &teacher.0)?.mean_all()?;
+            let angle = huber(&student.1, &teacher.1)?.mean_all()?;
+            (distance * self.distance)? + (angle * self.angle)?
+        })
+    }
+}
+
+/// Relative distances `[images, images]`, and cosines `[images, images, images]` of the angle at the first.
+fn relations(layer: &Tensor) -> Result<(Tensor, Tensor)> {
+    let embedding = layer.flatten(2, 3)?.mean(2)?;
+    let images = embedding.dim(0)?;
+    let towards = embedding.unsqueeze(0)?.broadcast_sub(&embedding.unsqueeze(1)?)?;
+    let distance = (towards.sqr()?.sum(2)? + EPSILON)?.sqrt()?;
+    let pairs = (images * (images - 1)).max(1) as f64;
+    let mean = (distance.sum_all()? / pairs)?;
+    let unit = towards.broadcast_div(&distance.unsqueeze(2)?)?;
+    let cosine = unit.matmul(&unit.transpose(1, 2)?.contiguous()?)?;
+    Ok((distance.broadcast_div(&mean)?, cosine))
+}
+
+/// ½d² up to |d| = 1, then |d| − ½.
+fn huber(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let gap = (a - b)?.abs()?;
+    let small = gap.minimum(1.0)?;
+    (small.sqr()? * 0.5)? + (gap - small)?
+}

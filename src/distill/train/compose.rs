@@ -1,0 +1,138 @@
+//! Several views in one input: mosaic and mixup.
+
+use std::path::PathBuf;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::objects::Object;
+use crate::decode::mask::MASK_STRIDE;
+use crate::decode::BoundingBox;
+use crate::distill::data::VOID;
+use crate::student::architecture::Input;
+
+/// One image of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// `[3, height, width]`.
+    pub input: Vec<f32>,
+    /// In input pixels.
+    pub objects: Vec<Object>,
+    /// For each class, whether a missing label means a missing object.
+    pub known: Vec<bool>,
+    /// The classes at stride 4, where there is a mask.
+    pub mask: Option<Vec<u8>>,
+    pub file: PathBuf,
+}
+
+/// Objects of which a mosaic's tile shows less than this share are dropped.
+const MIN_VISIBLE: f32 = 0.25;
+
+/// Where a mosaic's tiles meet: in the middle half of the input, on a border between cells of the segmentation head.
+pub fn centre(input: &Input, rng: &mut ChaCha8Rng) -> (usize, usize) {
+    let mut along = |size: usize| rng.random_range(size / 4..=size * 3 / 4) / MASK_STRIDE * MASK_STRIDE;
+    (along(input.width), along(input.height))
+}
+
+/// Four examples that meet at (`x`, `y`), each seen through its quarter: top left, top right, bottom left, bottom right.
+pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Example {
+    let (width, height) = (input.width, input.height);
+    let tile_of = |at: (usize, usize)| usize::from(at.0 >= x) + 2 * usize::from(at.1 >= y);
+    let pixels = (0..3 * height * width).map(|i| tiles[tile_of((i % width, i / width % height))].input[i]).collect();
+    let columns = width / MASK_STRIDE;
+    let cells = columns * (height / MASK_STRIDE);
+    let label = |i: usize| {
+        let tile = &tiles[tile_of((i % columns * MASK_STRIDE, i / columns * MASK_STRIDE))];
+        tile.mask.as_ref().map_or(VOID, |mask| mask[i])
+    };
+    let mask = tiles.iter().any(|t| t.mask.is_some()).then(|| (0..cells).map(label).collect());
+    let quarter = |i: usize| {
+        let (x, y, width, height) = (x as f32, y as f32, width as f32, height as f32);
+        let (left, right) = if i % 2 == 0 { (0.0, x) } else { (x, width) };
+        let (top, bottom) = if i < 2 { (0.0, y) } else { (y, height) };
+        BoundingBox::new(left, top, right, bottom)
+    };
+    let objects =
+        tiles.iter().enumerate().flat_map(|(i, t)| t.objects.iter().filter_map(move |o| clip(o, &quarter(i))));
+    Example {
+        input: pixels,
+        objects: objects.collect(),
+        known: (0..tiles[0].known.len()).map(|c| tiles.iter().all(|t| t.known[c])).collect(),
+        mask,
+        file: tiles[0].file.clone(),
+    }
+}
+
+/// The part of an object inside `window`, or `None` where too little of it is.
+fn clip(object: &Object, window: &BoundingBox) -> Option<Object> {
+    let b = &object.bbox;
+    let inside = BoundingBox::new(
+        b.x_min.max(window.x_min),
+        b.y_min.max(window.y_min),
+        b.x_max.min(window.x_max),
+        b.y_max.min(window.y_max),
+    );
+    let meets = inside.x_max - inside.x_min >= 3.0 && inside.y_max - inside.y_min >= 3.0;
+    (meets && inside.area() >= MIN_VISIBLE * b.area()).then(|| Object { bbox: inside, ..object.clone() })
+}
+
+/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each with its example's share as confidence; the
+/// mask is `a`'s.
+pub fn mixup(a: Example, b: Example, share: f32) -> Example {
+    let weigh = |objects: Vec<Object>, share: f32| {
+        objects.into_iter().map(move |o| Object { confidence: o.confidence * share, ..o })
+    };
+    Example {
+        input: a.input.iter().zip(&b.input).map(|(a, b)| (1.0 - share) * a + share * b).collect(),
+        objects: weigh(a.objects, 1.0 - share).chain(weigh(b.objects, share)).collect(),
+        known: a.known.iter().zip(&b.known).map(|(a, b)| *a && *b).collect(),
+        mask: a.mask,
+        file: a.file,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> Input {
+        Input { width: 64, height: 32, mean: [127.0; 3], std: [128.0; 3] }
+    }
+
+    fn example(value: f32, bbox: BoundingBox, mask: bool) -> Example {
+        Example {
+            input: vec![value; 3 * 64 * 32],
+            objects: vec![Object { bbox, label: Some(0), teacher: None, confidence: 1.0 }],
+            known: vec![true, mask],
+            mask: mask.then(|| vec![value as u8; 16 * 8]),
+            file: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn each_quarter_of_a_mosaic_shows_its_own_example() {
+        let whole = BoundingBox::new(0.0, 0.0, 64.0, 32.0);
+        let small = BoundingBox::new(2.0, 2.0, 12.0, 12.0);
+        // The small box lies in the top left; in the bottom right quarter nothing of it is left.
+        let tiles = [(1.0, whole, true), (2.0, whole, false), (3.0, whole, true), (4.0, small, true)];
+        let mosaic = mosaic(&input(), (40, 16), tiles.map(|(v, b, m)| example(v, b, m)));
+        let pixel = |x: usize, y: usize| mosaic.input[64 * 32 + y * 64 + x];
+        assert_eq!([pixel(39, 15), pixel(40, 15), pixel(39, 16), pixel(40, 16)], [1.0, 2.0, 3.0, 4.0]);
+        let cell = |x: usize, y: usize| mosaic.mask.as_ref().unwrap()[y * 16 + x];
+        assert_eq!([cell(9, 3), cell(10, 3), cell(9, 4), cell(10, 4)], [1, VOID, 3, 4]);
+        let boxes: Vec<_> = mosaic.objects.iter().map(|o| o.bbox).collect();
+        let expected = [BoundingBox::new(0.0, 0.0, 40.0, 16.0), BoundingBox::new(0.0, 16.0, 40.0, 32.0)];
+        assert_eq!(boxes, [expected[0], expected[1]], "the second tile shows 19 % of its object");
+        assert_eq!(mosaic.known, [true, false]);
+    }
+
+    #[test]
+    fn mixup_blends_pixels_and_weighs_objects() {
+        let bbox = BoundingBox::new(2.0, 2.0, 12.0, 12.0);
+        let mixed = mixup(example(1.0, bbox, true), example(3.0, bbox, false), 0.25);
+        assert!(mixed.input.iter().all(|&v| v == 1.5));
+        assert_eq!(mixed.objects.iter().map(|o| o.confidence).collect::<Vec<_>>(), [0.75, 0.25]);
+        assert_eq!(mixed.mask.unwrap()[0], 1);
+        assert_eq!(mixed.known, [true, false]);
+    }
+}

@@ -1,0 +1,142 @@
+//! The methods of a run, and what they are shown at each step: the student's tensors beside the teacher's.
+
+use std::collections::BTreeMap;
+
+use anyhow::{ensure, Context};
+use candle_core::{Device, Tensor, Var};
+
+use super::batches::Batch;
+use super::config::StudentConfig;
+use super::online::{layer, OnlineTeacher};
+use crate::decode::mask::MASK_STRIDE;
+use crate::distill::data::VOID;
+use crate::distill::loss::detection::DetectionTargets;
+use crate::distill::loss::methods::Method;
+use crate::distill::loss::scene::{Scene, Tensors};
+use crate::distill::loss::schedule::Schedule;
+use crate::distill::net::TrainNet;
+use crate::engine::{Graph, LayerId, Shape};
+use crate::student::{Architecture, Student};
+
+/// The methods that a configuration names, ready.
+pub struct Distillation {
+    methods: Vec<(Schedule, Box<dyn Method>)>,
+    /// Inner layers that some method compares, by name, with their place in the student's graph and the teacher's shape.
+    layers: Vec<(String, LayerId, Shape)>,
+}
+
+impl Distillation {
+    /// The methods of `config`, and the teacher that they need; `None` where it names none.
+    ///
+    /// # Errors
+    /// When the teacher cannot be loaded or does not fit the student `graph`.
+    pub fn prepare(config: &StudentConfig, graph: &Graph) -> anyhow::Result<Option<(Self, OnlineTeacher)>> {
+        let Some(teacher) = &config.teacher else { return Ok(None) };
+        let package = Student::load(&teacher.package).context("[teacher] package")?;
+        let input = graph.input_shape();
+        let of_teacher = package.manifest.architecture.graph(input.width, input.height);
+        let mut methods = Vec::new();
+        let mut layers: Vec<(String, LayerId, Shape)> = Vec::new();
+        for method in &config.methods {
+            let built = method.method.build(&package).map_err(anyhow::Error::msg)?;
+            for name in built.layers() {
+                let at = || format!("[[method]] kind = {:?}", method.method.name());
+                let id = layer(graph, &name).context("the student").with_context(at)?;
+                let theirs = layer(&of_teacher, &name).context("the teacher").with_context(at)?;
+                let (ours, theirs) = (graph.layers[id].shape, of_teacher.layers[theirs].shape);
+                let same_size = (ours.height, ours.width) == (theirs.height, theirs.width);
+                ensure!(
+                    same_size && (!built.needs_equal_width() || ours.channels == theirs.channels),
+                    "{}: layer {name} is {ours:?} in the student and {theirs:?} in the teacher",
+                    at()
+                );
+                if !layers.iter().any(|l| l.0 == name) {
+                    layers.push((name, id, theirs));
+                }
+            }
+            methods.push((method.weight, built));
+        }
+        let names: Vec<String> = layers.iter().map(|l| l.0.clone()).collect();
+        let teacher = OnlineTeacher::new(&package, &config.architecture(), &names)?;
+        Ok(Some((Self { methods, layers }, teacher)))
+    }
+
+    /// What the methods see of a step, and the variables of the student's layers to ask gradients of, besides those that
+    /// `rows` (class and side logits of the student) come from.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn scene(
+        &self,
+        net: &TrainNet,
+        batch: &Batch,
+        targets: &DetectionTargets,
+        (class, sides): (&Tensor, &Tensor),
+        config: &StudentConfig,
+    ) -> candle_core::Result<(Scene, Vec<(LayerId, Var)>)> {
+        let images = net.batch();
+        let outputs = &net.graph.outputs;
+        let mut taps = Vec::new();
+        let mut tap = |layer: LayerId| {
+            let s = net.graph.layers[layer].shape;
+            let var = Var::from_slice(net.value(layer), (images, s.channels, s.height, s.width), &Device::Cpu)?;
+            let tensor = var.as_tensor().clone();
+            taps.push((layer, var));
+            candle_core::Result::Ok(tensor)
+        };
+        let mut student = Tensors {
+            class: class.clone(),
+            sides: sides.clone(),
+            segmentation: tap(outputs[Architecture::SEGMENTATION_OUTPUT])?.flatten(2, 3)?,
+            layers: BTreeMap::new(),
+        };
+        for (name, id, _) in &self.layers {
+            student.layers.insert(name.clone(), tap(*id)?);
+        }
+
+        let maps = |output: usize, channels: usize| {
+            let values = &batch.teacher[output];
+            Tensor::from_slice(values, (images, channels, values.len() / (images * channels)), &Device::Cpu)
+        };
+        let rows = |of: [usize; 3], channels: usize| {
+            let levels = of.into_iter().map(|o| maps(o, channels)).collect::<candle_core::Result<Vec<_>>>()?;
+            Tensor::cat(&levels, 2)?.transpose(1, 2)?.contiguous()?.reshape(((), channels))
+        };
+        let levels = Architecture::detection_levels();
+        let mut teacher = Tensors {
+            class: rows(levels.map(|l| l.class), class.dim(1)?)?,
+            sides: rows(levels.map(|l| l.sides), sides.dim(1)?)?,
+            segmentation: maps(Architecture::SEGMENTATION_OUTPUT, student.segmentation.dim(1)?)?,
+            layers: BTreeMap::new(),
+        };
+        for ((name, _, s), values) in self.layers.iter().zip(&batch.teacher[outputs.len()..]) {
+            let tensor = Tensor::from_slice(values, (images, s.channels, s.height, s.width), &Device::Cpu)?;
+            teacher.layers.insert(name.clone(), tensor);
+        }
+
+        let input = net.graph.input_shape();
+        let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
+        let scene = Scene {
+            student,
+            teacher,
+            positives: targets.positives.iter().filter_map(|p| Some((p.row, p.label?))).collect(),
+            boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
+            mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
+            input: (input.width, input.height),
+            progress: batch.step as f64 / config.steps as f64,
+        };
+        Ok((scene, taps))
+    }
+
+    /// Each method's loss, weighted; those whose weight is zero by now cost nothing.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn losses(&self, scene: &Scene) -> candle_core::Result<Vec<Tensor>> {
+        let loss = |(weight, method): &(Schedule, Box<dyn Method>)| match weight.at(scene.progress) {
+            0.0 => Tensor::zeros((), candle_core::DType::F32, &Device::Cpu),
+            weight => method.loss(scene)? * weight,
+        };
+        self.methods.iter().map(loss).collect()
+    }
+}

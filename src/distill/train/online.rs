@@ -1,0 +1,125 @@
+//! A teacher that sees the very view that the student learns from (Beyer et al. 2022, "A good teacher is patient and
+//! consistent"): a Peregrine package, run by the CPU engine ahead of the training step.
+
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure, Context};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::cpu::CpuEngine;
+use crate::engine::{Engine, Graph};
+use crate::student::{Architecture, Student};
+
+/// `[teacher]`: who is asked about each view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// Folder of a student package; it is run at the input size of the student in training.
+    pub package: PathBuf,
+}
+
+/// The teacher, ready to look at batches.
+pub struct OnlineTeacher {
+    engine: CpuEngine,
+    /// Values of each tensor for one image: the graph's outputs, then the inner layers asked for.
+    lengths: Vec<usize>,
+}
+
+impl OnlineTeacher {
+    /// A teacher for views of the student's input size, whose `layers` are wanted besides its outputs.
+    ///
+    /// # Errors
+    /// When the teacher has other classes, bins or normalisation than the student, or lacks one of `layers`.
+    pub fn new(teacher: &Student, student: &Architecture, layers: &[String]) -> anyhow::Result<Self> {
+        let of = &teacher.manifest.architecture;
+        ensure!(
+            of.detection.classes == student.detection.classes
+                && of.segmentation.classes == student.segmentation.classes
+                && of.detection.bins == student.detection.bins,
+            "the teacher {} has other classes or bins than the student",
+            teacher.manifest.name
+        );
+        ensure!(
+            (of.input.mean, of.input.std) == (student.input.mean, student.input.std),
+            "the teacher {} normalises its input in another way than the student",
+            teacher.manifest.name
+        );
+        let mut graph = of.graph(student.input.width, student.input.height);
+        let layers = layers.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<Vec<_>>>();
+        graph.outputs.extend(layers.with_context(|| format!("the teacher {}", teacher.manifest.name))?);
+        let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len()).collect();
+        Ok(Self { engine: CpuEngine::new(&graph, &teacher.weights, 1)?, lengths })
+    }
+
+    /// What the teacher makes of `input` `[images, 3, height, width]`: each of its tensors over the batch.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn look(&mut self, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let len = self.engine.input().len();
+        let images = input.len() / len;
+        let mut tensors: Vec<Vec<f32>> = self.lengths.iter().map(|n| Vec::with_capacity(n * images)).collect();
+        for image in input.chunks(len) {
+            self.engine.input().copy_from_slice(image);
+            self.engine.run()?;
+            for (i, tensor) in tensors.iter_mut().enumerate() {
+                tensor.extend_from_slice(self.engine.output(i));
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+/// The layer of that name.
+///
+/// # Errors
+/// Names some that there are.
+pub fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
+    match graph.layers.iter().position(|l| l.name == name) {
+        Some(id) => Ok(id),
+        None => {
+            let some: Vec<_> = graph.layers.iter().map(|l| l.name.as_str()).filter(|n| n.ends_with(".add")).collect();
+            bail!("has no layer {name:?}; among those it has are {}", some.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distill::net::{check, Mode, NetParams, TrainNet};
+
+    #[test]
+    fn the_teacher_sees_what_the_training_net_computes_inner_layers_included() {
+        let teacher = Student::embedded();
+        let mut student = teacher.manifest.architecture.clone();
+        (student.input.width, student.input.height) = (64, 32);
+        let names = ["neck.8.add".to_owned(), "detect.16.0.pointwise".to_owned()];
+        let mut online = OnlineTeacher::new(&teacher, &student, &names).unwrap();
+        let input = check::values(2 * 3 * 64 * 32, 1);
+        let seen = online.look(&input).unwrap();
+
+        let graph = student.graph(64, 32);
+        let mut params = NetParams::random(&graph, 1);
+        params.adopt(&teacher.weights);
+        let mut net = TrainNet::new(graph, params, 2);
+        net.input().copy_from_slice(&input);
+        net.forward(Mode::Evaluate);
+        let inner = names.iter().map(|n| layer(&net.graph, n).unwrap());
+        let ids: Vec<_> = net.graph.outputs.iter().copied().chain(inner).collect();
+        assert_eq!(seen.len(), ids.len());
+        for (tensor, id) in seen.iter().zip(ids) {
+            assert_eq!(tensor.len(), net.value(id).len());
+            let close = tensor.iter().zip(net.value(id)).all(|(a, b)| (a - b).abs() < 1e-3 * (1.0 + b.abs()));
+            assert!(close, "layer {}", net.graph.layers[id].name);
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_not_there_is_named() {
+        let teacher = Student::embedded();
+        let architecture = teacher.manifest.architecture.clone();
+        let error = OnlineTeacher::new(&teacher, &architecture, &["neck.7".to_owned()]).err().unwrap();
+        assert!(format!("{error:#}").contains("neck.7"), "{error:#}");
+    }
+}

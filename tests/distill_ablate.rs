@@ -1,0 +1,91 @@
+//! `distill ablate` as a user meets it, on three sample frames: runs are made once, compared, and kept.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn ablate(config: &Path, out: &Path, extra: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.arg("ablate").arg(config).arg("--out").arg(out).args(["--threads", "1", "--jobs", "2"]).args(extra);
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A table of two rows and two seeds: labels alone, and two methods with the embedded student as teacher.
+fn project(folder: &Path) -> std::path::PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (images, labels) = (folder.join("data/images"), folder.join("data/labels"));
+    fs::create_dir_all(&images).unwrap();
+    fs::create_dir_all(&labels).unwrap();
+    for name in ["highway-00", "street-20", "yard-82"] {
+        fs::copy(root.join(format!("models/frames/{name}.jpg")), images.join(format!("{name}.jpg"))).unwrap();
+        fs::write(labels.join(format!("{name}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
+    }
+    fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
+    let data = folder.join("data").display().to_string();
+    let teacher = root.join("models/peregrine-s").display().to_string();
+    let text = format!(
+        "title = 'Tiny'\nseeds = [1, 2]\nreference = 'alone'\nevaluate = ['{data}']\n\
+         [base]\ninput = [64, 64]\nsteps = 3\nbatch = 2\nwarmup = 1\n\
+         [[base.data]]\nfolder = '{data}'\nshare = 1.0\n\
+         [[row]]\nname = 'alone'\n\
+         [[row]]\nname = 'taught'\nset.teacher.package = '{teacher}'\n\
+         [[row.set.method]]\nkind = 'kd'\non = 'segmentation'\nweight = {{ from = 1.0, to = 0.5 }}\n\
+         [[row.set.method]]\nkind = 'cross'\n"
+    );
+    let config = folder.join("ablation.toml");
+    fs::write(&config, text).unwrap();
+    config
+}
+
+#[test]
+fn a_table_is_made_once_and_its_runs_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path());
+    let out = folder.path().join("out");
+    let output = ablate(&config, &out, &["--row", "alone"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("| taught | – | – | 0 of 2 |"), "{}", said(&output));
+
+    let output = ablate(&config, &out, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("2 of 4 runs are finished already"), "{}", said(&output));
+    let table: serde_json::Value = serde_json::from_slice(&fs::read(out.join("ablation.json")).unwrap()).unwrap();
+    let metric = table["metrics"].as_array().unwrap().iter().position(|m| m == "tiny/data AP50").unwrap();
+    for row in table["rows"].as_array().unwrap() {
+        assert_eq!(row["figures"][metric]["value"]["n"], 2, "{row}");
+        assert!(row["latency_ms"].as_f64().unwrap() > 0.0);
+    }
+    for file in ["ABLATION.md", "ablation.html", "runs/taught/2/origin.json", "runs/taught/2/curves.svg"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let log = fs::read_to_string(out.join("runs/taught/1/log.jsonl")).unwrap();
+    assert!(log.contains("\"methods\":["), "{log}");
+
+    let before = fs::metadata(out.join("runs/taught/2/student/weights.safetensors")).unwrap().modified().unwrap();
+    let output = ablate(&config, &out, &[]);
+    assert!(said(&output).contains("4 of 4 runs are finished already"), "{}", said(&output));
+    let after = fs::metadata(out.join("runs/taught/2/student/weights.safetensors")).unwrap().modified().unwrap();
+    assert_eq!(before, after, "a finished run is not trained again");
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_others_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path());
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("seeds = [1, 2]", "seeds = [1]") + "[[row]]\nname = 'lost'\nset.init = '/nowhere'\n",
+    )
+    .unwrap();
+    let out = folder.path().join("out");
+    let output = ablate(&config, &out, &["--row", "alone", "--row", "lost"]);
+    assert!(!output.status.success());
+    assert!(said(&output).contains("lost/1") && said(&output).contains("/nowhere"), "{}", said(&output));
+    let markdown = fs::read_to_string(out.join("ABLATION.md")).unwrap();
+    assert!(markdown.contains("0 of 1, 1 failed") && markdown.contains("| alone |"), "{markdown}");
+}
