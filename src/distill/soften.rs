@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context};
 use clap::Args;
 use half::f16;
+use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::data::{load_image, Dataset, Sample};
-use super::teacher::{ensemble, Description, Runtime, SoftBox, Teacher};
+use super::teacher::{ensemble, Description, PackageTeacher, Runtime, SoftBox, Teacher};
 use crate::decode::BoundingBox;
 use crate::student::package::{sha256, write_atomically};
 use crate::student::Architecture;
@@ -25,22 +26,23 @@ const IMAGES_PER_SHARD: usize = 128;
 
 /// Let teachers look at images, and write their soft targets for `distill student`.
 ///
-/// Example: distill soften --teacher models/teachers/nanodet_416.toml=nanodet_416.onnx --out soft vehicles/train camvid/train
+/// Example: distill soften --teacher models/teachers/nanodet_416.toml=nanodet_416.onnx --teacher models/peregrine-s --out soft
+/// vehicles/train camvid/train
 #[derive(Debug, Args)]
 pub struct SoftenArgs {
     /// Data set folders, labelled or not.
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// A teacher as DESCRIPTION.toml=NETWORK.onnx; several are averaged.
+    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, or the folder of a Peregrine package; several are averaged.
     #[arg(long = "teacher", required = true)]
     teachers: Vec<String>,
     /// Folder for the soft targets; an interrupted run goes on there.
     #[arg(long, short)]
     out: PathBuf,
-    /// The libonnxruntime.so of an onnxruntime wheel.
+    /// The libonnxruntime.so of an onnxruntime wheel; for teachers given as ONNX.
     #[arg(long, env = "ORT_DYLIB_PATH")]
-    onnxruntime: PathBuf,
-    /// Threads for ONNX Runtime.
+    onnxruntime: Option<PathBuf>,
+    /// Threads for each teacher.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
@@ -67,16 +69,26 @@ struct Shard {
 /// Each names the file at fault; shards already written stay.
 pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let classes = Architecture::default_student().detection.classes;
-    let runtime = Runtime::open(&args.onnxruntime)?;
+    let mut runtime = None;
     let mut teachers = Vec::new();
     for teacher in &args.teachers {
-        let (description, network) = teacher
-            .split_once('=')
-            .with_context(|| format!("--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx"))?;
-        let description = Description::read(Path::new(description))?;
-        teachers.push(Teacher::load(&runtime, Path::new(network), description, &classes, args.threads)?);
+        teachers.push(match teacher.split_once('=') {
+            Some((description, network)) => {
+                let description = Description::read(Path::new(description))?;
+                let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
+                if runtime.is_none() {
+                    runtime = Some(Runtime::open(library)?);
+                }
+                let runtime = runtime.as_ref().context("opened just above")?;
+                AnyTeacher::Onnx(Teacher::load(runtime, Path::new(network), description, &classes, args.threads)?)
+            }
+            None if Path::new(teacher).is_dir() => {
+                AnyTeacher::Package(PackageTeacher::load(Path::new(teacher), &classes, args.threads)?)
+            }
+            None => bail!("--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"),
+        });
     }
-    let identity: Vec<_> = teachers.iter().map(|t| (t.description.name.clone(), t.sha256.clone())).collect();
+    let identity: Vec<_> = teachers.iter().map(AnyTeacher::identity).collect();
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut index = Index { teachers: identity, classes, shards: Vec::new() };
     let path = args.out.join(INDEX);
@@ -116,7 +128,34 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn look_at(samples: &[Sample], teachers: &mut [Teacher], progress: &ProgressBar) -> anyhow::Result<Vec<Vec<SoftBox>>> {
+/// A teacher of either kind.
+enum AnyTeacher {
+    Onnx(Teacher),
+    Package(PackageTeacher),
+}
+
+impl AnyTeacher {
+    /// Name and hash.
+    fn identity(&self) -> (String, String) {
+        match self {
+            Self::Onnx(t) => (t.description.name.clone(), t.sha256.clone()),
+            Self::Package(t) => (t.name.clone(), t.sha256.clone()),
+        }
+    }
+
+    fn look(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftBox>> {
+        match self {
+            Self::Onnx(t) => t.look(image),
+            Self::Package(t) => t.look(image),
+        }
+    }
+}
+
+fn look_at(
+    samples: &[Sample],
+    teachers: &mut [AnyTeacher],
+    progress: &ProgressBar,
+) -> anyhow::Result<Vec<Vec<SoftBox>>> {
     let mut all = Vec::with_capacity(samples.len());
     for sample in samples {
         let image = load_image(&sample.image)?;

@@ -8,7 +8,7 @@ use crate::decode::head::{logit, softmax_mean};
 use crate::decode::BoundingBox;
 
 /// Candidates below this probability are no opinion.
-const MIN_SCORE: f32 = 0.05;
+pub(super) const MIN_SCORE: f32 = 0.05;
 /// Same-class candidates that overlap more are one object.
 const NMS_IOU: f32 = 0.6;
 /// Most objects in an image.
@@ -99,7 +99,7 @@ fn expected(logits: &[f32]) -> [f32; 4] {
 }
 
 /// Class-wise non-maximum suppression by the best class.
-fn suppress(mut found: Vec<SoftBox>) -> Vec<SoftBox> {
+pub(super) fn suppress(mut found: Vec<SoftBox>) -> Vec<SoftBox> {
     found.sort_by(|a, b| b.best().1.total_cmp(&a.best().1));
     let mut kept: Vec<SoftBox> = Vec::new();
     for candidate in found {

@@ -3,15 +3,18 @@
 //! - [`description`]: the TOML that says what a teacher's tensors mean.
 //! - [`onnx`]: loading ONNX Runtime and running one image.
 //! - [`detect`]: from each family's outputs to candidate objects.
+//! - [`package`]: a Peregrine student as a teacher.
 //! - [`ensemble`]: several teachers' candidates brought together.
 
 pub mod description;
 pub mod detect;
 pub mod ensemble;
 pub mod onnx;
+pub mod package;
 
 pub use description::Description;
 pub use onnx::{Runtime, Teacher};
+pub use package::PackageTeacher;
 
 use crate::decode::head::sigmoid;
 use crate::decode::BoundingBox;
