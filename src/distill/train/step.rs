@@ -41,9 +41,14 @@ pub struct Teaching {
 
 impl Teaching {
     /// `mask_weights`: one for each segmentation class.
-    pub fn new(architecture: &Architecture, mask_weights: Vec<f32>, distillation: Option<Distillation>) -> Self {
+    pub fn new(architecture: &Architecture, mask_weights: Vec<f32>) -> Self {
         let cells = assign::cells(architecture.input.width, architecture.input.height);
-        Self { cells, mask_weights, classes: architecture.detection.classes.len(), distillation }
+        Self { cells, mask_weights, classes: architecture.detection.classes.len(), distillation: None }
+    }
+
+    /// The same, with the methods of a run; its batches then need the teacher's tensors.
+    pub fn with_distillation(self, distillation: Option<Distillation>) -> Self {
+        Self { distillation, ..self }
     }
 
     /// Runs `batch` through `net` and adds the gradients of its loss to the parameters'.

@@ -110,7 +110,7 @@ pub fn run(args: &StudentArgs) -> anyhow::Result<()> {
     eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let (distillation, teacher) = Distillation::prepare(&config, &net.graph)?.unzip();
-    let teaching = Teaching::new(&architecture, weights, distillation);
+    let teaching = Teaching::new(&architecture, weights).with_distillation(distillation);
     let batches = pictures.start(done, config.clone(), architecture.input.clone(), teacher)?;
 
     let progress = progress(config.steps, done);
