@@ -177,7 +177,7 @@ pub struct FrameCost {
     /// Page faults of the worker's thread: without and with reading from disk.
     pub minor_faults: u32,
     pub major_faults: u32,
-    /// Allocations of the whole process.
+    /// Allocations of the worker's thread; the engine's other threads are not counted.
     pub allocations: u32,
 }
 

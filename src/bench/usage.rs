@@ -1,8 +1,8 @@
 //! What the work costs besides time: CPU time, context switches, page faults, memory and allocations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,20 +12,27 @@ use super::record::{FrameCost, FrameRecord};
 use super::schedule::Work;
 use crate::pipeline::StageTimes;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// Of this thread; without a destructor, so that it may be used at any time of the thread's life.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
-/// The system's allocator, counting. The program that measures makes it its global one.
+fn count_allocation() {
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+/// The system's allocator, counting thread by thread. The program that measures makes it its global one.
 pub struct CountingAllocator;
 
 // SAFETY: hands everything to the system's allocator.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        count_allocation();
         System.alloc(layout)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        count_allocation();
         System.alloc_zeroed(layout)
     }
 
@@ -34,13 +41,13 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        count_allocation();
         System.realloc(place, layout, size)
     }
 }
 
-/// Counters as they stand at one time: the calling thread's switches and faults, the whole process's CPU time and
-/// allocations.
+/// Counters as they stand at one time: the calling thread's switches, faults and allocations, and the whole process's CPU
+/// time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     cpu: u64,
@@ -69,7 +76,7 @@ impl Counters {
             involuntary: usage.ru_nivcsw as i64,
             minor: usage.ru_minflt as i64,
             major: usage.ru_majflt as i64,
-            allocations: ALLOCATIONS.load(Relaxed),
+            allocations: ALLOCATIONS.with(Cell::get),
         }
     }
 }
@@ -77,7 +84,7 @@ impl Counters {
 #[cfg(not(target_os = "linux"))]
 impl Counters {
     fn read() -> Self {
-        Self { allocations: ALLOCATIONS.load(Relaxed), ..Self::default() }
+        Self { allocations: ALLOCATIONS.with(Cell::get), ..Self::default() }
     }
 }
 
