@@ -17,7 +17,12 @@ from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
 HERE = pathlib.Path(__file__).resolve().parent
-PROGRAM = HERE.parent / "target" / "release" / "perception_node"
+# As Cargo built it here, or else as colcon installed it.
+PROGRAMS = (
+    HERE.parent / "target" / "release" / "perception_node",
+    HERE.parents[2] / "lib" / "peregrine" / "perception_node",
+)
+PROGRAM = next((program for program in PROGRAMS if program.is_file()), PROGRAMS[0])
 
 
 def generate_launch_description():

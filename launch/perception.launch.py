@@ -12,7 +12,12 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess
 from launch.substitutions import LaunchConfiguration
 
 HERE = pathlib.Path(__file__).resolve().parent
-PROGRAM = HERE.parent / "target" / "release" / "perception_node"
+# As Cargo built it here, or else as colcon installed it.
+PROGRAMS = (
+    HERE.parent / "target" / "release" / "perception_node",
+    HERE.parents[2] / "lib" / "peregrine" / "perception_node",
+)
+PROGRAM = next((program for program in PROGRAMS if program.is_file()), PROGRAMS[0])
 
 
 def generate_launch_description():
