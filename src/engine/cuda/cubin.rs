@@ -1,8 +1,8 @@
-//! What a compiled kernel needs, read from its cubin: an ELF file with a section of code for each kernel.
+//! What a compiled kernel needs, read from its cubin: an ELF file (ELF-64 specification) with notes on each kernel.
 //!
-//! The high byte of such a section's `sh_info` is the number of registers of a thread (binutils for CUDA print it as
-//! such), and `.nv.shared.<kernel>` is as large as the static shared memory of a block. Offsets follow the ELF-64
-//! specification.
+//! `.nv.info` holds attributes, of which 0x2f is the number of registers of a thread of a kernel, by its symbol; and
+//! `.nv.shared.<kernel>` is as large as the static shared memory of a block. Both as `cuobjdump -elf` and `-res-usage` of
+//! CUDA 13.0 show them.
 
 /// What one kernel needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,34 +14,69 @@ pub struct Needs {
     pub shared: u64,
 }
 
+/// Attribute of `.nv.info` with a kernel's number of registers.
+const REGISTERS: u64 = 0x2f;
+
+/// Format of an attribute whose value follows, its size given.
+const SIZED: u64 = 4;
+
+struct Section<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    /// Also of sections that take no room in the file.
+    size: u64,
+}
+
 /// What the kernels in a cubin need; none where it is damaged.
 pub fn needs(cubin: &[u8]) -> Option<Vec<Needs>> {
-    if cubin.get(..4)? != b"\x7fELF" {
+    let sections = sections(cubin)?;
+    let named = |name: &str| sections.iter().find(|s| s.name == name);
+    let (symbols, names) = (named(".symtab")?.bytes, named(".strtab")?.bytes);
+    let attributes = named(".nv.info")?.bytes;
+    let mut needs = vec![];
+    let mut at = 0;
+    while at < attributes.len() {
+        let (format, attribute) = (word(attributes, at, 1)?, word(attributes, at + 1, 1)?);
+        let size = if format == SIZED { usize::try_from(word(attributes, at + 2, 2)?).ok()? } else { 0 };
+        if format == SIZED && attribute == REGISTERS {
+            let symbol = usize::try_from(word(attributes, at + 4, 4)?).ok()?;
+            let name = usize::try_from(word(symbols, symbol.checked_mul(24)?, 4)?).ok()?;
+            let kernel = text(names, name)?;
+            let shared = named(&format!(".nv.shared.{kernel}")).map_or(0, |s| s.size);
+            let registers = u32::try_from(word(attributes, at + 8, 4)?).ok()?;
+            needs.push(Needs { kernel: kernel.into(), registers, shared });
+        }
+        at += 4 + size;
+    }
+    Some(needs)
+}
+
+fn sections(file: &[u8]) -> Option<Vec<Section<'_>>> {
+    const NO_BITS: u64 = 8;
+    if file.get(..4)? != b"\x7fELF" {
         return None;
     }
-    let (table, count, names) = (word(cubin, 0x28, 8)?, word(cubin, 0x3c, 2)?, word(cubin, 0x3e, 2)?);
-    let header = |i: u64| usize::try_from(table.checked_add(64 * i)?).ok();
-    let names = word(cubin, header(names)?.checked_add(0x18)?, 8)?;
-    let mut sections = vec![];
-    for i in 0..count {
-        let at = header(i)?;
-        at.checked_add(64)?;
-        let start = usize::try_from(names.checked_add(word(cubin, at, 4)?)?).ok()?;
-        let name = cubin.get(start..)?.split(|&b| b == 0).next()?;
-        let (size, info) = (word(cubin, at + 0x20, 8)?, word(cubin, at + 0x2c, 4)?);
-        sections.push((std::str::from_utf8(name).ok()?, size, info));
-    }
-    let shared = |kernel: &str| {
-        let of = |&&(name, ..): &&(&str, u64, u64)| name.strip_prefix(".nv.shared.") == Some(kernel);
-        sections.iter().find(of).map_or(0, |s| s.1)
+    let (table, count, names) = (word(file, 0x28, 8)?, word(file, 0x3c, 2)?, word(file, 0x3e, 2)?);
+    let header = |i: u64| {
+        let at = usize::try_from(table.checked_add(64 * i)?).ok()?;
+        file.get(at..at.checked_add(64)?)
     };
-    let code = sections.iter().filter_map(|&(name, _, info)| Some((name.strip_prefix(".text.")?, info)));
-    let of = |(kernel, info): (&str, u64)| Needs {
-        kernel: kernel.into(),
-        registers: (info >> 24) as u32,
-        shared: shared(kernel),
+    let start = |header: &[u8]| usize::try_from(word(header, 0x18, 8)?).ok();
+    let names = file.get(start(header(names)?)?..)?;
+    let section = |i: u64| {
+        let header = header(i)?;
+        let (kind, size) = (word(header, 4, 4)?, word(header, 0x20, 8)?);
+        let bytes = if kind == NO_BITS { 0 } else { usize::try_from(size).ok()? };
+        let start = if bytes == 0 { 0 } else { start(header)? };
+        let bytes = file.get(start..start.checked_add(bytes)?)?;
+        Some(Section { name: text(names, usize::try_from(word(header, 0, 4)?).ok()?)?, bytes, size })
     };
-    Some(code.map(of).collect())
+    (0..count).map(section).collect()
+}
+
+/// The text that begins at a place of a table of texts.
+fn text(table: &[u8], at: usize) -> Option<&str> {
+    std::str::from_utf8(table.get(at..)?.split(|&b| b == 0).next()?).ok()
 }
 
 /// A little-endian number of `bytes` bytes.
