@@ -34,7 +34,7 @@ const STAGE: &str = "PEREGRINE_COUNT_STAGE";
 /// What is called while instructions are counted; callgrind is told its name.
 #[no_mangle]
 #[inline(never)]
-extern "C" fn peregrine_counted_region(work: &mut dyn FnMut()) {
+fn peregrine_counted_region(work: &mut dyn FnMut()) {
     work();
 }
 
@@ -161,7 +161,7 @@ fn count(stage: &str) {
     let options = PipelineOptions::default();
     let (width, height) = (architecture.input.width, architecture.input.height);
     let normalisation = Normalisation { mean: architecture.input.mean, std: architecture.input.std };
-    let mut measure = |work: &mut dyn FnMut()| {
+    let measure = |work: &mut dyn FnMut()| {
         work();
         peregrine_counted_region(work);
     };

@@ -125,9 +125,7 @@ fn read(path: &Path) -> Result<Measured, CompareError> {
     let form = |e: serde_json::Error| CompareError::Form { path: path.into(), why: e.to_string() };
     let value: serde_json::Value = serde_json::from_str(&text).map_err(form)?;
     match value["schema_version"].as_u64() {
-        Some(found) if found != u64::from(SCHEMA_VERSION) => {
-            return Err(CompareError::Version { path: path.into(), found })
-        }
+        Some(found) if found != u64::from(SCHEMA_VERSION) => Err(CompareError::Version { path: path.into(), found }),
         _ => serde_json::from_value(value).map_err(form),
     }
 }
@@ -142,7 +140,8 @@ fn ratios(pairs: &[(f64, f64)]) -> Vec<Ratio> {
     let (mut first, mut second) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let mut resampled = vec![Vec::with_capacity(RESAMPLES); COMPARED.len()];
     for _ in 0..RESAMPLES {
-        (first.clear(), second.clear());
+        first.clear();
+        second.clear();
         while first.len() < n {
             let start = random.random_range(0..=n - block);
             let (a, b): (Vec<f64>, Vec<f64>) = pairs[start..start + block].iter().copied().unzip();
