@@ -106,9 +106,11 @@ impl Convolution {
             }
         };
         let (weights, kernels, kind) = if conv.depthwise {
-            let weights = pack_depthwise(conv.kernel, blocks, &|o, tap| weight(o, 0, tap));
+            // Both tables pack alike.
+            let sliding = isa.kernels(true).depthwise(conv.kernel, conv.stride).sliding;
+            let weights = pack_depthwise(conv.kernel, sliding, blocks, &|o, tap| weight(o, 0, tap));
             let kernels = isa.kernels(pairs_fit(&weights));
-            (weights, kernels, Kind::Depthwise(kernels.depthwise(conv.kernel.div_ceil(QUAD), conv.stride)))
+            (weights, kernels, Kind::Depthwise(kernels.depthwise(conv.kernel, conv.stride)))
         } else {
             // Whether pairs fit does not depend on the panels: it is tried with those of either table.
             let packed = |kernels: &'static Kernels| pack_dense(kernels, blocks, from, taps, &weight);
@@ -301,13 +303,14 @@ impl Convolution {
         let Conv { kernel, stride, .. } = self.conv;
         let (rows, row_count, first_row) = self.input_rows(memory, block, y);
         let quads = kernel.div_ceil(QUAD);
+        let row_vectors = if kernels.sliding { 2 * QUAD } else { quads };
         let row_epilogue = self.epilogue(memory, block, y);
         let mut tile = DepthwiseTile {
             rows,
             row_count,
             quads,
             pixel: stride * BLOCK,
-            weights: self.weights.as_ptr().add((block * kernel + first_row) * quads * BLOCK * QUAD),
+            weights: self.weights.as_ptr().add((block * kernel + first_row) * row_vectors * BLOCK * QUAD),
             start: self.start(first_row, row_count, block),
             epilogue: row_epilogue,
         };
@@ -335,15 +338,18 @@ fn blocks_and_rest(channels: usize, block: usize) -> (usize, usize) {
     }
 }
 
-/// `[block][row][quad of columns][16 channels][4 columns]`.
-fn pack_depthwise(kernel: usize, blocks: usize, weight: &dyn Fn(usize, usize) -> i8) -> Vec<i8> {
+/// `[block][row][shift][quad of pixels][16 channels][4 pixels]`: one shift, 0, and the quads that the kernel needs, or for
+/// `sliding` four and two.
+fn pack_depthwise(kernel: usize, sliding: bool, blocks: usize, weight: &dyn Fn(usize, usize) -> i8) -> Vec<i8> {
+    let (shifts, quads) = if sliding { (QUAD, 2) } else { (1, kernel.div_ceil(QUAD)) };
     let mut packed = vec![];
     for block in 0..blocks {
         for row in 0..kernel {
-            for quad in 0..kernel.div_ceil(QUAD) {
+            for (shift, quad) in (0..shifts).flat_map(|s| (0..quads).map(move |q| (s, q))) {
                 for channel in block * BLOCK..(block + 1) * BLOCK {
-                    for column in quad * QUAD..(quad + 1) * QUAD {
-                        packed.push(if column < kernel { weight(channel, row * kernel + column) } else { 0 });
+                    for pixel in quad * QUAD..(quad + 1) * QUAD {
+                        let inside = (shift..shift + kernel).contains(&pixel);
+                        packed.push(if inside { weight(channel, row * kernel + pixel - shift) } else { 0 });
                     }
                 }
             }

@@ -68,10 +68,12 @@ pub struct Panel {
     pub any_stride: &'static [unsafe fn(&DenseTile)],
 }
 
-/// Kernels for 1, 2, … pixels of one kernel width (in quads) and stride of a depthwise convolution; 0 stands for any.
+/// Kernels for 1, 2, … pixels of one kernel size and stride of a depthwise convolution; 0 stands for any.
 pub struct Depthwise {
-    pub quads: usize,
+    pub kernel: usize,
     pub stride: usize,
+    /// Whether the weights are to be packed for [`tiles::sliding`].
+    pub sliding: bool,
     pub tiles: &'static [unsafe fn(&DepthwiseTile)],
 }
 
@@ -85,9 +87,9 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// The depthwise kernels for a kernel of `quads` quads and a stride.
-    pub fn depthwise(&self, quads: usize, stride: usize) -> &'static Depthwise {
-        let fits = |d: &&Depthwise| d.quads == 0 || (d.quads, d.stride) == (quads, stride);
+    /// The depthwise kernels for a kernel size and stride.
+    pub fn depthwise(&self, kernel: usize, stride: usize) -> &'static Depthwise {
+        let fits = |d: &&Depthwise| d.kernel == 0 || (d.kernel, d.stride) == (kernel, stride);
         self.depthwise.iter().find(fits).expect("the last fits all")
     }
 }
@@ -107,6 +109,11 @@ macro_rules! kernels {
             pub(super) unsafe fn depthwise<const M: usize, const Q: usize, const PIXEL: usize>(t: &DepthwiseTile) {
                 tiles::depthwise::<$lanes, M, Q, PIXEL>(t)
             }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn sliding<const M: usize, const K: usize>(t: &DepthwiseTile) {
+                tiles::sliding::<$lanes, M, K>(t)
+            }
         }
 
         static $table: Kernels = Kernels {
@@ -117,11 +124,11 @@ macro_rules! kernels {
                 any_stride: &[$($module::dense::<$lanes, $m, $n, 0>),*],
             }),*],
             depthwise: &[
-                Depthwise { quads: 1, stride: 1, tiles: &[$($module::depthwise::<$d, 1, 16>),*] },
-                Depthwise { quads: 1, stride: 2, tiles: &[$($module::depthwise::<$d, 1, 32>),*] },
-                Depthwise { quads: 2, stride: 1, tiles: &[$($module::depthwise::<$d, 2, 16>),*] },
-                Depthwise { quads: 2, stride: 2, tiles: &[$($module::depthwise::<$d, 2, 32>),*] },
-                Depthwise { quads: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
+                Depthwise { kernel: 3, stride: 1, sliding: true, tiles: &[$($module::sliding::<$d, 3>),*] },
+                Depthwise { kernel: 5, stride: 1, sliding: true, tiles: &[$($module::sliding::<$d, 5>),*] },
+                Depthwise { kernel: 3, stride: 2, sliding: false, tiles: &[$($module::depthwise::<$d, 1, 32>),*] },
+                Depthwise { kernel: 5, stride: 2, sliding: false, tiles: &[$($module::depthwise::<$d, 2, 32>),*] },
+                Depthwise { kernel: 0, stride: 0, sliding: false, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
         };
     };

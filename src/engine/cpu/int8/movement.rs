@@ -84,11 +84,15 @@ pub unsafe fn to_floats(memory: &Memory, input: &ByteView, scale: TensorScale, o
 /// As for [`unpack`].
 pub unsafe fn to_bytes(memory: &Memory, input: &View, scale: TensorScale, output: &ByteView, rows: Range<usize>) {
     for y in rows {
-        for c in 0..output.shape.channels {
-            let from = input.at(memory, c / FLOAT_BLOCK, y).add(c % FLOAT_BLOCK);
-            let out = output.at(memory, c / output.block, y).add(c % output.block);
+        // Whole blocks, in vectors; what fills the last one up has no meaning in either form.
+        for block in 0..input.blocks() {
+            let from = input.at(memory, block, y).cast::<[f32; FLOAT_BLOCK]>();
+            let first = block * FLOAT_BLOCK;
+            let out = output.at(memory, first / output.block, y).add(first % output.block);
+            let lanes = FLOAT_BLOCK.min(output.block);
             for x in 0..output.shape.width {
-                *out.add(x * output.block) = scale.quantize(*from.add(x * FLOAT_BLOCK));
+                let bytes = (*from.add(x)).map(|v| scale.quantize(v));
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.add(x * output.block), lanes);
             }
         }
         for block in 0..output.blocks() {

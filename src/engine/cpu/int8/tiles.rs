@@ -55,7 +55,8 @@ pub struct DenseTile {
     pub epilogue: Epilogue,
 }
 
-/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][quad of columns][16][4 columns]`.
+/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][quad of columns][16][4 columns]`,
+/// or, for [`sliding`], `[row][shift 0…3][2 quads of pixels][16][4 pixels]`.
 #[derive(Clone, Copy)]
 pub struct DepthwiseTile {
     pub rows: [*const u8; MAX_KERNEL],
@@ -143,6 +144,41 @@ pub unsafe fn depthwise<L: Lanes, const M: usize, const QUADS: usize, const PIXE
     }
     finish(&sums, &tile.epilogue);
 }
+
+/// `M` output pixels of one block at stride 1, for a `KERNEL` of 3 or 5: four pixels are transposed once and serve all
+/// outputs whose window they are in, with the weights shifted by the output's place among four.
+///
+/// # Safety
+/// As for [`dense`].
+#[inline(always)]
+pub unsafe fn sliding<L: Lanes, const M: usize, const KERNEL: usize>(tile: &DepthwiseTile) {
+    let mut sums = [[L::load(tile.start)]; M];
+    let quad_bytes = BLOCK * QUAD;
+    for row in 0..tile.row_count {
+        let (a, w) = (tile.rows[row], tile.weights.add(row * 2 * QUAD * quad_bytes));
+        let mut x = [L::transpose(a); SLIDING_QUADS];
+        for quad in 1..(M + KERNEL - 2) / QUAD + 1 {
+            x[quad] = L::transpose(a.add(quad * quad_bytes));
+        }
+        for shift in 0..QUAD {
+            let w = w.add(shift * 2 * quad_bytes);
+            let first = L::weights(w);
+            for m in (shift..M).step_by(QUAD) {
+                sums[m][0] = sums[m][0].dot(x[m / QUAD], first);
+            }
+            if shift + KERNEL > QUAD {
+                let second = L::weights(w.add(quad_bytes));
+                for m in (shift..M).step_by(QUAD) {
+                    sums[m][0] = sums[m][0].dot(x[m / QUAD + 1], second);
+                }
+            }
+        }
+    }
+    finish(&sums, &tile.epilogue);
+}
+
+/// Quads of pixels under the widest tile of [`sliding`]: 12 outputs of a kernel of 5.
+const SLIDING_QUADS: usize = 4;
 
 /// Offset of the residual of a tile's `m`-th pixel.
 #[inline(always)]
