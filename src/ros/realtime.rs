@@ -118,7 +118,8 @@ fn lock_all() -> Result<(), String> {
     // SAFETY: fills the structure that it is given.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0;
     // With a limit, the call might succeed and a later allocation fail for it: the end of the process.
-    if !(known && limit.rlim_cur == libc::RLIM_INFINITY) && !may_lock() {
+    let unlimited = known && limit.rlim_cur == libc::RLIM_INFINITY;
+    if !unlimited && !may_lock() {
         return Err(format!("the limit of locked memory is {} KiB; {REMEDY}", limit.rlim_cur / 1024));
     }
     // SAFETY: changes nothing that the program can see but its speed.
