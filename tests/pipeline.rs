@@ -272,6 +272,21 @@ fn tracking_changes_no_detection_and_gives_each_its_identity() {
 }
 
 #[test]
+fn a_pipeline_that_takes_over_keeps_the_identities() {
+    let options = PipelineOptions { tracking: Some(Default::default()), ..PipelineOptions::default() };
+    let mut old = Pipeline::new(&Student::embedded(), options.clone()).unwrap();
+    let mut new = Pipeline::new(&Student::embedded(), options).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
+    let picture = image::open(folder.join("street-20.jpg")).unwrap().to_rgb8();
+    let (width, height) = picture.dimensions();
+    let view = ImageView::new("rgb8", width, height, 3 * width, picture.as_raw()).unwrap();
+    old.process_from(0, &view, 0).unwrap();
+    let before = old.process_from(0, &view, 30_000_000).unwrap().identities.clone();
+    new.exchange_tracks(&mut old);
+    assert_eq!(new.process_from(0, &view, 60_000_000).unwrap().identities, before);
+}
+
+#[test]
 fn cameras_that_share_a_pipeline_are_tracked_apart() {
     let options = PipelineOptions { tracking: Some(Default::default()), ..PipelineOptions::default() };
     let mut pipeline = Pipeline::new(&Student::embedded(), options).unwrap();

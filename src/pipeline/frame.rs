@@ -304,9 +304,18 @@ impl Pipeline {
 
     /// Exchanges all tracks with another pipeline, which is to go on, or to stop, following the same objects.
     pub fn exchange_tracks(&mut self, other: &mut Self) {
+        // Only a pipeline that never saw those cameras, that of a new model, has to make room.
+        if self.cameras.len() < other.cameras.len() {
+            self.cameras.resize_with(other.cameras.len(), Camera::default);
+        }
         for (own, others) in self.cameras.iter_mut().zip(&mut other.cameras) {
             std::mem::swap(&mut own.tracker, &mut others.tracker);
         }
+    }
+
+    /// Ends all tracks, whose identities are not used again.
+    pub fn forget_tracks(&mut self) {
+        self.cameras.iter_mut().filter_map(|camera| camera.tracker.as_mut()).for_each(Tracker::forget);
     }
 
     /// Forgets every camera: the sizes of their images and the tracks in them.

@@ -186,6 +186,17 @@ impl Engines {
         }
     }
 
+    /// Goes on with the tracks of the engines before, so that objects keep their identities and none is used twice.
+    /// The tracks themselves end where the classes are others.
+    pub fn take_tracks(&mut self, old: &mut Self, degraded: bool) {
+        let same = self.architecture.detection.classes == old.architecture.detection.classes;
+        let pipeline = self.pipeline(degraded);
+        pipeline.exchange_tracks(old.pipeline(degraded));
+        if !same {
+            pipeline.forget_tracks();
+        }
+    }
+
     /// Fills the message with what the pipeline last found.
     pub fn fill_message(&mut self, degraded: bool, header: &NativeHeader) {
         let pipeline = match (&self.less, degraded) {

@@ -159,7 +159,8 @@ impl FramePath {
     pub fn turn(&mut self, timeout: Duration) -> bool {
         let taken = self.shared.waiting.take_timeout(timeout);
         // Between two frames, so that each is the work of one model, and none is lost.
-        if let Some(new) = self.shared.replacement.pop() {
+        if let Some(mut new) = self.shared.replacement.pop() {
+            new.take_tracks(&mut self.engines, self.degradation.is_degraded());
             let _ = self.shared.retired.push(std::mem::replace(&mut self.engines, new));
         }
         let Some((_, frame)) = taken else { return false };

@@ -176,6 +176,11 @@ impl Tracker {
         }
     }
 
+    /// Ends all tracks. Their identities are not used again.
+    pub fn forget(&mut self) {
+        self.candidates.clear();
+    }
+
     /// Takes in the detections of the frame taken at `stamp`, in nanoseconds of whatever clock.
     ///
     /// Time is only ever taken as the step since the frame before. A step of zero, of a stamp that came twice, moves
@@ -453,6 +458,17 @@ mod tests {
         }
         assert!(ids(&tracker).is_empty());
         for i in 40..42 {
+            tracker.update(i * FRAME, &[at(2, 0.9, 100.0, 100.0)]);
+        }
+        assert_eq!(ids(&tracker), [2]);
+    }
+
+    #[test]
+    fn what_is_forgotten_keeps_its_identity_for_itself() {
+        let mut tracker = with_one_track();
+        tracker.forget();
+        assert!(ids(&tracker).is_empty());
+        for i in 2..4 {
             tracker.update(i * FRAME, &[at(2, 0.9, 100.0, 100.0)]);
         }
         assert_eq!(ids(&tracker), [2]);
