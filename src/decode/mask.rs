@@ -16,11 +16,16 @@ pub struct ClassMask {
 impl ClassMask {
     /// The class at a pixel of a source image of `size` (width, height); `None` outside it or without segmentation.
     pub fn at(&self, x: usize, y: usize, size: (usize, usize)) -> Option<u8> {
+        self.cell(x, y, size).and_then(|cell| self.classes.get(cell)).copied()
+    }
+
+    /// Index in [`classes`](Self::classes) of the cell over a pixel of a source image of `size`; `None` outside it.
+    pub fn cell(&self, x: usize, y: usize, size: (usize, usize)) -> Option<usize> {
         if x >= size.0 || y >= size.1 {
             return None;
         }
         let (column, row) = (x * self.width / size.0, y * self.height / size.1);
-        self.classes.get(row * self.width + column).copied()
+        Some(row * self.width + column)
     }
 }
 
@@ -72,6 +77,21 @@ impl MaskDecoder {
             argmax(values, &mut self.best, &mut self.class);
             mask.classes.extend(self.columns.iter().map(|&column| self.class[column]));
         }
+    }
+}
+
+impl MaskDecoder {
+    /// For each cell of the mask that [`decode`](Self::decode) makes, the softmax probability of its most likely class.
+    /// For evaluation; the per-frame path does without.
+    pub fn confidence(&self, logits: &[f32]) -> Vec<f32> {
+        let (width, cells) = (self.map.0, self.map.0 * self.map.1);
+        let probability = |cell: usize| {
+            let of = || logits.chunks_exact(cells).map(|plane| plane[cell]);
+            let best = of().fold(f32::NEG_INFINITY, f32::max);
+            1.0 / of().map(|v| (v - best).exp()).sum::<f32>()
+        };
+        let row = |&row: &usize| self.columns.iter().map(move |&column| probability(row * width + column));
+        self.rows.iter().flat_map(row).collect()
     }
 }
 
@@ -129,6 +149,17 @@ mod tests {
             let cell = (i / 80 + 9) * 80 + i % 80;
             assert_eq!(class, naive_argmax(&logits, 80 * 64, cell), "cell {i}");
         }
+    }
+
+    #[test]
+    fn confidence_is_the_softmax_of_the_winning_class() {
+        let logits = logits(16 * 24);
+        let letterbox = Letterbox::new((64, 96), (64, 96));
+        let confidence = MaskDecoder::new(&letterbox).confidence(&logits);
+        let cell = 100;
+        let of = |class: usize| f64::from(logits[class * 16 * 24 + cell]).exp();
+        let expected = (0..CLASSES).map(of).fold(0.0, f64::max) / (0..CLASSES).map(of).sum::<f64>();
+        assert!((f64::from(confidence[cell]) - expected).abs() < 1e-5);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod loss;
 pub mod metrics;
 pub mod net;
+pub mod page;
 pub mod quantize;
 pub mod soften;
 pub mod teacher;

@@ -280,6 +280,14 @@ impl Pipeline {
         &self.result
     }
 
+    /// For each cell of the last frame's mask, the probability of its class; for evaluation, since it allocates.
+    pub fn mask_confidence(&self) -> Vec<f32> {
+        match (&self.source, self.options.segmentation) {
+            (Some(tables), true) => tables.mask.confidence(self.engine.output(Architecture::SEGMENTATION_OUTPUT)),
+            _ => Vec::new(),
+        }
+    }
+
     /// Thresholds for the frames to come, of the same ranges as in [`PipelineOptions`]; one out of range is left as it
     /// was.
     pub fn set_thresholds(&mut self, score_threshold: f32, nms_iou: f32) {

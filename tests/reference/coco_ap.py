@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write coco_ap.json: random detections, labels and regions to ignore, with their AP50 and AP from pycocotools (run once; needs pip install
-pycocotools numpy)."""
+"""Write coco_ap.json: random detections, labels and regions to ignore, with their AP50, AP and AP by size from pycocotools
+(run once; needs pip install pycocotools numpy)."""
 import contextlib
 import io
 import json
@@ -13,24 +13,24 @@ from pycocotools.cocoeval import COCOeval
 CLASSES = 2
 
 
-def boxes(rng, n):
+def boxes(rng, n, scale=1):
     low = rng.uniform(0, 80, (n, 2))
-    return np.concatenate([low, low + rng.uniform(5, 40, (n, 2))], 1).astype(np.float32)
+    return (scale * np.concatenate([low, low + rng.uniform(5, 40, (n, 2))], 1)).astype(np.float32)
 
 
-def case(rng, images, regions=0):
+def case(rng, images, regions=0, scale=1):
     detections, labels, ignore = [], [], []
     for _ in range(images):
-        truth = [(c, b) for c in range(CLASSES) for b in boxes(rng, rng.integers(1, 4))]
+        truth = [(c, b) for c in range(CLASSES) for b in boxes(rng, rng.integers(1, 4), scale)]
         found = []
         for c, b in truth:
             for _ in range(rng.integers(0, 3)):
-                found.append((c, (b + rng.normal(0, 3, 4)).astype(np.float32)))
-        found += [(int(rng.integers(CLASSES)), b) for b in boxes(rng, 2)]
+                found.append((c, (b + rng.normal(0, 3 * scale, 4)).astype(np.float32)))
+        found += [(int(rng.integers(CLASSES)), b) for b in boxes(rng, 2, scale)]
         found = [(c, b) for c, b in found if b[2] > b[0] + 1 and b[3] > b[1] + 1]
         detections.append([(c, round(float(rng.uniform()), 6), [float(v) for v in b]) for c, b in found])
         labels.append([(c, [float(v) for v in b]) for c, b in truth])
-        ignore.append([[float(v) for v in b] for b in boxes(rng, regions)])
+        ignore.append([[float(v) for v in b] for b in boxes(rng, regions, scale)])
     return dict(detections=detections, labels=labels, ignore=ignore, expected=evaluate(detections, labels, ignore))
 
 
@@ -55,11 +55,19 @@ def evaluate(detections, labels, ignore):
         run.evaluate()
         run.accumulate()
     precision = run.eval["precision"]  # overlap, recall, class, area, detections
-    return [(float(precision[0, :, c, 0, 2].mean()), float(precision[:, :, c, 0, 2].mean())) for c in range(CLASSES)]
+
+    def mean(overlaps, c, area):
+        values = precision[overlaps, :, c, area, 2]
+        return None if (values < 0).any() else float(values.mean())
+
+    every = slice(None)
+    return [[mean(slice(0, 1), c, 0)] + [mean(every, c, area) for area in range(4)] for c in range(CLASSES)]
 
 
 rng = np.random.default_rng(7)
 cases = [case(rng, n) for n in (1, 3, 6, 10)] + [case(rng, n, regions=2) for n in (3, 8)]
+# Boxes of 20 to 160 pixels: of every size.
+cases += [case(rng, n, regions=r, scale=4) for n, r in ((1, 0), (4, 0), (12, 0), (6, 2), (12, 1))]
 path = pathlib.Path(__file__).with_suffix(".json")
 path.write_text(json.dumps(cases, separators=(",", ":")) + "\n")
 print(path, [c["expected"] for c in cases])

@@ -73,6 +73,8 @@ pub enum OnError {
 pub struct OpenOptions {
     /// The `dataset.toml` to use, instead of the one found.
     pub config: Option<PathBuf>,
+    /// A description to use instead of any file.
+    pub description: Option<DatasetConfig>,
     /// The student's detection classes.
     pub classes: Vec<String>,
     /// The student's segmentation classes.
@@ -85,6 +87,7 @@ impl Default for OpenOptions {
         let student = Architecture::default_student();
         Self {
             config: None,
+            description: None,
             classes: student.detection.classes,
             segmentation: student.segmentation.classes,
             on_error: OnError::Stop,
@@ -108,7 +111,10 @@ impl Dataset {
     /// image or label at fault.
     pub fn open_with(folder: &Path, options: &OpenOptions) -> Result<Self, DataError> {
         let images = list(&folder.join("images"), &["jpg", "jpeg", "png"]).map_err(|e| explain_layout(e, folder))?;
-        let (config, config_path) = DatasetConfig::find(folder, options.config.as_deref())?;
+        let (config, config_path) = match &options.description {
+            Some(description) => (description.clone(), PathBuf::from("the classes given")),
+            None => DatasetConfig::find(folder, options.config.as_deref())?,
+        };
         let at_config = |why| DataError::Config { path: config_path.clone(), why };
         let classes = config.class_map(&options.classes).map_err(at_config)?;
         let labelled = config.labelled(&options.classes).map_err(at_config)?;

@@ -1,5 +1,6 @@
 //! Pictures and masks, decoded.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageReader, RgbImage};
@@ -43,6 +44,40 @@ pub(super) fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
 
 fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| why(&e))?;
+    let bytes = std::fs::read(path).map_err(|e| why(&e))?;
+    if breaks_off(&bytes) {
+        return Err(why(&"the JPEG breaks off before its end"));
+    }
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| why(&e))?;
     reader.decode().map_err(|e| why(&e))
+}
+
+/// Whether a JPEG lacks its end-of-image marker after the last start of a scan. The decoder fills up what is missing
+/// with grey and says nothing; within a scan's data neither marker can occur (ITU-T T.81, B.1.1.5).
+fn breaks_off(bytes: &[u8]) -> bool {
+    let is = |marker: [u8; 2]| move |pair: &[u8]| pair == marker;
+    bytes.starts_with(&[0xff, 0xd8])
+        && bytes
+            .windows(2)
+            .rposition(is([0xff, 0xda]))
+            .is_some_and(|scan| !bytes[scan..].windows(2).any(is([0xff, 0xd9])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_without_its_end_is_told_from_a_whole_one() {
+        let mut jpeg = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
+        RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 0]))
+            .write_with_encoder(encoder)
+            .unwrap();
+        assert!(!breaks_off(&jpeg));
+        assert!(breaks_off(&jpeg[..jpeg.len() - 100]));
+        // What follows the end, such as a camera's notes, does not matter.
+        jpeg.extend([1, 2, 3]);
+        assert!(!breaks_off(&jpeg));
+    }
 }

@@ -1,6 +1,8 @@
 //! Average precision as COCO defines it (Lin et al. 2014, and the figures of its reference implementation): greedy matching
 //! by score, precision made monotonic, read at 101 recalls.
 
+use serde::Serialize;
+
 use crate::decode::{BoundingBox, Detection};
 
 /// The ten overlaps over which AP is averaged: 0.50, 0.55 … 0.95.
@@ -17,30 +19,82 @@ pub struct Evaluated {
     pub ignore: Vec<BoundingBox>,
 }
 
+/// Which labels count, by their box's area in pixels² (COCO's ranges; a label on a border counts on both sides).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    All,
+    /// Up to 32².
+    Small,
+    /// 32² to 96².
+    Medium,
+    /// From 96² on.
+    Large,
+}
+
+impl Size {
+    fn holds(self, area: f64) -> bool {
+        let (low, high) = match self {
+            Self::All => (0.0, 1e10),
+            Self::Small => (0.0, 32.0 * 32.0),
+            Self::Medium => (32.0 * 32.0, 96.0 * 96.0),
+            Self::Large => (96.0 * 96.0, 1e10),
+        };
+        low <= area && area <= high
+    }
+}
+
 /// One class's figures, fractions of one.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ClassPrecision {
     /// At an overlap of 0.5.
+    #[serde(rename = "AP50")]
     pub ap50: f64,
     /// Mean over [`OVERLAPS`].
+    #[serde(rename = "AP")]
     pub ap: f64,
+    /// AP of the objects of each [`Size`]; `None` where there is none.
+    #[serde(rename = "AP_small")]
+    pub small: Option<f64>,
+    #[serde(rename = "AP_medium")]
+    pub medium: Option<f64>,
+    #[serde(rename = "AP_large")]
+    pub large: Option<f64>,
     /// Labelled objects.
     pub objects: usize,
 }
 
 /// The figures of `class` over all images; `None` where no object of it is labelled.
 pub fn average_precision(images: &[Evaluated], class: usize) -> Option<ClassPrecision> {
-    let objects = images.iter().flat_map(|i| &i.labels).filter(|l| l.0 == class).count();
-    if objects == 0 {
-        return None;
-    }
-    let at: Vec<f64> = OVERLAPS.iter().map(|&overlap| at_overlap(images, class, overlap, objects)).collect();
-    Some(ClassPrecision { ap50: at[0], ap: at.iter().sum::<f64>() / at.len() as f64, objects })
+    let mean = |at: &[f64; OVERLAPS.len()]| at.iter().sum::<f64>() / at.len() as f64;
+    let of = |size| by_overlap(images, class, size).map(|at| mean(&at));
+    let all = by_overlap(images, class, Size::All)?;
+    Some(ClassPrecision {
+        ap50: all[0],
+        ap: mean(&all),
+        small: of(Size::Small),
+        medium: of(Size::Medium),
+        large: of(Size::Large),
+        objects: count(images, class, Size::All),
+    })
 }
 
-fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, objects: usize) -> f64 {
+/// Whether each detection of `class` that counts is right at an overlap of `overlap`, with its score.
+pub fn outcomes(images: &[Evaluated], class: usize, overlap: f64) -> Vec<(f32, bool)> {
+    images.iter().flat_map(|image| matches(image, class, overlap, Size::All)).collect()
+}
+
+fn count(images: &[Evaluated], class: usize, size: Size) -> usize {
+    images.iter().flat_map(|i| &i.labels).filter(|l| l.0 == class && size.holds(area(&l.1))).count()
+}
+
+fn by_overlap(images: &[Evaluated], class: usize, size: Size) -> Option<[f64; OVERLAPS.len()]> {
+    let objects = count(images, class, size);
+    (objects > 0).then(|| OVERLAPS.map(|overlap| at_overlap(images, class, overlap, size, objects)))
+}
+
+fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, size: Size, objects: usize) -> f64 {
     // Score, and whether it is a true positive; in the order of images, then of scores within each.
-    let mut outcomes: Vec<(f32, bool)> = images.iter().flat_map(|image| matches(image, class, overlap)).collect();
+    let mut outcomes: Vec<(f32, bool)> = images.iter().flat_map(|image| matches(image, class, overlap, size)).collect();
     outcomes.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (mut recalls, mut precisions, mut right) = (Vec::new(), Vec::new(), 0.0);
     for (i, (_, hit)) in outcomes.iter().enumerate() {
@@ -59,40 +113,52 @@ fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, objects: usize) 
     (0..=100).map(read).sum::<f64>() / 101.0
 }
 
-/// Each detection takes the free label that it overlaps most, the most confident first. One that finds none and lies, by
-/// the share `overlap` of its own area, in a region to ignore is left out.
-fn matches(image: &Evaluated, class: usize, overlap: f64) -> Vec<(f32, bool)> {
+/// Each detection takes the free label of `size` that it overlaps most, the most confident first. One that finds none is
+/// left out where it takes a label of another size, lies by the share `overlap` of its own area in a region to ignore, or
+/// is itself of another size.
+fn matches(image: &Evaluated, class: usize, overlap: f64, size: Size) -> Vec<(f32, bool)> {
     let mut detections: Vec<&Detection> = image.detections.iter().filter(|d| d.class == class).collect();
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
     detections.truncate(MAX_DETECTIONS);
-    let labels: Vec<&BoundingBox> = image.labels.iter().filter(|l| l.0 == class).map(|l| &l.1).collect();
-    let mut taken = vec![false; labels.len()];
-    let outcome = |d: &Detection| {
+    let labels = image.labels.iter().filter(|l| l.0 == class).map(|l| &l.1);
+    let (counted, others): (Vec<&BoundingBox>, Vec<_>) = labels.partition(|l| size.holds(area(l)));
+    let (mut taken, mut others_taken) = (vec![false; counted.len()], vec![false; others.len()]);
+    let least = overlap.min(1.0 - 1e-10);
+    let best = |d: &Detection, labels: &[&BoundingBox], taken: &[bool]| {
         let mut best: Option<(usize, f64)> = None;
         for (i, label) in labels.iter().enumerate().filter(|(i, _)| !taken[*i]) {
             let iou = iou(&d.bbox, label);
-            if iou >= best.map_or(overlap.min(1.0 - 1e-10), |b| b.1) {
+            if iou >= best.map_or(least, |b| b.1) {
                 best = Some((i, iou));
             }
         }
-        if let Some((i, _)) = best {
+        best
+    };
+    let outcome = |d: &Detection| {
+        if let Some((i, _)) = best(d, &counted, &taken) {
             taken[i] = true;
-        } else if image.ignore.iter().any(|region| share_inside(&d.bbox, region) >= overlap) {
-            return None;
+            return Some((d.score, true));
         }
-        Some((d.score, best.is_some()))
+        let other = best(d, &others, &others_taken);
+        let in_region = image.ignore.iter().map(|region| share_inside(&d.bbox, region)).fold(0.0, f64::max);
+        match other {
+            Some((i, iou)) if iou > in_region => others_taken[i] = true,
+            None if in_region < least && size.holds(area(&d.bbox)) => return Some((d.score, false)),
+            _ => {}
+        }
+        None
     };
     detections.into_iter().filter_map(outcome).collect()
 }
 
 /// In f64, since a rounded overlap may fall on the other side of a threshold.
-fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
+pub(in crate::distill) fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
     let common = common_area(a, b);
     ratio(common, area(a) + area(b) - common)
 }
 
 /// The share of `a` that lies in `region`.
-fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
+pub(in crate::distill) fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
     ratio(common_area(a, region), area(a))
 }
 
@@ -129,9 +195,11 @@ mod tests {
         labels: Vec<Vec<(usize, [f32; 4])>>,
         /// Per image: boxes.
         ignore: Vec<Vec<[f32; 4]>>,
-        /// For each class AP50 and AP, from pycocotools.
-        expected: Vec<(f64, f64)>,
+        /// For each class AP50, AP and AP of small, medium and large objects, from pycocotools.
+        expected: Vec<[Option<f64>; 5]>,
     }
+
+    const NAMES: [&str; 5] = ["AP50", "AP", "small", "medium", "large"];
 
     #[test]
     fn equals_pycocotools_on_random_cases() {
@@ -147,10 +215,13 @@ mod tests {
                     ignore: ignore.iter().map(bbox).collect(),
                 });
             }
-            for (class, (ap50, ap)) in case.expected.iter().enumerate() {
-                let found = average_precision(&images, class).unwrap();
-                assert!((found.ap50 - ap50).abs() < 1e-6, "AP50 {} instead of {ap50}", found.ap50);
-                assert!((found.ap - ap).abs() < 1e-6, "AP {} instead of {ap}", found.ap);
+            for (class, expected) in case.expected.iter().enumerate() {
+                let p = average_precision(&images, class).unwrap();
+                let found = [Some(p.ap50), Some(p.ap), p.small, p.medium, p.large];
+                for (name, (found, expected)) in NAMES.iter().zip(found.iter().zip(expected)) {
+                    let near = found.zip(*expected).is_some_and(|(a, b)| (a - b).abs() < 1e-6);
+                    assert!(near || found == expected, "{name} {found:?} instead of {expected:?}");
+                }
             }
         }
     }

@@ -12,12 +12,14 @@ impl Confusion {
         Self { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Counts one pixel; classes out of range (void) do not count.
-    pub fn add(&mut self, label: u8, predicted: u8) {
+    /// Counts one pixel, and says whether it did: classes out of range (void) do not count.
+    pub fn add(&mut self, label: u8, predicted: u8) -> bool {
         let (label, predicted) = (usize::from(label), usize::from(predicted));
-        if label < self.classes && predicted < self.classes {
+        let counts = label < self.classes && predicted < self.classes;
+        if counts {
             self.counts[label * self.classes + predicted] += 1;
         }
+        counts
     }
 
     /// TP / (TP + FP + FN) of a class; `None` where it is neither labelled nor predicted.

@@ -1,0 +1,223 @@
+//! The worst mistakes, and a page that shows them.
+
+use image::{imageops, Rgb, RgbImage};
+
+use super::observe::{Observations, Observed};
+use super::report::{Evaluation, CONFIDENT};
+use crate::decode::BoundingBox;
+use crate::distill::data::{load_image, Dataset, VOID};
+use crate::distill::metrics::average_precision::{iou, share_inside};
+use crate::distill::metrics::Evaluated;
+use crate::distill::page::{draw_box, shrink, Page, GREEN, ORANGE, RED};
+use crate::student::Architecture;
+
+/// Overlap from which a detection has found an object.
+const FOUND: f64 = 0.5;
+/// Side of a picture in pixels.
+const PICTURE: u32 = 320;
+
+/// What went wrong with one box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A labelled object without a detection of any class.
+    Missed,
+    /// A detection of a class where no object of any class is.
+    Invented,
+    /// A detection on an object of another class.
+    Confused,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mistake {
+    pub kind: Kind,
+    /// Index among the data set's samples.
+    pub sample: usize,
+    pub bbox: BoundingBox,
+    /// Of the detection, or of the label that was missed.
+    pub class: usize,
+    /// Of the label, where classes were confused.
+    pub labelled: Option<usize>,
+    /// How bad it is: the score of what should not be, or the area of what was missed, in pixels².
+    pub weight: f32,
+}
+
+/// The mistakes of each kind, the worst first. Only detections of [`CONFIDENT`] score and more count, and of classes that
+/// the data set labels.
+pub fn mistakes(observations: &Observations, judged: &[bool]) -> [Vec<Mistake>; 3] {
+    let mut all = [Kind::Missed, Kind::Invented, Kind::Confused].map(|_| Vec::new());
+    for image in &observations.images {
+        let Some(objects) = &image.objects else { continue };
+        for mistake in in_image(image, objects, judged) {
+            all[mistake.kind as usize].push(mistake);
+        }
+    }
+    for list in &mut all {
+        list.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    }
+    all
+}
+
+fn in_image(image: &Observed, objects: &Evaluated, judged: &[bool]) -> Vec<Mistake> {
+    let sample = image.sample;
+    let sure = || objects.detections.iter().filter(|d| d.score >= CONFIDENT);
+    let mut found = Vec::new();
+    for &(class, bbox) in objects.labels.iter().filter(|(class, _)| judged[*class]) {
+        if !sure().any(|d| iou(&d.bbox, &bbox) >= FOUND) {
+            found.push(Mistake { kind: Kind::Missed, sample, bbox, class, labelled: None, weight: bbox.area() });
+        }
+    }
+    for d in sure().filter(|d| judged[d.class]) {
+        let on = objects.labels.iter().map(|(class, bbox)| (*class, iou(&d.bbox, bbox)));
+        let mut on: Vec<_> = on.filter(|(_, overlap)| *overlap >= FOUND).collect();
+        // The same class first, then by overlap.
+        on.sort_by(|a, b| (b.0 == d.class).cmp(&(a.0 == d.class)).then(b.1.total_cmp(&a.1)));
+        let (kind, labelled) = match on.first() {
+            Some((class, _)) if *class == d.class => continue,
+            Some((class, _)) => (Kind::Confused, Some(*class)),
+            None if objects.ignore.iter().any(|r| share_inside(&d.bbox, r) >= FOUND) => continue,
+            None => (Kind::Invented, None),
+        };
+        found.push(Mistake { kind, sample, bbox: d.bbox, class: d.class, labelled, weight: d.score });
+    }
+    found
+}
+
+/// The page of the `most` worst mistakes of each kind, and of the worst masks.
+///
+/// # Errors
+/// When an image cannot be read again.
+pub fn page(
+    evaluation: &Evaluation,
+    dataset: &Dataset,
+    observations: &Observations,
+    architecture: &Architecture,
+    most: usize,
+) -> anyhow::Result<String> {
+    let classes = &architecture.detection.classes;
+    let mut page = Page::new(&format!("Worst mistakes of {} on {}", evaluation.model, evaluation.dataset));
+    page.preformatted(&evaluation.table());
+    let titles = ["Missed, the largest first", "Invented, the surest first", "Confused, the surest first"];
+    for (title, list) in titles.iter().zip(mistakes(observations, &dataset.labelled)) {
+        if evaluation.ap50.is_none() {
+            break;
+        }
+        page.heading(2, &format!("{title} ({} in all)", list.len()));
+        let shown: Vec<_> = list.iter().take(most).collect();
+        let pictures = shown.into_iter().map(|m| {
+            let image = load_image(&dataset.samples[m.sample].image)?;
+            let objects = observations.images.iter().find(|i| i.sample == m.sample).and_then(|i| i.objects.as_ref());
+            let (file, class) = (dataset.samples[m.sample].file_name(), &classes[m.class]);
+            let caption = match (m.kind, m.labelled) {
+                (Kind::Missed, _) => {
+                    format!("{file}: {class} of {:.0}×{:.0} pixels", m.bbox.width(), m.bbox.height())
+                }
+                (_, Some(labelled)) => format!("{file}: {class} {:.2}, labelled {}", m.weight, classes[labelled]),
+                _ => format!("{file}: {class} {:.2}", m.weight),
+            };
+            Ok((picture(image, objects, &m.bbox), caption))
+        });
+        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?);
+    }
+    page.paragraph("Green: labels. Orange: detections of a score of 0.3 and more. Red: the mistake.");
+
+    let mut masks: Vec<&Observed> = observations.images.iter().filter(|i| i.mask.is_some()).collect();
+    if !masks.is_empty() {
+        let right = |image: &Observed| image.mask.as_ref().map_or(1.0, |m| m.1);
+        masks.sort_by(|a, b| right(a).total_cmp(&right(b)));
+        page.heading(2, "Masks with the fewest right pixels");
+        let pictures = masks.iter().take(most).map(|i| {
+            let caption =
+                format!("{}: {:.1} % of the pixels right", dataset.samples[i.sample].file_name(), 100.0 * right(i));
+            Ok((wrong_pixels(dataset, i)?, caption))
+        });
+        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?);
+        page.paragraph("Red: pixels of another class than labelled.");
+    }
+    Ok(page.finish())
+}
+
+/// The surroundings of `bbox`, with every box in them.
+fn picture(mut image: RgbImage, objects: Option<&Evaluated>, bbox: &BoundingBox) -> RgbImage {
+    // Lines that are two pixels wide once the picture is shrunk.
+    let (x, y, width, height) = surroundings(bbox, image.dimensions());
+    let thickness = (width.max(height) / 160).max(1);
+    for (_, label) in objects.iter().flat_map(|o| &o.labels) {
+        draw_box(&mut image, label, GREEN, thickness);
+    }
+    for d in objects.iter().flat_map(|o| &o.detections).filter(|d| d.score >= CONFIDENT) {
+        draw_box(&mut image, &d.bbox, ORANGE, thickness);
+    }
+    draw_box(&mut image, bbox, RED, thickness);
+    shrink(&imageops::crop_imm(&image, x, y, width, height).to_image(), PICTURE)
+}
+
+/// Left, top, width and height of a view three times as large as `bbox`, of 160 pixels at least.
+fn surroundings(bbox: &BoundingBox, (width, height): (u32, u32)) -> (u32, u32, u32, u32) {
+    let around = |low: f32, high: f32, limit: u32| {
+        let side = (3.0 * (high - low)).max(160.0).min(limit as f32);
+        let start = (0.5 * (low + high) - 0.5 * side).clamp(0.0, limit as f32 - side);
+        (start as u32, (side as u32).max(1))
+    };
+    let (x, w) = around(bbox.x_min, bbox.x_max, width);
+    let (y, h) = around(bbox.y_min, bbox.y_max, height);
+    (x, y, w, h)
+}
+
+fn wrong_pixels(dataset: &Dataset, observed: &Observed) -> anyhow::Result<RgbImage> {
+    let sample = &dataset.samples[observed.sample];
+    let mut image = load_image(&sample.image)?;
+    if let (Some(path), Some((mask, _))) = (&sample.mask, &observed.mask) {
+        let labels = dataset.load_mask(path)?;
+        let size = (labels.width() as usize, labels.height() as usize);
+        for (x, y, label) in labels.enumerate_pixels().filter(|(_, _, label)| label.0[0] != VOID) {
+            if mask.at(x as usize, y as usize, size).is_some_and(|class| class != label.0[0]) {
+                let pixel = image.get_pixel_mut(x, y);
+                *pixel = Rgb([0, 1, 2].map(|c| ((u16::from(pixel.0[c]) + u16::from(RED.0[c])) / 2) as u8));
+            }
+        }
+    }
+    Ok(shrink(&image, PICTURE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Detection;
+    use crate::distill::metrics::{Calibration, Confusion};
+
+    #[test]
+    fn mistakes_are_told_apart_and_the_worst_come_first() {
+        let at = |x: f32, side: f32| BoundingBox::new(x, 0.0, x + side, side);
+        let detection = |class, score, bbox| Detection { class, score, bbox };
+        let objects = Evaluated {
+            labels: vec![(0, at(0.0, 10.0)), (0, at(100.0, 10.0)), (0, at(200.0, 30.0)), (1, at(300.0, 10.0))],
+            detections: vec![
+                detection(0, 0.9, at(0.0, 10.0)),
+                detection(0, 0.8, at(300.0, 10.0)),
+                detection(0, 0.4, at(400.0, 10.0)),
+                detection(0, 0.6, at(500.0, 10.0)),
+                detection(0, 0.7, at(600.0, 10.0)),
+                detection(0, 0.2, at(700.0, 10.0)),
+                detection(2, 0.9, at(800.0, 10.0)),
+            ],
+            ignore: vec![at(590.0, 40.0)],
+        };
+        let observations = Observations {
+            images: vec![Observed { sample: 0, objects: Some(objects), mask: None }],
+            confusion: Confusion::new(1),
+            mask_calibration: Calibration::default(),
+            skipped: Vec::new(),
+        };
+        let [missed, invented, confused] = mistakes(&observations, &[true, true, false]);
+        let places = |list: &[Mistake]| list.iter().map(|m| m.bbox.x_min).collect::<Vec<_>>();
+        assert_eq!(places(&missed), [200.0, 100.0]);
+        assert_eq!(places(&invented), [500.0, 400.0]);
+        assert_eq!((places(&confused), confused[0].labelled), (vec![300.0], Some(1)));
+    }
+
+    #[test]
+    fn a_view_stays_within_the_image() {
+        assert_eq!(surroundings(&BoundingBox::new(0.0, 90.0, 10.0, 100.0), (1000, 100)), (0, 0, 160, 100));
+    }
+}

@@ -1,0 +1,186 @@
+//! `distill evaluate`: a package judged on labelled images.
+//!
+//! - [`observe`]: the student run over the images, through the pipeline that the node runs.
+//! - [`report`]: the figures. - [`mistakes`]: the worst mistakes as pictures.
+
+pub mod mistakes;
+pub mod observe;
+pub mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::data::config::{DatasetConfig, SegmentationLabels};
+use super::data::{Dataset, OnError, OpenOptions};
+use super::export::parse_size;
+use crate::pipeline::PipelineOptions;
+use crate::student::package::write_atomically;
+use crate::student::Student;
+pub use report::Evaluation;
+
+/// Measure a student on a folder of labelled images: AP50, AP, AP by size, mIoU, calibration, and the worst mistakes.
+///
+/// A folder holds images/ and labels/ (YOLO text, or masks with a class a byte). What its classes mean says dataset.toml in
+/// it or above it, --config, or --classes / --mask-classes. Only classes that the data set labels are scored. Masks are
+/// compared at the labels' size, each pixel with its nearest cell.
+/// Example: distill evaluate data/vehicles/val --model models/peregrine-s --json out.json --pictures mistakes
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Data set folder: images/ and labels/.
+    #[arg(value_name = "FOLDER", required_unless_present = "data_flag")]
+    data: Option<PathBuf>,
+    /// The same, as a flag.
+    #[arg(long = "data", value_name = "FOLDER", id = "data_flag", conflicts_with = "data")]
+    data_flag: Option<PathBuf>,
+    /// Student package; the embedded one by default.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The dataset.toml to use instead of the one found.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Instead of a dataset.toml: classes of the YOLO label files in the order of their numbers, comma-separated. Those
+    /// that are not the student's count as background.
+    #[arg(long, value_delimiter = ',', conflicts_with = "config")]
+    classes: Vec<String>,
+    /// Instead of a dataset.toml: classes of the masks' bytes, comma-separated; names that the student lacks are void.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["config", "classes"])]
+    mask_classes: Vec<String>,
+    /// Where to write the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Folder for mistakes.html, the worst mistakes as pictures.
+    #[arg(long)]
+    pictures: Option<PathBuf>,
+    /// How many mistakes of each kind the page shows.
+    #[arg(long, default_value_t = 24)]
+    worst: usize,
+    /// Write the figures into the package's manifest, too.
+    #[arg(long, requires = "model", conflicts_with = "input")]
+    record: bool,
+    /// Judge images that are copies of each other, byte for byte, once.
+    #[arg(long)]
+    distinct: bool,
+    /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
+    #[arg(long, value_parser = parse_size)]
+    input: Option<(usize, usize)>,
+    /// Detections below this score do not count.
+    #[arg(long, default_value_t = 0.01)]
+    score_threshold: f32,
+    /// Leave out images that cannot be used, instead of stopping.
+    #[arg(long)]
+    skip_bad: bool,
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Each names the file at fault.
+pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let folder = args.data.as_ref().or(args.data_flag.as_ref()).context("name a data set folder")?;
+    let mut student = match &args.model {
+        Some(folder) => Student::load(folder)?,
+        None => Student::embedded(),
+    };
+    let architecture = &mut student.manifest.architecture;
+    if let Some((width, height)) = args.input {
+        (architecture.input.width, architecture.input.height) = (width, height);
+    }
+    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
+    let options = OpenOptions {
+        config: args.config.clone(),
+        description: described(args, folder),
+        classes: architecture.detection.classes.clone(),
+        segmentation: architecture.segmentation.classes.clone(),
+        on_error,
+    };
+    let mut dataset = Dataset::open_with(folder, &options)?;
+    if let Some(description) = &options.description {
+        let known = description.classes.iter().any(|c| options.classes.contains(c))
+            || description.segmentation.iter().flat_map(|s| &s.classes).any(|c| options.segmentation.contains(c));
+        ensure!(
+            known,
+            "none of the classes given is the student's; it has {} and, in masks, {}",
+            options.classes.join(", "),
+            options.segmentation.join(", ")
+        );
+    }
+    let copies = observe::copies(&dataset)?;
+    if copies.labelled_otherwise > 0 {
+        let n = copies.labelled_otherwise;
+        eprintln!("warning: {n} images have copies with other labels; `distill inspect` lists them");
+    }
+    for skipped in dataset.skipped.iter().take(5) {
+        eprintln!("left out: {}: {}", skipped.path.display(), skipped.reason);
+    }
+    if args.distinct {
+        let mut index = 0..;
+        dataset.samples.retain(|_| !copies.samples.contains(&index.next().unwrap_or(0)));
+    }
+    let options = PipelineOptions {
+        score_threshold: args.score_threshold,
+        max_detections: 300,
+        threads: args.threads,
+        ..Default::default()
+    };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
+    let progress = ProgressBar::new(dataset.samples.len() as u64).with_style(style);
+    let observations = observe::observe(&student, &dataset, options, on_error, &|| progress.inc(1))?;
+    progress.finish_and_clear();
+    let mut evaluation = Evaluation::of(&student, &dataset, &observations);
+    (evaluation.copies, evaluation.distinct) = (copies.samples.len(), args.distinct);
+    print!("{}", evaluation.table());
+    if let Some(path) = &args.json {
+        write_atomically(path, &serde_json::to_vec_pretty(&evaluation)?)?;
+    }
+    if let Some(folder) = &args.pictures {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let architecture = &student.manifest.architecture;
+        let page = mistakes::page(&evaluation, &dataset, &observations, architecture, args.worst)?;
+        let path = folder.join("mistakes.html");
+        write_atomically(&path, page.as_bytes())?;
+        println!("the worst mistakes: {}", path.display());
+    }
+    if let (true, Some(folder)) = (args.record, &args.model) {
+        evaluation.record(&mut student.manifest);
+        student.save(folder)?;
+    }
+    Ok(())
+}
+
+/// Runs every labelled sample through the pipeline and works out the figures; calls `step` after each sample.
+///
+/// # Errors
+/// When an image cannot be read, nothing is labelled, or the pipeline cannot be built.
+pub fn evaluate(
+    student: &Student,
+    dataset: &Dataset,
+    options: PipelineOptions,
+    step: &dyn Fn(),
+) -> anyhow::Result<Evaluation> {
+    let observations = observe::observe(student, dataset, options, OnError::Stop, step)?;
+    Ok(Evaluation::of(student, dataset, &observations))
+}
+
+/// The description that the class flags give, if there are any.
+fn described(args: &EvaluateArgs, folder: &Path) -> Option<DatasetConfig> {
+    if args.classes.is_empty() && args.mask_classes.is_empty() {
+        return None;
+    }
+    let segmentation = (!args.mask_classes.is_empty())
+        .then(|| SegmentationLabels { classes: args.mask_classes.clone(), void: Some(u8::MAX) });
+    let name = folder.file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
+    Some(DatasetConfig {
+        name,
+        classes: args.classes.clone(),
+        labelled: None,
+        licence: String::new(),
+        notes: String::new(),
+        detection: None,
+        segmentation,
+    })
+}

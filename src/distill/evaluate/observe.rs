@@ -1,0 +1,153 @@
+//! A student run over a data set, through the very pipeline that the node runs.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{ensure, Context};
+use image::{GrayImage, RgbImage};
+
+use crate::decode::mask::ClassMask;
+use crate::distill::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
+use crate::distill::metrics::{Calibration, Confusion, Evaluated};
+use crate::pipeline::{Pipeline, PipelineOptions};
+use crate::preprocess::ImageView;
+use crate::student::package::sha256;
+use crate::student::Student;
+
+/// Everything that the figures are worked out from.
+#[derive(Debug, Clone)]
+pub struct Observations {
+    pub images: Vec<Observed>,
+    pub confusion: Confusion,
+    /// Of the mask's cells, each weighed by its labelled pixels.
+    pub mask_calibration: Calibration,
+    /// Files that turned out unreadable, where those are to be skipped.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What was found in one image, and what should have been.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Index among the data set's samples.
+    pub sample: usize,
+    /// Where boxes are labelled.
+    pub objects: Option<Evaluated>,
+    /// Where there is a mask: the student's, and its share of right pixels.
+    pub mask: Option<(ClassMask, f64)>,
+}
+
+/// Runs every labelled sample through the pipeline; calls `step` after each sample.
+///
+/// # Errors
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first image or mask that
+/// cannot be read.
+pub fn observe(
+    student: &Student,
+    dataset: &Dataset,
+    options: PipelineOptions,
+    on_error: OnError,
+    step: &dyn Fn(),
+) -> anyhow::Result<Observations> {
+    let labelled = |s: &Sample| s.boxes.is_some() || s.mask.is_some();
+    ensure!(
+        dataset.samples.iter().any(labelled),
+        "{}: no image has a label to be judged by; put label files of the images' names into labels/",
+        dataset.name
+    );
+    let mut pipeline = Pipeline::new(student, options)?;
+    let classes = student.manifest.architecture.segmentation.classes.len();
+    let mut all = Observations {
+        images: Vec::new(),
+        confusion: Confusion::new(classes),
+        mask_calibration: Calibration::default(),
+        skipped: Vec::new(),
+    };
+    for (index, sample) in dataset.samples.iter().enumerate() {
+        if labelled(sample) {
+            match read(dataset, sample) {
+                Ok((image, labels)) => all.judge(&mut pipeline, index, sample, &image, labels.as_ref())?,
+                Err(e) if on_error == OnError::Stop => return Err(e.into()),
+                Err(e) => all.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() }),
+            }
+        }
+        step();
+    }
+    Ok(all)
+}
+
+fn read(dataset: &Dataset, sample: &Sample) -> Result<(RgbImage, Option<GrayImage>), DataError> {
+    Ok((load_image(&sample.image)?, sample.mask.as_ref().map(|path| dataset.load_mask(path)).transpose()?))
+}
+
+impl Observations {
+    fn judge(
+        &mut self,
+        pipeline: &mut Pipeline,
+        index: usize,
+        sample: &Sample,
+        image: &RgbImage,
+        labels: Option<&GrayImage>,
+    ) -> anyhow::Result<()> {
+        pipeline.process(&view(image, &sample.image)?)?;
+        let objects = sample.boxes.as_ref().map(|boxes| Evaluated {
+            detections: pipeline.result().detections.clone(),
+            labels: boxes.iter().map(|a| (a.class, a.bbox)).collect(),
+            ignore: sample.ignore.clone(),
+        });
+        let mask = labels.map(|labels| self.judge_mask(pipeline, labels));
+        self.images.push(Observed { sample: index, objects, mask });
+        Ok(())
+    }
+
+    fn judge_mask(&mut self, pipeline: &Pipeline, labels: &GrayImage) -> (ClassMask, f64) {
+        let (mask, confidence) = (&pipeline.result().mask, pipeline.mask_confidence());
+        let size = (labels.width() as usize, labels.height() as usize);
+        let (mut known, mut right) = (0u64, 0u64);
+        for (x, y, label) in labels.enumerate_pixels() {
+            let Some(cell) = mask.cell(x as usize, y as usize, size) else { continue };
+            let (label, class) = (label.0[0], mask.classes[cell]);
+            if self.confusion.add(label, class) {
+                self.mask_calibration.add(confidence[cell], label == class);
+                known += 1;
+                right += u64::from(label == class);
+            }
+        }
+        (mask.clone(), if known > 0 { right as f64 / known as f64 } else { 1.0 })
+    }
+}
+
+/// The samples whose files are, byte for byte, those of an earlier sample.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Indices of the later ones.
+    pub samples: Vec<usize>,
+    /// How many of them have other labels than the first.
+    pub labelled_otherwise: usize,
+}
+
+/// Finds copies.
+///
+/// # Errors
+/// When an image cannot be read.
+pub fn copies(dataset: &Dataset) -> anyhow::Result<Copies> {
+    let (mut first, mut copies) = (HashMap::new(), Copies::default());
+    for (index, sample) in dataset.samples.iter().enumerate() {
+        let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
+        let original = *first.entry(sha256(&bytes)).or_insert(index);
+        if original != index {
+            copies.samples.push(index);
+            let same_mask = match (&sample.mask, &dataset.samples[original].mask) {
+                (Some(a), Some(b)) => dataset.load_mask(a)? == dataset.load_mask(b)?,
+                (a, b) => a.is_some() == b.is_some(),
+            };
+            let same = sample.boxes == dataset.samples[original].boxes && same_mask;
+            copies.labelled_otherwise += usize::from(!same);
+        }
+    }
+    Ok(copies)
+}
+
+fn view<'a>(image: &'a RgbImage, path: &Path) -> anyhow::Result<ImageView<'a>> {
+    let (width, height) = image.dimensions();
+    ImageView::new("rgb8", width, height, 3 * width, image.as_raw()).with_context(|| path.display().to_string())
+}
