@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{Rgb, RgbImage};
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use peregrine::distill::data::{Dataset, OnError, OpenOptions};
-use peregrine::distill::inspect::{distance, fingerprint, inspect, Inspection};
+use peregrine::distill::inspect::{distance, fingerprint, html, inspect, Inspection};
 use tempfile::TempDir;
 
 /// Smooth blobs, other ones for each `seed`.
@@ -83,4 +83,40 @@ fn an_image_that_breaks_off_is_listed_and_the_rest_reported() {
     let set = report(&[dataset]).sets.remove(0);
     assert_eq!((set.images, set.faults.len()), (1, 1));
     assert!(set.faults[0].0.ends_with("b.png"));
+}
+
+#[test]
+fn the_page_holds_pictures_and_what_to_look_at_again() {
+    let dir = TempDir::new().unwrap();
+    let labels = "0 0.25 0.25 0.5 0.5\n1 0.25 0.25 0.5 0.5\n";
+    let datasets = [split(dir.path(), "train", &[("a", picture(1), labels)])];
+    let found = report(&datasets);
+    assert_eq!(found.sets[0].suspects.len(), 1);
+    let page = html::page(&found, &datasets, &OpenOptions::default().classes);
+    assert!(page.contains("a.png: one object as car and as bus"), "the suspect is shown");
+    assert!(page.contains("a.png: 1 car, 1 bus") && page.contains("data:image/jpeg;base64,"));
+}
+
+#[test]
+fn the_heat_map_counts_boxes_over_each_place() {
+    let dir = TempDir::new().unwrap();
+    let datasets =
+        [split(dir.path(), "train", &[("a", picture(1), "0 0.25 0.5 0.5 1.0"), ("b", picture(2), "0 0.5 0.5 1 1")])];
+    let heat = report(&datasets).sets.remove(0).heat;
+    assert!(heat.iter().all(|row| row[..16].iter().all(|&n| n == 2) && row[16..].iter().all(|&n| n == 1)));
+}
+
+#[test]
+fn masks_count_by_share_of_pixels() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("val");
+    fs::create_dir_all(folder.join("images")).unwrap();
+    fs::create_dir_all(folder.join("labels")).unwrap();
+    let config = "name = \"mine\"\n[segmentation]\nclasses = [\"sky\", \"road\", \"other\"]\n";
+    fs::write(dir.path().join("dataset.toml"), config).unwrap();
+    picture(1).save(folder.join("images/a.png")).unwrap();
+    let byte = |x: u32| if x < 100 { 1 } else { 2 };
+    GrayImage::from_fn(200, 160, |x, _| Luma([byte(x)])).save(folder.join("labels/a.png")).unwrap();
+    let pixels = report(&[Dataset::open(&folder, None).unwrap()]).sets.remove(0).pixels;
+    assert_eq!(pixels.into_iter().collect::<Vec<_>>(), [("road".to_owned(), 0.5), ("void".to_owned(), 0.5)]);
 }

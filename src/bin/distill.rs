@@ -5,6 +5,7 @@ use peregrine::distill::ablate::{self, AblateArgs};
 use peregrine::distill::evaluate::{self, EvaluateArgs};
 use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
+use peregrine::distill::prune::{self, PruneArgs};
 use peregrine::distill::quantize::{self, QuantizeArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::text::command::{self as text, TextArgs};
@@ -27,6 +28,7 @@ enum Command {
     Inspect(InspectArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
+    Prune(PruneArgs),
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
     Text(TextArgs),
@@ -39,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Text(args) => text::run(&args),

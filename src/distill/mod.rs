@@ -6,6 +6,7 @@
 //! - [`text`]: the same for sentences.
 //! - [`quantize`]: a student in 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
+//! - [`prune`]: a package with fewer channels. [`page`]: web pages with pictures.
 //! - [`ablate`]: many trainings compared.
 
 pub mod ablate;
@@ -17,6 +18,7 @@ pub mod loss;
 pub mod metrics;
 pub mod net;
 pub mod page;
+pub mod prune;
 pub mod quantize;
 pub mod soften;
 pub mod teacher;

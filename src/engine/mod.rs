@@ -2,11 +2,13 @@
 //!
 //! - [`graph`]: the network as a list of layers; [`weights`]: their values.
 //! - [`quantization`]: 8-bit weights and the scales of tensors, where a student has them.
+//! - [`channels`]: which of its channels are one and the same.
 //! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
 //! - `cuda` (feature `cuda`): the engine on NVIDIA GPUs.
 //! - [`mod@reference`]: candle, eager: slow, obvious, and what every other engine must agree with.
 
+pub mod channels;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -4,9 +4,11 @@
 //! "Lite" release), a feature pyramid (Lin et al. 2017), a detection head of the generalized-focal-loss kind
 //! (Li et al. 2020: class logits, and a discrete distribution for the distance to each side), and a segmentation head.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Activation, Conv, Graph, LayerId, Shape};
+use crate::engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 
 /// The deepest stride; input sizes are multiples of it.
 pub const MAX_STRIDE: usize = 32;
@@ -20,6 +22,9 @@ pub struct Architecture {
     pub neck: Neck,
     pub detection: DetectionHead,
     pub segmentation: SegmentationHead,
+    /// Channels of the dense convolutions that pruning narrowed, by layer; the others have what the fields above say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub widths: BTreeMap<String, usize>,
 }
 
 /// Size and normalisation of the network's input: RGB, (value − mean) / std with values 0…255.
@@ -139,6 +144,7 @@ impl Architecture {
                 ]),
                 channels: 32,
             },
+            widths: BTreeMap::new(),
         }
     }
 
@@ -197,7 +203,55 @@ impl Architecture {
                 "the strides of backbone.stages multiply, with the stem's 2, to {stride}, not {MAX_STRIDE}"
             ));
         }
-        Ok(())
+        self.check_widths()
+    }
+
+    /// Checks that the pruned widths are those of layers, and that what is added stays of equal width.
+    fn check_widths(&self) -> Result<(), String> {
+        if self.widths.is_empty() {
+            return Ok(());
+        }
+        let full = Self { widths: BTreeMap::new(), ..self.clone() }.graph(MAX_STRIDE, MAX_STRIDE);
+        let mut known = 0;
+        let mut found: Vec<usize> = Vec::with_capacity(full.layers.len());
+        for (id, layer) in full.layers.iter().enumerate() {
+            let from = |i: usize| found[layer.inputs[i]];
+            let width = match layer.op {
+                Op::Input => layer.shape.channels,
+                Op::Conv(conv) if !conv.depthwise => match self.widths.get(&layer.name) {
+                    Some(&width) if width == 0 || width > layer.shape.channels || full.outputs.contains(&id) => {
+                        let most = layer.shape.channels;
+                        return Err(format!(
+                            "widths.{:?} is {width}; it must be 1 to {most}, of no output",
+                            layer.name
+                        ));
+                    }
+                    Some(&width) => {
+                        known += 1;
+                        width
+                    }
+                    None => layer.shape.channels,
+                },
+                Op::Add if from(0) != from(1) => {
+                    return Err(format!("widths make {} add {} and {} channels", layer.name, from(0), from(1)));
+                }
+                Op::Add => from(0),
+                Op::Concat => (0..layer.inputs.len()).map(from).sum(),
+                // Depthwise convolutions and upsampling; no student has the rest.
+                _ => from(0),
+            };
+            found.push(width);
+        }
+        match self
+            .widths
+            .keys()
+            .find(|name| !full.convs().any(|(layer, conv, _)| layer.name == **name && !conv.depthwise))
+        {
+            Some(name) if known < self.widths.len() => {
+                Err(format!("widths.{name:?} is no dense convolution of this network"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The network for an input of `width` × `height` pixels (multiples of [`MAX_STRIDE`]).
@@ -225,12 +279,14 @@ impl Architecture {
 
     /// Returns the last layer at each of strides 4, 8, 16 and 32.
     fn lower_backbone(&self, g: &mut Graph) -> [LayerId; 4] {
-        let mut x = g.conv("backbone.stem", 0, self.backbone.stem, dense(3, 2, Activation::Relu6));
+        let mut x = self.conv(g, "backbone.stem".into(), 0, self.backbone.stem, dense(3, 2, Activation::Relu6));
         let (mut stride, mut last_at) = (2, [x; 6]);
+        let mut from = self.backbone.stem;
         for (s, stage) in self.backbone.stages.iter().enumerate() {
             for b in 0..stage.blocks {
                 let step = if b == 0 { stage.stride } else { 1 };
-                x = inverted_residual(g, &format!("backbone.{s}.{b}"), x, stage, step);
+                x = self.inverted_residual(g, &format!("backbone.{s}.{b}"), (x, from), stage, step);
+                from = stage.channels;
                 stride *= step;
                 last_at[stride.trailing_zeros() as usize] = x;
             }
@@ -240,9 +296,9 @@ impl Architecture {
 
     fn lower_neck(&self, g: &mut Graph, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
         let channels = self.neck.channels;
-        let p32 = g.conv("neck.32", c32, channels, dense(1, 1, Activation::Identity));
-        let p16 = top_down(g, "neck.16", c16, p32, channels);
-        let p8 = top_down(g, "neck.8", c8, p16, channels);
+        let p32 = self.conv(g, "neck.32".into(), c32, channels, dense(1, 1, Activation::Identity));
+        let p16 = self.top_down(g, "neck.16", c16, p32, channels);
+        let p8 = self.top_down(g, "neck.8", c8, p16, channels);
         [p8, p16, p32]
     }
 
@@ -250,56 +306,70 @@ impl Architecture {
         let head = &self.detection;
         let mut x = level;
         for i in 0..head.convs {
-            x = separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
+            x = self.separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
         }
         let output = dense(1, 1, Activation::Identity);
-        let class = g.conv(format!("detect.{stride}.class"), x, head.classes.len(), output);
-        let sides = g.conv(format!("detect.{stride}.sides"), x, 4 * head.bins, output);
+        let class = self.conv(g, format!("detect.{stride}.class"), x, head.classes.len(), output);
+        let sides = self.conv(g, format!("detect.{stride}.sides"), x, 4 * head.bins, output);
         g.outputs.extend([class, sides]);
     }
 
     fn lower_segmentation(&self, g: &mut Graph, c4: LayerId, p8: LayerId) {
         let head = &self.segmentation;
-        let reduced = g.conv("segment.reduce", p8, head.channels, dense(1, 1, Activation::Identity));
-        let p4 = top_down(g, "segment.4", c4, reduced, head.channels);
-        let x = separable(g, "segment.0", p4, head.channels, 3);
-        let out = g.conv("segment.class", x, head.classes.len(), dense(1, 1, Activation::Identity));
+        let reduced = self.conv(g, "segment.reduce".into(), p8, head.channels, dense(1, 1, Activation::Identity));
+        let p4 = self.top_down(g, "segment.4", c4, reduced, head.channels);
+        let x = self.separable(g, "segment.0", p4, head.channels, 3);
+        let out = self.conv(g, "segment.class".into(), x, head.classes.len(), dense(1, 1, Activation::Identity));
         g.outputs.push(out);
+    }
+
+    /// A dense convolution to `channels`, or to fewer where it was pruned.
+    fn conv(&self, g: &mut Graph, name: String, input: LayerId, channels: usize, conv: Conv) -> LayerId {
+        let channels = self.widths.get(&name).copied().unwrap_or(channels);
+        g.conv(name, input, channels, conv)
+    }
+
+    /// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays. `from`: the input and its channels
+    /// before any pruning, which is what decides on the shortcut.
+    fn inverted_residual(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        (input, from): (LayerId, usize),
+        stage: &Stage,
+        stride: usize,
+    ) -> LayerId {
+        let mut x = input;
+        if stage.expand > 1 {
+            let expand = dense(1, 1, Activation::Relu6);
+            x = self.conv(g, format!("{name}.expand"), x, from * stage.expand, expand);
+        }
+        let depthwise = Conv { kernel: stage.kernel, stride, depthwise: true, activation: Activation::Relu6 };
+        x = g.conv(format!("{name}.depthwise"), x, 0, depthwise);
+        x = self.conv(g, format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
+        if stride == 1 && from == stage.channels {
+            x = g.add(format!("{name}.add"), input, x);
+        }
+        x
+    }
+
+    /// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
+    fn top_down(&self, g: &mut Graph, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
+        let lateral = self.conv(g, name.into(), fine, channels, dense(1, 1, Activation::Identity));
+        let up = g.upsample2x(format!("{name}.up"), coarse);
+        g.add(format!("{name}.add"), lateral, up)
+    }
+
+    /// Depthwise, then 1×1, each with its activation.
+    fn separable(&self, g: &mut Graph, name: &str, input: LayerId, channels: usize, kernel: usize) -> LayerId {
+        let depthwise = Conv { kernel, stride: 1, depthwise: true, activation: Activation::Relu6 };
+        let x = g.conv(format!("{name}.depthwise"), input, 0, depthwise);
+        self.conv(g, format!("{name}.pointwise"), x, channels, dense(1, 1, Activation::Relu6))
     }
 }
 
 fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
     Conv { kernel, stride, depthwise: false, activation }
-}
-
-/// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays.
-fn inverted_residual(g: &mut Graph, name: &str, input: LayerId, stage: &Stage, stride: usize) -> LayerId {
-    let from = g.layers[input].shape.channels;
-    let mut x = input;
-    if stage.expand > 1 {
-        x = g.conv(format!("{name}.expand"), x, from * stage.expand, dense(1, 1, Activation::Relu6));
-    }
-    let depthwise = Conv { kernel: stage.kernel, stride, depthwise: true, activation: Activation::Relu6 };
-    x = g.conv(format!("{name}.depthwise"), x, 0, depthwise);
-    x = g.conv(format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
-    if stride == 1 && from == stage.channels {
-        x = g.add(format!("{name}.add"), input, x);
-    }
-    x
-}
-
-/// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
-fn top_down(g: &mut Graph, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
-    let lateral = g.conv(name, fine, channels, dense(1, 1, Activation::Identity));
-    let up = g.upsample2x(format!("{name}.up"), coarse);
-    g.add(format!("{name}.add"), lateral, up)
-}
-
-/// Depthwise, then 1×1, each with its activation.
-fn separable(g: &mut Graph, name: &str, input: LayerId, channels: usize, kernel: usize) -> LayerId {
-    let depthwise = Conv { kernel, stride: 1, depthwise: true, activation: Activation::Relu6 };
-    let x = g.conv(format!("{name}.depthwise"), input, 0, depthwise);
-    g.conv(format!("{name}.pointwise"), x, channels, dense(1, 1, Activation::Relu6))
 }
 
 #[cfg(test)]
@@ -326,6 +396,29 @@ mod tests {
             assert_eq!(shapes[level.sides], Shape::new(32, h, w));
         }
         assert_eq!(shapes[Architecture::SEGMENTATION_OUTPUT], Shape::new(11, 24, 16));
+    }
+
+    #[test]
+    fn pruned_widths_must_name_layers_and_keep_sums_of_one_width() {
+        let with = |widths: &[(&str, usize)]| {
+            let mut architecture = Architecture::default_student();
+            architecture.widths = widths.iter().map(|(name, width)| (name.to_string(), *width)).collect();
+            architecture
+        };
+        let narrow = with(&[("backbone.1.0.expand", 48), ("backbone.1.0.project", 16), ("backbone.1.1.project", 16)]);
+        narrow.check().unwrap();
+        let full = Architecture::default_student().graph(64, 64);
+        assert!(narrow.graph(64, 64).flops() < full.flops());
+        assert_eq!(narrow.graph(64, 64).layers.len(), full.layers.len());
+        for (widths, fault) in [
+            (&[("backbone.1.1.project", 16)][..], "backbone.1.1.add"),
+            (&[("backbone.9.9.project", 16)], "backbone.9.9.project"),
+            (&[("backbone.1.0.expand", 0)], "backbone.1.0.expand"),
+            (&[("detect.8.class", 2)], "detect.8.class"),
+        ] {
+            let error = with(widths).check().unwrap_err();
+            assert!(error.contains(fault), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The student: what it is built from, the package that holds it, and how that is loaded.
 //!
 //! - [`architecture`]: the description, and its lowering to a graph.
+//! - [`presets`]: heavier backbones.
 //! - [`manifest`]: the package's `manifest.json`.
 //! - `quantized`: the weights file of a quantized student.
 //! - [`package`]: reading and writing a package folder, checked by shapes and hash.
@@ -8,6 +9,7 @@
 pub mod architecture;
 pub mod manifest;
 pub mod package;
+pub mod presets;
 mod quantized;
 
 pub use architecture::{Architecture, DetectionLevel};

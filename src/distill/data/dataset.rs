@@ -27,6 +27,8 @@ pub struct Dataset {
     pub labelled: Vec<bool>,
     /// From a mask's byte to a student's segmentation class, or [`VOID`].
     mask_classes: Box<[u8; 256]>,
+    /// The student's segmentation classes.
+    mask_names: Vec<String>,
 }
 
 /// An image and what is known of it.
@@ -132,12 +134,26 @@ impl Dataset {
                 Err(e) => skipped.push(Skipped { path: image, reason: e.to_string() }),
             }
         }
+        let mask_names = options.segmentation.clone();
         if samples.is_empty() {
             let first = skipped.first().map(|s| format!("; the first of {} left out: {}", skipped.len(), s.reason));
             return Err(DataError::Empty { folder: folder.to_owned(), first: first.unwrap_or_default() });
         }
         skipped.extend(unused.into_values().map(|path| Skipped { path, reason: "a label without an image".into() }));
-        Ok(Self { name: split_name(folder, &config.name), samples, skipped, config, labelled, mask_classes })
+        Ok(Self {
+            name: split_name(folder, &config.name),
+            samples,
+            skipped,
+            config,
+            labelled,
+            mask_classes,
+            mask_names,
+        })
+    }
+
+    /// The classes of which [`load_mask`](Self::load_mask) gives the indices.
+    pub fn mask_names(&self) -> &[String] {
+        &self.mask_names
     }
 
     /// Decodes a sample's mask into the student's segmentation classes and [`VOID`].

@@ -16,9 +16,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{Dataset, OnError, OpenOptions};
 use super::export::parse_size;
+use super::teacher::description::Family;
+use super::teacher::{Description, Runtime, Teacher};
 use crate::pipeline::PipelineOptions;
 use crate::student::package::write_atomically;
-use crate::student::Student;
+use crate::student::{Architecture, Student};
 pub use report::Evaluation;
 
 /// Measure a student on a folder of labelled images: AP50, AP, AP by size, mIoU, calibration, and the worst mistakes.
@@ -38,6 +40,12 @@ pub struct EvaluateArgs {
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Judge a teacher, given as DESCRIPTION.toml=NETWORK.onnx, by the default student's classes instead.
+    #[arg(long, conflicts_with_all = ["model", "input", "record"])]
+    teacher: Option<String>,
+    /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
+    #[arg(long, env = "ORT_DYLIB_PATH")]
+    onnxruntime: Option<PathBuf>,
     /// The dataset.toml to use instead of the one found.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -90,6 +98,13 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if let Some((width, height)) = args.input {
         (architecture.input.width, architecture.input.height) = (width, height);
     }
+    let mut teacher = args.teacher.as_ref().map(|text| load_teacher(args, text, architecture)).transpose()?;
+    if let Some(teacher) = &teacher {
+        let side = teacher.description.size as usize;
+        (architecture.input.width, architecture.input.height) = (side, side);
+        student.manifest.name.clone_from(&teacher.description.name);
+    }
+    let architecture = &student.manifest.architecture;
     let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
     let options = OpenOptions {
         config: args.config.clone(),
@@ -129,9 +144,14 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
     let progress = ProgressBar::new(dataset.samples.len() as u64).with_style(style);
-    let observations = observe::observe(&student, &dataset, options, on_error, &|| progress.inc(1))?;
+    let step = || progress.inc(1);
+    let observations = match &mut teacher {
+        Some(teacher) => observe::observe_teacher(teacher, &dataset, on_error, &step)?,
+        None => observe::observe(&student, &dataset, options, on_error, &step)?,
+    };
     progress.finish_and_clear();
-    let mut evaluation = Evaluation::of(&student, &dataset, &observations);
+    let (name, architecture) = (&student.manifest.name, &student.manifest.architecture);
+    let mut evaluation = Evaluation::of(name, architecture, &dataset, &observations);
     (evaluation.copies, evaluation.distinct) = (copies.samples.len(), args.distinct);
     print!("{}", evaluation.table());
     if let Some(path) = &args.json {
@@ -163,7 +183,19 @@ pub fn evaluate(
     step: &dyn Fn(),
 ) -> anyhow::Result<Evaluation> {
     let observations = observe::observe(student, dataset, options, OnError::Stop, step)?;
-    Ok(Evaluation::of(student, dataset, &observations))
+    Ok(Evaluation::of(&student.manifest.name, &student.manifest.architecture, dataset, &observations))
+}
+
+fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) -> anyhow::Result<Teacher> {
+    let (description, network) =
+        text.split_once('=').with_context(|| format!("--teacher {text}: write DESCRIPTION.toml=NETWORK.onnx"))?;
+    let description = Description::read(Path::new(description))?;
+    let library = args.onnxruntime.as_ref().context("--teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
+    let classes = match description.family {
+        Family::PixelLogits => &architecture.segmentation.classes,
+        _ => &architecture.detection.classes,
+    };
+    Teacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
 }
 
 /// The description that the class flags give, if there are any.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{ensure, Context};
+use anyhow::{bail, ensure, Context};
 use image::{GrayImage, RgbImage};
 
 use crate::decode::mask::ClassMask;
+use crate::decode::Detection;
 use crate::distill::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::distill::metrics::{Calibration, Confusion, Evaluated};
+use crate::distill::teacher::{Opinion, SoftBox, Teacher};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::preprocess::ImageView;
 use crate::student::package::sha256;
@@ -36,7 +38,15 @@ pub struct Observed {
     pub mask: Option<(ClassMask, f64)>,
 }
 
-/// Runs every labelled sample through the pipeline; calls `step` after each sample.
+/// What a network made of one image.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub detections: Vec<Detection>,
+    /// The class of each cell, and how sure it is.
+    pub mask: Option<(ClassMask, Vec<f32>)>,
+}
+
+/// Runs every labelled sample through the student's pipeline; calls `step` after each sample.
 ///
 /// # Errors
 /// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first image or mask that
@@ -48,24 +58,60 @@ pub fn observe(
     on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Observations> {
+    let mut pipeline = Pipeline::new(student, options)?;
+    let see = |image: &RgbImage, path: &Path| {
+        let result = pipeline.process(&view(image, path)?)?;
+        let (detections, mask) = (result.detections.clone(), result.mask.clone());
+        Ok(Seen { detections, mask: Some((mask, pipeline.mask_confidence())) })
+    };
+    observe_with(dataset, on_error, step, see)
+}
+
+/// As [`observe`], for a teacher.
+///
+/// # Errors
+/// As [`observe`]; and when the teacher fails.
+pub fn observe_teacher(
+    teacher: &mut Teacher,
+    dataset: &Dataset,
+    on_error: OnError,
+    step: &dyn Fn(),
+) -> anyhow::Result<Observations> {
+    let see = |image: &RgbImage, _: &Path| {
+        Ok(match teacher.opinion(image)? {
+            Opinion::Boxes(boxes) => {
+                let detection = |b: SoftBox| Detection { class: b.best().0, score: b.score(), bbox: b.bbox };
+                Seen { detections: boxes.into_iter().map(detection).collect(), mask: None }
+            }
+            Opinion::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
+            Opinion::Image(_) => bail!("a classifier's opinion of a whole image cannot be judged by boxes or masks"),
+        })
+    };
+    observe_with(dataset, on_error, step, see)
+}
+
+fn observe_with(
+    dataset: &Dataset,
+    on_error: OnError,
+    step: &dyn Fn(),
+    mut see: impl FnMut(&RgbImage, &Path) -> anyhow::Result<Seen>,
+) -> anyhow::Result<Observations> {
     let labelled = |s: &Sample| s.boxes.is_some() || s.mask.is_some();
     ensure!(
         dataset.samples.iter().any(labelled),
         "{}: no image has a label to be judged by; put label files of the images' names into labels/",
         dataset.name
     );
-    let mut pipeline = Pipeline::new(student, options)?;
-    let classes = student.manifest.architecture.segmentation.classes.len();
     let mut all = Observations {
         images: Vec::new(),
-        confusion: Confusion::new(classes),
+        confusion: Confusion::new(dataset.mask_names().len()),
         mask_calibration: Calibration::default(),
         skipped: Vec::new(),
     };
     for (index, sample) in dataset.samples.iter().enumerate() {
         if labelled(sample) {
             match read(dataset, sample) {
-                Ok((image, labels)) => all.judge(&mut pipeline, index, sample, &image, labels.as_ref())?,
+                Ok((image, labels)) => all.judge(index, sample, see(&image, &sample.image)?, labels.as_ref()),
                 Err(e) if on_error == OnError::Stop => return Err(e.into()),
                 Err(e) => all.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() }),
             }
@@ -80,27 +126,21 @@ fn read(dataset: &Dataset, sample: &Sample) -> Result<(RgbImage, Option<GrayImag
 }
 
 impl Observations {
-    fn judge(
-        &mut self,
-        pipeline: &mut Pipeline,
-        index: usize,
-        sample: &Sample,
-        image: &RgbImage,
-        labels: Option<&GrayImage>,
-    ) -> anyhow::Result<()> {
-        pipeline.process(&view(image, &sample.image)?)?;
+    fn judge(&mut self, index: usize, sample: &Sample, seen: Seen, labels: Option<&GrayImage>) {
+        let mask = labels.zip(seen.mask).map(|(labels, (mask, confidence))| {
+            let right = self.judge_mask(&mask, &confidence, labels);
+            (mask, right)
+        });
         let objects = sample.boxes.as_ref().map(|boxes| Evaluated {
-            detections: pipeline.result().detections.clone(),
+            detections: seen.detections,
             labels: boxes.iter().map(|a| (a.class, a.bbox)).collect(),
             ignore: sample.ignore.clone(),
         });
-        let mask = labels.map(|labels| self.judge_mask(pipeline, labels));
         self.images.push(Observed { sample: index, objects, mask });
-        Ok(())
     }
 
-    fn judge_mask(&mut self, pipeline: &Pipeline, labels: &GrayImage) -> (ClassMask, f64) {
-        let (mask, confidence) = (&pipeline.result().mask, pipeline.mask_confidence());
+    /// The share of right pixels.
+    fn judge_mask(&mut self, mask: &ClassMask, confidence: &[f32], labels: &GrayImage) -> f64 {
         let size = (labels.width() as usize, labels.height() as usize);
         let (mut known, mut right) = (0u64, 0u64);
         for (x, y, label) in labels.enumerate_pixels() {
@@ -112,7 +152,11 @@ impl Observations {
                 right += u64::from(label == class);
             }
         }
-        (mask.clone(), if known > 0 { right as f64 / known as f64 } else { 1.0 })
+        if known > 0 {
+            right as f64 / known as f64
+        } else {
+            1.0
+        }
     }
 }
 

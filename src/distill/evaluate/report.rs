@@ -9,7 +9,7 @@ use super::observe::Observations;
 use crate::distill::data::Dataset;
 use crate::distill::metrics::average_precision::outcomes;
 use crate::distill::metrics::{average_precision, Calibration, ClassPrecision, Evaluated};
-use crate::student::{Manifest, Student};
+use crate::student::{Architecture, Manifest};
 
 /// Least score of the detections whose calibration is measured: the node's default threshold.
 pub const CONFIDENT: f32 = 0.3;
@@ -55,9 +55,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The figures of what was observed. `copies` and `distinct` are the caller's to fill in.
-    pub fn of(student: &Student, dataset: &Dataset, observations: &Observations) -> Self {
-        let architecture = &student.manifest.architecture;
+    /// The figures of what a network of `architecture`'s classes and input size was observed to do. `copies` and `distinct` are the caller's to fill in.
+    pub fn of(name: &str, architecture: &Architecture, dataset: &Dataset, observations: &Observations) -> Self {
         let classes = &architecture.detection.classes;
         let mask_classes = &architecture.segmentation.classes;
         let images: Vec<Evaluated> = observations.images.iter().filter_map(|i| i.objects.clone()).collect();
@@ -76,7 +75,7 @@ impl Evaluation {
         let confusion = &observations.confusion;
         let iou = |c: usize| confusion.iou(c).map(|iou| (mask_classes[c].clone(), iou));
         Self {
-            model: student.manifest.name.clone(),
+            model: name.to_owned(),
             dataset: dataset.name.clone(),
             input: (architecture.input.width, architecture.input.height),
             images: observations.images.len(),

@@ -84,6 +84,11 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
              (launch/setup/env.sh sets it), or skip the comparison with --no-check"
         ),
     };
+    if student.quantization.is_some() {
+        eprintln!(
+            "the student is quantized: the ONNX file holds what its 8-bit weights stand for, and computes in f32"
+        );
+    }
     let labels = labels(&student, args.any_batch);
     let graph = student.graph();
     let bytes = onnx::model(&graph, &student.weights, &labels)?.encode_to_vec();

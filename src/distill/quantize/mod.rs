@@ -193,6 +193,7 @@ fn choose_data(
     let architecture = &student.manifest.architecture;
     let options = OpenOptions {
         config: None,
+        description: None,
         classes: architecture.detection.classes.clone(),
         segmentation: architecture.segmentation.classes.clone(),
         on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },

@@ -16,6 +16,41 @@ pub enum Family {
     /// Outputs for each stride, finest first: probabilities `[1, cells, classes]`, then side logits `[1, cells, 4·bins]`
     /// (generalized focal loss, Li et al. 2020).
     Gfl,
+    /// One output `[1, 4 + classes, candidates]` (YOLOv8 and later, 1×84×8400 for COCO) or its transpose, centre x, centre
+    /// y, width and height in input pixels, then probabilities; with `objectness` (YOLOv5, v7, YOLOX) a factor for them
+    /// before the classes.
+    Yolo,
+    /// Outputs: class logits `[1, queries, classes (+ 1)]`, then centre x, centre y, width and height
+    /// `[1, queries, 4]` in fractions of the input (Carion et al. 2020). The last logit means "no object" where `scores` is
+    /// "softmax", as in DETR; with "sigmoid" (Deformable and RT-DETR) there is none.
+    Detr,
+    /// One output `[1, classes]`: logits of the whole image.
+    ClassLogits,
+    /// One output `[1, classes, h, w]`, or `[1, h, w, classes]` with `layout = "nhwc"`: logits of each pixel or cell.
+    PixelLogits,
+}
+
+/// How an image is brought to the teacher's square input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Scaled to the whole input; its aspect changes.
+    Stretch,
+    /// Scaled as a whole, with its aspect kept, and centred; the rest is grey.
+    #[default]
+    Letterbox,
+}
+
+/// What makes probabilities of class scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// They are probabilities already.
+    Probability,
+    /// Each by itself.
+    Sigmoid,
+    /// All of a query together.
+    Softmax,
 }
 
 /// Where a channel lies.
@@ -42,8 +77,11 @@ pub struct Description {
     pub family: Family,
     /// Name of the input tensor.
     pub input: String,
-    /// Side of the square input in pixels; the image is stretched to it.
+    /// Side of the square input in pixels.
     pub size: u32,
+    /// How the image is brought to it.
+    #[serde(default)]
+    pub fit: Fit,
     pub layout: Layout,
     pub colours: Colours,
     /// In the input's colour order, of values 0…255.
@@ -51,11 +89,19 @@ pub struct Description {
     pub std: [f32; 3],
     /// Names of the output tensors, in the family's order.
     pub outputs: Vec<String>,
-    /// Input pixels for one cell, for each level.
+    /// `centernet` and `gfl`: input pixels for one cell, for each level.
+    #[serde(default)]
     pub strides: Vec<usize>,
-    /// Where in its cell a box is centred: 0 at the corner, 0.5 in the middle.
+    /// `centernet` and `gfl`: where in its cell a box is centred: 0 at the corner, 0.5 in the middle.
+    #[serde(default)]
     pub center: f32,
-    /// For each of the student's classes the teacher's classes that mean it.
+    /// `yolo`: whether a candidate's fifth value is its objectness.
+    #[serde(default)]
+    pub objectness: bool,
+    /// What makes probabilities of the scores; without it what is usual for the family.
+    #[serde(default)]
+    pub scores: Option<Scores>,
+    /// For each of the student's classes (with `pixel_logits` its segmentation classes) the teacher's that mean it.
     pub classes: BTreeMap<String, Vec<usize>>,
 }
 
@@ -73,13 +119,34 @@ impl Description {
         let description: Self = toml::from_str(text)?;
         ensure!((32..=4096).contains(&description.size), "size must be 32 to 4096");
         ensure!(description.std.iter().all(|&s| s > 0.0), "std must be above 0");
+        let (family, outputs) = (description.family, description.outputs.len());
+        if matches!(family, Family::Centernet | Family::Gfl) {
+            ensure!(!description.strides.is_empty(), "strides must name at least one level");
+            ensure!(description.strides.iter().all(|&s| s > 0), "strides must be above 0");
+        } else {
+            ensure!(description.strides.is_empty(), "strides are for centernet and gfl; leave them out");
+        }
+        let (expected, which) = match family {
+            Family::Centernet | Family::Gfl => (2 * description.strides.len(), "two tensors for each of strides"),
+            Family::Detr => (2, "two tensors: logits, then boxes"),
+            Family::Yolo | Family::ClassLogits | Family::PixelLogits => (1, "one tensor"),
+        };
+        ensure!(outputs == expected, "outputs names {outputs} tensors, but must name {which}");
         ensure!(
-            !description.strides.is_empty() && description.outputs.len() == 2 * description.strides.len(),
-            "outputs must name two tensors for each of strides"
+            family != Family::Yolo || description.scores != Some(Scores::Softmax),
+            "scores must be \"probability\" or \"sigmoid\" for yolo"
         );
-        ensure!(description.strides.iter().all(|&s| s > 0), "strides must be above 0");
+        ensure!(
+            family != Family::Detr || description.scores != Some(Scores::Probability),
+            "scores must be \"softmax\" or \"sigmoid\" for detr"
+        );
         ensure!(!description.classes.is_empty(), "classes must map at least one of the student's classes");
         Ok(description)
+    }
+
+    /// Whether it gives boxes, and so can be asked with `distill soften`.
+    pub fn is_detector(&self) -> bool {
+        !matches!(self.family, Family::ClassLogits | Family::PixelLogits)
     }
 
     /// The teacher's classes for each of the student's, in the student's order; empty where the teacher knows none.
@@ -101,6 +168,28 @@ mod tests {
         ] {
             let description = Description::parse(text).unwrap();
             assert!(description.groups(&classes).iter().all(|group| !group.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_description_that_does_not_fit_its_family_is_refused_by_field() {
+        let of = |more: &str| {
+            let text = format!(
+                "name='t'\ninput='x'\nsize=64\nlayout='nchw'\ncolours='rgb'\nmean=[0.0,0.0,0.0]\nstd=[1.0,1.0,1.0]\n\
+                 {more}\n[classes]\ncar=[0]\n"
+            );
+            Description::parse(&text).map_err(|e| e.to_string())
+        };
+        assert_eq!(of("family='yolo'\noutputs=['a']").unwrap().fit, Fit::Letterbox);
+        for (more, field) in [
+            ("family='yolo'\noutputs=['a', 'b']", "outputs"),
+            ("family='yolo'\noutputs=['a']\nstrides=[8]", "strides"),
+            ("family='yolo'\noutputs=['a']\nscores='softmax'", "scores"),
+            ("family='detr'\noutputs=['a']", "outputs"),
+            ("family='gfl'\noutputs=['a', 'b']", "strides"),
+        ] {
+            let error = of(more).unwrap_err();
+            assert!(error.contains(field), "{error}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! From a teacher's output tensors to candidate objects, by family.
 
-use anyhow::{ensure, Context};
+use anyhow::{bail, ensure, Context};
 
 use super::description::{Description, Family};
-use super::SoftBox;
+use super::placement::Placement;
+use super::{queries, SoftBox};
 use crate::decode::head::{logit, softmax_mean};
 use crate::decode::BoundingBox;
 
@@ -17,7 +18,7 @@ const MAX_OBJECTS: usize = 100;
 /// An output tensor: shape and values.
 pub type Output<'a> = (Vec<usize>, &'a [f32]);
 
-/// The objects that `outputs` describe, best first. `scale`: source pixels for an input pixel along x and y.
+/// The objects that `outputs` describe, best first, in source pixels.
 ///
 /// # Errors
 /// When a tensor does not have its family's shape.
@@ -25,7 +26,38 @@ pub fn candidates(
     d: &Description,
     groups: &[Vec<usize>],
     outputs: &[Output],
-    scale: [f32; 2],
+    placement: &Placement,
+) -> anyhow::Result<Vec<SoftBox>> {
+    let found = match d.family {
+        Family::Centernet | Family::Gfl => of_cells(d, groups, outputs, placement)?,
+        Family::Yolo => queries::yolo(d, groups, &outputs[0], placement)?,
+        Family::Detr => queries::detr(d, groups, outputs, placement)?,
+        Family::ClassLogits | Family::PixelLogits => {
+            bail!("{} is of a family that gives no boxes; `distill soften` asks detectors", d.name)
+        }
+    };
+    Ok(suppress(found))
+}
+
+/// A box and the probabilities of the student's classes as an opinion; `None` where it is next to nothing.
+pub(super) fn soft_box(bbox: BoundingBox, probabilities: &[f32]) -> Option<SoftBox> {
+    let logits = probabilities.iter().map(|&p| logit(p.clamp(1e-6, 1.0 - 1e-6))).collect();
+    (bbox.width() > 1.0 && bbox.height() > 1.0).then_some(SoftBox { bbox, logits })
+}
+
+/// The best of the teacher's classes that mean each of the student's.
+pub(super) fn grouped<'a>(
+    score: &'a impl Fn(usize) -> f32,
+    groups: &'a [Vec<usize>],
+) -> impl Iterator<Item = f32> + 'a {
+    groups.iter().map(move |group| group.iter().map(|&c| score(c)).fold(0.0, f32::max))
+}
+
+fn of_cells(
+    d: &Description,
+    groups: &[Vec<usize>],
+    outputs: &[Output],
+    placement: &Placement,
 ) -> anyhow::Result<Vec<SoftBox>> {
     let mut found = Vec::new();
     for (level, &stride) in d.strides.iter().enumerate() {
@@ -53,34 +85,22 @@ pub fn candidates(
                 continue;
             }
             let raw = &sides.1[cell * per_cell..][..per_cell];
-            let distances = match d.family {
-                Family::Centernet => std::array::from_fn(|i| raw[i]),
-                Family::Gfl => expected(raw).map(|bins| bins * stride as f32),
+            let distances = match d.family == Family::Centernet {
+                true => std::array::from_fn(|i| raw[i]),
+                false => expected(raw).map(|bins| bins * stride as f32),
             };
             let center = |at: usize| (at as f32 + d.center) * stride as f32;
             let (x, y) = (center(cell % cells), center(cell / cells));
-            let side = d.size as f32;
-            let bbox = BoundingBox::new(
-                (x - distances[0]).clamp(0.0, side) * scale[0],
-                (y - distances[1]).clamp(0.0, side) * scale[1],
-                (x + distances[2]).clamp(0.0, side) * scale[0],
-                (y + distances[3]).clamp(0.0, side) * scale[1],
-            );
-            if bbox.width() > 1.0 && bbox.height() > 1.0 {
-                found.push(SoftBox {
-                    bbox,
-                    logits: probabilities[cell].iter().map(|&p| logit(p.clamp(1e-6, 1.0 - 1e-6))).collect(),
-                });
-            }
+            let bbox = [x - distances[0], y - distances[1], x + distances[2], y + distances[3]];
+            found.extend(soft_box(placement.to_source(bbox), &probabilities[cell]));
         }
     }
-    Ok(suppress(found))
+    Ok(found)
 }
 
 /// The student's classes' probabilities in each cell: the best of the teacher's classes that mean each.
 fn group(scores: &[f32], classes: usize, groups: &[Vec<usize>]) -> Vec<Vec<f32>> {
-    let best = |cell: &[f32], group: &Vec<usize>| group.iter().map(|&c| cell[c]).fold(0.0, f32::max);
-    scores.chunks(classes).map(|cell| groups.iter().map(|g| best(cell, g)).collect()).collect()
+    scores.chunks(classes).map(|cell| grouped(&|c| cell[c], groups).collect()).collect()
 }
 
 /// Whether some class of this cell is not exceeded in the eight cells around it.
@@ -116,6 +136,7 @@ pub(super) fn suppress(mut found: Vec<SoftBox>) -> Vec<SoftBox> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::description::Fit;
     use super::*;
 
     fn description(family: &str) -> Description {
@@ -132,7 +153,9 @@ mod tests {
         (heat[2 * 5 + 1], heat[2 * 6 + 1], heat[2 * 10]) = (0.8, 0.6, 0.9);
         sides[4 * 5..4 * 6].copy_from_slice(&[4.0, 6.0, 10.0, 3.0]);
         let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &sides[..])];
-        let found = candidates(&description("centernet"), &[vec![1]], &outputs, [2.0, 3.0]).unwrap();
+        let found =
+            candidates(&description("centernet"), &[vec![1]], &outputs, &Placement::new(Fit::Stretch, (64, 96), 32))
+                .unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].bbox, BoundingBox::new(16.0, 18.0, 44.0, 45.0));
         assert!((found[0].logits[0] - 4.0f32.ln()).abs() < 1e-5);
@@ -147,14 +170,17 @@ mod tests {
             sides[12 * 5 + 3 * side + 1] = 50.0;
         }
         let outputs = [(vec![1, 16, 2], &scores[..]), (vec![1, 16, 12], &sides[..])];
-        let found = candidates(&description("gfl"), &[vec![1]], &outputs, [1.0, 1.0]).unwrap();
+        let found =
+            candidates(&description("gfl"), &[vec![1]], &outputs, &Placement::new(Fit::Stretch, (32, 32), 32)).unwrap();
         assert_eq!(found[0].bbox, BoundingBox::new(4.0, 4.0, 20.0, 20.0));
     }
 
     #[test]
     fn a_tensor_of_another_size_is_refused_by_name() {
         let outputs = [(vec![1, 2, 2, 2], &[0.0f32; 8][..]), (vec![1, 2, 2, 4], &[0.0f32; 16][..])];
-        let error = candidates(&description("centernet"), &[vec![1]], &outputs, [1.0, 1.0]).unwrap_err();
+        let error =
+            candidates(&description("centernet"), &[vec![1]], &outputs, &Placement::new(Fit::Stretch, (32, 32), 32))
+                .unwrap_err();
         assert!(error.to_string().contains("\"a\""), "{error}");
     }
 }

@@ -2,18 +2,23 @@
 //!
 //! - [`description`]: the TOML that says what a teacher's tensors mean.
 //! - [`onnx`]: loading ONNX Runtime and running one image.
-//! - [`detect`]: from each family's outputs to candidate objects.
+//! - [`placement`]: where an image lies in a teacher's input.
+//! - [`detect`], [`queries`]: from each detector's outputs to candidate objects; [`logits`]: classifiers and segmenters.
 //! - [`package`]: a Peregrine student as a teacher.
 //! - [`ensemble`]: several teachers' candidates brought together.
 
 pub mod description;
 pub mod detect;
 pub mod ensemble;
+pub mod logits;
 pub mod onnx;
 pub mod package;
+pub mod placement;
+pub mod queries;
 
 pub use description::Description;
-pub use onnx::{Runtime, Teacher};
+pub use logits::SoftMask;
+pub use onnx::{Opinion, Runtime, Teacher};
 pub use package::PackageTeacher;
 
 use crate::decode::head::sigmoid;

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
-use image::imageops::{self, FilterType};
 use image::RgbImage;
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::Tensor;
 
-use super::description::{Colours, Description, Layout};
-use super::{detect, SoftBox};
+use super::description::{Description, Family, Layout};
+use super::placement::Placement;
+use super::{detect, logits, SoftBox, SoftMask};
 use crate::student::package::sha256;
 
 /// ONNX Runtime, opened.
@@ -39,6 +39,27 @@ impl Runtime {
         let builder = Session::builder(&self.0)?.with_intra_threads(threads);
         builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path).with_context(at)
     }
+}
+
+/// Compares the network's input, as far as it says anything of it, with the description.
+fn check_input(session: &Session, d: &Description) -> anyhow::Result<()> {
+    let input = session.inputs().iter().find(|i| i.name() == d.input);
+    let Some(shape) = input.and_then(|i| i.dtype().tensor_shape()) else { return Ok(()) };
+    let side = i64::from(d.size);
+    let expected = match d.layout {
+        Layout::Nchw => [1, 3, side, side],
+        Layout::Nhwc => [1, side, side, 3],
+    };
+    // A dimension that is left open is negative.
+    let fits = shape.len() == 4 && shape.iter().zip(expected).all(|(&has, wants)| has < 0 || has == wants);
+    let found: Vec<i64> = shape.iter().copied().collect();
+    ensure!(
+        fits,
+        "its input {:?} is {found:?}, but size and layout of {} make it {expected:?}; correct the description",
+        d.input,
+        d.name
+    );
+    Ok(())
 }
 
 /// A teacher, ready to look at images.
@@ -73,50 +94,57 @@ impl Teacher {
         if let Some(missing) = description.outputs.iter().find(|name| !has(session.outputs(), name)) {
             bail!("{}: has no output {missing:?}, which {} names", path.display(), description.name);
         }
+        check_input(&session, &description).with_context(at)?;
         let groups = description.groups(classes);
         Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, groups })
+    }
+
+    /// What it makes of `image`.
+    ///
+    /// # Errors
+    /// When the network fails or its outputs do not have the shapes of its family.
+    pub fn opinion(&mut self, image: &RgbImage) -> anyhow::Result<Opinion> {
+        let (d, side) = (&self.description, self.description.size as usize);
+        let placement = Placement::new(d.fit, image.dimensions(), d.size);
+        let shape = match d.layout {
+            Layout::Nchw => [1, 3, side, side],
+            Layout::Nhwc => [1, side, side, 3],
+        };
+        let at = || self.path.display().to_string();
+        let input = Tensor::from_array((shape, placement.tensor(image, d)))?;
+        let outputs = self.session.run(vec![(d.input.as_str(), input)]).with_context(at)?;
+        let mut tensors = Vec::new();
+        for name in &d.outputs {
+            let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>().with_context(at)?;
+            tensors.push((shape.iter().map(|&n| n as usize).collect::<Vec<_>>(), values));
+        }
+        match d.family {
+            Family::ClassLogits => logits::of_image(d, &self.groups, &tensors[0]).map(Opinion::Image),
+            Family::PixelLogits => logits::of_pixels(d, &self.groups, &tensors[0], &placement).map(Opinion::Pixels),
+            _ => detect::candidates(d, &self.groups, &tensors, &placement).map(Opinion::Boxes),
+        }
+        .with_context(|| format!("{} does not fit its description {}", self.path.display(), d.name))
     }
 
     /// The objects in `image`, best first, in its pixels.
     ///
     /// # Errors
-    /// When the network fails or its outputs do not have the shapes of its family.
+    /// As [`opinion`](Self::opinion); and of a teacher that gives no boxes.
     pub fn look(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftBox>> {
-        let d = &self.description;
-        let side = d.size as usize;
-        let input = Tensor::from_array((input_shape(d), input_tensor(image, d)))?;
-        let outputs = self.session.run(vec![(d.input.as_str(), input)])?;
-        let mut tensors = Vec::new();
-        for name in &d.outputs {
-            let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>()?;
-            tensors.push((shape.iter().map(|&n| n as usize).collect::<Vec<_>>(), values));
+        match self.opinion(image)? {
+            Opinion::Boxes(boxes) => Ok(boxes),
+            _ => bail!("{}: {} gives no boxes", self.path.display(), self.description.name),
         }
-        let scale = [image.width() as f32 / side as f32, image.height() as f32 / side as f32];
-        detect::candidates(d, &self.groups, &tensors, scale).with_context(|| self.path.display().to_string())
     }
 }
 
-fn input_shape(d: &Description) -> [usize; 4] {
-    let side = d.size as usize;
-    match d.layout {
-        Layout::Nchw => [1, 3, side, side],
-        Layout::Nhwc => [1, side, side, 3],
-    }
-}
-
-fn input_tensor(image: &RgbImage, d: &Description) -> Vec<f32> {
-    let resized = imageops::resize(image, d.size, d.size, FilterType::Triangle);
-    let pixels = (d.size * d.size) as usize;
-    let mut tensor = vec![0.0; 3 * pixels];
-    for (i, pixel) in resized.pixels().enumerate() {
-        for c in 0..3 {
-            let source = if d.colours == Colours::Rgb { c } else { 2 - c };
-            let value = (f32::from(pixel.0[source]) - d.mean[c]) / d.std[c];
-            match d.layout {
-                Layout::Nchw => tensor[c * pixels + i] = value,
-                Layout::Nhwc => tensor[3 * i + c] = value,
-            }
-        }
-    }
-    tensor
+/// What a teacher makes of an image, in the student's classes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Opinion {
+    /// Best first, in source pixels.
+    Boxes(Vec<SoftBox>),
+    /// Logits of the whole image.
+    Image(Vec<f32>),
+    /// Logits of each cell.
+    Pixels(SoftMask),
 }

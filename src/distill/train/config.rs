@@ -10,7 +10,7 @@ use super::online::TeacherConfig;
 use super::optimizer::Rule;
 use crate::distill::loss::detection::DetectionLossConfig;
 use crate::distill::loss::methods::MethodConfig;
-use crate::student::Architecture;
+use crate::student::{Architecture, Student};
 
 /// Everything that `distill student` needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub struct StudentConfig {
     pub clip: f32,
     /// Decay of the weights' exponential moving average, which is what is exported.
     pub ema: f64,
-    /// Safetensors with weights to start from (see models/import_imagenet.py).
+    /// Weights to start from: a student package's folder, a safetensors file, or an EfficientNet-Lite classifier in ONNX.
     pub init: Option<PathBuf>,
     /// Stages of the backbone, counted from the stem, that keep the weights of `init`.
     pub frozen_stages: usize,
@@ -182,9 +182,12 @@ impl StudentConfig {
         Ok(())
     }
 
-    /// The student that is to be trained: the default one, at this configuration's input size.
+    /// The student that is to be trained, at this configuration's input size: that of `init` where it is a package, with the
+    /// widths that pruning left, else the default one.
     pub fn architecture(&self) -> Architecture {
-        let mut architecture = Architecture::default_student();
+        // A package that cannot be read is named where its weights are.
+        let package = self.init.as_deref().filter(|path| path.is_dir()).and_then(|path| Student::load(path).ok());
+        let mut architecture = package.map_or_else(Architecture::default_student, |s| s.manifest.architecture);
         if let Some([width, height]) = self.input {
             (architecture.input.width, architecture.input.height) = (width, height);
         }

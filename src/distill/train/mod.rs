@@ -15,6 +15,7 @@ pub mod compose;
 pub mod config;
 pub mod curves;
 pub mod distillation;
+pub mod init;
 pub mod objects;
 pub mod online;
 pub mod optimizer;

@@ -13,6 +13,7 @@ use super::batches::Pictures;
 use super::checkpoint::State;
 use super::config::StudentConfig;
 use super::distillation::Distillation;
+use super::init;
 use super::optimizer::Optimizer;
 use super::step::{Losses, Teaching};
 use super::{curves, origin};
@@ -20,7 +21,7 @@ use crate::distill::loss::segmentation;
 use crate::distill::net::{NetParams, TrainNet};
 use crate::distill::soften::SoftTargets;
 use crate::student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
-use crate::student::package::{deserialize, sha256, write_atomically};
+use crate::student::package::write_atomically;
 use crate::student::{Architecture, Student};
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -174,12 +175,10 @@ fn build(config: &StudentConfig, architecture: &Architecture) -> anyhow::Result<
     let mut params = NetParams::random(&graph, config.seed);
     let mut initialised_from = "random".into();
     if let Some(path) = &config.init {
-        let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-        let weights = deserialize(&bytes).map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
+        let (weights, origin) = init::weights(path)?;
         let taken = params.adopt(&weights);
         ensure!(taken > 0, "{}: holds no layer of this student's backbone", path.display());
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        initialised_from = format!("{file} (sha256 {})", sha256(&bytes));
+        initialised_from = origin;
         for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
             conv.rate = config.backbone_rate;
             let stage = conv.name.strip_prefix("backbone.").and_then(|n| n.split('.').next());

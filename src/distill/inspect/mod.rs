@@ -1,29 +1,36 @@
 //! `distill inspect`: what a data set holds, before days are spent on training with it.
+//!
+//! - [`alike`]: images that look the same. - [`suspects`]: labels that are probably wrong. - [`html`]: all as a page.
+
+pub mod alike;
+pub mod html;
+pub mod suspects;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use image::imageops::{self, FilterType};
 use image::RgbImage;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::data::{load_image, Dataset, OnError, OpenOptions};
+use super::data::{load_image, DataError, Dataset, OnError, OpenOptions, Sample};
 use crate::student::package::write_atomically;
+pub use alike::{distance, fingerprint, Alike, Fingerprint};
+use suspects::Suspect;
 
-/// Columns and rows of the brightness steps that [`fingerprint`] keeps: 256 bits.
-const GRID: u32 = 16;
 /// Objects of less than 32² and of more than 96² pixels are small and large, as COCO counts them.
 const SMALL_LARGE: [f32; 2] = [32.0 * 32.0, 96.0 * 96.0];
-/// Pairs of alike images that the text lists; the JSON has all.
+/// Files, labels and pairs that the text lists of each kind; the JSON has all.
 const LISTED: usize = 5;
+/// Columns and rows of the map of where objects lie.
+const HEAT: (usize, usize) = (32, 24);
 
-/// Look through data sets: class balance, object sizes, colours, broken files, and images that two of them share.
+/// Look through data sets: class balance, object sizes, colours, broken and suspicious files, images that two of them share.
 ///
 /// Name every split at once, so that near-duplicates between training and validation images show.
-/// Example: distill inspect data/street/train data/street/val --json report.json
+/// Example: distill inspect data/street/train data/street/val --json report.json --html report.html
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Data set folders.
@@ -35,6 +42,9 @@ pub struct InspectArgs {
     /// Where to write everything as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where to write one web page with pictures.
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Images are alike when at most so many of their fingerprints' 256 bits differ.
     #[arg(long, default_value_t = 20)]
     alike: u32,
@@ -64,6 +74,12 @@ pub struct SetReport {
     pub std: [f64; 3],
     /// Files that cannot be used, and why.
     pub faults: Vec<(PathBuf, String)>,
+    /// Labels that are valid and yet probably wrong.
+    pub suspects: Vec<Suspect>,
+    /// How many boxes lie over each place of the image: 24 rows of 32 columns.
+    pub heat: Vec<Vec<u32>>,
+    /// Share of the masks' pixels that each segmentation class has, void included.
+    pub pixels: BTreeMap<String, f64>,
 }
 
 /// One class's labelled objects.
@@ -75,19 +91,11 @@ pub struct ClassReport {
     pub small: usize,
     pub medium: usize,
     pub large: usize,
+    /// √area in pixels that 10, 50 and 90 of 100 objects stay below.
+    pub side: [f32; 3],
+    /// Median of width over height.
+    pub aspect: f32,
 }
-
-/// Two images that look the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Alike {
-    /// Data set and file name of each.
-    pub images: [(String, String); 2],
-    /// Bits of the fingerprints that differ, of 256.
-    pub distance: u32,
-}
-
-/// 256 bits that stay nearly the same under rescaling, recompression and changes of brightness.
-pub type Fingerprint = [u64; 4];
 
 /// What one image's pixels say.
 struct Pixels {
@@ -95,6 +103,8 @@ struct Pixels {
     /// Pixels, then for each channel the sum of values and of their squares.
     count: f64,
     sums: [[f64; 2]; 3],
+    /// Pixels of the mask by the student's class, the last for void; empty without a mask.
+    mask: Vec<u64>,
 }
 
 /// Runs the command.
@@ -105,12 +115,17 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let options = OpenOptions { config: args.config.clone(), on_error: OnError::Skip, ..Default::default() };
     let datasets =
         args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
-    let progress = ProgressBar::new(datasets.iter().map(|d| d.samples.len() as u64).sum());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;
+    let progress = ProgressBar::new(datasets.iter().map(|d| d.samples.len() as u64).sum()).with_style(style);
     let inspection = inspect(&datasets, &options.classes, args.alike, &|| progress.inc(1));
     progress.finish_and_clear();
     print!("{}", text(&inspection));
     if let Some(path) = &args.json {
         write_atomically(path, &serde_json::to_vec_pretty(&inspection)?)?;
+    }
+    if let Some(path) = &args.html {
+        write_atomically(path, html::page(&inspection, &datasets, &options.classes).as_bytes())?;
+        println!("the page: {}", path.display());
     }
     Ok(())
 }
@@ -119,20 +134,21 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
 pub fn inspect(datasets: &[Dataset], classes: &[String], alike: u32, step: &(dyn Fn() + Sync)) -> Inspection {
     let (mut sets, mut prints) = (Vec::new(), Vec::new());
     for dataset in datasets {
-        let read = |path: &Path| {
-            let pixels = load_image(path).map(|image| look(&image));
+        let read = |sample: &Sample| {
+            let pixels = look(dataset, sample);
             step();
             pixels
         };
-        let pixels: Vec<_> = dataset.samples.par_iter().map(|s| read(&s.image)).collect();
+        let pixels: Vec<_> = dataset.samples.par_iter().map(read).collect();
         let mut report = describe(dataset, classes);
-        let (mut count, mut sums) = (0.0, [[0.0; 2]; 3]);
+        let (mut count, mut sums, mut mask) = (0.0, [[0.0; 2]; 3], vec![0; dataset.mask_names().len() + 1]);
         for (sample, pixels) in dataset.samples.iter().zip(pixels) {
             match pixels {
                 Ok(pixels) => {
                     report.images += 1;
                     count += pixels.count;
                     sums.iter_mut().flatten().zip(pixels.sums.iter().flatten()).for_each(|(sum, v)| *sum += v);
+                    mask.iter_mut().zip(&pixels.mask).for_each(|(sum, n)| *sum += n);
                     prints.push(((dataset.name.clone(), sample.file_name().to_owned()), pixels.fingerprint));
                 }
                 Err(e) => report.faults.push((sample.image.clone(), e.to_string())),
@@ -140,27 +156,50 @@ pub fn inspect(datasets: &[Dataset], classes: &[String], alike: u32, step: &(dyn
         }
         report.mean = sums.map(|[sum, _]| sum / count);
         report.std = sums.map(|[sum, squares]| (squares / count - (sum / count).powi(2)).max(0.0).sqrt());
+        let all: u64 = mask.iter().sum();
+        let names = dataset.mask_names().iter().cloned().chain(["void".to_owned()]);
+        report.pixels = names.zip(mask).filter(|(_, n)| *n > 0).map(|(c, n)| (c, n as f64 / all as f64)).collect();
         sets.push(report);
     }
-    let pairs = |i: usize| {
-        let (name, print) = &prints[i];
-        let others = prints[i + 1..].iter().map(move |(other, p)| (other, distance(print, p)));
-        let found = others.filter(|(_, distance)| *distance <= alike);
-        found.map(|(other, distance)| Alike { images: [name.clone(), other.clone()], distance }).collect::<Vec<_>>()
-    };
-    let mut alike: Vec<Alike> = (0..prints.len()).into_par_iter().flat_map_iter(pairs).collect();
-    alike.sort_by(|a, b| (a.distance, &a.images).cmp(&(b.distance, &b.images)));
-    Inspection { sets, alike }
+    Inspection { sets, alike: alike::pairs(&prints, alike) }
+}
+
+impl Inspection {
+    /// The pairs of alike images of which each lies in another data set.
+    pub fn across(&self) -> impl Iterator<Item = &Alike> {
+        self.alike.iter().filter(|a| a.images[0].0 != a.images[1].0)
+    }
+}
+
+impl SetReport {
+    fn class_rows(&self) -> Vec<Vec<String>> {
+        let header = ["class", "objects", "images", "small", "medium", "large", "side 10 %", "50 %", "90 %", "w/h"];
+        let row = |(class, c): (&String, &ClassReport)| {
+            let counts = [c.objects, c.images, c.small, c.medium, c.large].map(|n| n.to_string());
+            let sides = c.side.map(|v| format!("{v:.0}"));
+            [&[class.clone()][..], &counts, &sides, &[format!("{:.1}", c.aspect)]].concat()
+        };
+        std::iter::once(header.map(str::to_owned).to_vec()).chain(self.classes.iter().map(row)).collect()
+    }
+
+    fn pixel_rows(&self) -> Vec<Vec<String>> {
+        let row = |(class, share): (&String, &f64)| vec![class.clone(), format!("{:.1}", 100.0 * share)];
+        std::iter::once(vec!["class".into(), "% of pixels".into()]).chain(self.pixels.iter().map(row)).collect()
+    }
 }
 
 /// All that needs no pixels.
 fn describe(dataset: &Dataset, classes: &[String]) -> SetReport {
     let mut reports = vec![ClassReport::default(); classes.len()];
+    let (mut sides, mut aspects) = (vec![Vec::new(); classes.len()], vec![Vec::new(); classes.len()]);
     for boxes in dataset.samples.iter().filter_map(|s| s.boxes.as_ref()) {
         for (class, report) in reports.iter_mut().enumerate() {
-            let areas = boxes.iter().filter(|b| b.class == class).map(|b| b.bbox.area());
+            let of_class = boxes.iter().filter(|b| b.class == class).map(|b| b.bbox);
             let before = report.objects;
-            for area in areas {
+            for bbox in of_class {
+                let area = bbox.area();
+                sides[class].push(area.sqrt());
+                aspects[class].push(bbox.width() / bbox.height());
                 report.objects += 1;
                 match SMALL_LARGE.iter().filter(|&&limit| area >= limit).count() {
                     0 => report.small += 1,
@@ -170,6 +209,10 @@ fn describe(dataset: &Dataset, classes: &[String]) -> SetReport {
             }
             report.images += usize::from(report.objects > before);
         }
+    }
+    for (report, (sides, aspects)) in reports.iter_mut().zip(sides.iter_mut().zip(&mut aspects)) {
+        report.side = [0.1, 0.5, 0.9].map(|share| quantile(sides, share));
+        report.aspect = quantile(aspects, 0.5);
     }
     let labelled = classes.iter().zip(&dataset.labelled).filter(|(_, &l)| l).map(|(c, _)| c.clone());
     SetReport {
@@ -181,10 +224,48 @@ fn describe(dataset: &Dataset, classes: &[String]) -> SetReport {
         mean: [0.0; 3],
         std: [0.0; 3],
         faults: dataset.skipped.iter().map(|s| (s.path.clone(), s.reason.clone())).collect(),
+        suspects: suspects::find(dataset, classes),
+        heat: heat(dataset),
+        pixels: BTreeMap::new(),
     }
 }
 
-fn look(image: &RgbImage) -> Pixels {
+fn quantile(values: &mut [f32], share: f64) -> f32 {
+    values.sort_by(f32::total_cmp);
+    values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// Boxes over the centre of each cell of a grid over the images.
+fn heat(dataset: &Dataset) -> Vec<Vec<u32>> {
+    let (columns, rows) = HEAT;
+    let mut heat = vec![vec![0; columns]; rows];
+    for sample in &dataset.samples {
+        for b in sample.boxes.iter().flatten().map(|a| a.bbox) {
+            let covered = |low: f32, high: f32, size: u32, cells: usize| {
+                let at = |v: f32| (v / size as f32 * cells as f32).round().clamp(0.0, cells as f32) as usize;
+                at(low)..at(high)
+            };
+            let across = covered(b.x_min, b.x_max, sample.size.0, columns);
+            for row in covered(b.y_min, b.y_max, sample.size.1, rows) {
+                heat[row][across.clone()].iter_mut().for_each(|n| *n += 1);
+            }
+        }
+    }
+    heat
+}
+
+fn look(dataset: &Dataset, sample: &Sample) -> Result<Pixels, DataError> {
+    let image = load_image(&sample.image)?;
+    let mut mask = Vec::new();
+    if let Some(path) = &sample.mask {
+        let classes = dataset.mask_names().len();
+        mask.resize(classes + 1, 0);
+        dataset.load_mask(path)?.iter().for_each(|&byte| mask[usize::from(byte).min(classes)] += 1);
+    }
+    Ok(Pixels { mask, ..colours(&image) })
+}
+
+fn colours(image: &RgbImage) -> Pixels {
     let mut sums = [[0u64; 2]; 3];
     for pixel in image.pixels() {
         for (sum, &value) in sums.iter_mut().zip(&pixel.0) {
@@ -193,26 +274,7 @@ fn look(image: &RgbImage) -> Pixels {
         }
     }
     let count = f64::from(image.width()) * f64::from(image.height());
-    Pixels { fingerprint: fingerprint(image), count, sums: sums.map(|s| s.map(|v| v as f64)) }
-}
-
-/// For each cell of a 16×16 grid, whether the one to its right is brighter ("difference hash").
-pub fn fingerprint(image: &RgbImage) -> Fingerprint {
-    let grey = imageops::grayscale(image);
-    let grid = imageops::resize(&grey, GRID + 1, GRID, FilterType::Triangle);
-    let mut bits = [0; 4];
-    for y in 0..GRID {
-        for x in 0..GRID {
-            let at = (y * GRID + x) as usize;
-            bits[at / 64] |= u64::from(grid.get_pixel(x + 1, y).0 > grid.get_pixel(x, y).0) << (at % 64);
-        }
-    }
-    bits
-}
-
-/// Bits that differ.
-pub fn distance(a: &Fingerprint, b: &Fingerprint) -> u32 {
-    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
+    Pixels { fingerprint: fingerprint(image), count, sums: sums.map(|s| s.map(|v| v as f64)), mask: Vec::new() }
 }
 
 fn text(inspection: &Inspection) -> String {
@@ -221,28 +283,25 @@ fn text(inspection: &Inspection) -> String {
     for set in &inspection.sets {
         let (images, unlabelled, faults) = (set.images, set.unlabelled, set.faults.len());
         let _ = writeln!(text, "{}: {images} images, {unlabelled} unlabelled, {faults} files at fault", set.name);
-        if !set.classes.is_empty() {
-            let _ = writeln!(
-                text,
-                "  {:<14}{:>9}{:>9}{:>8}{:>8}{:>8}",
-                "class", "objects", "images", "small", "medium", "large"
-            );
-        }
-        for (class, c) in &set.classes {
-            let _ = writeln!(
-                text,
-                "  {class:<14}{:>9}{:>9}{:>8}{:>8}{:>8}",
-                c.objects, c.images, c.small, c.medium, c.large
-            );
+        for rows in [set.class_rows(), set.pixel_rows()].into_iter().filter(|rows| rows.len() > 1) {
+            for row in rows {
+                let cells: String = row[1..].iter().map(|cell| format!("{cell:>11}")).collect();
+                let _ = writeln!(text, "  {:<14}{cells}", row[0]);
+            }
         }
         let round = |v: [f64; 3]| v.map(|v| v.round());
         let _ = writeln!(text, "  red, green, blue: mean {:?}, deviation {:?}", round(set.mean), round(set.std));
         for (path, why) in set.faults.iter().take(LISTED) {
             let _ = writeln!(text, "  {}: {why}", path.display());
         }
+        if !set.suspects.is_empty() {
+            let _ = writeln!(text, "  {} labels to look at again, such as", set.suspects.len());
+        }
+        for suspect in set.suspects.iter().take(LISTED) {
+            let _ = writeln!(text, "    {}: {}", suspect.image, suspect.why);
+        }
     }
-    let across = |a: &&Alike| a.images[0].0 != a.images[1].0;
-    let between: Vec<&Alike> = inspection.alike.iter().filter(across).collect();
+    let between: Vec<&Alike> = inspection.across().collect();
     let within = inspection.alike.len() - between.len();
     let _ = writeln!(text, "pairs of alike images: {within} within a data set, {} between two", between.len());
     for pair in between.iter().take(LISTED) {

@@ -1,0 +1,282 @@
+//! `distill prune`: a student with fewer channels, and what that costs and gains.
+//!
+//! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`]: cutting them out.
+//! - [`report`]: accuracy, size and latency, before and after.
+//!
+//! What belongs together across shortcuts and concatenations is worked out from the graph
+//! ([`channels`](crate::engine::channels)); the pruned widths go into the manifest, so that node, engines and trainer build
+//! the pruned network from it.
+
+pub mod choice;
+pub mod importance;
+pub mod report;
+pub mod slice;
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::loss::segmentation;
+use super::net::{NetParams, TrainNet};
+use super::train::batches::Pictures;
+use super::train::config::{DataSource, StudentConfig};
+use super::train::step::Teaching;
+use crate::engine::channels::Channels;
+use crate::engine::Weights;
+use crate::student::Student;
+use importance::{Criterion, Moments};
+use report::Report;
+
+/// Cut the channels out of a student that matter least, into a smaller package.
+///
+/// Channels that belong together across shortcuts and concatenations go together. The package that is written is ready to
+/// run, and to be trained further: name it as `init` in a `distill student` configuration, and the unpruned one as teacher.
+/// Example: distill prune --model models/peregrine-s --data data/vehicles/train --keep 0.7 --out pruned --judge data/vehicles/val
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Student package to prune; the embedded one by default.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Labelled training data that importance is measured on; may be given several times. Not needed for `l1` alone.
+    #[arg(long = "data", value_name = "FOLDER")]
+    data: Vec<PathBuf>,
+    /// Share of the convolutions' operations that stays, 0 to 1.
+    #[arg(long, default_value_t = 0.7)]
+    keep: f64,
+    /// What a channel is judged by.
+    #[arg(long, value_enum, default_value = "taylor")]
+    by: Criterion,
+    /// The channels that stay in a layer are a multiple of this.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
+    multiple: u64,
+    /// Folder for the pruned package.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Labelled data that accuracy is measured on before and after; may be given several times.
+    #[arg(long, value_name = "FOLDER")]
+    judge: Vec<PathBuf>,
+    /// Images that importance is measured on.
+    #[arg(long, default_value_t = 256)]
+    images: usize,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to write the report as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Images in a batch that importance is measured on.
+const BATCH: usize = 8;
+
+/// Runs the command.
+///
+/// # Errors
+/// Each names the file or option at fault. The package is written last but for the report.
+pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
+    ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is {}; it must be above 0, and 1 at most", args.keep);
+    ensure!(
+        !args.data.is_empty() || args.by == Criterion::L1,
+        "--by {:?} is measured on data: name folders of training images with --data, or use --by l1",
+        args.by
+    );
+    let student = match &args.model {
+        Some(folder) => Student::load(folder)?,
+        None => Student::embedded(),
+    };
+    ensure!(
+        student.quantization.is_none(),
+        "{} is quantized; prune the student that it was made from, then quantize the pruned one",
+        student.manifest.name
+    );
+    let channels = Channels::of(&student.graph());
+    let (importance, means) = measure(args, &student, &channels)?;
+    let keep = choice::choose(&student.graph(), &channels, &importance, args.keep, args.multiple as usize);
+    let mut pruned = cut(&student, &channels, &keep, &means)?;
+    pruned.manifest.training.command = format!("distill prune --keep {} of {}", args.keep, student.manifest.name);
+
+    let report = Report::new(args.by, args.keep, &student, &mut pruned, &args.judge)?;
+    pruned.save(&args.out)?;
+    print!("{}", report.text());
+    println!("the pruned student: {}", args.out.display());
+    if let Some(path) = &args.json {
+        crate::student::package::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
+    }
+    Ok(())
+}
+
+/// The student with only the channels that `keep`. `means` are those of each layer's channels.
+///
+/// # Errors
+/// When what stays is no network.
+pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f32>]) -> anyhow::Result<Student> {
+    let graph = student.graph();
+    let mut manifest = student.manifest.clone();
+    let widths = slice::widths(&graph, channels, keep);
+    manifest.architecture.widths.extend(widths);
+    manifest.name = format!("{}-pruned", student.manifest.name);
+    manifest.accuracy.clear();
+    manifest.architecture.check().map_err(anyhow::Error::msg)?;
+    let weights = slice::weights(&graph, &student.weights, channels, keep, means);
+    let pruned = Student { manifest, weights, quantization: None };
+    pruned.weights.check(&pruned.graph())?;
+    Ok(pruned)
+}
+
+/// The channels' importance, and the mean of each layer's channels over the data (zero without data).
+fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::Result<(Vec<f64>, Vec<Vec<f32>>)> {
+    let graph = student.graph();
+    let l1 = || importance::by_channel(channels, &importance::l1(&graph, &student.weights), Criterion::L1);
+    if args.data.is_empty() {
+        return Ok((l1(), graph.layers.iter().map(|layer| vec![0.0; layer.shape.channels]).collect()));
+    }
+    let architecture = &student.manifest.architecture;
+    let source = |folder: &PathBuf| DataSource { folder: folder.clone(), share: 1.0, config: None, unlabelled: false };
+    let config = StudentConfig {
+        batch: BATCH,
+        seed: args.seed,
+        data: args.data.iter().map(source).collect(),
+        ..StudentConfig::default()
+    };
+    let pictures = Pictures::load(&config, architecture.detection.classes.len(), None)?;
+    let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
+    let teaching = Teaching::new(architecture, weights);
+    let mut net = trainable(&student.weights, student)?;
+    let mut moments = Moments::new(&graph);
+    let mut taylor = vec![Vec::new(); graph.layers.len()];
+    let batches = args.images.div_ceil(BATCH).max(1) as u64;
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, ETA {eta}")?;
+    let progress = ProgressBar::new(batches).with_style(style);
+    for step in 0..batches {
+        let batch = pictures.batch(step, &config, &architecture.input);
+        if args.by == Criterion::Taylor {
+            net.params.zero_gradients();
+            let losses = teaching.gradients(&mut net, &batch, &config)?;
+            let file = batch.files.first().map(|f| f.display().to_string()).unwrap_or_default();
+            ensure!(losses.total().is_finite(), "the loss on a batch that begins with {file} is not finite");
+            importance::add_taylor(&mut taylor, &net.params);
+        }
+        net.input().copy_from_slice(&batch.input);
+        moments.add(&mut net);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let importance = match args.by {
+        Criterion::Taylor => importance::by_channel(channels, &taylor, args.by),
+        Criterion::Scale => importance::by_channel(channels, &moments.scales(&graph), args.by),
+        Criterion::L1 => l1(),
+    };
+    Ok((importance, moments.means(&graph)))
+}
+
+/// A net with a package's weights, without batch-norm.
+fn trainable(weights: &Weights, student: &Student) -> anyhow::Result<TrainNet> {
+    let graph = student.graph();
+    let mut params = NetParams::random(&graph, 0);
+    let taken = params.adopt(weights);
+    ensure!(taken == params.convs.len(), "the package lacks weights of some layers");
+    Ok(TrainNet::new(graph, params, BATCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cpu::CpuEngine;
+    use crate::engine::Engine;
+    use proptest::prelude::*;
+
+    fn outputs(student: &Student, input: &[f32]) -> Vec<Vec<f32>> {
+        let graph = student.graph();
+        let mut engine = CpuEngine::new(&graph, &student.weights, 1).unwrap();
+        engine.input().copy_from_slice(input);
+        engine.run().unwrap();
+        (0..graph.outputs.len()).map(|i| engine.output(i).to_vec()).collect()
+    }
+
+    /// The embedded student at 64×64, with every channel that does not `keep` made zero everywhere.
+    fn with_zeros(keep: &dyn Fn(usize) -> bool) -> (Student, Channels, Vec<bool>) {
+        let mut student = Student::embedded();
+        let input = &mut student.manifest.architecture.input;
+        (input.width, input.height) = (64, 64);
+        let graph = student.graph();
+        let channels = Channels::of(&graph);
+        let keep: Vec<bool> = (0..channels.len()).map(|id| channels.fixed[id] || keep(id)).collect();
+        for (layer, ids) in graph.layers.iter().zip(&channels.of) {
+            let Some(conv) = student.weights.0.get_mut(&layer.name) else { continue };
+            let taps = conv.weight.len() / conv.bias.len();
+            for (c, _) in ids.iter().enumerate().filter(|(_, &id)| !keep[id]) {
+                conv.weight[c * taps..][..taps].fill(0.0);
+                conv.bias[c] = 0.0;
+            }
+        }
+        (student, channels, keep)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(6))]
+        #[test]
+        fn cutting_channels_that_are_zero_changes_nothing(seed in 0u64..1000, share in 0.3f64..0.95) {
+            let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(seed);
+            let chosen: Vec<bool> = (0..20_000).map(|_| rand::Rng::random_bool(&mut rng, share)).collect();
+            // In each layer at least one channel stays, or there would be no layer.
+            let first: Vec<usize> = {
+                let graph = Student::embedded().manifest.architecture.graph(64, 64);
+                Channels::of(&graph).spaces().iter().map(|space| space[0]).collect()
+            };
+            let (student, channels, keep) = with_zeros(&|id| chosen[id] || first.contains(&id));
+            let means: Vec<Vec<f32>> = student.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+            let pruned = cut(&student, &channels, &keep, &means).unwrap();
+            prop_assert!(pruned.graph().parameters() < student.graph().parameters());
+            let input = crate::distill::net::check::values(3 * 64 * 64, seed);
+            for (a, b) in outputs(&student, &input).iter().flatten().zip(outputs(&pruned, &input).iter().flatten()) {
+                prop_assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{} {}", a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_channel_lives_on_in_the_biases_of_those_that_read_it() {
+        // 1×1 readers, so that padding plays no part: the first block's projection reads the depthwise channels.
+        let (mut student, channels, mut keep) = with_zeros(&|_| true);
+        let graph = student.graph();
+        let layer = graph.layers.iter().position(|l| l.name == "backbone.0.0.depthwise").unwrap();
+        let id = channels.of[layer][3];
+        keep[id] = false;
+        for (l, ids) in graph.layers.iter().zip(&channels.of) {
+            let (Some(conv), Some(c)) = (student.weights.0.get_mut(&l.name), ids.iter().position(|&i| i == id)) else {
+                continue;
+            };
+            let taps = conv.weight.len() / conv.bias.len();
+            conv.weight[c * taps..][..taps].fill(0.0);
+            conv.bias[c] = 2.0;
+        }
+        let mut means: Vec<Vec<f32>> = graph.layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+        means[layer][3] = 2.0;
+        let pruned = cut(&student, &channels, &keep, &means).unwrap();
+        let input = crate::distill::net::check::values(3 * 64 * 64, 1);
+        for (a, b) in outputs(&student, &input).iter().flatten().zip(outputs(&pruned, &input).iter().flatten()) {
+            assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_pruned_package_survives_the_disk_and_can_be_pruned_again() {
+        let (student, channels, _) = with_zeros(&|_| true);
+        let importance: Vec<f64> = (0..channels.len()).map(|id| ((id * 7919) % 1009) as f64).collect();
+        let means: Vec<Vec<f32>> = student.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+        let keep = choice::choose(&student.graph(), &channels, &importance, 0.7, 8);
+        let mut pruned = cut(&student, &channels, &keep, &means).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        pruned.save(dir.path()).unwrap();
+        let loaded = Student::load(dir.path()).unwrap();
+        assert_eq!(loaded.manifest.architecture, pruned.manifest.architecture);
+
+        let channels = Channels::of(&loaded.graph());
+        let importance: Vec<f64> = (0..channels.len()).map(|id| ((id * 31) % 1009) as f64).collect();
+        let keep = choice::choose(&loaded.graph(), &channels, &importance, 0.7, 8);
+        let means: Vec<Vec<f32>> = loaded.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+        let twice = cut(&loaded, &channels, &keep, &means).unwrap();
+        assert!(twice.graph().flops() < loaded.graph().flops());
+    }
+}

@@ -1,0 +1,101 @@
+//! Teachers that give logits of the whole image, or of each of its pixels.
+
+use anyhow::ensure;
+
+use super::description::{Description, Layout};
+use super::detect::Output;
+use super::placement::Placement;
+use crate::decode::mask::ClassMask;
+
+/// The logit of a class that the teacher does not know.
+const UNKNOWN: f32 = -30.0;
+
+/// Logits for cells that cover the source image exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SoftMask {
+    pub width: usize,
+    pub height: usize,
+    /// `[classes, height, width]`, at a temperature of 1.
+    pub logits: Vec<f32>,
+}
+
+impl SoftMask {
+    /// The most likely class of each cell, and its softmax probability.
+    pub fn decided(&self) -> (ClassMask, Vec<f32>) {
+        let cells = self.width * self.height;
+        let of = |cell: usize| self.logits.chunks(cells).map(move |plane| plane[cell]);
+        let best = |cell: usize| {
+            let pick = |best: (usize, f32), (class, v)| if v > best.1 { (class, v) } else { best };
+            of(cell).enumerate().fold((0, f32::NEG_INFINITY), pick)
+        };
+        let best: Vec<(usize, f32)> = (0..cells).map(best).collect();
+        let confidence =
+            |(cell, (_, largest)): (usize, &(usize, f32))| 1.0 / of(cell).map(|v| (v - largest).exp()).sum::<f32>();
+        let classes = best.iter().map(|b| b.0 as u8).collect();
+        let confidences = best.iter().enumerate().map(confidence).collect();
+        (ClassMask { width: self.width, height: self.height, classes }, confidences)
+    }
+}
+
+/// The student's class logits of the whole image: the log of the sum of the exponentials of those that mean each class, so
+/// that their probabilities add up.
+///
+/// # Errors
+/// When the tensor lacks a class that is named.
+pub fn of_image(d: &Description, groups: &[Vec<usize>], output: &Output) -> anyhow::Result<Vec<f32>> {
+    let (shape, values) = output;
+    ensure!(
+        shape.iter().product::<usize>() == *shape.last().unwrap_or(&0)
+            && groups.iter().flatten().all(|&c| c < values.len()),
+        "output {:?} is {shape:?}, which is not [1, classes] with every class named in [classes]",
+        d.outputs[0]
+    );
+    Ok(groups.iter().map(|group| log_sum(group.iter().map(|&c| values[c]))).collect())
+}
+
+/// The student's class logits of each cell over the image, without the letterbox's padding.
+///
+/// # Errors
+/// When the tensor has another shape, or lacks a class that is named.
+pub fn of_pixels(
+    d: &Description,
+    groups: &[Vec<usize>],
+    output: &Output,
+    placement: &Placement,
+) -> anyhow::Result<SoftMask> {
+    let (shape, values) = output;
+    let dims = match (d.layout, shape.as_slice()) {
+        (Layout::Nchw, &[1, classes, height, width]) => Some((classes, height, width)),
+        (Layout::Nhwc, &[1, height, width, classes]) => Some((classes, height, width)),
+        _ => None,
+    };
+    let Some((classes, height, width)) = dims.filter(|(c, ..)| groups.iter().flatten().all(|g| g < c)) else {
+        let order = if d.layout == Layout::Nchw { "[1, classes, h, w]" } else { "[1, h, w, classes]" };
+        anyhow::bail!(
+            "output {:?} is {shape:?}, which is not {order} with every class named in [classes]",
+            d.outputs[0]
+        );
+    };
+    ensure!(height * width > 0, "output {:?} is empty", d.outputs[0]);
+    let (left, columns) = placement.covered(width, true);
+    let (top, rows) = placement.covered(height, false);
+    let at = |c: usize, y: usize, x: usize| match d.layout {
+        Layout::Nchw => values[(c * height + y) * width + x],
+        Layout::Nhwc => values[(y * width + x) * classes + c],
+    };
+    let mut logits = Vec::with_capacity(groups.len() * rows * columns);
+    for group in groups {
+        for y in top..top + rows {
+            logits.extend((left..left + columns).map(|x| log_sum(group.iter().map(|&c| at(c, y, x)))));
+        }
+    }
+    Ok(SoftMask { width: columns, height: rows, logits })
+}
+
+fn log_sum(values: impl Iterator<Item = f32> + Clone) -> f32 {
+    let largest = values.clone().fold(f32::NEG_INFINITY, f32::max);
+    if !largest.is_finite() {
+        return UNKNOWN;
+    }
+    largest + values.map(|v| (v - largest).exp()).sum::<f32>().ln()
+}

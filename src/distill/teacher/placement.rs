@@ -1,0 +1,98 @@
+//! Where an image lies in a teacher's square input, and back.
+
+use image::imageops::{self, FilterType};
+use image::RgbImage;
+
+use super::description::{Colours, Description, Fit, Layout};
+use crate::decode::BoundingBox;
+
+/// The grey around a letterboxed image, which most detectors were trained with.
+const PAD: f32 = 114.0;
+
+/// The place of an image in the input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Placement {
+    /// Source width and height in pixels.
+    source: (u32, u32),
+    /// Side of the input.
+    size: u32,
+    /// Width and height of the scaled image.
+    content: (u32, u32),
+    /// Input pixels to its left and above it.
+    pad: (u32, u32),
+}
+
+impl Placement {
+    /// The place of an image of `source` pixels in an input of `size` × `size`.
+    pub fn new(fit: Fit, source: (u32, u32), size: u32) -> Self {
+        let scale = f64::from(size) / f64::from(source.0.max(source.1).max(1));
+        let fitted = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, size);
+        let content = match fit {
+            Fit::Stretch => (size, size),
+            Fit::Letterbox => (fitted(source.0), fitted(source.1)),
+        };
+        Self { source, size, content, pad: ((size - content.0) / 2, (size - content.1) / 2) }
+    }
+
+    /// Left, top, right, bottom in input pixels as a box in source pixels, within the image.
+    pub fn to_source(&self, [left, top, right, bottom]: [f32; 4]) -> BoundingBox {
+        let at = |v: f32, pad: u32, content: u32, source: u32| {
+            ((v - pad as f32) / content as f32).clamp(0.0, 1.0) * source as f32
+        };
+        let x = |v| at(v, self.pad.0, self.content.0, self.source.0);
+        let y = |v| at(v, self.pad.1, self.content.1, self.source.1);
+        BoundingBox::new(x(left), y(top), x(right), y(bottom))
+    }
+
+    /// Of `cells` along one axis of the whole input those that the image covers, the first and the number; never none.
+    pub fn covered(&self, cells: usize, across: bool) -> (usize, usize) {
+        let (pad, content) = if across { (self.pad.0, self.content.0) } else { (self.pad.1, self.content.1) };
+        let at = |v: u32| (f64::from(v) / f64::from(self.size) * cells as f64).round() as usize;
+        let first = at(pad).min(cells.saturating_sub(1));
+        (first, at(pad + content).clamp(first + 1, cells.max(first + 1)) - first)
+    }
+
+    /// The input tensor, as the description wants it.
+    pub fn tensor(&self, image: &RgbImage, d: &Description) -> Vec<f32> {
+        let resized = imageops::resize(image, self.content.0, self.content.1, FilterType::Triangle);
+        let (side, pixels) = (self.size as usize, (self.size * self.size) as usize);
+        let value = |c: usize, v: f32| (v - d.mean[c]) / d.std[c];
+        let at = |c: usize, i: usize| match d.layout {
+            Layout::Nchw => c * pixels + i,
+            Layout::Nhwc => 3 * i + c,
+        };
+        let mut tensor = vec![0.0; 3 * pixels];
+        if self.content != (self.size, self.size) {
+            for i in 0..pixels {
+                (0..3).for_each(|c| tensor[at(c, i)] = value(c, PAD));
+            }
+        }
+        for (x, y, pixel) in resized.enumerate_pixels() {
+            let i = (y + self.pad.1) as usize * side + (x + self.pad.0) as usize;
+            for c in 0..3 {
+                let source = if d.colours == Colours::Rgb { c } else { 2 - c };
+                tensor[at(c, i)] = value(c, f32::from(pixel.0[source]));
+            }
+        }
+        tensor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letterboxed_image_lies_centred_and_its_boxes_come_back() {
+        let placement = Placement::new(Fit::Letterbox, (200, 100), 64);
+        assert_eq!((placement.content, placement.pad), ((64, 32), (0, 16)));
+        assert_eq!(placement.to_source([16.0, 24.0, 32.0, 60.0]), BoundingBox::new(50.0, 25.0, 100.0, 100.0));
+        assert_eq!((placement.covered(16, true), placement.covered(16, false)), ((0, 16), (4, 8)));
+    }
+
+    #[test]
+    fn a_stretched_image_fills_the_input() {
+        let placement = Placement::new(Fit::Stretch, (200, 100), 64);
+        assert_eq!(placement.to_source([32.0, 32.0, 64.0, 64.0]), BoundingBox::new(100.0, 50.0, 200.0, 100.0));
+    }
+}
