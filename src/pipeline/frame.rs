@@ -280,9 +280,10 @@ impl Pipeline {
         &self.result
     }
 
-    /// For each cell of the last frame's mask, the probability of its class; for evaluation, since it allocates.
+    /// For each cell of the mask of the first camera's last frame, the probability of its class; for evaluation, since it
+    /// allocates.
     pub fn mask_confidence(&self) -> Vec<f32> {
-        match (&self.source, self.options.segmentation) {
+        match (self.cameras.first().and_then(|camera| camera.source.as_ref()), self.options.segmentation) {
             (Some(tables), true) => tables.mask.confidence(self.engine.output(Architecture::SEGMENTATION_OUTPUT)),
             _ => Vec::new(),
         }
