@@ -281,10 +281,15 @@ impl Pipeline {
     }
 
     /// For each cell of the mask of the first camera's last frame, the probability of its class; for evaluation, since it
-    /// allocates.
+    /// allocates. Empty where CUDA does the whole frame and brings back the classes alone.
     pub fn mask_confidence(&self) -> Vec<f32> {
+        #[cfg_attr(not(feature = "cuda"), allow(irrefutable_let_patterns, reason = "the only kind"))]
+        let Inference::Engine(engine) = &self.inference
+        else {
+            return Vec::new();
+        };
         match (self.cameras.first().and_then(|camera| camera.source.as_ref()), self.options.segmentation) {
-            (Some(tables), true) => tables.mask.confidence(self.engine.output(Architecture::SEGMENTATION_OUTPUT)),
+            (Some(tables), true) => tables.mask.confidence(engine.output(Architecture::SEGMENTATION_OUTPUT)),
             _ => Vec::new(),
         }
     }
