@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser;
 use peregrine::engine::cuda::launch::{Node, Work};
-use peregrine::engine::cuda::{CudaEngine, Driver, FramePath, Model, Wait};
+use peregrine::engine::cuda::{CudaEngine, FramePath, Model, Wait};
 use peregrine::engine::{Engine, Op};
 use peregrine::preprocess::ImageView;
 use peregrine::student::Student;

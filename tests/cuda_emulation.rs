@@ -47,7 +47,7 @@ fn rounded(weights: &Weights) -> Weights {
 #[test]
 fn any_network_agrees_with_candle_on_tensor_cores_and_on_scalar_paths() {
     for scalar in [false, true] {
-        let Some(driver) = Emulated::new(scalar, false) else { return };
+        let Some(driver) = Emulated::driver(scalar, false) else { return };
         let cases = ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() };
         proptest!(cases, |(graph in any_graph(), seed: u64, choose in 0usize..100)| {
             let weights = rounded(&random_weights(&graph, seed));
@@ -67,7 +67,7 @@ fn the_student_agrees_with_candle() {
     let input = random_input(&graph, 8);
     let expected = reference_outputs(&graph, &weights, &input);
     for (scalar, integrated) in [(false, false), (true, true)] {
-        let Some(driver) = Emulated::new(scalar, integrated) else { return };
+        let Some(driver) = Emulated::driver(scalar, integrated) else { return };
         let error = relative_error(&expected, &run(&driver, &graph, &weights, &input, 3));
         assert!(error < 2.0 * TOLERANCE, "{error}");
     }
@@ -108,7 +108,7 @@ fn matched(expected: &[Detection], found: &[Detection]) -> f64 {
 
 #[test]
 fn the_whole_way_of_a_frame_agrees_with_the_cpu_in_every_encoding() {
-    let Some(driver) = Emulated::new(false, false) else { return };
+    let Some(driver) = Emulated::driver(false, false) else { return };
     let student = Student::embedded();
     let options = PipelineOptions { score_threshold: 0.02, input_size: Some((160, 128)), ..PipelineOptions::default() };
     let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
@@ -164,7 +164,7 @@ fn encode(encoding: Encoding, rgb: &image::RgbImage, padding: usize) -> (Vec<u8>
 
 #[test]
 fn more_candidates_than_can_be_kept_are_cut_to_the_best_as_on_the_cpu() {
-    let Some(driver) = Emulated::new(false, true) else { return };
+    let Some(driver) = Emulated::driver(false, true) else { return };
     let student = untrained();
     let options = PipelineOptions {
         score_threshold: 0.05,
@@ -186,7 +186,7 @@ fn more_candidates_than_can_be_kept_are_cut_to_the_best_as_on_the_cpu() {
 
 #[test]
 fn thresholds_apply_from_one_frame_to_the_next_and_frames_leave_nothing_behind() {
-    let Some(driver) = Emulated::new(false, false) else { return };
+    let Some(driver) = Emulated::driver(false, false) else { return };
     let student = untrained();
     let options = PipelineOptions { input_size: Some((64, 64)), ..PipelineOptions::default() };
     let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();

@@ -137,7 +137,7 @@ fn both(driver: &Arc<dyn Driver>, case: &Case, tile: Tile) -> (Vec<f32>, Vec<f32
 #[test]
 fn products_of_bytes_are_exact_up_to_the_rounding_of_the_output() {
     for scalar in [false, true] {
-        let Some(driver) = Emulated::new(scalar, false) else { return };
+        let Some(driver) = Emulated::driver(scalar, false) else { return };
         let cases = ProptestConfig { cases: 60, ..ProptestConfig::default() };
         proptest!(cases, |(case in case(), choose in 0usize..6)| {
             let choices = Tile::choices(Element::S8, case.shape[2] == 1 && case.map[2] == 1);
@@ -153,7 +153,7 @@ fn products_of_bytes_are_exact_up_to_the_rounding_of_the_output() {
 
 #[test]
 fn halves_become_the_nearest_bytes_and_saturate() {
-    let Some(driver) = Emulated::new(false, false) else { return };
+    let Some(driver) = Emulated::driver(false, false) else { return };
     let values = [0.0f32, 0.26, -0.24, 0.25, 1000.0, -1000.0, 63.5, -63.6];
     let half = |v: f32| half::f16::from_f32(v).to_le_bytes().to_vec();
     let input = hold(&driver, &values, half);

@@ -98,8 +98,8 @@ impl ParameterServices {
         }
         while let Some(request) = next(&mut self.set_atomically) {
             let wanted = &request.message.parameters;
-            let new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
-            let new = new.filter(|(name, value)| running && is_new_model(parameters, name, value)).next_back();
+            let mut new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
+            let new = new.rfind(|(name, value)| running && is_new_model(parameters, name, value));
             let outcome = match &new {
                 Some((_, folder)) => {
                     self.may_load(parameters, folder).and_then(|()| with_all(parameters, wanted).map(drop))

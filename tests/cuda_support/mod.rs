@@ -36,7 +36,7 @@ pub struct Emulated {
 
 impl Emulated {
     /// With tensor cores emulated, or (`scalar`) the kernels' scalar paths. None, with a message, where there is no g++.
-    pub fn new(scalar: bool, integrated: bool) -> Option<Arc<dyn Driver>> {
+    pub fn driver(scalar: bool, integrated: bool) -> Option<Arc<dyn Driver>> {
         // Tests of one program would compile the same files at once.
         let _alone = alone();
         let kernels = Kernels::build(scalar)?;

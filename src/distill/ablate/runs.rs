@@ -205,6 +205,6 @@ pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
 /// The last line that a process wrote, of those that a progress bar did not overwrite.
 fn last_words(path: &Path) -> String {
     let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-    let lines = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty());
-    lines.last().unwrap_or("it ended without a word").to_owned()
+    let mut lines = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty());
+    lines.next_back().unwrap_or("it ended without a word").to_owned()
 }

@@ -186,10 +186,9 @@ fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
 }
 
 /// The images to calibrate on, how many of each data set, and the data sets to judge by.
-fn choose_data(
-    args: &QuantizeArgs,
-    student: &Student,
-) -> anyhow::Result<(Vec<PathBuf>, BTreeMap<String, usize>, Vec<Dataset>)> {
+type Data = (Vec<PathBuf>, BTreeMap<String, usize>, Vec<Dataset>);
+
+fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<Data> {
     let architecture = &student.manifest.architecture;
     let options = OpenOptions {
         config: None,

@@ -218,16 +218,18 @@ fn student(
     Ok(())
 }
 
+/// Splits a sentence and says what it means.
+type Understand = dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>;
+
 fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
-    let mut understand: Box<dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>> =
-        if model.join("teacher.json").exists() {
-            let library = onnxruntime.context("a teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
-            let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
-            Box::new(move |sentence| teacher.look(sentence))
-        } else {
-            let (network, splitter) = Network::load(model)?;
-            Box::new(move |sentence| network.understand(&splitter, sentence))
-        };
+    let mut understand: Box<Understand> = if model.join("teacher.json").exists() {
+        let library = onnxruntime.context("a teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
+        let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
+        Box::new(move |sentence| teacher.look(sentence))
+    } else {
+        let (network, splitter) = Network::load(model)?;
+        Box::new(move |sentence| network.understand(&splitter, sentence))
+    };
     let mut score = Score::default();
     let started = Instant::now();
     for sentence in &corpus.val {

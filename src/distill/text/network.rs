@@ -102,13 +102,13 @@ impl Network {
         let width = self.manifest.width;
         let rows = self.params["embedding"].index_select(&batch.ids.flatten_all()?, 0)?;
         let mut x = rows.reshape((sentences, pieces, width))?.broadcast_mul(&batch.mask)?;
-        for block in 0..BLOCKS {
+        for convolution in CONVOLUTIONS {
             // A convolution of width three as one product: each piece beside the one before and the one after.
             let zero = Tensor::zeros((sentences, 1, width), DType::F32, &Device::Cpu)?;
             let before = Tensor::cat(&[&zero, &x.narrow(1, 0, pieces - 1)?], 1)?;
             let after = Tensor::cat(&[&x.narrow(1, 1, pieces - 1)?, &zero], 1)?;
             let window = Tensor::cat(&[&before, &x, &after], 2)?.reshape((sentences * pieces, 3 * width))?;
-            let y = self.linear(&window, CONVOLUTIONS[block])?.relu()?.reshape((sentences, pieces, width))?;
+            let y = self.linear(&window, convolution)?.relu()?.reshape((sentences, pieces, width))?;
             x = (x + y)?.broadcast_mul(&batch.mask)?;
         }
         let slots = self.linear(&x.reshape((sentences * pieces, width))?, ["slots.weight", "slots.bias"])?;

@@ -48,7 +48,7 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
     let mask = tiles.iter().any(|t| t.mask.is_some()).then(|| (0..cells).map(label).collect());
     let quarter = |i: usize| {
         let (x, y, width, height) = (x as f32, y as f32, width as f32, height as f32);
-        let (left, right) = if i % 2 == 0 { (0.0, x) } else { (x, width) };
+        let (left, right) = if i.is_multiple_of(2) { (0.0, x) } else { (x, width) };
         let (top, bottom) = if i < 2 { (0.0, y) } else { (y, height) };
         BoundingBox::new(left, top, right, bottom)
     };

@@ -196,7 +196,7 @@ impl Painter {
     /// The image's pixels as RGB. A letterbox of the image's own size is a copy that knows every encoding.
     fn copy(&mut self, view: &ImageView) {
         let size = view.size();
-        if !self.letterbox.as_ref().is_some_and(|l| l.source() == size) {
+        if self.letterbox.as_ref().is_none_or(|l| l.source() != size) {
             self.letterbox = Some(Letterbox::new(size, size));
         }
         let Some(letterbox) = &self.letterbox else { return };
