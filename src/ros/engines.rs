@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{Pipeline, PipelineError, PipelineOptions};
+use crate::pipeline::{DeviceChoice, Pipeline, PipelineError, PipelineOptions};
 use crate::preprocess::image::{Encoding, ImageView};
 use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
@@ -223,7 +223,7 @@ fn warm_up(pipeline: &mut Pipeline) -> Result<(), NodeError> {
 
 /// A pipeline on the device that the parameter asks for.
 fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result<Pipeline, NodeError> {
-    let choice = device.parse().map_err(NodeError::Device)?;
+    let choice: DeviceChoice = device.parse().map_err(NodeError::Device)?;
     Pipeline::on(student, options, choice).map_err(|error| match error {
         PipelineError::Device(why) => NodeError::Device(why),
         other => other.into(),
