@@ -48,7 +48,7 @@ fn a_table_is_made_once_and_its_runs_are_kept() {
     let out = folder.path().join("out");
     let output = ablate(&config, &out, &["--row", "alone"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("| taught | – | – | 0 of 2 |"), "{}", said(&output));
+    assert!(said(&output).contains("| taught | – | – | – | 0 of 2 |"), "{}", said(&output));
 
     let output = ablate(&config, &out, &[]);
     assert!(output.status.success(), "{}", said(&output));

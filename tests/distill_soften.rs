@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 use peregrine::distill::soften::SoftTargets;
 
 const TEACHER: &str = "name = 'tiny'\nfamily = 'centernet'\ninput = 'x'\nsize = 64\nlayout = 'nhwc'\ncolours = 'rgb'\n\
-    mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]\noutputs = ['heat', 'sides']\nstrides = [4]\ncenter = 0.5\n\
+    mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]\noutputs = ['heat', 'sides']\nstrides = [4]\ncenter = 0.5\nfit = 'stretch'\n\
     [classes]\ncar = [0]\nbus = [2]\n";
 
 /// Index of a class of the default student.

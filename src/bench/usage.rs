@@ -182,8 +182,9 @@ mod tests {
     impl Work for Busy {
         fn process(&mut self, _: usize) -> Option<StageTimes> {
             let end = now_ns() + 3_000_000;
-            let mut pages = vec![0u8; 64 * 65_536];
-            pages.iter_mut().step_by(65_536).for_each(|byte| *byte = 1);
+            // So much is mapped anew each time, whatever the allocator has at hand.
+            let mut pages = vec![0u8; 64 << 20];
+            pages.iter_mut().step_by(1 << 20).for_each(|byte| *byte = 1);
             while now_ns() < end {
                 std::hint::spin_loop();
             }

@@ -60,7 +60,7 @@ impl StampWatch {
             self.counts.jumps += 1;
         } else {
             if let Some(period) = period {
-                let periods = (interval + period / 2) / period;
+                let periods = interval.saturating_add(period / 2) / period;
                 self.counts.missing += (periods - 1).max(0) as u64;
             }
             self.intervals[self.known % INTERVALS] = interval;

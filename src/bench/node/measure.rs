@@ -46,10 +46,10 @@ fn turns(nodes: usize, frames: usize) -> Vec<Turn> {
     if nodes == 1 {
         return (0..frames).map(|image| Turn { node: 0, image, counted: true }).collect();
     }
-    let blocks = frames.div_ceil(BLOCK - SETTLE);
+    let length = BLOCK.min(frames + SETTLE);
     let turn =
-        |block: usize, node| (0..BLOCK).map(move |i| Turn { node, image: block * BLOCK + i, counted: i >= SETTLE });
-    (0..blocks).flat_map(|block| (0..nodes).flat_map(move |node| turn(block, node))).collect()
+        |block: usize, node| (0..length).map(move |i| Turn { node, image: block * length + i, counted: i >= SETTLE });
+    (0..frames.div_ceil(length - SETTLE)).flat_map(|block| (0..nodes).flat_map(move |node| turn(block, node))).collect()
 }
 
 /// Measures the node, and the peer beside it where there is one; and what the machine went through meanwhile.

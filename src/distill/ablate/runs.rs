@@ -152,7 +152,7 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     fs::create_dir_all(&cell.folder).with_context(|| cell.folder.display().to_string())?;
     let (row, seed) = (cell.folder.parent().and_then(Path::file_name), cell.seed);
     let out = cell.folder.ancestors().nth(3).context("a run lies three folders deep")?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = this_program()?;
     command.arg("student").arg(config_path(out, &row.unwrap_or_default().to_string_lossy(), seed));
     command.arg("--run").arg(&cell.folder);
     if let Some(threads) = threads {
@@ -181,7 +181,7 @@ pub fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
             |a: &String| a.replace("{student}", &student.to_string_lossy()).replace("{out}", &out.to_string_lossy());
         let output = cells[i].folder.join("output.txt");
         let file = File::create(&output).with_context(|| output.display().to_string())?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = this_program()?;
         command.args(derive.command.iter().map(fill)).stdin(Stdio::null());
         let status = command.stdout(file.try_clone()?).stderr(file).status().context("cannot start a command")?;
         if !status.success() || !cells[i].finished() {
@@ -191,12 +191,19 @@ pub fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// This program, to be started again, whose last line is its error: a backtrace would come after it.
+fn this_program() -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
+    Ok(command)
+}
+
 /// Runs `distill` with `arguments`.
 ///
 /// # Errors
 /// When it fails, with what it said last.
 pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
-    let output = Command::new(std::env::current_exe()?).args(arguments).stdin(Stdio::null()).output()?;
+    let output = this_program()?.args(arguments).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", said.trim().lines().last().unwrap_or("it failed without a word"));
     Ok(())

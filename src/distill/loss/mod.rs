@@ -23,6 +23,16 @@ pub(crate) mod check {
 
     /// Asserts that candle's gradient of `f` at `at` agrees with central differences.
     pub fn gradient(at: &[f32], shape: (usize, usize), f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) {
+        gradient_by(1e-2, at, shape, f);
+    }
+
+    /// The same with another step: a small one where `f` has kinks near `at`.
+    pub fn gradient_by(
+        step: f32,
+        at: &[f32],
+        shape: (usize, usize),
+        f: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+    ) {
         let scalar = |x: &[f32]| {
             let x = Tensor::from_slice(x, shape, &Device::Cpu).unwrap();
             f64::from(f(&x).unwrap().to_scalar::<f32>().unwrap())
@@ -30,6 +40,6 @@ pub(crate) mod check {
         let x = Var::from_slice(at, shape, &Device::Cpu).unwrap();
         let gradients = f(&x).unwrap().backward().unwrap();
         let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        crate::distill::net::check::gradient(at, &gradient, scalar);
+        crate::distill::net::check::gradient_by(step, at, &gradient, scalar);
     }
 }

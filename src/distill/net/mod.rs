@@ -68,8 +68,12 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 pub(crate) mod check {
     /// Asserts that `gradient` agrees with the central differences of `f` at `at`.
-    pub fn gradient(at: &[f32], gradient: &[f32], mut f: impl FnMut(&[f32]) -> f64) {
-        let step = 1e-2f32;
+    pub fn gradient(at: &[f32], gradient: &[f32], f: impl FnMut(&[f32]) -> f64) {
+        gradient_by(1e-2, at, gradient, f);
+    }
+
+    /// The same with another step: a small one where `f` has kinks near `at`.
+    pub fn gradient_by(step: f32, at: &[f32], gradient: &[f32], mut f: impl FnMut(&[f32]) -> f64) {
         let mut x = at.to_vec();
         for i in 0..x.len() {
             x[i] = at[i] + step;

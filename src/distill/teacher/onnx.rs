@@ -1,6 +1,7 @@
 //! Running a teacher through ONNX Runtime, whose library is opened when it is first needed.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
@@ -26,8 +27,16 @@ impl Runtime {
             "give the libonnxruntime.so of an onnxruntime wheel (pip install onnxruntime) with --onnxruntime or \
                       in ORT_DYLIB_PATH; `make setup` installs one";
         ensure!(path.is_file(), "{}: there is no ONNX Runtime here; {remedy}", path.display());
+        // ONNX Runtime allows one environment in a process: the first one opened serves all.
+        static OPENED: Mutex<Option<Environment>> = Mutex::new(None);
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(environment) = &*opened {
+            return Ok(Self(environment.clone()));
+        }
         let builder = ort::init_from(path).with_context(|| format!("{}: {remedy}", path.display()))?;
-        Ok(Self(builder.with_telemetry(false).build()?))
+        let environment = builder.with_telemetry(false).build()?;
+        *opened = Some(environment.clone());
+        Ok(Self(environment))
     }
 
     /// Loads the network at `path`.

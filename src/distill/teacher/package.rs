@@ -112,7 +112,11 @@ mod tests {
         let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw()).unwrap();
         let found = pipeline.process(&view).unwrap().detections.clone();
         assert!(!found.is_empty());
-        for detection in found {
+        for (i, detection) in found.iter().enumerate() {
+            // The pipeline may see one object as two classes; the teacher keeps the likelier, with the logits of both.
+            if found[..i].iter().any(|d| d.bbox.iou(&detection.bbox) > 0.5) {
+                continue;
+            }
             let twin = seen.iter().find(|s| s.best().0 == detection.class && s.bbox.iou(&detection.bbox) > 0.99);
             assert!((twin.unwrap().score() - detection.score).abs() < 1e-4);
         }

@@ -105,7 +105,8 @@ fn every_method_is_differentiated_rightly() {
             };
             let x = candle_core::Var::from_slice(&values, (1, values.len()), &Device::Cpu).unwrap();
             if loss(&x).unwrap().backward().unwrap().get(&x).is_some() {
-                check::gradient(&values, (1, values.len()), loss);
+                // FGD's attention terms are absolute differences, some of which are close to zero here.
+                check::gradient_by(2e-3, &values, (1, values.len()), loss);
                 used += 1;
             }
         }
