@@ -46,7 +46,7 @@ pub fn of(values: &[f64]) -> Option<Trend> {
     Some(Trend { change: median * (n - 1) as f64, p_value: upper_tail(z) })
 }
 
-/// The trend of a long list of values, by the medians of up to [`GROUPS`] equal parts of it, in units of the values.
+/// The trend of a long list of values, by the medians of up to `GROUPS` equal parts of it, in units of the values.
 pub fn of_many(values: &[f64]) -> Option<Trend> {
     let groups = GROUPS.min(values.len() / 5);
     let median = |group: usize| {

@@ -26,8 +26,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N|auto", help_heading = "What is asked")]
     pub frames: Option<FrameCount>,
 
-    /// How frames follow each other: fixed, jitter:MS[:SEED], burst:FRAMES, or trace:FILE (stamps in seconds, or a JSON
-    /// result).
+    /// How frames follow each other: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES, or trace:FILE (stamps in seconds,
+    /// or a JSON result).
     #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "What is asked")]
     pub schedule: Schedule,
 

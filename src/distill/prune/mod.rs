@@ -1,6 +1,6 @@
 //! `distill prune`: a student with fewer channels, and what that costs and gains.
 //!
-//! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`]: cutting them out.
+//! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`](mod@slice): cutting them out.
 //! - [`report`]: accuracy, size and latency, before and after.
 //!
 //! What belongs together across shortcuts and concatenations is worked out from the graph
