@@ -191,7 +191,7 @@ pub fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This program, to be started again, whose last line is its error: a backtrace would come after it.
+/// This program, to be started again, without the backtrace that would come after its error.
 fn this_program() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
@@ -209,9 +209,18 @@ pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The last line that a process wrote, of those that a progress bar did not overwrite.
+/// The error that a process ended with and what caused it, in one line; without one the last line that a progress bar did
+/// not overwrite.
 fn last_words(path: &Path) -> String {
     let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-    let mut lines = text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty());
-    lines.next_back().unwrap_or("it ended without a word").to_owned()
+    let lines = |text: &str| text.split(['\n', '\r']).map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    let said = match text.rsplit_once("Error: ") {
+        Some((_, error)) => lines(error),
+        None => lines(text.trim_end()).pop().into_iter().collect(),
+    };
+    let said: Vec<_> = said.into_iter().filter(|l| !l.is_empty() && l != "Caused by:").collect();
+    if said.is_empty() {
+        return "it ended without a word".into();
+    }
+    said.join(": ")
 }
