@@ -18,6 +18,19 @@ pub mod soft;
 pub mod teacher;
 pub mod train;
 
+use std::path::Path;
+
+use anyhow::{ensure, Context};
+
+use crate::student::package::sha256;
+
+/// The bytes of the file at `path`, if they have the hash that somebody keeps; `owner` ends "is not the file that …".
+fn read_checked(path: &Path, expected_sha256: &str, owner: &str) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    ensure!(sha256(&bytes) == expected_sha256, "{}: is not the file that {owner}", path.display());
+    Ok(bytes)
+}
+
 /// What a model says of a sentence: temperature-free logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::corpus::Sentence;
 use super::pieces::{Pieces, Splitter};
-use super::Outputs;
+use super::{read_checked, Outputs};
 use crate::student::package::{sha256, write_atomically};
 
 const MANIFEST: &str = "manifest.json";
@@ -156,12 +156,7 @@ impl Network {
         let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let manifest: Manifest =
             serde_json::from_slice(&text).with_context(|| format!("{}: not a text student", path.display()))?;
-        let checked = |file: &str, expected: &str| -> anyhow::Result<Vec<u8>> {
-            let path = folder.join(file);
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            ensure!(sha256(&bytes) == expected, "{}: is not the file that the manifest names", path.display());
-            Ok(bytes)
-        };
+        let checked = |file: &str, expected: &str| read_checked(&folder.join(file), expected, "the manifest names");
         ensure!(
             manifest.vocabulary.is_sorted() && (1..=4096).contains(&manifest.width) && !manifest.intents.is_empty(),
             "{}: vocabulary, width or intents cannot be right",

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::corpus::{Corpus, Sentence};
 use super::pieces::{Pieces, Splitter};
-use super::Outputs;
+use super::{read_checked, Outputs};
 use crate::distill::teacher::Runtime;
 use crate::student::package::{sha256, write_atomically};
 
@@ -129,11 +129,7 @@ impl Teacher {
             format!("{}: there is no teacher here; `distill text teacher` makes one", path.display())
         })?;
         let description: Description = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        let checked = |path: &Path, expected: &str| -> anyhow::Result<Vec<u8>> {
-            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            ensure!(sha256(&bytes) == expected, "{}: is not the file that the teacher was fitted with", path.display());
-            Ok(bytes)
-        };
+        let checked = |path: &Path, expected: &str| read_checked(path, expected, "the teacher was fitted with");
         checked(&description.encoder, &description.encoder_sha256)?;
         checked(&description.tokenizer, &description.tokenizer_sha256)?;
         let heads_path = folder.join(HEADS);
