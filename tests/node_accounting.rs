@@ -14,8 +14,10 @@ use peregrine::ros::incoming::ImageMessage;
 use peregrine::ros::intake::Arrivals;
 use peregrine::ros::live::LiveSettings;
 use peregrine::ros::parameters::Parameters;
+use peregrine::ros::qos::TopicQos;
 use peregrine::ros::realtime::Profile;
 use peregrine::ros::scene::Scene;
+use peregrine::ros::topics::CameraTopics;
 use proptest::prelude::*;
 use r2r::{NativeMsg, ParameterValue, QosProfile};
 
@@ -87,8 +89,10 @@ impl Bench {
             road_mask: node.create_publisher(&format!("c{camera}/road_mask"), QosProfile::default()).unwrap(),
             segmentation: node.create_publisher(&format!("c{camera}/segmentation"), QosProfile::default()).unwrap(),
             scene: {
-                let below = |topic: &str| format!("c{camera}/{topic}");
-                Scene::create(&mut node, &parameters, &architecture, "/image", below).unwrap().0
+                let qos = TopicQos::new(&node, &parameters).unwrap();
+                let name = format!("c{camera}");
+                let topics = CameraTopics::new(&name, &qos);
+                Scene::create(&mut node, &parameters, &architecture, "/image", &topics).unwrap().0
             },
             monitor: Monitor::default(),
             last_arrival: 0,

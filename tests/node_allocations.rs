@@ -20,8 +20,10 @@ use peregrine::ros::incoming::ImageMessage;
 use peregrine::ros::intake::Arrivals;
 use peregrine::ros::live::LiveSettings;
 use peregrine::ros::parameters::Parameters;
+use peregrine::ros::qos::TopicQos;
 use peregrine::ros::realtime::Profile;
 use peregrine::ros::scene::Scene;
+use peregrine::ros::topics::CameraTopics;
 use r2r::{NativeMsg, ParameterValue, QosProfile};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -105,8 +107,9 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_every_encodin
     camera.road_mask_wanted.store(true, SeqCst);
     camera.segmentation_wanted.store(true, SeqCst);
     let qos = QosProfile::default;
-    let (scene, mut inputs) =
-        Scene::create(&mut node, &parameters, &engines.architecture, "/image", str::to_owned).unwrap();
+    let topic_qos = TopicQos::new(&node, &parameters).unwrap();
+    let topics = CameraTopics::new("", &topic_qos);
+    let (scene, mut inputs) = Scene::create(&mut node, &parameters, &engines.architecture, "/image", &topics).unwrap();
     inputs.learn(CameraInfo {
         width: WIDTH as u32,
         height: HEIGHT as u32,

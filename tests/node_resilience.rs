@@ -63,3 +63,35 @@ fn when_nothing_can_arrive_diagnostics_say_why() {
     let kind = a["type"].as_str().unwrap();
     assert!(kind.contains("peer publishes sensor_msgs/msg/CompressedImage there"), "{kind}");
 }
+
+#[test]
+fn the_qos_of_every_topic_can_be_overridden_and_of_no_other() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let overrides = [
+        "qos_overrides./detections.publisher.reliability:=best_effort",
+        "qos_overrides./tracks.publisher.reliability:=best_effort",
+        "qos_overrides./debug_image/compressed.publisher.reliability:=best_effort",
+        "qos_overrides./label_info.publisher.durability:=volatile",
+    ];
+    let node = domain.start_node(&overrides);
+    let answer = domain.ask_peer("tell_qos.py", &[]);
+    for (topic, qos) in answer.as_object().unwrap() {
+        let expected = match topic.as_str() {
+            "detections" | "tracks" | "debug_image/compressed" => "best_effort",
+            _ => "reliable",
+        };
+        assert_eq!(qos, &json!([expected, "volatile"]), "{topic}");
+    }
+    drop(node);
+
+    let mut command = domain.command(NODE);
+    command.args(["--ros-args", "-p", "qos_overrides./track.publisher.reliability:=best_effort"]);
+    let said = String::from_utf8_lossy(&command.output().expect("the node can be started").stderr).into_owned();
+    assert!(
+        said.contains("is about no topic of this node; there are ") && said.contains("/tracks.publisher"),
+        "{said}"
+    );
+}

@@ -86,3 +86,46 @@ fn a_mounting_that_is_none_is_named_at_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("'mounting' must be six numbers"), "{said}");
 }
+
+#[test]
+fn each_camera_looks_from_its_own_mounting() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    // Both see the same picture, the rear one by its own calibration and backwards from behind the vehicle.
+    let parameters = [
+        "cameras:=front,rear",
+        "mounting:='0 0 5.0 0 0.35 0'",
+        "rear.mounting:='-4 0 5.0 0 0.35 3.141592653589793'",
+        "rear.camera_info_topic:=calibration",
+        "rear.ground_frame:=rear_axle",
+        "deadline_ms:=0.0",
+    ];
+    let node = domain.start_node(&parameters);
+    let answer = domain.ask_peer("look_from_two_mountings.py", &[]);
+    let at = |camera: &str| -> Vec<[f64; 2]> {
+        let positions = list(&answer[camera], "at").iter();
+        positions.map(|p| [p[0].as_f64().unwrap(), p[1].as_f64().unwrap()]).collect()
+    };
+    let (front, rear) = (at("front"), at("rear"));
+    assert_eq!(front.len(), rear.len());
+    for (f, r) in front.iter().zip(&rear) {
+        assert!((r[0] - (-4.0 - f[0])).abs() < 1e-6 && (r[1] + f[1]).abs() < 1e-6, "{f:?} and {r:?}");
+    }
+    assert_eq!((&answer["front"]["frame_id"], &answer["rear"]["frame_id"]), (&"base_link".into(), &"rear_axle".into()));
+    assert_eq!(node.end("-INT").0, Some(0));
+}
+
+#[test]
+fn a_parameter_for_a_camera_that_there_is_not_is_named_at_start() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let mut command = domain.command(node_support::NODE);
+    command.args(["--ros-args", "-p", "cameras:=front,rear", "-p", "raer.mounting:='0 0 5.0 0 0.35 0'"]);
+    let output = command.output().expect("the node can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("'raer.mounting' is about no camera of this node"), "{said}");
+}

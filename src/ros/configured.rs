@@ -13,15 +13,15 @@ use crate::pipeline::Ledger;
 use super::diagnostics::Stream;
 use super::engines::Engines;
 use super::frame_path::{FramePath, Outlet, Shared};
-use super::intake::{full_topic, Arrivals, Intake};
+use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
 use super::node::NodeError;
 use super::parameters::{Parameters, Refusal};
-use super::qos::{self, Entity};
+use super::qos::TopicQos;
 use super::realtime::{self, Profile, Report};
 use super::scene::inputs::SceneInputs;
 use super::scene::Scene;
-use super::topics;
+use super::topics::CameraTopics;
 
 /// How long the frame thread may take to finish what it is at.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,9 +51,6 @@ struct Publishers {
     segmentation: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
 }
 
-/// The topics of each camera that are published besides its images being subscribed to.
-const OUTPUTS: [&str; 4] = ["detections", "timing", "road_mask", "segmentation"];
-
 impl Configured {
     /// Makes everything around `engines`; frames flow once it is set active. `ledgers` are those of the cameras.
     /// Returns what became of the frame thread's real-time profile as well.
@@ -69,28 +66,21 @@ impl Configured {
         profile: Profile,
     ) -> Result<(Self, Vec<Report>), NodeError> {
         let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));
-        let transport = parameters.text("image_transport");
-        let qos_of = |default: QosProfile, topic: &str, entity: Entity| {
-            qos::profile(default, topic, entity, parameters.qos_overrides())
-        };
-        check_overrides(node, parameters, &names, transport)?;
-
+        let qos = TopicQos::new(node, parameters)?;
         let mut publishers = Vec::new();
         let (mut intakes, mut scenes, mut outlets) = (Vec::new(), Vec::new(), Vec::new());
         let mut make = |node: &mut Node| -> Result<(), NodeError> {
             for (camera, name) in names.iter().enumerate() {
-                publishers.push(Publishers::new(node, name, &qos_of)?);
-                let topic = below(name, parameters.text("image_topic"));
-                let arrivals = Arrivals::new(camera, Arc::clone(&shared));
-                let intake = Intake::new(node, &topic, transport, qos_of, arrivals)?;
-                let of_camera = |topic: &str| below(name, topic);
-                let (scene, inputs) =
-                    Scene::create(node, parameters, &engines.architecture, intake.topic(), of_camera)?;
+                let topics = CameraTopics::new(name, &qos);
+                let own = parameters.for_camera(name, &names)?;
+                publishers.push(Publishers::new(node, &topics)?);
+                let intake = Intake::new(node, &own, &topics, Arrivals::new(camera, Arc::clone(&shared)))?;
+                let (scene, inputs) = Scene::create(node, &own, &engines.architecture, intake.topic(), &topics)?;
                 outlets.push(publishers[camera].outlet(scene));
                 intakes.push(intake);
                 scenes.push(inputs);
             }
-            Ok(())
+            Ok(qos.check()?)
         };
         if let Err(error) = make(node) {
             drop(outlets);
@@ -194,21 +184,13 @@ impl Configured {
 }
 
 impl Publishers {
-    fn new(
-        node: &mut Node,
-        camera: &str,
-        qos_of: &impl Fn(QosProfile, &str, Entity) -> QosProfile,
-    ) -> Result<Self, NodeError> {
-        let (namespace, name) = (node.namespace()?, node.name()?);
-        let qos = |output: &str| {
-            let topic = topics::resolve(&below(camera, output), &namespace, &name);
-            qos_of(QosProfile::default(), &topic, Entity::Publisher)
-        };
+    fn new(node: &mut Node, topics: &CameraTopics) -> r2r::Result<Self> {
+        let qos = QosProfile::default;
         Ok(Self {
-            detections: node.create_publisher(&below(camera, "detections"), qos("detections"))?,
-            timing: node.create_publisher(&below(camera, "timing"), qos("timing"))?,
-            road_mask: node.create_publisher(&below(camera, "road_mask"), qos("road_mask"))?,
-            segmentation: node.create_publisher(&below(camera, "segmentation"), qos("segmentation"))?,
+            detections: topics.publisher(node, "detections", qos())?,
+            timing: topics.publisher(node, "timing", qos())?,
+            road_mask: topics.publisher(node, "road_mask", qos())?,
+            segmentation: topics.publisher(node, "segmentation", qos())?,
         })
     }
 
@@ -246,39 +228,10 @@ pub fn camera_names(parameters: &Parameters) -> Result<Vec<String>, Refusal> {
         return Ok(names);
     }
     Err(Refusal::NotPermitted {
-        name: "cameras",
+        name: "cameras".into(),
         expected: format!("different names of letters, digits and _ with commas between them, {MAX_CAMERAS} at most"),
         found: format!("'{text}'"),
     })
-}
-
-/// A topic of a camera: below its name, unless there is none or the topic is a full name.
-fn below(camera: &str, topic: &str) -> String {
-    match camera.is_empty() || topic.starts_with(['/', '~']) {
-        true => topic.to_owned(),
-        false => format!("{camera}/{topic}"),
-    }
-}
-
-/// Makes sure that every override is about a topic of this node: one with a mistyped topic would do nothing.
-fn check_overrides(node: &Node, parameters: &Parameters, names: &[String], transport: &str) -> Result<(), NodeError> {
-    let mut known = Vec::new();
-    for camera in names {
-        known
-            .push((full_topic(node, &below(camera, parameters.text("image_topic")), transport)?, Entity::Subscription));
-        for output in OUTPUTS {
-            known.push((full_topic(node, &below(camera, output), "raw")?, Entity::Publisher));
-        }
-    }
-    for (name, _) in parameters.qos_overrides() {
-        let is_known = |(topic, entity)| known.iter().any(|(t, e)| t == topic && *e == entity);
-        if !qos::subject(name).is_some_and(is_known) {
-            let topics: Vec<_> = known.iter().map(|(topic, entity)| format!("{topic}.{}", entity.name())).collect();
-            let why = format!("is about no topic of this node; there are {}", topics.join(", "));
-            return Err(Refusal::Override { name: name.to_owned(), why }.into());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -298,12 +251,5 @@ mod tests {
         for wrong in ["front,front", "front,,rear", "front camera", "/front", "1st"] {
             assert!(names(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn topics_of_a_named_camera_are_below_its_name() {
-        assert_eq!(below("", "image"), "image");
-        assert_eq!(below("front", "image"), "front/image");
-        assert_eq!(below("front", "/image"), "/image");
     }
 }

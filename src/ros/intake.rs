@@ -15,9 +15,10 @@ use super::frame_path::{Age, Shared};
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::node::NodeError;
-use super::qos::{self, Entity};
+use super::parameters::Parameters;
+use super::qos;
 use super::record::Record;
-use super::topics;
+use super::topics::CameraTopics;
 
 /// How often, while no images come, ROS is asked who publishes them.
 const INQUIRY: Duration = Duration::from_secs(1);
@@ -111,28 +112,34 @@ impl Arrivals {
 }
 
 impl Intake {
-    /// Subscribes to `name` as a sensor's reader does: best effort, so that no lost packet holds up what follows it.
-    /// `qos_of` tells the QoS for a topic's full name, with whatever overrides it.
+    /// Subscribes to a camera's images, as its `parameters` say, as a sensor's reader does: best effort, so that no lost
+    /// packet holds up what follows it.
     ///
     /// # Errors
     /// When ROS refuses the topic.
     pub fn new(
         node: &mut Node,
-        name: &str,
-        transport: &str,
-        qos_of: impl Fn(QosProfile, &str, Entity) -> QosProfile,
+        parameters: &Parameters,
+        topics: &CameraTopics,
         arrivals: Arrivals,
     ) -> Result<Self, NodeError> {
-        let topic = full_topic(node, name, transport)?;
-        let refuse = |error: r2r::Error| NodeError::Topic { name: name.to_owned(), why: error.to_string() };
-        let qos = qos_of(QosProfile::sensor_data(), &topic, Entity::Subscription);
-        let (images, message_type): (Box<dyn Stream<Item = ImageMessage> + Unpin>, _) = match transport {
-            "compressed" => {
-                let images = node.subscribe_native(&topic, qos.clone()).map_err(refuse)?;
+        let compressed = parameters.text("image_transport") == "compressed";
+        let mut name = topics.name(parameters.text("image_topic"));
+        let mut topic = topics.resolve(parameters.text("image_topic"));
+        if compressed {
+            // As image_transport has it: below the image topic, wherever that was remapped to.
+            topic += "/compressed";
+            name.clone_from(&topic);
+        }
+        let refuse = |error: r2r::Error| NodeError::Topic { name: name.clone(), why: error.to_string() };
+        let qos = topics.subscription(&name, QosProfile::sensor_data());
+        let (images, message_type): (Box<dyn Stream<Item = ImageMessage> + Unpin>, _) = match compressed {
+            true => {
+                let images = node.subscribe_native(&name, qos.clone()).map_err(refuse)?;
                 (Box::new(images.map(ImageMessage::Compressed)), COMPRESSED)
             }
-            _ => {
-                let images = node.subscribe_native(name, qos.clone()).map_err(refuse)?;
+            false => {
+                let images = node.subscribe_native(&name, qos.clone()).map_err(refuse)?;
                 (Box::new(images.map(ImageMessage::Raw)), RAW)
             }
         };
@@ -226,14 +233,4 @@ impl Intake {
         names.sort();
         names
     }
-}
-
-/// The full name of the topic that images of `name` come on. Compressed ones, as image_transport has it, below the
-/// image topic, wherever that was remapped to.
-///
-/// # Errors
-/// When the node has no name.
-pub fn full_topic(node: &Node, name: &str, transport: &str) -> Result<String, NodeError> {
-    let resolved = topics::resolve(name, &node.namespace()?, &node.name()?);
-    Ok(if transport == "compressed" { format!("{resolved}/compressed") } else { resolved })
 }

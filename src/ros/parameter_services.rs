@@ -238,7 +238,7 @@ fn refused(refusal: impl ToString) -> SetParametersResult {
 /// What `ros2 param describe` shows.
 fn descriptor(name: &str, parameters: &Parameters) -> ParameterDescriptor {
     match declaration(name) {
-        Ok(d) => declared(d, parameters.is_open()),
+        Ok(d) => declared(name, d, parameters.is_open()),
         Err(_) => {
             let (constraint, description) = qos::describe(name).unwrap_or_default();
             ParameterDescriptor {
@@ -253,9 +253,9 @@ fn descriptor(name: &str, parameters: &Parameters) -> ParameterDescriptor {
     }
 }
 
-fn declared(d: &'static Declaration, open: bool) -> ParameterDescriptor {
+fn declared(name: &str, d: &'static Declaration, open: bool) -> ParameterDescriptor {
     let mut descriptor = ParameterDescriptor {
-        name: d.name.to_owned(),
+        name: name.to_owned(),
         type_: to_message(&d.default()).type_,
         description: d.description.to_owned(),
         read_only: !(d.live || open),

@@ -9,12 +9,14 @@
 //!     subscription: {reliability: reliable, depth: 1}
 //! ```
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use r2r::qos::{DurabilityPolicy, HistoryPolicy, LivelinessPolicy, ReliabilityPolicy};
-use r2r::{ParameterValue, QosProfile};
+use r2r::{Node, ParameterValue, QosProfile};
 
-use super::parameters::{shown, Refusal};
+use super::parameters::{shown, Parameters, Refusal};
+use super::topics;
 
 /// What the names of these parameters begin with.
 pub const PREFIX: &str = "qos_overrides.";
@@ -74,7 +76,7 @@ pub fn check(name: &str, value: &ParameterValue) -> Result<(), Refusal> {
 }
 
 /// The profile of one side of `topic`, a full name: `default`, changed by the `overrides` that are about it.
-pub fn profile<'a>(
+fn profile<'a>(
     default: QosProfile,
     topic: &str,
     entity: Entity,
@@ -92,18 +94,65 @@ pub fn profile<'a>(
     profile
 }
 
-/// Topic and entity that an override is about; none if it is about nothing.
-pub fn subject(name: &str) -> Option<(&str, Entity)> {
-    split(name).ok().map(|(topic, entity, _)| (topic, entity))
+/// The overrides as they bear on the topics of one node. Remembers which topics it was asked about, so that it can tell
+/// which overrides were about none.
+pub struct TopicQos<'a> {
+    parameters: &'a Parameters,
+    namespace: String,
+    node: String,
+    asked: RefCell<Vec<(String, Entity)>>,
+}
+
+impl<'a> TopicQos<'a> {
+    /// # Errors
+    /// When the node has no name.
+    pub fn new(node: &Node, parameters: &'a Parameters) -> r2r::Result<Self> {
+        Ok(Self::of_node(&node.namespace()?, &node.name()?, parameters))
+    }
+
+    /// Of a node with this namespace and name.
+    pub fn of_node(namespace: &str, node: &str, parameters: &'a Parameters) -> Self {
+        Self { parameters, namespace: namespace.to_owned(), node: node.to_owned(), asked: RefCell::default() }
+    }
+
+    /// The full name of `topic` after remapping.
+    pub fn resolve(&self, topic: &str) -> String {
+        topics::resolve(topic, &self.namespace, &self.node)
+    }
+
+    /// The profile for one side of `topic`, a name as ROS is given it.
+    pub fn of(&self, topic: &str, entity: Entity, default: QosProfile) -> QosProfile {
+        let topic = self.resolve(topic);
+        let profile = profile(default, &topic, entity, self.parameters.qos_overrides());
+        self.asked.borrow_mut().push((topic, entity));
+        profile
+    }
+
+    /// To be called once every topic was asked about: an override with a mistyped topic would do nothing.
+    ///
+    /// # Errors
+    /// Names the first override that is about none of them, and what there is.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let asked = self.asked.borrow();
+        for (name, _) in self.parameters.qos_overrides() {
+            let (topic, entity, _) = split(name)?;
+            if !asked.iter().any(|(t, e)| t == topic && *e == entity) {
+                let known: Vec<_> = asked.iter().map(|(topic, entity)| format!("{topic}.{}", entity.name())).collect();
+                let why = format!("is about no topic of this node; there are {}", known.join(", "));
+                return Err(Refusal::Unfit { name: name.to_owned(), why });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn refusal(name: &str, policy: &str, value: &ParameterValue) -> Refusal {
     let expected = POLICIES.iter().find(|(known, _)| *known == policy).map_or("", |(_, expected)| expected);
-    Refusal::Override { name: name.to_owned(), why: format!("must be {expected}, not {}", shown(value)) }
+    Refusal::Unfit { name: name.to_owned(), why: format!("must be {expected}, not {}", shown(value)) }
 }
 
 fn split(name: &str) -> Result<(&str, Entity, &str), Refusal> {
-    let fault = |why: String| Refusal::Override { name: name.to_owned(), why };
+    let fault = |why: String| Refusal::Unfit { name: name.to_owned(), why };
     let form = || fault("must have the form qos_overrides./full/topic.subscription.reliability".into());
     let rest = name.strip_prefix(PREFIX).ok_or_else(form)?;
     let (rest, policy) = rest.rsplit_once('.').ok_or_else(form)?;
@@ -220,6 +269,18 @@ mod tests {
         assert_eq!(changed.durability, QosProfile::sensor_data().durability);
         let same = profile(QosProfile::sensor_data(), "/third", Entity::Subscription, overrides());
         assert_eq!(same, QosProfile::sensor_data());
+    }
+
+    #[test]
+    fn an_override_about_no_topic_of_the_node_is_named_with_what_there_is() {
+        let depth = ("qos_overrides./tracks.publisher.depth".to_owned(), ParameterValue::Integer(3));
+        let parameters = Parameters::with([depth]).unwrap();
+        let qos = TopicQos::of_node("/", "eye", &parameters);
+        assert_eq!(qos.of("image", Entity::Subscription, QosProfile::default()).depth, QosProfile::default().depth);
+        let sentence = qos.check().unwrap_err().to_string();
+        assert!(sentence.contains("no topic of this node; there are /image.subscription"), "{sentence}");
+        assert_eq!(qos.of("tracks", Entity::Publisher, QosProfile::default()).depth, 3);
+        assert_eq!(qos.check(), Ok(()));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Profile {
     pub fn new(parameters: &Parameters) -> Result<Self, Refusal> {
         let text = parameters.text("cpu_affinity");
         let cores = parse_cores(text).ok_or_else(|| Refusal::NotPermitted {
-            name: "cpu_affinity",
+            name: "cpu_affinity".into(),
             expected: "a list of cores such as 2,4-6".into(),
             found: format!("'{text}'"),
         })?;

@@ -1,4 +1,4 @@
-//! Topic names as ROS will resolve them.
+//! Topic names: those of a camera, and as ROS will resolve them.
 //!
 //! r2r hands a name to ROS and never learns what became of it. The node wants to know: to name its source in
 //! diagnostics, and because the compressed topic hangs below the *remapped* image topic.
@@ -6,7 +6,52 @@
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::ptr;
 
+use r2r::{Node, Publisher, QosProfile, WrappedTypesupport};
 use r2r_rcl::*;
+
+use super::qos::{Entity, TopicQos};
+
+/// The topics of one camera: below its name, unless it has none, and with the QoS that holds for them.
+pub struct CameraTopics<'a> {
+    camera: &'a str,
+    qos: &'a TopicQos<'a>,
+}
+
+impl<'a> CameraTopics<'a> {
+    pub fn new(camera: &'a str, qos: &'a TopicQos<'a>) -> Self {
+        Self { camera, qos }
+    }
+
+    /// A topic's name as ROS is to be given it. Full and private names stay as they are.
+    pub fn name(&self, topic: &str) -> String {
+        match self.camera.is_empty() || topic.starts_with(['/', '~']) {
+            true => topic.to_owned(),
+            false => format!("{}/{topic}", self.camera),
+        }
+    }
+
+    /// The full name of `topic` after remapping.
+    pub fn resolve(&self, topic: &str) -> String {
+        self.qos.resolve(&self.name(topic))
+    }
+
+    /// # Errors
+    /// When ROS refuses the topic.
+    pub fn publisher<T: WrappedTypesupport>(
+        &self,
+        node: &mut Node,
+        topic: &str,
+        default: QosProfile,
+    ) -> r2r::Result<Publisher<T>> {
+        let name = self.name(topic);
+        node.create_publisher(&name, self.qos.of(&name, Entity::Publisher, default))
+    }
+
+    /// The QoS of a subscription to the topic that ROS is given as `name`.
+    pub fn subscription(&self, name: &str, default: QosProfile) -> QosProfile {
+        self.qos.of(name, Entity::Subscription, default)
+    }
+}
 
 extern "C" {
     /// Of `rcl/remap.h`, which r2r_rcl links but does not bind.
@@ -80,6 +125,7 @@ fn remap(full: &str, namespace: &str, node: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ros::parameters::Parameters;
 
     #[test]
     fn names_are_expanded_as_ros_does() {
@@ -87,6 +133,17 @@ mod tests {
         assert_eq!(expand("image", "/car", "eye"), "/car/image");
         assert_eq!(expand("~/image", "/car", "eye"), "/car/eye/image");
         assert_eq!(expand("/front/image", "/car", "eye"), "/front/image");
+    }
+
+    #[test]
+    fn topics_of_a_named_camera_are_below_its_name() {
+        let parameters = Parameters::default();
+        let qos = TopicQos::of_node("/car", "eye", &parameters);
+        let name = |camera: &str, topic: &str| CameraTopics::new(camera, &qos).name(topic);
+        assert_eq!(name("", "image"), "image");
+        assert_eq!(name("front", "image"), "front/image");
+        assert_eq!(name("front", "/image"), "/image");
+        assert_eq!(CameraTopics::new("front", &qos).resolve("image"), "/car/front/image");
     }
 
     #[test]

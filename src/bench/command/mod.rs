@@ -39,10 +39,19 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(&error));
             ExitCode::from(USAGE_ERROR)
         }
     }
+}
+
+/// An error with its causes, less those that its own text names already.
+fn sentence(error: &anyhow::Error) -> String {
+    let put = |text: String, cause: String| match text.ends_with(&cause) {
+        true => text,
+        false => format!("{text}: {cause}"),
+    };
+    error.chain().map(ToString::to_string).reduce(put).unwrap_or_default()
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<u8> {

@@ -13,6 +13,7 @@ use crate::geometry::occupancy::{Extent, OccupancyGrid};
 use crate::geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Uncertainty};
 use crate::ros::node::NodeError;
 use crate::ros::parameters::{Parameters, Refusal};
+use crate::ros::topics::CameraTopics;
 
 /// Most cells of the map: a larger one would take longer to publish than a frame.
 const MAX_CELLS: usize = 1_000_000;
@@ -66,6 +67,7 @@ impl SceneInputs {
         node: &mut Node,
         parameters: &Parameters,
         image_topic: &str,
+        topics: &CameraTopics,
         shared: Arc<SceneShared>,
         publishers: Publishers,
     ) -> Result<Self, NodeError> {
@@ -74,10 +76,11 @@ impl SceneInputs {
         if let Some(mounting) = mounting(parameters)? {
             let topic = match parameters.text("camera_info_topic") {
                 "" => beside(image_topic),
-                topic => topic.to_owned(),
+                topic => topics.name(topic),
             };
+            let qos = topics.subscription(&topic, QosProfile::sensor_data());
             let refuse = |error: r2r::Error| NodeError::Topic { name: topic.clone(), why: error.to_string() };
-            let infos = node.subscribe::<InfoMessage>(&topic, QosProfile::sensor_data()).map_err(refuse)?;
+            let infos = node.subscribe::<InfoMessage>(&topic, qos).map_err(refuse)?;
             status = format!("no CameraInfo has arrived on {topic}, so objects have no places on the ground");
             calibration = Some(Calibration {
                 infos: Box::new(infos),
@@ -172,7 +175,7 @@ fn mounting(parameters: &Parameters) -> Result<Option<Mounting>, Refusal> {
             Ok(Some(Mounting { position: Vector3::new(x, y, z), roll, pitch, yaw }))
         }
         _ => Err(Refusal::NotPermitted {
-            name: "mounting",
+            name: "mounting".into(),
             expected: "six numbers, x y z in m and roll pitch yaw in rad, with z above 0".into(),
             found: format!("'{text}'"),
         }),
@@ -185,7 +188,7 @@ fn extent(parameters: &Parameters) -> Result<Extent, Refusal> {
     let (ahead, across) = extent.cells();
     if ahead * across > MAX_CELLS {
         return Err(Refusal::NotPermitted {
-            name: "map_resolution_m",
+            name: "map_resolution_m".into(),
             expected: format!("coarse enough for a map of {MAX_CELLS} cells at most"),
             found: format!("{}, which makes {ahead}x{across}", extent.resolution),
         });

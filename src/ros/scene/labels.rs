@@ -3,6 +3,7 @@
 use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
 use r2r::{Node, Publisher, QosProfile};
 
+use crate::ros::topics::CameraTopics;
 use crate::student::Architecture;
 
 /// Publishes the class table of the segmentation for everybody who ever subscribes (transient local).
@@ -11,11 +12,12 @@ use crate::student::Architecture;
 /// When ROS refuses.
 pub fn publish(
     node: &mut Node,
-    topic: &str,
+    topics: &CameraTopics,
     architecture: &Architecture,
     threshold: f64,
 ) -> r2r::Result<Publisher<LabelInfo>> {
-    let publisher = node.create_publisher(topic, QosProfile::default().keep_last(1).reliable().transient_local())?;
+    let latched = QosProfile::default().keep_last(1).reliable().transient_local();
+    let publisher = topics.publisher(node, "label_info", latched)?;
     publisher.publish(&table(&architecture.segmentation.classes, threshold))?;
     Ok(publisher)
 }

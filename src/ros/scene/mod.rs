@@ -32,6 +32,7 @@ use super::incoming::Frame;
 use super::messages::NativeHeader;
 use super::node::NodeError;
 use super::parameters::Parameters;
+use super::topics::CameraTopics;
 use inputs::SceneInputs;
 use map::MapMessage;
 use markers::MarkersMessage;
@@ -88,8 +89,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes the outputs of a camera: the frame thread's side and the spinning thread's. `below` gives a topic of the
-    /// camera its name; `image_topic` is the resolved topic of its images.
+    /// Makes the outputs of a camera, whose `parameters` these are: the frame thread's side and the spinning thread's.
+    /// `image_topic` is the resolved topic of its images.
     ///
     /// # Errors
     /// When ROS refuses a topic, a parameter is not understood, or no thread can be had.
@@ -98,7 +99,7 @@ impl Scene {
         parameters: &Parameters,
         architecture: &Architecture,
         image_topic: &str,
-        below: impl Fn(&str) -> String,
+        topics: &CameraTopics,
     ) -> Result<(Self, SceneInputs), NodeError> {
         let shared =
             Arc::new(SceneShared { wanted: Wanted::default(), view: ArrayQueue::new(1), retired: ArrayQueue::new(4) });
@@ -106,18 +107,19 @@ impl Scene {
         let classes = &architecture.detection.classes;
         let most = parameters.count("max_detections");
         let tracks_most = crate::track::TrackerOptions::default().max_tracks;
-        let tracks = node.create_publisher(&below("tracks"), qos())?;
-        let placed = node.create_publisher(&below("objects"), qos())?;
-        let map = node.create_publisher(&below("drivable_ground"), qos())?;
-        let markers = node.create_publisher(&below("markers"), qos())?;
-        let raw = node.create_publisher(&below("debug_image"), qos())?;
-        let compressed = node.create_publisher(&below("debug_image/compressed"), qos())?;
-        let labels = labels::publish(node, &below("label_info"), architecture, parameters.real("score_threshold"))?;
+        let tracks = topics.publisher(node, "tracks", qos())?;
+        let placed = topics.publisher(node, "objects", qos())?;
+        let map = topics.publisher(node, "drivable_ground", qos())?;
+        let markers = topics.publisher(node, "markers", qos())?;
+        let raw = topics.publisher(node, "debug_image", qos())?;
+        let compressed = topics.publisher(node, "debug_image/compressed", qos())?;
+        let labels = labels::publish(node, topics, architecture, parameters.real("score_threshold"))?;
 
         let inputs = SceneInputs::new(
             node,
             parameters,
             image_topic,
+            topics,
             Arc::clone(&shared),
             inputs::Publishers {
                 tracks: tracks.clone(),
