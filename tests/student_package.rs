@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use peregrine::student::Student;
+use peregrine::student::package::write_atomically;
 
 fn copy_of_the_embedded_student() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -71,4 +72,35 @@ fn a_manifest_is_refused_by_field() {
         let error = error(folder.path());
         assert!(error.contains(named) && error.contains("manifest.json"), "{to}: {error}");
     }
+}
+
+/// A rename over `/dev/null`, done as root, once left a plain file in its place, and every later build of the machine
+/// read in it what other programs had thrown away.
+#[test]
+#[cfg(unix)]
+fn what_is_no_plain_file_is_written_to_and_not_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read(pipe).unwrap())
+    };
+    write_atomically(&pipe, b"report").unwrap();
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(reader.join().unwrap(), b"report");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_goes_on_pointing_at_the_file_that_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    fs::write(&file, b"before").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    write_atomically(&link, b"after").unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"after");
 }

@@ -153,13 +153,19 @@ impl Student {
     }
 }
 
-/// Writes `bytes` to `path` under a temporary name in the same folder, then renames it into place.
+/// Writes `bytes` to `path` under a temporary name in the same folder, then renames it into place. A link keeps
+/// pointing where it does: the file behind it is replaced. What is no plain file (`/dev/null`, `/dev/stdout`, a pipe)
+/// is written to as it is, since a rename would put a plain file in the device's place for the whole machine.
 ///
 /// # Errors
 /// When the folder cannot be written to; `path` then holds what it held before.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
     let at = |source| PackageError::Io { path: path.to_owned(), source };
-    let mut temporary = path.to_owned().into_os_string();
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return fs::write(path, bytes).map_err(at);
+    }
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut temporary = path.clone().into_os_string();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
     let written = fs::File::create(&temporary).and_then(|mut file| {
