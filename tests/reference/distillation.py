@@ -69,8 +69,16 @@ def kd_class(t, focus):
     return (divergence * gap**focus).sum() * t * t / foreground
 
 
-def kd_segmentation(t):
-    return kl(segmentation_rows(S["segmentation"]), segmentation_rows(T["segmentation"]), t, 1).mean()
+def kd_segmentation(t, labelled=False, balanced=False):
+    student, teacher = segmentation_rows(S["segmentation"]), segmentation_rows(T["segmentation"])
+    if labelled:
+        kept = torch.tensor(data["mask"]) != 255
+        student, teacher = student[kept], teacher[kept]
+    weight = torch.ones(len(teacher))
+    if balanced:
+        p = F.softmax(teacher, 1)
+        weight = p @ (1 / (1.02 + p.mean(0)).log())
+    return (kl(student, teacher, t, 1) * weight).sum() / weight.sum()
 
 
 def targets(head):
@@ -178,6 +186,12 @@ data["cases"] = [
     [{"kind": "kd", "on": "class", "temperature": 2.0}, kd_class(2.0, 0.0)],
     [{"kind": "kd", "on": "class", "temperature": 1.0, "focus": 1.5}, kd_class(1.0, 1.5)],
     [{"kind": "kd", "on": "segmentation", "temperature": 3.0}, kd_segmentation(3.0)],
+    [{"kind": "kd", "on": "segmentation", "temperature": 3.0, "labelled": True}, kd_segmentation(3.0, labelled=True)],
+    [{"kind": "kd", "on": "segmentation", "balanced": True}, kd_segmentation(1.0, balanced=True)],
+    [
+        {"kind": "kd", "on": "segmentation", "temperature": 2.0, "labelled": True, "balanced": True},
+        kd_segmentation(2.0, labelled=True, balanced=True),
+    ],
     [{"kind": "dkd", "on": "class", "alpha": 1.0, "beta": 2.0, "temperature": 2.0}, dkd("class", 1.0, 2.0, 2.0)],
     [{"kind": "dkd", "on": "segmentation", "temperature": 4.0}, dkd("segmentation", 1.0, 8.0, 4.0)],
     [{"kind": "dist", "on": "class", "beta": 2.0, "gamma": 0.5}, dist("class", 2.0, 0.5, 1.0)],

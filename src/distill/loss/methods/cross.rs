@@ -55,7 +55,7 @@ impl CrossConfig {
         if self.cut == 0 {
             return Err("cut must be at least 1: the student's features have to pass a convolution of its own".into());
         }
-        kd::Kd { on: super::outputs::Head::Class, temperature: self.temperature, focus: self.focus }.check()
+        kd::Kd::of_classes(self.temperature, self.focus).check()
     }
 
     fn layer(&self, stride: usize) -> String {

@@ -1,7 +1,7 @@
 //! Knowledge distillation (Hinton, Vinyals & Dean 2015, section 2): `T² · KL(teacher/T ‖ student/T)`.
 
 use candle_core::{Result, Tensor};
-use candle_nn::ops::sigmoid;
+use candle_nn::ops::{sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
 use super::super::scene::Scene;
@@ -9,9 +9,14 @@ use super::super::schedule::Schedule;
 use super::super::soft;
 use super::outputs::{cells, Head};
 use super::Method;
+use crate::distill::data::VOID;
 
 /// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation", eq. 2): the mean over
-/// all cells, labelled or not.
+/// all cells, labelled or not. With `labelled`, over those alone that have a label, so that the teacher is not asked about
+/// images of another kind than those with masks. With `balanced`, each weighed by what the teacher sees there:
+/// `Σ_c p_c · w_c`, `w_c = 1 / ln(1.02 + share of c)` (the task loss's weights: Paszke et al. 2016, section 5.1; shares
+/// are those of the teacher's probabilities over the same cells), because the mean otherwise teaches the large classes,
+/// whereas mIoU counts each class alike.
 ///
 /// On the detection head, whose classes are independent: the sum of one Bernoulli divergence for each cell and class,
 /// over the teacher's foreground Σ max_c σ(teacher). With `focus` β above 0 each is weighed by
@@ -26,6 +31,13 @@ pub struct Kd {
     /// β, 0 to 4; for the detection head.
     #[serde(default)]
     pub focus: f64,
+    /// For the segmentation head: only cells that have a label.
+    // Left out of what is written while it is not set, so that runs begun before there was such a key go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub labelled: bool,
+    /// For the segmentation head: rare classes weigh more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balanced: bool,
 }
 
 fn temperature() -> Schedule {
@@ -33,9 +45,17 @@ fn temperature() -> Schedule {
 }
 
 impl Kd {
+    /// On the detection head.
+    pub(super) fn of_classes(temperature: Schedule, focus: f64) -> Self {
+        Self { on: Head::Class, temperature, focus, labelled: false, balanced: false }
+    }
+
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if !(0.0..=4.0).contains(&self.focus) {
             return Err("focus must lie between 0 and 4".into());
+        }
+        if self.on == Head::Class && (self.labelled || self.balanced) {
+            return Err("labelled and balanced are for on = \"segmentation\"".into());
         }
         self.temperature.check("temperature", 0.05, 100.0)
     }
@@ -47,11 +67,31 @@ impl Method for Kd {
         match self.on {
             Head::Segmentation => {
                 let (student, teacher) = (cells(&scene.student.segmentation)?, cells(&scene.teacher.segmentation)?);
-                soft::categorical(&student, &teacher, temperature)?.mean_all()
+                let loss = soft::categorical(&student, &teacher, temperature)?;
+                let counted = match self.labelled {
+                    true => Tensor::from_iter(scene.mask.iter().map(|&m| f32::from(m != VOID)), loss.device())?,
+                    false => loss.ones_like()?,
+                };
+                let weight = match self.balanced {
+                    true => (rarity(&teacher, &counted)? * counted)?,
+                    false => counted,
+                };
+                // Without a cell that counts, zero, with a zero gradient.
+                let total = f64::from(weight.sum_all()?.to_scalar::<f32>()?).max(1e-6);
+                (loss * weight)?.sum_all()? / total
             }
             Head::Class => focused(&scene.student.class, &scene.teacher.class, temperature, self.focus),
         }
     }
+}
+
+/// How rare what the teacher sees is, cell by cell; shares are taken over the cells `counted`. See [`Kd`].
+fn rarity(teacher: &Tensor, counted: &Tensor) -> Result<Tensor> {
+    let probability = softmax(teacher, 1)?.detach();
+    let total = counted.sum_all()?.maximum(1.0)?;
+    let share = probability.broadcast_mul(&counted.unsqueeze(1)?)?.sum(0)?.broadcast_div(&total)?;
+    let weight = (share + 1.02)?.log()?.recip()?;
+    probability.broadcast_mul(&weight)?.sum(1)
 }
 
 /// Σ |σ(teacher) − σ(student)|^focus · T² · KL over cells and classes, by the teacher's foreground; see [`Kd`].
