@@ -12,6 +12,14 @@ if ! cmp -s "$here/requirements.txt" "$dir/requirements.txt"; then
   "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
   cp "$here/requirements.txt" "$dir/requirements.txt"
 fi
+if ! cmp -s "$here/requirements-torch.txt" "$dir/requirements-torch.txt"; then
+  echo "[peers] PyTorch, which comes with all of CUDA (GIGABYTES)"
+  if "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: -r "$here/requirements-torch.txt"; then
+    cp "$here/requirements-torch.txt" "$dir/requirements-torch.txt"
+  else
+    echo "[peers] PyTorch could not be installed, so it is left out" >&2
+  fi
+fi
 # The project's own settings for cargo are of no use to it. One peer fewer is no reason to measure none.
 env -u RUSTFLAGS cargo build --release --quiet --locked --manifest-path "$here/tract/Cargo.toml" --target-dir "$dir/tract" ||
   echo "[peers] tract could not be built, so it is left out" >&2

@@ -1,7 +1,13 @@
 //! Instruction sets for integers: which the processor has, and the tables of tile kernels compiled for each.
 
+use std::ops::Range;
+
+use super::super::layout::Memory;
+use super::layout::ByteView;
+use super::movement;
 use super::simd::{Lanes, Portable};
 use super::tiles::{self, DenseTile, DepthwiseTile};
+use crate::engine::quantization::TensorScale;
 
 /// An instruction set that the integer kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +90,8 @@ pub struct Kernels {
     pub panels: &'static [Panel],
     /// The first that fits serves; the last fits all.
     pub depthwise: &'static [Depthwise],
+    /// [`movement::quantize_input`] in these vectors.
+    pub quantize_input: unsafe fn(&Memory, &ByteView, TensorScale, Range<usize>),
 }
 
 impl Kernels {
@@ -114,6 +122,11 @@ macro_rules! kernels {
             pub(super) unsafe fn sliding<const M: usize, const K: usize>(t: &DepthwiseTile) {
                 tiles::sliding::<$lanes, M, K>(t)
             }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn quantize_input(m: &Memory, to: &ByteView, scale: TensorScale, rows: Range<usize>) {
+                movement::quantize_input(m, to, scale, rows)
+            }
         }
 
         static $table: Kernels = Kernels {
@@ -130,6 +143,7 @@ macro_rules! kernels {
                 Depthwise { kernel: 5, stride: 2, sliding: false, tiles: &[$($module::depthwise::<$d, 2, 32>),*] },
                 Depthwise { kernel: 0, stride: 0, sliding: false, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
+            quantize_input: $module::quantize_input,
         };
     };
 }

@@ -12,6 +12,7 @@ use crate::engine::quantization::{nearest_byte, TensorScale};
 ///
 /// # Safety
 /// The view must lie within `memory`, whose input must hold its shape; no other thread may touch what this writes.
+#[inline(always)]
 pub unsafe fn quantize_input(memory: &Memory, output: &ByteView, scale: TensorScale, rows: Range<usize>) {
     let (width, pixels) = (output.shape.width, output.shape.pixels());
     for y in rows {

@@ -8,7 +8,7 @@ use super::super::movement::Copied;
 use super::super::pool::Stages;
 use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as FloatStep};
 use super::convolution::{Convolution, Output, Residual};
-use super::isa::IntegerIsa;
+use super::isa::{IntegerIsa, Kernels};
 use super::layout::{ByteView, BLOCK, QUAD};
 use super::lower::Lowered;
 use super::movement;
@@ -22,7 +22,7 @@ const LINE: usize = 64;
 
 /// What one stage does.
 enum Action {
-    QuantizeInput(ByteView, TensorScale),
+    QuantizeInput(&'static Kernels, ByteView, TensorScale),
     Convolution(Box<Convolution>),
     Sum([Residual; 2], ByteView),
     Upsample(ByteView, ByteView),
@@ -212,7 +212,10 @@ impl Builder<'_> {
         let tensor_name = |t: TensorId| self.graph.layers[plan.tensors[t].layer].name.clone();
         match item {
             Item::QuantizeInput => {
-                named("quantize input".into(), 0, Action::QuantizeInput(self.byte_view(0), self.lowered.scale(0)))
+                // The pairs of weights are of no concern to it.
+                let kernels = self.isa.kernels(true);
+                let action = Action::QuantizeInput(kernels, self.byte_view(0), self.lowered.scale(0));
+                named("quantize input".into(), 0, action)
             }
             Item::PackInput => {
                 let view = self.float_view(0);
@@ -330,7 +333,7 @@ impl Builder<'_> {
 
     fn split(&self, name: String, flops: usize, action: Action) -> Stage {
         let (groups, rows) = match &action {
-            Action::QuantizeInput(view, _) | Action::Concat(_, view) | Action::ToBytes(_, _, view) => {
+            Action::QuantizeInput(_, view, _) | Action::Concat(_, view) | Action::ToBytes(_, _, view) => {
                 (1, view.shape.height)
             }
             Action::ToFloats(view, ..) | Action::Unpack(view, ..) => (1, view.shape.height),
@@ -369,7 +372,7 @@ impl Stage {
 
     unsafe fn run_part(&self, memory: &Memory, groups: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
         match &self.action {
-            Action::QuantizeInput(view, scale) => movement::quantize_input(memory, view, *scale, rows),
+            Action::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
             Action::Convolution(c) => c.run(memory, groups, rows),
             Action::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
             Action::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
@@ -384,7 +387,7 @@ impl Stage {
     fn describe(&self) -> (crate::engine::Shape, usize, String) {
         let bytes = |view: &ByteView, what: &str| (view.shape, view.len(), what.to_owned());
         match &self.action {
-            Action::QuantizeInput(view, _) => bytes(view, "f32 to int8"),
+            Action::QuantizeInput(_, view, _) => bytes(view, "f32 to int8"),
             Action::Convolution(c) => {
                 let size = match c.output() {
                     Output::Bytes(view) => view.len(),

@@ -40,7 +40,7 @@ pub unsafe trait Reals: Copy {
     unsafe fn clamp(self, low: f32, high: f32) -> Self;
     /// self + (f32(p\[c\]) − zero) · factor
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self;
-    /// 16 bytes, rounded half to even; all lanes must be within 0…255.
+    /// 16 bytes, rounded half to even, saturating; not-a-number is 0.
     unsafe fn store_bytes(self, p: *mut u8);
     unsafe fn store_floats(self, p: *mut f32);
 }

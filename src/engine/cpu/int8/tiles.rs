@@ -216,7 +216,7 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
     }
     for m in 0..M {
         for n in 0..N {
-            values[m][n].clamp(0.0, 255.0).store_bytes(e.out.add(m * BLOCK + n * e.out_plane));
+            values[m][n].store_bytes(e.out.add(m * BLOCK + n * e.out_plane));
         }
     }
 }

@@ -225,8 +225,10 @@ unsafe impl Reals for Reals256 {
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8) {
-        // Conversion rounds half to even in the default mode.
-        let words = _mm256_packs_epi32(_mm256_cvtps_epi32(self.0[0]), _mm256_cvtps_epi32(self.0[1]));
+        // Conversion rounds half to even in the default mode, and packing saturates at both ends. What no 32 bits hold
+        // becomes their least value, and so 0: right for what is negative or, the minimum's second operand, not a number.
+        let integers = |v| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(255.0), v));
+        let words = _mm256_packs_epi32(integers(self.0[0]), integers(self.0[1]));
         let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
         let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
         _mm_storeu_si128(p.cast(), bytes);
@@ -255,7 +257,9 @@ unsafe impl Reals for Reals512 {
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8) {
-        _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0)));
+        // The maximum makes 0 of what is not a number, its first operand. What 32 bits do not hold becomes 2³¹, unsigned.
+        let integers = _mm512_cvtps_epi32(_mm512_max_ps(self.0, _mm512_setzero_ps()));
+        _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(integers));
     }
     #[inline(always)]
     unsafe fn store_floats(self, p: *mut f32) {
