@@ -83,7 +83,7 @@ proptest! {
         for isa in IntegerIsa::available() {
             let mut engine = Int8Engine::with_isa(&graph, &weights, &quantization, threads, isa).unwrap();
             let found = outputs(&graph, &mut engine, &input);
-            prop_assert!(expected == found, "{isa:?}, {threads} threads\n{}", engine.explain());
+            prop_assert!(expected == found, "{isa:?}, {threads} threads\n{}", engine.explain(0).text());
         }
     }
 }

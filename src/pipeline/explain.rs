@@ -2,7 +2,8 @@
 
 use super::{DeviceChoice, PipelineError, PipelineOptions};
 use crate::engine::cpu::int8::Int8Engine;
-use crate::engine::cpu::CpuEngine;
+use crate::engine::cpu::{CpuEngine, PlanReport};
+use crate::engine::Graph;
 use crate::pipeline::frame::graph_for;
 use crate::student::Student;
 
@@ -22,9 +23,17 @@ pub fn explain_plan(
         return explain_cuda(student, options, architecture);
     }
     let graph = graph_for(&student.manifest.architecture, options);
+    Ok(cpu_plan(student, &graph, options.threads, 0)?.text())
+}
+
+/// What a CPU runs for `student`, in integers where it is quantized, with the least time of each stage in `runs` runs.
+///
+/// # Errors
+/// When its weights do not fit `graph`.
+pub fn cpu_plan(student: &Student, graph: &Graph, threads: usize, runs: usize) -> Result<PlanReport, PipelineError> {
     Ok(match &student.quantization {
-        Some(q) => Int8Engine::new(&graph, &student.weights, q, options.threads)?.explain(),
-        None => CpuEngine::new(&graph, &student.weights, options.threads)?.explain(0).text(),
+        Some(q) => Int8Engine::new(graph, &student.weights, q, threads)?.explain(runs),
+        None => CpuEngine::new(graph, &student.weights, threads)?.explain(runs),
     })
 }
 

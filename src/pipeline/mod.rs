@@ -22,7 +22,7 @@ pub mod waiting;
 
 pub use crate::decode::ClassMask;
 pub use device::{DeviceChoice, DeviceInUse};
-pub use explain::explain_plan;
+pub use explain::{cpu_plan, explain_plan};
 pub use frame::{FrameError, FrameResult, Pipeline, PipelineError, PipelineOptions};
 pub use ledger::{Counts, Ledger, Outcome};
 pub use slot::LatestSlot;

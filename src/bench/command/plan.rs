@@ -3,9 +3,9 @@
 use super::arguments::Device;
 use super::output::say;
 use super::setup::Setup;
-use crate::engine::cpu::CpuEngine;
+use crate::engine::cpu::Isa;
 use crate::pipeline::frame::graph_for;
-use crate::pipeline::{explain_plan, DeviceChoice};
+use crate::pipeline::{cpu_plan, explain_plan, DeviceChoice};
 use crate::student::package::write_atomically;
 
 /// Runs of which each stage's least time is shown.
@@ -14,7 +14,7 @@ const RUNS: usize = 100;
 /// The architecture that a plan for a GPU is made for where there is none.
 const ORIN: u32 = 87;
 
-/// Writes the table to standard output, or as JSON where `--json` says. Of a quantized student it is the f32 network.
+/// Writes the table to standard output, or as JSON where `--json` says; of a quantized student, what runs in integers.
 ///
 /// # Errors
 /// When the engine refuses the network, or the file cannot be written.
@@ -24,11 +24,10 @@ pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let graph = graph_for(&setup.student.manifest.architecture, &setup.options);
-    let mut engine = CpuEngine::new(&graph, &setup.student.weights, setup.options.threads)?;
-    if let Some(advice) = engine.isa().advice() {
+    if let Some(advice) = Isa::best().advice() {
         eprintln!("note: {advice}");
     }
-    let report = engine.explain(RUNS);
+    let report = cpu_plan(&setup.student, &graph, setup.options.threads, RUNS)?;
     match &setup.arguments.json {
         Some(path) if path.as_os_str() == "-" => say(&report.json()),
         Some(path) => {

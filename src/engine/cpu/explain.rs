@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::isa::{Isa, Kernels};
-use super::program::Program;
+use super::executor::Program;
 use super::stage::{Action, Step};
 
 /// One step of a stage.
@@ -15,7 +14,7 @@ pub struct StepReport {
     pub name: String,
     /// Channels, height and width of its output.
     pub shape: [usize; 3],
-    /// A multiply-accumulate counted as two.
+    /// A multiply-accumulate counted as two, of floats or of integers.
     pub flops: usize,
     /// Bytes of its input, its output and its weights, each counted once.
     pub bytes: usize,
@@ -50,29 +49,34 @@ pub struct PlanReport {
 }
 
 impl PlanReport {
-    /// `times`: the least time of each stage; empty where nothing was measured.
-    pub(super) fn new(program: &Program, isa: Isa, threads: usize, times: &[Duration]) -> Self {
-        let peak = if times.is_empty() { 0.0 } else { threads as f64 * peak_gflops(isa.kernels()) };
-        let stage = |(i, stage): (usize, &super::stage::Stage)| {
-            let steps: Vec<StepReport> = stage.steps.iter().map(StepReport::new).collect();
+    /// `times`: the least time of each stage; empty where nothing was measured. `peak`: of all threads together.
+    pub(super) fn new(
+        program: &impl Program,
+        instruction_set: String,
+        threads: usize,
+        times: &[Duration],
+        peak: f64,
+    ) -> Self {
+        let stage = |i: usize| {
+            let steps = program.steps(i);
             let seconds = times.get(i).map(Duration::as_secs_f64);
             let flops = steps.iter().map(|step| step.flops).sum::<usize>();
             let rate = seconds.filter(|_| flops > 0).map(|s| flops as f64 / s / 1e9);
             StageReport {
                 steps,
-                chunks: stage.chunks,
+                chunks: program.chunks(i),
                 microseconds: seconds.map(|s| s * 1e6),
                 gflops_per_second: rate,
                 share_of_peak: rate.map(|rate| rate / peak),
             }
         };
         Self {
-            instruction_set: format!("{isa:?}"),
+            instruction_set,
             threads,
             peak_gflops_per_second: peak,
-            arena_bytes: 4 * program.arena,
-            scratch_bytes_per_thread: 4 * program.scratch,
-            stages: program.stages.iter().enumerate().map(stage).collect(),
+            arena_bytes: 4 * program.arena(),
+            scratch_bytes_per_thread: 4 * program.scratch(),
+            stages: (0..program.stages()).map(stage).collect(),
         }
     }
 
@@ -132,7 +136,8 @@ impl PlanReport {
 }
 
 impl StepReport {
-    fn new(step: &Step) -> Self {
+    /// Of a step of the f32 engine.
+    pub(super) fn new(step: &Step) -> Self {
         let s = step.output.shape;
         let (kernel, weights) = match &step.action {
             Action::Pack => ("planar to blocks".to_string(), 0),
@@ -153,13 +158,14 @@ impl StepReport {
     }
 }
 
-/// The most that one thread can multiply and add, in 10⁹ operations a second: the best of several short trials.
-fn peak_gflops(kernels: &Kernels) -> f64 {
+/// The most that one thread can multiply and add, in 10⁹ operations a second: the best of several short trials of
+/// `rounds`, a kernel that does so in registers and returns the number of operations.
+pub(super) fn peak(rounds: unsafe fn(usize) -> usize) -> f64 {
     const ROUNDS: usize = 200_000;
     let trial = |_| {
         let start = Instant::now();
-        // SAFETY: the table belongs to an instruction set that the processor has.
-        let operations = unsafe { (kernels.peak)(ROUNDS) };
+        // SAFETY: the kernel is from the table of an instruction set that the processor has.
+        let operations = unsafe { rounds(ROUNDS) };
         operations as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..10).map(trial).fold(0.0, f64::max)

@@ -1,6 +1,8 @@
 //! Turns a [`Plan`] into stages over memory: which convolutions form chains, where each tensor lies.
 
 use super::convolution::{Convolution, Residual};
+use super::executor;
+use super::explain::StepReport;
 use super::input_channels::InputChannels;
 use super::isa::Isa;
 use super::layout::{Memory, View};
@@ -333,11 +335,21 @@ impl Stages for Program {
     }
 }
 
-impl Program {
-    /// Name of a stage: that of its last step.
-    pub fn name(&self, stage: usize) -> &str {
-        let steps = &self.stages[stage].steps;
-        &steps[steps.len() - 1].name
+impl executor::Program for Program {
+    fn arena(&self) -> usize {
+        self.arena
+    }
+
+    fn scratch(&self) -> usize {
+        self.scratch
+    }
+
+    fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    fn steps(&self, stage: usize) -> Vec<StepReport> {
+        self.stages[stage].steps.iter().map(StepReport::new).collect()
     }
 }
 

@@ -143,8 +143,17 @@ impl Convolution {
         }
     }
 
+    pub fn input(&self) -> &ByteView {
+        &self.input
+    }
+
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Bytes of its packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.len()
     }
 
     /// Which kernel it runs, for people.

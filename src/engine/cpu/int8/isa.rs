@@ -92,6 +92,8 @@ pub struct Kernels {
     pub depthwise: &'static [Depthwise],
     /// [`movement::quantize_input`] in these vectors.
     pub quantize_input: unsafe fn(&Memory, &ByteView, TensorScale, Range<usize>),
+    /// Multiplies and adds for so many rounds; returns the number of operations.
+    pub peak: unsafe fn(usize) -> usize,
 }
 
 impl Kernels {
@@ -127,6 +129,11 @@ macro_rules! kernels {
             pub(super) unsafe fn quantize_input(m: &Memory, to: &ByteView, scale: TensorScale, rows: Range<usize>) {
                 movement::quantize_input(m, to, scale, rows)
             }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn peak(rounds: usize) -> usize {
+                tiles::peak::<$lanes>(rounds)
+            }
         }
 
         static $table: Kernels = Kernels {
@@ -144,6 +151,7 @@ macro_rules! kernels {
                 Depthwise { kernel: 0, stride: 0, sliding: false, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
             quantize_input: $module::quantize_input,
+            peak: $module::peak,
         };
     };
 }

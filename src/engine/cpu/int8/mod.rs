@@ -2,6 +2,7 @@
 //!
 //! From the outside in:
 //! - `lower`: which steps are integer, and where tensors change form; `program`: stages over one arena;
+//! - `explain`: what its stages are, for people;
 //! - `convolution`, `movement`: the steps; `layout`: how bytes lie, in blocks of 16 channels;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`: the vectors they are written over;
 //! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match bit by bit.
@@ -10,6 +11,7 @@
 //! instruction set nor the number of threads. Steps that stay f32 are the f32 engine's own.
 
 mod convolution;
+mod explain;
 mod isa;
 mod layout;
 mod lower;
@@ -21,32 +23,21 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use isa::IntegerIsa;
 
-use super::layout::Memory;
-use super::pool::Pool;
+use super::executor::{sensible, Executor};
 use super::tiles::MAX_KERNEL;
-use super::{lines, Line, LINE};
+use super::PlanReport;
 use crate::engine::{Engine, EngineError, Graph, Quantization, Weights};
 use lower::Lowered;
 
 /// Runs a quantized graph on CPU cores.
 pub struct Int8Engine {
-    // Declared, and so dropped, before the memory that its threads work on.
-    pool: Pool<program::Program>,
+    executor: Executor<program::Program>,
     isa: IntegerIsa,
-    input: Vec<Line>,
-    input_len: usize,
-    outputs: Vec<Line>,
-    /// Offset and length of each output.
-    ranges: Vec<(usize, usize)>,
-    _work: Vec<Line>,
 }
-
-// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the engine as vectors.
-unsafe impl Send for Int8Engine {}
 
 impl Int8Engine {
     /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0 counts as 1), with the
@@ -84,27 +75,10 @@ impl Int8Engine {
             let why = format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel);
             return Err(fault(why));
         }
-        let threads = threads.clamp(1, 256);
+        let threads = sensible(threads);
         let lowered = Lowered::new(graph, quantization)?;
         let program = program::build(graph, weights, quantization, &lowered, isa, threads);
-        let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len());
-        let ranges: Vec<_> = program.outputs.iter().copied().zip(lengths).collect();
-
-        let mut input = lines(graph.input_shape().len());
-        let mut outputs = lines(ranges.last().map_or(0, |(at, len)| at + len));
-        // One line more: kernels read a little past a row's end.
-        let mut work = lines(program.arena + LINE);
-        let memory = Memory {
-            arena: work.as_mut_ptr().cast(),
-            // Only chains of the f32 engine have scratch.
-            scratch: std::ptr::null_mut(),
-            input: input.as_mut_ptr().cast(),
-            outputs: outputs.as_mut_ptr().cast(),
-        };
-        // SAFETY: sized as the program says just above; the vectors live in the engine, after the pool.
-        let pool = unsafe { Pool::new(program, vec![memory; threads]) }
-            .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
-        Ok(Self { pool, isa, input, input_len: graph.input_shape().len(), outputs, ranges, _work: work })
+        Ok(Self { executor: Executor::new(program, graph, threads)?, isa })
     }
 
     /// Whether `quantization` can be run for `graph`.
@@ -121,41 +95,37 @@ impl Int8Engine {
         self.isa
     }
 
-    /// What runs, as a table for people.
-    pub fn explain(&self) -> String {
-        self.pool.program().explain()
+    /// As [`CpuEngine::pin`](super::CpuEngine::pin).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pin(&self, cpus: &[usize]) -> Result<(), EngineError> {
+        self.executor.pin(cpus)
+    }
+
+    /// As [`CpuEngine::explain`](super::CpuEngine::explain); the peak is that of integer products.
+    pub fn explain(&mut self, runs: usize) -> PlanReport {
+        let peak = || super::explain::peak(self.isa.kernels(true).peak);
+        self.executor.explain(runs, format!("{:?} in 8-bit integers", self.isa), peak)
     }
 
     /// The least time that each stage took in `runs` runs, by its name.
     pub fn profile(&mut self, runs: usize) -> Vec<(String, Duration)> {
-        let stages = self.pool.program().stages.len();
-        let mut least = vec![Duration::MAX; stages];
-        for _ in 0..runs {
-            let mut before = Instant::now();
-            self.pool.run(|stage| {
-                let now = Instant::now();
-                least[stage] = least[stage].min(now - before);
-                before = now;
-            });
-        }
-        self.pool.program().stages.iter().map(|s| s.name.clone()).zip(least).collect()
+        self.executor.profile(runs)
     }
 }
 
 impl Engine for Int8Engine {
     fn input(&mut self) -> &mut [f32] {
-        // SAFETY: a line is that many floats, and nothing reads the input between runs.
-        unsafe { std::slice::from_raw_parts_mut(self.input.as_mut_ptr().cast(), self.input_len) }
+        self.executor.input()
     }
 
     fn run(&mut self) -> Result<(), EngineError> {
-        self.pool.run(|_| ());
+        self.executor.run();
         Ok(())
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        let (at, len) = self.ranges[index];
-        // SAFETY: within the outputs, which nothing writes between runs.
-        unsafe { std::slice::from_raw_parts(self.outputs.as_ptr().cast::<f32>().add(at), len) }
+        self.executor.output(index)
     }
 }

@@ -1,6 +1,8 @@
 //! Turns a lowered plan into stages over memory, integer steps and those that stay f32.
 
 use super::super::convolution::{Convolution as FloatConvolution, Residual as FloatResidual};
+use super::super::executor;
+use super::super::explain::StepReport;
 use super::super::input_channels::InputChannels;
 use super::super::isa::Isa;
 use super::super::layout::{Memory, View};
@@ -21,7 +23,7 @@ use crate::engine::{Graph, Weights};
 const LINE: usize = 64;
 
 /// What one stage does.
-enum Action {
+pub enum Action {
     QuantizeInput(&'static Kernels, ByteView, TensorScale),
     Convolution(Box<Convolution>),
     Sum([Residual; 2], ByteView),
@@ -38,11 +40,11 @@ enum Action {
 /// One step, in parts of whole rows of a few channel blocks.
 pub struct Stage {
     pub name: String,
-    action: Action,
+    pub action: Action,
     groups: usize,
     rows: usize,
     chunks: usize,
-    flops: usize,
+    pub flops: usize,
 }
 
 /// Stages, and how much memory they need.
@@ -383,34 +385,6 @@ impl Stage {
             Action::Float(_) => unreachable!("run as a whole"),
         }
     }
-
-    fn describe(&self) -> (crate::engine::Shape, usize, String) {
-        let bytes = |view: &ByteView, what: &str| (view.shape, view.len(), what.to_owned());
-        match &self.action {
-            Action::QuantizeInput(_, view, _) => bytes(view, "f32 to int8"),
-            Action::Convolution(c) => {
-                let size = match c.output() {
-                    Output::Bytes(view) => view.len(),
-                    Output::Floats { shape, .. } => 4 * shape.len(),
-                };
-                (c.output().shape(), size, c.describe())
-            }
-            Action::Sum(_, view) => bytes(view, "sum of 2, int8"),
-            Action::Upsample(_, view) => bytes(view, "upsampling, int8"),
-            Action::Concat(_, view) => bytes(view, "concat, int8"),
-            Action::ToFloats(_, _, view) => (view.shape, 4 * view.len(), "int8 to f32".into()),
-            Action::ToBytes(_, _, view) => bytes(view, "f32 to int8"),
-            Action::Unpack(view, ..) => (view.shape, 4 * view.shape.len(), "int8 to f32".into()),
-            Action::Float(stage) => {
-                let step = &stage.steps[0];
-                let what = match &step.action {
-                    FloatAction::Convolution(c) => c.describe(),
-                    _ => "movement".into(),
-                };
-                (step.output.shape, 4 * step.output.len(), format!("{what}, f32"))
-            }
-        }
-    }
 }
 
 impl Stages for Program {
@@ -427,20 +401,22 @@ impl Stages for Program {
     }
 }
 
-impl Program {
-    /// A table for people: stage by stage.
-    pub fn explain(&self) -> String {
-        use std::fmt::Write;
-        let mut table = format!("{:<5} {:<28} {:>14} {:>9} {:>9}  kernel\n", "stage", "step", "output", "MFLOP", "KiB");
-        for (i, stage) in self.stages.iter().enumerate() {
-            let (s, size, what) = stage.describe();
-            let shape = format!("{}x{}x{}", s.channels, s.height, s.width);
-            let mflop = stage.flops as f64 / 1e6;
-            let kib = size / 1024;
-            writeln!(table, "{i:<5} {:<28} {shape:>14} {mflop:>9.2} {kib:>9}  {what}", stage.name)
-                .expect("a String takes all");
-        }
-        writeln!(table, "arena {:.2} MiB", (4 * self.arena) as f64 / (1024.0 * 1024.0)).expect("a String takes all");
-        table
+impl executor::Program for Program {
+    fn arena(&self) -> usize {
+        // A line more: kernels read a little past a row's end.
+        self.arena + LINE / 4
+    }
+
+    /// Only chains and Winograd's transforms have scratch, and there are none here.
+    fn scratch(&self) -> usize {
+        0
+    }
+
+    fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    fn steps(&self, stage: usize) -> Vec<StepReport> {
+        vec![self.stages[stage].report()]
     }
 }

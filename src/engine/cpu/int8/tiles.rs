@@ -234,3 +234,27 @@ unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M]
         }
     }
 }
+
+/// `rounds` rounds of products with weights from the first-level cache, what no kernel can beat; returns the operations.
+///
+/// # Safety
+/// The function must be compiled for `L`.
+#[inline(always)]
+pub unsafe fn peak<L: Lanes>(rounds: usize) -> usize {
+    const CHAINS: usize = 6;
+    let (weights, x, start) = ([1i8; CHAINS * BLOCK * QUAD], [1u8; QUAD], [0i32; BLOCK]);
+    let mut sums = [L::load(start.as_ptr()); CHAINS];
+    for _ in 0..rounds {
+        // Hidden anew each round: else products of what never changes would be formed once.
+        let (w, x) = (std::hint::black_box(weights.as_ptr()), L::broadcast(x.as_ptr()));
+        for chain in 0..CHAINS {
+            sums[chain] = sums[chain].dot(x, L::weights(w.add(chain * BLOCK * QUAD)));
+        }
+    }
+    let (factor, mut out) = ([1.0; BLOCK], [0.0; BLOCK]);
+    for sum in sums {
+        sum.scale(factor.as_ptr(), factor.as_ptr()).store_floats(out.as_mut_ptr());
+        std::hint::black_box(out);
+    }
+    2 * rounds * CHAINS * BLOCK * QUAD
+}

@@ -1,0 +1,152 @@
+//! A program, the threads that run it and the memory that they work on: what both CPU engines are made of.
+
+use std::time::{Duration, Instant};
+
+use super::explain::StepReport;
+use super::layout::Memory;
+use super::pool::{Pool, Stages};
+use super::PlanReport;
+use crate::engine::{EngineError, Graph};
+
+/// A 64-byte cache line of floats: what the memory is made of, so that it is aligned.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code, reason = "read through pointers")] [f32; LINE]);
+
+/// Floats in a cache line.
+pub const LINE: usize = 16;
+
+/// Stages that know how much memory they need, and what they are.
+pub trait Program: Stages {
+    /// Floats that all threads share.
+    fn arena(&self) -> usize;
+
+    /// Floats of each thread.
+    fn scratch(&self) -> usize;
+
+    /// Offset of each of the graph's outputs among the planar outputs.
+    fn outputs(&self) -> &[usize];
+
+    /// The steps of a stage, of which there is at least one.
+    fn steps(&self, stage: usize) -> Vec<StepReport>;
+}
+
+/// Runs one program.
+pub struct Executor<P> {
+    // Declared, and so dropped, before the memory that its threads work on.
+    pool: Pool<P>,
+    input: Vec<Line>,
+    input_len: usize,
+    outputs: Vec<Line>,
+    /// Offset and length of each output.
+    ranges: Vec<(usize, usize)>,
+    _work: Vec<Line>,
+}
+
+// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the executor as vectors.
+unsafe impl<P: Send> Send for Executor<P> {}
+
+/// How many threads an engine takes that was asked for `threads`.
+pub fn sensible(threads: usize) -> usize {
+    threads.clamp(1, 256)
+}
+
+fn fault(why: String) -> EngineError {
+    EngineError::Unsupported { device: "CPU", why }
+}
+
+impl<P: Program> Executor<P> {
+    /// Memory and threads for `program`, which was built from `graph` for as many threads.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn new(program: P, graph: &Graph, threads: usize) -> Result<Self, EngineError> {
+        let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len());
+        let ranges: Vec<_> = program.outputs().iter().copied().zip(lengths).collect();
+        let input_len = graph.input_shape().len();
+        let mut input = lines(input_len);
+        let mut outputs = lines(ranges.last().map_or(0, |(at, len)| at + len));
+        let (arena, scratch) = (program.arena().div_ceil(LINE), program.scratch().div_ceil(LINE));
+        let mut work = lines((arena + threads * scratch) * LINE);
+        let start = work.as_mut_ptr();
+        let memory = (0..threads).map(|thread| Memory {
+            arena: start.cast(),
+            // SAFETY: within `work`, or at its end; it has a scratch for each thread after the arena.
+            scratch: unsafe { start.add(arena + thread * scratch) }.cast(),
+            input: input.as_mut_ptr().cast(),
+            outputs: outputs.as_mut_ptr().cast(),
+        });
+        // SAFETY: sized as the program says just above; the vectors live in the executor, after the pool.
+        let pool = unsafe { Pool::new(program, memory.collect()) }
+            .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
+        Ok(Self { pool, input, input_len, outputs, ranges, _work: work })
+    }
+
+    /// See [`CpuEngine::pin`](super::CpuEngine::pin).
+    ///
+    /// # Errors
+    /// When `cpus` is empty or names a CPU that there is not or that this process may not use; also on systems other
+    /// than Linux.
+    pub fn pin(&self, cpus: &[usize]) -> Result<(), EngineError> {
+        if cpus.is_empty() {
+            return Err(fault("no CPU to pin its threads to; name one for each thread".into()));
+        }
+        #[cfg(target_os = "linux")]
+        return self.pool.pin(cpus).map_err(|e| fault(format!("its threads cannot be pinned to CPUs {cpus:?}: {e}")));
+        #[cfg(not(target_os = "linux"))]
+        Err(fault("threads can be pinned on Linux only".into()))
+    }
+
+    /// What runs, with the least time of each stage in `runs` runs; without times where that is 0. `peak` tells what one
+    /// thread can do at most, in 10⁹ operations a second.
+    pub fn explain(&mut self, runs: usize, instruction_set: String, peak: impl FnOnce() -> f64) -> PlanReport {
+        let times = if runs == 0 { vec![] } else { self.least_times(runs) };
+        let threads = self.pool.threads();
+        let peak = if runs == 0 { 0.0 } else { threads as f64 * peak() };
+        PlanReport::new(self.pool.program(), instruction_set, threads, &times, peak)
+    }
+
+    /// The least time that each stage took in `runs` runs, by the name of its last step.
+    pub fn profile(&mut self, runs: usize) -> Vec<(String, Duration)> {
+        let times = self.least_times(runs);
+        let name = |stage| self.pool.program().steps(stage).pop().expect("a stage has a step").name;
+        times.iter().enumerate().map(|(stage, &time)| (name(stage), time)).collect()
+    }
+
+    fn least_times(&mut self, runs: usize) -> Vec<Duration> {
+        let mut least = vec![Duration::MAX; self.pool.program().stages()];
+        for _ in 0..runs {
+            let mut before = Instant::now();
+            self.pool.run(|stage| {
+                let now = Instant::now();
+                least[stage] = least[stage].min(now - before);
+                before = now;
+            });
+        }
+        least
+    }
+
+    /// Runs the program once.
+    pub fn run(&mut self) {
+        self.pool.run(|_| ());
+    }
+
+    /// The planar input.
+    pub fn input(&mut self) -> &mut [f32] {
+        // SAFETY: a line is that many floats, and nothing reads the input between runs.
+        unsafe { std::slice::from_raw_parts_mut(self.input.as_mut_ptr().cast(), self.input_len) }
+    }
+
+    /// The graph's `index`-th output, planar.
+    pub fn output(&self, index: usize) -> &[f32] {
+        let (at, len) = self.ranges[index];
+        // SAFETY: within the outputs, which nothing writes between runs.
+        unsafe { std::slice::from_raw_parts(self.outputs.as_ptr().cast::<f32>().add(at), len) }
+    }
+}
+
+/// Zeroed memory for `floats` floats. A vector and no box: moving a box would claim its content for itself alone, and the
+/// pointers of the threads with it (Miri, Stacked Borrows).
+fn lines(floats: usize) -> Vec<Line> {
+    vec![Line([0.0; LINE]); floats.div_ceil(LINE)]
+}
