@@ -74,7 +74,7 @@ fn the_pipeline_runs_it_as_the_integer_engine_does() {
     let quantization = student.quantization.as_ref().unwrap();
     let mut engine = Int8Engine::new(&graph, &student.weights, quantization, 1).unwrap();
     let expected = outputs(&graph, &mut engine, &input);
-    assert_eq!(expected, outputs(&graph, student.cpu_engine(&graph, 2).unwrap().as_mut(), &input));
+    assert_eq!(expected, outputs(&graph, student.cpu_engine(&graph, 2, true).unwrap().as_mut(), &input));
 
     let mut pipeline = Pipeline::new(&student, PipelineOptions::default()).unwrap();
     let pixels = vec![100; 3 * 64 * 48];

@@ -10,7 +10,7 @@ use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use peregrine::engine::cpu::int8::Int8Engine;
+use peregrine::engine::cpu::int8::{Int8Engine, IntegerIsa};
 use peregrine::engine::cpu::{CpuEngine, Isa};
 use peregrine::engine::reference::Reference;
 use peregrine::engine::Engine;
@@ -78,11 +78,16 @@ pub struct OursInt8 {
 }
 
 impl OursInt8 {
-    pub fn new(network: &Network, input: &[f32], threads: usize) -> Result<Self> {
+    pub fn new(network: &Network, input: &[f32], threads: usize, isa: IntegerIsa) -> Result<Self> {
         let quantization = random_quantization(&network.graph, 5, 0.0);
-        let mut engine = Int8Engine::new(&network.graph, &network.weights, &quantization, threads)?;
+        let mut engine = Int8Engine::with_isa(&network.graph, &network.weights, &quantization, threads, isa)?;
         engine.input().copy_from_slice(input);
-        Ok(Self { name: format!("ours, int8 ({:?})", engine.isa()), engine })
+        let name = if isa == IntegerIsa::best() {
+            format!("ours, int8 ({isa:?})")
+        } else {
+            format!("ours, int8, held to {isa:?}")
+        };
+        Ok(Self { name, engine })
     }
 }
 

@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use peregrine::distill::export::onnx::{model, Labels};
 use peregrine::engine::graph::padding;
 use peregrine::engine::Op;
+use prost::Message;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use crate::networks::Network;
 
-/// Writes `graph.json`, `weights.safetensors` and `input.f32` into `folder`.
+/// Writes `model.onnx`, `graph.json`, `weights.safetensors` and `input.f32` into `folder`.
 pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
     let graph = &network.graph;
     let layers: Vec<_> = graph
@@ -50,6 +52,8 @@ pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
         (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("sizes come from the graph"))
     });
     fs::write(folder.join("weights.safetensors"), safetensors::serialize(views, None)?)?;
+    let labels = Labels { input: "t0".into(), ..Labels::plain(graph) };
+    fs::write(folder.join("model.onnx"), model(graph, &network.weights, &labels)?.encode_to_vec())?;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use clap::Parser;
 
 use contender::{Contender, Ours, OursInt8, Peer};
 use networks::Network;
+use peregrine::engine::cpu::int8::IntegerIsa;
 use peregrine::engine::cpu::Isa;
 
 #[derive(Parser)]
@@ -79,7 +80,7 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
         export::export(network, &input, &folder)?;
         if let Some(python) = &arguments.python {
             let int8 = (network.name == "student").then_some("export_int8.py");
-            for script in ["export_onnx.py", "export_ncnn.py"].into_iter().chain(int8) {
+            for script in ["export_ncnn.py"].into_iter().chain(int8) {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(script);
                 let status = Command::new(python).arg(path).arg(&folder).status();
                 ensure!(status.with_context(|| python.display().to_string())?.success(), "{script} failed");
@@ -116,7 +117,10 @@ fn contenders(
     }
     let is_student = network.name == "student";
     if is_student {
-        list.push(Box::new(OursInt8::new(network, input, threads)?));
+        list.push(Box::new(OursInt8::new(network, input, threads, IntegerIsa::best())?));
+        if IntegerIsa::best() != IntegerIsa::Avx2 && IntegerIsa::available().contains(&IntegerIsa::Avx2) {
+            list.push(Box::new(OursInt8::new(network, input, threads, IntegerIsa::Avx2)?));
+        }
     }
     let mut commands = vec![];
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");

@@ -46,7 +46,8 @@ impl Table {
         let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
         for row in &self.rows {
             let (wall, cpu) = (sorted(row, |t| t.wall), sorted(row, |t| t.cpu));
-            let (wall_ratio, cpu_ratio) = (self.ratio(row, |t| t.wall), self.ratio(row, |t| t.cpu));
+            let ours = self.ours(row);
+            let (wall_ratio, cpu_ratio) = (ratio(ours, row, |t| t.wall), ratio(ours, row, |t| t.cpu));
             let _ = writeln!(
                 text,
                 "| {} | {:.2} | {:.2} | {:.2} | {:.2} | {wall_ratio} | {cpu_ratio} | {} | {} |",
@@ -60,10 +61,24 @@ impl Table {
             );
         }
         let _ = writeln!(text, "\nLargest output: {:.3}.", self.largest);
+        self.integers_beside_floats(&mut text);
         for absent in &self.absent {
             let _ = writeln!(text, "Not run: {absent}.");
         }
         text
+    }
+
+    /// What our integers take of our floats' time: each at its best, and both held to the same older instructions.
+    fn integers_beside_floats(&self, text: &mut String) {
+        let row = |start: &str| self.rows.iter().find(|row| row.name.starts_with(start));
+        for (integers, floats, on) in
+            [("ours, int8 (", "ours (", "the best instructions"), ("ours, int8, held", "ours, held", "AVX2")]
+        {
+            if let (Some(integers), Some(floats)) = (row(integers), row(floats)) {
+                let ratio = ratio(integers, floats, |t| t.wall);
+                let _ = writeln!(text, "Our 8-bit integers take {ratio} of our f32 time on {on}.");
+            }
+        }
     }
 
     /// What a row is compared with: the first of its kind, f32 or 8-bit, which is ours.
@@ -71,15 +86,14 @@ impl Table {
         let same = |other: &&Row| other.difference.is_some() == row.difference.is_some();
         self.rows.iter().find(same).unwrap_or(row)
     }
+}
 
-    /// The ratio of the medians of ours and `row`, over the rounds in which both ran, with its 95 % interval.
-    fn ratio(&self, row: &Row, of: impl Fn(&Time) -> f64) -> String {
-        let ours = self.ours(row);
-        let pairs: Vec<(f64, f64)> =
-            ours.times.iter().zip(&row.times).filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?)))).collect();
-        let (low, middle, high) = ratio_of_medians(&pairs);
-        format!("{middle:.2} ({low:.2}–{high:.2})")
-    }
+/// The ratio of the medians of two rows, over the rounds in which both ran, with its 95 % interval.
+fn ratio(row: &Row, other: &Row, of: impl Fn(&Time) -> f64) -> String {
+    let pairs: Vec<(f64, f64)> =
+        row.times.iter().zip(&other.times).filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?)))).collect();
+    let (low, middle, high) = ratio_of_medians(&pairs);
+    format!("{middle:.2} ({low:.2}–{high:.2})")
 }
 
 /// The ratio of the medians of paired values, between the ends of its 95 % percentile interval: resampled by pairs

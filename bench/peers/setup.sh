@@ -13,7 +13,7 @@ if ! cmp -s "$here/requirements.txt" "$dir/requirements.txt"; then
   cp "$here/requirements.txt" "$dir/requirements.txt"
 fi
 if ! cmp -s "$here/requirements-torch.txt" "$dir/requirements-torch.txt"; then
-  echo "[peers] PyTorch, which comes with all of CUDA (GIGABYTES)"
+  echo "[peers] PyTorch, which PyPI has with all of CUDA alone (5 GB on the disk)"
   if "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: -r "$here/requirements-torch.txt"; then
     cp "$here/requirements-torch.txt" "$dir/requirements-torch.txt"
   else

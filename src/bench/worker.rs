@@ -29,7 +29,7 @@ pub fn prepare(
 ) -> Result<BoxedWork, PrepareError> {
     options.check()?;
     let architecture = &student.manifest.architecture;
-    let engine = student.cpu_engine(&graph_for(architecture, options), options.threads)?;
+    let engine = student.cpu_engine(&graph_for(architecture, options), options.threads, options.pin_threads)?;
     let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(Progress::default()));
     let engine = Box::new(ObservedEngine { engine, pauses: pauses.clone(), progress: progress.clone() });
     let observed = Observed { pauses, progress, faults: faults.clone() };

@@ -85,11 +85,12 @@ mod on_cuda {
         graph: Graph,
         student: Student,
         threads: usize,
+        pin_threads: bool,
     }
 
     impl Spare {
         pub fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
-            self.student.cpu_engine(&self.graph, self.threads)
+            self.student.cpu_engine(&self.graph, self.threads, self.pin_threads)
         }
     }
 
@@ -110,7 +111,12 @@ mod on_cuda {
                 priority: 0,
             };
             let path = FramePath::new(&model, architecture, frame)?;
-            let spare = fallback.then(|| Spare { graph, student: student.clone(), threads: options.threads });
+            let spare = fallback.then(|| Spare {
+                graph,
+                student: student.clone(),
+                threads: options.threads,
+                pin_threads: options.pin_threads,
+            });
             Ok(Self { path, name: driver.device().name.clone(), spare })
         }
     }

@@ -23,6 +23,9 @@ pub struct PipelineOptions {
     pub segmentation: bool,
     /// Threads that the engine may use, 1 to 256, the caller's included.
     pub threads: usize,
+    /// Whether each of the engine's own threads stays on a CPU of its own, of those that the thread that makes the
+    /// pipeline may use; the caller's is left as it is.
+    pub pin_threads: bool,
     /// Width and height of the network's input, multiples of 32 up to 4096; the student's own where none.
     pub input_size: Option<(usize, usize)>,
     /// How to follow objects from frame to frame; not at all where none. `max_detections` and `high_score` are taken
@@ -38,6 +41,7 @@ impl Default for PipelineOptions {
             max_detections: 100,
             segmentation: true,
             threads: 1,
+            pin_threads: false,
             input_size: None,
             tracking: None,
         }
@@ -167,7 +171,7 @@ impl Pipeline {
     pub fn new(student: &Student, options: PipelineOptions) -> Result<Self, PipelineError> {
         options.check()?;
         let graph = graph_for(&student.manifest.architecture, &options);
-        let engine = student.cpu_engine(&graph, options.threads)?;
+        let engine = student.cpu_engine(&graph, options.threads, options.pin_threads)?;
         Self::with_engine(&student.manifest.architecture, engine, options)
     }
 

@@ -69,6 +69,7 @@ impl Recipe {
                 nms_iou: parameters.real("nms_iou") as f32,
                 max_detections: parameters.count("max_detections"),
                 segmentation: parameters.flag("segmentation"),
+                pin_threads: parameters.flag("pin_threads"),
                 input_size: (size != (0, 0)).then_some(size),
                 tracking: parameters.flag("tracking").then(|| TrackerOptions {
                     low_score: parameters.real("track_low_score") as f32,

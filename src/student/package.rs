@@ -70,15 +70,23 @@ impl Student {
     }
 
     /// An engine on the CPU for `graph`, this student's network of some size, whole or cut: in integers where the student
-    /// is quantized.
+    /// is quantized. `pinned`: with a CPU for each of its own threads.
     ///
     /// # Errors
-    /// When the weights do not fit the graph.
-    pub fn cpu_engine(&self, graph: &Graph, threads: usize) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(match &self.quantization {
-            Some(quantization) => Box::new(Int8Engine::new(graph, &self.weights, quantization, threads)?),
-            None => Box::new(CpuEngine::new(graph, &self.weights, threads)?),
-        })
+    /// When the weights do not fit the graph, or the system pins no threads.
+    pub fn cpu_engine(&self, graph: &Graph, threads: usize, pinned: bool) -> Result<Box<dyn Engine>, EngineError> {
+        if let Some(quantization) = &self.quantization {
+            let engine = Int8Engine::new(graph, &self.weights, quantization, threads)?;
+            if pinned {
+                engine.pin_helpers()?;
+            }
+            return Ok(Box::new(engine));
+        }
+        let engine = CpuEngine::new(graph, &self.weights, threads)?;
+        if pinned {
+            engine.pin_helpers()?;
+        }
+        Ok(Box::new(engine))
     }
 
     /// Writes the package into `folder`, weights first and the manifest last, each under a temporary name and then

@@ -60,6 +60,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What is measured")]
     pub threads: usize,
 
+    /// Keep each of the network's threads on a CPU of its own, but for the one that frames arrive on.
+    #[arg(long, help_heading = "What is measured")]
+    pub pin_threads: bool,
+
     /// Input of the network in pixels, multiples of 32; the student's own if not given.
     #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "What is measured")]
     pub input_size: Option<(usize, usize)>,

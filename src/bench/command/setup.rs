@@ -62,6 +62,7 @@ impl<'a> Setup<'a> {
                 0 => thread::available_parallelism().map_or(1, |n| n.get()),
                 threads => threads,
             },
+            pin_threads: arguments.pin_threads,
             input_size: arguments.input_size,
             tracking: arguments.track.then(TrackerOptions::default),
             ..PipelineOptions::default()

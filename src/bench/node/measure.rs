@@ -171,6 +171,7 @@ fn start_node(setup: &Setup, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
     let mut set = |name: &str, value: String| arguments.extend(["-p".to_owned(), format!("{name}:={value}")]);
     let options = &setup.options;
     set("threads", options.threads.to_string());
+    set("pin_threads", options.pin_threads.to_string());
     set("segmentation", options.segmentation.to_string());
     set("deadline_ms", format!("{:?}", setup.profile.deadline_ms));
     let policy = if setup.profile.late == LatePolicy::Drop { "drop_late" } else { "publish_late" };

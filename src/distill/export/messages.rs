@@ -208,6 +208,18 @@ impl Node {
 
     /// The node with one attribute more.
     #[must_use]
+    pub fn float(mut self, name: &str, value: f32) -> Self {
+        self.attribute.push(Attribute {
+            name: name.into(),
+            f: Some(value),
+            kind: ATTRIBUTE_FLOAT,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    /// The node with one attribute more.
+    #[must_use]
     pub fn ints(mut self, name: &str, values: &[usize]) -> Self {
         let ints = values.iter().map(|&v| v as i64).collect();
         self.attribute.push(Attribute { name: name.into(), ints, kind: ATTRIBUTE_INTS, ..Attribute::default() });

@@ -1,6 +1,7 @@
 //! A graph and its weights as an ONNX model: every operation has its counterpart among ONNX's own operators.
 
 use super::messages::{Entry, GraphBody, Model, Node, OperatorSet, Tensor, Value};
+use crate::engine::graph::{padding, LEAK};
 use crate::engine::{Activation, Conv, EngineError, Graph, LayerId, Op, Shape, Weights};
 
 /// Of ONNX's operators; 17 is read by every runtime since 2022.
@@ -33,7 +34,7 @@ impl Labels {
 /// The model. `weights` have batch-norm folded in, as they always do in a package.
 ///
 /// # Errors
-/// When `weights` do not fit `graph`, or it has what no student has.
+/// When `weights` do not fit `graph`.
 pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model, EngineError> {
     weights.check(graph)?;
     let name_of = |id: LayerId| match graph.outputs.iter().position(|&o| o == id) {
@@ -46,15 +47,8 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
         let inputs: Vec<String> = layer.inputs.iter().map(|&i| name_of(i)).collect();
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let output = name_of(id);
-        let unsupported = || {
-            let why = format!("{}: no student has {:?}", layer.name, layer.op);
-            Err(EngineError::Unsupported { device: "ONNX", why })
-        };
         match layer.op {
             Op::Input => {}
-            Op::Conv(conv) if !matches!(conv.activation, Activation::Identity | Activation::Relu6) => {
-                return unsupported();
-            }
             Op::Conv(conv) => {
                 let from = graph.layers[layer.inputs[0]].shape;
                 nodes.extend(convolution(&layer.name, inputs[0], &output, conv, from, layer.shape));
@@ -67,7 +61,21 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
                     .text("coordinate_transformation_mode", "asymmetric")
                     .text("nearest_mode", "floor"),
             ),
-            Op::MaxPool { .. } | Op::Slice { .. } | Op::Shuffle { .. } => return unsupported(),
+            Op::MaxPool { kernel, stride } => {
+                let from = graph.layers[layer.inputs[0]].shape;
+                nodes.push(window(Node::new("MaxPool", &inputs, &output), kernel, stride, from));
+            }
+            Op::Slice { .. } => {
+                let [first, past] = [".first", ".past"].map(|end| format!("{}{end}", layer.name));
+                nodes.push(Node::new("Slice", &[inputs[0], &first, &past, "slice.axis"], &output));
+            }
+            Op::Shuffle { .. } => {
+                let part = |end: &str| format!("{}{end}", layer.name);
+                let (groups, swapped) = (part(".groups"), part(".swapped"));
+                nodes.push(Node::new("Reshape", &[inputs[0], &part(".split")], &groups));
+                nodes.push(Node::new("Transpose", &[&groups], &swapped).ints("perm", &[0, 2, 1, 3, 4]));
+                nodes.push(Node::new("Reshape", &[&swapped, &part(".merged")], &output));
+            }
         }
     }
     let value = |name: &str, s: Shape, doc: &str| {
@@ -83,7 +91,7 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
         graph: Some(GraphBody {
             node: nodes,
             name: labels.name.clone(),
-            initializer: initializers(graph, weights),
+            initializer: initializers(graph, weights, labels.any_batch),
             input: vec![value(&labels.input, graph.input_shape(), "")],
             output: outputs.map(|(&id, (name, doc))| value(name, graph.layers[id].shape, doc)).collect(),
         }),
@@ -92,29 +100,35 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
     })
 }
 
-/// A convolution, and a `Clip` where ReLU6 follows.
+/// A convolution, and its activation where it has one.
 fn convolution(name: &str, input: &str, output: &str, conv: Conv, from: Shape, to: Shape) -> Vec<Node> {
-    let (top, bottom) = padding(conv, from.height);
-    let (left, right) = padding(conv, from.width);
-    let relu6 = conv.activation == Activation::Relu6;
-    let sum = if relu6 { format!("{name}.sum") } else { output.to_owned() };
-    let node = Node::new("Conv", &[input, &format!("{name}.weight"), &format!("{name}.bias")], &sum)
-        .ints("kernel_shape", &[conv.kernel; 2])
-        .ints("strides", &[conv.stride; 2])
-        .ints("pads", &[top, left, bottom, right])
+    let sum = if conv.activation == Activation::Identity { output.to_owned() } else { format!("{name}.sum") };
+    let node = Node::new("Conv", &[input, &format!("{name}.weight"), &format!("{name}.bias")], &sum);
+    let mut nodes = vec![window(node, conv.kernel, conv.stride, from)
         .ints("dilations", &[1, 1])
-        .int("group", if conv.depthwise { to.channels as i64 } else { 1 });
-    let clip = relu6.then(|| Node::new("Clip", &[&sum, "relu6.low", "relu6.high"], output));
-    std::iter::once(node).chain(clip).collect()
+        .int("group", if conv.depthwise { to.channels as i64 } else { 1 })];
+    match conv.activation {
+        Activation::Identity => {}
+        Activation::Relu6 => nodes.push(Node::new("Clip", &[&sum, "relu6.low", "relu6.high"], output)),
+        Activation::Silu => {
+            let sigmoid = format!("{name}.sigmoid");
+            nodes.push(Node::new("Sigmoid", &[&sum], &sigmoid));
+            nodes.push(Node::new("Mul", &[&sum, &sigmoid], output));
+        }
+        Activation::Hardswish => nodes.push(Node::new("HardSwish", &[&sum], output)),
+        Activation::LeakyRelu => nodes.push(Node::new("LeakyRelu", &[&sum], output).float("alpha", LEAK)),
+    }
+    nodes
 }
 
-/// Zeros before and after an axis of `size` values.
-fn padding(conv: Conv, size: usize) -> (usize, usize) {
-    let total = ((size.div_ceil(conv.stride) - 1) * conv.stride + conv.kernel).saturating_sub(size);
-    (conv.pad_before(size), total - conv.pad_before(size))
+/// A node with the attributes of a window that moves over maps of `from`.
+fn window(node: Node, kernel: usize, stride: usize, from: Shape) -> Node {
+    let (top, bottom) = padding(kernel, stride, from.height);
+    let (left, right) = padding(kernel, stride, from.width);
+    node.ints("kernel_shape", &[kernel; 2]).ints("strides", &[stride; 2]).ints("pads", &[top, left, bottom, right])
 }
 
-fn initializers(graph: &Graph, weights: &Weights) -> Vec<Tensor> {
+fn initializers(graph: &Graph, weights: &Weights, any_batch: bool) -> Vec<Tensor> {
     let mut tensors = Vec::new();
     for (layer, _, shape) in graph.convs() {
         let values = weights.of(&layer.name);
@@ -128,6 +142,28 @@ fn initializers(graph: &Graph, weights: &Weights) -> Vec<Tensor> {
     if graph.layers.iter().any(|layer| layer.op == Op::Upsample2x) {
         tensors.push(Tensor::f32("upsample2x.scales", &[4], &[1.0, 1.0, 2.0, 2.0]));
     }
+    for layer in &graph.layers {
+        let mut push = |end: &str, values: &[usize]| {
+            let values: Vec<i64> = values.iter().map(|&v| v as i64).collect();
+            tensors.push(Tensor::i64(format!("{}{end}", layer.name), &values));
+        };
+        // To a reshape, zero means as many as there are.
+        let (images, s) = (usize::from(!any_batch), layer.shape);
+        match layer.op {
+            Op::Slice { first } => {
+                push(".first", &[first]);
+                push(".past", &[first + s.channels]);
+            }
+            Op::Shuffle { groups } => {
+                push(".split", &[images, groups, s.channels / groups, s.height, s.width]);
+                push(".merged", &[images, s.channels, s.height, s.width]);
+            }
+            _ => {}
+        }
+    }
+    if graph.layers.iter().any(|layer| matches!(layer.op, Op::Slice { .. })) {
+        tensors.push(Tensor::i64("slice.axis", &[1]));
+    }
     tensors
 }
 
@@ -135,13 +171,6 @@ fn initializers(graph: &Graph, weights: &Weights) -> Vec<Tensor> {
 mod tests {
     use super::*;
     use prost::Message;
-
-    #[test]
-    fn strided_padding_is_split_as_the_engines_split_it() {
-        let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Identity };
-        assert_eq!(padding(conv, 8), (0, 1));
-        assert_eq!(padding(conv, 7), (1, 1));
-    }
 
     #[test]
     fn an_attribute_of_zero_is_written() {

@@ -118,7 +118,7 @@ impl<'a> Calibrated<'a> {
 
 /// The student in 8 bits throughout, calibrated on `images`, with the default settings.
 ///
-/// For a benchmark's row "ours INT8": `quantize(&Student::embedded(), &frames)?.cpu_engine(&graph, threads)?` with the
+/// For a benchmark's row "ours INT8": `quantize(&Student::embedded(), &frames)?.cpu_engine(&graph, threads, false)?` with the
 /// pictures of `models/frames`.
 ///
 /// # Errors

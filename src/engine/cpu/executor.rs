@@ -97,6 +97,18 @@ impl<P: Program> Executor<P> {
         Err(fault("threads can be pinned on Linux only".into()))
     }
 
+    /// Gives each thread but the caller's a CPU of its own among those that the calling thread may use, from the second
+    /// on.
+    ///
+    /// # Errors
+    /// When the system does not let this process choose; on systems other than Linux.
+    pub fn pin_helpers(&self) -> Result<(), EngineError> {
+        #[cfg(target_os = "linux")]
+        return self.pool.pin_helpers().map_err(|e| fault(format!("its threads cannot be pinned to CPUs: {e}")));
+        #[cfg(not(target_os = "linux"))]
+        Err(fault("threads can be pinned on Linux only".into()))
+    }
+
     /// What runs, with the least time of each stage in `runs` runs; without times where that is 0. `peak` tells what one
     /// thread can do at most, in 10⁹ operations a second.
     pub fn explain(&mut self, runs: usize, instruction_set: String, peak: impl FnOnce() -> f64) -> PlanReport {

@@ -116,18 +116,22 @@ impl<P: Stages> Pool<P> {
         let caller = unsafe { libc::pthread_self() };
         let threads = std::iter::once(caller).chain(self.helpers.iter().map(|helper| helper.as_pthread_t()));
         for (thread, &cpu) in threads.zip(cpus.iter().cycle()) {
-            // SAFETY: the set is plain bits; `CPU_SET` is given a place within it; the threads are alive.
-            let status = unsafe {
-                let mut set: libc::cpu_set_t = std::mem::zeroed();
-                if cpu >= libc::CPU_SETSIZE as usize {
-                    return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
-                }
-                libc::CPU_SET(cpu, &mut set);
-                libc::pthread_setaffinity_np(thread, size_of::<libc::cpu_set_t>(), &set)
-            };
-            if status != 0 {
-                return Err(std::io::Error::from_raw_os_error(status));
-            }
+            pin(thread, cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Gives each helper a CPU of its own among those that the calling thread may use, from the second on; the caller's
+    /// thread is left as it is.
+    ///
+    /// # Errors
+    /// When the system does not let this process choose.
+    #[cfg(target_os = "linux")]
+    pub fn pin_helpers(&self) -> std::io::Result<()> {
+        use std::os::unix::thread::JoinHandleExt;
+        let allowed = allowed_cpus()?;
+        for (helper, &cpu) in self.helpers.iter().zip(allowed.iter().cycle().skip(1)) {
+            pin(helper.as_pthread_t(), cpu)?;
         }
         Ok(())
     }
@@ -216,6 +220,39 @@ impl<P: Stages> Shared<P> {
             }
         }
     }
+}
+
+/// Keeps a thread, which must be alive, on one CPU.
+#[cfg(target_os = "linux")]
+fn pin(thread: libc::pthread_t, cpu: usize) -> std::io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: the set is plain bits; `CPU_SET` is given a place within it.
+    let status = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::pthread_setaffinity_np(thread, size_of::<libc::cpu_set_t>(), &set)
+    };
+    match status {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// The CPUs that the calling thread may use, in order.
+#[cfg(target_os = "linux")]
+fn allowed_cpus() -> std::io::Result<Vec<usize>> {
+    // SAFETY: the set is plain bits, of the size that is told; 0 is the calling thread.
+    let (status, set) = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        (libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set), set)
+    };
+    if status != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: every CPU asked for has a place in the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 impl<P> Drop for Pool<P> {

@@ -32,6 +32,11 @@ pub static DECLARATIONS: &[Declaration] = &[
         "Threads for inference on the CPU; 0 means one for each core the process may use.",
     ),
     at_start(
+        "pin_threads",
+        Domain::Flag { default: false },
+        "Whether each of the network's own threads stays on a core of its own; the frame thread stays where cpu_affinity puts it.",
+    ),
+    at_start(
         "input_width",
         Domain::Integer { default: 0, min: 0, max: 4096 },
         "Width of the network's input in pixels, a multiple of 32; 0 means the student's own size.",

@@ -90,6 +90,15 @@ impl Int8Engine {
         Lowered::new(graph, quantization).map(|_| ())
     }
 
+    /// Gives each of the engine's own threads a CPU of its own among those that the calling thread may use, from the
+    /// second on; the thread that calls [`run`](Engine::run) is left as it is.
+    ///
+    /// # Errors
+    /// When the system does not let this process choose; on systems other than Linux.
+    pub fn pin_helpers(&self) -> Result<(), EngineError> {
+        self.executor.pin_helpers()
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> IntegerIsa {
         self.isa

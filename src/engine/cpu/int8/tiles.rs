@@ -224,13 +224,15 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
 /// Writes real results to their channels' planes.
 #[inline(always)]
 unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M], e: &Epilogue) {
-    let mut lanes = [0f32; BLOCK];
-    for m in 0..M {
-        for n in 0..N {
-            values[m][n].store_floats(lanes.as_mut_ptr());
-            for c in n * BLOCK..e.float_channels.min((n + 1) * BLOCK) {
-                *e.floats.add(c * e.float_plane + m) = lanes[c - n * BLOCK];
-            }
+    let mut pixels = [[0f32; BLOCK]; M];
+    for n in 0..N {
+        for m in 0..M {
+            values[m][n].store_floats(pixels[m].as_mut_ptr());
+        }
+        // Channel by channel, so that the pixels of one are put together and stored at once.
+        for c in n * BLOCK..e.float_channels.min((n + 1) * BLOCK) {
+            let channel: [f32; M] = std::array::from_fn(|m| pixels[m][c - n * BLOCK]);
+            e.floats.add(c * e.float_plane).cast::<[f32; M]>().write_unaligned(channel);
         }
     }
 }
