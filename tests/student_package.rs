@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use peregrine::student::Student;
 use peregrine::student::package::write_atomically;
+use peregrine::student::Student;
 
 fn copy_of_the_embedded_student() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
