@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<()> {
         }
     };
     let device = driver.device().clone();
-    let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights)?);
+    let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights, student.quantization.as_ref())?);
     let mut results = vec![];
     for wait in [Wait::Block, Wait::Spin] {
         let mut engine = CudaEngine::new(&model, wait)?;

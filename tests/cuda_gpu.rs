@@ -54,7 +54,7 @@ fn the_student_keeps_to_half_precision_in_every_output() {
     let student = Student::embedded();
     let graph = student.graph();
     let input = random_input(&graph, 3);
-    let model = Arc::new(Model::new(&driver, &graph, &student.weights).unwrap());
+    let model = Arc::new(Model::new(&driver, &graph, &student.weights, None).unwrap());
     for wait in [Wait::Block, Wait::Spin] {
         let found = outputs(&graph, &mut CudaEngine::new(&model, wait).unwrap(), &input);
         for (expected, found) in reference_outputs(&graph, &student.weights, &input).iter().zip(&found) {

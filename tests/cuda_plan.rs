@@ -7,8 +7,8 @@ mod engine_support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine_support::graphs::any_graph;
-use engine_support::random_weights;
+use engine_support::graphs::{any_graph, student_graph};
+use engine_support::{random_quantization, random_weights};
 use peregrine::engine::cuda::frame::FrameOptions;
 use peregrine::engine::cuda::kernels::Module;
 use peregrine::engine::cuda::launch::{Launch, Node, Work};
@@ -24,14 +24,14 @@ use proptest::prelude::*;
 
 /// Follows the steps over the arena, and returns the first that reads something other than what was written for it.
 fn first_disturbed(layout: &Layout) -> Option<String> {
-    let mut owner = vec![usize::MAX; layout.arena / 2];
-    // The values of a tensor, pixel by pixel: parts of a concatenation lie between one another.
+    let mut owner = vec![usize::MAX; layout.arena];
+    // The bytes of a tensor, pixel by pixel: parts of a concatenation lie between one another.
     let values = |tensor: usize| {
         let view = layout.views[tensor];
-        let pixels = 0..view.shape.pixels();
+        let (pixels, bytes) = (0..view.shape.pixels(), view.element.bytes());
         pixels.flat_map(move |pixel| {
-            let first = view.base / 2 + pixel * view.pitch;
-            first..first + view.padded()
+            let first = view.base + pixel * view.pitch * bytes;
+            first..first + view.padded() * bytes
         })
     };
     values(0).for_each(|at| owner[at] = 0);
@@ -79,6 +79,14 @@ proptest! {
     }
 
     #[test]
+    fn no_step_of_a_quantized_network_overwrites_what_another_still_needs(graph in student_graph(), seed: u64) {
+        for float in [0.0, 0.3] {
+            let quantization = random_quantization(&graph, seed, float);
+            prop_assert_eq!(first_disturbed(&Layout::quantized(&graph, &quantization).unwrap()), None);
+        }
+    }
+
+    #[test]
     fn steps_of_one_level_touch_nothing_of_one_another(graph in any_graph()) {
         let layout = Layout::new(&graph).unwrap();
         let span = |t: usize| layout.views[t].base..layout.views[t].base + layout.views[t].extent();
@@ -100,45 +108,59 @@ proptest! {
 
     #[test]
     fn launches_stay_within_what_is_allocated_and_cover_their_outputs(graph in any_graph(), choose in 0usize..50) {
-        let recording = Arc::new(Recording::of_architecture(90));
-        let driver: Arc<dyn Driver> = recording.clone();
-        let network = Network::new(&graph).unwrap();
-        let pick = |s: usize| { let v = network.variants(s); v[(choose + s) % v.len()] };
-        let variants: Vec<_> = (0..network.layout.plan.steps.len()).map(pick).collect();
-        let model = Model::with_variants(&driver, network, &random_weights(&graph, 1), variants).unwrap();
-        let model = Arc::new(model);
-        let engine = CudaEngine::new(&model, Wait::Block).unwrap();
-        let held = recording.held();
-        let threads: BTreeMap<_, _> =
-            Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
-        let (nodes, edges) = engine.graph();
-        prop_assert!(edges.iter().enumerate().all(|(i, before)| before.iter().all(|&j| j < i)));
-        for node in nodes {
-            for span in node.reads.iter().chain(&node.writes) {
-                let inside = |&(at, bytes): &(u64, usize)| at <= span.start && span.end <= at + bytes as u64;
-                prop_assert!(held.iter().any(inside), "{} touches {span:x?}", node.name);
-            }
-        }
-        for (node, launch) in kernels(nodes) {
-            prop_assert_eq!(threads.get(&launch.kernel), Some(&launch.threads), "{}", &launch.kernel);
-            prop_assert!(launch.grid.iter().all(|&g| g > 0) && launch.grid[1] < 65_536, "{}", node.name);
-        }
-        for (s, step) in model.network().layout.plan.steps.iter().enumerate() {
-            let Variant::Dense(tile) = model.variants()[s] else { continue };
-            let shape = model.network().view(step.output).shape;
-            let (_, launch) = kernels(nodes).find(|(node, _)| node.name == step.name).unwrap();
-            for (blocks, of, n) in [(launch.grid[0], tile.pixels(), shape.pixels()), (launch.grid[1], tile.channels(), shape.channels)] {
-                prop_assert!(blocks as usize * of >= n && (blocks as usize - 1) * of < n);
-            }
+        check_launches(&graph, Network::new(&graph).unwrap(), choose)?;
+    }
+
+    #[test]
+    fn so_do_those_of_quantized_networks(graph in student_graph(), choose in 0usize..50, seed: u64) {
+        let quantization = random_quantization(&graph, seed, 0.3);
+        check_launches(&graph, Network::quantized(&graph, &quantization).unwrap(), choose)?;
+    }
+}
+
+fn check_launches(graph: &Graph, network: Network, choose: usize) -> Result<(), TestCaseError> {
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let pick = |s: usize| {
+        let variants = network.variants(s);
+        variants[(choose + s) % variants.len()]
+    };
+    let variants: Vec<_> = (0..network.layout.plan.steps.len()).map(pick).collect();
+    let model = Arc::new(Model::with_variants(&driver, network, &random_weights(graph, 1), variants).unwrap());
+    let engine = CudaEngine::new(&model, Wait::Block).unwrap();
+    let held = recording.held();
+    let threads: BTreeMap<_, _> = Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
+    let (nodes, edges) = engine.graph();
+    prop_assert!(edges.iter().enumerate().all(|(i, before)| before.iter().all(|&j| j < i)));
+    for node in nodes {
+        for span in node.reads.iter().chain(&node.writes) {
+            let inside = |&(at, bytes): &(u64, usize)| at <= span.start && span.end <= at + bytes as u64;
+            prop_assert!(held.iter().any(inside), "{} touches {span:x?}", node.name);
         }
     }
+    for (node, launch) in kernels(nodes) {
+        prop_assert_eq!(threads.get(&launch.kernel), Some(&launch.threads), "{}", &launch.kernel);
+        prop_assert!(launch.grid.iter().all(|&g| g > 0) && launch.grid[1] < 65_536, "{}", node.name);
+    }
+    for (s, step) in model.network().layout.plan.steps.iter().enumerate() {
+        let Variant::Dense(tile) = model.variants()[s] else { continue };
+        let shape = model.network().view(step.output).shape;
+        let (_, launch) = kernels(nodes).find(|(node, _)| node.name == step.name).unwrap();
+        let covered =
+            [(launch.grid[0], tile.pixels(), shape.pixels()), (launch.grid[1], tile.channels(), shape.channels)];
+        for (blocks, of, n) in covered {
+            prop_assert!(blocks as usize * of >= n && (blocks as usize - 1) * of < n);
+        }
+    }
+    Ok(())
 }
 
 #[test]
 fn the_heads_run_beside_one_another() {
     let student = Student::embedded();
     let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90));
-    let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights).unwrap());
+    let model =
+        Arc::new(Model::new(&driver, &student.graph(), &student.weights, student.quantization.as_ref()).unwrap());
     let engine = CudaEngine::new(&model, Wait::Block).unwrap();
     let (nodes, edges) = engine.graph();
     let depth = peregrine::engine::cuda::launch::depth(edges);
@@ -171,7 +193,8 @@ fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
 }
 
 fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FramePath {
-    let model = Model::shared(driver, &student.graph(), &student.weights, &student.manifest.weights.sha256).unwrap();
+    let model =
+        Model::shared(driver, &student.graph(), &student.weights, None, &student.manifest.weights.sha256).unwrap();
     let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
     FramePath::new(&model, &student.manifest.architecture, options).unwrap()
 }
@@ -215,7 +238,8 @@ fn streams_of_one_student_share_its_weights() {
     let alone: usize = recording.held().iter().map(|h| h.1).sum();
     let second = frame_path(&driver, &student);
     let both: usize = recording.held().iter().map(|h| h.1).sum();
-    let model = Model::shared(&driver, &student.graph(), &student.weights, &student.manifest.weights.sha256).unwrap();
+    let model =
+        Model::shared(&driver, &student.graph(), &student.weights, None, &student.manifest.weights.sha256).unwrap();
     assert_eq!(both - alone, alone - model.weight_bytes());
     drop((first, second, model));
     assert_eq!(recording.held(), [], "all is given back");

@@ -2,6 +2,7 @@
 //!
 //! - [`graph`]: the network as a list of layers; [`weights`]: their values.
 //! - [`quantization`]: 8-bit weights and the scales of tensors, where a student has them.
+//! - [`quantized_plan`]: which steps of a quantized network are integer, for any device.
 //! - [`channels`]: which of its channels are one and the same.
 //! - [`plan`]: a graph lowered to fused steps; [`plan_memory`]: where their tensors lie. For any device.
 //! - [`cpu`]: the engine where there is no GPU.
@@ -16,6 +17,7 @@ pub mod graph;
 pub mod plan;
 pub mod plan_memory;
 pub mod quantization;
+pub mod quantized_plan;
 pub mod reference;
 pub mod weights;
 

@@ -103,7 +103,13 @@ mod on_cuda {
         ) -> Result<Self, EngineError> {
             let architecture = &student.manifest.architecture;
             let graph = graph_for(architecture, options);
-            let model = Model::shared(driver, &graph, &student.weights, &student.manifest.weights.sha256)?;
+            let model = Model::shared(
+                driver,
+                &graph,
+                &student.weights,
+                student.quantization.as_ref(),
+                &student.manifest.weights.sha256,
+            )?;
             let frame = FrameOptions {
                 max_detections: options.max_detections,
                 segmentation: options.segmentation,

@@ -180,26 +180,37 @@ impl Pipeline {
     /// # Errors
     /// As [`new`](Self::new), and [`PipelineError::Device`] when only CUDA will do and does not.
     pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
-        options.check()?;
-        if choice == DeviceChoice::Cpu {
-            return Self::new(student, options);
+        #[cfg(feature = "cuda")]
+        if choice != DeviceChoice::Cpu {
+            return Self::on_opened(crate::engine::cuda::open(), student, options, choice == DeviceChoice::Auto);
         }
-        match Self::cuda(student, &options, choice == DeviceChoice::Auto) {
-            Ok(pipeline) => Ok(pipeline),
-            Err(why) if choice == DeviceChoice::Cuda => Err(PipelineError::Device(why)),
-            Err(why) => Ok(Self { instead_of_cuda: Some(why), ..Self::new(student, options)? }),
+        let why = "this program was built without the feature cuda";
+        match choice {
+            DeviceChoice::Cpu => Self::new(student, options),
+            DeviceChoice::Cuda => Err(PipelineError::Device(why.into())),
+            DeviceChoice::Auto => Ok(Self { instead_of_cuda: Some(why.into()), ..Self::new(student, options)? }),
         }
     }
 
+    /// A pipeline on a CUDA device that was `opened`. Where it was not, or cannot be used, or fails later, the CPU takes
+    /// over if `fallback` says so.
+    ///
+    /// # Errors
+    /// When an option is out of range, and [`PipelineError::Device`] when only CUDA will do and does not.
     #[cfg(feature = "cuda")]
-    fn cuda(student: &Student, options: &PipelineOptions, fallback: bool) -> Result<Self, String> {
-        let driver = crate::engine::cuda::open().map_err(|e| e.to_string())?;
-        Self::on_cuda(&driver, student, options, fallback).map_err(|e| e.to_string())
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn cuda(_: &Student, _: &PipelineOptions, _: bool) -> Result<Self, String> {
-        Err("this program was built without the feature cuda".into())
+    pub fn on_opened(
+        opened: Result<std::sync::Arc<dyn crate::engine::cuda::Driver>, crate::engine::cuda::CudaError>,
+        student: &Student,
+        options: PipelineOptions,
+        fallback: bool,
+    ) -> Result<Self, PipelineError> {
+        options.check()?;
+        let on_cuda = |driver| Self::on_cuda(&driver, student, &options, fallback).map_err(|e| e.to_string());
+        match opened.map_err(|e| e.to_string()).and_then(on_cuda) {
+            Ok(pipeline) => Ok(pipeline),
+            Err(why) if fallback => Ok(Self { instead_of_cuda: Some(why), ..Self::new(student, options)? }),
+            Err(why) => Err(PipelineError::Device(why)),
+        }
     }
 
     /// A pipeline on a CUDA device, or on what stands in for one. With `fallback`, a device that fails later is replaced

@@ -45,6 +45,10 @@ static inline float __uint_as_float(unsigned u) {
     memcpy(&f, &u, 4);
     return f;
 }
+// Each rounded by itself, as -ffp-contract=off sees to.
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 static inline unsigned atomicAdd(unsigned* p, unsigned v) {
     const unsigned before = *p;
@@ -239,14 +243,19 @@ static void mma_f16(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsign
     product<float, 16>(d, a, b);
 }
 
-static void mma_s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+static void mma_u8s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
     int a[16], b[8], n = 0;
     for (unsigned r : {a0, a1, a2, a3})
-        for (int i = 0; i < 4; i++) a[n++] = (signed char)(r >> 8 * i);
+        for (int i = 0; i < 4; i++) a[n++] = (unsigned char)(r >> 8 * i);
     n = 0;
     for (unsigned r : {b0, b1})
         for (int i = 0; i < 4; i++) b[n++] = (signed char)(r >> 8 * i);
     product<int, 32>(d, a, b);
+}
+
+static inline int dot4(unsigned a, unsigned b, int sum) {
+    for (int i = 0; i < 4; i++) sum += (int)(unsigned char)(a >> 8 * i) * (int)(signed char)(b >> 8 * i);
+    return sum;
 }
 
 // ---- what the test calls ----

@@ -88,6 +88,7 @@ impl Kernels {
                 "-fPIC",
                 "-shared",
                 "-fno-strict-aliasing",
+                "-ffp-contract=off",
                 "-fvisibility=hidden",
                 "-w",
                 "-DPEREGRINE_HOST",

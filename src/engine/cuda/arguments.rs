@@ -12,15 +12,41 @@ pub struct Residual {
     pub width: i32,
 }
 
+/// Of an output channel of a quantized convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Channel {
+    /// Minus the input's zero point times the sum of the weights.
+    pub correction: i32,
+    pub factor: f32,
+    pub offset: f32,
+    pub unused: i32,
+}
+
+/// What becomes of a quantized step's sums: [`Requantization`](crate::engine::quantization::Requantization).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Requantization {
+    pub low: f32,
+    pub high: f32,
+    pub residual_zero: i32,
+    pub residual_factor: f32,
+    /// 0 where the result is real, in half precision.
+    pub to_bytes: i32,
+    /// Four times the input's zero point.
+    pub fill: u32,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Convolution {
     pub input: u64,
     pub weights: u64,
-    pub scale: u64,
-    pub bias: u64,
+    /// Biases, or of bytes [`Channel`]s.
+    pub constants: u64,
     pub residual: Residual,
     pub output: u64,
+    pub quantized: Requantization,
     pub in_height: i32,
     pub in_width: i32,
     pub in_pitch: i32,
@@ -35,8 +61,6 @@ pub struct Convolution {
     pub pad_top: i32,
     pub pad_left: i32,
     pub activation: i32,
-    pub out_step: f32,
-    pub unused: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -139,7 +163,71 @@ pub struct Part {
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
-pub struct Quantize {
+pub struct IntegerDepthwise {
+    pub input: u64,
+    pub weights: u64,
+    pub channels: u64,
+    pub residual: Residual,
+    pub output: u64,
+    pub quantized: Requantization,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub in_pitch: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub out_pitch: i32,
+    pub written: i32,
+    pub weight_pitch: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct IntegerStem {
+    pub input: u64,
+    pub weights: u64,
+    pub constants: u64,
+    pub output: u64,
+    pub quantized: Requantization,
+    pub in_height: i32,
+    pub in_width: i32,
+    pub out_width: i32,
+    pub pixels: i32,
+    pub out_pitch: i32,
+    pub channels: i32,
+    pub written: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct IntegerSum {
+    pub a: Residual,
+    pub b: Residual,
+    pub output: u64,
+    pub width: i32,
+    pub pixels: i32,
+    pub pitch: i32,
+    pub channels: i32,
+    pub a_zero: i32,
+    pub b_zero: i32,
+    pub a_factor: f32,
+    pub b_factor: f32,
+    pub zero: i32,
+    pub unused: i32,
+}
+
+/// A tensor to bytes, or from bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Convert {
     pub input: u64,
     pub output: u64,
     pub pixels: i32,
@@ -147,7 +235,22 @@ pub struct Quantize {
     pub out_pitch: i32,
     pub channels: i32,
     pub written: i32,
-    pub step: f32,
+    pub scale: f32,
+    pub zero: i32,
+    pub unused: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct PackBytes {
+    pub planar: u64,
+    pub packed: u64,
+    pub channels: i32,
+    pub pixels: i32,
+    pub pitch: i32,
+    pub scale: f32,
+    pub zero: i32,
+    pub unused: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -173,6 +276,9 @@ pub struct LetterboxImage {
     pub at: [i32; 3],
     pub factor: [f32; 3],
     pub offset: [f32; 3],
+    /// Of the output's bytes; 0 where it is in half precision.
+    pub scale: f32,
+    pub zero: i32,
     pub unused: i32,
 }
 
@@ -286,5 +392,6 @@ macro_rules! plain {
         $(unsafe impl Plain for $name {})*
     };
 }
-plain!(Convolution, Depthwise, Stem, Repack, Sum, Pool, Part, Quantize, LetterboxImage, FrameHeader, Decode, Mask);
+plain!(Convolution, Depthwise, Stem, Repack, Sum, Pool, Part, LetterboxImage, FrameHeader, Decode, Mask);
+plain!(Channel, IntegerDepthwise, IntegerStem, IntegerSum, Convert, PackBytes);
 plain!(ResultHeader, Found);

@@ -77,7 +77,9 @@ fn most_weights(network: &Network) -> usize {
     let of = |s: &crate::engine::plan::Step| match s.work {
         crate::engine::plan::Work::Conv { conv, .. } => {
             let (from, to) = (network.view(s.inputs[0]).shape.channels, network.view(s.output).shape.channels);
-            4 * conv.kernel * conv.kernel * from.next_multiple_of(64) * to.next_multiple_of(128) + 4 * to + 512
+            4 * conv.kernel * conv.kernel * from.next_multiple_of(64) * to.next_multiple_of(128)
+                + 16 * to.next_multiple_of(128)
+                + 512
         }
         _ => 0,
     };

@@ -7,6 +7,9 @@ use std::fmt;
 use cudarc::driver::result::{self, device};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum};
 
+use super::driver::DeviceInfo;
+use super::{nvrtc, CudaError};
+
 /// A device that the driver offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CudaDevice {
@@ -61,9 +64,46 @@ pub fn find_device() -> Result<CudaDevice, NoCudaDevice> {
     })
 }
 
+/// The oldest driver, as CUDA numbers it.
+const LEAST_DRIVER: u32 = 12_000;
+
+/// Whether the engine can use a device.
+///
+/// # Errors
+/// A sentence with the remedy, where its driver or itself is too old.
+pub fn check(device: &DeviceInfo) -> Result<(), CudaError> {
+    if device.driver < LEAST_DRIVER {
+        let text = |v: u32| format!("{}.{}", v / 1000, v % 1000 / 10);
+        return Err(CudaError::DriverTooOld { found: text(device.driver), needed: text(LEAST_DRIVER) });
+    }
+    if device.architecture < nvrtc::LEAST_ARCHITECTURE {
+        return Err(CudaError::Architecture { device: device.name.clone(), architecture: device.architecture });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_driver_and_an_old_device_are_told_apart_and_what_helps() {
+        let device = |architecture, driver| DeviceInfo {
+            name: "GeForce GTX 1080".into(),
+            architecture,
+            multiprocessors: 20,
+            integrated: false,
+            driver,
+        };
+        assert_eq!(check(&device(75, 12_000)), Ok(()));
+        let old_driver = check(&device(87, 11_040)).unwrap_err().to_string();
+        assert!(["11.4", "12.0", "update"].iter().all(|part| old_driver.contains(part)), "{old_driver}");
+        let old_device = check(&device(61, 13_000)).unwrap_err().to_string();
+        assert!(
+            ["GTX 1080", "sm_61", "sm_75", "device: cpu"].iter().all(|part| old_device.contains(part)),
+            "{old_device}"
+        );
+    }
 
     #[test]
     fn a_machine_without_a_driver_is_told_the_remedy_and_one_with_it_its_device() {

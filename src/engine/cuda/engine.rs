@@ -75,9 +75,18 @@ impl CudaEngine {
         };
         let (argument, planar) = repack(0, planar_input);
         let values = network.view(0).shape.pixels() * network.view(0).pitch;
+        let launch = match network.layout.scales[0] {
+            Some(scale) => {
+                let arg::Repack { planar, packed, channels, pixels, pitch, unused } = argument;
+                let (scale, zero) = (scale.scale, i32::from(scale.zero_point));
+                let argument = arg::PackBytes { planar, packed, channels, pixels, pitch, scale, zero, unused };
+                Launch::flat("pack_bytes", values, THREADS, &argument)
+            }
+            None => Launch::flat("pack_planar", values, THREADS, &argument),
+        };
         nodes.push(Node {
             name: "pack".into(),
-            work: Work::Kernel(Launch::flat("pack_planar", values, THREADS, &argument)),
+            work: Work::Kernel(launch),
             reads: vec![planar],
             writes: vec![network.span(0, bases)],
         });

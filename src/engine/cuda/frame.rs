@@ -238,6 +238,7 @@ impl Builder<'_> {
         let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
         let (yuv, bytes, at) = places(kind.encoding);
         let counter = self.counter();
+        let bytes_out = network.layout.scales[0];
         let argument = arg::LetterboxImage {
             image: self.image + HEADER as u64,
             columns: self.tables[0],
@@ -259,6 +260,8 @@ impl Builder<'_> {
             at,
             factor,
             offset,
+            scale: bytes_out.map_or(0.0, |scale| scale.scale),
+            zero: bytes_out.map_or(0, |scale| i32::from(scale.zero_point)),
             unused: 0,
         };
         Node {

@@ -15,6 +15,8 @@ pub enum Module {
     Depthwise,
     Stem,
     Movement,
+    /// Of quantized networks alone.
+    Integer,
     Image,
     Decode,
 }
@@ -27,12 +29,13 @@ pub struct Kernel {
     pub threads: u32,
 }
 
-/// What a dense convolution multiplies.
+/// What the values of a tensor are, and what a dense convolution multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Element {
     F16,
-    S8,
+    /// Bytes without sign, and weights with sign.
+    I8,
 }
 
 impl Element {
@@ -40,7 +43,15 @@ impl Element {
     pub const fn bytes(self) -> usize {
         match self {
             Self::F16 => 2,
-            Self::S8 => 1,
+            Self::I8 => 1,
+        }
+    }
+
+    /// Name in a kernel's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::I8 => "i8",
         }
     }
 
@@ -83,16 +94,16 @@ impl Tile {
     ];
     /// For those over several pixels, which students have in the stem alone.
     pub const TAPS_F16: [Self; 2] = [tile(1, 2, [1, 1, 4]), tile(2, 4, [2, 2, 1])];
-    pub const POINT_S8: [Self; 3] = [tile(1, 2, [1, 1, 4]), tile(1, 4, [4, 1, 1]), tile(2, 4, [2, 2, 1])];
-    pub const TAPS_S8: [Self; 1] = [tile(2, 4, [2, 2, 1])];
+    pub const POINT_I8: [Self; 3] = [tile(1, 2, [1, 1, 4]), tile(1, 4, [4, 1, 1]), tile(2, 4, [2, 2, 1])];
+    pub const TAPS_I8: [Self; 1] = [tile(2, 4, [2, 2, 1])];
 
     /// The variants to choose from.
     pub fn choices(element: Element, point: bool) -> &'static [Self] {
         match (element, point) {
             (Element::F16, true) => &Self::POINT_F16,
             (Element::F16, false) => &Self::TAPS_F16,
-            (Element::S8, true) => &Self::POINT_S8,
-            (Element::S8, false) => &Self::TAPS_S8,
+            (Element::I8, true) => &Self::POINT_I8,
+            (Element::I8, false) => &Self::TAPS_I8,
         }
     }
 
@@ -118,12 +129,8 @@ impl Tile {
     /// Name of the kernel of this shape, such as `point_f16_16x32_k4`.
     pub fn kernel(&self, element: Element, point: bool) -> String {
         let kind = if point { "point" } else { "taps" };
-        let element = match element {
-            Element::F16 => "f16",
-            Element::S8 => "s8",
-        };
         let Self { rows, columns, warps: [m, n, k] } = self;
-        format!("{kind}_{element}_{}x{}_w{rows}x{columns}_{m}{n}{k}", self.pixels(), self.channels())
+        format!("{kind}_{}_{}x{}_w{rows}x{columns}_{m}{n}{k}", element.name(), self.pixels(), self.channels())
     }
 }
 
@@ -147,13 +154,22 @@ impl Run {
         }
     }
 
-    /// Name of the kernel, such as `depthwise_5_s1_x4`; `depthwise_any` for sizes that have none of their own.
-    pub fn kernel(&self, kernel: usize, stride: usize) -> String {
+    /// Name of the kernel, such as `depthwise_f16_5_s1_x4`; `depthwise_f16_any` for sizes that have none of their own.
+    pub fn kernel(&self, element: Element, kernel: usize, stride: usize) -> String {
+        let element = element.name();
         if Self::SIZES.contains(&(kernel, stride)) {
-            format!("depthwise_{kernel}_s{stride}_x{}", self.columns)
+            format!("depthwise_{element}_{kernel}_s{stride}_x{}", self.columns)
         } else {
-            "depthwise_any".into()
+            format!("depthwise_{element}_any")
         }
+    }
+
+    /// All instances: the size that each is compiled for, 0 for the one that is for all.
+    fn instances(element: Element) -> impl Iterator<Item = (String, usize, usize, usize)> {
+        let sized = Self::SIZES.iter().flat_map(move |&(k, s)| {
+            Self::choices(k, s).iter().map(move |run| (run.kernel(element, k, s), k, s, run.columns))
+        });
+        sized.chain([(Self { columns: 1 }.kernel(element, 0, 0), 0, 0, 1)])
     }
 }
 
@@ -167,8 +183,8 @@ pub const THREADS: u32 = 128;
 pub const DETECT_THREADS: u32 = 256;
 
 impl Module {
-    pub const ALL: [Self; 6] =
-        [Self::Convolution, Self::Depthwise, Self::Stem, Self::Movement, Self::Image, Self::Decode];
+    pub const ALL: [Self; 7] =
+        [Self::Convolution, Self::Depthwise, Self::Stem, Self::Movement, Self::Integer, Self::Image, Self::Decode];
 
     /// Of the source file.
     pub fn name(self) -> &'static str {
@@ -177,6 +193,7 @@ impl Module {
             Self::Depthwise => "depthwise",
             Self::Stem => "stem",
             Self::Movement => "movement",
+            Self::Integer => "integer",
             Self::Image => "image",
             Self::Decode => "decode",
         }
@@ -188,6 +205,7 @@ impl Module {
             Self::Depthwise => include_str!("kernels/depthwise.cu"),
             Self::Stem => include_str!("kernels/stem.cu"),
             Self::Movement => include_str!("kernels/movement.cu"),
+            Self::Integer => include_str!("kernels/integer.cu"),
             Self::Image => include_str!("kernels/image.cu"),
             Self::Decode => include_str!("kernels/decode.cu"),
         }
@@ -208,22 +226,20 @@ impl Module {
         match self {
             Self::Convolution => {
                 for (element, point, tile) in convolutions() {
-                    let kind = if element == Element::F16 { "f16" } else { "s8" };
+                    let kind = if element == Element::F16 { "f16" } else { "u8" };
                     let Tile { rows, columns, warps: [m, n, k] } = tile;
                     let name = tile.kernel(element, point);
                     line(format!("CONVOLUTION({name}, {kind}, {rows}, {columns}, {m}, {n}, {k}, {point})"));
                 }
             }
-            Self::Depthwise => {
-                for (kernel, stride) in Run::SIZES {
-                    for run in Run::choices(kernel, stride) {
-                        let name = run.kernel(kernel, stride);
-                        line(format!("DEPTHWISE({name}, {kernel}, {stride}, {})", run.columns));
-                    }
-                }
-                line("DEPTHWISE(depthwise_any, 0, 0, 1)".into());
+            Self::Depthwise => Run::instances(Element::F16)
+                .for_each(|(name, k, s, columns)| line(format!("DEPTHWISE({name}, {k}, {s}, {columns})"))),
+            Self::Stem => STEM_CHANNELS.iter().for_each(|&c| line(format!("STEM({}, {c})", stem(Element::F16, c)))),
+            Self::Integer => {
+                Run::instances(Element::I8)
+                    .for_each(|(name, k, s, columns)| line(format!("INTEGER_DEPTHWISE({name}, {k}, {s}, {columns})")));
+                STEM_CHANNELS.iter().for_each(|&c| line(format!("INTEGER_STEM({}, {c})", stem(Element::I8, c))));
             }
-            Self::Stem => STEM_CHANNELS.iter().for_each(|c| line(format!("STEM(stem_{c}, {c})"))),
             Self::Movement | Self::Image | Self::Decode => {}
         }
         source
@@ -236,24 +252,25 @@ impl Module {
 
     /// The kernels of the module.
     pub fn kernels(self) -> Vec<Kernel> {
-        let plain = |names: &[&str]| names.iter().map(|n| Kernel { name: (*n).into(), threads: THREADS }).collect();
+        let named =
+            |names: Vec<String>| names.into_iter().map(|name| Kernel { name, threads: THREADS }).collect::<Vec<_>>();
+        let plain = |names: &[&str]| named(names.iter().map(|&name| name.to_owned()).collect());
         match self {
             Self::Convolution => convolutions()
                 .map(|(element, point, tile)| Kernel { name: tile.kernel(element, point), threads: tile.threads() })
                 .collect(),
-            Self::Depthwise => {
-                let sized =
-                    Run::SIZES.iter().flat_map(|&(k, s)| Run::choices(k, s).iter().map(move |r| r.kernel(k, s)));
-                let names: Vec<_> = sized.chain(["depthwise_any".into()]).collect();
-                names.into_iter().map(|name| Kernel { name, threads: THREADS }).collect()
+            Self::Depthwise => named(Run::instances(Element::F16).map(|instance| instance.0).collect()),
+            Self::Stem => named(STEM_CHANNELS.iter().map(|&c| stem(Element::F16, c)).collect()),
+            Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "max_pool", "copy_part"]),
+            Self::Integer => {
+                let depthwise = Run::instances(Element::I8).map(|instance| instance.0);
+                let mut kernels = named(depthwise.chain(STEM_CHANNELS.iter().map(|&c| stem(Element::I8, c))).collect());
+                kernels.extend(plain(&["sum_i8", "copy_part_i8", "to_bytes", "to_halves", "pack_bytes"]));
+                kernels
             }
-            Self::Stem => {
-                STEM_CHANNELS.iter().map(|c| Kernel { name: format!("stem_{c}"), threads: THREADS }).collect()
-            }
-            Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "max_pool", "copy_part", "quantize"]),
             Self::Image => plain(&["letterbox"]),
             Self::Decode => {
-                let mut kernels: Vec<Kernel> = plain(&["candidates", "mask"]);
+                let mut kernels = plain(&["candidates", "mask"]);
                 kernels.push(Kernel { name: "detect".into(), threads: DETECT_THREADS });
                 kernels
             }
@@ -270,7 +287,15 @@ impl Module {
                 ("Sum", size_of::<arguments::Sum>()),
                 ("Pool", size_of::<arguments::Pool>()),
                 ("Part", size_of::<arguments::Part>()),
-                ("Quantize", size_of::<arguments::Quantize>()),
+            ],
+            Self::Integer => vec![
+                ("Channel", size_of::<arguments::Channel>()),
+                ("IntegerDepthwise", size_of::<arguments::IntegerDepthwise>()),
+                ("IntegerStem", size_of::<arguments::IntegerStem>()),
+                ("IntegerSum", size_of::<arguments::IntegerSum>()),
+                ("BytePart", size_of::<arguments::Part>()),
+                ("Convert", size_of::<arguments::Convert>()),
+                ("PackBytes", size_of::<arguments::PackBytes>()),
             ],
             Self::Image => vec![("Letterbox", size_of::<arguments::LetterboxImage>())],
             Self::Decode => vec![
@@ -283,9 +308,14 @@ impl Module {
     }
 }
 
+/// Name of the kernel of first layers that makes `channels` output channels a thread.
+pub fn stem(element: Element, channels: usize) -> String {
+    format!("stem_{}_{channels}", element.name())
+}
+
 /// All instances of the dense convolution: what it multiplies, whether it is pointwise, and its shape.
 fn convolutions() -> impl Iterator<Item = (Element, bool, Tile)> {
-    [(Element::F16, true), (Element::F16, false), (Element::S8, true), (Element::S8, false)]
+    [(Element::F16, true), (Element::F16, false), (Element::I8, true), (Element::I8, false)]
         .into_iter()
         .flat_map(|(element, point)| Tile::choices(element, point).iter().map(move |&tile| (element, point, tile)))
 }

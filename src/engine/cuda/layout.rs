@@ -1,14 +1,19 @@
-//! Where a network's tensors lie: channels last, in half precision, in one arena; and in what order its steps run.
+//! Where a network's tensors lie: channels last, in half precision or in bytes, in one arena; and in what order its steps
+//! run.
 //!
 //! Steps are ordered by their level, the longest way from the input. Steps of one level are independent, and a tensor's
 //! memory is used again only by a later level: so those of one level can run at the same time, as the heads do.
 
+use super::kernels::Element;
+use super::precision;
 use crate::engine::plan::{Plan, TensorId, Work};
 use crate::engine::plan_memory::{place, Lifetime};
-use crate::engine::{EngineError, Graph, Shape};
+use crate::engine::quantization::TensorScale;
+use crate::engine::{EngineError, Graph, Quantization, Shape};
 
-/// Channels are padded to a multiple of this, 16 bytes; the padding holds zeros.
-pub const BLOCK: usize = 8;
+/// Channels in half precision are padded to a multiple of this, 16 bytes, with zeros. Bytes are padded to 16, whatever
+/// they hold: the weights that meet them are zero.
+pub const BLOCK: usize = Element::F16.per_lane();
 
 /// What tensors are aligned to, in bytes.
 const ALIGNMENT: usize = 256;
@@ -27,17 +32,18 @@ pub struct View {
     pub base: usize,
     /// Values from pixel to pixel.
     pub pitch: usize,
+    pub element: Element,
 }
 
 impl View {
     /// Channels with the padding.
     pub fn padded(&self) -> usize {
-        self.shape.channels.next_multiple_of(BLOCK).min(self.pitch)
+        self.shape.channels.next_multiple_of(self.element.per_lane()).min(self.pitch)
     }
 
     /// Bytes from the first value to the last, the padding of the last pixel included.
     pub fn extent(&self) -> usize {
-        2 * ((self.shape.pixels() - 1) * self.pitch + self.padded())
+        self.element.bytes() * ((self.shape.pixels() - 1) * self.pitch + self.padded())
     }
 }
 
@@ -50,29 +56,42 @@ pub struct Layout {
     /// Of each step.
     pub levels: Vec<usize>,
     pub views: Vec<View>,
+    /// Of each tensor in bytes; none for those in half precision.
+    pub scales: Vec<Option<TensorScale>>,
     /// Bytes.
     pub arena: usize,
 }
 
 impl Layout {
+    /// For a network in half precision.
+    ///
     /// # Errors
     /// [`EngineError::Unsupported`] names the layer that the kernels cannot take.
     pub fn new(graph: &Graph) -> Result<Self, EngineError> {
-        let fault = |why: String| Err(EngineError::Unsupported { device: "CUDA", why });
-        if let Some((layer, conv, _)) = graph.convs().find(|(_, conv, _)| conv.kernel > MAX_KERNEL) {
-            return fault(format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel));
-        }
-        if let Some(layer) = graph.layers.iter().find(|l| l.shape.is_empty() || l.shape.pixels() > MAX_PIXELS) {
-            let pixels = layer.shape.pixels();
-            return fault(format!("{} has {pixels} pixels, and the most are {MAX_PIXELS}", layer.name));
-        }
+        check(graph)?;
         let plan = Plan::new(graph, BLOCK);
+        let scales = vec![None; plan.tensors.len()];
+        Ok(Self::of(plan, scales))
+    }
+
+    /// For one of which `quantization` says which layers are integer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and where `quantization` does not fit.
+    pub fn quantized(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
+        check(graph)?;
+        quantization.check(graph)?;
+        let (plan, scales) = precision::plan(graph, quantization)?;
+        Ok(Self::of(plan, scales))
+    }
+
+    fn of(plan: Plan, scales: Vec<Option<TensorScale>>) -> Self {
         let levels = levels(&plan);
         let mut order: Vec<usize> = (0..plan.steps.len()).collect();
         order.sort_by_key(|&s| levels[s]);
-        let mut layout = Self { views: views(&plan), plan, order, levels, arena: 0 };
+        let mut layout = Self { views: views(&plan, &scales), plan, order, levels, scales, arena: 0 };
         layout.place();
-        Ok(layout)
+        layout
     }
 
     /// Whether the input has four values a pixel, for the kernel of first layers; it has blocks of eight otherwise.
@@ -96,7 +115,10 @@ impl Layout {
         plan.outputs.iter().for_each(|&t| touch(t, end));
 
         let whole: Vec<TensorId> = (0..lives.len()).filter(|&t| lives[t].first != usize::MAX).collect();
-        let size = |t: TensorId| (2 * self.views[t].shape.pixels() * self.views[t].pitch).next_multiple_of(ALIGNMENT);
+        let size = |t: TensorId| {
+            let view = &self.views[t];
+            (view.element.bytes() * view.shape.pixels() * view.pitch).next_multiple_of(ALIGNMENT)
+        };
         let buffers: Vec<_> = whole.iter().map(|&t| Lifetime { size: size(t), ..lives[t] }).collect();
         let (offsets, arena) = place(&buffers);
         self.arena = arena;
@@ -105,9 +127,23 @@ impl Layout {
         }
         for tensor in 0..self.views.len() {
             let (whole, channel) = self.plan.place(tensor);
-            self.views[tensor].base = self.views[whole].base + 2 * channel;
+            let bytes = self.views[tensor].element.bytes();
+            self.views[tensor].base = self.views[whole].base + bytes * channel;
         }
     }
+}
+
+/// Whether the kernels can take the sizes of all layers.
+fn check(graph: &Graph) -> Result<(), EngineError> {
+    let fault = |why: String| Err(EngineError::Unsupported { device: "CUDA", why });
+    if let Some((layer, conv, _)) = graph.convs().find(|(_, conv, _)| conv.kernel > MAX_KERNEL) {
+        return fault(format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel));
+    }
+    if let Some(layer) = graph.layers.iter().find(|l| l.shape.is_empty() || l.shape.pixels() > MAX_PIXELS) {
+        let pixels = layer.shape.pixels();
+        return fault(format!("{} has {pixels} pixels, and the most are {MAX_PIXELS}", layer.name));
+    }
+    Ok(())
 }
 
 /// The level of each step: 1 for those that read the input alone.
@@ -125,14 +161,15 @@ fn levels(plan: &Plan) -> Vec<usize> {
 }
 
 /// Views without bases.
-fn views(plan: &Plan) -> Vec<View> {
+fn views(plan: &Plan, scales: &[Option<TensorScale>]) -> Vec<View> {
     let narrow = plan.tensors[0].shape.channels <= 4 && only_first_layers_read_the_input(plan);
     let view = |t: TensorId| {
+        let element = if scales[t].is_some() { Element::I8 } else { Element::F16 };
         let pitch = match t {
             0 if narrow => 4,
-            _ => plan.tensors[plan.storage(t)].shape.channels.next_multiple_of(BLOCK),
+            _ => plan.tensors[plan.storage(t)].shape.channels.next_multiple_of(element.per_lane()),
         };
-        View { shape: plan.tensors[t].shape, base: 0, pitch }
+        View { shape: plan.tensors[t].shape, base: 0, pitch, element }
     };
     (0..plan.tensors.len()).map(view).collect()
 }

@@ -2,8 +2,8 @@
 //!
 //! **What has run and what has not.** No kernel of this module has run on a GPU yet. Checked without one, in the tests:
 //! every kernel compiles for sm_75 to sm_120 within each architecture's limits; the kernels run on an emulation of the
-//! device on the CPU and agree there with the CPU engine, from single layers to the whole way of a frame; plans never let
-//! two live tensors share memory. [`real`] (the calls to the driver) has only been compiled. `bench/RESULTS-gpu.md` says
+//! device on the CPU and agree there with the CPU engine, from single layers to the whole way of a frame, in integers bit by
+//! bit; plans never let two live tensors share memory; a device that fails at any call is left in order. [`real`] (the calls to the driver) has only been compiled. `bench/RESULTS-gpu.md` says
 //! how to change that.
 //!
 //! From the outside in:
@@ -12,14 +12,16 @@
 //! - [`model`]: weights and variants, shared by all that run the same student in a process;
 //! - [`autotune`]: the fastest variant of each layer's kernel, measured on the device; [`cache`]: what is kept on disk;
 //! - [`network`]: launches for each step of the plan; [`layout`]: where tensors lie; [`pack`]: weights for the kernels;
+//!   [`precision`]: the plan of a quantized network;
 //! - [`launch`]: what a graph consists of, and what waits for what;
 //! - [`kernels`]: their sources under `kernels/`, and the table of variants; [`arguments`]: their parameters;
 //! - [`driver`]: the layer below which calls reach a device: [`real`] ones, or one that is [`recording`];
-//! - [`nvrtc`]: compiling; [`cubin`]: what a compiled kernel needs; [`explain`]: a plan for people.
+//! - [`nvrtc`]: compiling; [`compiled`]: what is compiled already; [`cubin`]: what a compiled kernel needs; [`explain`]: a plan for people.
 
 pub mod arguments;
 pub mod autotune;
 pub mod cache;
+pub mod compiled;
 pub mod cubin;
 pub mod device;
 pub mod driver;
@@ -33,6 +35,7 @@ pub mod model;
 pub mod network;
 pub mod nvrtc;
 pub mod pack;
+pub mod precision;
 pub mod real;
 pub mod recording;
 

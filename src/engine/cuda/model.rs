@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use super::driver::{Driver, Memory};
 use super::network::{Bases, Network, PackedWeights, Variant};
 use super::{autotune, cache, CudaError};
-use crate::engine::{EngineError, Graph, Weights};
+use crate::engine::{EngineError, Graph, Quantization, Weights};
 
 /// See the module.
 pub struct Model {
@@ -19,13 +19,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Plans `graph`, chooses variants ([`autotune::choose`]) and loads `weights`.
+    /// Plans `graph`, chooses variants ([`autotune::choose`]) and loads `weights`; layers that `quantization` names are
+    /// computed in integers.
     ///
     /// # Errors
-    /// When `weights` do not fit, a layer is more than the kernels can take, or the device fails.
-    pub fn new(driver: &Arc<dyn Driver>, graph: &Graph, weights: &Weights) -> Result<Self, EngineError> {
+    /// When `weights` or `quantization` do not fit, a layer is more than the kernels can take, or the device fails.
+    pub fn new(
+        driver: &Arc<dyn Driver>,
+        graph: &Graph,
+        weights: &Weights,
+        quantization: Option<&Quantization>,
+    ) -> Result<Self, EngineError> {
         weights.check(graph)?;
-        let network = Network::new(graph)?;
+        let network = match quantization {
+            Some(quantization) => Network::quantized(graph, quantization)?,
+            None => Network::new(graph)?,
+        };
         let variants = autotune::choose(driver, &network, cache::folder().as_deref())?;
         Ok(Self::with_variants(driver, network, weights, variants)?)
     }
@@ -54,6 +63,7 @@ impl Model {
         driver: &Arc<dyn Driver>,
         graph: &Graph,
         weights: &Weights,
+        quantization: Option<&Quantization>,
         identity: &str,
     ) -> Result<Arc<Self>, EngineError> {
         type Models = Mutex<HashMap<(usize, String, Vec<usize>), Weak<Model>>>;
@@ -66,7 +76,7 @@ impl Model {
         if let Some(model) = models.get(&key).and_then(Weak::upgrade) {
             return Ok(model);
         }
-        let model = Arc::new(Self::new(driver, graph, weights)?);
+        let model = Arc::new(Self::new(driver, graph, weights, quantization)?);
         models.insert(key, Arc::downgrade(&model));
         Ok(model)
     }

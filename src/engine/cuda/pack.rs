@@ -1,9 +1,6 @@
 //! Weights in the order in which the kernels read them.
 
-use half::f16;
-
 use super::kernels::{Element, Tile};
-use crate::engine::ConvWeights;
 
 /// Shape `[out, in, kernel, kernel]` of a dense convolution's weights.
 pub type DenseShape = [usize; 4];
@@ -45,27 +42,39 @@ pub fn padded_channels(channels: usize, element: Element) -> usize {
     channels.next_multiple_of(element.per_lane())
 }
 
-/// For `kernels/depthwise.cu`: `[kernel row][kernel column][channels, padded to 8]`.
-pub fn depthwise(weights: &ConvWeights, kernel: usize) -> Vec<f16> {
-    let channels = weights.bias.len();
-    let padded = channels.next_multiple_of(8);
+/// For depthwise kernels: `[kernel row][kernel column][channels, padded to 16 bytes]`, from `[channel][row][column]`.
+pub fn depthwise<T: Copy + Default>(weights: &[T], channels: usize, kernel: usize, element: Element) -> Vec<T> {
+    let padded = padded_channels(channels, element);
     let at = |tap: usize, c: usize| match c < channels {
-        true => f16::from_f32(weights.weight[c * kernel * kernel + tap]),
-        false => f16::ZERO,
+        true => weights[c * kernel * kernel + tap],
+        false => T::default(),
     };
     (0..kernel * kernel).flat_map(|tap| (0..padded).map(move |c| at(tap, c))).collect()
 }
 
-/// For `kernels/stem.cu`: `[kernel row][kernel column][4][channels, padded to `multiple`]`.
-pub fn stem(weights: &ConvWeights, shape: DenseShape, multiple: usize) -> Vec<f32> {
-    let [out, channels, kernel, _] = shape;
-    let padded = out.next_multiple_of(multiple);
-    let at = |tap: usize, from: usize, to: usize| match from < channels && to < out {
-        true => weights.weight[(to * channels + from) * kernel * kernel + tap],
-        false => 0.0,
-    };
-    let taps = 0..kernel * kernel;
+/// For `kernels/stem.cu`: `[kernel row][kernel column][4][padded channels]`.
+pub fn stem<T: Copy + Default>(weights: &[T], shape: DenseShape, padded: usize) -> Vec<T> {
+    let taps = 0..shape[2] * shape[2];
+    let at = first_layer(weights, shape);
     taps.flat_map(|tap| (0..4).flat_map(move |from| (0..padded).map(move |to| at(tap, from, to)))).collect()
+}
+
+/// For first layers in bytes: `[kernel row][kernel column][padded channels][4]`.
+pub fn quads<T: Copy + Default>(weights: &[T], shape: DenseShape, padded: usize) -> Vec<T> {
+    let taps = 0..shape[2] * shape[2];
+    let at = first_layer(weights, shape);
+    taps.flat_map(|tap| (0..padded).flat_map(move |to| (0..4).map(move |from| at(tap, from, to)))).collect()
+}
+
+/// A weight by its tap, input channel and output channel; zeros past the last of them.
+fn first_layer<T: Copy + Default>(
+    weights: &[T],
+    [out, channels, kernel, _]: DenseShape,
+) -> impl Fn(usize, usize, usize) -> T + Copy + '_ {
+    move |tap, from, to| match from < channels && to < out {
+        true => weights[(to * channels + from) * kernel * kernel + tap],
+        false => T::default(),
+    }
 }
 
 /// `values` with zeros up to `length`.

@@ -1,7 +1,7 @@
 //! The CPU engine in 8-bit integers: for a [`Quantization`] of a graph, on the same threads as the f32 engine.
 //!
 //! From the outside in:
-//! - `lower`: which steps are integer, and where tensors change form; `program`: stages over one arena;
+//! - `program`: stages over one arena, for what [`crate::engine::quantized_plan`] says is integer;
 //! - `explain`: what its stages are, for people;
 //! - `convolution`, `movement`: the steps; `layout`: how bytes lie, in blocks of 16 channels;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`: the vectors they are written over;
@@ -14,7 +14,6 @@ mod convolution;
 mod explain;
 mod isa;
 mod layout;
-mod lower;
 mod movement;
 mod program;
 pub mod reference;
@@ -30,8 +29,8 @@ pub use isa::IntegerIsa;
 use super::executor::{sensible, Executor};
 use super::tiles::MAX_KERNEL;
 use super::PlanReport;
+use crate::engine::quantized_plan::Lowered;
 use crate::engine::{Engine, EngineError, Graph, Quantization, Weights};
-use lower::Lowered;
 
 /// Runs a quantized graph on CPU cores.
 pub struct Int8Engine {

@@ -12,11 +12,11 @@ use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as Fl
 use super::convolution::{Convolution, Output, Residual};
 use super::isa::{IntegerIsa, Kernels};
 use super::layout::{ByteView, BLOCK, QUAD};
-use super::lower::Lowered;
 use super::movement;
 use crate::engine::plan::{Operand, Step, TensorId, Work};
 use crate::engine::plan_memory::{place, Lifetime};
 use crate::engine::quantization::{relative_factor, Quantization, Requantization, TensorScale};
+use crate::engine::quantized_plan::Lowered;
 use crate::engine::{Graph, Weights};
 
 /// Bytes in a cache line, to which everything in the arena is aligned.

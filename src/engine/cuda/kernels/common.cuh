@@ -39,16 +39,17 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], unsigned a0, unsigned a1,
 #endif
 }
 
-// The same for bytes with sign: 16×32 and 32×8 (section 9.7.14.5.10). Turing multiplies 8×16 by 16×8.
-__device__ __forceinline__ void mma_s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
-                                       unsigned b1) {
+// The same for bytes, the first without sign and the second with: 16×32 and 32×8 (section 9.7.14.5.10). Turing multiplies
+// 8×16 by 16×8.
+__device__ __forceinline__ void mma_u8s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                                         unsigned b1) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 #else
 #define PEREGRINE_MMA_8816(d0, d1, a, b)                                                                   \
-    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"                     \
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"                     \
         : "+r"(d0), "+r"(d1)                                                                               \
         : "r"(a), "r"(b))
     PEREGRINE_MMA_8816(d[0], d[1], a0, b0);
@@ -56,6 +57,13 @@ __device__ __forceinline__ void mma_s8(int (&d)[4], unsigned a0, unsigned a1, un
     PEREGRINE_MMA_8816(d[2], d[3], a1, b0);
     PEREGRINE_MMA_8816(d[2], d[3], a3, b1);
 #endif
+}
+
+// sum + the products of four bytes without sign and four with.
+__device__ __forceinline__ int dot4(unsigned a, unsigned b, int sum) {
+    int d;
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
+    return d;
 }
 
 #endif  // PEREGRINE_HOST
@@ -90,13 +98,88 @@ __device__ __forceinline__ float activate(int activation, float v) {
 
 // A tensor that is added to a result: its first channel, elements from pixel to pixel, and how it is read.
 struct Residual {
-    const f16* values;  // null: none
+    const void* values;  // f16, or u8 where the result is a quantized step's; null: none
     int pitch;
     int width;  // of the map that is read through an upsampling by two; 0: read as it is
 };
 
 // Where the residual of pixel (y, x), the `pixel`-th of its map, begins.
-__device__ __forceinline__ const f16* residual_at(const Residual& r, int pixel, int y, int x) {
+template <typename T>
+__device__ __forceinline__ const T* residual_at(const Residual& r, int pixel, int y, int x) {
     const long long at = r.width ? (long long)(y >> 1) * r.width + (x >> 1) : (long long)pixel;
-    return r.values + at * r.pitch;
+    return (const T*)r.values + at * r.pitch;
+}
+
+// N contiguous channels, rounded to half precision.
+template <int N>
+__device__ __forceinline__ void store_halves(f16* out, const float (&v)[N]) {
+    if constexpr (N == 8) {
+        *(uint4*)out = pack8(v);
+    } else if constexpr (N == 4) {
+        *(uint2*)out = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
+    } else {
+        *(unsigned*)out = pack2(v[0], v[1]);
+    }
+}
+
+// ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by itself ----
+
+// Of an output channel.
+struct Channel {
+    int correction;  // minus the zero point of the input times the sum of the weights
+    float factor, offset;
+    int unused;
+};
+
+// What becomes of a quantized step's sums.
+struct Requantization {
+    float low, high;  // the activation's bounds
+    int residual_zero;
+    float residual_factor;
+    int to_bytes;   // 0: the result is real, and f16
+    unsigned fill;  // four times the zero point of the input: what lies around the map
+};
+
+__device__ __forceinline__ unsigned nearest_byte(float v) { return (unsigned)(int)rintf(clamp(v, 0.0f, 255.0f)); }
+
+// The nearest byte to a real value.
+__device__ __forceinline__ unsigned quantize(float real, float scale, int zero) {
+    return nearest_byte(__fadd_rn(__fdiv_rn(real, scale), (float)zero));
+}
+
+// A byte in units of a result's scale.
+__device__ __forceinline__ float relative(unsigned byte, int zero, float factor) {
+    return __fmul_rn((float)((int)byte - zero), factor);
+}
+
+template <int N>
+__device__ __forceinline__ void store_bytes(u8* out, const float (&v)[N]) {
+    static_assert(N == 4 || N == 8, "whole words");
+    unsigned words[N / 4] = {};
+#pragma unroll
+    for (int i = 0; i < N; i++) words[i / 4] |= nearest_byte(v[i]) << 8 * (i % 4);
+    if constexpr (N == 8) {
+        *(uint2*)out = make_uint2(words[0], words[1]);
+    } else {
+        *(unsigned*)out = words[0];
+    }
+}
+
+// Requantizes the sums of N contiguous channels, adds the residual (null: none), and writes them from element `at` on.
+template <int N>
+__device__ __forceinline__ void finish_integer(const Requantization& q, const Channel* channels, const int (&sums)[N],
+                                               const u8* residual, void* output, long long at) {
+    float v[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const uint4 words = __ldg((const uint4*)(channels + i));
+        const float scaled = __fmul_rn((float)(sums[i] + (int)words.x), __uint_as_float(words.y));
+        v[i] = clamp(__fadd_rn(scaled, __uint_as_float(words.z)), q.low, q.high);
+        if (residual) v[i] = __fadd_rn(v[i], relative(residual[i], q.residual_zero, q.residual_factor));
+    }
+    if (q.to_bytes) {
+        store_bytes<N>((u8*)output + at, v);
+    } else {
+        store_halves<N>((f16*)output + at, v);
+    }
 }

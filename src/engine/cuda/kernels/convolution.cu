@@ -1,7 +1,7 @@
 // Dense convolution as a matrix product on tensor cores, its patches gathered by index (implicit GEMM).
 //
 //   rows    output pixels, row-major             columns  output channels
-//   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes with sign)
+//   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes)
 //
 // There is no shared memory and no barrier in the loop over the depth. A lane loads 16 contiguous bytes of a pixel's
 // channels, four lanes a whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes
@@ -14,21 +14,22 @@
 //
 // PEREGRINE_SCALAR replaces the product by plain loops over the same packed weights.
 
+// Quantized convolutions multiply bytes without sign by weights with sign, exactly; see Requantization in common.cuh.
+
 struct Convolution {
-    const void* input;  // f16 or s8, from the first channel that is read
+    const void* input;  // f16 or u8, from the first channel that is read
     const uint4* weights;
-    const float* scale;  // s8 only: of a whole number in the accumulator, by output channel
-    const float* bias;
+    const void* constants;  // by output channel: its bias (float), or its Channel
     Residual residual;
     void* output;
+    Requantization quantized;  // u8 only
     int in_height, in_width, in_pitch;
     int out_width, pixels, out_pitch;
     int channels_in;   // read: a multiple of what 16 bytes hold
-    int channels_out;  // written: a multiple of 8 (of 16 for s8)
+    int channels_out;  // written: a multiple of what 16 bytes hold
     int chunks;        // of 64 bytes over channels_in
     int kernel, stride, pad_top, pad_left;
-    int activation;
-    float out_step;  // s8 output: value of one step; 0: the output is f16
+    int activation;  // f16 only
 };
 
 template <typename T> struct Element;
@@ -39,11 +40,11 @@ template <> struct Element<f16> {
         mma_f16(d, a0, a1, a2, a3, b0, b1);
     }
 };
-template <> struct Element<s8> {
+template <> struct Element<u8> {
     typedef int Sum;
     static __device__ __forceinline__ void mma(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                                unsigned b1) {
-        mma_s8(d, a0, a1, a2, a3, b0, b1);
+        mma_u8s8(d, a0, a1, a2, a3, b0, b1);
     }
 };
 
@@ -53,10 +54,12 @@ __device__ __forceinline__ float value_of(const uint4& v, int i, f16) {
     const unsigned words[4] = {v.x, v.y, v.z, v.w};
     return i % 2 ? high(words[i / 2]) : low(words[i / 2]);
 }
-__device__ __forceinline__ int value_of(const uint4& v, int i, s8) {
+__device__ __forceinline__ int value_of(const uint4& v, int i, u8) {
     const unsigned words[4] = {v.x, v.y, v.z, v.w};
-    return (s8)(words[i / 4] >> 8 * (i % 4));
+    return (u8)(words[i / 4] >> 8 * (i % 4));
 }
+__device__ __forceinline__ float weight_of(const uint4& v, int i, f16 element) { return value_of(v, i, element); }
+__device__ __forceinline__ int weight_of(const uint4& v, int i, u8 element) { return (s8)value_of(v, i, element); }
 #endif
 
 // Where the patch of an output pixel begins.
@@ -70,49 +73,50 @@ __device__ __forceinline__ Patch patch_of(const Convolution& c, int pixel) {
     return p;
 }
 
-// 16 bytes of channels of the input below a kernel tap; zeros outside the map.
+// 16 bytes of channels of the input below a kernel tap; what is zero outside the map. Past the last channel the weights
+// are zero.
 template <typename T>
 __device__ __forceinline__ uint4 gather(const Convolution& c, Patch patch, int ky, int kx, int channel) {
     const int y = patch.y + ky, x = patch.x + kx;
     const bool inside = (unsigned)y < (unsigned)c.in_height && (unsigned)x < (unsigned)c.in_width;
-    if (!inside || channel >= c.channels_in) return zero4();
+    if (!inside || channel >= c.channels_in) {
+        const unsigned fill = sizeof(T) == 1 ? c.quantized.fill : 0;
+        return make_uint4(fill, fill, fill, fill);
+    }
     const T* at = (const T*)c.input + ((long long)y * c.in_width + x) * c.in_pitch + channel;
     return *(const uint4*)at;
 }
 
-// Bias, activation, residual; then N contiguous channels of a pixel are written.
-template <typename T, int N>
-__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const typename Element<T>::Sum (&sums)[N]) {
+// What follows the sums of N contiguous channels of a pixel; then they are written.
+template <int N>
+__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const float (&sums)[N]) {
     if (pixel >= c.pixels || channel >= c.channels_out) return;
+    const float* bias = (const float*)c.constants + channel;
     float v[N];
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        const float scaled = sizeof(T) == 1 ? (float)sums[i] * c.scale[channel + i] : (float)sums[i];
-        v[i] = activate(c.activation, scaled + c.bias[channel + i]);
-    }
+    for (int i = 0; i < N; i++) v[i] = activate(c.activation, sums[i] + bias[i]);
     if (c.residual.values) {
         const int y = pixel / c.out_width, x = pixel - y * c.out_width;
-        const unsigned* r = (const unsigned*)(residual_at(c.residual, pixel, y, x) + channel);
+        const unsigned* r = (const unsigned*)(residual_at<f16>(c.residual, pixel, y, x) + channel);
 #pragma unroll
         for (int i = 0; i < N / 2; i++) {
             v[2 * i] += low(r[i]);
             v[2 * i + 1] += high(r[i]);
         }
     }
-    const long long at = (long long)pixel * c.out_pitch + channel;
-    if (sizeof(T) == 1 && c.out_step != 0.0f) {
-#pragma unroll
-        for (int i = 0; i < N; i++) ((s8*)c.output)[at + i] = (s8)(int)rintf(clamp(v[i] / c.out_step, -127.0f, 127.0f));
-        return;
+    store_halves<N>((f16*)c.output + (long long)pixel * c.out_pitch + channel, v);
+}
+
+template <int N>
+__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const int (&sums)[N]) {
+    if (pixel >= c.pixels || channel >= c.channels_out) return;
+    const u8* residual = nullptr;
+    if (c.residual.values) {
+        const int y = pixel / c.out_width, x = pixel - y * c.out_width;
+        residual = residual_at<u8>(c.residual, pixel, y, x) + channel;
     }
-    f16* out = (f16*)c.output + at;
-    if constexpr (N == 8) {
-        *(uint4*)out = pack8(v);
-    } else if constexpr (N == 4) {
-        *(uint2*)out = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
-    } else {
-        *(unsigned*)out = pack2(v[0], v[1]);
-    }
+    const Channel* channels = (const Channel*)c.constants + channel;
+    finish_integer<N>(c.quantized, channels, sums, residual, c.output, (long long)pixel * c.out_pitch + channel);
 }
 
 // POINT: kernel and stride are 1, so that pixels correspond one to one.
@@ -146,7 +150,7 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
                             // The lane that would hold this weight as part of a fragment.
                             const int holder = (2 * quad + e) * 4 + k / per_lane;
                             const long long at = (((long long)tile * steps + step) * NI + j) * 32 + holder;
-                            const Sum w = value_of(c.weights[at], k % per_lane, T());
+                            const Sum w = weight_of(c.weights[at], k % per_lane, T());
                             sums[mi][j][2 * half + e] += x * w;
                         }
                 }
@@ -229,7 +233,7 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
                 row[2 * j] = sums[mi][j][2 * half];
                 row[2 * j + 1] = sums[mi][j][2 * half + 1];
             }
-            finish<T, 2 * NI>(c, first_pixel + mi * 16 + half * 8 + group, channel, row);
+            finish<2 * NI>(c, first_pixel + mi * 16 + half * 8 + group, channel, row);
         }
 }
 

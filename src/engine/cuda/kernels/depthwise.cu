@@ -24,7 +24,7 @@ __device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int cha
     }
     if (d.residual.values) {
         float r[8];
-        unpack8(*(const uint4*)(residual_at(d.residual, pixel, y, x) + channel), r);
+        unpack8(*(const uint4*)(residual_at<f16>(d.residual, pixel, y, x) + channel), r);
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] += r[i];
     }

@@ -12,7 +12,7 @@ struct Letterbox {
     const u8* image;      // rows without padding
     const Tap* columns;   // [content width][column taps]
     const Tap* rows;      // [content height][row taps]
-    f16* output;          // R, G, B, 0
+    void* output;         // R, G, B, 0: f16, or u8 for a quantized network
     unsigned* candidates; // set to zero for the decoder that counts there
     int row_bytes;
     int column_taps, row_taps;
@@ -22,6 +22,8 @@ struct Letterbox {
     // Interleaved: bytes a pixel, and where R, G and B are. Pairs of pixels with shared chroma (yuv): where Y, U and V are.
     int yuv, bytes, at0, at1, at2;
     float factor[3], offset[3];
+    float scale;  // of the output's bytes, and their zero point; 0: the output is f16
+    int zero;
 };
 
 // The weighted sum of the source at one byte of each sample, in units of UNIT = 2^8 · 2^15.
@@ -59,7 +61,15 @@ extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
         }
         for (int i = 0; i < 3; i++) rgb[i] = c[i] * b.factor[i] + b.offset[i];
     }
-    f16* out = b.output + thread * b.pitch;
+    if (b.scale != 0.0f) {
+        unsigned word = (unsigned)b.zero << 24;
+        for (int i = 0; i < 3; i++) word |= quantize(rgb[i], b.scale, b.zero) << 8 * i;
+        unsigned* out = (unsigned*)((u8*)b.output + thread * b.pitch);
+        *out = word;
+        for (int c = 1; c < b.pitch / 4; c++) out[c] = (unsigned)b.zero * 0x01010101u;
+        return;
+    }
+    f16* out = (f16*)b.output + thread * b.pitch;
     *(uint2*)out = make_uint2(pack2(rgb[0], rgb[1]), pack2(rgb[2], 0.0f));
     for (int c = 4; c < b.pitch; c += 4) *(uint2*)(out + c) = make_uint2(0, 0);
 }

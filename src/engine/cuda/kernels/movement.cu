@@ -1,4 +1,4 @@
-// What moves values without multiplying them: between layouts, sums, upsampling, concatenation, to bytes with sign.
+// What moves values without multiplying them: between layouts, sums, upsampling, concatenation.
 
 // Planar single precision [channels][pixels] to and from channels-last half precision.
 struct Repack {
@@ -37,10 +37,10 @@ extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
     const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
     const int y = pixel / s.width, x = pixel - y * s.width;
     float v[8];
-    unpack8(*(const uint4*)(residual_at(s.a, pixel, y, x) + channel), v);
+    unpack8(*(const uint4*)(residual_at<f16>(s.a, pixel, y, x) + channel), v);
     if (s.b.values) {
         float w[8];
-        unpack8(*(const uint4*)(residual_at(s.b, pixel, y, x) + channel), w);
+        unpack8(*(const uint4*)(residual_at<f16>(s.b, pixel, y, x) + channel), w);
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] += w[i];
     }
@@ -89,22 +89,4 @@ extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) {
     const int pixel = (int)(thread / p.written), channel = (int)(thread % p.written);
     const f16 value = channel < p.channels ? p.input[(long long)pixel * p.in_pitch + channel] : (f16)0;
     p.output[(long long)pixel * p.out_pitch + channel] = value;
-}
-
-// Half precision to bytes with sign, `step` apart. A thread converts one value.
-struct Quantize {
-    const f16* input;
-    s8* output;
-    int pixels, in_pitch, out_pitch;
-    int channels;
-    int written;  // channels, those past the last as zeros
-    float step;
-};
-
-extern "C" __global__ void __launch_bounds__(128) quantize(const Quantize q) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)q.pixels * q.written) return;
-    const int pixel = (int)(thread / q.written), channel = (int)(thread % q.written);
-    const float value = channel < q.channels ? to_float(q.input[(long long)pixel * q.in_pitch + channel]) : 0.0f;
-    q.output[(long long)pixel * q.out_pitch + channel] = (s8)(int)rintf(clamp(value / q.step, -127.0f, 127.0f));
 }

@@ -1,4 +1,5 @@
-//! Which steps of a plan are computed in integers, and in which forms their tensors are kept.
+//! Which steps of a quantized network's plan are computed in integers, and in which forms their tensors are kept: for any
+//! device, so that all engines round where the others do.
 //!
 //! A convolution is integer where it has 8-bit weights. An addition, upsampling or concatenation is integer where all
 //! that it reads was made by integer steps. A tensor takes the form that its step makes, and is converted once, right
@@ -41,7 +42,7 @@ impl Lowered {
             };
             if !known {
                 let why = format!("{}: {:?} is not served in 8-bit integers", layer.name, layer.op);
-                return Err(EngineError::Unsupported { device: "CPU", why });
+                return Err(EngineError::Unsupported { device: "8-bit", why });
             }
         }
         // Every concatenation copies all its parts.

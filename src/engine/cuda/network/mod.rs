@@ -1,15 +1,16 @@
 //! A network's launches: for each step of the plan a kernel, its grid, and its argument with every address in place.
+//!
+//! - `half`, `integer`: convolutions of either precision; `movement`: everything else.
 
-use half::f16;
+mod half;
+mod integer;
+mod movement;
 
-use super::arguments as arg;
-use super::kernels::{Element, Run, Tile, STEM_CHANNELS, THREADS};
-use super::launch::{span, Launch, Node, Span, Work as Job};
+use super::kernels::{Run, Tile, STEM_CHANNELS, THREADS};
+use super::launch::{Launch, Node, Span, Work as Job};
 use super::layout::{Layout, View};
-use super::pack;
-use crate::engine::graph::padding;
 use crate::engine::plan::{Channels, Operand, Step, Work};
-use crate::engine::{Activation, Conv, ConvWeights, Graph, Weights};
+use crate::engine::{Activation, Conv, EngineError, Graph, Quantization, Weights};
 
 /// Which variant of its kernel a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -35,7 +36,7 @@ pub struct Bases {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PackedWeights {
     pub bytes: Vec<u8>,
-    /// Of each step: its weights and its biases. Unused for steps without.
+    /// Of each step: its weights, and its biases or constants. Unused for steps without.
     pub at: Vec<(usize, usize)>,
 }
 
@@ -44,13 +45,25 @@ pub struct PackedWeights {
 pub struct Network {
     pub layout: Layout,
     graph: Graph,
+    quantization: Option<Quantization>,
 }
 
 impl Network {
+    /// In half precision.
+    ///
     /// # Errors
     /// As [`Layout::new`].
-    pub fn new(graph: &Graph) -> Result<Self, crate::engine::EngineError> {
-        Ok(Self { layout: Layout::new(graph)?, graph: graph.clone() })
+    pub fn new(graph: &Graph) -> Result<Self, EngineError> {
+        Ok(Self { layout: Layout::new(graph)?, graph: graph.clone(), quantization: None })
+    }
+
+    /// In 8-bit integers where `quantization` says so, in half precision elsewhere.
+    ///
+    /// # Errors
+    /// As [`Layout::quantized`].
+    pub fn quantized(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
+        let layout = Layout::quantized(graph, quantization)?;
+        Ok(Self { layout, graph: graph.clone(), quantization: Some(quantization.clone()) })
     }
 
     /// The variants that step `s` may run as, the smallest tile first.
@@ -65,7 +78,7 @@ impl Network {
             let fits = |&&c: &&usize| c == STEM_CHANNELS[0] || c < out + STEM_CHANNELS[0];
             return STEM_CHANNELS.iter().filter(fits).map(|&c| Variant::Stem(c)).collect();
         }
-        let tiles = Tile::choices(Element::F16, is_point(conv));
+        let tiles = Tile::choices(self.view(step.inputs[0]).element, is_point(conv));
         // Tiles of which most would be padding are left out, but for the narrowest.
         let narrowest = tiles.iter().map(Tile::channels).min().unwrap_or(0);
         let fits = |t: &&Tile| t.channels() == narrowest || t.channels() < 2 * out;
@@ -98,11 +111,14 @@ impl Network {
                     _ => "dense",
                 };
                 let plus = if residual.is_some() { "+" } else { "" };
+                let element = |tensor: usize| self.view(tensor).element.name();
                 format!(
-                    "{kind} {}/{} {} {}{plus} {:?}",
+                    "{kind} {}/{} {} {} {} {}{plus} {:?}",
                     conv.kernel,
                     conv.stride,
+                    element(step.inputs[0]),
                     shape(from),
+                    element(step.output),
                     shape(to),
                     conv.activation
                 )
@@ -121,39 +137,23 @@ impl Network {
         for (step, variant) in self.layout.plan.steps.iter().zip(variants) {
             packed.at.push((0, 0));
             let Work::Conv { conv, layer, .. } = step.work else { continue };
-            let (values, bias) = self.pack_step(step, conv, weights.of(&self.graph.layers[layer].name), *variant);
+            let name = &self.graph.layers[layer].name;
+            let (values, constants) = match &self.quantization {
+                Some(quantization) if self.is_integer(step) => {
+                    self.integer_weights(step, conv, &quantization.convs[name], *variant)
+                }
+                _ => self.half_weights(step, conv, weights.of(name), *variant),
+            };
             let mut append = |bytes: Vec<u8>| {
                 packed.bytes.resize(packed.bytes.len().next_multiple_of(16), 0);
                 let at = packed.bytes.len();
                 packed.bytes.extend(bytes);
                 at
             };
-            let at = (append(values), append(f32_bytes(&bias)));
+            let at = (append(values), append(constants));
             *packed.at.last_mut().expect("pushed above") = at;
         }
         packed
-    }
-
-    fn pack_step(&self, step: &Step, conv: Conv, values: &ConvWeights, variant: Variant) -> (Vec<u8>, Vec<f32>) {
-        let out = self.view(step.output).shape.channels;
-        let shape = [out, self.view(step.inputs[0]).shape.channels, conv.kernel, conv.kernel];
-        match variant {
-            Variant::Dense(tile) => {
-                let halves: Vec<f16> = values.weight.iter().map(|&v| f16::from_f32(v)).collect();
-                let length = pack::tiles(out, tile) * tile.warp_channels();
-                let packed = pack::dense(&halves, shape, Element::F16, tile);
-                (f16_bytes(&packed), pack::padded(&values.bias, length))
-            }
-            Variant::Depthwise(_) => {
-                let length = out.next_multiple_of(8);
-                (f16_bytes(&pack::depthwise(values, conv.kernel)), pack::padded(&values.bias, length))
-            }
-            Variant::Stem(channels) => {
-                let length = out.next_multiple_of(channels);
-                (f32_bytes(&pack::stem(values, shape, channels)), pack::padded(&values.bias, length))
-            }
-            Variant::Only => unreachable!("convolutions have variants"),
-        }
     }
 
     /// The launches of the whole network, in execution order.
@@ -162,13 +162,18 @@ impl Network {
     }
 
     /// The launches of step `s`: one, but for a concatenation or a gathering as many as it has parts to copy. `weights` are the
-    /// offsets of its weights and biases.
+    /// offsets of its weights and constants.
     pub fn step_nodes(&self, s: usize, variant: Variant, weights: (usize, usize), bases: Bases) -> Vec<Node> {
         let step = &self.layout.plan.steps[s];
         let whole = |tensor: usize| Channels { tensor, first: 0, count: self.view(tensor).shape.channels };
         match &step.work {
             Work::Conv { conv, residual, .. } => {
-                let launch = self.convolution(s, *conv, residual.as_ref(), variant, weights, bases);
+                let (residual, at) =
+                    (residual.as_ref(), (bases.weights + weights.0 as u64, bases.weights + weights.1 as u64));
+                let launch = match self.is_integer(step) {
+                    true => self.integer_convolution(s, *conv, residual, variant, at, bases),
+                    false => self.half_convolution(s, *conv, residual, variant, at, bases),
+                };
                 vec![self.node(step, launch, bases)]
             }
             Work::Add([a, b]) => {
@@ -199,98 +204,6 @@ impl Network {
         }
     }
 
-    fn convolution(
-        &self,
-        s: usize,
-        conv: Conv,
-        residual: Option<&Operand>,
-        variant: Variant,
-        (weights, bias): (usize, usize),
-        bases: Bases,
-    ) -> Launch {
-        let step = &self.layout.plan.steps[s];
-        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
-        let activation = number(conv.activation);
-        let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
-        let (weights, bias) = (bases.weights + weights as u64, bases.weights + bias as u64);
-        let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
-        let grid = self.grid(s, variant);
-        let (kernel, threads, argument) = match variant {
-            Variant::Dense(tile) => {
-                let channels_in = from.padded();
-                let argument = arg::Convolution {
-                    input,
-                    weights,
-                    bias,
-                    residual,
-                    output,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
-                    channels_in: int(channels_in),
-                    channels_out: int(to.padded()),
-                    chunks: int(channels_in.div_ceil(Element::F16.chunk())),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
-                    ..Default::default()
-                };
-                (tile.kernel(Element::F16, is_point(conv)), tile.threads(), arg::Plain::bytes(&argument))
-            }
-            Variant::Depthwise(run) => {
-                let argument = arg::Depthwise {
-                    input,
-                    weights,
-                    bias,
-                    residual,
-                    output,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_height: int(to.shape.height),
-                    out_width: int(to.shape.width),
-                    out_pitch: int(to.pitch),
-                    channels: int(to.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
-                };
-                (run.kernel(conv.kernel, conv.stride), THREADS, arg::Plain::bytes(&argument))
-            }
-            Variant::Stem(channels) => {
-                let argument = arg::Stem {
-                    input,
-                    weights,
-                    bias,
-                    output,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
-                    channels: int(to.shape.channels.next_multiple_of(channels)),
-                    written: int(to.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
-                };
-                (format!("stem_{channels}"), THREADS, arg::Plain::bytes(&argument))
-            }
-            Variant::Only => unreachable!("convolutions have variants"),
-        };
-        Launch { kernel, grid, threads, argument }
-    }
-
     /// The grid of a convolution; that of other steps does not depend on a variant and counts as one block.
     fn grid(&self, s: usize, variant: Variant) -> [u32; 3] {
         let to = self.view(self.layout.plan.steps[s].output);
@@ -304,71 +217,8 @@ impl Network {
                 let threads = to.padded() / 8 * to.shape.width.div_ceil(run.columns) * to.shape.height;
                 [blocks(threads.div_ceil(THREADS as usize)), 1, 1]
             }
-            Variant::Stem(n) => [blocks(pixels.div_ceil(THREADS as usize)), blocks(channels.div_ceil(n)), 1],
+            Variant::Stem(n) => [blocks(pixels.div_ceil(THREADS as usize)), blocks(to.padded().div_ceil(n)), 1],
             Variant::Only => [1, 1, 1],
-        }
-    }
-
-    fn sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
-        let to = self.view(step.output);
-        let [a, b] = operands.map(|o| o.map_or(arg::Residual::default(), |o| self.residual(o, bases)));
-        let argument = arg::Sum {
-            a,
-            b,
-            output: self.address(step.output, bases),
-            width: int(to.shape.width),
-            pixels: int(to.shape.pixels()),
-            pitch: int(to.pitch),
-            channels: int(to.padded()),
-        };
-        Launch::flat("sum", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
-    }
-
-    fn max_pool(&self, step: &Step, kernel: usize, stride: usize, bases: Bases) -> Launch {
-        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let argument = arg::Pool {
-            input: self.address(step.inputs[0], bases),
-            output: self.address(step.output, bases),
-            in_height: int(from.shape.height),
-            in_width: int(from.shape.width),
-            in_pitch: int(from.pitch),
-            out_height: int(to.shape.height),
-            out_width: int(to.shape.width),
-            out_pitch: int(to.pitch),
-            channels: int(to.padded()),
-            kernel: int(kernel),
-            stride: int(stride),
-            pad_top: int(padding(kernel, stride, from.shape.height).0),
-            pad_left: int(padding(kernel, stride, from.shape.width).0),
-            unused: 0,
-        };
-        Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
-    }
-
-    /// Channels of a tensor, to the output's from `channel` on.
-    fn copy(&self, step: &Step, part: Channels, channel: usize, bases: Bases) -> Node {
-        let (from, to) = (self.view(part.tensor), self.view(step.output));
-        // The last part clears the padding behind it.
-        let last = channel + part.count == to.shape.channels;
-        let written = if last { to.padded() - channel } else { part.count };
-        let output = self.address(step.output, bases) + 2 * channel as u64;
-        let argument = arg::Part {
-            input: self.address(part.tensor, bases) + 2 * part.first as u64,
-            output,
-            pixels: int(to.shape.pixels()),
-            in_pitch: int(from.pitch),
-            out_pitch: int(to.pitch),
-            channels: int(part.count),
-            written: int(written),
-            unused: 0,
-        };
-        let launch = Launch::flat("copy_part", to.shape.pixels() * written, THREADS, &argument);
-        let whole = self.span(step.output, bases);
-        Node {
-            name: step.name.clone(),
-            work: Job::Kernel(launch),
-            reads: vec![self.span(part.tensor, bases)],
-            writes: vec![span(output, (whole.end - output) as usize)],
         }
     }
 
@@ -376,12 +226,6 @@ impl Network {
         let mut reads: Vec<Span> = step.inputs.iter().map(|&t| self.span(t, bases)).collect();
         reads.dedup();
         Node { name: step.name.clone(), work: Job::Kernel(launch), reads, writes: vec![self.span(step.output, bases)] }
-    }
-
-    fn residual(&self, operand: &Operand, bases: Bases) -> arg::Residual {
-        let view = self.view(operand.tensor);
-        let width = if operand.upsampled { int(view.shape.width) } else { 0 };
-        arg::Residual { values: self.address(operand.tensor, bases), pitch: int(view.pitch), width }
     }
 
     /// The bytes that `tensor` takes on the device.
@@ -427,10 +271,6 @@ fn number(activation: Activation) -> i32 {
 /// Sizes were checked when the network was laid out.
 fn int(n: usize) -> i32 {
     i32::try_from(n).expect("sizes are far below 2^31")
-}
-
-fn f16_bytes(values: &[f16]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {

@@ -1,0 +1,136 @@
+//! Convolutions in half precision: their weights, and their launches.
+
+use half::f16;
+
+use super::{f32_bytes, int, is_point, number, Bases, Network, Variant};
+use crate::engine::cuda::arguments::{self as arg, Plain};
+use crate::engine::cuda::kernels::{stem, Element, THREADS};
+use crate::engine::cuda::launch::Launch;
+use crate::engine::cuda::pack;
+use crate::engine::plan::{Operand, Step};
+use crate::engine::{Conv, ConvWeights};
+
+impl Network {
+    /// Weights in the kernel's order, and biases.
+    pub(super) fn half_weights(
+        &self,
+        step: &Step,
+        conv: Conv,
+        values: &ConvWeights,
+        variant: Variant,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let out = self.view(step.output).shape.channels;
+        let shape = [out, self.view(step.inputs[0]).shape.channels, conv.kernel, conv.kernel];
+        let (weights, length) = match variant {
+            Variant::Dense(tile) => {
+                let halves: Vec<f16> = values.weight.iter().map(|&v| f16::from_f32(v)).collect();
+                let packed = pack::dense(&halves, shape, Element::F16, tile);
+                (f16_bytes(&packed), pack::tiles(out, tile) * tile.warp_channels())
+            }
+            Variant::Depthwise(_) => {
+                let halves: Vec<f16> = values.weight.iter().map(|&v| f16::from_f32(v)).collect();
+                (f16_bytes(&pack::depthwise(&halves, out, conv.kernel, Element::F16)), out.next_multiple_of(8))
+            }
+            Variant::Stem(channels) => {
+                let padded = out.next_multiple_of(channels);
+                (f32_bytes(&pack::stem(&values.weight, shape, padded)), padded)
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        };
+        (weights, f32_bytes(&pack::padded(&values.bias, length)))
+    }
+
+    pub(super) fn half_convolution(
+        &self,
+        s: usize,
+        conv: Conv,
+        residual: Option<&Operand>,
+        variant: Variant,
+        (weights, bias): (u64, u64),
+        bases: Bases,
+    ) -> Launch {
+        let step = &self.layout.plan.steps[s];
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
+        let activation = number(conv.activation);
+        let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
+        let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
+        let (kernel, threads, argument) = match variant {
+            Variant::Dense(tile) => {
+                let channels_in = from.padded();
+                let argument = arg::Convolution {
+                    input,
+                    weights,
+                    constants: bias,
+                    residual,
+                    output,
+                    quantized: arg::Requantization::default(),
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels_in: int(channels_in),
+                    channels_out: int(to.padded()),
+                    chunks: int(channels_in.div_ceil(Element::F16.chunk())),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                };
+                (tile.kernel(Element::F16, is_point(conv)), tile.threads(), argument.bytes())
+            }
+            Variant::Depthwise(run) => {
+                let argument = arg::Depthwise {
+                    input,
+                    weights,
+                    bias,
+                    residual,
+                    output,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_height: int(to.shape.height),
+                    out_width: int(to.shape.width),
+                    out_pitch: int(to.pitch),
+                    channels: int(to.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                };
+                (run.kernel(Element::F16, conv.kernel, conv.stride), THREADS, argument.bytes())
+            }
+            Variant::Stem(channels) => {
+                let argument = arg::Stem {
+                    input,
+                    weights,
+                    bias,
+                    output,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels: int(to.shape.channels.next_multiple_of(channels)),
+                    written: int(to.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation,
+                };
+                (stem(Element::F16, channels), THREADS, argument.bytes())
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        };
+        Launch { kernel, grid: self.grid(s, variant), threads, argument }
+    }
+}
+
+fn f16_bytes(values: &[f16]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}

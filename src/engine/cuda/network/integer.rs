@@ -1,0 +1,175 @@
+//! Quantized convolutions: their weights, their constants, and their launches. The arithmetic is
+//! [`Requantization`]'s, bit by bit.
+
+use super::{int, is_point, Bases, Network, Variant};
+use crate::engine::cuda::arguments::{self as arg, Plain};
+use crate::engine::cuda::kernels::{stem, Element, THREADS};
+use crate::engine::cuda::launch::Launch;
+use crate::engine::cuda::pack;
+use crate::engine::plan::{Operand, Step, TensorId};
+use crate::engine::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
+use crate::engine::Conv;
+
+impl Network {
+    /// The scale of a tensor in bytes.
+    pub(super) fn scale(&self, tensor: TensorId) -> TensorScale {
+        self.layout.scales[tensor].expect("a quantized step reads bytes")
+    }
+
+    /// Whether a convolution is quantized: exactly those that read bytes are.
+    pub(super) fn is_integer(&self, step: &Step) -> bool {
+        self.view(step.inputs[0]).element == Element::I8
+    }
+
+    /// Weights in the kernel's order, and constants.
+    pub(super) fn integer_weights(
+        &self,
+        step: &Step,
+        conv: Conv,
+        values: &QuantizedConv,
+        variant: Variant,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let to = self.view(step.output);
+        let (out, scale) = (to.shape.channels, self.scale(step.inputs[0]));
+        let shape = [out, self.view(step.inputs[0]).shape.channels, conv.kernel, conv.kernel];
+        let (weights, length) = match variant {
+            Variant::Dense(tile) => {
+                let packed = pack::dense(&values.weight, shape, Element::I8, tile);
+                (packed, pack::tiles(out, tile) * tile.warp_channels())
+            }
+            Variant::Depthwise(_) => {
+                (pack::depthwise(&values.weight, out, conv.kernel, Element::I8), out.next_multiple_of(16))
+            }
+            Variant::Stem(channels) => {
+                let padded = to.padded().next_multiple_of(channels);
+                (pack::quads(&values.weight, shape, padded), padded)
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        };
+        let requantization = Requantization::new(values, conv.activation, scale, self.layout.scales[step.output]);
+        let per_channel = values.weight.len() / out;
+        let constants = (0..length).flat_map(|c| {
+            let constants = match c < out {
+                true => arg::Channel {
+                    correction: -i32::from(scale.zero_point)
+                        * values.weight[c * per_channel..][..per_channel].iter().map(|&w| i32::from(w)).sum::<i32>(),
+                    factor: requantization.factor[c],
+                    offset: requantization.offset[c],
+                    unused: 0,
+                },
+                false => arg::Channel::default(),
+            };
+            constants.bytes()
+        });
+        (weights.into_iter().map(|w| w as u8).collect(), constants.collect())
+    }
+
+    pub(super) fn integer_convolution(
+        &self,
+        s: usize,
+        conv: Conv,
+        residual: Option<&Operand>,
+        variant: Variant,
+        (weights, constants): (u64, u64),
+        bases: Bases,
+    ) -> Launch {
+        let step = &self.layout.plan.steps[s];
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
+        let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
+        let quantized = self.requantization(step, conv, residual);
+        let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
+        let (kernel, threads, argument) = match variant {
+            Variant::Dense(tile) => {
+                let argument = arg::Convolution {
+                    input,
+                    weights,
+                    constants,
+                    residual,
+                    output,
+                    quantized,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels_in: int(from.padded()),
+                    channels_out: int(to.padded()),
+                    chunks: int(from.padded().div_ceil(Element::I8.chunk())),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    activation: 0,
+                };
+                (tile.kernel(Element::I8, is_point(conv)), tile.threads(), argument.bytes())
+            }
+            Variant::Depthwise(run) => {
+                let argument = arg::IntegerDepthwise {
+                    input,
+                    weights,
+                    channels: constants,
+                    residual,
+                    output,
+                    quantized,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    in_pitch: int(from.pitch),
+                    out_height: int(to.shape.height),
+                    out_width: int(to.shape.width),
+                    out_pitch: int(to.pitch),
+                    written: int(to.padded()),
+                    weight_pitch: int(from.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                };
+                (run.kernel(Element::I8, conv.kernel, conv.stride), THREADS, argument.bytes())
+            }
+            Variant::Stem(channels) => {
+                let argument = arg::IntegerStem {
+                    input,
+                    weights,
+                    constants,
+                    output,
+                    quantized,
+                    in_height: int(from.shape.height),
+                    in_width: int(from.shape.width),
+                    out_width: int(to.shape.width),
+                    pixels: int(to.shape.pixels()),
+                    out_pitch: int(to.pitch),
+                    channels: int(to.padded().next_multiple_of(channels)),
+                    written: int(to.padded()),
+                    kernel: int(conv.kernel),
+                    stride: int(conv.stride),
+                    pad_top: int(pad_top),
+                    pad_left: int(pad_left),
+                    unused: 0,
+                };
+                (stem(Element::I8, channels), THREADS, argument.bytes())
+            }
+            Variant::Only => unreachable!("convolutions have variants"),
+        };
+        Launch { kernel, grid: self.grid(s, variant), threads, argument }
+    }
+
+    fn requantization(&self, step: &Step, conv: Conv, residual: Option<&Operand>) -> arg::Requantization {
+        let output = self.layout.scales[step.output];
+        // The bounds depend on no channel.
+        let none = QuantizedConv { weight: vec![], scale: vec![], bias: vec![] };
+        let input = self.scale(step.inputs[0]);
+        let bounds = Requantization::new(&none, conv.activation, input, output).bounds;
+        let (low, high) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let added = residual.map(|operand| self.scale(operand.tensor));
+        arg::Requantization {
+            low,
+            high,
+            residual_zero: added.map_or(0, |scale| i32::from(scale.zero_point)),
+            residual_factor: added.map_or(0.0, |scale| relative_factor(scale, output)),
+            to_bytes: i32::from(output.is_some()),
+            fill: u32::from_ne_bytes([input.zero_point; 4]),
+        }
+    }
+}

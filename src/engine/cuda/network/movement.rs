@@ -1,0 +1,129 @@
+//! Steps without weights: sums, pooling, copies, and conversions between bytes and half precision.
+
+use super::{int, Bases, Network};
+use crate::engine::cuda::arguments as arg;
+use crate::engine::cuda::kernels::{Element, THREADS};
+use crate::engine::cuda::launch::{span, Launch, Node, Work as Job};
+use crate::engine::graph::padding;
+use crate::engine::plan::{Channels, Operand, Step};
+use crate::engine::quantization::relative_factor;
+
+impl Network {
+    /// The sum of one or two operands.
+    pub(super) fn sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
+        let to = self.view(step.output);
+        if to.element == Element::I8 {
+            return self.integer_sum(step, operands, bases);
+        }
+        let [a, b] = operands.map(|o| o.map_or(arg::Residual::default(), |o| self.residual(o, bases)));
+        let argument = arg::Sum {
+            a,
+            b,
+            output: self.address(step.output, bases),
+            width: int(to.shape.width),
+            pixels: int(to.shape.pixels()),
+            pitch: int(to.pitch),
+            channels: int(to.padded()),
+        };
+        Launch::flat("sum", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+    }
+
+    fn integer_sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
+        let (to, scale) = (self.view(step.output), self.scale(step.output));
+        let [a, b] = operands.map(|o| o.map_or(arg::Residual::default(), |o| self.residual(o, bases)));
+        // A lone operand has the result's scale, and is copied.
+        let [a_scale, b_scale] = operands.map(|o| o.map_or(scale, |o| self.scale(o.tensor)));
+        let argument = arg::IntegerSum {
+            a,
+            b,
+            output: self.address(step.output, bases),
+            width: int(to.shape.width),
+            pixels: int(to.shape.pixels()),
+            pitch: int(to.pitch),
+            channels: int(to.padded()),
+            a_zero: i32::from(a_scale.zero_point),
+            b_zero: i32::from(b_scale.zero_point),
+            a_factor: relative_factor(a_scale, Some(scale)),
+            b_factor: relative_factor(b_scale, Some(scale)),
+            zero: i32::from(scale.zero_point),
+            unused: 0,
+        };
+        Launch::flat("sum_i8", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+    }
+
+    pub(super) fn max_pool(&self, step: &Step, kernel: usize, stride: usize, bases: Bases) -> Launch {
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let argument = arg::Pool {
+            input: self.address(step.inputs[0], bases),
+            output: self.address(step.output, bases),
+            in_height: int(from.shape.height),
+            in_width: int(from.shape.width),
+            in_pitch: int(from.pitch),
+            out_height: int(to.shape.height),
+            out_width: int(to.shape.width),
+            out_pitch: int(to.pitch),
+            channels: int(to.padded()),
+            kernel: int(kernel),
+            stride: int(stride),
+            pad_top: int(padding(kernel, stride, from.shape.height).0),
+            pad_left: int(padding(kernel, stride, from.shape.width).0),
+            unused: 0,
+        };
+        Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+    }
+
+    /// Channels of a tensor, to the output's from `channel` on; converted where the output has another element, which
+    /// only whole tensors are.
+    pub(super) fn copy(&self, step: &Step, part: Channels, channel: usize, bases: Bases) -> Node {
+        let (from, to) = (self.view(part.tensor), self.view(step.output));
+        // The last part clears the padding behind it.
+        let last = channel + part.count == to.shape.channels;
+        let written = if last { to.padded() - channel } else { part.count };
+        let input = self.address(part.tensor, bases) + (from.element.bytes() * part.first) as u64;
+        let output = self.address(step.output, bases) + (to.element.bytes() * channel) as u64;
+        let items = to.shape.pixels() * written;
+        let launch = if from.element == to.element {
+            let argument = arg::Part {
+                input,
+                output,
+                pixels: int(to.shape.pixels()),
+                in_pitch: int(from.pitch),
+                out_pitch: int(to.pitch),
+                channels: int(part.count),
+                written: int(written),
+                unused: 0,
+            };
+            let kernel = if to.element == Element::I8 { "copy_part_i8" } else { "copy_part" };
+            Launch::flat(kernel, items, THREADS, &argument)
+        } else {
+            let to_bytes = to.element == Element::I8;
+            let scale = self.scale(if to_bytes { step.output } else { part.tensor });
+            let argument = arg::Convert {
+                input,
+                output,
+                pixels: int(to.shape.pixels()),
+                in_pitch: int(from.pitch),
+                out_pitch: int(to.pitch),
+                channels: int(part.count),
+                written: int(written),
+                scale: scale.scale,
+                zero: i32::from(scale.zero_point),
+                unused: 0,
+            };
+            Launch::flat(if to_bytes { "to_bytes" } else { "to_halves" }, items, THREADS, &argument)
+        };
+        let whole = self.span(step.output, bases);
+        Node {
+            name: step.name.clone(),
+            work: Job::Kernel(launch),
+            reads: vec![self.span(part.tensor, bases)],
+            writes: vec![span(output, (whole.end - output) as usize)],
+        }
+    }
+
+    pub(super) fn residual(&self, operand: &Operand, bases: Bases) -> arg::Residual {
+        let view = self.view(operand.tensor);
+        let width = if operand.upsampled { int(view.shape.width) } else { 0 };
+        arg::Residual { values: self.address(operand.tensor, bases), pitch: int(view.pitch), width }
+    }
+}

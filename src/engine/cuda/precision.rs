@@ -1,0 +1,90 @@
+//! The plan of a quantized network with each form of a tensor as a tensor of its own.
+//!
+//! Which steps are integer is [`Lowered`]'s to say, as for the CPU. Here a tensor that readers want in its other form gets
+//! a second one, made right after the first by a gathering of all its channels, which converts since the elements differ.
+//! So order, memory and dependencies need know nothing of precision.
+
+use crate::engine::plan::{Channels, Plan, Step, Tensor, TensorId, Work};
+use crate::engine::quantization::TensorScale;
+use crate::engine::quantized_plan::Lowered;
+use crate::engine::{EngineError, Graph, Quantization};
+
+/// The plan, and the scale of each tensor in bytes; none for those in half precision, as all outputs are.
+///
+/// # Errors
+/// As [`Lowered::new`].
+pub fn plan(graph: &Graph, quantization: &Quantization) -> Result<(Plan, Vec<Option<TensorScale>>), EngineError> {
+    let Lowered { plan, integer, forms, scales } = Lowered::new(graph, quantization)?;
+    let leaves = |t: TensorId| plan.outputs.contains(&t);
+    // An input that is wanted in both forms is made in half precision.
+    let is_bytes = |t: TensorId| if t == 0 { forms[0].bytes && !forms[0].floats } else { forms[t].made_as_bytes };
+    let wants_other = |t: TensorId| if is_bytes(t) { forms[t].floats || leaves(t) } else { forms[t].bytes };
+    let mut both = Both {
+        scales: (0..scales.len()).map(|t| is_bytes(t).then(|| scales[t]).flatten()).collect(),
+        other: vec![None; scales.len()],
+        plan: Plan { tensors: plan.tensors.clone(), steps: vec![], outputs: vec![] },
+    };
+    if wants_other(0) {
+        both.convert(0, scales[0], graph);
+    }
+    for (step, &integer) in plan.steps.iter().zip(&integer) {
+        let step = both.reading(step, integer);
+        let made = step.output;
+        both.plan.steps.push(step);
+        if wants_other(made) {
+            both.convert(made, scales[made], graph);
+        }
+    }
+    both.plan.outputs = plan.outputs.iter().map(|&t| both.form(t, false)).collect();
+    Ok((both.plan, both.scales))
+}
+
+struct Both {
+    plan: Plan,
+    scales: Vec<Option<TensorScale>>,
+    /// Of each tensor of the lowered plan, its second form.
+    other: Vec<Option<TensorId>>,
+}
+
+impl Both {
+    /// Appends the conversion of tensor `t`, whose bytes have `scale`.
+    fn convert(&mut self, t: TensorId, scale: Option<TensorScale>, graph: &Graph) {
+        let (to_bytes, made) = (self.scales[t].is_none(), self.plan.tensors.len());
+        let tensor = Tensor { within: None, ..self.plan.tensors[t] };
+        let count = tensor.shape.channels;
+        let step = Step {
+            name: format!("{} to {}", graph.layers[tensor.layer].name, if to_bytes { "int8" } else { "f16" }),
+            work: Work::Gather(vec![Channels { tensor: t, first: 0, count }]),
+            inputs: vec![t],
+            gathered: vec![],
+            output: made,
+        };
+        self.plan.tensors.push(tensor);
+        self.plan.steps.push(step);
+        self.scales.push(scale.filter(|_| to_bytes));
+        self.other[t] = Some(made);
+    }
+
+    /// Tensor `t` of the lowered plan in bytes, or in half precision.
+    fn form(&self, t: TensorId, bytes: bool) -> TensorId {
+        if self.scales[t].is_some() == bytes {
+            t
+        } else {
+            self.other[t].expect("made where a reader wants it")
+        }
+    }
+
+    /// A step of the lowered plan that reads tensors in its own form.
+    fn reading(&self, step: &Step, integer: bool) -> Step {
+        let mut step = step.clone();
+        let form = |t: &mut TensorId| *t = self.form(*t, integer);
+        step.inputs.iter_mut().for_each(form);
+        match &mut step.work {
+            Work::Conv { residual, .. } => residual.iter_mut().for_each(|operand| form(&mut operand.tensor)),
+            Work::Add(operands) => operands.iter_mut().for_each(|operand| form(&mut operand.tensor)),
+            Work::Concat(parts) => parts.iter_mut().for_each(|(tensor, _)| form(tensor)),
+            Work::Upsample2x | Work::MaxPool { .. } | Work::Gather(_) => {}
+        }
+        step
+    }
+}

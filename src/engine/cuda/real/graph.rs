@@ -1,0 +1,189 @@
+//! Graphs of the driver: built node by node, instantiated once, launched for each frame.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::result;
+use cudarc::driver::sys;
+
+use super::stream::{Argument, Event, Stream};
+use super::{check, failed, Context, Real};
+use crate::engine::cuda::driver::{Instance, Wait};
+use crate::engine::cuda::launch::{Node, Work};
+use crate::engine::cuda::CudaError;
+
+impl Real {
+    /// See [`Driver::instantiate`](crate::engine::cuda::Driver::instantiate).
+    pub(super) fn graph(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Ready, CudaError> {
+        self.context.enter()?;
+        let mut graph = Graph(ptr::null_mut());
+        // SAFETY: outlives the call.
+        check("cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.0, 0) })?;
+        let mut added: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
+        for (node, before) in nodes.iter().zip(edges) {
+            let before: Vec<_> = before.iter().map(|&j| added[j]).collect();
+            added.push(self.add(graph.0, node, &before)?);
+        }
+        let flags = match wait {
+            Wait::Block => {
+                sys::CUevent_flags_enum::CU_EVENT_BLOCKING_SYNC as u32
+                    | sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32
+            }
+            Wait::Spin => sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32,
+        };
+        let done = Event::new(flags)?;
+        let stream = self.stream(priority)?;
+        let mut executable = Executable(ptr::null_mut());
+        // SAFETY: outlives the call; the graph is whole.
+        check("cuGraphInstantiate", unsafe { sys::cuGraphInstantiateWithFlags(&mut executable.0, graph.0, 0) })?;
+        // SAFETY: instantiated just now.
+        check("cuGraphUpload", unsafe { sys::cuGraphUpload(executable.0, stream.0) })?;
+        // SAFETY: a living stream.
+        unsafe { result::stream::synchronize(stream.0) }.map_err(|e| failed("cuStreamSynchronize", e))?;
+        Ok(Ready { executable, done, stream, wait, context: Arc::clone(&self.context) })
+    }
+
+    fn add(
+        &self,
+        graph: sys::CUgraph,
+        node: &Node,
+        before: &[sys::CUgraphNode],
+    ) -> Result<sys::CUgraphNode, CudaError> {
+        let mut added = ptr::null_mut();
+        let (first, count) = (before.as_ptr(), before.len());
+        match &node.work {
+            Work::Kernel(launch) => {
+                let mut argument = Argument::of(launch);
+                let mut pointers = argument.pointers();
+                let [x, y, z] = launch.grid;
+                let parameters = sys::CUDA_KERNEL_NODE_PARAMS {
+                    func: self.function(&launch.kernel)?,
+                    gridDimX: x,
+                    gridDimY: y,
+                    gridDimZ: z,
+                    blockDimX: launch.threads,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: 0,
+                    kernelParams: pointers.as_mut_ptr(),
+                    extra: ptr::null_mut(),
+                    kern: ptr::null_mut(),
+                    ctx: ptr::null_mut(),
+                };
+                // SAFETY: the driver copies the argument before it returns.
+                check("cuGraphAddKernelNode", unsafe {
+                    sys::cuGraphAddKernelNode_v2(&mut added, graph, first, count, &parameters)
+                })?;
+            }
+            &Work::Upload { host, device, bytes } => {
+                let mut copy = copy(bytes);
+                copy.srcMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST;
+                copy.srcHost = host as *const c_void;
+                copy.dstMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE;
+                copy.dstDevice = device;
+                // SAFETY: both ends outlive the graph.
+                check("cuGraphAddMemcpyNode", unsafe {
+                    sys::cuGraphAddMemcpyNode(&mut added, graph, first, count, &copy, self.context.context)
+                })?;
+            }
+            &Work::Download { device, host, bytes } => {
+                let mut copy = copy(bytes);
+                copy.srcMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE;
+                copy.srcDevice = device;
+                copy.dstMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST;
+                copy.dstHost = host as *mut c_void;
+                // SAFETY: both ends outlive the graph.
+                check("cuGraphAddMemcpyNode", unsafe {
+                    sys::cuGraphAddMemcpyNode(&mut added, graph, first, count, &copy, self.context.context)
+                })?;
+            }
+        }
+        Ok(added)
+    }
+}
+
+/// A copy of one row of `bytes`, its ends yet to be set.
+fn copy(bytes: usize) -> sys::CUDA_MEMCPY3D {
+    // SAFETY: numbers, null pointers, and enumerations whose 0 is overwritten before use.
+    let mut copy: MaybeUninit<sys::CUDA_MEMCPY3D> = MaybeUninit::zeroed();
+    // SAFETY: a valid value for both enumerations; the rest is valid as zeros.
+    unsafe {
+        (*copy.as_mut_ptr()).srcMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST;
+        (*copy.as_mut_ptr()).dstMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST;
+        let mut copy = copy.assume_init();
+        (copy.WidthInBytes, copy.Height, copy.Depth) = (bytes, 1, 1);
+        (copy.srcPitch, copy.srcHeight, copy.dstPitch, copy.dstHeight) = (bytes, 1, bytes, 1);
+        copy
+    }
+}
+
+/// An instantiated graph with its stream and the event at its end.
+pub(super) struct Ready {
+    executable: Executable,
+    done: Event,
+    stream: Stream,
+    wait: Wait,
+    context: Arc<Context>,
+}
+
+// SAFETY: used by one thread at a time, as `&mut self` sees to, and each call makes the context the thread's.
+unsafe impl Send for Ready {}
+
+impl Instance for Ready {
+    fn launch(&mut self) -> Result<(), CudaError> {
+        self.context.enter()?;
+        // SAFETY: the graph's memory lives as long as its owner, who drops this first.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(self.executable.0, self.stream.0) })?;
+        self.done.record(&self.stream)
+    }
+
+    fn wait(&mut self) -> Result<(), CudaError> {
+        if self.wait == Wait::Block {
+            return self.done.synchronize();
+        }
+        loop {
+            // SAFETY: a living event.
+            match unsafe { sys::cuEventQuery(self.done.0) } {
+                sys::CUresult::CUDA_ERROR_NOT_READY => std::hint::spin_loop(),
+                status => return check("running the graph", status),
+            }
+        }
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // Its memory may be freed next.
+        if self.context.enter().is_ok() {
+            let _ = self.done.synchronize();
+        }
+    }
+}
+
+struct Graph(sys::CUgraph);
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: created by its owner alone; destroying it leaves instances alive.
+        let _ = unsafe { sys::cuGraphDestroy(self.0) };
+    }
+}
+
+struct Executable(sys::CUgraphExec);
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: instantiated by its owner alone.
+            let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The real driver, through cudarc: its library is opened at run time, so that the program starts without it.
+//!
+//! Compiled, and never run yet (see [`super`]). Only calls that CUDA 12.0 has are used: cudarc looks each one up when it
+//! is first made, and newer ones are missing from Orin's driver.
+//!
+//! - `graph`: instantiated graphs, which a frame launches; `stream`: streams, events, and times by them.
+
+mod graph;
+mod stream;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{c_void, CString};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
+
+use super::device::{self, NoCudaDevice};
+use super::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use super::kernels::Module;
+use super::launch::{Node, Work};
+use super::{cache, compiled, nvrtc, CudaError};
+
+/// The first device, made ready; the same one for all callers of the process while any of them holds it.
+///
+/// # Errors
+/// A sentence with the remedy, where there is none that the engine can use.
+pub fn open() -> Result<Arc<dyn Driver>, CudaError> {
+    static OPEN: Mutex<Option<std::sync::Weak<Real>>> = Mutex::new(None);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // A device that was lost is opened anew.
+    if let Some(real) = open.as_ref().and_then(std::sync::Weak::upgrade).filter(|real| real.is_sound()) {
+        return Ok(real);
+    }
+    let real = Arc::new(Real::new()?);
+    *open = Some(Arc::downgrade(&real));
+    Ok(real)
+}
+
+struct Real {
+    device: DeviceInfo,
+    context: Arc<Context>,
+    functions: Mutex<HashMap<String, sys::CUfunction>>,
+    /// Modules in use, to be unloaded at the end.
+    modules: Mutex<BTreeMap<Module, sys::CUmodule>>,
+}
+
+// SAFETY: the driver's handles may be used from any thread that has made the context its own, as each method does.
+unsafe impl Send for Real {}
+// SAFETY: as above, and the driver locks what is shared.
+unsafe impl Sync for Real {}
+
+/// The device's primary context.
+struct Context {
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+}
+
+// SAFETY: as for `Real`.
+unsafe impl Send for Context {}
+// SAFETY: as for `Real`.
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// Makes it the calling thread's.
+    fn enter(&self) -> Result<(), CudaError> {
+        // SAFETY: retained until the drop.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("cuCtxSetCurrent", e))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained by `Real::new`, and given back here alone.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
+    }
+}
+
+fn failed(call: &'static str, error: DriverError) -> CudaError {
+    let name = error.error_name().map_or_else(|_| format!("{error:?}"), |n| n.to_string_lossy().into_owned());
+    let text = error.error_string().map_or_else(|_| String::new(), |s| s.to_string_lossy().into_owned());
+    CudaError::Failed { call, why: format!("{name}: {text}") }
+}
+
+fn check(call: &'static str, status: sys::CUresult) -> Result<(), CudaError> {
+    status.result().map_err(|e| failed(call, e))
+}
+
+impl Real {
+    fn new() -> Result<Self, CudaError> {
+        device::find_device()?;
+        let driver = |e: DriverError| CudaError::NoDevice(NoCudaDevice::Driver(e.to_string()));
+        let mut version = 0;
+        // SAFETY: outlives the call; the library is there, or `find_device` had failed.
+        unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(driver)?;
+        let version = u32::try_from(version).unwrap_or(0);
+        let first = result::device::get(0).map_err(driver)?;
+        let attribute = |which| {
+            // SAFETY: the driver has just given the device.
+            let value = unsafe { result::device::get_attribute(first, which) }.map_err(driver)?;
+            Ok::<_, CudaError>(u32::try_from(value).unwrap_or(0))
+        };
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let found = DeviceInfo {
+            name: result::device::get_name(first).map_err(driver)?,
+            architecture: 10 * major + attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            integrated: attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
+            driver: version,
+        };
+        device::check(&found)?;
+        // SAFETY: as above.
+        let context = unsafe { result::primary_ctx::retain(first) }.map_err(driver)?;
+        let context = Arc::new(Context { device: first, context });
+        context.enter()?;
+        Ok(Self { device: found, context, functions: Mutex::default(), modules: Mutex::default() })
+    }
+
+    /// Whether the device still answers.
+    fn is_sound(&self) -> bool {
+        self.context.enter().is_ok() && result::ctx::synchronize().is_ok()
+    }
+
+    fn load(&self, module: Module) -> Result<(), CudaError> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if modules.contains_key(&module) {
+            return Ok(());
+        }
+        let compiler: Option<&compiled::Compiler> = if nvrtc::is_present() { Some(&nvrtc::compile) } else { None };
+        let cubin = compiled::cubin(&self.device, module, cache::folder().as_deref(), compiler)?;
+        // SAFETY: a cubin, whole, as the cache checks and the compiler gives it.
+        let loaded =
+            unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map_err(|e| failed("loading a kernel", e))?;
+        let functions: Result<Vec<_>, _> = module
+            .kernels()
+            .into_iter()
+            .map(|kernel| {
+                let name = CString::new(kernel.name.clone()).expect("names have no NUL");
+                // SAFETY: loaded just now.
+                let function = unsafe { result::module::get_function(loaded, name) };
+                Ok((kernel.name, function.map_err(|e| failed("looking up a kernel", e))?))
+            })
+            .collect();
+        match functions {
+            Ok(functions) => {
+                modules.insert(module, loaded);
+                self.functions.lock().unwrap_or_else(PoisonError::into_inner).extend(functions);
+                Ok(())
+            }
+            Err(error) => {
+                // SAFETY: loaded just now, and used by nobody.
+                let _ = unsafe { result::module::unload(loaded) };
+                Err(error)
+            }
+        }
+    }
+
+    fn function(&self, name: &str) -> Result<sys::CUfunction, CudaError> {
+        let functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = || CudaError::Failed { call: "looking up a kernel", why: format!("{name} was not prepared") };
+        functions.get(name).copied().ok_or_else(missing)
+    }
+}
+
+impl Driver for Real {
+    fn device(&self) -> &DeviceInfo {
+        &self.device
+    }
+
+    fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
+        static MODULE_OF: OnceLock<HashMap<String, Module>> = OnceLock::new();
+        let module_of = MODULE_OF.get_or_init(|| {
+            Module::ALL.iter().flat_map(|&m| m.kernels().into_iter().map(move |k| (k.name, m))).collect()
+        });
+        self.context.enter()?;
+        for node in nodes {
+            if let Work::Kernel(launch) = &node.work {
+                let missing = || CudaError::Failed { call: "looking up a kernel", why: launch.kernel.clone() };
+                self.load(*module_of.get(&launch.kernel).ok_or_else(missing)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+        self.context.enter()?;
+        let full = |e: DriverError| match e.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => CudaError::OutOfMemory { bytes },
+            _ => failed("allocating memory", e),
+        };
+        let flags = match place {
+            // SAFETY: at least one byte, as `Memory` sees to.
+            Place::Device => {
+                return Ok(Address { device: unsafe { result::malloc_sync(bytes) }.map_err(full)?, host: 0 })
+            }
+            // The CPU only writes: write-combined, it stays out of the caches. Orin's CPU would write to it slowly.
+            Place::Upload if !self.device.integrated => {
+                sys::CU_MEMHOSTALLOC_WRITECOMBINED | sys::CU_MEMHOSTALLOC_DEVICEMAP
+            }
+            Place::Upload | Place::Download => sys::CU_MEMHOSTALLOC_DEVICEMAP,
+        };
+        // SAFETY: as above.
+        let host = unsafe { result::malloc_host(bytes, flags) }.map_err(full)?;
+        let mut device = 0;
+        // SAFETY: allocated just now, and mapped.
+        let mapped =
+            check("cuMemHostGetDevicePointer", unsafe { sys::cuMemHostGetDevicePointer_v2(&mut device, host, 0) });
+        if let Err(error) = mapped {
+            // SAFETY: allocated just now, and given to nobody.
+            let _ = unsafe { result::free_host(host) };
+            return Err(error);
+        }
+        Ok(Address { device, host: host as u64 })
+    }
+
+    fn free(&self, place: Place, address: Address) {
+        // A device that was lost has nothing to give back.
+        if self.context.enter().is_err() {
+            return;
+        }
+        // SAFETY: allocated above, and freed once: `Memory` owns it.
+        let _ = unsafe {
+            match place {
+                Place::Device => result::free_sync(address.device),
+                Place::Upload | Place::Download => result::free_host(address.host as *mut c_void),
+            }
+        };
+    }
+
+    fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.context.enter()?;
+        // SAFETY: the caller's memory on the device is at least as large.
+        unsafe { result::memcpy_htod_sync(device, bytes) }.map_err(|e| failed("cuMemcpyHtoD", e))
+    }
+
+    fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.context.enter()?;
+        // SAFETY: as above.
+        unsafe { result::memcpy_dtoh_sync(bytes, device) }.map_err(|e| failed("cuMemcpyDtoH", e))
+    }
+
+    fn instantiate(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Box<dyn Instance>, CudaError> {
+        Ok(Box::new(self.graph(nodes, edges, wait, priority)?))
+    }
+
+    fn time(&self, nodes: &[Node], runs: usize) -> Result<Option<Vec<f32>>, CudaError> {
+        self.least_times(nodes, runs).map(Some)
+    }
+
+    fn memory(&self) -> Option<(usize, usize)> {
+        self.context.enter().ok()?;
+        result::mem_get_info().ok()
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            for module in std::mem::take(self.modules.get_mut().unwrap_or_else(PoisonError::into_inner)).into_values() {
+                // SAFETY: loaded by `load`; no graph is left, since each holds its model and that this.
+                let _ = unsafe { result::module::unload(module) };
+            }
+        }
+    }
+}
