@@ -30,6 +30,9 @@ struct Arguments {
     /// each layer's limit to the table.
     #[arg(long, value_names = ["TFLOPS", "GBS"], num_args = 2)]
     peaks: Option<Vec<f64>>,
+    /// Folder of a student package, such as a quantized one, instead of the embedded student.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
     /// Write the network for bench/peers/pytorch_gpu.py to this folder, and end.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
@@ -42,7 +45,10 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let student = Student::embedded();
+    let student = match &arguments.model {
+        Some(folder) => Student::load(folder)?,
+        None => Student::embedded(),
+    };
     if let Some(folder) = &arguments.export {
         return export(&student, folder);
     }
@@ -115,17 +121,23 @@ fn measure<E: std::error::Error + Send + Sync + 'static>(
     Ok([at(0.5), at(0.99), at(0.999), at(1.0)])
 }
 
+/// A line a kernel: its time, the least bytes that it moves and its operations; with `peaks` which of the two limits it
+/// (the roofline model of Williams et al. 2009), and how near it comes.
 fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: Option<&[f64]>) {
     println!("{:<28} {:<26} {:>8} {:>9} {:>9} {:>9} {:>9}", "step", "kernel", "us", "KiB", "MFLOP", "GB/s", "GFLOP/s");
     let plan = &model.network().layout.plan;
     for (node, (name, us)) in nodes.iter().zip(times) {
         let Work::Kernel(launch) = &node.work else { continue };
-        let flops = plan.steps.iter().find(|s| &s.name == name).map_or(0, |s| plan.flops(s)) as f64;
+        let step = plan.steps.iter().find(|s| &s.name == name);
+        let flops = step.map_or(0, |s| plan.flops(s)) as f64;
+        // Bytes are multiplied at twice the rate of halves.
+        let rate = step.map_or(1.0, |s| 2.0 / model.network().view(s.inputs[0]).element.bytes() as f64);
         let bytes: u64 = node.reads.iter().chain(&node.writes).map(|s| s.end - s.start).sum();
         let (bytes, seconds) = (bytes as f64, f64::from(*us) * 1e-6);
         let limit = peaks.map_or(String::new(), |p| {
-            let least = (flops / (p[0] * 1e12)).max(bytes / (p[1] * 1e9));
-            format!("  {:5.1} % of its limit", 100.0 * least / seconds)
+            let (compute, memory) = (flops / (rate * p[0] * 1e12), bytes / (p[1] * 1e9));
+            let by = if compute > memory { "compute" } else { "memory" };
+            format!("  {:5.1} % of its limit, {by}", 100.0 * compute.max(memory) / seconds)
         });
         println!(
             "{name:<28} {:<26} {us:>8.2} {:>9.1} {:>9.2} {:>9.1} {:>9.1}{limit}",

@@ -5,10 +5,15 @@
 
 mod engine_support;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use engine_support::graphs::any_graph;
-use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
+use engine_support::{outputs, random_input, random_quantization, random_weights, reference_outputs, relative_error};
+use peregrine::decode::BoundingBox;
+use peregrine::distill::data::Dataset;
+use peregrine::distill::metrics::{average_precision, Evaluated};
+use peregrine::engine::cpu::int8::Int8Engine;
 use peregrine::engine::cuda::driver::{Memory, Place};
 use peregrine::engine::cuda::network::Network;
 use peregrine::engine::cuda::{CudaEngine, CudaError, Driver, Model, Wait};
@@ -67,6 +72,23 @@ fn the_student_keeps_to_half_precision_in_every_output() {
 }
 
 #[test]
+fn a_quantized_student_is_the_cpus_integers() {
+    let Some(driver) = gpu() else { return };
+    let student = Student::embedded();
+    let graph = student.graph();
+    let quantization = random_quantization(&graph, 2, 0.0);
+    let input = random_input(&graph, 3);
+    let engine = &mut Int8Engine::new(&graph, &student.weights, &quantization, 1).unwrap();
+    let expected = outputs(&graph, engine, &input);
+    let model = Arc::new(Model::new(&driver, &graph, &student.weights, Some(&quantization)).unwrap());
+    let found = outputs(&graph, &mut CudaEngine::new(&model, Wait::Block).unwrap(), &input);
+    let halves = |v: f32| half::f16::from_f32(v).to_f32();
+    for (expected, found) in expected.iter().zip(&found) {
+        assert!(expected.iter().zip(found).all(|(&e, &f)| halves(e) == f));
+    }
+}
+
+#[test]
 fn boxes_are_the_cpus() {
     let Some(driver) = gpu() else { return };
     let student = Student::embedded();
@@ -82,6 +104,75 @@ fn boxes_are_the_cpus() {
             found.detections.iter().filter(|f| f.class == e.class).map(|f| f.bbox.iou(&e.bbox)).fold(0.0, f32::max);
         assert!(best >= 0.99 || e.score < options.score_threshold + 0.01, "{e:?} has no partner nearer than {best}");
     }
+}
+
+/// What both pipelines make of pictures whose objects are known.
+#[derive(Default)]
+struct Compared {
+    cpu: Vec<Evaluated>,
+    gpu: Vec<Evaluated>,
+}
+
+impl Compared {
+    /// `labels` of none are what the CPU finds with a score of 0.3 and more.
+    fn add(
+        &mut self,
+        pipelines: &mut [Pipeline; 2],
+        picture: &image::RgbImage,
+        labels: Option<Vec<(usize, BoundingBox)>>,
+    ) {
+        let (width, height) = picture.dimensions();
+        let image = ImageView::new("rgb8", width, height, 3 * width, picture.as_raw()).unwrap();
+        let [cpu, gpu] = pipelines.each_mut().map(|pipeline| pipeline.process(&image).unwrap().detections.clone());
+        let found = || cpu.iter().filter(|d| d.score >= 0.3).map(|d| (d.class, d.bbox)).collect();
+        let labels: Vec<_> = labels.unwrap_or_else(found);
+        let of = |detections| Evaluated { detections, labels: labels.clone(), ignore: vec![] };
+        self.gpu.push(of(gpu));
+        self.cpu.push(of(cpu));
+    }
+
+    /// The mean AP of either, in percent.
+    fn precision(&self) -> [f64; 2] {
+        [&self.cpu, &self.gpu].map(|images| {
+            let classes = 0..Student::embedded().manifest.architecture.detection.classes.len();
+            let each: Vec<_> = classes.filter_map(|class| average_precision(images, class)).map(|p| p.ap).collect();
+            100.0 * each.iter().sum::<f64>() / each.len() as f64
+        })
+    }
+}
+
+#[test]
+fn average_precision_is_the_cpus_to_a_fifth_of_a_point() {
+    let Some(driver) = gpu() else { return };
+    let student = Student::embedded();
+    let options = PipelineOptions { score_threshold: 0.01, max_detections: 300, ..PipelineOptions::default() };
+    let mut pipelines = [
+        Pipeline::new(&student, options.clone()).unwrap(),
+        Pipeline::on_cuda(&driver, &student, &options, false).unwrap(),
+    ];
+    let mut compared = Compared::default();
+    for bytes in [
+        include_bytes!("../models/frames/highway-00.jpg").as_slice(),
+        include_bytes!("../models/frames/highway-12.jpg"),
+        include_bytes!("../models/frames/street-20.jpg"),
+        include_bytes!("../models/frames/yard-82.jpg"),
+    ] {
+        compared.add(&mut pipelines, &image::load_from_memory(bytes).unwrap().to_rgb8(), None);
+    }
+    let [cpu, gpu] = compared.precision();
+    assert!((cpu - gpu).abs() <= 0.2, "AP of the shipped frames: {gpu} on the GPU, {cpu} on the CPU");
+
+    let Ok(dataset) = Dataset::open(Path::new("../shared/data/vehicles/val"), None) else {
+        return eprintln!("skipped: ../shared/data/vehicles/val is not here");
+    };
+    let mut compared = Compared::default();
+    for sample in &dataset.samples {
+        let Some(boxes) = &sample.boxes else { continue };
+        let labels = boxes.iter().map(|object| (object.class, object.bbox)).collect();
+        compared.add(&mut pipelines, &image::open(&sample.image).unwrap().to_rgb8(), Some(labels));
+    }
+    let [cpu, gpu] = compared.precision();
+    assert!((cpu - gpu).abs() <= 0.2, "AP of vehicles/val: {gpu} on the GPU, {cpu} on the CPU");
 }
 
 #[test]

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use engine_support::graphs::{any_graph, student_graph};
 use engine_support::{random_quantization, random_weights};
+use peregrine::engine::cuda::driver::{Address, DeviceInfo, Instance, Place};
 use peregrine::engine::cuda::frame::FrameOptions;
 use peregrine::engine::cuda::kernels::Module;
 use peregrine::engine::cuda::launch::{Launch, Node, Work};
 use peregrine::engine::cuda::layout::Layout;
 use peregrine::engine::cuda::network::{Network, Variant};
 use peregrine::engine::cuda::recording::Recording;
-use peregrine::engine::cuda::{CudaEngine, Driver, FramePath, Model, Wait};
+use peregrine::engine::cuda::{CudaEngine, CudaError, Driver, FramePath, Model, Wait};
 use peregrine::engine::{Activation, Conv, Graph, Shape};
+use peregrine::pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine::preprocess::{Encoding, ImageView};
 use peregrine::student::architecture::Architecture;
 use peregrine::student::Student;
@@ -243,6 +245,101 @@ fn streams_of_one_student_share_its_weights() {
     assert_eq!(both - alone, alone - model.weight_bytes());
     drop((first, second, model));
     assert_eq!(recording.held(), [], "all is given back");
+}
+
+#[test]
+fn each_stream_waits_as_it_was_asked_to_and_has_its_own_priority_and_memory() {
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let student = Student::embedded();
+    let pixels = vec![0; 64 * 48 * 3];
+    let image = ImageView::new("rgb8", 64, 48, 192, &pixels).unwrap();
+    let asked = [(GpuWait::Spin, -2), (GpuWait::Block, 0), (GpuWait::Block, 1)];
+    let mut cameras: Vec<_> = asked
+        .iter()
+        .map(|&(wait, priority)| {
+            let options = PipelineOptions { gpu: GpuOptions { wait, priority }, ..PipelineOptions::default() };
+            Pipeline::on_cuda(&driver, &student, &options, false).unwrap()
+        })
+        .collect();
+    for camera in &mut cameras {
+        camera.process(&image).unwrap();
+    }
+    let graphs = recording.graphs();
+    let found: Vec<_> = graphs.iter().map(|graph| (graph.wait, graph.priority)).collect();
+    assert_eq!(found, [(Wait::Spin, -2), (Wait::Block, 0), (Wait::Block, 1)]);
+    // Graphs that run at the same time write to nothing that another touches.
+    for (i, a) in graphs.iter().enumerate() {
+        for b in graphs.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, b)| b) {
+            let written = a.nodes.iter().flat_map(|node| &node.writes);
+            let touched: Vec<_> = b.nodes.iter().flat_map(|node| node.reads.iter().chain(&node.writes)).collect();
+            for w in written {
+                assert!(
+                    touched.iter().all(|t| t.end <= w.start || w.end <= t.start),
+                    "{w:x?} is not one stream's alone"
+                );
+            }
+        }
+    }
+}
+
+/// A recording driver with a clock by which the n-th node takes n microseconds.
+struct Clock(Recording);
+
+impl Driver for Clock {
+    fn device(&self) -> &DeviceInfo {
+        self.0.device()
+    }
+    fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
+        self.0.prepare(nodes)
+    }
+    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+        self.0.allocate(place, bytes)
+    }
+    fn free(&self, place: Place, address: Address) {
+        self.0.free(place, address);
+    }
+    fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.0.upload(device, bytes)
+    }
+    fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.0.download(device, bytes)
+    }
+    fn instantiate(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Box<dyn Instance>, CudaError> {
+        self.0.instantiate(nodes, edges, wait, priority)
+    }
+    fn time(&self, nodes: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
+        Ok(Some((0..nodes.len()).map(|n| n as f32).collect()))
+    }
+}
+
+#[test]
+fn a_profile_has_a_time_for_every_node_of_the_frame_in_its_order() {
+    let student = Student::embedded();
+    let clock: Arc<dyn Driver> = Arc::new(Clock(Recording::of_architecture(90)));
+    let network = Network::new(&student.graph()).unwrap();
+    let variants = network.guess(132);
+    let model = Arc::new(Model::with_variants(&clock, network, &student.weights, variants).unwrap());
+    let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
+    let mut path = FramePath::new(&model, &student.manifest.architecture, options).unwrap();
+    assert_eq!(path.profile(3).unwrap(), None, "there was no image yet");
+    path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
+    let profile = path.profile(3).unwrap().unwrap();
+    let nodes = path.graph().unwrap().0;
+    let expected: Vec<_> = nodes.iter().enumerate().map(|(n, node)| (node.name.clone(), n as f32)).collect();
+    assert_eq!(profile, expected);
+    assert_eq!([&profile[0].0, &profile[1].0], ["upload", "letterbox"]);
+
+    let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90));
+    let mut path = frame_path(&driver, &student);
+    path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
+    assert_eq!(path.profile(3).unwrap(), None, "what only records has no clock");
 }
 
 #[test]

@@ -27,6 +27,36 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// How a GPU is used; of no effect on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GpuOptions {
+    pub wait: GpuWait,
+    /// Of the stream: 0 is normal, below 0 more urgent. What is beyond the device's range counts as its end.
+    pub priority: i32,
+}
+
+/// How the CPU waits for a frame on the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GpuWait {
+    /// Asleep: the CPU is free for others.
+    #[default]
+    Block,
+    /// Asking again and again: some microseconds sooner, at the price of a core.
+    Spin,
+}
+
+impl FromStr for GpuWait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "block" => Ok(Self::Block),
+            "spin" => Ok(Self::Spin),
+            _ => Err(format!("{text:?} is no way to wait for a GPU; use block or spin")),
+        }
+    }
+}
+
 /// Where inference runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceInUse {
@@ -69,7 +99,7 @@ mod on_cuda {
     use crate::engine::cuda::{Driver, FramePath, Model, Wait};
     use crate::engine::{Engine, EngineError, Graph};
     use crate::pipeline::frame::graph_for;
-    use crate::pipeline::PipelineOptions;
+    use crate::pipeline::{GpuWait, PipelineOptions};
     use crate::student::Student;
 
     /// A frame's way on CUDA, and what to go on with where it fails.
@@ -113,8 +143,11 @@ mod on_cuda {
             let frame = FrameOptions {
                 max_detections: options.max_detections,
                 segmentation: options.segmentation,
-                wait: Wait::Block,
-                priority: 0,
+                wait: match options.gpu.wait {
+                    GpuWait::Block => Wait::Block,
+                    GpuWait::Spin => Wait::Spin,
+                },
+                priority: options.gpu.priority,
             };
             let path = FramePath::new(&model, architecture, frame)?;
             let spare = fallback.then(|| Spare {

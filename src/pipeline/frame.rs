@@ -1,6 +1,6 @@
 //! The hot path: what happens to one frame, in the order in which it happens.
 
-use super::device::{DeviceChoice, DeviceInUse};
+use super::device::{DeviceChoice, DeviceInUse, GpuOptions};
 use super::timing::{now_ns, StageTimes};
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
@@ -31,6 +31,7 @@ pub struct PipelineOptions {
     /// How to follow objects from frame to frame; not at all where none. `max_detections` and `high_score` are taken
     /// from the options above: what is published as a detection may begin a track.
     pub tracking: Option<TrackerOptions>,
+    pub gpu: GpuOptions,
 }
 
 impl Default for PipelineOptions {
@@ -44,6 +45,7 @@ impl Default for PipelineOptions {
             pin_threads: false,
             input_size: None,
             tracking: None,
+            gpu: GpuOptions::default(),
         }
     }
 }

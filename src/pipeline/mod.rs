@@ -21,7 +21,7 @@ pub mod timing;
 pub mod waiting;
 
 pub use crate::decode::ClassMask;
-pub use device::{DeviceChoice, DeviceInUse};
+pub use device::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait};
 pub use explain::{cpu_plan, explain_plan};
 pub use frame::{FrameError, FrameResult, Pipeline, PipelineError, PipelineOptions};
 pub use ledger::{Counts, Ledger, Outcome};

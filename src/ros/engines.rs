@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{DeviceChoice, Pipeline, PipelineError, PipelineOptions};
+use crate::pipeline::{DeviceChoice, GpuOptions, Pipeline, PipelineError, PipelineOptions};
 use crate::preprocess::image::{Encoding, ImageView};
 use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
@@ -76,6 +76,11 @@ impl Recipe {
                     keep_unseen: parameters.real("track_keep_s"),
                     ..TrackerOptions::default()
                 }),
+                gpu: GpuOptions {
+                    // The declaration permits nothing else.
+                    wait: parameters.text("gpu_wait").parse().unwrap_or_default(),
+                    ..GpuOptions::default()
+                },
                 ..PipelineOptions::default()
             },
             threads: parameters.count("threads"),

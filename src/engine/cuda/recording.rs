@@ -27,7 +27,18 @@ struct State {
     next: u64,
     /// Sizes of the allocations that are held, by address.
     held: BTreeMap<u64, usize>,
-    graphs: Vec<Vec<Node>>,
+    graphs: Vec<RecordedGraph>,
+}
+
+/// A graph as it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedGraph {
+    pub nodes: Vec<Node>,
+    /// For each node those that it waits for.
+    pub edges: Vec<Vec<usize>>,
+    pub wait: Wait,
+    /// Of its stream.
+    pub priority: i32,
 }
 
 impl Recording {
@@ -54,7 +65,7 @@ impl Recording {
     }
 
     /// The graphs instantiated so far.
-    pub fn graphs(&self) -> Vec<Vec<Node>> {
+    pub fn graphs(&self) -> Vec<RecordedGraph> {
         self.lock().graphs.clone()
     }
 
@@ -106,8 +117,15 @@ impl Driver for Recording {
         Ok(())
     }
 
-    fn instantiate(&self, nodes: &[Node], _: &[Vec<usize>], _: Wait, _: i32) -> Result<Box<dyn Instance>, CudaError> {
-        self.lock().graphs.push(nodes.to_vec());
+    fn instantiate(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Box<dyn Instance>, CudaError> {
+        let (nodes, edges) = (nodes.to_vec(), edges.to_vec());
+        self.lock().graphs.push(RecordedGraph { nodes, edges, wait, priority });
         Ok(Box::new(Nothing))
     }
 

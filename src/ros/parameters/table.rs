@@ -27,6 +27,11 @@ pub static DECLARATIONS: &[Declaration] = &[
         "Where inference runs; auto is CUDA where there is a device for it, else (and once that fails) the CPU.",
     ),
     at_start(
+        "gpu_wait",
+        Domain::Choice { default: "block", of: &["block", "spin"] },
+        "How a GPU is waited for: block leaves the CPU to others, spin takes a core and is some microseconds sooner.",
+    ),
+    at_start(
         "threads",
         Domain::Integer { default: 0, min: 0, max: 256 },
         "Threads for inference on the CPU; 0 means one for each core the process may use.",

@@ -1,7 +1,16 @@
 // From a camera's bytes to the network's input in one pass: colour conversion, letterbox, normalisation, layout.
 //
 // The samples and their weights are those of src/preprocess/letterbox.rs, and so are the sums, in whole numbers: the
-// result differs from the CPU's by the rounding to half precision alone.
+// result differs from the CPU's by the rounding to half precision alone. For a quantized network the bytes that its first
+// layer reads are written at once.
+//
+// Why the first layer is a kernel of its own and does not gather from the camera's image: with a kernel of 3×3 and a
+// stride of 2 it reads each input pixel 2.25 times, and once more for each block of output channels, and a pixel of the
+// input costs the weighted sum of column taps · row taps pixels of the image in three channels. Fused, that work is
+// repeated as often, or a tile with its border has to wait in shared memory behind a barrier. What it would save is one
+// write and one reading of the input (4 bytes a pixel for a quantized network, 8 in half precision: 320 or 640 KiB at
+// 320×256, which stay in the L2 cache of every device from Orin on) and one dependency of the graph. It is the first thing
+// to try where a GPU can tell; none could yet.
 
 // A source row or column, and its share.
 struct Tap {
