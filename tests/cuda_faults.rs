@@ -108,17 +108,11 @@ fn a_device_without_enough_memory_says_how_much_was_asked_and_keeps_nothing() {
     let recording = Arc::new(Recording::of_architecture(90));
     let mut memory = 0;
     let mut refused = 0;
-    loop {
-        match frame(&recording, &Faults::memory(memory), false) {
-            Err(why) => {
-                assert_eq!(fault_of(&why), None, "{why}");
-                assert!(why.contains("bytes left"), "{why}");
-                assert_eq!(recording.held(), [], "with {memory} bytes");
-                refused += 1;
-            }
-            Ok(_) => break,
-        }
-        memory += 400_000;
+    while let Err(why) = frame(&recording, &Faults::memory(memory), false) {
+        assert_eq!(fault_of(&why), None, "{why}");
+        assert!(why.contains("bytes left"), "{why}");
+        assert_eq!(recording.held(), [], "with {memory} bytes");
+        (memory, refused) = (memory + 400_000, refused + 1);
     }
     assert!(refused > 3, "{refused} sizes too small");
     let used = frame(&recording, &Faults::memory(memory / 2), true).unwrap();
