@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build run test check-arm colcon bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -29,6 +29,21 @@ run: build ## Start the demonstration: make run ARGS="--help" tells what it can 
 test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
 	$(IN_ENV) cargo build $(LOCKED)
 	$(IN_ENV) cargo test $(LOCKED) --all-features
+
+# Whatever C there is in the dependencies is compiled for the board too (Debian: g++-aarch64-linux-gnu, qemu-user).
+ARM := aarch64-unknown-linux-gnu
+check-arm: ## Build latency_bench and distill for aarch64 (Jetson), and run the bench under qemu-user where that is installed
+	command -v aarch64-linux-gnu-g++ >/dev/null || { echo 'the compiler is missing: apt-get install g++-aarch64-linux-gnu'; exit 1; }
+	rustup target add $(ARM)
+	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++ \
+	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	  cargo build $(LOCKED) --release --target $(ARM) --bin latency_bench --bin distill
+	if command -v qemu-aarch64 >/dev/null; then \
+	  qemu-aarch64 -L /usr/aarch64-linux-gnu target/$(ARM)/release/latency_bench --closed-loop --frames 20 --threads 1 --input-size 64x64 --track; \
+	else echo 'qemu-user is not installed: built, but not run'; fi
+
+colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
+	$(IN_ENV) packaging/colcon.sh $(ARGS)
 
 bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 3 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers

@@ -41,7 +41,12 @@ fn with_camera_info_and_mounting_everything_is_published_to_its_subscribers() {
     assert_eq!((&answer["labels"]["3"], &answer["picture"]["frame_id"]), (&"road".into(), &"front".into()));
     assert_eq!(answer["picture"]["changed"], true);
 
-    // The ground.
+    // The ground, once a calibration with NaN in it was refused.
+    assert!(
+        answer["refused"].as_str().unwrap().starts_with("off: CameraInfo.k[4] (fy) is NaN"),
+        "{}",
+        answer["refused"]
+    );
     assert!(answer["ground"].as_str().unwrap().starts_with("on: "), "{}", answer["ground"]);
     let objects = list(&answer["objects"], "each");
     assert_eq!(answer["objects"]["frame_id"], "base_link");

@@ -4,7 +4,9 @@
 """
 
 import array
+import copy
 import io
+import math
 import sys
 
 from nav_msgs.msg import OccupancyGrid
@@ -54,11 +56,16 @@ info.k = [focal, 0.0, picture.width / 2, 0.0, focal, picture.height / 2, 0.0, 0.
 if with_info:
     peer.wait(lambda: infos.get_subscription_count() > 0, "the node subscribing to camera_info")
 
-    def known():
+    def said(info, beginning):
         infos.publish(info)
-        return (peer.diagnostics or {}).get("ground", "").startswith("on")
+        return (peer.diagnostics or {}).get("ground", "").startswith(beginning)
 
-    peer.wait(known, "the node taking in the CameraInfo")
+    # A calibration that is none, and then a good one.
+    damaged = copy.deepcopy(info)
+    damaged.k[4] = math.nan
+    peer.wait(lambda: said(damaged, "off"), "the node refusing a CameraInfo with NaN")
+    refused = peer.diagnostics["ground"]
+    peer.wait(lambda: said(info, "on"), "the node taking in the CameraInfo")
 
 
 def answered(sent):
@@ -99,6 +106,7 @@ answer = {
     "placed": len(kept["objects"]) + len(kept["drivable_ground"]) + len(markers),
 }
 if with_info:
+    answer["refused"] = refused
     placed, ground = kept["objects"][sent], kept["drivable_ground"][sent]
     answer["objects"] = {
         "frame_id": placed.header.frame_id,
