@@ -45,7 +45,7 @@ check-arm: ## Build latency_bench and distill for aarch64 (Jetson), and run the 
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
 
-bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 3 minutes after building
+bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 5 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
 
