@@ -29,10 +29,14 @@ enum Event {
     /// Images of a camera arrive before the frame thread has time for any: stamped so many ms before now (negative
     /// for the future), some of them unusable.
     Burst { camera: usize, images: Vec<(i64, bool)> },
-    /// The frame thread has time for so many.
+    /// The last image of a camera comes again, stamp and all, so many times.
+    Repeat { camera: usize, times: u8 },
+    /// The frame thread has time for so many. While it has none, the schedule stalls.
     Work(u8),
-    /// The ROS clock jumps by so many ms, or simulated time stands still and starts anew.
+    /// The ROS clock jumps by so many ms, or simulated time starts anew.
     Jump(i64),
+    /// Simulated time stands still, or runs again.
+    Pause(bool),
     /// The policy changes.
     Policy { deadline_ms: f64, drop_late: bool },
 }
@@ -42,8 +46,10 @@ fn event() -> impl Strategy<Value = Event> {
     let images = prop::collection::vec((age, prop::bool::weighted(0.2)), 1..6);
     prop_oneof![
         4 => (0..CAMERAS, images).prop_map(|(camera, images)| Event::Burst { camera, images }),
+        1 => (0..CAMERAS, 1u8..4).prop_map(|(camera, times)| Event::Repeat { camera, times }),
         4 => (1u8..5).prop_map(Event::Work),
         1 => prop_oneof![-100_000i64..100_000, Just(-1_700_000_000_000)].prop_map(Event::Jump),
+        1 => any::<bool>().prop_map(Event::Pause),
         1 => (0.0f64..150.0, any::<bool>()).prop_map(|(deadline_ms, drop_late)| Event::Policy { deadline_ms, drop_late }),
     ]
 }
@@ -66,6 +72,10 @@ struct Bench {
     shared: Arc<Shared>,
     parameters: Parameters,
     ros_offset: i64,
+    /// ROS time while it stands still.
+    paused: Option<i64>,
+    /// Of each camera, the stamp of its last image, and whether it could be used.
+    last: [(i64, bool); CAMERAS],
 }
 
 // SAFETY: used by one thread at a time, behind a mutex; what it holds is the frame thread's, which is sent there too.
@@ -101,12 +111,29 @@ impl Bench {
         let path = FramePath::new(engines, outlets, Arc::clone(&shared), false);
         let mut arrivals: Vec<_> = (0..CAMERAS).map(|camera| Arrivals::new(camera, Arc::clone(&shared))).collect();
         arrivals.iter_mut().for_each(|a| a.active = true);
-        Self { _node: node, path, arrivals, shared, parameters, ros_offset: 1_700_000_000_000_000_000 }
+        Self {
+            _node: node,
+            path,
+            arrivals,
+            shared,
+            parameters,
+            ros_offset: 1_700_000_000_000_000_000,
+            paused: None,
+            last: [(0, true); CAMERAS],
+        }
     }
 
     fn now(&self) -> Instant {
         let monotonic = now_ns();
-        Instant { ros: monotonic as i64 + self.ros_offset, monotonic }
+        Instant { ros: self.paused.unwrap_or(monotonic as i64 + self.ros_offset), monotonic }
+    }
+
+    /// An image arrives, as the spinning thread would take it.
+    fn arrive(&mut self, camera: usize, stamp: i64, usable: bool) {
+        let now = self.now();
+        self.shared.ros_offset.store(now.ros - now.monotonic as i64, Relaxed);
+        self.arrivals[camera].accept(image(stamp, usable), now);
+        self.last[camera] = (stamp, usable);
     }
 }
 
@@ -127,17 +154,23 @@ proptest! {
         for event in events {
             match event {
                 Event::Burst { camera, images } => for (age_ms, broken) in images {
-                    let now = bench.now();
                     // A stamp before 1970 does not fit the message; 0 stands for none.
-                    let stamp = (now.ros - age_ms * 1_000_000).max(0);
-                    bench.arrivals[camera].accept(image(stamp, !broken), now);
+                    let stamp = (bench.now().ros - age_ms * 1_000_000).max(0);
+                    bench.arrive(camera, stamp, !broken);
                     arrived[camera] += 1;
                     unusable[camera] += u64::from(broken);
+                },
+                Event::Repeat { camera, times } => for _ in 0..times {
+                    let (stamp, usable) = bench.last[camera];
+                    bench.arrive(camera, stamp, usable);
+                    arrived[camera] += 1;
+                    unusable[camera] += u64::from(!usable);
                 },
                 Event::Work(frames) => for _ in 0..frames {
                     bench.path.turn(Duration::ZERO);
                 },
                 Event::Jump(ms) => bench.ros_offset = (bench.ros_offset + ms * 1_000_000).max(1),
+                Event::Pause(still) => bench.paused = still.then(|| bench.now().ros),
                 Event::Policy { deadline_ms, drop_late } => {
                     let policy = if drop_late { "drop_late" } else { "publish_late" };
                     bench.parameters.set("deadline_ms", ParameterValue::Double(deadline_ms)).unwrap();

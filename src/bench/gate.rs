@@ -39,7 +39,7 @@ fn stage_and_manner(judgement: &Judgement) -> (Stage, Manner) {
 fn a_healthy_pipeline_passes_with_exit_code_0() {
     let (run, judgement) = run(&profile(), &[]);
     assert_eq!(judgement.verdict.exit_code(), 0, "{:?}", judgement.reasons);
-    assert_eq!((run.tally().due, run.tally().on_time), (4800, 4800));
+    assert_eq!((run.tally().due, run.tally().counts.on_time), (4800, 4800));
 }
 
 /// A profile that excuses no miss: it takes no more frames than the one fault needs.
@@ -85,7 +85,7 @@ fn a_stuck_thread_is_missed_and_its_stage_named() {
         assert_eq!(judgement.verdict.exit_code(), 1);
         let (found, manner) = stage_and_manner(&judgement);
         assert_eq!((found.name(), manner), (stage, Manner::Stuck));
-        assert_eq!((run.tally().in_hand, run.tally().superseded), (1, 2799));
+        assert_eq!((run.tally().counts.in_hand, run.tally().counts.superseded), (1, 2799));
     }
 }
 
@@ -94,7 +94,7 @@ fn a_camera_that_falls_silent_is_missed_and_named() {
     let (run, judgement) = run(&profile(), &["dropped@4000"]);
     assert_eq!((judgement.verdict.exit_code(), judgement.longest_miss_run), (1, 800));
     assert_eq!(stage_and_manner(&judgement), (Stage::Arrival, Manner::Loses));
-    assert_eq!((run.tally().arrived, run.tally().lost), (4000, 800));
+    assert_eq!((run.tally().counts.arrived, run.tally().lost), (4000, 800));
 }
 
 #[test]

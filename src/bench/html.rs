@@ -31,7 +31,7 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.1em; margin-top: 2em; }
 table { border-collapse: collapse; } td, th { padding: .15em .8em; text-align: right; }
 td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
 svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; }
-.axis { stroke: #8888; } .deadline { stroke: #d55e00; stroke-dasharray: 6 4; }
+.axis { stroke: #8888; } .deadline { stroke: #d55e00; stroke-dasharray: 6 4; } .over { paint-order: stroke; stroke: Canvas; stroke-width: 4px; }
 pre { overflow-x: auto; font-size: 13px; }";
 
 /// The page.
@@ -86,7 +86,7 @@ impl Axis {
         HEIGHT - BOTTOM - (ms / self.top_ms).min(1.0) * (HEIGHT - BOTTOM - TOP)
     }
 
-    fn open(&self, out: &mut String, label: &str, deadline_ms: Option<f64>) -> std::fmt::Result {
+    fn open(&self, out: &mut String, label: &str) -> std::fmt::Result {
         writeln!(out, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\">")?;
         let step = nice_step(self.top_ms / 4.0);
         for i in 0..=(self.top_ms / step) as usize {
@@ -96,12 +96,17 @@ impl Axis {
             let digits = (-step.log10().floor()).max(0.0) as usize;
             writeln!(out, "<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{ms:.digits$} ms</text>")?;
         }
+        Ok(())
+    }
+
+    /// The deadline over all that was drawn, and the end.
+    fn close(&self, out: &mut String, deadline_ms: Option<f64>) -> std::fmt::Result {
         if let Some(y) = deadline_ms.map(|ms| self.y(ms)) {
             writeln!(out, "<line class=\"deadline\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>")?;
             let y = y - 4.0;
-            writeln!(out, "<text x=\"{WIDTH}\" y=\"{y:.1}\" text-anchor=\"end\">deadline</text>")?;
+            writeln!(out, "<text class=\"over\" x=\"{WIDTH}\" y=\"{y:.1}\" text-anchor=\"end\">deadline</text>")?;
         }
-        Ok(())
+        writeln!(out, "</svg>")
     }
 }
 
@@ -130,7 +135,7 @@ fn write_percentile_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>)
     let latencies = sorted(run);
     let count = latencies.len();
     let axis = Axis::new(latencies.iter().flatten().last().copied().unwrap_or(0.0), deadline_ms);
-    axis.open(out, "Latency from the scheduled instant by percentile", deadline_ms)?;
+    axis.open(out, "Latency from the scheduled instant by percentile")?;
     let nines = (count as f64).log10().max(1.0);
     let x =
         |share: f64| LEFT + (WIDTH - LEFT - 40.0) * (-(1.0 - share).max(1.0 / count as f64).log10() / nines).min(1.0);
@@ -151,7 +156,7 @@ fn write_percentile_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>)
             tick(out, x(share), label)?;
         }
     }
-    writeln!(out, "</svg>")?;
+    axis.close(out, deadline_ms)?;
     let lost = latencies.iter().filter(|latency| latency.is_none()).count();
     if lost > 0 {
         writeln!(out, "<p>The curve ends where the {lost} of {count} frames without a result begin.</p>")?;
@@ -179,7 +184,7 @@ fn write_time_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>) -> st
     let count = run.records.len();
     let ms = |record: &FrameRecord| record.latency().map(|ns| ns as f64 / 1e6);
     let axis = Axis::new(run.records.iter().filter_map(ms).fold(0.0, f64::max), deadline_ms);
-    axis.open(out, "Latency of each frame over time", deadline_ms)?;
+    axis.open(out, "Latency of each frame over time")?;
     let columns = count.clamp(1, MOST_COLUMNS);
     let width = (WIDTH - LEFT) / columns as f64;
     for column in 0..columns {
@@ -201,7 +206,8 @@ fn write_time_chart(out: &mut String, run: &Run, deadline_ms: Option<f64>) -> st
     for i in 0..=4 {
         tick(out, LEFT + (WIDTH - LEFT) * i as f64 / 4.0, &format!("{:.1} s", seconds * i as f64 / 4.0))?;
     }
-    writeln!(out, "</svg>\n<p>Orange: a miss; pale to the top: a frame without a result.</p>")
+    axis.close(out, deadline_ms)?;
+    writeln!(out, "<p>Orange: a miss; pale to the top: a frame without a result.</p>")
 }
 
 /// Real frames, since stage percentiles do not add up to a frame's.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::pipeline::{Outcome, StageTimes};
+use crate::pipeline::{Counts, Outcome, StageTimes};
 
 /// How much of the system is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -243,18 +243,13 @@ impl FrameRecord {
     }
 }
 
-/// How many frames ended in which way. `due` is `arrived` and `lost`; `arrived` is the sum of all the others.
+/// How many frames ended in which way. Those that were due have arrived, and are in the `counts`, or were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     pub due: u64,
-    pub arrived: u64,
-    pub on_time: u64,
-    pub late: u64,
-    pub superseded: u64,
-    pub dropped_late: u64,
-    pub rejected: u64,
-    /// Still being worked on when the bench gave up waiting.
-    pub in_hand: u64,
+    /// In hand is what was still being worked on when the bench gave up waiting.
+    #[serde(flatten)]
+    pub counts: Counts,
     pub lost: u64,
 }
 
@@ -264,7 +259,8 @@ impl Tally {
         records.iter().for_each(|r| counts[r.fate as usize] += 1);
         let [on_time, late, superseded, dropped_late, rejected, lost, in_hand] = counts;
         let due = records.len() as u64;
-        Self { due, arrived: due - lost, on_time, late, superseded, dropped_late, rejected, in_hand, lost }
+        let arrived = due - lost;
+        Self { due, counts: Counts { arrived, on_time, late, superseded, dropped_late, rejected, in_hand }, lost }
     }
 }
 

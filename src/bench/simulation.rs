@@ -95,7 +95,7 @@ impl<F: FnMut(usize) -> Option<[u64; 3]>> Work for SimulatedWork<'_, F> {
 fn an_unhurried_worker_makes_every_frame() {
     let run = simulate(&profile(50), |_| Some([1, 5, 1]));
     assert!(run.records.iter().all(|r| !r.missed() && r.latency() == Some(7_000_000)));
-    assert_eq!((run.tally().arrived, run.tally().on_time), (50, 50));
+    assert_eq!((run.tally().counts.arrived, run.tally().counts.on_time), (50, 50));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_stall_shows_in_every_frame_that_it_delays() {
     let run = simulate(&profile(50), |frame| Some([1, if frame == 10 { 100 } else { 5 }, 1]));
     let missed: Vec<_> = run.records.iter().filter(|r| r.missed()).map(|r| r.index).collect();
     assert_eq!(missed, (10..20).collect::<Vec<_>>());
-    assert_eq!((run.tally().late, run.tally().superseded, run.tally().on_time), (1, 9, 40));
+    assert_eq!((run.tally().counts.late, run.tally().counts.superseded, run.tally().counts.on_time), (1, 9, 40));
     assert_eq!(run.records[20].latency(), Some(9_000_000));
 }
 
@@ -114,8 +114,8 @@ fn a_worker_slower_than_the_camera_takes_the_newest_frame_each_time() {
     // Takes 25 ms a frame: at 0, 25, 50, … the newest frame is 0, 2, 5, 7, ….
     let taken: Vec<_> = run.records.iter().filter(|r| r.passage.is_some()).map(|r| r.index).take(5).collect();
     assert_eq!(taken, [0, 2, 5, 7, 10]);
-    assert_eq!(run.tally().on_time, 0);
-    assert_eq!(run.tally().in_hand, 0);
+    assert_eq!(run.tally().counts.on_time, 0);
+    assert_eq!(run.tally().counts.in_hand, 0);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_drop_policy_lets_late_frames_go() {
     // Frame 3, due at 150 ms, ends at 237 ms: too late to be published. The slot then holds frame 4, due at 200 ms, which
     // is not begun.
     let run = simulate(&profile, |frame| Some([1, if frame == 3 { 85 } else { 5 }, 1]));
-    assert_eq!((run.tally().dropped_late, run.tally().late, run.tally().on_time), (2, 0, 18));
+    assert_eq!((run.tally().counts.dropped_late, run.tally().counts.late, run.tally().counts.on_time), (2, 0, 18));
     assert_eq!((run.records[3].until_done(), run.records[3].latency()), (Some(87_000_000), None));
     assert_eq!(run.records[4].passage, None);
 }
@@ -133,5 +133,5 @@ fn the_drop_policy_lets_late_frames_go() {
 fn a_frame_that_fails_is_a_miss_and_counted_as_rejected() {
     let run = simulate(&profile(20), |frame| (frame != 3).then_some([1, 1, 1]));
     assert!(run.records[3].missed());
-    assert_eq!((run.tally().rejected, run.tally().on_time), (1, 19));
+    assert_eq!((run.tally().counts.rejected, run.tally().counts.on_time), (1, 19));
 }

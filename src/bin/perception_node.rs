@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use peregrine::ros::command_line::{parse, Command};
-use peregrine::ros::node::{run, summary};
+use peregrine::ros::node::run;
 
 fn main() -> ExitCode {
     let outcome = match parse(std::env::args().skip(1)) {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(counts) => {
-            say(&format!("perception_node: {}\n", summary(&counts)));
+            say(&format!("perception_node: {counts}\n"));
             ExitCode::SUCCESS
         }
         Err(sentence) => {

@@ -1,106 +1,14 @@
 //! The hot path: what happens to one frame, in the order in which it happens.
 
-use super::device::{DeviceChoice, DeviceInUse, GpuOptions};
+use super::device::{DeviceChoice, DeviceInUse};
+use super::options::{PipelineError, PipelineOptions};
 use super::timing::{now_ns, StageTimes};
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
 use crate::engine::{Engine, EngineError, Graph};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
-use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
-use crate::track::{Track, TrackError, Tracker, TrackerOptions};
-
-/// What a pipeline is to do with each frame.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PipelineOptions {
-    /// Least score of a detection, 0 to 1 (exclusive).
-    pub score_threshold: f32,
-    /// Intersection over union, 0 to 1, above which the lesser of two boxes of a class is dropped.
-    pub nms_iou: f32,
-    /// Most detections of a frame, 1 to 1000.
-    pub max_detections: usize,
-    /// Whether to compute the mask. Without it the network is cut before its segmentation head.
-    pub segmentation: bool,
-    /// Threads that the engine may use, 1 to 256, the caller's included.
-    pub threads: usize,
-    /// Whether each of the engine's own threads stays on a CPU of its own, of those that the thread that makes the
-    /// pipeline may use; the caller's is left as it is.
-    pub pin_threads: bool,
-    /// Width and height of the network's input, multiples of 32 up to 4096; the student's own where none.
-    pub input_size: Option<(usize, usize)>,
-    /// How to follow objects from frame to frame; not at all where none. `max_detections` and `high_score` are taken
-    /// from the options above: what is published as a detection may begin a track.
-    pub tracking: Option<TrackerOptions>,
-    pub gpu: GpuOptions,
-}
-
-impl Default for PipelineOptions {
-    fn default() -> Self {
-        Self {
-            score_threshold: 0.3,
-            nms_iou: 0.6,
-            max_detections: 100,
-            segmentation: true,
-            threads: 1,
-            pin_threads: false,
-            input_size: None,
-            tracking: None,
-            gpu: GpuOptions::default(),
-        }
-    }
-}
-
-impl PipelineOptions {
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// [`PipelineError::Option`] names the first option at fault.
-    pub fn check(&self) -> Result<(), PipelineError> {
-        let fault = |option, why: String| Err(PipelineError::Option { option, why });
-        if !(self.score_threshold > 0.0 && self.score_threshold < 1.0) {
-            return fault("score_threshold", format!("is {}; it must be between 0 and 1", self.score_threshold));
-        }
-        if !(0.0..=1.0).contains(&self.nms_iou) {
-            return fault("nms_iou", format!("is {}; it must be 0 to 1", self.nms_iou));
-        }
-        if !(1..=1000).contains(&self.max_detections) {
-            return fault("max_detections", format!("is {}; it must be 1 to 1000", self.max_detections));
-        }
-        if !(1..=256).contains(&self.threads) {
-            return fault("threads", format!("is {}; it must be 1 to 256", self.threads));
-        }
-        if let Some((width, height)) = self.input_size {
-            if [width, height].iter().any(|&s| s == 0 || s % MAX_STRIDE != 0 || s > 4096) {
-                let why = format!("is {width}x{height}; both must be multiples of {MAX_STRIDE} up to 4096");
-                return fault("input_size", why);
-            }
-        }
-        if let Some(tracking) = self.tracker() {
-            tracking.check()?;
-        }
-        Ok(())
-    }
-
-    /// The tracker's options with what these say.
-    fn tracker(&self) -> Option<TrackerOptions> {
-        let (high_score, max_detections) = (self.score_threshold, self.max_detections);
-        self.tracking.map(|tracking| TrackerOptions { high_score, max_detections, ..tracking })
-    }
-}
-
-/// Why a pipeline cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    #[error("option {option} {why}")]
-    Option { option: &'static str, why: String },
-    #[error(transparent)]
-    Tracking(#[from] TrackError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// CUDA was asked for, and there is none: a sentence with the remedy.
-    #[error("{0}")]
-    Device(String),
-}
+use crate::track::{Track, TrackError, Tracker};
 
 /// Why a frame yields no result.
 #[derive(Debug, thiserror::Error)]

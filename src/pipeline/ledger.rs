@@ -1,5 +1,7 @@
 //! What became of every frame that arrived.
 
+use std::fmt;
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a frame ends. Every frame that arrives ends in exactly one way.
@@ -52,6 +54,33 @@ impl Counts {
     /// Frames that ended, in whichever way.
     pub fn ended(&self) -> u64 {
         self.published() + self.superseded + self.dropped_late + self.rejected
+    }
+}
+
+/// Of several cameras together.
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, c| Self {
+            arrived: sum.arrived + c.arrived,
+            on_time: sum.on_time + c.on_time,
+            late: sum.late + c.late,
+            superseded: sum.superseded + c.superseded,
+            dropped_late: sum.dropped_late + c.dropped_late,
+            rejected: sum.rejected + c.rejected,
+            in_hand: sum.in_hand + c.in_hand,
+        })
+    }
+}
+
+/// In one line.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { arrived, on_time, late, superseded, dropped_late, rejected, in_hand } = self;
+        write!(
+            f,
+            "{arrived} images arrived: {on_time} published on time, {late} late, {superseded} superseded, \
+             {dropped_late} dropped late, {rejected} rejected, {in_hand} in hand"
+        )
     }
 }
 

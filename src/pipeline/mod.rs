@@ -1,6 +1,7 @@
 //! One frame's way from camera bytes to boxes and mask, and what keeps a stream of frames on time.
 //!
 //! - [`frame`]: the hot path, in the order in which a frame flows: letterbox → network → boxes and mask.
+//! - [`options`]: what is to be done with each frame.
 //! - [`slot`]: the one place between the thread that receives frames and the thread that processes them; [`waiting`]:
 //!   such places for several cameras, the most urgent first.
 //! - [`monitor`]: when missed deadlines become a warning, an error, or less work a frame.
@@ -16,6 +17,7 @@ pub mod explain;
 pub mod frame;
 pub mod ledger;
 pub mod monitor;
+pub mod options;
 pub mod slot;
 pub mod timing;
 pub mod waiting;
@@ -23,8 +25,9 @@ pub mod waiting;
 pub use crate::decode::ClassMask;
 pub use device::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait};
 pub use explain::{cpu_plan, explain_plan};
-pub use frame::{FrameError, FrameResult, Pipeline, PipelineError, PipelineOptions};
+pub use frame::{FrameError, FrameResult, Pipeline};
 pub use ledger::{Counts, Ledger, Outcome};
+pub use options::{PipelineError, PipelineOptions};
 pub use slot::LatestSlot;
 pub use timing::{now_ns, StageTimes};
 pub use waiting::Waiting;

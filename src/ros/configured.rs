@@ -12,10 +12,10 @@ use crate::pipeline::Ledger;
 
 use super::diagnostics::Stream;
 use super::engines::Engines;
+use super::error::NodeError;
 use super::frame_path::{FramePath, Outlet, Shared};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
-use super::node::NodeError;
 use super::parameters::{Parameters, Refusal};
 use super::qos::TopicQos;
 use super::realtime::{self, Profile, Report};

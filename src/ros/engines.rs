@@ -8,8 +8,8 @@ use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
 use crate::track::TrackerOptions;
 
+use super::error::NodeError;
 use super::messages::{DetectionsMessage, NativeHeader};
-use super::node::NodeError;
 use super::parameters::Parameters;
 use super::realtime::{self, Profile};
 

@@ -11,10 +11,10 @@ use crate::pipeline::camera::{StampCounts, StampWatch};
 use crate::pipeline::{now_ns, Outcome};
 
 use super::clock::Instant;
+use super::error::NodeError;
 use super::frame_path::{Age, Shared};
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
-use super::node::NodeError;
 use super::parameters::Parameters;
 use super::qos;
 use super::record::Record;

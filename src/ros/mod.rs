@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - [`node`]: start, spin, stop, and the transitions of its [`lifecycle`]. [`configured`]: all that exists between
-//!   configure and cleanup. [`command_line`]: what the program understands besides ROS's arguments.
+//!   configure and cleanup. [`error`]: why something cannot be. [`command_line`]: what the program understands besides ROS's arguments.
 //! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`qos`]: the overrides of
 //!   each topic's QoS. [`live`]: how the frame thread reads what may change.
 //! - [`intake`]: images to the frame thread. [`incoming`]: an image message and the view of its pixels. [`topics`]:
@@ -28,6 +28,7 @@ pub mod command_line;
 pub mod configured;
 pub mod diagnostics;
 pub mod engines;
+pub mod error;
 pub mod frame_path;
 pub mod incoming;
 pub mod intake;

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use r2r::{Node, QosProfile};
 
-use crate::pipeline::{Counts, Ledger, PipelineError};
-use crate::student::PackageError;
+use crate::pipeline::{Counts, Ledger};
 
 use super::configured::{camera_names, Configured};
 use super::diagnostics::{lock, Board, Diagnostics};
 use super::engines::{Description, Engines, Recipe};
+use super::error::NodeError;
 use super::lifecycle::services::{answer, ChangeRequest};
 use super::lifecycle::{LifecycleServices, Machine, Outcome, State};
 use super::parameter_services::ParameterServices;
-use super::parameters::{Parameters, Refusal};
+use super::parameters::Parameters;
 use super::realtime::{self, Profile, Report};
 
 /// The node's name unless it is remapped.
@@ -32,39 +32,6 @@ const TICK_WHILE_LOADING: Duration = Duration::from_millis(10);
 
 /// How long the diagnostics thread may take to finish what it is at when the node is to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why the node cannot start, or not go on. One sentence each.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    #[error("ROS 2 could not start: {0}; look at the arguments after --ros-args, at RMW_IMPLEMENTATION and at ROS_DOMAIN_ID")]
-    Ros(String),
-    #[error("parameter {0}")]
-    Parameter(#[from] Refusal),
-    #[error("parameter 'model': {0}")]
-    Model(#[from] PackageError),
-    #[error("{0}")]
-    Pipeline(#[from] PipelineError),
-    #[error("the model does not run: {0}")]
-    WarmUp(String),
-    #[error(
-        "parameter 'model': {0} has other classes than the model in use: deactivate, clean up and configure for it"
-    )]
-    Classes(String),
-    #[error("parameter 'device': {0}")]
-    Device(String),
-    #[error("ROS refuses '{name}': {why}; a topic's name has letters, digits, _ and /")]
-    Topic { name: String, why: String },
-    #[error("ROS 2: {0}")]
-    Middleware(#[from] r2r::Error),
-    #[error("the system: {0}")]
-    System(#[from] std::io::Error),
-    #[error("the thread that loads models has panicked; its message says why")]
-    Loading,
-    #[error("the frame thread has ended by itself; its panic message says why")]
-    FrameThread,
-    #[error("the node was asked to stop, but a thread of it is stuck")]
-    Stuck,
-}
 
 /// Runs the node until SIGINT or SIGTERM and returns the final counts, of all cameras together.
 ///
@@ -422,7 +389,7 @@ impl Perception {
             std::mem::forget(self.node);
             return Err(NodeError::Stuck);
         }
-        outcome.map(|()| total(self.ledgers.values().map(|ledger| ledger.counts())))
+        outcome.map(|()| self.ledgers.values().map(|ledger| ledger.counts()).sum())
     }
 
     /// The way to the end of a managed life, from wherever the node is.
@@ -435,31 +402,4 @@ impl Perception {
         }
         taken_down
     }
-}
-
-/// The sum of the counts of several cameras.
-fn total(counts: impl Iterator<Item = Counts>) -> Counts {
-    counts.fold(Counts::default(), |sum, c| Counts {
-        arrived: sum.arrived + c.arrived,
-        on_time: sum.on_time + c.on_time,
-        late: sum.late + c.late,
-        superseded: sum.superseded + c.superseded,
-        dropped_late: sum.dropped_late + c.dropped_late,
-        rejected: sum.rejected + c.rejected,
-        in_hand: sum.in_hand + c.in_hand,
-    })
-}
-
-/// The final counts in one line.
-pub fn summary(counts: &Counts) -> String {
-    format!(
-        "{} images arrived: {} published on time, {} late, {} superseded, {} dropped late, {} rejected, {} in hand",
-        counts.arrived,
-        counts.on_time,
-        counts.late,
-        counts.superseded,
-        counts.dropped_late,
-        counts.rejected,
-        counts.in_hand
-    )
 }

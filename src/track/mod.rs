@@ -1,6 +1,7 @@
 //! Objects followed from frame to frame: detections in, identities with position, velocity and covariance out.
 //!
 //! - [`tracker`]: one frame after another: predict, associate (high scores first, then low ones), correct, begin and end.
+//! - [`options`]: how to track. `candidate`: what is known of an object.
 //! - [`association`]: which detection belongs to which track, the best over all pairs.
 //! - [`box_filter`]: a box that moves: four [`kalman`] filters, and the noise they assume.
 //! - [`kalman`]: a position and a velocity along one axis.
@@ -9,8 +10,11 @@
 
 pub mod association;
 pub mod box_filter;
+mod candidate;
 pub mod kalman;
+pub mod options;
 pub mod tracker;
 
 pub use box_filter::Noise;
-pub use tracker::{Track, TrackError, Tracker, TrackerOptions};
+pub use options::{TrackError, TrackerOptions};
+pub use tracker::{Track, Tracker};

@@ -98,7 +98,7 @@ pub fn text(nodes: &[Named]) -> String {
         let _ = writeln!(
             out,
             "{name}: {} frames: {} on time, {} late, {} superseded, {} dropped late, {} lost; {detections} detections",
-            t.due, t.on_time, t.late, t.superseded, t.dropped_late, t.lost
+            t.due, t.counts.on_time, t.counts.late, t.counts.superseded, t.counts.dropped_late, t.lost
         );
     }
     out

@@ -11,7 +11,7 @@ use r2r::{Node, QosProfile};
 use super::{SceneShared, View};
 use crate::geometry::occupancy::{Extent, OccupancyGrid};
 use crate::geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Uncertainty};
-use crate::ros::node::NodeError;
+use crate::ros::error::NodeError;
 use crate::ros::parameters::{Parameters, Refusal};
 use crate::ros::topics::CameraTopics;
 

@@ -28,9 +28,9 @@ use crate::geometry::Ground;
 use crate::pipeline::FrameResult;
 use crate::student::Architecture;
 
+use super::error::NodeError;
 use super::incoming::Frame;
 use super::messages::NativeHeader;
-use super::node::NodeError;
 use super::parameters::Parameters;
 use super::topics::CameraTopics;
 use inputs::SceneInputs;

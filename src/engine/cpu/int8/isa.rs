@@ -24,6 +24,7 @@ pub enum IntegerIsa {
 impl IntegerIsa {
     /// Those that this processor has, the best last.
     pub fn available() -> Vec<IntegerIsa> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "nothing else is there"))]
         let mut list = vec![IntegerIsa::Portable];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {

@@ -1,0 +1,56 @@
+//! The distributions that are reported.
+
+use serde::Serialize;
+
+use crate::bench::record::{FrameRecord, Run};
+use crate::bench::stats::{Distribution, QUANTILES};
+
+/// Percentiles of one duration, in milliseconds; none where frames without a result are in the way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Latency {
+    pub of: &'static str,
+    /// By the names of [`QUANTILES`] and `max`.
+    pub percentiles: Vec<(&'static str, Option<f64>)>,
+    pub frames_without_result: u64,
+    /// Upper ends in microseconds and counts; may be added up over runs, which percentiles may not.
+    pub histogram: Vec<(f64, u64)>,
+}
+
+impl Latency {
+    pub(super) fn new(of: &'static str, distribution: Distribution) -> Self {
+        let ms = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1e6);
+        let mut percentiles: Vec<_> = QUANTILES.map(|(name, q)| (name, ms(distribution.quantile(q)))).into();
+        percentiles.push(("max", ms(distribution.max())));
+        let histogram = distribution.buckets().into_iter().map(|(ns, count)| (ns as f64 / 1e3, count)).collect();
+        Self { of, percentiles, frames_without_result: distribution.without_result(), histogram }
+    }
+}
+
+/// The distributions that are reported, by name.
+pub fn distributions(run: &Run) -> Vec<(&'static str, Distribution)> {
+    let records = &run.records;
+    let mut all = vec![
+        ("from schedule", Distribution::new(records.iter().map(FrameRecord::latency))),
+        ("from arrival", Distribution::new(records.iter().map(FrameRecord::latency_from_arrival))),
+    ];
+    // Of frames that passed: a frame that never got to a stage took no time in it.
+    let passed = |of: &dyn Fn(&FrameRecord) -> Option<u64>| Distribution::new(records.iter().filter_map(of).map(Some));
+    all.extend(run.layer.stages().iter().map(|&stage| (stage.name(), passed(&|r| r.stage(stage)))));
+    all.push(("all but student", passed(&FrameRecord::besides_inference)));
+    all.push(("output jitter", Distribution::new(output_jitter(run).into_iter().map(Some))));
+    if records.iter().any(|r| r.cost.cpu > 0) {
+        all.push(("CPU time", passed(&|r| r.passage.map(|_| r.cost.cpu))));
+    }
+    all
+}
+
+/// By how many nanoseconds the time between two results differs from the time between their scheduled instants.
+fn output_jitter(run: &Run) -> Vec<u64> {
+    let delay = |r: &FrameRecord| r.latency();
+    run.cameras()
+        .flat_map(|records| {
+            let delays: Vec<_> = records.iter().filter_map(delay).collect();
+            delays.windows(2).map(|pair| pair[0].abs_diff(pair[1])).collect::<Vec<_>>()
+        })
+        .collect()
+}

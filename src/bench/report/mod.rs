@@ -1,0 +1,231 @@
+//! A run and its judgement: here as JSON for programs, in `text` for people. [`distributions`]: the figures.
+
+mod distributions;
+mod text;
+
+use serde::Serialize;
+
+use super::machine::Fingerprint;
+use super::monitor::Conditions;
+use super::node::side_by_side::SideBySide;
+use super::profile::Profile;
+use super::record::{Fate, FrameRecord, Layer, Run, Tally};
+use super::usage::CostPerFrame;
+use super::verdict::Judgement;
+pub use distributions::{distributions, Latency};
+
+/// Version of the JSON form; rises when a field changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// All that is known of a run. Serialises to the JSON form, which `bench/SCHEMA.md` describes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub schema_version: u32,
+    pub profile: Profile,
+    /// `open` (a camera's schedule) or `closed` (back to back).
+    pub r#loop: &'static str,
+    pub layer: Layer,
+    /// As the option was given.
+    pub schedule: String,
+    pub cameras: usize,
+    pub machine: Fingerprint,
+    pub conditions: Conditions,
+    pub subject: Subject,
+    /// Faults that were injected to test the gate, as given.
+    pub injected: Vec<String>,
+    /// Load that was put on the machine on request, as given.
+    pub stress: Vec<String>,
+    pub elapsed_s: f64,
+    pub counts: Tally,
+    /// From the scheduled instant, from arrival, of each stage, and what follows from them.
+    pub latency: Vec<Latency>,
+    /// Means over the frames; none where it was not measured.
+    pub cost: Option<CostPerFrame>,
+    /// None for the closed loop, in which there is no deadline to keep.
+    pub judgement: Option<Judgement>,
+    /// The slowest frames, the slowest first.
+    pub worst: Vec<WorstFrame>,
+    /// Where a peer was measured beside it.
+    pub side_by_side: Option<SideBySide>,
+    /// Written at the end of the JSON, in one line.
+    #[serde(skip)]
+    pub frames: FrameColumns,
+}
+
+/// Every frame, column by column: for comparison frame by frame, and as a trace for another run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FrameColumns {
+    pub camera: Vec<usize>,
+    /// Microseconds from the first frame's instant.
+    pub scheduled_us: Vec<f64>,
+    pub latency_us: Vec<Option<f64>>,
+    pub fate: Vec<Fate>,
+}
+
+impl FrameColumns {
+    fn of(run: &Run) -> Self {
+        let (start, us) = (run.start(), |ns: u64| ns as f64 / 1e3);
+        let records = &run.records;
+        Self {
+            camera: records.iter().map(|r| r.camera).collect(),
+            scheduled_us: records.iter().map(|r| us(r.scheduled - start)).collect(),
+            latency_us: records.iter().map(|r| r.latency().map(us)).collect(),
+            fate: records.iter().map(|r| r.fate).collect(),
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Subject {
+    pub model: String,
+    /// SHA-256 of the weights.
+    pub weights_sha256: String,
+    /// Network input, pixels.
+    pub input_width: usize,
+    pub input_height: usize,
+    pub threads: usize,
+    pub segmentation: bool,
+    /// Where the images came from.
+    pub frames: String,
+}
+
+/// One of the slowest frames: where its time went.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorstFrame {
+    pub camera: usize,
+    pub index: usize,
+    /// Seconds from the start of the run to the frame's scheduled instant.
+    pub at_s: f64,
+    pub outcome: &'static str,
+    pub latency_ms: f64,
+    /// Milliseconds of each stage, in order.
+    pub stages_ms: Vec<(&'static str, f64)>,
+}
+
+/// What surrounds a run in its report.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub profile: Profile,
+    pub open_loop: bool,
+    pub schedule: String,
+    pub machine: Fingerprint,
+    pub conditions: Conditions,
+    pub subject: Subject,
+    pub injected: Vec<String>,
+    pub stress: Vec<String>,
+    /// How many of the slowest frames to name.
+    pub worst: usize,
+}
+
+impl Report {
+    /// Sums up a run.
+    pub fn new(run: &Run, judgement: Option<Judgement>, context: Context) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            r#loop: if context.open_loop { "open" } else { "closed" },
+            layer: run.layer,
+            schedule: context.schedule,
+            cameras: run.cameras().count(),
+            machine: context.machine,
+            conditions: context.conditions,
+            subject: context.subject,
+            injected: context.injected,
+            stress: context.stress,
+            elapsed_s: run.elapsed as f64 / 1e9,
+            counts: run.tally(),
+            latency: distributions(run).into_iter().map(|(of, distribution)| Latency::new(of, distribution)).collect(),
+            cost: CostPerFrame::of(&run.records),
+            judgement,
+            worst: worst_frames(run, context.worst),
+            side_by_side: None,
+            frames: FrameColumns::of(run),
+            profile: context.profile,
+        }
+    }
+
+    /// For programs; ends with a line break.
+    pub fn json(&self) -> String {
+        let report = serde_json::to_string_pretty(self).expect("a report is plain data");
+        let frames = serde_json::to_string(&self.frames).expect("numbers");
+        format!("{},\n  \"frames\": {frames}\n}}\n", report.trim_end_matches("\n}"))
+    }
+}
+
+/// The `count` slowest of the frames that were processed.
+fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
+    let start = run.start();
+    let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_done()?, r))).collect();
+    slowest.sort_by_key(|&(latency, record)| (std::cmp::Reverse(latency), record.index));
+    let describe = |&(latency, record): &(u64, &FrameRecord)| WorstFrame {
+        index: record.index,
+        at_s: record.scheduled.saturating_sub(start) as f64 / 1e9,
+        camera: record.camera,
+        outcome: record.fate.name(),
+        latency_ms: latency as f64 / 1e6,
+        stages_ms: run.layer.stages().iter().map(|&s| (s.name(), record.stage(s).unwrap_or(0) as f64 / 1e6)).collect(),
+    };
+    slowest.iter().take(count).map(describe).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::bench::simulation::{profile, simulate};
+    use crate::bench::verdict::judge;
+
+    /// A run's report with everything around it made up.
+    pub(in crate::bench) fn report_of(run: &Run, profile: Profile) -> Report {
+        let judgement = judge(run, &profile, &Conditions::default(), false);
+        let subject = Subject {
+            model: "test".into(),
+            weights_sha256: "ab".repeat(32),
+            input_width: 320,
+            input_height: 256,
+            threads: 1,
+            segmentation: true,
+            frames: "none".into(),
+        };
+        let context = Context {
+            profile,
+            open_loop: true,
+            schedule: "fixed".into(),
+            machine: Fingerprint::read(),
+            conditions: Conditions::default(),
+            subject,
+            injected: vec![],
+            stress: vec![],
+            worst: 2,
+        };
+        Report::new(run, Some(judgement), context)
+    }
+
+    /// 200 frames, of which one takes `stall` milliseconds in inference.
+    pub(super) fn report(stall: u64) -> Report {
+        let profile = profile(200);
+        let run = simulate(&profile, |frame| Some([1, if frame == 50 { stall } else { 5 }, 1]));
+        report_of(&run, profile)
+    }
+
+    #[test]
+    fn percentiles_that_lost_frames_fall_into_are_none() {
+        let report = report(200);
+        // 19 of 200 frames have no result.
+        assert!((report.latency[0].percentiles[0].1.unwrap() - 7.0).abs() < 0.01);
+        assert_eq!(report.latency[0].percentiles[2], ("p99", None));
+        assert_eq!(report.latency[0].frames_without_result, 19);
+        assert!(report.text().contains("none"));
+    }
+
+    #[test]
+    fn json_has_its_version_and_every_section() {
+        let value: serde_json::Value = serde_json::from_str(&report(200).json()).unwrap();
+        assert_eq!(value["schema_version"], SCHEMA_VERSION);
+        assert_eq!(value["judgement"]["verdict"], "missed");
+        assert_eq!(value["judgement"]["culprit"]["stage"], "inference");
+        assert_eq!(value["counts"]["arrived"], 200);
+        let histogram = value["latency"][0]["histogram"].as_array().unwrap();
+        let counted: u64 = histogram.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum();
+        assert_eq!(counted, 181);
+    }
+}
