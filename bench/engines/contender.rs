@@ -71,7 +71,8 @@ impl Contender for Ours {
     }
 }
 
-/// The integer engine of this crate, with scales drawn at random: on which its time does not depend.
+/// The integer engine of this crate, with weights and scales drawn at random. On them its time does not depend but on
+/// AVX2, where pairs of large weights, which `distill quantize` avoids, take the slower kernels.
 pub struct OursInt8 {
     name: String,
     engine: Int8Engine,
