@@ -1,10 +1,10 @@
 //! Every parameter of the node, declared once.
 //!
-//! From the [`table`] come the ROS descriptors, the checks at start and at `ros2 param set`, what
+//! From the `table` come the ROS descriptors, the checks at start and at `ros2 param set`, what
 //! `perception_node --list-parameters` prints, and the README's table.
 //!
-//! - [`table`]: the parameters. [`declaration`](self::declaration()): what is declared of one, and the check of a value.
-//! - [`values`]: the values that hold. [`listing`]: the table as text.
+//! - `table`: the parameters. [`declaration`](self::declaration()): what is declared of one, and the check of a value.
+//! - `values`: the values that hold. `listing`: the table as text.
 //!
 //! Besides these there are the `qos_overrides`, whose names depend on the topics: see [`qos`](super::qos). And those
 //! that belong to a camera may be given for one of several: `front.mounting` is the mounting of the camera `front`.
