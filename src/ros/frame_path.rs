@@ -12,7 +12,7 @@ use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
 use crate::pipeline::monitor::{Degradation, Monitor};
-use crate::pipeline::{now_ns, Ledger, Outcome, StageTimes, Waiting};
+use crate::pipeline::{now_ns, Counts, Ledger, Outcome, StageTimes, Waiting};
 
 use super::clock::Nanoseconds;
 use super::engines::Engines;
@@ -69,6 +69,8 @@ impl Shared {
 /// What is known of one camera's stream.
 pub struct Camera {
     pub ledger: Arc<Ledger>,
+    /// What the ledger said at configure, before any image could come: it lives longer than a configuration.
+    pub counted_before: Counts,
     /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
     pub records: ArrayQueue<Record>,
     /// A [`Condition`](crate::pipeline::monitor::Condition), and how many deadlines in a row were missed.
@@ -82,6 +84,7 @@ pub struct Camera {
 impl Camera {
     fn new(ledger: Arc<Ledger>) -> Self {
         Self {
+            counted_before: ledger.counts(),
             ledger,
             records: ArrayQueue::new(RECORDS),
             condition: AtomicU8::new(0),

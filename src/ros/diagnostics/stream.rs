@@ -63,12 +63,11 @@ pub enum Level {
 }
 
 impl Memory {
-    /// For a stream whose window begins now.
+    /// For a stream whose window begins now. What came since configure, before diagnostics first looked, is within it.
     pub fn new(now: Instant, camera: &Camera) -> Self {
         let mut memory = Self::default();
-        let counts = camera.ledger.counts();
-        memory.arrived = counts.arrived;
-        memory.window.advance(now, counts);
+        memory.arrived = camera.counted_before.arrived;
+        memory.window.advance(now, camera.counted_before);
         memory
     }
 
