@@ -10,6 +10,7 @@ use peregrine::distill::quantize::{self, QuantizeArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::text::command::{self as text, TextArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
+use peregrine::distill::train::teacher::{self, TeacherArgs};
 
 // Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
 #[global_allocator]
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Inspect(InspectArgs),
+    Teacher(TeacherArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
     Prune(PruneArgs),
@@ -39,6 +41,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Teacher(args) => teacher::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Prune(args) => prune::run(&args),

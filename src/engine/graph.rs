@@ -1,9 +1,9 @@
 //! A network as a list of layers, in execution order: what every engine, the trainer and the exporter read.
 //!
 //! The vocabulary is deliberately small: all that a student may contain folds into convolution + bias +
-//! activation, an addition, an upsampling or a concatenation, so that each engine has few kernels to make fast. Pooling,
-//! slices, shuffles and further activations are there for the networks that the CPU engine is compared on
-//! (`bench/engines`); no student has them, and training refuses them.
+//! activation, an addition, an upsampling or a concatenation, so that each engine has few kernels to make fast. ReLU and
+//! pooling are there for ResNet teachers; slices, shuffles and further activations for the networks that the CPU engine is
+//! compared on (`bench/engines`): no student has them, and training refuses them.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ pub enum Activation {
     Identity,
     /// min(max(x, 0), 6): bounded, so that it quantizes well, and free of transcendental functions.
     Relu6,
+    /// max(x, 0), as ResNets have it.
+    Relu,
     /// x / (1 + e⁻ˣ) (Elfwing et al. 2017), as the YOLO family has it.
     Silu,
     /// x · min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, MobileNetV3).
@@ -67,6 +69,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Relu => x.max(0.0),
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
             Self::LeakyRelu => x.max(LEAK * x),
@@ -88,6 +91,12 @@ pub struct Conv {
 }
 
 impl Conv {
+    /// Whether this is but a scale, an offset and an activation for each channel: how an activation by itself, after a sum,
+    /// is written.
+    pub fn is_channelwise(&self) -> bool {
+        self.depthwise && self.kernel == 1 && self.stride == 1
+    }
+
     /// Zeros before the first row (or column) of an input of `size` rows (or columns).
     pub fn pad_before(&self, size: usize) -> usize {
         padding(self.kernel, self.stride, size).0

@@ -94,6 +94,7 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_co
     match conv.activation {
         Activation::Identity => Ok(x),
         Activation::Relu6 => x.clamp(0f32, 6f32),
+        Activation::Relu => x.relu(),
         Activation::Silu => x.silu(),
         Activation::Hardswish => (&x * ((&x + 3.0)?.clamp(0f32, 6f32)? / 6.0)?)?.contiguous(),
         Activation::LeakyRelu => x.maximum(&(&x * f64::from(LEAK))?),

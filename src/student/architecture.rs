@@ -1,13 +1,13 @@
 //! The description from which teacher, student and pruned student are built: one code, other widths.
 //!
-//! A backbone of inverted residuals without squeeze-and-excitation (the EfficientNet-Lite family: Tan & Le 2019 and its
-//! "Lite" release), a feature pyramid (Lin et al. 2017), a detection head of the generalized-focal-loss kind
+//! A [`Backbone`], a feature pyramid (Lin et al. 2017), a detection head of the generalized-focal-loss kind
 //! (Li et al. 2020: class logits, and a discrete distribution for the distance to each side), and a segmentation head.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::backbone::{Backbone, Family, Stage};
 use crate::engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 
 /// The deepest stride; input sizes are multiples of it.
@@ -37,29 +37,6 @@ pub struct Input {
     pub height: usize,
     pub mean: [f32; 3],
     pub std: [f32; 3],
-}
-
-/// Stem and stages; their strides multiply to [`MAX_STRIDE`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backbone {
-    /// Channels of the first convolution (3×3, stride 2).
-    pub stem: usize,
-    pub stages: Vec<Stage>,
-}
-
-/// A run of inverted residual blocks of one width.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    pub blocks: usize,
-    /// Side of the depthwise kernel: 3 or 5.
-    pub kernel: usize,
-    /// Of the first block: 1 or 2.
-    pub stride: usize,
-    /// Factor from a block's input channels to its depthwise channels.
-    pub expand: usize,
-    pub channels: usize,
 }
 
 /// The top-down feature pyramid over strides 8, 16 and 32.
@@ -111,6 +88,7 @@ impl Architecture {
         Self {
             input: Input { width: 320, height: 256, mean: [127.0; 3], std: [128.0; 3] },
             backbone: Backbone {
+                family: Family::default(),
                 stem: 32,
                 stages: vec![
                     stage(1, 3, 1, 1, 16),
@@ -184,25 +162,7 @@ impl Architecture {
         if kernels.into_iter().any(|k| ![1, 3, 5, 7].contains(&k)) {
             return Err("every kernel must be 1, 3, 5 or 7".into());
         }
-        let stages = &self.backbone.stages;
-        if stages.len() > 16
-            || stages.iter().any(|s| {
-                !(1..=32).contains(&s.blocks)
-                    || !(1..=2).contains(&s.stride)
-                    || !(1..=8).contains(&s.expand)
-                    || !(1..=2048).contains(&s.channels)
-            })
-        {
-            return Err("each of at most 16 backbone.stages needs blocks 1 to 32, stride 1 or 2, expand 1 to 8 and \
-                        channels 1 to 2048"
-                .into());
-        }
-        let stride: usize = 2 * stages.iter().map(|s| s.stride).product::<usize>();
-        if stride != MAX_STRIDE {
-            return Err(format!(
-                "the strides of backbone.stages multiply, with the stem's 2, to {stride}, not {MAX_STRIDE}"
-            ));
-        }
+        self.backbone.check()?;
         self.check_widths()
     }
 
@@ -237,7 +197,7 @@ impl Architecture {
                 }
                 Op::Add => from(0),
                 Op::Concat => (0..layer.inputs.len()).map(from).sum(),
-                // Depthwise convolutions and upsampling; no student has the rest.
+                // Depthwise convolutions, upsampling and pooling; no student has the rest.
                 _ => from(0),
             };
             found.push(width);
@@ -277,23 +237,6 @@ impl Architecture {
     /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs.
     pub const SEGMENTATION_OUTPUT: usize = 2 * DETECTION_STRIDES.len();
 
-    /// Returns the last layer at each of strides 4, 8, 16 and 32.
-    fn lower_backbone(&self, g: &mut Graph) -> [LayerId; 4] {
-        let mut x = self.conv(g, "backbone.stem".into(), 0, self.backbone.stem, dense(3, 2, Activation::Relu6));
-        let (mut stride, mut last_at) = (2, [x; 6]);
-        let mut from = self.backbone.stem;
-        for (s, stage) in self.backbone.stages.iter().enumerate() {
-            for b in 0..stage.blocks {
-                let step = if b == 0 { stage.stride } else { 1 };
-                x = self.inverted_residual(g, &format!("backbone.{s}.{b}"), (x, from), stage, step);
-                from = stage.channels;
-                stride *= step;
-                last_at[stride.trailing_zeros() as usize] = x;
-            }
-        }
-        [last_at[2], last_at[3], last_at[4], last_at[5]]
-    }
-
     fn lower_neck(&self, g: &mut Graph, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
         let channels = self.neck.channels;
         let p32 = self.conv(g, "neck.32".into(), c32, channels, dense(1, 1, Activation::Identity));
@@ -324,33 +267,9 @@ impl Architecture {
     }
 
     /// A dense convolution to `channels`, or to fewer where it was pruned.
-    fn conv(&self, g: &mut Graph, name: String, input: LayerId, channels: usize, conv: Conv) -> LayerId {
+    pub(super) fn conv(&self, g: &mut Graph, name: String, input: LayerId, channels: usize, conv: Conv) -> LayerId {
         let channels = self.widths.get(&name).copied().unwrap_or(channels);
         g.conv(name, input, channels, conv)
-    }
-
-    /// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays. `from`: the input and its channels
-    /// before any pruning, which is what decides on the shortcut.
-    fn inverted_residual(
-        &self,
-        g: &mut Graph,
-        name: &str,
-        (input, from): (LayerId, usize),
-        stage: &Stage,
-        stride: usize,
-    ) -> LayerId {
-        let mut x = input;
-        if stage.expand > 1 {
-            let expand = dense(1, 1, Activation::Relu6);
-            x = self.conv(g, format!("{name}.expand"), x, from * stage.expand, expand);
-        }
-        let depthwise = Conv { kernel: stage.kernel, stride, depthwise: true, activation: Activation::Relu6 };
-        x = g.conv(format!("{name}.depthwise"), x, 0, depthwise);
-        x = self.conv(g, format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
-        if stride == 1 && from == stage.channels {
-            x = g.add(format!("{name}.add"), input, x);
-        }
-        x
     }
 
     /// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
@@ -368,7 +287,7 @@ impl Architecture {
     }
 }
 
-fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
+pub(super) fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
     Conv { kernel, stride, depthwise: false, activation }
 }
 

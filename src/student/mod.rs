@@ -1,12 +1,13 @@
 //! The student: what it is built from, the package that holds it, and how that is loaded.
 //!
 //! - [`architecture`]: the description, and its lowering to a graph.
-//! - [`presets`]: heavier backbones.
+//! - [`backbone`]: its first part; [`presets`]: those to choose from by name.
 //! - [`manifest`]: the package's `manifest.json`.
 //! - `quantized`: the weights file of a quantized student.
 //! - [`package`]: reading and writing a package folder, checked by shapes and hash.
 
 pub mod architecture;
+pub mod backbone;
 pub mod manifest;
 pub mod package;
 pub mod presets;

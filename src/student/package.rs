@@ -234,7 +234,7 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
 }
 
 /// The values of an F16 or F32 tensor.
-pub(super) fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
+pub(crate) fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
     match tensor.dtype() {
         Dtype::F16 => Some(tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
         Dtype::F32 => {

@@ -1,18 +1,24 @@
-//! Backbones of the EfficientNet-Lite family, for heavier networks than the default student: teachers.
+//! Backbones by name, for heavier networks than the default student: teachers.
 
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Architecture, Backbone, Neck, Stage};
+use super::architecture::{Architecture, Input, Neck};
+use super::backbone::{Backbone, Family, Stage};
 
-/// A member of the family (Tan & Le 2019, table 1, without squeeze-and-excitation, and ReLU6 for swish: its "Lite" release).
+/// A backbone that ImageNet weights exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Lite {
+pub enum Preset {
+    /// EfficientNet-Lite (Tan & Le 2019, table 1, without squeeze-and-excitation, and ReLU6 for swish).
     Lite0,
     Lite1,
     Lite2,
     Lite3,
     Lite4,
+    /// He et al. 2015, table 1.
+    Resnet18,
+    Resnet34,
+    Resnet50,
 }
 
 /// Blocks, kernel, stride, expansion and channels of Lite0's stages.
@@ -26,41 +32,65 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (1, 3, 1, 6, 320),
 ];
 
-impl Lite {
-    pub const ALL: [Self; 5] = [Self::Lite0, Self::Lite1, Self::Lite2, Self::Lite3, Self::Lite4];
+/// Channels of the stages of a residual network, bottlenecks' inner ones for ResNet-50.
+const WIDTHS: [usize; 4] = [64, 128, 256, 512];
 
-    /// Factors on channels and on blocks.
-    fn factors(self) -> (f64, f64) {
+/// Mean and standard deviation of ImageNet's colours, 0…255, with which ResNets were trained.
+const IMAGENET: ([f32; 3], [f32; 3]) = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]);
+
+impl Preset {
+    pub const LITE: [Self; 5] = [Self::Lite0, Self::Lite1, Self::Lite2, Self::Lite3, Self::Lite4];
+    pub const RESNET: [Self; 3] = [Self::Resnet18, Self::Resnet34, Self::Resnet50];
+
+    /// The whole backbone.
+    pub fn backbone(self) -> Backbone {
         match self {
-            Self::Lite0 => (1.0, 1.0),
-            Self::Lite1 => (1.0, 1.1),
-            Self::Lite2 => (1.1, 1.2),
-            Self::Lite3 => (1.2, 1.4),
-            Self::Lite4 => (1.4, 1.8),
+            Self::Lite0 => lite(1.0, 1.0),
+            Self::Lite1 => lite(1.0, 1.1),
+            Self::Lite2 => lite(1.1, 1.2),
+            Self::Lite3 => lite(1.2, 1.4),
+            Self::Lite4 => lite(1.4, 1.8),
+            Self::Resnet18 => resnet([2, 2, 2, 2], 1),
+            Self::Resnet34 => resnet([3, 4, 6, 3], 1),
+            Self::Resnet50 => resnet([3, 4, 6, 3], 4),
         }
     }
 
-    /// The whole backbone. The stem keeps its 32 channels, the first and the last stage their one block.
-    pub fn backbone(self) -> Backbone {
-        let (width, depth) = self.factors();
-        let last = STAGES.len() - 1;
-        let stage =
-            |(i, &(blocks, kernel, stride, expand, channels)): (usize, &(usize, usize, usize, usize, usize))| {
-                let repeated = (blocks as f64 * depth).ceil() as usize;
-                let blocks = if i == 0 || i == last { blocks } else { repeated };
-                Stage { blocks, kernel, stride, expand, channels: round(channels as f64 * width) }
-            };
-        Backbone { stem: 32, stages: STAGES.iter().enumerate().map(stage).collect() }
-    }
-
-    /// The default student's heads on this backbone, with a neck of 96 channels and a mask head of 48.
+    /// The default student's heads on this backbone, with a neck of 96 channels and a mask head of 48. The input is
+    /// normalised as for the ImageNet weights.
     pub fn teacher(self) -> Architecture {
         let mut architecture = Architecture::default_student();
         architecture.backbone = self.backbone();
         architecture.neck = Neck { channels: 96 };
         architecture.segmentation.channels = 48;
+        if Self::RESNET.contains(&self) {
+            architecture.input = Input { mean: IMAGENET.0, std: IMAGENET.1, ..architecture.input };
+        }
         architecture
     }
+}
+
+/// By the factors on channels and on blocks. The stem keeps its 32 channels, the first and the last stage their one block.
+fn lite(width: f64, depth: f64) -> Backbone {
+    let last = STAGES.len() - 1;
+    let stage = |(i, &(blocks, kernel, stride, expand, channels)): (usize, &(usize, usize, usize, usize, usize))| {
+        let repeated = (blocks as f64 * depth).ceil() as usize;
+        let blocks = if i == 0 || i == last { blocks } else { repeated };
+        Stage { blocks, kernel, stride, expand, channels: round(channels as f64 * width) }
+    };
+    Backbone { family: Family::InvertedResidual, stem: 32, stages: STAGES.iter().enumerate().map(stage).collect() }
+}
+
+fn resnet(blocks: [usize; 4], expand: usize) -> Backbone {
+    let stage = |(i, (&blocks, &width)): (usize, (&usize, &usize))| Stage {
+        blocks,
+        kernel: 3,
+        stride: if i == 0 { 1 } else { 2 },
+        expand,
+        channels: width * expand,
+    };
+    let stages = blocks.iter().zip(&WIDTHS).enumerate().map(stage).collect();
+    Backbone { family: Family::Residual, stem: 64, stages }
 }
 
 /// To the nearest multiple of 8 that loses no more than a tenth.
@@ -76,14 +106,32 @@ mod tests {
     #[test]
     fn widths_and_depths_are_those_of_the_release() {
         // From the published checkpoints: channels and blocks by stage.
-        let of = |lite: Lite| {
+        let of = |lite: Preset| {
             let stages = lite.backbone().stages;
             let channels: Vec<usize> = stages.iter().map(|s| s.channels).collect();
             (channels, stages.iter().map(|s| s.blocks).collect::<Vec<_>>())
         };
-        assert_eq!(of(Lite::Lite0), (vec![16, 24, 40, 80, 112, 192, 320], vec![1, 2, 2, 3, 3, 4, 1]));
-        assert_eq!(of(Lite::Lite2), (vec![16, 24, 48, 88, 120, 208, 352], vec![1, 3, 3, 4, 4, 5, 1]));
-        assert_eq!(of(Lite::Lite4), (vec![24, 32, 56, 112, 160, 272, 448], vec![1, 4, 4, 6, 6, 8, 1]));
+        assert_eq!(of(Preset::Lite0), (vec![16, 24, 40, 80, 112, 192, 320], vec![1, 2, 2, 3, 3, 4, 1]));
+        assert_eq!(of(Preset::Lite2), (vec![16, 24, 48, 88, 120, 208, 352], vec![1, 3, 3, 4, 4, 5, 1]));
+        assert_eq!(of(Preset::Lite4), (vec![24, 32, 56, 112, 160, 272, 448], vec![1, 4, 4, 6, 6, 8, 1]));
+    }
+
+    #[test]
+    fn resnets_have_the_published_numbers_of_parameters() {
+        // torchvision's counts without the classifier and batch-norm, whose scale and offset are folded into one bias.
+        for (preset, weights, biases) in [
+            (Preset::Resnet18, 11_166_912, 4_800),
+            (Preset::Resnet34, 21_267_648, 8_512),
+            (Preset::Resnet50, 23_454_912, 26_560),
+        ] {
+            let graph = preset.teacher().graph(64, 64);
+            let convs = graph.convs().filter(|(l, conv, _)| l.name.starts_with("backbone.") && !conv.is_channelwise());
+            let counted = convs.map(|(_, conv, shape)| {
+                let kernel = crate::student::backbone::StoredKernel::of(&conv).kernel;
+                (shape[0] * shape[1] * kernel * kernel, shape[0])
+            });
+            assert_eq!(counted.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (weights, biases), "{preset:?}");
+        }
     }
 
     #[test]
@@ -92,7 +140,7 @@ mod tests {
             let graph = a.graph(64, 64);
             graph.outputs.iter().map(|&o| graph.layers[o].shape).collect::<Vec<_>>()
         };
-        for lite in Lite::ALL {
+        for lite in [Preset::LITE.as_slice(), &Preset::RESNET].concat() {
             let teacher = lite.teacher();
             teacher.check().unwrap();
             assert_eq!(shapes(&teacher), shapes(&Architecture::default_student()));

@@ -110,6 +110,7 @@ fn convolution(name: &str, input: &str, output: &str, conv: Conv, from: Shape, t
     match conv.activation {
         Activation::Identity => {}
         Activation::Relu6 => nodes.push(Node::new("Clip", &[&sum, "relu6.low", "relu6.high"], output)),
+        Activation::Relu => nodes.push(Node::new("Relu", &[&sum], output)),
         Activation::Silu => {
             let sigmoid = format!("{name}.sigmoid");
             nodes.push(Node::new("Sigmoid", &[&sum], &sigmoid));

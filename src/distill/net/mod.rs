@@ -6,16 +6,18 @@
 //! differentiates only the losses, from the graph's outputs on.
 //!
 //! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable weights.
-//! - [`dense`], [`depthwise`], [`norm`]: the operations, forward and backward, each checked by finite differences.
+//! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the operations, forward and backward, each checked by finite differences.
 //! - [`convolve`]: the convolutions of a whole batch, on all threads.
-//! - [`passes`]: the two passes over the graph.
+//! - [`passes`]: the two passes over the graph; [`fake`]: as an integer engine would compute them.
 
 pub mod convolve;
 pub mod dense;
 pub mod depthwise;
+pub mod fake;
 pub mod norm;
 pub mod params;
 pub mod passes;
+pub mod pool;
 
 pub use params::{ConvParams, NetParams, Norm};
 pub use passes::{Mode, TrainNet};

@@ -62,7 +62,8 @@ pub struct Trainable<'a> {
 
 impl NetParams {
     /// Fresh parameters: He-normal weights (He et al. 2015, eq. 10), batch-norm after each hidden convolution, and
-    /// class outputs that start at a probability of 1 % (Lin et al. 2017, section 4.1).
+    /// class outputs that start at a probability of 1 % (Lin et al. 2017, section 4.1). Channelwise convolutions, which
+    /// stand for an activation alone, are frozen at a weight of 1.
     pub fn random(graph: &Graph, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let convs = graph
@@ -71,12 +72,17 @@ impl NetParams {
             .enumerate()
             .filter(|(_, layer)| matches!(layer.op, crate::engine::Op::Conv(_)))
             .zip(graph.convs())
-            .map(|((id, _), (layer, _, shape))| {
+            .map(|((id, _), (layer, conv, shape))| {
                 let output = graph.outputs.contains(&id);
+                let activation_alone = conv.is_channelwise();
                 let fan_in = shape[1..].iter().product::<usize>() as f32;
                 let deviation = if output { 0.01 } else { (2.0 / fan_in).sqrt() };
                 let normal = Normal::new(0.0, deviation).expect("the deviation is positive");
-                let weight = (0..shape.iter().product()).map(|_| normal.sample(&mut rng)).collect();
+                let count = shape.iter().product();
+                let weight = match activation_alone {
+                    true => vec![1.0; count],
+                    false => (0..count).map(|_| normal.sample(&mut rng)).collect(),
+                };
                 let detects_class = output && layer.name.starts_with("detect") && layer.name.ends_with("class");
                 let bias = if detects_class { -(99.0f32.ln()) } else { 0.0 };
                 let running = BatchStatistics { mean: vec![0.0; shape[0]], variance: vec![1.0; shape[0]] };
@@ -85,8 +91,9 @@ impl NetParams {
                     layer: id,
                     weight: Param::new(weight),
                     bias: Param::new(vec![bias; shape[0]]),
-                    norm: (!output).then(|| Norm { gamma: Param::new(vec![1.0; shape[0]]), running }),
-                    frozen: false,
+                    norm: (!output && !activation_alone)
+                        .then(|| Norm { gamma: Param::new(vec![1.0; shape[0]]), running }),
+                    frozen: activation_alone,
                     rate: 1.0,
                 }
             })

@@ -4,8 +4,9 @@ use std::mem::take;
 
 use rayon::prelude::*;
 
+use super::fake::{self, FakeQuantization};
 use super::norm::{self, BatchStatistics, MOMENTUM};
-use super::{convolve, Geometry, NetParams};
+use super::{convolve, pool, Geometry, NetParams};
 use crate::engine::{Activation, Graph, LayerId, Op};
 
 /// Values that one task adds or copies.
@@ -37,19 +38,32 @@ pub struct TrainNet {
     gradients: Vec<Vec<f32>>,
     /// Whether `gradients` holds something of this pass already.
     started: Vec<bool>,
+    fake: Option<Fake>,
+}
+
+/// The grids to round to, and what was there before.
+struct Fake {
+    quantization: FakeQuantization,
+    /// For each convolution, its weights on their grid in the last forward pass.
+    weights: Vec<Vec<f32>>,
+    /// For each layer, its tensor before it was rounded.
+    unrounded: Vec<Vec<f32>>,
 }
 
 impl TrainNet {
     /// A network for batches of `batch` images of the graph's input size.
     ///
     /// # Panics
-    /// When the graph has what no student has: pooling, slices, shuffles, or an activation other than ReLU6.
+    /// When the graph has what neither student nor teacher has: slices, shuffles, or an activation other than ReLU and
+    /// ReLU6.
     pub fn new(graph: Graph, params: NetParams, batch: usize) -> Self {
         let layers = graph.layers.len();
         for layer in &graph.layers {
             let trainable = match layer.op {
-                Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
-                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x | Op::Concat),
+                Op::Conv(conv) => {
+                    matches!(conv.activation, Activation::Identity | Activation::Relu6 | Activation::Relu)
+                }
+                op => !matches!(op, Op::Slice { .. } | Op::Shuffle { .. }),
             };
             assert!(trainable, "{}: {:?} cannot be trained", layer.name, layer.op);
         }
@@ -77,7 +91,21 @@ impl TrainNet {
             params,
             conv_of,
             needs_gradient,
+            fake: None,
         }
+    }
+
+    /// The same, computing as an integer engine would.
+    ///
+    /// # Panics
+    /// When a layer has a batch-norm: it has to be folded in first.
+    pub fn with_fake(mut self, quantization: FakeQuantization) -> Self {
+        assert!(self.params.convs.iter().all(|c| c.norm.is_none()), "batch-norm is to be folded before quantization");
+        let rounded =
+            |(scale, values): (&Option<_>, &Vec<f32>)| vec![0.0; if scale.is_some() { values.len() } else { 0 }];
+        let unrounded = quantization.tensors.iter().zip(&self.values).map(rounded).collect();
+        self.fake = Some(Fake { quantization, weights: Vec::new(), unrounded });
+        self
     }
 
     /// Images in a batch.
@@ -97,6 +125,11 @@ impl TrainNet {
 
     /// Runs the network over the input.
     pub fn forward(&mut self, mode: Mode) {
+        if let Some(fake) = &mut self.fake {
+            let convs = &self.params.convs;
+            fake.weights = convs.par_iter().map(|c| fake.quantization.rounded(&c.name, &c.weight.value)).collect();
+        }
+        self.round(0);
         for id in 1..self.graph.layers.len() {
             let mut output = take(&mut self.values[id]);
             let layer = &self.graph.layers[id];
@@ -129,9 +162,40 @@ impl TrainNet {
                         }
                     }
                 }
+                Op::MaxPool { kernel, stride } => {
+                    let (from, to) = (self.graph.layers[layer.inputs[0]].shape, layer.shape);
+                    let input = &self.values[layer.inputs[0]];
+                    let planes = output.par_chunks_mut(to.pixels()).zip(input.par_chunks(from.pixels()));
+                    planes.for_each(|(output, input)| {
+                        for (i, value) in output.iter_mut().enumerate() {
+                            *value = input[pool::largest(input, from, (kernel, stride), (i / to.width, i % to.width))];
+                        }
+                    });
+                }
                 op => unreachable!("refused by `new`: {op:?}"),
             }
             self.values[id] = output;
+            self.round(id);
+        }
+    }
+
+    /// Rounds a layer's tensor to its grid, if it has one.
+    fn round(&mut self, id: LayerId) {
+        let Some(fake) = &mut self.fake else { return };
+        let Some(scale) = fake.quantization.tensors[id] else { return };
+        let chunks =
+            self.values[id].par_chunks_mut(PARALLEL_CHUNK).zip(fake.unrounded[id].par_chunks_mut(PARALLEL_CHUNK));
+        chunks.for_each(|(values, unrounded)| {
+            unrounded.copy_from_slice(values);
+            fake::round(values, scale);
+        });
+    }
+
+    /// A layer's tensor before rounding.
+    fn unrounded(&self, id: LayerId) -> &[f32] {
+        match &self.fake {
+            Some(fake) if fake.quantization.tensors[id].is_some() => &fake.unrounded[id],
+            _ => &self.values[id],
         }
     }
 
@@ -149,6 +213,10 @@ impl TrainNet {
                 continue;
             }
             let mut gradient = take(&mut self.gradients[id]);
+            if let Some((fake, scale)) = self.fake.as_ref().and_then(|f| Some((f, f.quantization.tensors[id]?))) {
+                let chunks = gradient.par_chunks_mut(PARALLEL_CHUNK).zip(fake.unrounded[id].par_chunks(PARALLEL_CHUNK));
+                chunks.for_each(|(gradient, unrounded)| fake::cut(gradient, unrounded, scale));
+            }
             let (op, inputs) = (self.graph.layers[id].op, self.graph.layers[id].inputs.clone());
             match op {
                 Op::Input => {}
@@ -183,6 +251,24 @@ impl TrainNet {
                         at += part;
                     }
                 }
+                Op::MaxPool { kernel, stride } if self.needs_gradient[inputs[0]] => {
+                    let (from, to) = (self.graph.layers[inputs[0]].shape, self.graph.layers[id].shape);
+                    let values = take(&mut self.values[inputs[0]]);
+                    self.accumulate(inputs[0], |into, keep| {
+                        let planes = into.par_chunks_mut(from.pixels()).zip(values.par_chunks(from.pixels()));
+                        planes.zip(gradient.par_chunks(to.pixels())).for_each(|((into, values), gradient)| {
+                            if !keep {
+                                into.fill(0.0);
+                            }
+                            for (i, d) in gradient.iter().enumerate() {
+                                let at = (i / to.width, i % to.width);
+                                into[pool::largest(values, from, (kernel, stride), at)] += d;
+                            }
+                        });
+                    });
+                    self.values[inputs[0]] = values;
+                }
+                Op::MaxPool { .. } => {}
                 op => unreachable!("refused by `new`: {op:?}"),
             }
             self.gradients[id] = gradient;
@@ -191,22 +277,25 @@ impl TrainNet {
 
     fn forward_conv(&mut self, id: LayerId, output: &mut [f32], mode: Mode) {
         let g = self.geometry(id);
-        let conv = &mut self.params.convs[self.conv_of[id].expect("a convolution has parameters")];
+        let index = self.conv_of[id].expect("a convolution has parameters");
+        let conv = &mut self.params.convs[index];
+        let weight = self.fake.as_ref().map_or(&conv.weight.value, |fake| &fake.weights[index]);
         let input = &self.values[self.graph.layers[id].inputs[0]];
         let pixels = g.output.pixels();
         let finish = |plane: &mut [f32], scale: f32, shift: f32| match g.conv.activation {
             Activation::Identity => plane.iter_mut().for_each(|v| *v = *v * scale + shift),
             Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
+            Activation::Relu => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).max(0.0)),
             other => unreachable!("refused by `new`: {other:?}"),
         };
         let Some(norm) = &mut conv.norm else {
-            convolve::forward(&g, input, &conv.weight.value, output);
+            convolve::forward(&g, input, weight, output);
             let bias = &conv.bias.value;
             output.par_chunks_mut(pixels).enumerate().for_each(|(i, plane)| finish(plane, 1.0, bias[i % bias.len()]));
             return;
         };
         let z = &mut self.pre_norm[id];
-        convolve::forward(&g, input, &conv.weight.value, z);
+        convolve::forward(&g, input, weight, z);
         if mode == Mode::Train {
             let batch = BatchStatistics::of(z, g.output.channels, pixels);
             let follow = |running: &mut [f32], now: &[f32]| {
@@ -229,10 +318,11 @@ impl TrainNet {
     fn backward_conv(&mut self, id: LayerId, gradient: &mut [f32]) {
         let g = self.geometry(id);
         let pixels = g.output.pixels();
-        if g.conv.activation == Activation::Relu6 {
-            gradient.par_chunks_mut(pixels).zip(self.values[id].par_chunks(pixels)).for_each(|(gradient, value)| {
+        if g.conv.activation != Activation::Identity {
+            let most = if g.conv.activation == Activation::Relu6 { 6.0 } else { f32::INFINITY };
+            gradient.par_chunks_mut(pixels).zip(self.unrounded(id).par_chunks(pixels)).for_each(|(gradient, value)| {
                 for (d, &v) in gradient.iter_mut().zip(value) {
-                    *d = if v > 0.0 && v < 6.0 { *d } else { 0.0 };
+                    *d = if v > 0.0 && v < most { *d } else { 0.0 };
                 }
             });
         }
@@ -260,9 +350,12 @@ impl TrainNet {
         if !conv.frozen {
             convolve::backward_weight(&g, &self.values[from], gradient, &mut conv.weight.gradient);
         }
+        let fake = self.fake.take();
         let weight = take(&mut conv.weight.value);
-        self.accumulate(from, |into, keep| convolve::backward_input(&g, &weight, gradient, into, keep));
+        let used = fake.as_ref().map_or(&weight, |fake| &fake.weights[index]);
+        self.accumulate(from, |into, keep| convolve::backward_input(&g, used, gradient, into, keep));
         self.params.convs[index].weight.value = weight;
+        self.fake = fake;
     }
 
     /// Hands `f` the gradient buffer of `layer` and whether to add to what it holds; unless none is needed there.
@@ -294,7 +387,7 @@ pub(super) fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
 mod tests {
     use super::super::check;
     use super::*;
-    use crate::engine::{Conv, Shape};
+    use crate::engine::{Conv, ConvWeights, Shape, Weights};
 
     /// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite differences.
     fn small_graph() -> Graph {
@@ -350,6 +443,33 @@ mod tests {
                 check::dot(run(&moved).value(out), &probe)
             });
         }
+    }
+
+    #[test]
+    fn gradients_through_relu_and_pooling_agree_with_finite_differences() {
+        let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+        let mut graph = Graph::new(Shape::new(2, 6, 6));
+        let a = graph.conv("a", 0, 3, conv(4, 2, false, Activation::Identity));
+        let relu = graph.conv("relu", a, 0, conv(1, 1, true, Activation::Relu));
+        let pooled = graph.max_pool("pooled", relu, 3, 1);
+        let sum = graph.add("sum", pooled, relu);
+        let out = graph.max_pool("out", sum, 1, 2);
+        graph.outputs.push(out);
+        let (weight, bias, input) = (check::values(96, 1), check::values(3, 2), check::values(2 * 72, 3));
+        let probe = check::values(2 * graph.layers[out].shape.len(), 4);
+        let run = |weight: &[f32], input: &[f32]| {
+            let mut params = NetParams::random(&graph, 1);
+            let weights = ConvWeights { weight: weight.to_vec(), bias: bias.clone() };
+            assert_eq!(params.adopt(&Weights([("a".to_owned(), weights)].into())), 1);
+            let mut net = TrainNet::new(graph.clone(), params, 2);
+            net.input().copy_from_slice(input);
+            net.forward(Mode::Train);
+            net
+        };
+        let mut net = run(&weight, &input);
+        net.backward([(out, &probe[..])]);
+        let gradient = net.params.convs[0].weight.gradient.clone();
+        check::gradient_by(1e-3, &weight, &gradient, |w| check::dot(run(w, &input).value(out), &probe));
     }
 
     #[test]

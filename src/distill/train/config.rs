@@ -10,9 +10,10 @@ use super::online::TeacherConfig;
 use super::optimizer::Rule;
 use crate::distill::loss::detection::DetectionLossConfig;
 use crate::distill::loss::methods::MethodConfig;
+use crate::student::presets::Preset;
 use crate::student::{Architecture, Student};
 
-/// Everything that `distill student` needs to know.
+/// Everything that `distill student` and `distill teacher` need to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StudentConfig {
@@ -23,6 +24,9 @@ pub struct StudentConfig {
     /// it: the default student's 320×256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<[usize; 2]>,
+    /// A larger backbone than the default student's, with wider heads: for a teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Preset>,
     /// Optimizer steps.
     pub steps: u64,
     /// Images a step.
@@ -42,10 +46,15 @@ pub struct StudentConfig {
     pub clip: f32,
     /// Decay of the weights' exponential moving average, which is what is exported.
     pub ema: f64,
-    /// Weights to start from: a student package's folder, a safetensors file, or an EfficientNet-Lite classifier in ONNX.
+    /// Weights to start from: a student package's folder, a safetensors file (a ResNet's by torchvision's names, too),
+    /// or an EfficientNet-Lite or ResNet classifier in ONNX.
     pub init: Option<PathBuf>,
     /// Stages of the backbone, counted from the stem, that keep the weights of `init`.
     pub frozen_stages: usize,
+    /// A package that `distill quantize` wrote: the student trains as its integer engine computes, on its scales, and is
+    /// written in 8 bits (quantization-aware distillation). `init` is then the package that it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantized_as: Option<PathBuf>,
     /// Folder written by `distill soften`; without it the student learns from labels alone.
     pub soft_targets: Option<PathBuf>,
     /// Objects that only the teacher saw are learnt from this score on, 0 to 1.
@@ -99,6 +108,7 @@ impl Default for StudentConfig {
             name: "student".into(),
             seed: 1,
             input: None,
+            backbone: None,
             steps: 3000,
             batch: 16,
             learning_rate: 1e-3,
@@ -111,6 +121,7 @@ impl Default for StudentConfig {
             ema: 0.998,
             init: None,
             frozen_stages: 0,
+            quantized_as: None,
             soft_targets: None,
             pseudo_label_score: 0.3,
             segmentation_weight: 1.0,
@@ -176,18 +187,26 @@ impl StudentConfig {
         let [low, high] = self.augment.scale;
         ensure!(0.0 < low && low <= high, "augment.scale must be [low, high] with 0 < low <= high");
         ensure!(self.augment.aspect >= 1.0, "augment.aspect must be at least 1");
+        if let (Some(_), Some(init)) = (self.backbone, self.init.as_deref().filter(|path| path.is_dir())) {
+            bail!("init is {}, a package, which has its backbone already: leave backbone out", init.display());
+        }
         if self.frozen_stages > 0 && self.init.is_none() {
             bail!("frozen_stages is {}, but there is no init whose weights could be kept", self.frozen_stages);
         }
         Ok(())
     }
 
-    /// The student that is to be trained, at this configuration's input size: that of `init` where it is a package, with the
-    /// widths that pruning left, else the default one.
+    /// The network that is to be trained, at this configuration's input size: that of `init` where it is a package, with the
+    /// widths that pruning left; that of `quantized_as`; else that of `backbone`; else the default student.
     pub fn architecture(&self) -> Architecture {
         // A package that cannot be read is named where its weights are.
-        let package = self.init.as_deref().filter(|path| path.is_dir()).and_then(|path| Student::load(path).ok());
-        let mut architecture = package.map_or_else(Architecture::default_student, |s| s.manifest.architecture);
+        let package = self.init.as_deref().filter(|path| path.is_dir()).or(self.quantized_as.as_deref());
+        let package = package.and_then(|path| Student::load(path).ok());
+        let mut architecture = match (package, self.backbone) {
+            (Some(package), _) => package.manifest.architecture,
+            (None, Some(backbone)) => backbone.teacher(),
+            (None, None) => Architecture::default_student(),
+        };
         if let Some([width, height]) = self.input {
             (architecture.input.width, architecture.input.height) = (width, height);
         }

@@ -1,11 +1,12 @@
 //! Training a student: images and targets in, a package for the node out.
 //!
 //! In the order in which a step happens:
-//! - [`config`]: what a run is given. - [`student`]: the run: steps, log, checkpoints, export.
+//! - [`config`]: what a run is given; [`init`], [`imagenet`]: weights to start from.
+//! - [`run`]: the run: steps, log, checkpoints, export; [`student`], [`teacher`]: the two commands for it.
 //! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together.
 //! - [`online`]: a teacher that looks at the rendered batches.
 //! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
-//! - [`step`]: forward, losses, backward.
+//! - [`step`]: forward, losses, backward; [`quantized`]: all of it in 8 bits.
 //! - [`optimizer`], [`checkpoint`]; [`origin`], [`curves`]: what the run's folder tells of it.
 
 pub mod augment;
@@ -15,10 +16,14 @@ pub mod compose;
 pub mod config;
 pub mod curves;
 pub mod distillation;
+pub mod imagenet;
 pub mod init;
 pub mod objects;
 pub mod online;
 pub mod optimizer;
 pub mod origin;
+pub mod quantized;
+pub mod run;
 pub mod step;
 pub mod student;
+pub mod teacher;

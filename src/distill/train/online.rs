@@ -23,13 +23,15 @@ pub struct OnlineTeacher {
     engine: CpuEngine,
     /// Values of each tensor for one image: the graph's outputs, then the inner layers asked for.
     lengths: Vec<usize>,
+    /// For each colour, factor and offset from the student's normalisation of it to the teacher's.
+    renormalise: [(f32, f32); 3],
 }
 
 impl OnlineTeacher {
     /// A teacher for views of the student's input size, whose `layers` are wanted besides its outputs.
     ///
     /// # Errors
-    /// When the teacher has other classes, bins or normalisation than the student, or lacks one of `layers`.
+    /// When the teacher has other classes or bins than the student, or lacks one of `layers`.
     pub fn new(teacher: &Student, student: &Architecture, layers: &[String]) -> anyhow::Result<Self> {
         let of = &teacher.manifest.architecture;
         ensure!(
@@ -39,19 +41,19 @@ impl OnlineTeacher {
             "the teacher {} has other classes or bins than the student",
             teacher.manifest.name
         );
-        ensure!(
-            (of.input.mean, of.input.std) == (student.input.mean, student.input.std),
-            "the teacher {} normalises its input in another way than the student",
-            teacher.manifest.name
-        );
         let mut graph = of.graph(student.input.width, student.input.height);
         let layers = layers.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<Vec<_>>>();
         graph.outputs.extend(layers.with_context(|| format!("the teacher {}", teacher.manifest.name))?);
         let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len()).collect();
-        Ok(Self { engine: CpuEngine::new(&graph, &teacher.weights, 1)?, lengths })
+        let (from, to) = (&student.input, &of.input);
+        let renormalise = std::array::from_fn(|c| {
+            let scale = from.std[c] / to.std[c];
+            (scale, (from.mean[c] - to.mean[c]) / to.std[c])
+        });
+        Ok(Self { engine: CpuEngine::new(&graph, &teacher.weights, 1)?, lengths, renormalise })
     }
 
-    /// What the teacher makes of `input` `[images, 3, height, width]`: each of its tensors over the batch.
+    /// What the teacher makes of `input` `[images, 3, height, width]`, normalised for the student: each of its tensors over the batch.
     ///
     /// # Errors
     /// When the engine fails.
@@ -60,7 +62,10 @@ impl OnlineTeacher {
         let images = input.len() / len;
         let mut tensors: Vec<Vec<f32>> = self.lengths.iter().map(|n| Vec::with_capacity(n * images)).collect();
         for image in input.chunks(len) {
-            self.engine.input().copy_from_slice(image);
+            let planes = self.engine.input().chunks_exact_mut(len / 3).zip(image.chunks_exact(len / 3));
+            for ((to, from), (scale, offset)) in planes.zip(self.renormalise) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from * scale + offset);
+            }
             self.engine.run()?;
             for (i, tensor) in tensors.iter_mut().enumerate() {
                 tensor.extend_from_slice(self.engine.output(i));
@@ -113,6 +118,26 @@ mod tests {
             let close = tensor.iter().zip(net.value(id)).all(|(a, b)| (a - b).abs() < 1e-3 * (1.0 + b.abs()));
             assert!(close, "layer {}", net.graph.layers[id].name);
         }
+    }
+
+    #[test]
+    fn a_teacher_that_normalises_otherwise_sees_the_same_image() {
+        let teacher = Student::embedded();
+        let student = teacher.manifest.architecture.clone();
+        let mut other = student.clone();
+        (other.input.mean, other.input.std) = ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]);
+        let image = check::values(3 * student.input.width * student.input.height, 1);
+        let plane = image.len() / 3;
+        let (from, to) = (&student.input, &other.input);
+        let as_other: Vec<f32> = image
+            .iter()
+            .enumerate()
+            .map(|(i, v)| (v * from.std[i / plane] + from.mean[i / plane] - to.mean[i / plane]) / to.std[i / plane])
+            .collect();
+        let plain = OnlineTeacher::new(&teacher, &student, &[]).unwrap().look(&image).unwrap();
+        let renormalised = OnlineTeacher::new(&teacher, &other, &[]).unwrap().look(&as_other).unwrap();
+        let all = plain.iter().flatten().zip(renormalised.iter().flatten());
+        all.for_each(|(a, b)| assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{a} {b}"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl CpuEngine {
     /// best instruction set that the processor has.
     ///
     /// # Errors
-    /// When `weights` do not fit `graph`, or a convolution's kernel is larger than 7.
+    /// When `weights` do not fit `graph`, or a convolution's kernel is larger than 8.
     pub fn new(graph: &Graph, weights: &Weights, threads: usize) -> Result<Self, EngineError> {
         Self::with_isa(graph, weights, threads, Isa::best())
     }

@@ -50,6 +50,12 @@ pub unsafe trait Vector: Copy {
         self.max(Self::zero()).min(Self::splat(6.0))
     }
 
+    /// max(self, 0)
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        self.max(Self::zero())
+    }
+
     /// max(self, [`LEAK`] · self)
     #[inline(always)]
     unsafe fn leaky_relu(self) -> Self {

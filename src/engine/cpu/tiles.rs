@@ -10,7 +10,7 @@ use super::simd::{Vector, BLOCK};
 use crate::engine::Activation;
 
 /// The largest kernel side whose row pointers a tile can hold.
-pub const MAX_KERNEL: usize = 7;
+pub const MAX_KERNEL: usize = 8;
 
 /// What a tile of a dense convolution reads and writes. Lengths are in floats.
 ///
@@ -101,6 +101,13 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
             for m in 0..M {
                 for v in 0..N {
                     acc[m][v] = acc[m][v].relu6();
+                }
+            }
+        }
+        Activation::Relu => {
+            for m in 0..M {
+                for v in 0..N {
+                    acc[m][v] = acc[m][v].relu();
                 }
             }
         }
@@ -196,6 +203,11 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
         Activation::Relu6 => {
             for m in 0..M {
                 acc[m] = acc[m].relu6();
+            }
+        }
+        Activation::Relu => {
+            for m in 0..M {
+                acc[m] = acc[m].relu();
             }
         }
         Activation::LeakyRelu => {

@@ -367,6 +367,7 @@ pub unsafe fn output<V: Vector>(patch: &OutputPatch) {
             let mut value = match patch.activation {
                 Activation::Identity => value,
                 Activation::Relu6 => value.relu6(),
+                Activation::Relu => value.relu(),
                 Activation::Silu => value.silu(),
                 Activation::Hardswish => value.hardswish(),
                 Activation::LeakyRelu => value.leaky_relu(),

@@ -29,6 +29,7 @@ pub use isa::IntegerIsa;
 use super::executor::{sensible, Executor};
 use super::tiles::MAX_KERNEL;
 use super::PlanReport;
+use crate::engine::quantization::TensorScale;
 use crate::engine::quantized_plan::Lowered;
 use crate::engine::{Engine, EngineError, Graph, Quantization, Weights};
 
@@ -43,7 +44,7 @@ impl Int8Engine {
     /// best instruction set that the processor has. Layers without 8-bit weights are computed in f32 from `weights`.
     ///
     /// # Errors
-    /// When `weights` or `quantization` do not fit `graph`, or a convolution's kernel is larger than 7.
+    /// When `weights` or `quantization` do not fit `graph`, or a convolution's kernel is larger than 8.
     pub fn new(
         graph: &Graph,
         weights: &Weights,
@@ -87,6 +88,20 @@ impl Int8Engine {
     pub fn check(graph: &Graph, quantization: &Quantization) -> Result<(), EngineError> {
         quantization.check(graph)?;
         Lowered::new(graph, quantization).map(|_| ())
+    }
+
+    /// For each layer of `graph` the scale of its result, where the engine holds that in bytes.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn byte_tensors(graph: &Graph, quantization: &Quantization) -> Result<Vec<Option<TensorScale>>, EngineError> {
+        quantization.check(graph)?;
+        let lowered = Lowered::new(graph, quantization)?;
+        let mut layers = vec![None; graph.layers.len()];
+        for (tensor, &scale) in lowered.plan.tensors.iter().zip(&lowered.scales) {
+            layers[tensor.layer] = scale;
+        }
+        Ok(layers)
     }
 
     /// Gives each of the engine's own threads a CPU of its own among those that the calling thread may use, from the

@@ -92,6 +92,7 @@ __device__ __forceinline__ float activate(int activation, float v) {
         case 2: return v / (1.0f + expf(-v));
         case 3: return v * clamp(v + 3.0f, 0.0f, 6.0f) / 6.0f;
         case 4: return fmaxf(v, 0.1f * v);
+        case 5: return fmaxf(v, 0.0f);
         default: return v;
     }
 }

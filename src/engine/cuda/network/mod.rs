@@ -265,6 +265,7 @@ fn number(activation: Activation) -> i32 {
         Activation::Silu => 2,
         Activation::Hardswish => 3,
         Activation::LeakyRelu => 4,
+        Activation::Relu => 5,
     }
 }
 

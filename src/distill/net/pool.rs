@@ -1,0 +1,39 @@
+//! Max-pooling of one channel.
+
+use crate::engine::graph::padding;
+use crate::engine::Shape;
+
+/// Where in `plane` of `shape` the largest value of the window of output pixel (y, x) lies; the first of equals.
+pub fn largest(plane: &[f32], shape: Shape, (kernel, stride): (usize, usize), (y, x): (usize, usize)) -> usize {
+    let span = |at: usize, size: usize| {
+        let before = padding(kernel, stride, size).0;
+        (at * stride).saturating_sub(before)..(at * stride + kernel - before).min(size)
+    };
+    let columns = span(x, shape.width);
+    let mut best = span(y, shape.height).start * shape.width + columns.start;
+    for row in span(y, shape.height) {
+        for column in columns.clone() {
+            let here = row * shape.width + column;
+            // Not-a-number wins, so that it is noticed in the loss.
+            if plane[here] > plane[best] || plane[here].is_nan() {
+                best = here;
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_window_has_its_largest_value_and_padding_never_wins() {
+        let plane = [-1.0, -2.0, -3.0, -4.0, -9.0, -8.0, -7.0, -6.0];
+        let at = |window, y, x| largest(&plane, Shape::new(1, 2, 4), window, (y, x));
+        assert_eq!([0, 1, 2, 3].map(|x| at((3, 1), 0, x)), [0, 0, 1, 2]);
+        // Even sizes, stride 2: the window begins at the pixel itself.
+        assert_eq!([0, 1].map(|x| at((3, 2), 0, x)), [0, 2]);
+        assert_eq!([0, 1].map(|x| at((1, 2), 0, x)), [0, 2]);
+    }
+}

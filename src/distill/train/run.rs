@@ -1,0 +1,282 @@
+//! The run, from a configuration to a package that the node loads.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::batches::Pictures;
+use super::checkpoint::State;
+use super::config::StudentConfig;
+use super::distillation::Distillation;
+use super::init;
+use super::optimizer::Optimizer;
+use super::quantized::Quantized;
+use super::step::{Losses, Teaching};
+use super::{curves, origin};
+use crate::distill::loss::segmentation;
+use crate::distill::net::fake::FakeQuantization;
+use crate::distill::net::{NetParams, TrainNet};
+use crate::distill::soften::SoftTargets;
+use crate::student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
+use crate::student::package::write_atomically;
+use crate::student::presets::Preset;
+use crate::student::{Architecture, Student};
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const LOG: &str = "log.jsonl";
+
+/// What a training is started with.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Configuration, TOML (see models/peregrine-s/train.toml).
+    config: PathBuf,
+    /// Folder of the run; made where absent [default: target/runs/student, target/runs/teacher].
+    #[arg(long, short)]
+    run: Option<PathBuf>,
+    /// Start over, even if the folder holds a checkpoint.
+    #[arg(long)]
+    fresh: bool,
+    /// Go on from the checkpoint although the configuration has changed; the log notes the step.
+    #[arg(long, conflicts_with = "fresh")]
+    reconfigure: bool,
+    /// Threads for the training itself [default: all cores].
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// What the network in training is to be; its package lies in the run's folder under that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Student,
+    Teacher,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Student => "student",
+            Self::Teacher => "teacher",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct LogLine {
+    step: u64,
+    rate: f64,
+    gradient_norm: f32,
+    loss: f32,
+    #[serde(flatten)]
+    terms: Losses,
+}
+
+/// Trains.
+///
+/// # Errors
+/// Each names the file or field at fault; the last good checkpoint stays on disk.
+pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")?;
+    }
+    let config = StudentConfig::read(&args.config)?;
+    if role == Role::Teacher && config.backbone.is_none() && !config.init.as_ref().is_some_and(|path| path.is_dir()) {
+        bail!(
+            "{}: a teacher needs `backbone = ` one of {}, or the package of one as init",
+            args.config.display(),
+            Preset::value_variants().iter().map(|p| format!("{p:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let run = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
+    let architecture = config.architecture();
+    let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
+    let (mut net, initialised_from) = build(&config, &architecture, quantized.as_ref())?;
+    let mut average = net.params.clone();
+    let mut optimizer = Optimizer::new(config.optimizer, config.momentum);
+
+    fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
+    let _only = lock(&run)?;
+    let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
+    let checkpoint = run.join(CHECKPOINT);
+    let mut done = 0;
+    if checkpoint.exists() && !args.fresh {
+        let mut state = State { step: 0, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
+        let expected = (!args.reconfigure).then_some(config_text.as_str());
+        done = state.load(&checkpoint, expected).with_context(|| checkpoint.display().to_string())?;
+    }
+    write_atomically(&run.join("config.toml"), config_text.as_bytes())?;
+    origin::write(&config, &run)?;
+    let mut log = OpenOptions::new()
+        .create(true)
+        .append(done > 0)
+        .write(true)
+        .truncate(done == 0)
+        .open(run.join(LOG))
+        .context("cannot write the log")?;
+
+    if args.reconfigure {
+        writeln!(log, "{}", serde_json::json!({ "step": done, "reconfigured": config }))?;
+    }
+
+    let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
+    let pictures = Pictures::load(&config, architecture.detection.classes.len(), soft.as_ref())?;
+    let origin = Training {
+        command: format!("distill {} train.toml", role.name()),
+        data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
+        teachers: teachers(&config, soft.as_ref())?,
+        initialised_from,
+        steps: 0,
+        seed: config.seed,
+    };
+    eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
+    let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
+    let (distillation, teacher) = Distillation::prepare(&config, &net.graph)?.unzip();
+    let teaching = Teaching::new(&architecture, weights).with_distillation(distillation);
+    let batches = pictures.start(done, config.clone(), architecture.input.clone(), teacher)?;
+
+    let progress = progress(config.steps, done);
+    for batch in batches {
+        let batch = batch?;
+        net.params.zero_gradients();
+        let losses = teaching.gradients(&mut net, &batch, &config)?;
+        if !losses.total().is_finite() {
+            bail!(
+                "the loss of step {} is not finite ({losses:?}), on a batch that begins with {}; the checkpoint of an \
+                 earlier step is in {}: lower learning_rate or clip and go on from it",
+                batch.step,
+                batch.files[0].display(),
+                checkpoint.display()
+            );
+        }
+        let rate = config.rate_at(batch.step);
+        let norm = optimizer.update(&mut net.params, rate, config.weight_decay, config.clip);
+        follow(&mut average, &mut net.params, config.ema.min((batch.step + 1) as f64 / (batch.step + 10) as f64));
+
+        let step = batch.step + 1;
+        if step % 10 == 0 || step == config.steps {
+            let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses.clone() };
+            writeln!(log, "{}", serde_json::to_string(&line)?).context("cannot write the log")?;
+        }
+        progress.set_position(step);
+        progress.set_message(format!(
+            "loss {:.2}: class {:.2} teacher {:.2} box {:.2} sides {:.2} mask {:.2}{}",
+            losses.total(),
+            losses.class,
+            losses.teacher,
+            losses.bbox,
+            losses.sides,
+            losses.segmentation,
+            losses.methods.iter().map(|m| format!(" {m:.2}")).collect::<String>()
+        ));
+        if step % config.checkpoint_every == 0 || step == config.steps {
+            let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
+            state.save(&checkpoint, &config_text)?;
+            let training = Training { steps: step, ..origin.clone() };
+            export(&average, &config, &architecture, (training, quantized.as_ref()), &run.join(role.name()))?;
+            curves::draw(&fs::read_to_string(run.join(LOG))?, &run.join("curves.svg"))?;
+        }
+    }
+    progress.finish();
+    eprintln!("the {} is in {}", role.name(), run.join(role.name()).display());
+    Ok(())
+}
+
+/// Holds the run's folder against a second training in it, for as long as the file lives.
+fn lock(run: &Path) -> anyhow::Result<fs::File> {
+    let path = run.join(".lock");
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    file.try_lock().with_context(|| format!("{}: another training is at work in this folder", run.display()))?;
+    Ok(file)
+}
+
+/// The network with its starting weights, and where those came from.
+fn build(
+    config: &StudentConfig,
+    architecture: &Architecture,
+    quantized: Option<&Quantized>,
+) -> anyhow::Result<(TrainNet, String)> {
+    let graph = architecture.graph(architecture.input.width, architecture.input.height);
+    let mut params = NetParams::random(&graph, config.seed);
+    let mut initialised_from = "random".into();
+    if let Some(path) = config.init.as_ref().or(config.quantized_as.as_ref()) {
+        let (weights, origin) = init::weights(path)?;
+        let taken = params.adopt(&weights);
+        ensure!(taken > 0, "{}: holds no layer of this network's backbone", path.display());
+        initialised_from = origin;
+        for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
+            conv.rate = config.backbone_rate;
+            let stage = conv.name.strip_prefix("backbone.").and_then(|n| n.split('.').next());
+            let index = stage.map(|s| if s == "stem" { 0 } else { s.parse().map_or(usize::MAX, |s: usize| s + 1) });
+            conv.frozen |= index.is_some_and(|i| i < config.frozen_stages);
+        }
+    }
+    let Some(quantized) = quantized else {
+        return Ok((TrainNet::new(graph, params, config.batch), initialised_from));
+    };
+    quantized.correct_biases(&mut params)?;
+    let fake = FakeQuantization::new(&graph, quantized.quantization())?;
+    Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
+}
+
+/// The names of the teachers: those of the soft targets, then the one that sees each view.
+fn teachers(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<String>> {
+    let mut names = soft.map(|s| s.teachers.clone()).unwrap_or_default();
+    if let Some(teacher) = &config.teacher {
+        names.push(Student::load(&teacher.package)?.manifest.name);
+    }
+    Ok(names)
+}
+
+/// `average = decay · average + (1 − decay) · params`, running statistics included.
+fn follow(average: &mut NetParams, params: &mut NetParams, decay: f64) {
+    let keep = decay as f32;
+    for ((_, average), (_, now)) in average.state().into_iter().zip(params.state()) {
+        average.iter_mut().zip(now).for_each(|(a, n)| *a = keep * *a + (1.0 - keep) * *n);
+    }
+}
+
+/// Writes the package of the folded `params`.
+fn export(
+    params: &NetParams,
+    config: &StudentConfig,
+    architecture: &Architecture,
+    (training, quantized): (Training, Option<&Quantized>),
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let mut student = Student {
+        manifest: Manifest {
+            format_version: FORMAT_VERSION,
+            name: config.name.clone(),
+            architecture: architecture.clone(),
+            weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
+            training,
+            quantization: None,
+            accuracy: Default::default(),
+            notice: config.notice.clone(),
+        },
+        weights: params.fold(),
+        quantization: None,
+    };
+    if let Some(quantized) = quantized {
+        quantized.apply(&mut student)?;
+    }
+    Ok(student.save(folder)?)
+}
+
+/// The last two parts of a path: `vehicles/train`.
+fn last_two(path: &Path) -> String {
+    let parts: Vec<_> = path.iter().collect();
+    parts[parts.len().saturating_sub(2)..].iter().collect::<PathBuf>().display().to_string()
+}
+
+fn progress(steps: u64, done: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps).with_position(done);
+    let style = "{bar:30} {pos}/{len} {per_sec:.1} ETA {eta} {msg}";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
+    bar.reset_eta();
+    bar
+}

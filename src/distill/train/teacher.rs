@@ -1,0 +1,27 @@
+//! `distill teacher`.
+
+use clap::Args;
+
+use super::run::{train, Role, TrainArgs};
+
+/// Train a teacher: a ResNet or EfficientNet-Lite with the student's heads, started from ImageNet weights.
+///
+/// The configuration is a student's with `backbone = "resnet18"` (or resnet34, resnet50, lite0 to lite4), `init` an ImageNet
+/// classifier of that kind (ONNX, or a ResNet's safetensors by torchvision's names), and usually a larger `input` and more
+/// steps. The run folder is as that of `distill student`, with the package in `teacher/`. `distill soften --teacher FOLDER` lets
+/// it look at images; `[teacher] package = ` in a student's configuration lets it look at each view.
+///
+/// Example: distill teacher teacher.toml --run runs/teacher
+#[derive(Debug, Args)]
+pub struct TeacherArgs {
+    #[command(flatten)]
+    training: TrainArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of [`train`].
+pub fn run(args: &TeacherArgs) -> anyhow::Result<()> {
+    train(&args.training, Role::Teacher)
+}
