@@ -65,8 +65,7 @@ pub enum Level {
 impl Memory {
     /// For a stream whose window begins now. What came since configure, before diagnostics first looked, is within it.
     pub fn new(now: Instant, camera: &Camera) -> Self {
-        let mut memory = Self::default();
-        memory.arrived = camera.counted_before.arrived;
+        let mut memory = Self { arrived: camera.counted_before.arrived, ..Self::default() };
         memory.window.advance(now, camera.counted_before);
         memory
     }
