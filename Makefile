@@ -28,7 +28,7 @@ run: build ## Start the demonstration: make run ARGS="--help" tells what it can 
 
 test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
 	$(IN_ENV) cargo build $(LOCKED)
-	$(IN_ENV) cargo test $(LOCKED) --all-features
+	$(IN_ENV) cargo test $(LOCKED) --features ros,cuda
 
 # Whatever C there is in the dependencies is compiled for the board too (Debian: g++-aarch64-linux-gnu, qemu-user).
 ARM := aarch64-unknown-linux-gnu
@@ -72,8 +72,8 @@ fmt: ## Format the Rust code
 lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is installed) licences
 	cargo fmt --check
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
-	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
-	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --all-features --no-deps
+	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --features ros,cuda -- -D warnings
+	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --features ros,cuda --no-deps
 	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 

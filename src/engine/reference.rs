@@ -90,7 +90,7 @@ impl Engine for Reference {
 fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_core::Result<Tensor> {
     let channels = x.dim(1)?;
     let groups = if conv.depthwise { channels } else { 1 };
-    let x = pad(x, conv.kernel, conv.stride, 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
+    let x = same(x, conv.kernel, conv.stride, 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
     match conv.activation {
         Activation::Identity => Ok(x),
         Activation::Relu6 => x.clamp(0f32, 6f32),
@@ -102,29 +102,34 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_co
 }
 
 fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> candle_core::Result<Tensor> {
-    pad(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
+    same(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
 }
 
 /// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it is done by hand.
-fn pad(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
+fn same(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
     let mut x = x.clone();
     for axis in [2, 3] {
         let (before, after) = padding(kernel, stride, x.dim(axis)?);
-        let filling = |size: usize| {
-            let mut dims = x.dims().to_vec();
-            dims[axis] = size;
-            Tensor::full(value, dims, x.device())
-        };
-        let mut parts = vec![x.clone()];
-        if before > 0 {
-            parts.insert(0, filling(before)?);
-        }
-        if after > 0 {
-            parts.push(filling(after)?);
-        }
-        x = Tensor::cat(&parts, axis)?;
+        x = pad(&x, axis, before, after, value)?;
     }
     x.contiguous()
+}
+
+/// `x` with so many values before and after an axis.
+pub(crate) fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> candle_core::Result<Tensor> {
+    let filling = |size: usize| {
+        let mut dims = x.dims().to_vec();
+        dims[axis] = size;
+        Tensor::full(value, dims, x.device())
+    };
+    let mut parts = vec![x.clone()];
+    if before > 0 {
+        parts.insert(0, filling(before)?);
+    }
+    if after > 0 {
+        parts.push(filling(after)?);
+    }
+    Tensor::cat(&parts, axis)
 }
 
 #[cfg(test)]

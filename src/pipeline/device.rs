@@ -96,15 +96,21 @@ mod on_cuda {
     use std::sync::Arc;
 
     use crate::engine::cuda::frame::FrameOptions;
-    use crate::engine::cuda::{Driver, FramePath, Model, Wait};
+    use crate::engine::cuda::{CudaError, Driver, FramePath, Model, Wait};
     use crate::engine::{Engine, EngineError, Graph};
     use crate::pipeline::frame::graph_for;
     use crate::pipeline::{GpuWait, PipelineOptions};
-    use crate::student::Student;
+    use crate::student::{Architecture, Student};
 
-    /// A frame's way on CUDA, and what to go on with where it fails.
+    /// The cameras' ways on CUDA, and what to go on with where it fails.
+    ///
+    /// Each camera has graphs, a stream and working memory of its own, made when its first image comes, and shares the
+    /// weights. So no camera's graphs give way to another's, however many kinds of images there are.
     pub struct CudaPath {
-        pub path: FramePath,
+        model: Arc<Model>,
+        architecture: Architecture,
+        options: FrameOptions,
+        cameras: Vec<FramePath>,
         pub name: String,
         /// None where only CUDA will do.
         pub spare: Option<Spare>,
@@ -149,14 +155,28 @@ mod on_cuda {
                 },
                 priority: options.gpu.priority,
             };
-            let path = FramePath::new(&model, architecture, frame)?;
             let spare = fallback.then(|| Spare {
                 graph,
                 student: student.clone(),
                 threads: options.threads,
                 pin_threads: options.pin_threads,
             });
-            Ok(Self { path, name: driver.device().name.clone(), spare })
+            let (architecture, name) = (architecture.clone(), driver.device().name.clone());
+            let mut path = Self { model, architecture, options: frame, cameras: Vec::new(), name, spare };
+            // A device without room for one camera is found out now.
+            path.of(0)?;
+            Ok(path)
+        }
+
+        /// A camera's way. The first call for a camera allocates.
+        ///
+        /// # Errors
+        /// When the device fails, for want of memory for instance.
+        pub fn of(&mut self, camera: usize) -> Result<&mut FramePath, CudaError> {
+            while self.cameras.len() <= camera {
+                self.cameras.push(FramePath::new(&self.model, &self.architecture, self.options.clone())?);
+            }
+            Ok(&mut self.cameras[camera])
         }
     }
 }

@@ -6,7 +6,7 @@ use super::timing::{now_ns, StageTimes};
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
 use crate::engine::{Engine, EngineError, Graph};
-use crate::preprocess::{ImageView, Letterbox, Normalisation};
+use crate::preprocess::{Encoding, ImageView, Letterbox, Normalisation};
 use crate::student::{Architecture, Student};
 use crate::track::{Track, TrackError, Tracker};
 
@@ -191,8 +191,9 @@ impl Pipeline {
     #[cfg(feature = "cuda")]
     pub fn explain_cuda(&mut self, image: &ImageView) -> Option<String> {
         let Inference::Cuda(cuda) = &mut self.inference else { return None };
-        cuda.path.prepare(image.encoding(), image.size()).ok()?;
-        cuda.path.explain()
+        let path = cuda.of(0).ok()?;
+        path.prepare(image.encoding(), image.size()).ok()?;
+        path.explain()
     }
 
     /// Width and height of the network's input, in pixels.
@@ -233,12 +234,23 @@ impl Pipeline {
         self.options.segmentation
     }
 
-    /// Makes ready for images of `size` (width, height) of `camera`, so that the first of them allocates nothing.
-    pub fn prepare(&mut self, camera: usize, size: (usize, usize)) {
+    /// Makes ready for images of an encoding and `size` (width, height) of `camera`, so that the first of them allocates
+    /// nothing. A device that fails at that will do so again with the image, and is dealt with then.
+    pub fn prepare(&mut self, camera: usize, encoding: Encoding, size: (usize, usize)) {
         if self.cameras.len() <= camera {
             self.cameras.resize_with(camera + 1, Camera::default);
         }
-        SourceTables::for_size(&mut self.cameras[camera].source, size, self.input_size);
+        match &mut self.inference {
+            Inference::Engine(_) => {
+                SourceTables::for_size(&mut self.cameras[camera].source, size, self.input_size);
+            }
+            #[cfg(feature = "cuda")]
+            Inference::Cuda(cuda) => {
+                let _ = cuda.of(camera).and_then(|path| path.prepare(encoding, size));
+            }
+        }
+        // Only a device has something for each encoding.
+        let _ = encoding;
     }
 
     /// Exchanges all tracks with another pipeline, which is to go on, or to stop, following the same objects.
@@ -356,7 +368,9 @@ impl Pipeline {
         let mut preprocess_end = preprocess_start;
         let FrameResult { detections, mask, .. } = &mut self.result;
         let thresholds = (least_score, self.options.nms_iou);
-        let outcome = cuda.path.process(image, thresholds, detections, mask, || preprocess_end = now_ns());
+        let outcome = cuda
+            .of(camera)
+            .and_then(|path| path.process(image, thresholds, detections, mask, || preprocess_end = now_ns()));
         if let Err(error) = outcome {
             let Some(spare) = &cuda.spare else { return Err(EngineError::from(error).into()) };
             // The frame is not lost, only slow.

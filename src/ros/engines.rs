@@ -177,10 +177,10 @@ impl Engines {
     }
 
     /// Makes the pipeline not in use ready for the images of a camera, so that it can be changed to without allocation.
-    pub fn prepare_other(&mut self, degraded: bool, camera: usize, size: (usize, usize)) {
+    pub fn prepare_other(&mut self, degraded: bool, camera: usize, encoding: Encoding, size: (usize, usize)) {
         match (&mut self.less, degraded) {
-            (Some(_), true) => self.full.prepare(camera, size),
-            (Some(less), false) => less.prepare(camera, size),
+            (Some(_), true) => self.full.prepare(camera, encoding, size),
+            (Some(less), false) => less.prepare(camera, encoding, size),
             (None, _) => {}
         }
     }

@@ -188,7 +188,7 @@ impl FramePath {
         }
 
         let image = self.unpacker.view(&frame.message)?;
-        let size = image.size();
+        let (encoding, size) = (image.encoding(), image.size());
         let degraded = self.degradation.is_degraded();
         let pipeline = self.engines.pipeline(degraded);
         pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
@@ -217,7 +217,7 @@ impl FramePath {
             self.report(frame.camera, Record::PublishingFailed);
         }
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
-        self.engines.prepare_other(degraded, frame.camera, size);
+        self.engines.prepare_other(degraded, frame.camera, encoding, size);
         self.judge(frame.camera, late, &settings);
         Ok(())
     }

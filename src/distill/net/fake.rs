@@ -117,7 +117,7 @@ mod tests {
         let input: Vec<f32> = check::values(graph.input_shape().len(), 5).iter().map(|v| v * 3.0).collect();
         let mut net = net(&graph, &weights, &quantization);
         net.input().copy_from_slice(&input);
-        net.forward(Mode::Train);
+        net.forward(Mode::Train).unwrap();
         let mut engine = Int8Engine::new(&graph, &weights, &quantization, 1).unwrap();
         engine.input().copy_from_slice(&input);
         engine.run().unwrap();
@@ -143,10 +143,10 @@ mod tests {
         let mut net = net(&graph, &weights, &quantization);
         // Of x = 1.5 · input the range −25 to 38.75 cuts off the last.
         net.input().copy_from_slice(&[1.0, -2.1, 0.3, 30.0]);
-        net.forward(Mode::Train);
+        net.forward(Mode::Train).unwrap();
         assert_eq!(net.value(x), [1.5, -3.0, 0.5, 38.75]);
         net.params.zero_gradients();
-        net.backward([(out, &[1.0f32, 10.0, 100.0, 1000.0][..])]);
+        net.backward([(out, &[1.0f32, 10.0, 100.0, 1000.0][..])]).unwrap();
         // d out / d x = 0.5, as the weight 0.7 lies at 0.5; the inputs lie at 1, −2 and 0.25.
         assert_eq!(net.params.convs[0].weight.gradient, [0.5 * (1.0 - 20.0 + 25.0)]);
         assert_eq!(net.params.convs[1].weight.gradient, [1.5 - 30.0 + 50.0 + 38750.0]);

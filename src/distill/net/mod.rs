@@ -1,6 +1,6 @@
-//! The training engine: forward and backward of a [`Graph`](crate::engine::Graph) over a batch, on the CPU.
+//! The training engine: forward and backward of a [`Graph`](crate::engine::Graph) over a batch.
 //!
-//! candle's autograd allocates every intermediate anew, zero-fills and re-adds every gradient, and splits grouped
+//! On the CPU, candle's autograd allocates every intermediate anew, zero-fills and re-adds every gradient, and splits grouped
 //! convolutions into one call a group. Since a student is a fixed graph of a few operations, this module keeps each
 //! tensor in a buffer of its own that lives as long as the training, and runs the graph backwards by hand; candle
 //! differentiates only the losses, from the graph's outputs on.
@@ -8,16 +8,20 @@
 //! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable weights.
 //! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the operations, forward and backward, each checked by finite differences.
 //! - [`convolve`]: the convolutions of a whole batch, on all threads.
-//! - [`passes`]: the two passes over the graph; [`fake`]: as an integer engine would compute them.
+//! - [`passes`]: the two passes over the graph; [`fake`]: as an integer engine would compute them;
+//!   [`device`]: the same on another device than the CPU.
 
 pub mod convolve;
 pub mod dense;
 pub mod depthwise;
+pub mod device;
 pub mod fake;
 pub mod norm;
 pub mod params;
 pub mod passes;
 pub mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use params::{ConvParams, NetParams, Norm};
 pub use passes::{Mode, TrainNet};

@@ -37,6 +37,15 @@ impl BatchStatistics {
         Self { mean, variance }
     }
 
+    /// Moves running statistics towards those of a batch.
+    pub fn follow(&mut self, batch: &Self) {
+        let follow = |running: &mut [f32], now: &[f32]| {
+            running.iter_mut().zip(now).for_each(|(r, n)| *r += MOMENTUM * (n - *r));
+        };
+        follow(&mut self.mean, &batch.mean);
+        follow(&mut self.variance, &batch.variance);
+    }
+
     fn inverse_deviation(&self, channel: usize) -> f32 {
         1.0 / (self.variance[channel] + EPSILON).sqrt()
     }

@@ -2,10 +2,12 @@
 
 use std::mem::take;
 
+use candle_core::{Device, Result};
 use rayon::prelude::*;
 
+use super::device::DevicePasses;
 use super::fake::{self, FakeQuantization};
-use super::norm::{self, BatchStatistics, MOMENTUM};
+use super::norm::{self, BatchStatistics};
 use super::{convolve, pool, Geometry, NetParams};
 use crate::engine::{Activation, Graph, LayerId, Op};
 
@@ -29,7 +31,7 @@ pub struct TrainNet {
     /// For each layer, its index in `params.convs`.
     conv_of: Vec<Option<usize>>,
     /// Whether a gradient has to reach a layer's output.
-    needs_gradient: Vec<bool>,
+    pub(super) needs_gradient: Vec<bool>,
     /// `[batch, channels, height, width]` for each layer.
     values: Vec<Vec<f32>>,
     /// Convolution outputs ahead of batch-norm, where there is one.
@@ -39,6 +41,14 @@ pub struct TrainNet {
     /// Whether `gradients` holds something of this pass already.
     started: Vec<bool>,
     fake: Option<Fake>,
+    on: Option<On>,
+}
+
+/// Where else than on the CPU the passes are made.
+struct On {
+    passes: DevicePasses,
+    /// Layers whose tensors are fetched after each forward pass.
+    seen: Vec<LayerId>,
 }
 
 /// The grids to round to, and what was there before.
@@ -92,7 +102,23 @@ impl TrainNet {
             conv_of,
             needs_gradient,
             fake: None,
+            on: None,
         }
+    }
+
+    /// The same on a device of candle's. Only the graph's outputs and the layers `seen` then have a
+    /// [`value`](Self::value).
+    ///
+    /// # Panics
+    /// When it is to compute as an integer engine: candle does not round as that does.
+    pub fn on(mut self, device: Device, seen: &[LayerId]) -> Self {
+        assert!(self.fake.is_none(), "fake quantization is the CPU's");
+        let seen: Vec<LayerId> = self.graph.outputs.iter().chain(seen).copied().collect();
+        let kept = |id: &usize| *id == 0 || seen.contains(id);
+        (0..self.values.len()).filter(|id| !kept(id)).for_each(|id| self.values[id] = Vec::new());
+        self.pre_norm.iter_mut().chain(&mut self.gradients).for_each(|buffer| *buffer = Vec::new());
+        self.on = Some(On { passes: DevicePasses::new(device, self.batch), seen });
+        self
     }
 
     /// The same, computing as an integer engine would.
@@ -124,7 +150,20 @@ impl TrainNet {
     }
 
     /// Runs the network over the input.
-    pub fn forward(&mut self, mode: Mode) {
+    ///
+    /// # Errors
+    /// When a device other than the CPU fails, for want of memory for instance.
+    pub fn forward(&mut self, mode: Mode) -> Result<()> {
+        if let Some(On { passes, seen }) = &mut self.on {
+            for (index, of_batch) in passes.forward(&self.graph, &self.params, &self.values[0], mode)? {
+                let norm = self.params.convs[index].norm.as_mut().expect("it was normalised");
+                norm.running.follow(&of_batch);
+            }
+            for &layer in &*seen {
+                self.values[layer] = passes.value(layer)?;
+            }
+            return Ok(());
+        }
         if let Some(fake) = &mut self.fake {
             let convs = &self.params.convs;
             fake.weights = convs.par_iter().map(|c| fake.quantization.rounded(&c.name, &c.weight.value)).collect();
@@ -177,6 +216,7 @@ impl TrainNet {
             self.values[id] = output;
             self.round(id);
         }
+        Ok(())
     }
 
     /// Rounds a layer's tensor to its grid, if it has one.
@@ -201,7 +241,21 @@ impl TrainNet {
 
     /// Runs the network backwards from the gradients of some layers' tensors (the graph's outputs, or inner ones for
     /// hints), and adds to the parameters' gradients.
-    pub fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) {
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
+        if let Some(On { passes, .. }) = &self.on {
+            for found in passes.backward(&self.graph, &self.params, &self.needs_gradient, seeds)? {
+                let conv = &mut self.params.convs[found.conv];
+                add_or_copy(&mut conv.weight.gradient, &found.weight, true);
+                add_or_copy(&mut conv.bias.gradient, &found.bias, true);
+                if let Some(norm) = &mut conv.norm {
+                    add_or_copy(&mut norm.gamma.gradient, &found.gamma, true);
+                }
+            }
+            return Ok(());
+        }
         self.started.fill(false);
         for (layer, gradient) in seeds {
             self.accumulate(layer, |into, keep| {
@@ -273,6 +327,7 @@ impl TrainNet {
             }
             self.gradients[id] = gradient;
         }
+        Ok(())
     }
 
     fn forward_conv(&mut self, id: LayerId, output: &mut [f32], mode: Mode) {
@@ -298,11 +353,7 @@ impl TrainNet {
         convolve::forward(&g, input, weight, z);
         if mode == Mode::Train {
             let batch = BatchStatistics::of(z, g.output.channels, pixels);
-            let follow = |running: &mut [f32], now: &[f32]| {
-                running.iter_mut().zip(now).for_each(|(r, n)| *r += MOMENTUM * (n - *r));
-            };
-            follow(&mut norm.running.mean, &batch.mean);
-            follow(&mut norm.running.variance, &batch.variance);
+            norm.running.follow(&batch);
             self.statistics[id] = batch;
         } else {
             self.statistics[id] = norm.running.clone();
@@ -381,124 +432,4 @@ pub(super) fn add_or_copy(into: &mut [f32], from: &[f32], keep: bool) {
             into.copy_from_slice(from);
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::check;
-    use super::*;
-    use crate::engine::{Conv, ConvWeights, Shape, Weights};
-
-    /// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite differences.
-    fn small_graph() -> Graph {
-        let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
-        let mut g = Graph::new(Shape::new(2, 4, 4));
-        let a = g.conv("a", 0, 4, conv(3, 1, false, Activation::Identity));
-        let b = g.conv("b", a, 0, conv(3, 2, true, Activation::Identity));
-        let c = g.conv("c", b, 4, conv(1, 1, false, Activation::Relu6));
-        let up = g.upsample2x("up", c);
-        let sum = g.add("sum", up, a);
-        let both = g.concat("both", &[sum, a]);
-        let out = g.conv("out", both, 2, conv(1, 1, false, Activation::Identity));
-        g.outputs.push(out);
-        g
-    }
-
-    #[test]
-    fn gradients_through_a_whole_graph_agree_with_finite_differences() {
-        let graph = small_graph();
-        let out = graph.outputs[0];
-        let batch = 3;
-        let mut params = NetParams::random(&graph, 5);
-        for trainable in params.trainable() {
-            // Far from ReLU6's kinks and with output weights large enough to measure.
-            if trainable.name == "out.weight" {
-                trainable.param.value.copy_from_slice(&check::values(16, 9));
-            }
-            if trainable.name == "c.bias" {
-                trainable.param.value.fill(3.0);
-            }
-            if trainable.name == "c.gamma" {
-                trainable.param.value.fill(0.5);
-            }
-        }
-        let input = check::values(batch * 2 * 16, 6);
-        let probe = check::values(batch * graph.layers[out].shape.len(), 7);
-        let run = |params: &NetParams| {
-            let mut net = TrainNet::new(graph.clone(), params.clone(), batch);
-            net.input().copy_from_slice(&input);
-            net.forward(Mode::Train);
-            net
-        };
-        let mut net = run(&params);
-        net.backward([(out, &probe[..])]);
-        let gradients: Vec<(String, Vec<f32>)> =
-            net.params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect();
-        for (i, (name, gradient)) in gradients.iter().enumerate() {
-            println!("{name}");
-            let at = params.trainable()[i].param.value.clone();
-            check::gradient(&at, gradient, |x| {
-                let mut moved = params.clone();
-                moved.trainable()[i].param.value.copy_from_slice(x);
-                check::dot(run(&moved).value(out), &probe)
-            });
-        }
-    }
-
-    #[test]
-    fn gradients_through_relu_and_pooling_agree_with_finite_differences() {
-        let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
-        let mut graph = Graph::new(Shape::new(2, 6, 6));
-        let a = graph.conv("a", 0, 3, conv(4, 2, false, Activation::Identity));
-        let relu = graph.conv("relu", a, 0, conv(1, 1, true, Activation::Relu));
-        let pooled = graph.max_pool("pooled", relu, 3, 1);
-        let sum = graph.add("sum", pooled, relu);
-        let out = graph.max_pool("out", sum, 1, 2);
-        graph.outputs.push(out);
-        let (weight, bias, input) = (check::values(96, 1), check::values(3, 2), check::values(2 * 72, 3));
-        let probe = check::values(2 * graph.layers[out].shape.len(), 4);
-        let run = |weight: &[f32], input: &[f32]| {
-            let mut params = NetParams::random(&graph, 1);
-            let weights = ConvWeights { weight: weight.to_vec(), bias: bias.clone() };
-            assert_eq!(params.adopt(&Weights([("a".to_owned(), weights)].into())), 1);
-            let mut net = TrainNet::new(graph.clone(), params, 2);
-            net.input().copy_from_slice(input);
-            net.forward(Mode::Train);
-            net
-        };
-        let mut net = run(&weight, &input);
-        net.backward([(out, &probe[..])]);
-        let gradient = net.params.convs[0].weight.gradient.clone();
-        check::gradient_by(1e-3, &weight, &gradient, |w| check::dot(run(w, &input).value(out), &probe));
-    }
-
-    #[test]
-    fn folded_weights_give_what_evaluation_gives() {
-        let graph = small_graph();
-        let mut net = TrainNet::new(graph.clone(), NetParams::random(&graph, 5), 2);
-        let input = check::values(2 * 2 * 16, 6);
-        for _ in 0..20 {
-            net.input().copy_from_slice(&input);
-            net.forward(Mode::Train);
-        }
-        net.forward(Mode::Evaluate);
-        let mut folded = NetParams::random(&graph, 0);
-        assert_eq!(folded.adopt(&net.params.fold()), 4);
-        let mut deployed = TrainNet::new(graph.clone(), folded, 2);
-        deployed.input().copy_from_slice(&input);
-        deployed.forward(Mode::Evaluate);
-        let out = graph.outputs[0];
-        for (a, b) in net.value(out).iter().zip(deployed.value(out)) {
-            assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} {b}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_differentiated_below_the_first_trained_layer() {
-        let graph = small_graph();
-        let mut params = NetParams::random(&graph, 5);
-        params.convs.iter_mut().filter(|c| c.name != "out").for_each(|c| c.frozen = true);
-        let net = TrainNet::new(graph, params, 1);
-        assert_eq!(net.needs_gradient.iter().filter(|&&n| n).count(), 1);
-    }
 }

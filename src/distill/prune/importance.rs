@@ -86,9 +86,12 @@ impl Moments {
         }
     }
 
-    /// Adds what `net` made of the batch in its input; `net` has no batch-norm of its own.
-    pub fn add(&mut self, net: &mut TrainNet) {
-        net.forward(Mode::Evaluate);
+    /// Adds what `net`, which has no batch-norm of its own and is on the CPU, makes of the batch in its input.
+    ///
+    /// # Errors
+    /// As [`TrainNet::forward`].
+    pub fn add(&mut self, net: &mut TrainNet) -> candle_core::Result<()> {
+        net.forward(Mode::Evaluate)?;
         for (id, layer) in net.graph.layers.iter().enumerate() {
             let (pixels, channels) = (layer.shape.pixels(), layer.shape.channels);
             for (i, plane) in net.value(id).chunks(pixels).enumerate() {
@@ -107,6 +110,7 @@ impl Moments {
             }
         }
         self.images += net.batch();
+        Ok(())
     }
 
     /// The mean of each layer's channels.

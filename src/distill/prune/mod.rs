@@ -158,7 +158,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
             importance::add_taylor(&mut taylor, &net.params);
         }
         net.input().copy_from_slice(&batch.input);
-        moments.add(&mut net);
+        moments.add(&mut net)?;
         progress.inc(1);
     }
     progress.finish_and_clear();

@@ -61,6 +61,11 @@ impl Distillation {
         Ok(Some((Self { methods, layers }, teacher)))
     }
 
+    /// The student's inner layers that some method compares.
+    pub fn layers(&self) -> impl Iterator<Item = LayerId> + '_ {
+        self.layers.iter().map(|(_, id, _)| *id)
+    }
+
     /// What the methods see of a step, and the variables of the student's layers to ask gradients of, besides those that
     /// `rows` (class and side logits of the student) come from.
     ///

@@ -6,7 +6,7 @@
 //! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together.
 //! - [`online`]: a teacher that looks at the rendered batches.
 //! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
-//! - [`step`]: forward, losses, backward; [`quantized`]: all of it in 8 bits.
+//! - [`step`]: forward, losses, backward; [`device`]: where; [`quantized`]: all of it in 8 bits.
 //! - [`optimizer`], [`checkpoint`]; [`origin`], [`curves`]: what the run's folder tells of it.
 
 pub mod augment;
@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod compose;
 pub mod config;
 pub mod curves;
+pub mod device;
 pub mod distillation;
 pub mod imagenet;
 pub mod init;

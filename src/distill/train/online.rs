@@ -109,7 +109,7 @@ mod tests {
         params.adopt(&teacher.weights);
         let mut net = TrainNet::new(graph, params, 2);
         net.input().copy_from_slice(&input);
-        net.forward(Mode::Evaluate);
+        net.forward(Mode::Evaluate).unwrap();
         let inner = names.iter().map(|n| layer(&net.graph, n).unwrap());
         let ids: Vec<_> = net.graph.outputs.iter().copied().chain(inner).collect();
         assert_eq!(seen.len(), ids.len());

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::batches::Pictures;
 use super::checkpoint::State;
 use super::config::StudentConfig;
+use super::device::TrainDevice;
 use super::distillation::Distillation;
 use super::init;
 use super::optimizer::Optimizer;
@@ -47,6 +48,9 @@ pub struct TrainArgs {
     /// Threads for the training itself [default: all cores].
     #[arg(long)]
     threads: Option<usize>,
+    /// Where the network is computed; a run may go on elsewhere than it began.
+    #[arg(long, value_enum, default_value_t)]
+    device: TrainDevice,
 }
 
 /// What the network in training is to be; its package lies in the run's folder under that name.
@@ -92,6 +96,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         );
     }
     let run = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
+    let device = args.device.open(config.quantized_as.is_some())?;
     let architecture = config.architecture();
     let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
     let (mut net, initialised_from) = build(&config, &architecture, quantized.as_ref())?;
@@ -132,9 +137,18 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         steps: 0,
         seed: config.seed,
     };
-    eprintln!("{} images; {} parameters; steps {done} to {}", pictures.len(), net.graph.parameters(), config.steps);
+    eprintln!(
+        "{} images; {} parameters; steps {done} to {}, on {}",
+        pictures.len(),
+        net.graph.parameters(),
+        config.steps,
+        if device.is_some() { "CUDA" } else { "the CPU" }
+    );
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let (distillation, teacher) = Distillation::prepare(&config, &net.graph)?.unzip();
+    if let Some(device) = device {
+        net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
+    }
     let teaching = Teaching::new(&architecture, weights).with_distillation(distillation);
     let batches = pictures.start(done, config.clone(), architecture.input.clone(), teacher)?;
 

@@ -57,7 +57,7 @@ impl Teaching {
     /// When candle fails; a loss that is not finite is the caller's to notice.
     pub fn gradients(&self, net: &mut TrainNet, batch: &Batch, config: &StudentConfig) -> anyhow::Result<Losses> {
         net.input().copy_from_slice(&batch.input);
-        net.forward(Mode::Train);
+        net.forward(Mode::Train)?;
 
         let levels = Architecture::detection_levels();
         let class = self.rows(net, levels.map(|l| net.graph.outputs[l.class]))?;
@@ -106,7 +106,7 @@ impl Teaching {
             }
             seeds.push((layer, seed));
         }
-        net.backward(seeds.iter().map(|(layer, seed)| (*layer, &seed[..])));
+        net.backward(seeds.iter().map(|(layer, seed)| (*layer, &seed[..])))?;
         let value = |t: &Tensor| t.to_scalar::<f32>();
         Ok(Losses {
             class: value(&terms.class)?,

@@ -5,16 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::driver::{Driver, Memory, Place};
+use super::kernels::Module;
 use super::network::{Bases, Network, Variant};
 use super::{cache, CudaError};
-
-/// Changes where what was measured by earlier versions is no longer true.
-const VERSION: &str = "1";
 
 /// Times that each kernel is run; the least counts.
 const RUNS: usize = 20;
 
-/// A variant for each of the plan's steps: those kept in `folder` for this device and network, else the fastest as
+/// A variant for each of the plan's steps: those kept in `folder` for this device, these kernels and network, else the fastest as
 /// measured now, else (where the driver has no clock) a guess by the number of blocks.
 ///
 /// # Errors
@@ -24,7 +22,8 @@ pub fn choose(driver: &Arc<dyn Driver>, network: &Network, folder: Option<&Path>
     let signatures: Vec<_> = (0..steps).map(|s| network.signature(s)).collect();
     let device = driver.device();
     let hardware = format!("{} sm_{} driver {}", device.name, device.architecture, device.driver);
-    let key = cache::key("variants", &[VERSION, env!("CARGO_PKG_VERSION"), &hardware, &signatures.join("\n")]);
+    let sources: String = Module::ALL.iter().map(|module| module.source()).collect();
+    let key = cache::key("variants", &[env!("CARGO_PKG_VERSION"), &hardware, &sources, &signatures.join("\n")]);
     let kept = folder.and_then(|f| cache::load(f, &key)).and_then(|bytes| parse(&bytes, network, &signatures));
     if let Some(variants) = kept {
         return Ok(variants);

@@ -96,7 +96,7 @@ fn resnets_from_torchvision_s_tensors_compute_what_pytorch_computes() {
         }
         let mut net = TrainNet::new(graph.clone(), params, 1);
         net.input().copy_from_slice(&image);
-        net.forward(Mode::Evaluate);
+        net.forward(Mode::Evaluate).unwrap();
         for (stage, &layer) in graph.outputs.iter().enumerate() {
             assert_close(net.value(layer), &reference[name][stage], &format!("{name}, training, stage {stage}"));
         }

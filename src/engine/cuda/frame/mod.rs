@@ -2,19 +2,23 @@
 //!
 //! bytes → pinned memory → device → letterbox → network → candidates → boxes, mask → pinned memory. The thresholds travel
 //! in front of the image. A graph is made when the first image of its encoding and size comes; the last few are kept.
+//!
+//! - [`nodes`]: what is done before and after the network.
+
+mod nodes;
 
 use std::sync::Arc;
 
 use super::arguments::{self as arg, Plain};
 use super::driver::{Instance, Memory, Place, Wait};
-use super::kernels::{DETECT_THREADS, THREADS};
-use super::launch::{dependencies, span, Launch, Node, Work};
+use super::launch::{dependencies, span, Node, Work};
 use super::model::Model;
 use super::CudaError;
 use crate::decode::head::logit;
 use crate::decode::{BoundingBox, ClassMask, Detection, MaskDecoder};
-use crate::preprocess::{Encoding, ImageView, Letterbox, Normalisation};
+use crate::preprocess::{Encoding, ImageView, Letterbox};
 use crate::student::Architecture;
+use nodes::Around;
 
 /// Kinds of images whose graphs are kept.
 const KEPT: usize = 4;
@@ -177,7 +181,7 @@ impl FramePath {
         let tables = [words(taps.columns), words(taps.rows), indices(columns), indices(rows)];
         let tables: Vec<_> = tables.iter().map(|t| Memory::holding(driver, t)).collect::<Result<_, _>>()?;
 
-        let build = Builder {
+        let build = Around {
             path: self,
             letterbox: &letterbox,
             image: device_image.as_ref().unwrap_or(&upload).device(),
@@ -217,148 +221,6 @@ impl FramePath {
     }
 }
 
-/// What the nodes around the network have in common.
-struct Builder<'a> {
-    path: &'a FramePath,
-    letterbox: &'a Letterbox,
-    image: u64,
-    result: u64,
-    /// Column taps, row taps, columns and rows of the mask.
-    tables: [u64; 4],
-    /// Taps of a column and of a row.
-    taps: [usize; 2],
-}
-
-impl Builder<'_> {
-    fn letterbox(&self, kind: Kind, image_bytes: usize) -> Node {
-        let network = &self.path.model.network;
-        let bases = self.path.model.bases(&self.path.arena);
-        let view = network.view(0);
-        let input = &self.path.architecture.input;
-        let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
-        let (yuv, bytes, at) = places(kind.encoding);
-        let counter = self.counter();
-        let bytes_out = network.layout.scales[0];
-        let argument = arg::LetterboxImage {
-            image: self.image + HEADER as u64,
-            columns: self.tables[0],
-            rows: self.tables[1],
-            output: network.address(0, bases),
-            candidates: counter,
-            row_bytes: kind.encoding.row_bytes(kind.size.0) as i32,
-            column_taps: self.taps[0] as i32,
-            row_taps: self.taps[1] as i32,
-            width: view.shape.width as i32,
-            height: view.shape.height as i32,
-            left: self.letterbox.pad().0 as i32,
-            top: self.letterbox.pad().1 as i32,
-            content_width: self.letterbox.content().0 as i32,
-            content_height: self.letterbox.content().1 as i32,
-            pitch: view.pitch as i32,
-            yuv,
-            bytes,
-            at,
-            factor,
-            offset,
-            scale: bytes_out.map_or(0.0, |scale| scale.scale),
-            zero: bytes_out.map_or(0, |scale| i32::from(scale.zero_point)),
-            unused: 0,
-        };
-        Node {
-            name: "letterbox".into(),
-            work: Work::Kernel(Launch::flat("letterbox", view.shape.pixels(), THREADS, &argument)),
-            reads: vec![span(self.image, image_bytes)],
-            writes: vec![network.span(0, bases), counter..counter + 4],
-        }
-    }
-
-    fn counter(&self) -> u64 {
-        self.path.keys.device() + 8 * self.path.places as u64
-    }
-
-    fn detect(&self, result_bytes: usize) -> [Node; 2] {
-        let (path, network) = (self.path, &self.path.model.network);
-        let bases = path.model.bases(&path.arena);
-        let classes = path.architecture.detection.classes.len();
-        let mut first = 0;
-        let mut reads = vec![];
-        let levels = Architecture::detection_levels().map(|level| {
-            let (class, side) = (network.output(level.class), network.output(level.sides));
-            reads.extend([network.span(class, bases), network.span(side, bases)]);
-            let shape = network.view(class).shape;
-            let level = arg::Level {
-                classes: network.address(class, bases),
-                sides: network.address(side, bases),
-                class_pitch: network.view(class).pitch as i32,
-                side_pitch: network.view(side).pitch as i32,
-                width: shape.width as i32,
-                cells: shape.pixels() as i32,
-                stride: level.stride as i32,
-                first: first as i32,
-            };
-            first += shape.pixels() * classes;
-            level
-        });
-        let (scale, pad, source) = (self.letterbox.scale(), self.letterbox.pad(), self.letterbox.source());
-        let keys = path.keys.device();
-        let argument = arg::Decode {
-            levels,
-            header: self.image,
-            keys,
-            counter: self.counter(),
-            result: self.result,
-            classes: classes as i32,
-            bins: path.architecture.detection.bins as i32,
-            places: path.places as i32,
-            most: path.options.max_detections as i32,
-            scale: [scale.0, scale.1],
-            pad: [pad.0 as f32, pad.1 as f32],
-            source: [source.0 as f32, source.1 as f32],
-        };
-        let header = self.image..self.image + size_of::<arg::FrameHeader>() as u64;
-        let all_keys = keys..self.counter() + 4;
-        let candidates = Node {
-            name: "candidates".into(),
-            work: Work::Kernel(Launch::flat("candidates", path.places, THREADS, &argument)),
-            reads: reads.iter().cloned().chain([header.clone()]).collect(),
-            writes: vec![all_keys.clone()],
-        };
-        let detect = Node {
-            name: "detect".into(),
-            work: Work::Kernel(Launch::flat("detect", DETECT_THREADS as usize, DETECT_THREADS, &argument)),
-            reads: reads.into_iter().chain([header, all_keys]).collect(),
-            writes: vec![span(self.result, result_bytes)],
-        };
-        [candidates, detect]
-    }
-
-    fn mask(&self, (width, height): (usize, usize), at: usize) -> Node {
-        let network = &self.path.model.network;
-        let bases = self.path.model.bases(&self.path.arena);
-        let logits = network.output(Architecture::SEGMENTATION_OUTPUT);
-        let view = network.view(logits);
-        let output = self.result + at as u64;
-        let argument = arg::Mask {
-            logits: network.address(logits, bases),
-            columns: self.tables[2],
-            rows: self.tables[3],
-            output,
-            pitch: view.pitch as i32,
-            classes: view.shape.channels as i32,
-            map_width: view.shape.width as i32,
-            width: width as i32,
-            height: height as i32,
-            unused: 0,
-        };
-        Node {
-            name: "mask".into(),
-            work: Work::Kernel(Launch::flat("mask", width * height, THREADS, &argument)),
-            reads: vec![network.span(logits, bases)],
-            writes: vec![span(output, width * height)],
-        }
-    }
-}
-
 impl Session {
     fn submit(&mut self, image: &ImageView, header: arg::FrameHeader) -> Result<(), CudaError> {
         let row_bytes = image.encoding().row_bytes(image.width());
@@ -385,19 +247,6 @@ impl Session {
         (mask.width, mask.height) = self.mask;
         mask.classes.clear();
         mask.classes.extend_from_slice(&bytes[self.mask_at..][..self.mask.0 * self.mask.1]);
-    }
-}
-
-/// Whether pairs of pixels share chroma, bytes of a pixel, and where R, G and B (or Y, U and V) are.
-fn places(encoding: Encoding) -> (i32, i32, [i32; 3]) {
-    match encoding {
-        Encoding::Rgb8 => (0, 3, [0, 1, 2]),
-        Encoding::Bgr8 => (0, 3, [2, 1, 0]),
-        Encoding::Rgba8 => (0, 4, [0, 1, 2]),
-        Encoding::Bgra8 => (0, 4, [2, 1, 0]),
-        Encoding::Mono8 => (0, 1, [0, 0, 0]),
-        Encoding::Uyvy => (1, 2, [1, 0, 2]),
-        Encoding::Yuyv => (1, 2, [0, 1, 3]),
     }
 }
 

@@ -1,0 +1,275 @@
+//! The two passes on a device of candle's, such as a GPU: right, and no faster than candle's plain operations are.
+//!
+//! Tensors are `[channels, batch, height, width]`, so that a pointwise convolution is one matrix product over the whole
+//! batch. A window is taken apart into its taps, each a shifted view of the padded map, and every layer with a window is
+//! a sum (or a maximum) over those. Backwards, each layer is computed once more with its inputs and parameters as
+//! variables and differentiated by candle for itself alone, so that no more than one layer's intermediates are held.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use super::norm::{BatchStatistics, EPSILON};
+use super::{ConvParams, Mode, NetParams};
+use crate::engine::graph::padding;
+use crate::engine::reference::pad;
+use crate::engine::{Activation, Conv, Graph, LayerId, Op, Shape};
+
+/// A network's tensors on a device.
+pub struct DevicePasses {
+    device: Device,
+    batch: usize,
+    mode: Mode,
+    /// Of each layer, from the last forward pass.
+    values: Vec<Tensor>,
+}
+
+/// What a convolution is computed with.
+struct Parameters {
+    /// `[out, in per group, kernel, kernel]`.
+    weight: Tensor,
+    /// `[out, 1]`, as all that follow.
+    bias: Tensor,
+    norm: Option<Normalisation>,
+}
+
+struct Normalisation {
+    gamma: Tensor,
+    /// Mean and variance; those of the batch where none.
+    running: Option<(Tensor, Tensor)>,
+}
+
+/// The gradients of one convolution's parameters.
+pub struct ConvGradients {
+    /// Index in [`NetParams::convs`].
+    pub conv: usize,
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    /// Empty without batch-norm.
+    pub gamma: Vec<f32>,
+}
+
+impl DevicePasses {
+    pub fn new(device: Device, batch: usize) -> Self {
+        Self { device, batch, mode: Mode::Train, values: Vec::new() }
+    }
+
+    /// Runs the network over `input` (`[batch, channels, height, width]`). Gives the statistics of the batch, for each
+    /// convolution that is normalised by them, with its index in `params`.
+    ///
+    /// # Errors
+    /// When the device fails, for want of memory for instance.
+    pub fn forward(
+        &mut self,
+        graph: &Graph,
+        params: &NetParams,
+        input: &[f32],
+        mode: Mode,
+    ) -> Result<Vec<(usize, BatchStatistics)>> {
+        self.mode = mode;
+        self.values.clear();
+        self.values.push(self.upload(input, graph.input_shape())?);
+        let mut statistics = Vec::new();
+        for layer in &graph.layers[1..] {
+            let id = self.values.len();
+            let inputs: Vec<Tensor> = layer.inputs.iter().map(|&i| self.values[i].clone()).collect();
+            let index = params.convs.iter().position(|c| c.layer == id);
+            let parameters = index.map(|i| self.parameters(&params.convs[i], &layer.op)).transpose()?;
+            let (value, of_batch) = apply(layer.op, &inputs, parameters.as_ref())?;
+            statistics.extend(index.zip(of_batch));
+            self.values.push(value);
+        }
+        // All are fetched at the end, so that the device need not wait between layers.
+        let fetch = |(conv, (mean, variance)): (usize, (Tensor, Tensor))| {
+            Ok((conv, BatchStatistics { mean: values(&mean)?, variance: values(&variance)? }))
+        };
+        statistics.into_iter().map(fetch).collect()
+    }
+
+    /// A layer's tensor of the last forward pass: `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn value(&self, layer: LayerId) -> Result<Vec<f32>> {
+        values(&self.values[layer].transpose(0, 1)?)
+    }
+
+    /// Runs the network backwards from the gradients of some layers' tensors, as far as `needs_gradient` says.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn backward<'a>(
+        &self,
+        graph: &Graph,
+        params: &NetParams,
+        needs_gradient: &[bool],
+        seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>,
+    ) -> Result<Vec<ConvGradients>> {
+        let mut gradients: Vec<Option<Tensor>> = vec![None; graph.layers.len()];
+        for (id, seed) in seeds.into_iter().filter(|(id, _)| needs_gradient[*id]) {
+            add(&mut gradients[id], self.upload(seed, graph.layers[id].shape)?)?;
+        }
+        let mut found = Vec::new();
+        for (id, layer) in graph.layers.iter().enumerate().skip(1).rev() {
+            let Some(gradient) = gradients[id].take() else { continue };
+            let input = |&i: &LayerId| match needs_gradient[i] {
+                true => variable(&self.values[i]),
+                false => Ok(self.values[i].clone()),
+            };
+            let inputs: Vec<Tensor> = layer.inputs.iter().map(input).collect::<Result<_>>()?;
+            let index = params.convs.iter().position(|c| c.layer == id);
+            let mut parameters = index.map(|i| self.parameters(&params.convs[i], &layer.op)).transpose()?;
+            if let Some(p) = parameters.as_mut().filter(|_| index.is_some_and(|i| !params.convs[i].frozen)) {
+                (p.weight, p.bias) = (variable(&p.weight)?, variable(&p.bias)?);
+                if let Some(norm) = &mut p.norm {
+                    norm.gamma = variable(&norm.gamma)?;
+                }
+            }
+            let (value, _) = apply(layer.op, &inputs, parameters.as_ref())?;
+            let of = (value * gradient)?.sum_all()?.backward()?;
+            for (&from, input) in layer.inputs.iter().zip(&inputs).filter(|(&i, _)| needs_gradient[i]) {
+                if let Some(gradient) = of.get(input) {
+                    add(&mut gradients[from], gradient.clone())?;
+                }
+            }
+            if let Some((conv, p)) = index.zip(parameters).filter(|(i, _)| !params.convs[*i].frozen) {
+                let gamma = p.norm.as_ref().and_then(|norm| of.get(&norm.gamma).cloned());
+                found.push((conv, of.get(&p.weight).cloned(), of.get(&p.bias).cloned(), gamma));
+            }
+        }
+        let fetch = |tensor: Option<Tensor>| tensor.map_or_else(|| Ok(Vec::new()), |tensor| values(&tensor));
+        found
+            .into_iter()
+            .map(|(conv, w, b, g)| Ok(ConvGradients { conv, weight: fetch(w)?, bias: fetch(b)?, gamma: fetch(g)? }))
+            .collect()
+    }
+
+    /// `[batch, …shape]` on the CPU as `[channels, batch, height, width]` on the device.
+    fn upload(&self, values: &[f32], s: Shape) -> Result<Tensor> {
+        let tensor = Tensor::from_slice(values, (self.batch, s.channels, s.height, s.width), &self.device)?;
+        tensor.transpose(0, 1)?.contiguous()
+    }
+
+    fn parameters(&self, conv: &ConvParams, op: &Op) -> Result<Parameters> {
+        let Op::Conv(Conv { kernel, .. }) = *op else { unreachable!("only convolutions have parameters") };
+        let out = conv.bias.value.len();
+        let per_group = conv.weight.value.len() / (out * kernel * kernel);
+        let weight = Tensor::from_slice(&conv.weight.value, (out, per_group, kernel, kernel), &self.device)?;
+        let column = |values: &[f32]| Tensor::from_slice(values, (out, 1), &self.device);
+        let norm = conv.norm.as_ref().map(|norm| {
+            let running = match self.mode {
+                Mode::Train => None,
+                Mode::Evaluate => Some((column(&norm.running.mean)?, column(&norm.running.variance)?)),
+            };
+            Result::Ok(Normalisation { gamma: column(&norm.gamma.value)?, running })
+        });
+        Ok(Parameters { weight, bias: column(&conv.bias.value)?, norm: norm.transpose()? })
+    }
+}
+
+/// A layer's tensor, and the batch's mean and variance of each channel where it is normalised by them.
+fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let value = match op {
+        Op::Conv(conv) => return convolve(&inputs[0], conv, parameters.expect("every convolution has parameters")),
+        Op::Add => (&inputs[0] + &inputs[1])?,
+        Op::Concat => Tensor::cat(inputs, 0)?,
+        Op::Upsample2x => {
+            let (c, n, h, w) = inputs[0].dims4()?;
+            let pixels = inputs[0].reshape((c, n, h, 1, w, 1))?;
+            pixels.broadcast_as((c, n, h, 2, w, 2))?.reshape((c, n, 2 * h, 2 * w))?
+        }
+        Op::MaxPool { kernel, stride } => {
+            let mut taps = taps(&inputs[0], kernel, stride, f32::NEG_INFINITY)?.into_iter();
+            let first = taps.next().expect("a window has a tap");
+            // The first of equals gets the gradient, as on the CPU; candle's maximum would share it out.
+            taps.try_fold(first, |most, tap| tap.le(&most)?.where_cond(&most, &tap))?
+        }
+        op => unreachable!("refused by `TrainNet::new`: {op:?}"),
+    };
+    Ok((value, None))
+}
+
+fn convolve(x: &Tensor, conv: Conv, parameters: &Parameters) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let Parameters { weight, bias, norm } = parameters;
+    let (out, per_group, kernel, _) = weight.dims4()?;
+    let mut sum: Option<Tensor> = None;
+    let mut shape = (0, 0, 0);
+    for (i, tap) in taps(x, kernel, conv.stride, 0.0)?.into_iter().enumerate() {
+        let (channels, n, h, w) = tap.dims4()?;
+        shape = (n, h, w);
+        let (tap, weight) = (
+            tap.reshape((channels, n * h * w))?,
+            weight.narrow(2, i / kernel, 1)?.narrow(3, i % kernel, 1)?.reshape((out, per_group))?,
+        );
+        let product = if conv.depthwise { tap.broadcast_mul(&weight)? } else { weight.matmul(&tap)? };
+        add(&mut sum, product)?;
+    }
+    let z = sum.expect("a window has a tap");
+    let (y, statistics) = match norm {
+        None => (z.broadcast_add(bias)?, None),
+        Some(Normalisation { gamma, running }) => {
+            let (mean, variance) = match running {
+                Some((mean, variance)) => (mean.clone(), variance.clone()),
+                None => {
+                    let mean = z.mean_keepdim(1)?;
+                    let variance = z.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
+                    (mean, variance)
+                }
+            };
+            let scale = (gamma / (&variance + f64::from(EPSILON))?.sqrt()?)?;
+            let y = z.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(bias)?;
+            (y, running.is_none().then(|| (mean, variance)))
+        }
+    };
+    let (n, h, w) = shape;
+    Ok((activate(&y, conv.activation)?.reshape((out, n, h, w))?, statistics))
+}
+
+/// What is not a number stays so, and is noticed in the loss. At the kinks the gradient is 0, as on the CPU.
+fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
+    let relu = || y.le(0f32)?.where_cond(&y.zeros_like()?, y);
+    match activation {
+        Activation::Identity => Ok(y.clone()),
+        Activation::Relu => relu(),
+        Activation::Relu6 => {
+            let low = relu()?;
+            low.ge(6f32)?.where_cond(&Tensor::full(6f32, low.shape(), low.device())?, &low)
+        }
+        other => unreachable!("refused by `TrainNet::new`: {other:?}"),
+    }
+}
+
+/// For each tap of a window, row by row, what it sees at each place of the result; `outside` beyond the map.
+fn taps(x: &Tensor, kernel: usize, stride: usize, outside: f32) -> Result<Vec<Tensor>> {
+    let (channels, n, height, width) = x.dims4()?;
+    // A map padded to whole strides falls into its phases by a change of shape.
+    let (rows, columns, reach) = (height.div_ceil(stride), width.div_ceil(stride), (kernel - 1) / stride);
+    let mut x = x.clone();
+    for (axis, size, strides) in [(2, height, rows + reach), (3, width, columns + reach)] {
+        let before = padding(kernel, stride, size).0;
+        x = pad(&x, axis, before, strides * stride - before - size, outside)?;
+    }
+    let phases = x.reshape((channels, n, rows + reach, stride, columns + reach, stride))?;
+    let tap = |i: usize| {
+        let (ky, kx) = (i / kernel, i % kernel);
+        let of_row = phases.narrow(2, ky / stride, rows)?.narrow(3, ky % stride, 1)?;
+        let of_both = of_row.narrow(4, kx / stride, columns)?.narrow(5, kx % stride, 1)?;
+        of_both.reshape((channels, n, rows, columns))
+    };
+    (0..kernel * kernel).map(tap).collect()
+}
+
+fn add(sum: &mut Option<Tensor>, more: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(sum) => (sum + more)?,
+        None => more,
+    });
+    Ok(())
+}
+
+/// A variable of the same values.
+fn variable(tensor: &Tensor) -> Result<Tensor> {
+    Ok(Var::from_tensor(tensor)?.into_inner())
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}

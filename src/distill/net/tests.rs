@@ -1,0 +1,204 @@
+//! Whole graphs in training.
+
+use candle_core::Device;
+
+use super::{check, Mode, NetParams, TrainNet};
+use crate::engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
+use crate::student::Student;
+
+/// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite differences.
+fn small_graph() -> Graph {
+    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let mut g = Graph::new(Shape::new(2, 4, 4));
+    let a = g.conv("a", 0, 4, conv(3, 1, false, Activation::Identity));
+    let b = g.conv("b", a, 0, conv(3, 2, true, Activation::Identity));
+    let c = g.conv("c", b, 4, conv(1, 1, false, Activation::Relu6));
+    let up = g.upsample2x("up", c);
+    let sum = g.add("sum", up, a);
+    let both = g.concat("both", &[sum, a]);
+    let out = g.conv("out", both, 2, conv(1, 1, false, Activation::Identity));
+    g.outputs.push(out);
+    g
+}
+
+#[test]
+fn gradients_through_a_whole_graph_agree_with_finite_differences() {
+    finite_differences_of_a_whole_graph(|net| net);
+}
+
+#[test]
+fn on_a_device_of_candle_s_too_gradients_agree_with_finite_differences() {
+    finite_differences_of_a_whole_graph(|net| net.on(Device::Cpu, &[]));
+}
+
+fn finite_differences_of_a_whole_graph(place: fn(TrainNet) -> TrainNet) {
+    let graph = small_graph();
+    let out = graph.outputs[0];
+    let batch = 3;
+    let mut params = NetParams::random(&graph, 5);
+    for trainable in params.trainable() {
+        // Far from ReLU6's kinks and with output weights large enough to measure.
+        if trainable.name == "out.weight" {
+            trainable.param.value.copy_from_slice(&check::values(16, 9));
+        }
+        if trainable.name == "c.bias" {
+            trainable.param.value.fill(3.0);
+        }
+        if trainable.name == "c.gamma" {
+            trainable.param.value.fill(0.5);
+        }
+    }
+    let input = check::values(batch * 2 * 16, 6);
+    let probe = check::values(batch * graph.layers[out].shape.len(), 7);
+    let run = |params: &NetParams| {
+        let mut net = place(TrainNet::new(graph.clone(), params.clone(), batch));
+        net.input().copy_from_slice(&input);
+        net.forward(Mode::Train).unwrap();
+        net
+    };
+    let mut net = run(&params);
+    net.backward([(out, &probe[..])]).unwrap();
+    let gradients: Vec<(String, Vec<f32>)> =
+        net.params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect();
+    for (i, (name, gradient)) in gradients.iter().enumerate() {
+        println!("{name}");
+        let at = params.trainable()[i].param.value.clone();
+        check::gradient(&at, gradient, |x| {
+            let mut moved = params.clone();
+            moved.trainable()[i].param.value.copy_from_slice(x);
+            check::dot(run(&moved).value(out), &probe)
+        });
+    }
+}
+
+#[test]
+fn gradients_through_relu_and_pooling_agree_with_finite_differences() {
+    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let mut graph = Graph::new(Shape::new(2, 6, 6));
+    let a = graph.conv("a", 0, 3, conv(4, 2, false, Activation::Identity));
+    let relu = graph.conv("relu", a, 0, conv(1, 1, true, Activation::Relu));
+    let pooled = graph.max_pool("pooled", relu, 3, 1);
+    let sum = graph.add("sum", pooled, relu);
+    let out = graph.max_pool("out", sum, 1, 2);
+    graph.outputs.push(out);
+    let (weight, bias, input) = (check::values(96, 1), check::values(3, 2), check::values(2 * 72, 3));
+    let probe = check::values(2 * graph.layers[out].shape.len(), 4);
+    let run = |weight: &[f32], input: &[f32]| {
+        let mut params = NetParams::random(&graph, 1);
+        let weights = ConvWeights { weight: weight.to_vec(), bias: bias.clone() };
+        assert_eq!(params.adopt(&Weights([("a".to_owned(), weights)].into())), 1);
+        let mut net = TrainNet::new(graph.clone(), params, 2);
+        net.input().copy_from_slice(input);
+        net.forward(Mode::Train).unwrap();
+        net
+    };
+    let mut net = run(&weight, &input);
+    net.backward([(out, &probe[..])]).unwrap();
+    let gradient = net.params.convs[0].weight.gradient.clone();
+    check::gradient_by(1e-3, &weight, &gradient, |w| check::dot(run(w, &input).value(out), &probe));
+}
+
+#[test]
+fn folded_weights_give_what_evaluation_gives() {
+    let graph = small_graph();
+    let mut net = TrainNet::new(graph.clone(), NetParams::random(&graph, 5), 2);
+    let input = check::values(2 * 2 * 16, 6);
+    for _ in 0..20 {
+        net.input().copy_from_slice(&input);
+        net.forward(Mode::Train).unwrap();
+    }
+    net.forward(Mode::Evaluate).unwrap();
+    let mut folded = NetParams::random(&graph, 0);
+    assert_eq!(folded.adopt(&net.params.fold()), 4);
+    let mut deployed = TrainNet::new(graph.clone(), folded, 2);
+    deployed.input().copy_from_slice(&input);
+    deployed.forward(Mode::Evaluate).unwrap();
+    let out = graph.outputs[0];
+    for (a, b) in net.value(out).iter().zip(deployed.value(out)) {
+        assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} {b}");
+    }
+}
+
+#[test]
+fn nothing_is_differentiated_below_the_first_trained_layer() {
+    let graph = small_graph();
+    let mut params = NetParams::random(&graph, 5);
+    params.convs.iter_mut().filter(|c| c.name != "out").for_each(|c| c.frozen = true);
+    let net = TrainNet::new(graph, params, 1);
+    assert_eq!(net.needs_gradient.iter().filter(|&&n| n).count(), 1);
+}
+
+/// Both nets make the same of one batch, up to `tolerance` of the largest value: outputs, running statistics and gradients.
+fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolerance: f32) {
+    let input = check::values(ours.input().len(), 6);
+    let close = |a: &[f32], b: &[f32], what: &str| {
+        let most = b.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+        assert_eq!(a.len(), b.len(), "{what}");
+        let far = a.iter().zip(b).find(|(a, b)| (*a - *b).abs() > tolerance * most);
+        assert_eq!(far, None, "{what}, of at most {most}");
+    };
+    let layers: Vec<usize> = ours.graph.outputs.iter().chain(inner).copied().collect();
+    let seeds: Vec<Vec<f32>> = layers.iter().map(|&l| check::values(ours.value(l).len(), l as u64)).collect();
+    // Twice, since gradients add up and statistics follow.
+    for _ in 0..2 {
+        for net in [&mut ours, &mut theirs] {
+            net.input().copy_from_slice(&input);
+            net.forward(Mode::Train).unwrap();
+            net.backward(layers.iter().zip(&seeds).map(|(&l, seed)| (l, &seed[..]))).unwrap();
+        }
+    }
+    for &layer in &layers {
+        close(theirs.value(layer), ours.value(layer), &ours.graph.layers[layer].name);
+    }
+    let gradients = ours.params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect::<Vec<_>>();
+    for ((name, ours), theirs) in gradients.iter().zip(theirs.params.trainable()) {
+        assert!(ours.iter().any(|g| *g != 0.0), "{name} has no gradient");
+        close(&theirs.param.gradient, ours, name);
+    }
+    let mut params = ours.params.clone();
+    for ((name, ours), theirs) in params.state().into_iter().zip(theirs.params.state().into_values()) {
+        close(theirs, ours, &name);
+    }
+    for net in [&mut ours, &mut theirs] {
+        net.forward(Mode::Evaluate).unwrap();
+    }
+    layers.iter().for_each(|&l| close(theirs.value(l), ours.value(l), "evaluated"));
+}
+
+#[test]
+fn on_a_device_of_candle_s_every_operation_trains_as_on_the_cpu() {
+    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    // Odd and even sizes, windows with and without padding, an input used twice, and a layer used twice.
+    let mut graph = Graph::new(Shape::new(3, 13, 14));
+    let a = graph.conv("a", 0, 6, conv(5, 2, false, Activation::Relu6));
+    let b = graph.conv("b", a, 0, conv(3, 1, true, Activation::Identity));
+    let c = graph.conv("c", b, 0, conv(5, 2, true, Activation::Relu));
+    let pooled = graph.max_pool("pooled", b, 3, 2);
+    let both = graph.concat("both", &[c, pooled]);
+    let d = graph.conv("d", both, 4, conv(1, 1, false, Activation::Identity));
+    let up = graph.upsample2x("up", d);
+    let twice = graph.add("twice", up, up);
+    let out = graph.conv("out", twice, 5, conv(4, 2, false, Activation::Identity));
+    graph.outputs.extend([out, d]);
+    let params = NetParams::random(&graph, 5);
+    let net = |frozen: &str| {
+        let mut params = params.clone();
+        params.convs.iter_mut().filter(|c| c.name == frozen).for_each(|c| c.frozen = true);
+        TrainNet::new(graph.clone(), params, 3)
+    };
+    for frozen in ["", "a", "c"] {
+        // Batch-norm after batch-norm leaves gradients that are small differences of large sums.
+        assert_same(net(frozen), net(frozen).on(Device::Cpu, &[b]), &[b], 1e-3);
+    }
+}
+
+#[test]
+fn on_a_device_of_candle_s_the_student_trains_as_on_the_cpu() {
+    let student = Student::embedded();
+    let graph = student.manifest.architecture.graph(64, 64);
+    let inner = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();
+    let mut params = NetParams::random(&graph, 5);
+    params.adopt(&student.weights);
+    let net = || TrainNet::new(graph.clone(), params.clone(), 2);
+    assert_same(net(), net().on(Device::Cpu, &[inner]), &[inner], 1e-4);
+}
