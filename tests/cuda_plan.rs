@@ -2,21 +2,25 @@
 
 #![cfg(feature = "cuda")]
 
+#[path = "cuda_support/clock.rs"]
+mod clock;
 mod engine_support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clock::Clock;
 use engine_support::graphs::{any_graph, student_graph};
 use engine_support::{random_quantization, random_weights};
-use peregrine::engine::cuda::driver::{Address, DeviceInfo, Instance, Place};
+use peregrine::engine::cuda::autotune;
+use peregrine::engine::cuda::driver::DeviceInfo;
 use peregrine::engine::cuda::frame::FrameOptions;
 use peregrine::engine::cuda::kernels::Module;
 use peregrine::engine::cuda::launch::{Launch, Node, Work};
 use peregrine::engine::cuda::layout::Layout;
 use peregrine::engine::cuda::network::{Network, Variant};
-use peregrine::engine::cuda::recording::Recording;
-use peregrine::engine::cuda::{CudaEngine, CudaError, Driver, FramePath, Model, Wait};
+use peregrine::engine::cuda::recording::{RecordedGraph, Recording};
+use peregrine::engine::cuda::{CudaEngine, Driver, FramePath, Model, Wait};
 use peregrine::engine::{Activation, Conv, Graph, Shape};
 use peregrine::pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine::preprocess::{Encoding, ImageView};
@@ -268,7 +272,11 @@ fn each_stream_waits_as_it_was_asked_to_and_has_its_own_priority_and_memory() {
     let graphs = recording.graphs();
     let found: Vec<_> = graphs.iter().map(|graph| (graph.wait, graph.priority)).collect();
     assert_eq!(found, [(Wait::Spin, -2), (Wait::Block, 0), (Wait::Block, 1)]);
-    // Graphs that run at the same time write to nothing that another touches.
+    assert_apart(&graphs);
+}
+
+/// Graphs that run at the same time write to nothing that another touches.
+fn assert_apart(graphs: &[RecordedGraph]) {
     for (i, a) in graphs.iter().enumerate() {
         for b in graphs.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, b)| b) {
             let written = a.nodes.iter().flat_map(|node| &node.writes);
@@ -283,46 +291,70 @@ fn each_stream_waits_as_it_was_asked_to_and_has_its_own_priority_and_memory() {
     }
 }
 
-/// A recording driver with a clock by which the n-th node takes n microseconds.
-struct Clock(Recording);
+#[test]
+fn cameras_of_one_pipeline_share_weights_and_take_no_graph_or_memory_from_one_another() {
+    const CAMERAS: usize = 6;
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let student = Student::embedded();
+    let gpu = GpuOptions { priority: -1, ..GpuOptions::default() };
+    let options = PipelineOptions { gpu, ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    let bytes = || recording.held().iter().map(|h| h.1).sum::<usize>();
+    let mut steps = vec![bytes()];
+    let pixels = vec![0; 128 * 48 * 3];
+    // More kinds of images than one camera keeps graphs of.
+    for round in 0..3 {
+        for camera in 0..CAMERAS {
+            let width = 64 + 2 * camera as u32;
+            let image = ImageView::new("rgb8", width, 48, 3 * width, &pixels).unwrap();
+            pipeline.process_from(camera, &image, round).unwrap();
+            steps.push(bytes());
+        }
+        assert_eq!(recording.graphs().len(), CAMERAS, "round {round}");
+    }
+    let graphs = recording.graphs();
+    assert!(graphs.iter().all(|graph| graph.priority == -1));
+    assert_apart(&graphs);
+    let model =
+        Model::shared(&driver, &student.graph(), &student.weights, None, &student.manifest.weights.sha256).unwrap();
+    let weights = recording.held().into_iter().filter(|h| h.1 == model.weight_bytes()).count();
+    assert_eq!(weights, 1, "the weights are there once");
+    assert_eq!(bytes(), steps[CAMERAS], "nothing is allocated after each camera's first image");
 
-impl Driver for Clock {
-    fn device(&self) -> &DeviceInfo {
-        self.0.device()
+    // A change of encoding is one graph more, of that camera alone, and may be made beforehand.
+    pipeline.prepare(2, Encoding::Bgr8, (68, 48));
+    let image = ImageView::new("bgr8", 68, 48, 3 * 68, &pixels).unwrap();
+    pipeline.process_from(2, &image, 9).unwrap();
+    assert_eq!(recording.graphs().len(), CAMERAS + 1);
+}
+
+#[test]
+fn variants_are_measured_once_for_a_device_and_again_for_another_or_where_the_file_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Network::new(&Architecture::default_student().graph(64, 64)).unwrap();
+    let choose = |name: &str, driver: u32| {
+        let device = DeviceInfo { name: name.into(), driver, ..Recording::of_architecture(90).device().clone() };
+        let clock = Arc::new(Clock::on(Recording::new(device)));
+        let driver: Arc<dyn Driver> = clock.clone();
+        let variants = autotune::choose(&driver, &network, Some(folder.path())).unwrap();
+        (variants, clock.timed() > 0)
+    };
+    let (measured, asked) = choose("H100", 13_000);
+    assert!(asked);
+    assert_eq!(choose("H100", 13_000), (measured.clone(), false));
+    assert!(choose("H200", 13_000).1 && choose("H100", 13_010).1);
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::write(file.unwrap().path(), b"damaged").unwrap();
     }
-    fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
-        self.0.prepare(nodes)
-    }
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
-        self.0.allocate(place, bytes)
-    }
-    fn free(&self, place: Place, address: Address) {
-        self.0.free(place, address);
-    }
-    fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
-        self.0.upload(device, bytes)
-    }
-    fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
-        self.0.download(device, bytes)
-    }
-    fn instantiate(
-        &self,
-        nodes: &[Node],
-        edges: &[Vec<usize>],
-        wait: Wait,
-        priority: i32,
-    ) -> Result<Box<dyn Instance>, CudaError> {
-        self.0.instantiate(nodes, edges, wait, priority)
-    }
-    fn time(&self, nodes: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
-        Ok(Some((0..nodes.len()).map(|n| n as f32).collect()))
-    }
+    assert_eq!(choose("H100", 13_000), (measured.clone(), true));
+    assert_eq!(choose("H100", 13_000), (measured, false));
 }
 
 #[test]
 fn a_profile_has_a_time_for_every_node_of_the_frame_in_its_order() {
     let student = Student::embedded();
-    let clock: Arc<dyn Driver> = Arc::new(Clock(Recording::of_architecture(90)));
+    let clock: Arc<dyn Driver> = Arc::new(Clock::on(Recording::of_architecture(90)));
     let network = Network::new(&student.graph()).unwrap();
     let variants = network.guess(132);
     let model = Arc::new(Model::with_variants(&clock, network, &student.weights, variants).unwrap());

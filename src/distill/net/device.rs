@@ -216,7 +216,7 @@ fn convolve(x: &Tensor, conv: Conv, parameters: &Parameters) -> Result<(Tensor, 
             };
             let scale = (gamma / (&variance + f64::from(EPSILON))?.sqrt()?)?;
             let y = z.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(bias)?;
-            (y, running.is_none().then(|| (mean, variance)))
+            (y, running.is_none().then_some((mean, variance)))
         }
     };
     let (n, h, w) = shape;
