@@ -8,16 +8,11 @@ mod random;
 
 use peregrine::engine::cpu::{CpuEngine, Isa};
 use proptest::prelude::*;
-use random::{outputs, random_input, random_weights, relative_error};
-
-/// Fewer where each takes seconds: under Miri, say.
-fn cases() -> u32 {
-    std::env::var("PEREGRINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
-}
+use random::{cases, outputs, random_input, random_weights, relative_error};
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(),
+        cases: cases(150),
         max_shrink_iters: 100,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -4,6 +4,7 @@
 mod engine_support;
 
 use engine_support::graphs::student_graph;
+use engine_support::random::cases;
 use engine_support::{outputs, random_input, random_quantization, random_weights, relative_error};
 use peregrine::engine::cpu::int8::reference::IntegerReference;
 use peregrine::engine::cpu::int8::{Int8Engine, IntegerIsa};
@@ -73,7 +74,7 @@ fn a_missing_scale_and_a_forbidden_weight_are_refused_by_layer() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(120), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn any_network_on_any_instruction_set(graph in student_graph(), threads in 1usize..4, seed: u64) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::progress::Progress;
 use super::record::Stage;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, PixelInput};
 use crate::pipeline::now_ns;
 
 /// The stages that can be made to stall.
@@ -184,6 +184,12 @@ impl Engine for ObservedEngine {
         self.progress.enter(Stage::Preprocess);
         self.pauses.make(0);
         self.engine.input()
+    }
+
+    fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
+        self.progress.enter(Stage::Preprocess);
+        self.pauses.make(0);
+        self.engine.pixels()
     }
 
     fn run(&mut self) -> Result<(), EngineError> {

@@ -46,6 +46,11 @@ pub trait Engine: Send {
     /// The input tensor to fill before [`run`](Self::run): planar RGB, normalised, row-major.
     fn input(&mut self) -> &mut [f32];
 
+    /// The same input, to be filled pixel by pixel instead; none for engines that take it planar only.
+    fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
+        None
+    }
+
     /// Runs the network over the input.
     ///
     /// # Errors
@@ -54,4 +59,14 @@ pub trait Engine: Send {
 
     /// The `index`-th of the graph's outputs after a [`run`](Self::run): planar, row-major.
     fn output(&self, index: usize) -> &[f32];
+}
+
+/// A network's input in the layout that its engine works on, so that a frame needs no packing of its own.
+pub trait PixelInput {
+    /// Takes normalised R, G, B (and a finite number that is not used) of some pixels of row `y`, from column `x` on. Every
+    /// pixel of the input is to be stored before a run.
+    ///
+    /// # Panics
+    /// When they do not lie within the input.
+    fn store(&mut self, y: usize, x: usize, pixels: &[[f32; 4]]);
 }

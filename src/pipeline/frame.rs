@@ -341,7 +341,10 @@ impl Pipeline {
         };
         let preprocess_start = now_ns();
         let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
-        tables.letterbox.apply(image, &self.normalisation, engine.input());
+        match engine.pixels() {
+            Some(input) => tables.letterbox.apply_to(image, &self.normalisation, input),
+            None => tables.letterbox.apply(image, &self.normalisation, engine.input()),
+        }
 
         let preprocess_end = now_ns();
         engine.run()?;

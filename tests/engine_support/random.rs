@@ -4,6 +4,11 @@ use peregrine::engine::{ConvWeights, Engine, Graph, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// How many random networks a test takes: `usual`, or `PEREGRINE_CASES`, fewer, where each takes seconds: under Miri, say.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("PEREGRINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 /// Weights that keep activations of the order of one: uniform, with a variance of 2 / fan-in (He et al. 2015).
 pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -19,6 +19,9 @@ pub struct Residual {
 
 impl Residual {
     /// Pixel `x` of row `y` of a block.
+    ///
+    /// # Safety
+    /// As for [`View::at`].
     unsafe fn at(&self, memory: &Memory, block: usize, y: usize, x: usize) -> *const f32 {
         let (y, x) = if self.upsampled { (y / 2, x / 2) } else { (y, x) };
         self.view.at(memory, block, y).add(x * BLOCK)
@@ -205,6 +208,9 @@ impl Convolution {
 
     /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many; the first one's
     /// kernel row.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run); `y` must be a row of the output.
     #[inline]
     unsafe fn input_rows(
         &self,
@@ -214,7 +220,7 @@ impl Convolution {
         y: usize,
     ) -> ([*const f32; MAX_KERNEL], usize, usize) {
         let top = self.conv.pad_before(input.shape.height);
-        let left = self.conv.pad_before(input.shape.width) * BLOCK;
+        let left = self.conv.pad_before(input.shape.width) * input.block;
         let first = top.saturating_sub(y * self.conv.stride);
         let past = self.conv.kernel.min(input.shape.height + top - y * self.conv.stride);
         let mut rows = [std::ptr::null(); MAX_KERNEL];
@@ -224,6 +230,8 @@ impl Convolution {
         (rows, past - first, first)
     }
 
+    /// # Safety
+    /// As for [`run`](Self::run).
     #[inline]
     unsafe fn dense_row(&self, memory: &Memory, input: &View, output: &View, panel: &DensePanel, y: usize) {
         let Conv { kernel, stride, .. } = self.conv;
@@ -237,7 +245,8 @@ impl Convolution {
             kernel,
             runs: self.channels.runs.as_ptr(),
             run_count: self.channels.runs.len(),
-            pixel: stride * BLOCK,
+            column: input.block,
+            pixel: stride * input.block,
             weights: self.weights.as_ptr().add(panel.weights + first_row * kernel * from * width),
             bias: self.bias.as_ptr().add(panel.first_block * BLOCK),
             out,
@@ -247,12 +256,12 @@ impl Convolution {
             residual_plane: self.residual.map_or(0, |r| r.view.plane),
             upsampled_from: None,
         };
-        let kernels = if stride == 1 { panel.kernels.stride_1 } else { panel.kernels.any_stride };
+        let kernels = if tile.pixel == BLOCK { panel.kernels.stride_1 } else { panel.kernels.any_stride };
         let pixels = output.shape.width;
         for i in 0..pixels.div_ceil(kernels.len()) {
             let (x, length) = run(pixels, kernels.len(), i);
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
-                *to = from.add(x * stride * BLOCK);
+                *to = from.add(x * tile.pixel);
             }
             tile.out = out.add(x * BLOCK);
             if let Some(residual) = &self.residual {
@@ -266,6 +275,8 @@ impl Convolution {
         }
     }
 
+    /// # Safety
+    /// As for [`run`](Self::run).
     #[inline]
     unsafe fn depthwise_row(
         &self,

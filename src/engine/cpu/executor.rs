@@ -6,7 +6,8 @@ use super::explain::StepReport;
 use super::layout::Memory;
 use super::pool::{Pool, Stages};
 use super::PlanReport;
-use crate::engine::{EngineError, Graph};
+use crate::engine::quantization::TensorScale;
+use crate::engine::{EngineError, Graph, PixelInput};
 
 /// A 64-byte cache line of floats: what the memory is made of, so that it is aligned.
 #[derive(Clone, Copy)]
@@ -27,8 +28,29 @@ pub trait Program: Stages {
     /// Offset of each of the graph's outputs among the planar outputs.
     fn outputs(&self) -> &[usize];
 
+    /// How it holds the input pixel by pixel, if its first stage does nothing but turn the planar one into that.
+    fn pixels(&self) -> Option<Pixels>;
+
     /// The steps of a stage, of which there is at least one.
     fn steps(&self, stage: usize) -> Vec<StepReport>;
+}
+
+/// An input held pixel by pixel, in memory that no step writes but the one that turns the planar input into it.
+#[derive(Clone, Copy)]
+pub struct Pixels {
+    /// Width and height.
+    pub size: (usize, usize),
+    /// Bytes of the first border in a row, of a row, and of a pixel.
+    pub left: usize,
+    pub row: usize,
+    pub pixel: usize,
+    /// Writes pixels, side by side.
+    ///
+    /// # Safety
+    /// There must be room for them, and the processor must have the instruction set of the program.
+    pub write: unsafe fn(&[[f32; 4]], *mut u8, TensorScale),
+    /// For those that are quantized.
+    pub scale: TensorScale,
 }
 
 /// Runs one program.
@@ -37,6 +59,9 @@ pub struct Executor<P> {
     pool: Pool<P>,
     input: Vec<Line>,
     input_len: usize,
+    pixels: Vec<Line>,
+    /// Whether the input was given pixel by pixel last.
+    by_pixels: bool,
     outputs: Vec<Line>,
     /// Offset and length of each output.
     ranges: Vec<(usize, usize)>,
@@ -65,6 +90,9 @@ impl<P: Program> Executor<P> {
         let ranges: Vec<_> = program.outputs().iter().copied().zip(lengths).collect();
         let input_len = graph.input_shape().len();
         let mut input = lines(input_len);
+        // A line more: kernels read a little past a row's end.
+        let pixel_bytes = program.pixels().map_or(0, |p| p.size.1 * p.row + 4 * LINE);
+        let mut pixels = lines(pixel_bytes.div_ceil(4));
         let mut outputs = lines(ranges.last().map_or(0, |(at, len)| at + len));
         let (arena, scratch) = (program.arena().div_ceil(LINE), program.scratch().div_ceil(LINE));
         let mut work = lines((arena + threads * scratch) * LINE);
@@ -74,12 +102,16 @@ impl<P: Program> Executor<P> {
             // SAFETY: within `work`, or at its end; it has a scratch for each thread after the arena.
             scratch: unsafe { start.add(arena + thread * scratch) }.cast(),
             input: input.as_mut_ptr().cast(),
+            pixels: pixels.as_mut_ptr().cast(),
             outputs: outputs.as_mut_ptr().cast(),
         });
         // SAFETY: sized as the program says just above; the vectors live in the executor, after the pool.
         let pool = unsafe { Pool::new(program, memory.collect()) }
             .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
-        Ok(Self { pool, input, input_len, outputs, ranges, _work: work })
+        let mut executor = Self { pool, input, input_len, pixels, by_pixels: false, outputs, ranges, _work: work };
+        // Fills the borders between the rows of pixels, which nobody else writes.
+        executor.pool.run(0..usize::from(pixel_bytes > 0), |_| ());
+        Ok(executor)
     }
 
     /// See [`CpuEngine::pin`](super::CpuEngine::pin).
@@ -129,7 +161,7 @@ impl<P: Program> Executor<P> {
         let mut least = vec![Duration::MAX; self.pool.program().stages()];
         for _ in 0..runs {
             let mut before = Instant::now();
-            self.pool.run(|stage| {
+            self.pool.run(0..least.len(), |stage| {
                 let now = Instant::now();
                 least[stage] = least[stage].min(now - before);
                 before = now;
@@ -140,13 +172,22 @@ impl<P: Program> Executor<P> {
 
     /// Runs the program once.
     pub fn run(&mut self) {
-        self.pool.run(|_| ());
+        let stages = self.pool.program().stages();
+        self.pool.run(usize::from(self.by_pixels)..stages, |_| ());
     }
 
     /// The planar input.
     pub fn input(&mut self) -> &mut [f32] {
+        self.by_pixels = false;
         // SAFETY: a line is that many floats, and nothing reads the input between runs.
         unsafe { std::slice::from_raw_parts_mut(self.input.as_mut_ptr().cast(), self.input_len) }
+    }
+
+    /// The input pixel by pixel, where the program holds it so.
+    pub fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
+        self.pool.program().pixels()?;
+        self.by_pixels = true;
+        Some(self)
     }
 
     /// The graph's `index`-th output, planar.
@@ -154,6 +195,18 @@ impl<P: Program> Executor<P> {
         let (at, len) = self.ranges[index];
         // SAFETY: within the outputs, which nothing writes between runs.
         unsafe { std::slice::from_raw_parts(self.outputs.as_ptr().cast::<f32>().add(at), len) }
+    }
+}
+
+impl<P: Program> PixelInput for Executor<P> {
+    fn store(&mut self, y: usize, x: usize, pixels: &[[f32; 4]]) {
+        let Some(held) = self.pool.program().pixels() else { return };
+        let (width, height) = held.size;
+        assert!(y < height && x <= width && pixels.len() <= width - x, "outside of the input");
+        let at = y * held.row + held.left + x * held.pixel;
+        // SAFETY: within the row, as just asserted, and so within the buffer, which nothing reads between runs; the
+        // engine has checked the instruction set.
+        unsafe { (held.write)(pixels, self.pixels.as_mut_ptr().cast::<u8>().add(at), held.scale) };
     }
 }
 

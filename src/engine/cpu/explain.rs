@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::executor::Program;
+use super::layout::Place;
 use super::stage::{Action, Step};
 
 /// One step of a stage.
@@ -140,6 +141,7 @@ impl StepReport {
     pub(super) fn new(step: &Step) -> Self {
         let s = step.output.shape;
         let (kernel, weights) = match &step.action {
+            Action::Pack if step.output.place == Place::Pixels => ("planar to pixels".to_string(), 0),
             Action::Pack => ("planar to blocks".to_string(), 0),
             Action::Convolution(c) => (c.describe(), c.weight_bytes()),
             Action::Sum(operands) => (format!("sum of {}", operands.len()), 0),
@@ -153,7 +155,7 @@ impl StepReport {
             flops: step.flops,
             bytes: 4 * (step.input.shape.len() + s.len()) + weights,
             kernel,
-            rows_at_a_time: step.output.local.then_some(step.output.rows),
+            rows_at_a_time: (step.output.place == Place::Scratch).then_some(step.output.rows),
         }
     }
 }

@@ -117,6 +117,7 @@ pub fn run(n: usize, max: usize, i: usize) -> (usize, usize) {
 macro_rules! kernels {
     ($table:ident, $module:ident, $block:ty, $wide:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
      panels: [$(($vector:ty, $n:literal, [$($m:tt),*])),*]) => {
+        /// Every function here is its namesake, compiled for the instruction set: safe where that is safe and the processor has it.
         mod $module {
             use super::*;
 

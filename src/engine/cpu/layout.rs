@@ -2,7 +2,8 @@
 //!
 //! Rows have room for a border of zeros left and right, as wide as the convolutions that read the tensor need, so
 //! that these need no special case there; rows above and below are skipped instead. A map that is needed only a few
-//! rows at a time is a ring of rows.
+//! rows at a time is a ring of rows. An input of few channels that only dense convolutions read lies in memory of its own,
+//! in blocks of four, so that whoever makes it can write it there ([`crate::engine::PixelInput`]).
 
 use super::simd::BLOCK;
 use crate::engine::Shape;
@@ -16,16 +17,32 @@ pub struct Memory {
     pub scratch: *mut f32,
     /// The network's input, planar.
     pub input: *const f32,
+    /// The same pixel by pixel, for programs that start from that.
+    pub pixels: *mut f32,
     /// The network's outputs, planar, one after the other.
     pub outputs: *mut f32,
 }
+
+/// What a view's `base` counts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Arena,
+    /// A thread's scratch.
+    Scratch,
+    /// The network's input, pixel by pixel.
+    Pixels,
+}
+
+/// Channels in the one block of a network's input that is held pixel by pixel.
+pub const PIXEL: usize = 4;
 
 /// Where a tensor lies. Lengths and offsets in floats, `left` and `right` in pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     pub shape: Shape,
-    /// Whether `base` counts from a thread's scratch rather than from the arena.
-    pub local: bool,
+    pub place: Place,
+    /// Channels in a block: [`BLOCK`], or [`PIXEL`].
+    pub block: usize,
     pub base: usize,
     pub plane: usize,
     pub row: usize,
@@ -42,11 +59,18 @@ impl View {
         let row = (left + shape.width + right) * BLOCK;
         // Planes an odd number of 64-byte cache lines apart: else those of large maps would compete for the same sets.
         let plane = ((rows * row).div_ceil(16) | 1) * 16;
-        Self { shape, local: false, base: 0, plane, row, rows, left, right }
+        Self { shape, place: Place::Arena, block: BLOCK, base: 0, plane, row, rows, left, right }
+    }
+
+    /// A view of an input of up to [`PIXEL`] channels, pixel by pixel.
+    pub fn of_pixels(shape: Shape, (left, right): (usize, usize)) -> Self {
+        let row = (left + shape.width + right) * PIXEL;
+        let (plane, rows) = (shape.height * row, shape.height);
+        Self { shape, place: Place::Pixels, block: PIXEL, base: 0, plane, row, rows, left, right }
     }
 
     pub fn blocks(&self) -> usize {
-        self.shape.channels.div_ceil(BLOCK)
+        self.shape.channels.div_ceil(self.block)
     }
 
     /// Floats that it takes.
@@ -61,8 +85,12 @@ impl View {
     #[inline]
     pub unsafe fn at(&self, memory: &Memory, block: usize, y: usize) -> *mut f32 {
         debug_assert!(block < self.blocks() && y < self.shape.height);
-        let start = if self.local { memory.scratch } else { memory.arena };
-        start.add(self.base + block * self.plane + (y % self.rows) * self.row + self.left * BLOCK)
+        let start = match self.place {
+            Place::Arena => memory.arena,
+            Place::Scratch => memory.scratch,
+            Place::Pixels => memory.pixels,
+        };
+        start.add(self.base + block * self.plane + (y % self.rows) * self.row + self.left * self.block)
     }
 
     /// Zeroes the border of row `y` of a block.
@@ -72,7 +100,7 @@ impl View {
     #[inline]
     pub unsafe fn zero_border(&self, memory: &Memory, block: usize, y: usize) {
         let row = self.at(memory, block, y);
-        row.sub(self.left * BLOCK).write_bytes(0, self.left * BLOCK);
-        row.add(self.shape.width * BLOCK).write_bytes(0, self.right * BLOCK);
+        row.sub(self.left * self.block).write_bytes(0, self.left * self.block);
+        row.add(self.shape.width * self.block).write_bytes(0, self.right * self.block);
     }
 }

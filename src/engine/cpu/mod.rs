@@ -13,6 +13,8 @@
 //! The result does not depend on the number of threads: each value is computed by the same operations in the same
 //! order.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 mod convolution;
 mod executor;
 pub mod explain;
@@ -35,7 +37,7 @@ use executor::Executor;
 pub use explain::PlanReport;
 pub use isa::Isa;
 
-use super::{Engine, EngineError, Graph, Weights};
+use super::{Engine, EngineError, Graph, PixelInput, Weights};
 
 /// Runs a graph on CPU cores, in f32.
 pub struct CpuEngine {
@@ -107,6 +109,10 @@ impl CpuEngine {
 impl Engine for CpuEngine {
     fn input(&mut self) -> &mut [f32] {
         self.executor.input()
+    }
+
+    fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
+        self.executor.pixels()
     }
 
     fn run(&mut self) -> Result<(), EngineError> {

@@ -3,31 +3,69 @@
 use std::ops::Range;
 
 use super::convolution::Residual;
-use super::layout::{Memory, View};
+use super::layout::{Memory, View, PIXEL};
 use super::simd::BLOCK;
+use crate::engine::quantization::TensorScale;
 
-/// Planar input → blocks, with zeros in the channels that fill the last block up.
+/// Planar input → blocks, or pixels, with zeros in the channels that fill the last block up.
 ///
 /// # Safety
 /// The view must lie within `memory`, whose input must hold its shape; no other thread may touch what this writes.
 pub unsafe fn pack(memory: &Memory, output: &View, blocks: Range<usize>, rows: Range<usize>) {
-    let (width, pixels) = (output.shape.width, output.shape.pixels());
     for block in blocks {
-        let channels = BLOCK.min(output.shape.channels - block * BLOCK);
         for y in rows.clone() {
-            let out = output.at(memory, block, y);
-            let from = memory.input.add(block * BLOCK * pixels + y * width);
-            for x in 0..width {
-                // Straight to memory: a pixel put together in a register would wait for its stores.
-                let pixel = out.add(x * BLOCK);
-                pixel.write_bytes(0, BLOCK);
-                for c in 0..channels {
-                    *pixel.add(c) = *from.add(c * pixels + x);
-                }
+            match (output.block, output.shape.channels) {
+                (PIXEL, 3) => pack_row::<PIXEL, 3>(memory, output, block, y, 3),
+                (PIXEL, channels) => pack_row::<PIXEL, 0>(memory, output, block, y, channels),
+                (_, channels) => pack_row::<BLOCK, 0>(memory, output, block, y, channels - block * BLOCK),
             }
             output.zero_border(memory, block, y);
         }
     }
+}
+
+/// One row of a block of `N` channels, of which there are `CHANNELS`, or, where that is 0, at most `left`.
+///
+/// # Safety
+/// As for [`pack`].
+#[inline(always)]
+unsafe fn pack_row<const N: usize, const CHANNELS: usize>(
+    memory: &Memory,
+    output: &View,
+    block: usize,
+    y: usize,
+    left: usize,
+) {
+    let (width, pixels) = (output.shape.width, output.shape.pixels());
+    let channels = if CHANNELS == 0 { N.min(left) } else { CHANNELS };
+    let out = output.at(memory, block, y);
+    let from = memory.input.add(block * N * pixels + y * width);
+    if N == PIXEL && CHANNELS == 3 {
+        // Eight at a time, which become shuffles of vectors.
+        const RUN: usize = 8;
+        for x in (0..width / RUN * RUN).step_by(RUN) {
+            let [r, g, b] = [0, 1, 2].map(|c| from.add(c * pixels + x).cast::<[f32; RUN]>().read_unaligned());
+            let run: [[f32; PIXEL]; RUN] = std::array::from_fn(|i| [r[i], g[i], b[i], 0.0]);
+            out.add(x * PIXEL).cast::<[[f32; PIXEL]; RUN]>().write_unaligned(run);
+        }
+    }
+    let done = if N == PIXEL && CHANNELS == 3 { width / 8 * 8 } else { 0 };
+    for x in done..width {
+        // Straight to memory: a pixel put together in a register would wait for its stores.
+        let pixel = out.add(x * N);
+        pixel.cast::<[f32; N]>().write([0.0; N]);
+        for c in 0..channels {
+            *pixel.add(c) = *from.add(c * pixels + x);
+        }
+    }
+}
+
+/// Pixels as they are held: what [`pack`] makes of an input held pixel by pixel.
+///
+/// # Safety
+/// There must be room for them at `out`.
+pub unsafe fn write_pixels(pixels: &[[f32; PIXEL]], out: *mut u8, _: TensorScale) {
+    std::ptr::copy_nonoverlapping(pixels.as_ptr(), out.cast(), pixels.len());
 }
 
 /// Blocks → a planar output that starts at `offset` of the outputs.

@@ -7,6 +7,7 @@
 //! A caller that waits long for a helper's chunk sleeps between its looks: at a real-time priority, spinning or yielding
 //! would keep a helper of ordinary priority off the core for good.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -61,6 +62,7 @@ struct Memories(Vec<Memory>);
 // within a stage (chunks are disjoint, scratch is each thread's own), and stages are ordered by `done` (release) and
 // `state` (acquire).
 unsafe impl Send for Memories {}
+// SAFETY: as above.
 unsafe impl Sync for Memories {}
 
 /// A program with the threads that run it.
@@ -136,10 +138,10 @@ impl<P: Stages> Pool<P> {
         Ok(())
     }
 
-    /// Runs all stages; calls `after` with the index of each when it has ended.
-    pub fn run(&mut self, mut after: impl FnMut(usize)) {
+    /// Runs `stages` in order; calls `after` with the index of each when it has ended.
+    pub fn run(&mut self, stages: Range<usize>, mut after: impl FnMut(usize)) {
         let program = &self.shared.program;
-        for i in 0..program.stages() {
+        for i in stages {
             let chunks = program.chunks(i);
             if chunks == 1 || self.helpers.is_empty() {
                 for chunk in 0..chunks {

@@ -1,12 +1,12 @@
 //! Turns a [`Plan`] into stages over memory: which convolutions form chains, where each tensor lies.
 
 use super::convolution::{Convolution, Residual};
-use super::executor;
+use super::executor::{self, Pixels};
 use super::explain::StepReport;
 use super::input_channels::InputChannels;
 use super::isa::Isa;
-use super::layout::{Memory, View};
-use super::movement::Copied;
+use super::layout::{Memory, Place, View, PIXEL};
+use super::movement::{self, Copied};
 use super::pool::Stages;
 use super::pooling::MaxPool;
 use super::simd::BLOCK;
@@ -14,6 +14,7 @@ use super::stage::{self, Action, Stage, Step, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
 use crate::engine::plan::{self, Channels, Operand, Plan, TensorId, Work};
 use crate::engine::plan_memory::{place, Lifetime};
+use crate::engine::quantization::TensorScale;
 use crate::engine::{Conv, EngineError, Graph, Op, Weights};
 
 /// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache, the least among
@@ -96,7 +97,29 @@ fn whole_views(plan: &Plan) -> Vec<View> {
             break;
         }
     }
-    (0..plan.tensors.len()).map(|t| View::new(plan.tensors[t].shape, usize::MAX, border[plan.storage(t)])).collect()
+    let view = |t: TensorId| {
+        let (shape, border) = (plan.tensors[t].shape, border[plan.storage(t)]);
+        if t == 0 && by_pixels(plan) {
+            View::of_pixels(shape, border)
+        } else {
+            View::new(shape, usize::MAX, border)
+        }
+    };
+    (0..plan.tensors.len()).map(view).collect()
+}
+
+/// Whether the input can be held pixel by pixel: an image of three channels that dense convolutions alone read.
+fn by_pixels(plan: &Plan) -> bool {
+    let dense = |step: &plan::Step| {
+        let dense = matches!(step.work, Work::Conv { conv, .. } if !conv.depthwise);
+        dense && step.gathered.is_empty() && !step.inputs[1..].contains(&0)
+    };
+    let inside = |t: &plan::Tensor| t.within.is_some_and(|(whole, _)| whole == 0);
+    plan.tensors[0].shape.channels == 3
+        && plan.tensors[0].within.is_none()
+        && !plan.tensors.iter().any(inside)
+        && !plan.outputs.contains(&0)
+        && plan.steps.iter().all(|step| !step.inputs.contains(&0) || dense(step))
 }
 
 impl Builder<'_> {
@@ -152,7 +175,7 @@ impl Builder<'_> {
     fn chains(&self, before: Item, at: usize) -> bool {
         let is_conv = |i: usize| matches!(self.plan.steps[i].work, Work::Conv { .. });
         let (tensor, conv) = match before {
-            Item::Pack => (0, true),
+            Item::Pack => (0, self.views[0].place == Place::Arena),
             Item::Step(i) => (self.plan.steps[i].output, is_conv(i)),
         };
         let next = &self.plan.steps[at];
@@ -189,7 +212,7 @@ impl Builder<'_> {
             lives[self.plan.storage(tensor)].last = groups.len();
         }
         let mut placed: Vec<TensorId> = (0..lives.len()).filter(|&t| lives[t].first != usize::MAX).collect();
-        placed.retain(|&t| self.plan.storage(t) == t);
+        placed.retain(|&t| self.plan.storage(t) == t && self.views[t].place == Place::Arena);
         let buffers: Vec<_> = placed.iter().map(|&t| Lifetime { size: self.views[t].len(), ..lives[t] }).collect();
         let (offsets, total) = place(&buffers);
         for (&tensor, offset) in placed.iter().zip(offsets) {
@@ -220,7 +243,7 @@ impl Builder<'_> {
                 let whole = self.views[tensor];
                 rows = (rows - 1) * conv.stride + conv.kernel;
                 let view = View::new(whole.shape, rows, (whole.left, whole.right));
-                views.push((tensor, View { local: true, base: floats, ..view }));
+                views.push((tensor, View { place: Place::Scratch, base: floats, ..view }));
                 floats += view.len();
             }
             (views, floats)
@@ -346,6 +369,18 @@ impl executor::Program for Program {
 
     fn outputs(&self) -> &[usize] {
         &self.outputs
+    }
+
+    fn pixels(&self) -> Option<Pixels> {
+        let view = self.stages[0].steps[0].output;
+        (view.place == Place::Pixels).then_some(Pixels {
+            size: (view.shape.width, view.shape.height),
+            left: 4 * view.left * PIXEL,
+            row: 4 * view.row,
+            pixel: 4 * PIXEL,
+            write: movement::write_pixels,
+            scale: TensorScale { scale: 1.0, zero_point: 0 },
+        })
     }
 
     fn steps(&self, stage: usize) -> Vec<StepReport> {

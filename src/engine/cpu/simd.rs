@@ -12,7 +12,8 @@ pub const BLOCK: usize = 8;
 ///
 /// # Safety
 /// All methods may use instructions of their set: call them only inside a function compiled for it. They are
-/// `inline(always)` so that they take on that function's target features.
+/// `inline(always)` so that they take on that function's target features. Pointers must be good for the lanes that a
+/// method names, and an implementation must touch no others.
 pub unsafe trait Vector: Copy {
     /// Blocks that one vector spans: 1 or 2.
     const BLOCKS: usize;
@@ -104,6 +105,7 @@ const LN_2_LOW: f32 = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
 #[derive(Clone, Copy)]
 pub struct Portable([f32; BLOCK]);
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Vector for Portable {
     const BLOCKS: usize = 1;
 
@@ -184,6 +186,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx2(__m256);
 
+    // SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
     unsafe impl Vector for Avx2 {
         const BLOCKS: usize = 1;
 
@@ -246,6 +249,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx512(__m512);
 
+    // SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
     unsafe impl Vector for Avx512 {
         const BLOCKS: usize = 2;
 
@@ -307,6 +311,8 @@ mod x86 {
         }
     }
 
+    /// # Safety
+    /// The processor must have AVX-512F.
     #[inline(always)]
     unsafe fn join(low: __m512, high: __m256) -> __m512 {
         const { assert!(BLOCK == 8) };
@@ -328,6 +334,7 @@ mod neon {
     #[derive(Clone, Copy)]
     pub struct Neon(float32x4_t, float32x4_t);
 
+    // SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
     unsafe impl Vector for Neon {
         const BLOCKS: usize = 1;
 

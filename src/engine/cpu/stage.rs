@@ -64,6 +64,8 @@ impl Step {
         first..past
     }
 
+    /// # Safety
+    /// As for [`Stage::run`]; `groups` and `rows` must be within the output.
     unsafe fn run(&self, memory: &Memory, groups: Range<usize>, rows: Range<usize>) {
         match &self.action {
             Action::Pack => movement::pack(memory, &self.output, groups, rows),
@@ -127,6 +129,8 @@ impl Stage {
         }
     }
 
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn run_chain(&self, memory: &Memory, rows: Range<usize>) {
         // Per step, the first row not made yet.
         let mut made = [0; MAX_CHAIN];

@@ -24,6 +24,8 @@ pub struct DenseTile {
     /// The input channels.
     pub runs: *const Run,
     pub run_count: usize,
+    /// From one input pixel to the next.
+    pub column: usize,
     /// From the input of one output pixel to that of the next.
     pub pixel: usize,
     pub weights: *const f32,
@@ -77,7 +79,7 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
     let mut w = tile.weights;
     for row in 0..tile.row_count {
         for column in 0..tile.kernel {
-            let input = tile.rows[row].add(column * BLOCK);
+            let input = tile.rows[row].add(column * tile.column);
             for run in 0..tile.run_count {
                 let run = *tile.runs.add(run);
                 let a = input.offset(run.offset);
@@ -142,6 +144,9 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
 
 /// The longer activations, and the residual after them, over a tile that was just stored: unrolled over registers,
 /// they would be too much for the compiler, which then keeps the accumulators in memory throughout.
+///
+/// # Safety
+/// As for [`dense`].
 #[inline(always)]
 unsafe fn activate_stored<V: Vector>(tile: &DenseTile, pixels: usize, vectors: usize) {
     for m in 0..pixels {
@@ -160,6 +165,9 @@ unsafe fn activate_stored<V: Vector>(tile: &DenseTile, pixels: usize, vectors: u
 }
 
 /// Adds the outer product of one input channel of `M` pixels and its weights.
+///
+/// # Safety
+/// As for [`dense`].
 #[inline(always)]
 unsafe fn multiply<V: Vector, const M: usize, const N: usize>(
     acc: &mut [[V; N]; M],

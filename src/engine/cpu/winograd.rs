@@ -69,6 +69,7 @@ impl Winograd {
     pub fn suits(conv: Conv, input: &View, to: usize, residual: Option<&Residual>) -> bool {
         let s = input.shape;
         (conv.kernel, conv.stride, conv.depthwise) == (3, 1, false)
+            && input.block == BLOCK
             && s.channels >= 2 * BLOCK
             && to >= 2 * BLOCK
             && s.height.div_ceil(TILE) * s.width.div_ceil(TILE) >= 12
@@ -154,17 +155,26 @@ impl Winograd {
     }
 
     /// A block of a product's inputs in the scratch, `[product][block][tile][BLOCK]`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn transformed(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
         memory.scratch.add((product * self.runs.len() + block) * self.plane)
     }
 
     /// A block of a product's results in the scratch, likewise, after the inputs.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn product(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
         let inputs = PRODUCTS * self.runs.len() * self.plane;
         memory.scratch.add(inputs + (product * self.blocks + block) * self.plane)
     }
 
     /// Bᵀ d B of every block and tile under output rows `rows`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn transform_inputs(&self, memory: &Memory, input: &View, rows: Range<usize>) {
         let (height, width) = (input.shape.height, input.shape.width);
         for block in 0..input.blocks() {
@@ -192,6 +202,9 @@ impl Winograd {
     }
 
     /// One of the matrix products for one panel: a 1×1 convolution whose pixels are `tiles`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn multiply(&self, memory: &Memory, panel: &WinogradPanel, product: usize, tiles: usize) {
         let from = self.transformed(memory, product, 0).cast_const();
         let out = self.product(memory, product, panel.first_block);
@@ -201,6 +214,7 @@ impl Winograd {
             kernel: 1,
             runs: self.runs.as_ptr(),
             run_count: self.runs.len(),
+            column: BLOCK,
             pixel: BLOCK,
             weights: self.weights.as_ptr().add(product * self.product_weights + panel.weights),
             bias: self.zeros.as_ptr().add(panel.first_block * BLOCK),
@@ -221,6 +235,9 @@ impl Winograd {
     }
 
     /// Aᵀ m A of every tile of a block, bias, activation and residual, to output rows `rows`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn transform_outputs(&self, memory: &Memory, output: &Output, block: usize, rows: Range<usize>) {
         let width = output.view.shape.width;
         for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
@@ -294,6 +311,9 @@ fn transformed_filter(filter: &[f32]) -> [f32; PRODUCTS] {
 }
 
 /// Bᵀ v.
+///
+/// # Safety
+/// The function must be compiled for `V`.
 #[inline(always)]
 unsafe fn forward<V: Vector>(v: [V; PATCH]) -> [V; PATCH] {
     let (two, four, five) = (V::splat(2.0), V::splat(4.0), V::splat(-5.0));
@@ -311,6 +331,9 @@ unsafe fn forward<V: Vector>(v: [V; PATCH]) -> [V; PATCH] {
 }
 
 /// Aᵀ v.
+///
+/// # Safety
+/// The function must be compiled for `V`.
 #[inline(always)]
 unsafe fn backward<V: Vector>(v: [V; PATCH]) -> [V; TILE] {
     let (a, b) = (v[1].add(v[2]), v[1].sub(v[2]));

@@ -22,6 +22,9 @@ pub struct Residual {
 
 impl Residual {
     /// Pixel `x` of row `y` of a block.
+    ///
+    /// # Safety
+    /// As for [`ByteView::at`].
     pub unsafe fn at(&self, memory: &Memory, block: usize, y: usize, x: usize) -> *const u8 {
         let (y, x) = if self.upsampled { (y / 2, x / 2) } else { (y, x) };
         self.view.at(memory, block, y).add(x * BLOCK)
@@ -200,6 +203,9 @@ impl Convolution {
 
     /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many; the first one's
     /// kernel row.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run); `y` must be a row of the output.
     #[inline]
     unsafe fn input_rows(&self, memory: &Memory, block: usize, y: usize) -> ([*const u8; MAX_KERNEL], usize, usize) {
         let input = &self.input;
@@ -222,6 +228,9 @@ impl Convolution {
     }
 
     /// The epilogue of the row `y` from a block on, at column 0.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     unsafe fn epilogue(&self, memory: &Memory, block: usize, y: usize) -> Epilogue {
         let residual = self.residual.as_ref();
         let mut epilogue = Epilogue {
@@ -255,6 +264,9 @@ impl Convolution {
     }
 
     /// Moves an epilogue from column 0 to column `x`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
     #[inline]
     unsafe fn move_to(&self, to: &mut Epilogue, row: &Epilogue, memory: &Memory, (block, y, x): (usize, usize, usize)) {
         if row.out.is_null() {
@@ -268,6 +280,8 @@ impl Convolution {
         }
     }
 
+    /// # Safety
+    /// As for [`run`](Self::run).
     #[inline]
     unsafe fn dense_row(&self, memory: &Memory, panel: &DensePanel, y: usize) {
         let Conv { kernel, stride, .. } = self.conv;
@@ -307,6 +321,8 @@ impl Convolution {
         }
     }
 
+    /// # Safety
+    /// As for [`run`](Self::run).
     #[inline]
     unsafe fn depthwise_row(&self, memory: &Memory, kernels: &Depthwise, block: usize, y: usize) {
         let Conv { kernel, stride, .. } = self.conv;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::layout::Memory;
-use super::layout::ByteView;
+use super::layout::{ByteView, QUAD};
 use super::movement;
 use super::simd::{Lanes, Portable};
 use super::tiles::{self, DenseTile, DepthwiseTile};
@@ -93,6 +93,8 @@ pub struct Kernels {
     pub depthwise: &'static [Depthwise],
     /// [`movement::quantize_input`] in these vectors.
     pub quantize_input: unsafe fn(&Memory, &ByteView, TensorScale, Range<usize>),
+    /// [`movement::quantize_pixels`] in these vectors.
+    pub quantize_pixels: unsafe fn(&[[f32; QUAD]], *mut u8, TensorScale),
     /// Multiplies and adds for so many rounds; returns the number of operations.
     pub peak: unsafe fn(usize) -> usize,
 }
@@ -108,6 +110,7 @@ impl Kernels {
 macro_rules! kernels {
     ($table:ident, $name:literal, $module:ident, $lanes:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
      panels: [$(($n:tt, [$($m:tt),*])),*]) => {
+        /// Every function here is its namesake, compiled for the instruction set: safe where that is safe and the processor has it.
         mod $module {
             use super::*;
 
@@ -132,6 +135,11 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn quantize_pixels(pixels: &[[f32; QUAD]], out: *mut u8, scale: TensorScale) {
+                movement::quantize_pixels(pixels, out, scale)
+            }
+
+            $(#[target_feature(enable = $features)])?
             pub(super) unsafe fn peak(rounds: usize) -> usize {
                 tiles::peak::<$lanes>(rounds)
             }
@@ -152,6 +160,7 @@ macro_rules! kernels {
                 Depthwise { kernel: 0, stride: 0, sliding: false, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
             quantize_input: $module::quantize_input,
+            quantize_pixels: $module::quantize_pixels,
             peak: $module::peak,
         };
     };

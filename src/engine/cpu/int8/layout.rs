@@ -21,6 +21,8 @@ pub struct ByteView {
     pub shape: Shape,
     /// Channels in a block: [`BLOCK`] or [`QUAD`].
     pub block: usize,
+    /// Whether it is the network's input pixel by pixel, in memory of its own rather than in the arena.
+    pub pixels: bool,
     pub base: usize,
     pub plane: usize,
     pub row: usize,
@@ -35,7 +37,7 @@ impl ByteView {
         let row = (left + shape.width + right) * block;
         // Planes an odd number of cache lines apart, as in the f32 engine.
         let plane = ((shape.height * row + SLACK).div_ceil(64) | 1) * 64;
-        Self { shape, block, base: 0, plane, row, left, right, zero }
+        Self { shape, block, pixels: false, base: 0, plane, row, left, right, zero }
     }
 
     pub fn blocks(&self) -> usize {
@@ -54,7 +56,8 @@ impl ByteView {
     #[inline]
     pub unsafe fn at(&self, memory: &Memory, block: usize, y: usize) -> *mut u8 {
         debug_assert!(block < self.blocks() && y < self.shape.height);
-        memory.arena.cast::<u8>().add(self.base + block * self.plane + y * self.row + self.left * self.block)
+        let start = if self.pixels { memory.pixels } else { memory.arena };
+        start.cast::<u8>().add(self.base + block * self.plane + y * self.row + self.left * self.block)
     }
 
     /// Fills the border of row `y` of a block.

@@ -31,7 +31,7 @@ use super::tiles::MAX_KERNEL;
 use super::PlanReport;
 use crate::engine::quantization::TensorScale;
 use crate::engine::quantized_plan::Lowered;
-use crate::engine::{Engine, EngineError, Graph, Quantization, Weights};
+use crate::engine::{Engine, EngineError, Graph, PixelInput, Quantization, Weights};
 
 /// Runs a quantized graph on CPU cores.
 pub struct Int8Engine {
@@ -141,6 +141,10 @@ impl Int8Engine {
 impl Engine for Int8Engine {
     fn input(&mut self) -> &mut [f32] {
         self.executor.input()
+    }
+
+    fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
+        self.executor.pixels()
     }
 
     fn run(&mut self) -> Result<(), EngineError> {

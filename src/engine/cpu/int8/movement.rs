@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::layout::{Memory, View};
 use super::super::simd::BLOCK as FLOAT_BLOCK;
 use super::convolution::Residual;
-use super::layout::{ByteView, BLOCK};
+use super::layout::{ByteView, BLOCK, QUAD};
 use crate::engine::quantization::{nearest_byte, TensorScale};
 
 /// The planar input → bytes.
@@ -35,6 +35,17 @@ pub unsafe fn quantize_input(memory: &Memory, output: &ByteView, scale: TensorSc
         for block in 0..output.blocks() {
             output.fill_border(memory, block, y);
         }
+    }
+}
+
+/// Pixels of real numbers → bytes, as [`quantize_input`] makes them; the fourth becomes whatever its place asks for.
+///
+/// # Safety
+/// There must be room for them at `out`.
+#[inline(always)]
+pub unsafe fn quantize_pixels(pixels: &[[f32; QUAD]], out: *mut u8, scale: TensorScale) {
+    for (i, &value) in pixels.as_flattened().iter().enumerate() {
+        *out.add(i) = scale.quantize(value);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Turns a lowered plan into stages over memory, integer steps and those that stay f32.
 
 use super::super::convolution::{Convolution as FloatConvolution, Residual as FloatResidual};
-use super::super::executor;
+use super::super::executor::{self, Pixels};
 use super::super::explain::StepReport;
 use super::super::input_channels::InputChannels;
 use super::super::isa::Isa;
@@ -151,7 +151,8 @@ impl Builder<'_> {
             let block = if small { QUAD } else { BLOCK };
             if forms[t].bytes {
                 let zero = self.lowered.scale(t).zero_point;
-                self.bytes[t] = Some(ByteView::new(tensor.shape, block, border[t], zero));
+                let pixels = small && tensor.shape.channels == 3 && !forms[t].floats && !plan.outputs.contains(&t);
+                self.bytes[t] = Some(ByteView { pixels, ..ByteView::new(tensor.shape, block, border[t], zero) });
             }
             if forms[t].floats {
                 self.floats[t] = Some(View::new(tensor.shape, usize::MAX, border[t]));
@@ -182,7 +183,8 @@ impl Builder<'_> {
     fn place(&mut self, items: &[Item]) -> usize {
         let mut lives = std::collections::BTreeMap::new();
         for (now, &item) in items.iter().enumerate() {
-            for key @ (tensor, as_bytes) in self.touched(item) {
+            let in_arena = |&(tensor, as_bytes): &(TensorId, bool)| !(as_bytes && self.byte_view(tensor).pixels);
+            for key @ (tensor, as_bytes) in self.touched(item).into_iter().filter(in_arena) {
                 let size = if as_bytes { self.byte_view(tensor).len() } else { 4 * self.float_view(tensor).len() };
                 let life = lives.entry(key).or_insert(Lifetime { size: size.div_ceil(LINE), first: now, last: now });
                 life.last = now;
@@ -357,6 +359,9 @@ impl Builder<'_> {
 
 impl Stage {
     /// Runs one of the chunks: units of one row of one group, the groups in order.
+    ///
+    /// # Safety
+    /// As for [`Stages::run`].
     unsafe fn run(&self, memory: &Memory, chunk: usize) {
         if let Action::Float(stage) = &self.action {
             return stage.run(memory, chunk);
@@ -372,6 +377,8 @@ impl Stage {
         }
     }
 
+    /// # Safety
+    /// As for [`Stages::run`].
     unsafe fn run_part(&self, memory: &Memory, groups: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
         match &self.action {
             Action::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
@@ -414,6 +421,18 @@ impl executor::Program for Program {
 
     fn outputs(&self) -> &[usize] {
         &self.outputs
+    }
+
+    fn pixels(&self) -> Option<Pixels> {
+        let Action::QuantizeInput(kernels, view, scale) = &self.stages[0].action else { return None };
+        view.pixels.then_some(Pixels {
+            size: (view.shape.width, view.shape.height),
+            left: view.left * QUAD,
+            row: view.row,
+            pixel: QUAD,
+            write: kernels.quantize_pixels,
+            scale: *scale,
+        })
     }
 
     fn steps(&self, stage: usize) -> Vec<StepReport> {

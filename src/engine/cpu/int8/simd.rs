@@ -9,7 +9,8 @@ use crate::engine::quantization::nearest_byte;
 ///
 /// # Safety
 /// All methods may use instructions of their set: call them only inside a function compiled for it. They are
-/// `inline(always)` so that they take on that function's target features.
+/// `inline(always)` so that they take on that function's target features. Pointers must be good for the lanes that a
+/// method names, and an implementation must touch no others.
 pub unsafe trait Lanes: Copy {
     /// For each lane four weights.
     type Weights: Copy;
@@ -53,6 +54,7 @@ pub struct Portable([i32; BLOCK]);
 #[derive(Clone, Copy)]
 pub struct PortableReals([f32; BLOCK]);
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Lanes for Portable {
     type Weights = [[i8; QUAD]; BLOCK];
     type Quads = [[u8; QUAD]; BLOCK];
@@ -90,6 +92,7 @@ unsafe impl Lanes for Portable {
     }
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Reals for PortableReals {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

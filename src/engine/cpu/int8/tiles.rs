@@ -103,6 +103,9 @@ pub unsafe fn dense<L: Lanes, const M: usize, const N: usize, const PIXEL: usize
 }
 
 /// Adds the products of four input channels of `M` pixels and their weights.
+///
+/// # Safety
+/// As for [`dense`].
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const M: usize, const N: usize>(
     sums: &mut [[L; N]; M],
@@ -186,6 +189,8 @@ fn residual_offset(upsampled_from: Option<usize>, m: usize) -> usize {
     BLOCK * upsampled_from.map_or(m, |x| (x + m) / 2 - x / 2)
 }
 
+/// # Safety
+/// As for [`dense`].
 #[inline(always)]
 unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e: &Epilogue) {
     let mut values = [[L::Reals::splat(0.0); N]; M];
@@ -222,6 +227,9 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
 }
 
 /// Writes real results to their channels' planes.
+///
+/// # Safety
+/// As for [`dense`].
 #[inline(always)]
 unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M], e: &Epilogue) {
     let mut pixels = [[0f32; BLOCK]; M];

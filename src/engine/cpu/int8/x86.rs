@@ -31,18 +31,25 @@ pub struct Reals256([__m256; 2]);
 #[derive(Clone, Copy)]
 pub struct Reals512(__m512);
 
+/// # Safety
+/// The processor must have AVX2, and `p` point to 64 bytes.
 #[inline(always)]
 unsafe fn load256<T>(p: *const T) -> [__m256i; 2] {
     let p = p.cast::<__m256i>();
     [_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))]
 }
 
+/// # Safety
+/// The processor must have AVX2, and `p` point to four bytes.
 #[inline(always)]
 unsafe fn broadcast256(p: *const u8) -> __m256i {
     _mm256_set1_epi32(p.cast::<i32>().read_unaligned())
 }
 
 /// See [`Lanes::transpose`]: four pixels' dwords gathered into lanes, then 4×4 bytes transposed within each.
+///
+/// # Safety
+/// The processor must have AVX2, and `p` point to 64 bytes.
 #[inline(always)]
 unsafe fn transpose256(p: *const u8) -> [__m256i; 2] {
     let order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7);
@@ -52,6 +59,8 @@ unsafe fn transpose256(p: *const u8) -> [__m256i; 2] {
     [_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)].map(|v| _mm256_shuffle_epi8(v, bytes))
 }
 
+/// # Safety
+/// The processor must have AVX2, and both pointers point to 16 floats.
 #[inline(always)]
 unsafe fn scale256(sums: [__m256i; 2], factor: *const f32, offset: *const f32) -> Reals256 {
     let half = |i: usize| {
@@ -61,6 +70,7 @@ unsafe fn scale256(sums: [__m256i; 2], factor: *const f32, offset: *const f32) -
     Reals256([half(0), half(1)])
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Lanes for Avx2 {
     type Weights = [__m256i; 2];
     type Quads = [__m256i; 2];
@@ -96,6 +106,7 @@ unsafe impl Lanes for Avx2 {
     }
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Lanes for Avx2Wide {
     /// Even and odd weights of both halves, in 16 bits.
     type Weights = [[__m256i; 2]; 2];
@@ -134,11 +145,14 @@ unsafe impl Lanes for Avx2Wide {
     }
 }
 
+/// # Safety
+/// The processor must have AVX2.
 #[inline(always)]
 unsafe fn even_and_odd(x: __m256i) -> [__m256i; 2] {
     [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)]
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Lanes for AvxVnni {
     type Weights = [__m256i; 2];
     type Quads = [__m256i; 2];
@@ -170,6 +184,7 @@ unsafe impl Lanes for AvxVnni {
     }
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Lanes for Avx512Vnni {
     type Weights = __m512i;
     type Quads = __m512i;
@@ -204,6 +219,7 @@ unsafe impl Lanes for Avx512Vnni {
     }
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Reals for Reals256 {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -240,6 +256,7 @@ unsafe impl Reals for Reals256 {
     }
 }
 
+// SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
 unsafe impl Reals for Reals512 {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
