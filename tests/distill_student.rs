@@ -38,6 +38,8 @@ fn project(folder: &Path, extra: &str) -> PathBuf {
     config
 }
 
+const MEAN_TEACHER: &str = "[teacher]\naverage = true\n[[method]]\nkind = 'kd'\non = 'class'\nweight = 0.5\n";
+
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -45,7 +47,8 @@ fn said(output: &Output) -> String {
 #[test]
 fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
     let folder = tempfile::tempdir().unwrap();
-    let config = project(folder.path(), "");
+    // With the most that a checkpoint has to hold: a teacher that is the student's own average.
+    let config = project(folder.path(), MEAN_TEACHER);
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     let output = distill(&["student", text(&config), "--run", text(&whole)]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
@@ -86,6 +89,8 @@ fn a_mistaken_configuration_costs_one_sentence_that_names_the_field() {
         ("colour = 1", "colour"),
         ("init = '/nowhere.safetensors'", "/nowhere.safetensors"),
         ("soft_targets = '/nowhere'", "/nowhere"),
+        ("[teacher]\naverage = true\npackage = '/nowhere'", "one of the two"),
+        ("[teacher]\naverage = true\n[[method]]\nkind = 'cross'", "needs a [teacher] with a package"),
     ] {
         let config = project(folder.path(), line);
         let run = folder.path().join("run");

@@ -181,7 +181,13 @@ impl StudentConfig {
         for method in &self.methods {
             let at = || format!("[[method]] kind = {:?}", method.method.name());
             method.check().map_err(anyhow::Error::msg).with_context(at)?;
-            ensure!(self.teacher.is_some(), "{} needs a [teacher] with a package", at());
+            let Some(teacher) = &self.teacher else { bail!("{} needs a [teacher]", at()) };
+            let needs_package = method.method.needs_package();
+            ensure!(!(teacher.average && needs_package), "{} needs a [teacher] with a package, not the average", at());
+        }
+        if let Some(teacher) = &self.teacher {
+            let one = teacher.package.is_some() != teacher.average;
+            ensure!(one, "[teacher] is to name a package, or to have `average = true`: one of the two");
         }
         self.architecture().check().map_err(anyhow::Error::msg)?;
         let [low, high] = self.augment.scale;

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor, Var};
 
 use super::batches::Batch;
 use super::config::StudentConfig;
+use super::mean_teacher::MeanTeacher;
 use super::online::{layer, OnlineTeacher};
 use crate::decode::mask::MASK_STRIDE;
 use crate::distill::data::VOID;
@@ -15,8 +16,16 @@ use crate::distill::loss::methods::Method;
 use crate::distill::loss::scene::{Scene, Tensors};
 use crate::distill::loss::schedule::Schedule;
 use crate::distill::net::TrainNet;
-use crate::engine::{Graph, LayerId, Shape};
+use crate::engine::{LayerId, Shape};
 use crate::student::{Architecture, Student};
+
+/// Who looks at the views.
+pub enum Teacher {
+    /// A package, ahead of the training step.
+    Package(OnlineTeacher),
+    /// The student's own average, within the step.
+    Average(MeanTeacher),
+}
 
 /// The methods that a configuration names, ready.
 pub struct Distillation {
@@ -26,19 +35,23 @@ pub struct Distillation {
 }
 
 impl Distillation {
-    /// The methods of `config`, and the teacher that they need; `None` where it names none.
+    /// The methods of `config` for the student `net`, and the teacher that they need; `None` where it names none.
     ///
     /// # Errors
-    /// When the teacher cannot be loaded or does not fit the student `graph`.
-    pub fn prepare(config: &StudentConfig, graph: &Graph) -> anyhow::Result<Option<(Self, OnlineTeacher)>> {
+    /// When the teacher cannot be loaded or does not fit the student.
+    pub fn prepare(config: &StudentConfig, net: &TrainNet) -> anyhow::Result<Option<(Self, Teacher)>> {
         let Some(teacher) = &config.teacher else { return Ok(None) };
-        let package = Student::load(&teacher.package).context("[teacher] package")?;
+        let package = teacher.package.as_deref().map(Student::load).transpose().context("[teacher] package")?;
+        let graph = &net.graph;
         let input = graph.input_shape();
-        let of_teacher = package.manifest.architecture.graph(input.width, input.height);
+        let of_teacher = match &package {
+            Some(package) => package.manifest.architecture.graph(input.width, input.height),
+            None => graph.clone(),
+        };
         let mut methods = Vec::new();
         let mut layers: Vec<(String, LayerId, Shape)> = Vec::new();
         for method in &config.methods {
-            let built = method.method.build(&package).map_err(anyhow::Error::msg)?;
+            let built = method.method.build(package.as_ref()).map_err(anyhow::Error::msg)?;
             for name in built.layers() {
                 let at = || format!("[[method]] kind = {:?}", method.method.name());
                 let id = layer(graph, &name).context("the student").with_context(at)?;
@@ -56,8 +69,16 @@ impl Distillation {
             }
             methods.push((method.weight, built));
         }
-        let names: Vec<String> = layers.iter().map(|l| l.0.clone()).collect();
-        let teacher = OnlineTeacher::new(&package, &config.architecture(), &names)?;
+        let teacher = match &package {
+            Some(package) => {
+                let names: Vec<String> = layers.iter().map(|l| l.0.clone()).collect();
+                Teacher::Package(OnlineTeacher::new(package, &config.architecture(), &names)?)
+            }
+            None => {
+                let shown = layers.iter().map(|l| l.1);
+                Teacher::Average(MeanTeacher::new(graph, &net.params, net.batch(), shown))
+            }
+        };
         Ok(Some((Self { methods, layers }, teacher)))
     }
 

@@ -4,7 +4,7 @@
 //! - [`config`]: what a run is given; [`init`], [`imagenet`]: weights to start from.
 //! - [`run`]: the run: steps, log, checkpoints, export; [`student`], [`teacher`]: the two commands for it.
 //! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together.
-//! - [`online`]: a teacher that looks at the rendered batches.
+//! - [`online`]: a teacher that looks at the rendered batches; [`mean_teacher`]: the student's own average in its place.
 //! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
 //! - [`step`]: forward, losses, backward; [`device`]: where; [`quantized`]: all of it in 8 bits.
 //! - [`optimizer`], [`checkpoint`]; [`origin`], [`curves`]: what the run's folder tells of it.
@@ -19,6 +19,7 @@ pub mod device;
 pub mod distillation;
 pub mod imagenet;
 pub mod init;
+pub mod mean_teacher;
 pub mod objects;
 pub mod online;
 pub mod optimizer;

@@ -6,16 +6,22 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure, Context};
 use serde::{Deserialize, Serialize};
 
+use super::config::is_default;
+
 use crate::engine::cpu::CpuEngine;
 use crate::engine::{Engine, Graph};
 use crate::student::{Architecture, Student};
 
-/// `[teacher]`: who is asked about each view.
+/// `[teacher]`: who is asked about each view: a package, or the student's own average.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
     /// Folder of a student package; it is run at the input size of the student in training.
-    pub package: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<PathBuf>,
+    /// The moving average (`ema`) of the student's own weights instead: a mean teacher.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub average: bool,
 }
 
 /// The teacher, ready to look at batches.

@@ -13,8 +13,9 @@ use super::batches::Pictures;
 use super::checkpoint::State;
 use super::config::StudentConfig;
 use super::device::TrainDevice;
-use super::distillation::Distillation;
+use super::distillation::{Distillation, Teacher};
 use super::init;
+use super::online::TeacherConfig;
 use super::optimizer::Optimizer;
 use super::quantized::Quantized;
 use super::step::{Losses, Teaching};
@@ -145,16 +146,24 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let (distillation, teacher) = Distillation::prepare(&config, &net.graph)?.unzip();
+    let (distillation, teacher) = Distillation::prepare(&config, &net)?.unzip();
+    let (ahead, mut within) = match teacher {
+        Some(Teacher::Package(teacher)) => (Some(teacher), None),
+        Some(Teacher::Average(teacher)) => (None, Some(teacher)),
+        None => (None, None),
+    };
     if let Some(device) = device {
         net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
     }
     let teaching = Teaching::new(&architecture, weights).with_distillation(distillation);
-    let batches = pictures.start(done, config.clone(), architecture.input.clone(), teacher)?;
+    let batches = pictures.start(done, config.clone(), architecture.input.clone(), ahead)?;
 
     let progress = progress(config.steps, done);
     for batch in batches {
-        let batch = batch?;
+        let mut batch = batch?;
+        if let Some(teacher) = &mut within {
+            batch.teacher = teacher.look(&average, &batch.input);
+        }
         net.params.zero_gradients();
         let losses = teaching.gradients(&mut net, &batch, &config)?;
         if !losses.total().is_finite() {
@@ -239,8 +248,10 @@ fn build(
 /// The names of the teachers: those of the soft targets, then the one that sees each view.
 fn teachers(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<String>> {
     let mut names = soft.map(|s| s.teachers.clone()).unwrap_or_default();
-    if let Some(teacher) = &config.teacher {
-        names.push(Student::load(&teacher.package)?.manifest.name);
+    match &config.teacher {
+        Some(TeacherConfig { package: Some(package), .. }) => names.push(Student::load(package)?.manifest.name),
+        Some(_) => names.push("its own moving average".into()),
+        None => {}
     }
     Ok(names)
 }

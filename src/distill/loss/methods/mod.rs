@@ -116,11 +116,16 @@ impl Kind {
         }
     }
 
-    /// The method, made ready for a teacher.
+    /// Whether it takes over weights of a teacher, which must then be a package that stays as it is.
+    pub fn needs_package(&self) -> bool {
+        matches!(self, Self::Cross(_))
+    }
+
+    /// The method, made ready for a teacher: a package, or none where it is the student's own average.
     ///
     /// # Errors
     /// When it needs a part that the teacher lacks.
-    pub fn build(&self, teacher: &Student) -> std::result::Result<Box<dyn Method>, String> {
+    pub fn build(&self, teacher: Option<&Student>) -> std::result::Result<Box<dyn Method>, String> {
         Ok(match self.clone() {
             Self::Kd(m) => Box::new(m),
             Self::Dkd(m) => Box::new(m),
@@ -130,7 +135,7 @@ impl Kind {
             Self::Rkd(m) => Box::new(m),
             Self::Ld(m) => Box::new(m),
             Self::Pkd(m) => Box::new(m),
-            Self::Cross(m) => Box::new(cross::Cross::new(m, teacher)?),
+            Self::Cross(m) => Box::new(cross::Cross::new(m, teacher.ok_or("method cross needs a package")?)?),
             Self::Fgd(m) => Box::new(m),
             Self::Cwd(m) => Box::new(m),
         })

@@ -74,7 +74,7 @@ fn every_method_has_the_value_that_pytorch_computes() {
     let data = reference();
     for (config, expected) in cases(&data) {
         config.check().unwrap();
-        let method = config.method.build(&Student::embedded()).unwrap();
+        let method = config.method.build(Some(&Student::embedded())).unwrap();
         let value = f64::from(method.loss(&scene(&data)).unwrap().to_scalar::<f32>().unwrap());
         assert!((value - expected).abs() < 2e-5 * (1.0 + expected), "{config:?}: {value}, not {expected}");
     }
@@ -84,7 +84,7 @@ fn every_method_has_the_value_that_pytorch_computes() {
 fn every_method_is_differentiated_rightly() {
     let data = reference();
     for (config, _) in cases(&data) {
-        let method = config.method.build(&Student::embedded()).unwrap();
+        let method = config.method.build(Some(&Student::embedded())).unwrap();
         let mut used = 0;
         for part in PARTS {
             // Shown when the test fails.
@@ -118,7 +118,7 @@ fn every_method_is_differentiated_rightly() {
 fn a_student_equal_to_its_teacher_has_nothing_to_learn() {
     let data = reference();
     for (config, _) in cases(&data) {
-        let method = config.method.build(&Student::embedded()).unwrap();
+        let method = config.method.build(Some(&Student::embedded())).unwrap();
         let mut scene = scene(&data);
         scene.student = tensors(&data["teacher"]);
         let value = method.loss(&scene).unwrap().to_scalar::<f32>().unwrap();

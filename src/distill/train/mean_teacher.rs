@@ -1,0 +1,69 @@
+//! The student's own moving average as its teacher (Tarvainen & Valpola 2017, "Mean teachers are better role models",
+//! section 2): no other network is needed, and it sees each view as the average stood one step ago.
+
+use crate::distill::net::{Mode, NetParams, TrainNet};
+use crate::engine::{Graph, LayerId};
+
+/// The average as a network, ready to look at batches.
+pub struct MeanTeacher {
+    net: TrainNet,
+    /// The tensors that it shows: the graph's outputs, then the inner layers asked for.
+    shown: Vec<LayerId>,
+}
+
+impl MeanTeacher {
+    /// For batches of `batch` images; `average` gives the parameters' shapes, `layers` are wanted besides the outputs.
+    pub fn new(graph: &Graph, average: &NetParams, batch: usize, layers: impl Iterator<Item = LayerId>) -> Self {
+        let shown = graph.outputs.iter().copied().chain(layers).collect();
+        let mut params = average.clone();
+        // Nothing of it is trained, so no memory for gradients is taken.
+        params.convs.iter_mut().for_each(|c| c.frozen = true);
+        Self { net: TrainNet::new(graph.clone(), params, batch), shown }
+    }
+
+    /// What the `average` makes of `input` `[images, 3, height, width]`: each of its tensors over the batch, normalised by
+    /// the averaged running statistics.
+    pub fn look(&mut self, average: &NetParams, input: &[f32]) -> Vec<Vec<f32>> {
+        self.net.params.clone_from(average);
+        self.net.input().copy_from_slice(input);
+        self.net.forward(Mode::Evaluate);
+        self.shown.iter().map(|&layer| self.net.value(layer).to_vec()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distill::net::check;
+    use crate::engine::cpu::CpuEngine;
+    use crate::engine::Engine;
+    use crate::student::Architecture;
+
+    #[test]
+    fn it_shows_what_the_average_would_see_once_deployed_and_follows_it() {
+        let architecture = Architecture::default_student();
+        let graph = architecture.graph(64, 32);
+        let layer = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();
+        let first = NetParams::random(&graph, 1);
+        let mut teacher = MeanTeacher::new(&graph, &first, 2, [layer].into_iter());
+        for average in [first, NetParams::random(&graph, 2)] {
+            let input = check::values(2 * 3 * 64 * 32, 3);
+            let seen = teacher.look(&average, &input);
+            let mut shown = graph.clone();
+            shown.outputs.push(layer);
+            let mut engine = CpuEngine::new(&shown, &average.fold(), 1).unwrap();
+            assert_eq!(seen.len(), shown.outputs.len());
+            for (image, input) in input.chunks(3 * 64 * 32).enumerate() {
+                engine.input().copy_from_slice(input);
+                engine.run().unwrap();
+                for (i, tensor) in seen.iter().enumerate() {
+                    let expected = engine.output(i);
+                    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                    let ours = &tensor[image * expected.len()..][..expected.len()];
+                    let close = ours.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-3 * largest + 1e-6);
+                    assert!(close, "output {i} of image {image}");
+                }
+            }
+        }
+    }
+}
