@@ -53,6 +53,10 @@ bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESU
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
 
+bench-training: ready ## A training step beside PyTorch's, into bench/RESULTS.md; 4 minutes after building
+	$(IN_ENV) bench/peers/setup.sh target/peers
+	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --training 8 --python target/peers/bin/python --results bench/RESULTS.md --seconds 20 $(ARGS)
+
 # The peer runs in the Python that has rclpy, numpy and onnxruntime. Both sizes of image that are asked for most.
 bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and numpy: FRAMES=5000
 	$(IN_ENV) for size in 640x480 1920x1080; do \

@@ -220,7 +220,8 @@ pub fn serve_candle(name: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
+/// Runs something and takes the time.
+pub fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
     let (cpu, wall) = (process_cpu_milliseconds(), Instant::now());
     run()?;
     let wall = wall.elapsed().as_secs_f64() * 1e3;

@@ -57,6 +57,6 @@ pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
+pub fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }

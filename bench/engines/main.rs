@@ -3,7 +3,8 @@
 //!
 //! - [`networks`]: what is run; [`export`]: written where the peers read it;
 //! - [`contender`]: one engine, in this process or in one of its own, that runs a frame when told;
-//! - [`measure`]: the rounds; [`report`]: their table.
+//! - [`measure`]: the rounds; [`report`]: their table;
+//! - [`training`]: the same for a training step (`make bench-training`).
 
 mod contender;
 #[path = "../../tests/engine_support/mod.rs"]
@@ -12,6 +13,7 @@ mod export;
 mod measure;
 mod networks;
 mod report;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +25,7 @@ use contender::{Contender, Ours, OursInt8, Peer};
 use networks::Network;
 use peregrine::engine::cpu::int8::IntegerIsa;
 use peregrine::engine::cpu::Isa;
+use training::OursTraining;
 
 #[derive(Parser)]
 #[command(about = "The CPU engine beside its peers; `make bench-engines` calls it with all that it needs")]
@@ -46,6 +49,10 @@ struct Arguments {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
+
+    /// Compare a training step with so many images instead, on the student.
+    #[arg(long, value_name = "IMAGES")]
+    training: Option<usize>,
 
     /// The file whose section on the engine is replaced by what was measured.
     #[arg(long, value_name = "FILE")]
@@ -72,6 +79,9 @@ fn main() -> Result<()> {
 }
 
 fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
+    if let Some(images) = arguments.training {
+        return train(arguments, images, folder);
+    }
     let mut tables = vec![];
     for network in Network::all()?.iter().filter(|n| n.name.contains(&arguments.network)) {
         let folder = folder.join(network.name);
@@ -95,9 +105,37 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
         }
     }
     if let Some(results) = &arguments.results {
-        report::update(results, &tables, arguments.seconds)?;
+        report::update(results, &report::Section::engines(), &tables, arguments.seconds)?;
     }
     Ok(())
+}
+
+/// A training step of the student, ours and PyTorch's.
+fn train(arguments: &Arguments, images: usize, folder: &Path) -> Result<()> {
+    let python = arguments.python.as_ref().context("--training needs --python")?;
+    let network = &Network::all()?[0];
+    std::fs::create_dir_all(folder)?;
+    let input: Vec<f32> =
+        (0..images as u64).flat_map(|i| engine_support::random_input(&network.graph, 2 + i)).collect();
+    export::export(network, &input, folder)?;
+    OursTraining::export(network, folder)?;
+    let mut tables = vec![];
+    for &threads in &arguments.threads {
+        let mut command = Command::new(python);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
+        command.arg(script).arg("torch-training").arg(folder).arg(threads.to_string());
+        let contenders: Contenders = vec![
+            Box::new(OursTraining::new(network, &input, threads)?),
+            Box::new(Peer::start("torch-training", command, folder)?),
+        ];
+        let table = measure::measure(contenders, vec![], network, threads, arguments.seconds)?;
+        println!("{}", table.markdown());
+        tables.push(table);
+    }
+    match &arguments.results {
+        Some(results) => report::update(results, &report::Section::training(images), &tables, arguments.seconds),
+        None => Ok(()),
+    }
 }
 
 /// Ours first.

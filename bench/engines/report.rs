@@ -131,37 +131,67 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[(q * (sorted.len() - 1) as f64).round() as usize]
 }
 
-const BEGIN: &str = "<!-- make bench-engines writes from here -->";
-const END: &str = "<!-- make bench-engines writes to here -->";
+/// A section of the results, between marks that name the target which writes it.
+pub struct Section {
+    target: &'static str,
+    heading: String,
+    explanation: &'static str,
+}
 
-/// Replaces the section between the marks of `file`, or appends it.
+impl Section {
+    /// Frames.
+    pub fn engines() -> Self {
+        Self {
+            target: "bench-engines",
+            heading: "CPU engine beside its peers".into(),
+            explanation: "in milliseconds a frame. In each round all contenders ran, in random order, twice each, and the \
+                second time counts; intervals are of 95 %, by bootstrap over rounds. `differs`: largest absolute difference \
+                of any output from ours; rows in 8-bit integers are compared with ours in 8-bit integers. Peers: one \
+                process each, their settings in `bench/peers/`. CPU time is that of all threads, so it counts spinning.",
+        }
+    }
+
+    /// Training steps of so many images.
+    pub fn training(images: usize) -> Self {
+        Self {
+            target: "bench-training",
+            heading: format!("A training step of {images} images beside PyTorch's"),
+            explanation:
+                "in milliseconds a step: forward, backward from ½ Σ output², AdamW; f32, batch-norm, the same \
+                weights and images; PyTorch eager, in the memory format that is the faster here. Rounds as above; \
+                `differs`: of any gradient of the first step.",
+        }
+    }
+}
+
+/// Replaces a section between its marks in `file`, or appends it.
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub fn update(file: &Path, tables: &[Table], seconds: f64) -> Result<()> {
+pub fn update(file: &Path, section: &Section, tables: &[Table], seconds: f64) -> Result<()> {
+    let Section { target, heading, explanation } = section;
+    let begin_mark = format!("<!-- make {target} writes from here -->");
+    let end_mark = format!("<!-- make {target} writes to here -->");
     let before = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let (head, tail) = match (before.find(BEGIN), before.find(END)) {
-        (Some(begin), Some(end)) if begin < end => (&before[..begin], &before[end + END.len()..]),
+    let (head, tail) = match (before.find(&begin_mark), before.find(&end_mark)) {
+        (Some(begin), Some(end)) if begin < end => (&before[..begin], &before[end + end_mark.len()..]),
         _ => (before.as_str(), "\n"),
     };
     let machine = Fingerprint::read();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown").to_owned();
-    let mut section = format!("{BEGIN}\n\n## CPU engine beside its peers\n\n");
+    let mut section = format!("{begin_mark}\n\n## {heading}\n\n");
     let _ = writeln!(
         section,
         "{}; revision {}; load average at the end {load} (all of it ours on an idle machine). {seconds} s for each table, \
-         in milliseconds a frame. In each round all contenders ran, in random order, twice each, and the second time \
-         counts; intervals are of 95 %, by bootstrap over rounds. `differs`: largest absolute difference of any output \
-         from ours; rows in 8-bit integers are compared with ours in 8-bit integers. Peers: one process each, their settings in `bench/peers/`. CPU time is that of all threads, so it \
-         counts spinning.\n",
+         {explanation}\n",
         machine.summary(),
         machine.git_revision.as_deref().unwrap_or("unknown"),
     );
     for table in tables {
         let _ = writeln!(section, "{}", table.markdown());
     }
-    section.push_str(END);
+    section.push_str(&end_mark);
     write_atomically(file, format!("{head}{section}{tail}").as_bytes())?;
     Ok(())
 }

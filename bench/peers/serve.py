@@ -146,6 +146,81 @@ def torch(folder, x, threads):
     return min(runner(Network().eval()), runner(traced), key=lambda timed: timed[0])[1]
 
 
+def torch_training(folder, x, threads):
+    """One training step, as bench/engines/training.rs does it; in the memory format that is the faster here."""
+    import torch
+    from torch.nn import functional
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    graph = json.loads((folder / "graph.json").read_text())
+    settings = json.loads((folder / "training.json").read_text())
+
+    def step_in(memory_format):
+        def placed(t):
+            return t.to(memory_format=memory_format) if t.dim() == 4 else t
+
+        tensors = {k: placed(v) for k, v in load_file(folder / "training.safetensors").items()}
+        image = placed(torch.from_numpy(x))
+        trained = [tensors[name].requires_grad_() for name in settings["trainable"]]
+        decayed = [name.endswith(".weight") for name in settings["trainable"]]
+        groups = [
+            {"params": [t for t, d in zip(trained, decayed) if d], "weight_decay": settings["weight_decay"]},
+            {"params": [t for t, d in zip(trained, decayed) if not d], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=settings["rate"], fused=True)
+
+        def conv(layer, v):
+            name, of = layer["name"], layer["op"]["conv"]
+            (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
+            padding = 0
+            if top == bottom == left == right:
+                padding = top
+            else:
+                v = functional.pad(v, (left, right, top, bottom))
+            groups = layer["shape"][0] if of["depthwise"] else 1
+            weight, bias, gamma = (tensors.get(f"{name}.{part}") for part in ("weight", "bias", "gamma"))
+            y = functional.conv2d(v, weight, bias if gamma is None else None, of["stride"], padding, 1, groups)
+            if gamma is not None:
+                mean, variance = tensors[f"{name}.mean"], tensors[f"{name}.variance"]
+                y = functional.batch_norm(y, mean, variance, gamma, bias, training=True, eps=settings["epsilon"])
+            return functional.relu6(y, inplace=True) if of["activation"] == "relu6" else y
+
+        def forward():
+            values = [image]
+            for layer in graph["layers"][1:]:
+                op, v = layer["op"], [values[i] for i in layer["inputs"]]
+                if op == "add":
+                    y = v[0] + v[1]
+                elif op == "concat":
+                    y = torch.cat(v, 1)
+                elif op == "upsample2x":
+                    y = functional.interpolate(v[0], scale_factor=2, mode="nearest")
+                else:
+                    y = conv(layer, v[0])
+                values.append(y)
+            return [values[i] for i in graph["outputs"]]
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            sum(0.5 * (output * output).sum() for output in forward()).backward()
+            torch.nn.utils.clip_grad_norm_(trained, settings["clip"])
+            optimizer.step()
+            return [t.grad for t in trained]
+
+        return step
+
+    def seconds(step):
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    formats = [torch.channels_last, torch.contiguous_format]
+    least = [min(seconds(step) for _ in range(3)) for step in map(step_in, formats)]
+    # Anew, so that its first step starts from the weights as they were given.
+    return step_in(formats[least.index(min(least))])
+
+
 def int8(peer):
     return lambda folder, x, threads: peer(folder, x, threads, "model_int8.onnx")
 
@@ -155,6 +230,7 @@ PEERS = {
     "openvino": openvino,
     "ncnn": ncnn,
     "torch": torch,
+    "torch-training": torch_training,
     "onnxruntime-int8": int8(onnxruntime),
     "openvino-int8": int8(openvino),
 }
@@ -165,9 +241,9 @@ def main():
     # Whatever a library prints goes to standard error, so that it cannot be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     shape = json.loads((folder / "graph.json").read_text())["layers"][0]["shape"]
-    x = np.fromfile(folder / "input.f32", "<f4").reshape(1, *shape)
+    x = np.fromfile(folder / "input.f32", "<f4").reshape(-1, *shape)
     run = PEERS[peer](folder, x, threads)
-    print(f"ready {peer} {importlib.metadata.version(peer.removesuffix('-int8'))}", file=answers, flush=True)
+    print(f"ready {peer} {importlib.metadata.version(peer.split('-')[0])}", file=answers, flush=True)
     for line in sys.stdin:
         if line.strip() == "run":
             cpu, wall = time.process_time_ns(), time.perf_counter_ns()
