@@ -80,6 +80,52 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
     assert!(manifest.contains("tiny/data"), "the figures are recorded: {manifest}");
 }
 
+/// A run of two steps, and what its checkpoint holds.
+fn two_steps(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
+    let config = project(folder, "");
+    let longer = fs::read_to_string(&config).unwrap();
+    fs::write(&config, longer.replace("steps = 4", "steps = 2")).unwrap();
+    let run = folder.join("run");
+    let output = distill(&["student", text(&config), "--run", text(&run)]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let checkpoint = fs::read(run.join("checkpoint.safetensors")).unwrap();
+    fs::write(&config, longer).unwrap();
+    (config, run, checkpoint)
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint_and_names_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run, checkpoint) = two_steps(folder.path());
+    let diverging = fs::read_to_string(&config).unwrap() + "[loss]\nbox_weight = 1e39\n";
+    fs::write(&config, diverging).unwrap();
+    let output = distill(&["student", text(&config), "--run", text(&run), "--reconfigure"]).output().unwrap();
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains("the loss of step 2 is not finite"), "{said}");
+    assert!(said.contains(".jpg") && said.contains("checkpoint.safetensors"), "{said}");
+    assert!(fs::read(run.join("checkpoint.safetensors")).unwrap() == checkpoint);
+}
+
+/// A limit on the size of files stands for a disk without space: writing fails in the same place.
+#[test]
+#[cfg(unix)]
+fn a_disk_without_space_costs_one_error_and_leaves_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run, checkpoint) = two_steps(folder.path());
+    let distill = env!("CARGO_BIN_EXE_distill");
+    let output = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "bash", distill, "student", text(&config)])
+        .args(["--run", text(&run), "--reconfigure"])
+        .output()
+        .unwrap();
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains("checkpoint.safetensors: File too large"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(fs::read(run.join("checkpoint.safetensors")).unwrap() == checkpoint);
+    let left: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+}
+
 #[test]
 fn a_mistaken_configuration_costs_one_sentence_that_names_the_field() {
     let folder = tempfile::tempdir().unwrap();

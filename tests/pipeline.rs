@@ -56,7 +56,7 @@ fn untrained_student() -> Student {
         format_version: FORMAT_VERSION,
         name: "untrained".into(),
         architecture,
-        weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
+        weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new(), shared_bits: None },
         training: Training::default(),
         quantization: None,
         accuracy: BTreeMap::new(),

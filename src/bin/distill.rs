@@ -7,6 +7,7 @@ use peregrine::distill::export::{self, ExportArgs};
 use peregrine::distill::inspect::{self, InspectArgs};
 use peregrine::distill::prune::{self, PruneArgs};
 use peregrine::distill::quantize::{self, QuantizeArgs};
+use peregrine::distill::share::{self, ShareArgs};
 use peregrine::distill::soften::{self, SoftenArgs};
 use peregrine::distill::text::command::{self as text, TextArgs};
 use peregrine::distill::train::student::{self, StudentArgs};
@@ -31,6 +32,7 @@ enum Command {
     Soften(SoftenArgs),
     Student(StudentArgs),
     Prune(PruneArgs),
+    Share(ShareArgs),
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
     Text(TextArgs),
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Share(args) => share::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Text(args) => text::run(&args),

@@ -6,10 +6,12 @@
 //! - [`text`]: the same for sentences.
 //! - [`quantize`]: a student in 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
-//! - [`prune`]: a package with fewer channels. [`page`]: web pages with pictures.
+//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights; [`before_after`]: what that costs.
+//! - [`page`]: web pages with pictures.
 //! - [`ablate`]: many trainings compared.
 
 pub mod ablate;
+pub mod before_after;
 pub mod data;
 pub mod evaluate;
 pub mod export;
@@ -20,6 +22,7 @@ pub mod net;
 pub mod page;
 pub mod prune;
 pub mod quantize;
+pub mod share;
 pub mod soften;
 pub mod teacher;
 pub mod text;

@@ -7,8 +7,8 @@ use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
-use super::manifest::{Manifest, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION};
-use super::quantized;
+use super::manifest::{Manifest, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION};
+use super::{quantized, shared, Architecture};
 use crate::engine::cpu::int8::Int8Engine;
 use crate::engine::cpu::CpuEngine;
 use crate::engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
@@ -91,15 +91,15 @@ impl Student {
 
     /// Writes the package into `folder`, weights first and the manifest last, each under a temporary name and then
     /// renamed, so that a reader never sees half of one. Fills in the manifest's version and hash.
-    /// Weights are stored as f16, or in 8 bits where they are quantized.
+    /// Weights are stored as f16, in 8 bits where they are quantized, or as codes where they share values.
     ///
     /// # Errors
-    /// When `folder` cannot be written to.
+    /// When `folder` cannot be written to, or the manifest has what no version of the format holds.
     pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
         fs::create_dir_all(folder).map_err(|source| PackageError::Io { path: folder.to_owned(), source })?;
         let bytes = self.weights_file();
-        self.manifest.format_version =
-            if self.quantization.is_some() { QUANTIZED_FORMAT_VERSION } else { FORMAT_VERSION };
+        let fault = |why| PackageError::Manifest { path: folder.join(MANIFEST_FILE), why };
+        self.manifest.format_version = self.manifest.needed_version().map_err(fault)?;
         self.manifest.weights.sha256 = sha256(&bytes);
         write_atomically(&folder.join(&self.manifest.weights.file), &bytes)?;
         let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
@@ -109,9 +109,10 @@ impl Student {
 
     /// The bytes of the weights file.
     pub fn weights_file(&self) -> Vec<u8> {
-        match &self.quantization {
-            Some(quantization) => quantized::serialize(&self.graph(), &self.weights, quantization),
-            None => serialize_f16(&self.graph(), &self.weights),
+        match (&self.quantization, self.manifest.weights.shared_bits) {
+            (Some(quantization), _) => quantized::serialize(&self.graph(), &self.weights, quantization),
+            (None, Some(bits)) => shared::serialize(&self.graph(), &self.weights, bits),
+            (None, None) => serialize_f16(&self.graph(), &self.weights),
         }
     }
 
@@ -122,14 +123,20 @@ impl Student {
     ) -> Result<Self, PackageError> {
         let fault = |why: String| PackageError::Manifest { path: path.to_owned(), why };
         let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| fault(e.to_string()))?;
-        let (found, quantized) = (manifest.format_version, manifest.quantization.is_some());
-        if ![FORMAT_VERSION, QUANTIZED_FORMAT_VERSION].contains(&found) {
-            let known = format!("{FORMAT_VERSION} and {QUANTIZED_FORMAT_VERSION}");
+        let found = manifest.format_version;
+        if ![FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION].contains(&found) {
+            let known = format!("{FORMAT_VERSION}, {QUANTIZED_FORMAT_VERSION} and {SHARED_FORMAT_VERSION}");
             return Err(fault(format!("format_version is {found}; this program reads {known}")));
         }
-        if quantized != (found == QUANTIZED_FORMAT_VERSION) {
-            let has = if quantized { "has a" } else { "lacks its" };
-            return Err(fault(format!("format_version is {found}, but it {has} quantization")));
+        let needed = manifest.needed_version().map_err(fault)?;
+        if needed != found {
+            let has = match (found, needed) {
+                (QUANTIZED_FORMAT_VERSION, _) => "lacks its quantization",
+                (_, QUANTIZED_FORMAT_VERSION) => "has a quantization",
+                (SHARED_FORMAT_VERSION, _) => "lacks its weights.shared_bits",
+                _ => "has weights.shared_bits",
+            };
+            return Err(fault(format!("format_version is {found}, but it {has}")));
         }
         manifest.architecture.check().map_err(fault)?;
         let file = &manifest.weights.file;
@@ -143,15 +150,17 @@ impl Student {
             return Err(PackageError::Hash { path: weights_path, found, expected });
         }
         let weights_fault = |why: String| PackageError::Weights { path: weights_path.clone(), why };
-        let (weights, quantization) = match &manifest.quantization {
-            Some(section) => {
+        let Architecture { input, .. } = &manifest.architecture;
+        let graph = manifest.architecture.graph(input.width, input.height);
+        let (weights, quantization) = match (&manifest.quantization, manifest.weights.shared_bits) {
+            (Some(section), _) => {
                 let (weights, quantization) = quantized::deserialize(&bytes, section).map_err(weights_fault)?;
                 (weights, Some(quantization))
             }
-            None => (deserialize(&bytes).map_err(weights_fault)?, None),
+            (None, Some(bits)) => (shared::deserialize(&bytes, &graph, bits).map_err(weights_fault)?, None),
+            (None, None) => (deserialize(&bytes).map_err(weights_fault)?, None),
         };
         let student = Self { manifest, weights, quantization };
-        let graph = student.graph();
         let engine_fault = |e: EngineError| weights_fault(e.to_string());
         if let Some(quantization) = &student.quantization {
             Int8Engine::check(&graph, quantization).map_err(engine_fault)?;

@@ -1,7 +1,6 @@
 //! `distill prune`: a student with fewer channels, and what that costs and gains.
 //!
 //! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`](mod@slice): cutting them out.
-//! - [`report`]: accuracy, size and latency, before and after.
 //!
 //! What belongs together across shortcuts and concatenations is worked out from the graph
 //! ([`channels`](crate::engine::channels)); the pruned widths go into the manifest, so that node, engines and trainer build
@@ -9,7 +8,6 @@
 
 pub mod choice;
 pub mod importance;
-pub mod report;
 pub mod slice;
 
 use std::path::PathBuf;
@@ -17,7 +15,9 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use super::before_after::BeforeAfter;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
 use super::train::batches::Pictures;
@@ -27,7 +27,6 @@ use crate::engine::channels::Channels;
 use crate::engine::Weights;
 use crate::student::Student;
 use importance::{Criterion, Moments};
-use report::Report;
 
 /// Cut the channels out of a student that matter least, into a smaller package.
 ///
@@ -67,6 +66,16 @@ pub struct PruneArgs {
     json: Option<PathBuf>,
 }
 
+/// The report, as `--json` writes it.
+#[derive(Debug, Clone, Serialize)]
+struct Report {
+    criterion: Criterion,
+    /// Share of the operations that was to stay.
+    keep: f64,
+    #[serde(flatten)]
+    figures: BeforeAfter,
+}
+
 /// Images in a batch that importance is measured on.
 const BATCH: usize = 8;
 
@@ -96,9 +105,10 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let mut pruned = cut(&student, &channels, &keep, &means)?;
     pruned.manifest.training.command = format!("distill prune --keep {} of {}", args.keep, student.manifest.name);
 
-    let report = Report::new(args.by, args.keep, &student, &mut pruned, &args.judge)?;
+    let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge)?;
     pruned.save(&args.out)?;
-    print!("{}", report.text());
+    print!("{}", figures.text());
+    let report = Report { criterion: args.by, keep: args.keep, figures };
     println!("the pruned student: {}", args.out.display());
     if let Some(path) = &args.json {
         crate::student::package::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
@@ -117,6 +127,7 @@ pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f
     manifest.architecture.widths.extend(widths);
     manifest.name = format!("{}-pruned", student.manifest.name);
     manifest.accuracy.clear();
+    manifest.weights.shared_bits = None;
     manifest.architecture.check().map_err(anyhow::Error::msg)?;
     let weights = slice::weights(&graph, &student.weights, channels, keep, means);
     let pruned = Student { manifest, weights, quantization: None };

@@ -167,12 +167,18 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         net.params.zero_gradients();
         let losses = teaching.gradients(&mut net, &batch, &config)?;
         if !losses.total().is_finite() {
+            let remedy = match checkpoint.exists() {
+                true => format!(
+                    "the checkpoint of an earlier step is in {}: lower learning_rate or clip and go on from it with \
+                     --reconfigure",
+                    checkpoint.display()
+                ),
+                false => "lower learning_rate, clip or the loss's weights".into(),
+            };
             bail!(
-                "the loss of step {} is not finite ({losses:?}), on a batch that begins with {}; the checkpoint of an \
-                 earlier step is in {}: lower learning_rate or clip and go on from it",
+                "the loss of step {} is not finite ({losses:?}), on a batch that begins with {}; {remedy}",
                 batch.step,
                 batch.files[0].display(),
-                checkpoint.display()
             );
         }
         let rate = config.rate_at(batch.step);
@@ -277,7 +283,7 @@ fn export(
             format_version: FORMAT_VERSION,
             name: config.name.clone(),
             architecture: architecture.clone(),
-            weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new() },
+            weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new(), shared_bits: None },
             training,
             quantization: None,
             accuracy: Default::default(),

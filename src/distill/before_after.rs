@@ -1,4 +1,4 @@
-//! What pruning cost and gained: size, accuracy and latency, before and after.
+//! What compressing a student cost and gained: size, accuracy and latency, before and after.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::importance::Criterion;
-use crate::distill::data::{Dataset, OpenOptions};
-use crate::distill::evaluate::{evaluate, Evaluation};
+use super::data::{Dataset, OpenOptions};
+use super::evaluate::{evaluate, Evaluation};
 use crate::engine::cpu::CpuEngine;
 use crate::engine::Engine;
 use crate::pipeline::PipelineOptions;
@@ -18,21 +17,20 @@ use crate::student::Student;
 const RUNS: usize = 100;
 const WARM_UP: usize = 10;
 
-/// The report, as `--json` writes it.
+/// Two students in floating point, as `--json` writes them.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    pub criterion: Criterion,
-    /// Share of the operations that was to stay.
-    pub keep: f64,
+pub struct BeforeAfter {
     pub before: Side,
     pub after: Side,
 }
 
-/// The figures of one network.
+/// The figures of one student.
 #[derive(Debug, Clone, Serialize)]
 pub struct Side {
     pub name: String,
     pub parameters: usize,
+    /// Of the weights file.
+    pub bytes: usize,
     /// A multiply-accumulate counts as two.
     pub flops: usize,
     /// Median of the CPU engine's time with one thread, in ms; the two networks' runs alternate.
@@ -40,22 +38,16 @@ pub struct Side {
     pub accuracy: Vec<Evaluation>,
 }
 
-impl Report {
-    /// Measures both students; what is measured of `pruned` goes into its manifest.
+impl BeforeAfter {
+    /// Measures both students; what is measured of `after` goes into its manifest.
     ///
     /// # Errors
     /// When a folder to judge by cannot be used.
-    pub fn new(
-        criterion: Criterion,
-        keep: f64,
-        student: &Student,
-        pruned: &mut Student,
-        judge: &[PathBuf],
-    ) -> anyhow::Result<Self> {
-        let [before_ms, after_ms] = latency([student, pruned])?;
-        let (mut before, mut after) = (Side::new(student, before_ms), Side::new(pruned, after_ms));
+    pub fn measure(before: &Student, after: &mut Student, judge: &[PathBuf]) -> anyhow::Result<Self> {
+        let [before_ms, after_ms] = latency([before, after])?;
+        let mut figures = Self { before: Side::new(before, before_ms), after: Side::new(after, after_ms) };
         for folder in judge {
-            let architecture = &student.manifest.architecture;
+            let architecture = &before.manifest.architecture;
             let options = OpenOptions {
                 classes: architecture.detection.classes.clone(),
                 segmentation: architecture.segmentation.classes.clone(),
@@ -64,15 +56,15 @@ impl Report {
             let dataset = Dataset::open_with(folder, &options)?;
             let pipeline =
                 || PipelineOptions { score_threshold: 0.01, max_detections: 300, threads: 2, ..Default::default() };
-            before.accuracy.push(evaluate(student, &dataset, pipeline(), &|| ())?);
-            let evaluation = evaluate(pruned, &dataset, pipeline(), &|| ())?;
-            evaluation.record(&mut pruned.manifest);
-            after.accuracy.push(evaluation);
+            figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), &|| ())?);
+            let evaluation = evaluate(after, &dataset, pipeline(), &|| ())?;
+            evaluation.record(&mut after.manifest);
+            figures.after.accuracy.push(evaluation);
         }
-        Ok(Self { criterion, keep, before, after })
+        Ok(figures)
     }
 
-    /// The report for people.
+    /// The figures for people.
     pub fn text(&self) -> String {
         let (a, b) = (&self.before, &self.after);
         let mut text = format!("{:<28}{:>12}{:>12}\n", "", "before", "after");
@@ -80,6 +72,7 @@ impl Report {
             let _ = writeln!(text, "{name:<28}{before:>12}{after:>12}");
         };
         row("parameters", a.parameters.to_string(), b.parameters.to_string());
+        row("weights file, KiB", (a.bytes / 1024).to_string(), (b.bytes / 1024).to_string());
         let mega = |flops: usize| format!("{:.1}", flops as f64 / 1e6);
         row("operations, MFLOP", mega(a.flops), mega(b.flops));
         row("inference, 1 thread, ms", format!("{:.2}", a.inference_ms), format!("{:.2}", b.inference_ms));
@@ -104,6 +97,7 @@ impl Side {
         Self {
             name: student.manifest.name.clone(),
             parameters: graph.parameters(),
+            bytes: student.weights_file().len(),
             flops: graph.flops(),
             inference_ms,
             accuracy: Vec::new(),
