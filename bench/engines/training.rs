@@ -71,16 +71,17 @@ impl OursTraining {
         Ok(())
     }
 
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<()> {
         let Self { net, optimizer, input, threads } = self;
         threads.install(|| {
             net.params.zero_gradients();
             net.input().copy_from_slice(input);
-            net.forward(Mode::Train);
+            net.forward(Mode::Train)?;
             let seeds: Vec<_> = net.graph.outputs.iter().map(|&id| (id, net.value(id).to_vec())).collect();
-            net.backward(seeds.iter().map(|(id, seed)| (*id, &seed[..])));
+            net.backward(seeds.iter().map(|(id, seed)| (*id, &seed[..])))?;
             optimizer.update(&mut net.params, RATE, WEIGHT_DECAY, CLIP);
-        });
+            Ok(())
+        })
     }
 }
 
@@ -90,14 +91,11 @@ impl Contender for OursTraining {
     }
 
     fn run(&mut self) -> Result<Time> {
-        timed(|| {
-            self.step();
-            Ok(())
-        })
+        timed(|| self.step())
     }
 
     fn outputs(&mut self) -> Result<Vec<f32>> {
-        self.step();
+        self.step()?;
         Ok(self.net.params.trainable().into_iter().flat_map(|t| t.param.gradient.clone()).collect())
     }
 }

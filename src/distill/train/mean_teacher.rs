@@ -23,11 +23,14 @@ impl MeanTeacher {
 
     /// What the `average` makes of `input` `[images, 3, height, width]`: each of its tensors over the batch, normalised by
     /// the averaged running statistics.
-    pub fn look(&mut self, average: &NetParams, input: &[f32]) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// When the pass fails, as [`TrainNet::forward`] says.
+    pub fn look(&mut self, average: &NetParams, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
         self.net.params.clone_from(average);
         self.net.input().copy_from_slice(input);
-        self.net.forward(Mode::Evaluate);
-        self.shown.iter().map(|&layer| self.net.value(layer).to_vec()).collect()
+        self.net.forward(Mode::Evaluate)?;
+        Ok(self.shown.iter().map(|&layer| self.net.value(layer).to_vec()).collect())
     }
 }
 
@@ -48,7 +51,7 @@ mod tests {
         let mut teacher = MeanTeacher::new(&graph, &first, 2, [layer].into_iter());
         for average in [first, NetParams::random(&graph, 2)] {
             let input = check::values(2 * 3 * 64 * 32, 3);
-            let seen = teacher.look(&average, &input);
+            let seen = teacher.look(&average, &input).unwrap();
             let mut shown = graph.clone();
             shown.outputs.push(layer);
             let mut engine = CpuEngine::new(&shown, &average.fold(), 1).unwrap();

@@ -162,7 +162,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     for batch in batches {
         let mut batch = batch?;
         if let Some(teacher) = &mut within {
-            batch.teacher = teacher.look(&average, &batch.input);
+            batch.teacher = teacher.look(&average, &batch.input)?;
         }
         net.params.zero_gradients();
         let losses = teaching.gradients(&mut net, &batch, &config)?;
