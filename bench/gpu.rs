@@ -18,7 +18,7 @@ use peregrine::student::Student;
 use safetensors::tensor::{Dtype, TensorView};
 
 #[derive(Parser)]
-#[command(about = "Times of the CUDA engine on the GPU at hand; says so and ends well where there is none.")]
+#[command(about = "Times of the CUDA engine on the GPU at hand; where there is none, says why and ends with 3.")]
 struct Arguments {
     /// Frames of each measurement.
     #[arg(long, default_value_t = 10_000)]
@@ -36,9 +36,13 @@ struct Arguments {
     /// Write the network for bench/peers/pytorch_gpu.py to this folder, and end.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
+    /// Only name the GPU.
+    #[arg(long)]
+    find: bool,
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
+    /// What cargo passes. A machine without a GPU is no failure among all other benches.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -54,12 +58,26 @@ fn main() -> anyhow::Result<()> {
     }
     let driver = match peregrine::engine::cuda::open() {
         Ok(driver) => driver,
-        Err(why) => {
+        Err(why) if arguments.bench => {
             println!("skipped: {why}");
             return Ok(());
         }
+        Err(why) => {
+            eprintln!("nothing was measured: {why}");
+            std::process::exit(3);
+        }
     };
     let device = driver.device().clone();
+    if arguments.find {
+        println!(
+            "{} (sm_{}), driver for CUDA {}.{}",
+            device.name,
+            device.architecture,
+            device.driver / 1000,
+            device.driver % 1000 / 10
+        );
+        return Ok(());
+    }
     let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights, student.quantization.as_ref())?);
     let mut results = vec![];
     for wait in [Wait::Block, Wait::Spin] {

@@ -6,7 +6,8 @@
 #   bench/gpu.sh bench         where there is a GPU: our times, then PyTorch's where Python has torch
 #
 # The package holds this script; on the other machine: tar xf peregrine-gpu.tar.gz && peregrine-gpu/gpu.sh test.
-# It needs the NVIDIA driver and NVRTC there; NVRTC in a Python's nvidia/cu13 folder is found.
+# It needs the NVIDIA driver and NVRTC there; NVRTC in a Python's nvidia/cu13 folder is found. Without a GPU that can be
+# used it ends with 3 (from the repository, make test-gpu and bench-gpu only say so).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 limit_mib=40
@@ -61,6 +62,7 @@ run_test() {
   find_nvrtc
   local program=$here/cuda_gpu
   [[ -x $program ]] || { cd "$here/.." && cargo test --release --features cuda --test cuda_gpu -- --nocapture; return; }
+  "$here/gpu" --find
   "$program" --nocapture --test-threads 1
   if command -v compute-sanitizer >/dev/null; then
     compute-sanitizer --error-exitcode 9 "$program" --test-threads 1 boxes_are_the_cpus the_student
@@ -92,5 +94,5 @@ case ${1:-} in
   pack) shift; pack "$@" ;;
   test) run_test ;;
   bench) shift; run_bench "$@" ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac
