@@ -73,7 +73,9 @@ run_test() {
 
 run_bench() {
   find_nvrtc
-  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,temperature.gpu --format=csv || true
+  if command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,temperature.gpu --format=csv || true
+  fi
   local network=$here/network peer=$here/pytorch_gpu.py
   if [[ -x $here/gpu ]]; then
     "$here/gpu" "$@"

@@ -2,6 +2,26 @@
 //!
 //! The sources check the sizes ([`Module::source`](super::kernels::Module::source)).
 
+/// A window that moves over a map: what the arguments of all layers that have one begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct Window {
+    pub in_height: i32,
+    pub in_width: i32,
+    pub in_pitch: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub out_pitch: i32,
+    /// Of the result.
+    pub pixels: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub pad_top: i32,
+    pub pad_left: i32,
+    /// What follows, by its number; of no effect on bytes.
+    pub activation: i32,
+}
+
 /// A tensor that is added to a result.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
@@ -40,6 +60,7 @@ pub struct Requantization {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Convolution {
+    pub window: Window,
     pub input: u64,
     pub weights: u64,
     /// Biases, or of bytes [`Channel`]s.
@@ -47,63 +68,35 @@ pub struct Convolution {
     pub residual: Residual,
     pub output: u64,
     pub quantized: Requantization,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub in_pitch: i32,
-    pub out_width: i32,
-    pub pixels: i32,
-    pub out_pitch: i32,
     pub channels_in: i32,
     pub channels_out: i32,
     pub chunks: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
-    pub activation: i32,
+    pub unused: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Depthwise {
+    pub window: Window,
     pub input: u64,
     pub weights: u64,
     pub bias: u64,
     pub residual: Residual,
     pub output: u64,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub in_pitch: i32,
-    pub out_height: i32,
-    pub out_width: i32,
-    pub out_pitch: i32,
     pub channels: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
-    pub activation: i32,
+    pub unused: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Stem {
+    pub window: Window,
     pub input: u64,
     pub weights: u64,
     pub bias: u64,
     pub output: u64,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub out_width: i32,
-    pub pixels: i32,
-    pub out_pitch: i32,
     pub channels: i32,
     pub written: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
-    pub activation: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -132,19 +125,10 @@ pub struct Sum {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Pool {
+    pub window: Window,
     pub input: u64,
     pub output: u64,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub in_pitch: i32,
-    pub out_height: i32,
-    pub out_width: i32,
-    pub out_pitch: i32,
     pub channels: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
     pub unused: i32,
 }
 
@@ -164,46 +148,28 @@ pub struct Part {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct IntegerDepthwise {
+    pub window: Window,
     pub input: u64,
     pub weights: u64,
     pub channels: u64,
     pub residual: Residual,
     pub output: u64,
     pub quantized: Requantization,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub in_pitch: i32,
-    pub out_height: i32,
-    pub out_width: i32,
-    pub out_pitch: i32,
     pub written: i32,
     pub weight_pitch: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct IntegerStem {
+    pub window: Window,
     pub input: u64,
     pub weights: u64,
     pub constants: u64,
     pub output: u64,
     pub quantized: Requantization,
-    pub in_height: i32,
-    pub in_width: i32,
-    pub out_width: i32,
-    pub pixels: i32,
-    pub out_pitch: i32,
     pub channels: i32,
     pub written: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
-    pub unused: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

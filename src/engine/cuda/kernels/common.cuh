@@ -97,6 +97,15 @@ __device__ __forceinline__ float activate(int activation, float v) {
     }
 }
 
+// A window that moves over a map: what all layers that have one begin with.
+struct Window {
+    int in_height, in_width, in_pitch;
+    int out_height, out_width, out_pitch;
+    int pixels;  // of the result
+    int kernel, stride, pad_top, pad_left;
+    int activation;  // f16 only
+};
+
 // A tensor that is added to a result: its first channel, elements from pixel to pixel, and how it is read.
 struct Residual {
     const void* values;  // f16, or u8 where the result is a quantized step's; null: none

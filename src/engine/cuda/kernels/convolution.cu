@@ -16,20 +16,16 @@
 
 // Quantized convolutions multiply bytes without sign by weights with sign, exactly; see Requantization in common.cuh.
 
-struct Convolution {
+struct Convolution : Window {
     const void* input;  // f16 or u8, from the first channel that is read
     const uint4* weights;
     const void* constants;  // by output channel: its bias (float), or its Channel
     Residual residual;
     void* output;
     Requantization quantized;  // u8 only
-    int in_height, in_width, in_pitch;
-    int out_width, pixels, out_pitch;
     int channels_in;   // read: a multiple of what 16 bytes hold
     int channels_out;  // written: a multiple of what 16 bytes hold
     int chunks;        // of 64 bytes over channels_in
-    int kernel, stride, pad_top, pad_left;
-    int activation;  // f16 only
 };
 
 template <typename T> struct Element;

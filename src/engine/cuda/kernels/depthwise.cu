@@ -3,17 +3,13 @@
 //
 // PEREGRINE_SCALAR replaces the body by the plain loop, one output value after the other.
 
-struct Depthwise {
+struct Depthwise : Window {
     const f16* input;
     const f16* weights;  // [kernel row][kernel column][channels]
     const float* bias;
     Residual residual;
     f16* output;
-    int in_height, in_width, in_pitch;
-    int out_height, out_width, out_pitch;
     int channels;  // a multiple of 8
-    int kernel, stride, pad_top, pad_left;
-    int activation;
 };
 
 __device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int channel, float (&v)[8]) {

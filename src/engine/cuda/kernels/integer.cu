@@ -3,18 +3,15 @@
 
 // ---- depthwise: a thread filters 8 channels of COLUMNS neighbouring output pixels ----
 
-struct IntegerDepthwise {
+struct IntegerDepthwise : Window {
     const u8* input;
     const s8* weights;  // [kernel row][kernel column][channels, padded to 16]
     const Channel* channels;
     Residual residual;
     void* output;
     Requantization quantized;
-    int in_height, in_width, in_pitch;
-    int out_height, out_width, out_pitch;
     int written;  // channels: a multiple of 8
     int weight_pitch;
-    int kernel, stride, pad_top, pad_left;
 };
 
 __device__ __forceinline__ void bytes8(uint2 v, int (&out)[8]) {
@@ -103,18 +100,14 @@ __device__ __forceinline__ void filter(const IntegerDepthwise& d) {
 
 // ---- the first convolution: the four bytes of a pixel meet those of a weight in one instruction ----
 
-struct IntegerStem {
+struct IntegerStem : Window {
     const unsigned* input;    // a pixel
     const unsigned* weights;  // [kernel row][kernel column][channels]: four bytes with sign
     const Channel* constants;
     void* output;
     Requantization quantized;
-    int in_height, in_width;
-    int out_width, pixels, out_pitch;
     int channels;  // a multiple of CHANNELS, in the weights and the constants
     int written;   // output channels that exist: a multiple of 8
-    int kernel, stride, pad_top, pad_left;
-    int unused;
 };
 
 // A thread makes CHANNELS output channels of one pixel; the weights wait in shared memory.

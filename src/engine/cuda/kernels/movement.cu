@@ -48,13 +48,10 @@ extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
 }
 
 // The largest value of each window, padding left out. A thread finds 8 channels of one pixel.
-struct Pool {
+struct Pool : Window {
     const f16* input;
     f16* output;
-    int in_height, in_width, in_pitch;
-    int out_height, out_width, out_pitch;
     int channels;  // a multiple of 8
-    int kernel, stride, pad_top, pad_left;
 };
 
 extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {

@@ -2,17 +2,13 @@
 // one, for CHANNELS output channels of one pixel. The weights of a block's channels wait in shared memory, where all
 // lanes read the same word.
 
-struct Stem {
+struct Stem : Window {
     const f16* input;      // four channels a pixel
     const float* weights;  // [kernel row][kernel column][4][channels]
     const float* bias;
     f16* output;
-    int in_height, in_width;
-    int out_width, pixels, out_pitch;
     int channels;  // a multiple of CHANNELS, in the weights and the bias
     int written;   // output channels that exist: a multiple of 8
-    int kernel, stride, pad_top, pad_left;
-    int activation;
 };
 
 template <int CHANNELS>

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{f32_bytes, int, is_point, number, Bases, Network, Variant};
+use super::{f32_bytes, int, is_point, Bases, Network, Variant};
 use crate::engine::cuda::arguments::{self as arg, Plain};
 use crate::engine::cuda::kernels::{stem, Element, THREADS};
 use crate::engine::cuda::launch::Launch;
@@ -51,77 +51,49 @@ impl Network {
     ) -> Launch {
         let step = &self.layout.plan.steps[s];
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
-        let activation = number(conv.activation);
+        let window = self.window(step, (conv.kernel, conv.stride), conv.activation);
         let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
         let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
         let (kernel, threads, argument) = match variant {
             Variant::Dense(tile) => {
                 let channels_in = from.padded();
                 let argument = arg::Convolution {
+                    window,
                     input,
                     weights,
                     constants: bias,
                     residual,
                     output,
                     quantized: arg::Requantization::default(),
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
                     channels_in: int(channels_in),
                     channels_out: int(to.padded()),
                     chunks: int(channels_in.div_ceil(Element::F16.chunk())),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
+                    unused: 0,
                 };
                 (tile.kernel(Element::F16, is_point(conv)), tile.threads(), argument.bytes())
             }
             Variant::Depthwise(run) => {
                 let argument = arg::Depthwise {
+                    window,
                     input,
                     weights,
                     bias,
                     residual,
                     output,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_height: int(to.shape.height),
-                    out_width: int(to.shape.width),
-                    out_pitch: int(to.pitch),
                     channels: int(to.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
+                    unused: 0,
                 };
                 (run.kernel(Element::F16, conv.kernel, conv.stride), THREADS, argument.bytes())
             }
             Variant::Stem(channels) => {
                 let argument = arg::Stem {
+                    window,
                     input,
                     weights,
                     bias,
                     output,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
                     channels: int(to.shape.channels.next_multiple_of(channels)),
                     written: int(to.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation,
                 };
                 (stem(Element::F16, channels), THREADS, argument.bytes())
             }

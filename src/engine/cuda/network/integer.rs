@@ -8,7 +8,7 @@ use crate::engine::cuda::launch::Launch;
 use crate::engine::cuda::pack;
 use crate::engine::plan::{Operand, Step, TensorId};
 use crate::engine::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
-use crate::engine::Conv;
+use crate::engine::{Activation, Conv};
 
 impl Network {
     /// The scale of a tensor in bytes.
@@ -75,78 +75,51 @@ impl Network {
     ) -> Launch {
         let step = &self.layout.plan.steps[s];
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let (pad_top, pad_left) = (conv.pad_before(from.shape.height), conv.pad_before(from.shape.width));
+        let window = self.window(step, (conv.kernel, conv.stride), Activation::Identity);
         let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
         let quantized = self.requantization(step, conv, residual);
         let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
         let (kernel, threads, argument) = match variant {
             Variant::Dense(tile) => {
                 let argument = arg::Convolution {
+                    window,
                     input,
                     weights,
                     constants,
                     residual,
                     output,
                     quantized,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
                     channels_in: int(from.padded()),
                     channels_out: int(to.padded()),
                     chunks: int(from.padded().div_ceil(Element::I8.chunk())),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    activation: 0,
+                    unused: 0,
                 };
                 (tile.kernel(Element::I8, is_point(conv)), tile.threads(), argument.bytes())
             }
             Variant::Depthwise(run) => {
                 let argument = arg::IntegerDepthwise {
+                    window,
                     input,
                     weights,
                     channels: constants,
                     residual,
                     output,
                     quantized,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    in_pitch: int(from.pitch),
-                    out_height: int(to.shape.height),
-                    out_width: int(to.shape.width),
-                    out_pitch: int(to.pitch),
                     written: int(to.padded()),
                     weight_pitch: int(from.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
                 };
                 (run.kernel(Element::I8, conv.kernel, conv.stride), THREADS, argument.bytes())
             }
             Variant::Stem(channels) => {
                 let argument = arg::IntegerStem {
+                    window,
                     input,
                     weights,
                     constants,
                     output,
                     quantized,
-                    in_height: int(from.shape.height),
-                    in_width: int(from.shape.width),
-                    out_width: int(to.shape.width),
-                    pixels: int(to.shape.pixels()),
-                    out_pitch: int(to.pitch),
                     channels: int(to.padded().next_multiple_of(channels)),
                     written: int(to.padded()),
-                    kernel: int(conv.kernel),
-                    stride: int(conv.stride),
-                    pad_top: int(pad_top),
-                    pad_left: int(pad_left),
-                    unused: 0,
                 };
                 (stem(Element::I8, channels), THREADS, argument.bytes())
             }

@@ -6,9 +6,11 @@ mod half;
 mod integer;
 mod movement;
 
+use super::arguments as arg;
 use super::kernels::{Run, Tile, STEM_CHANNELS, THREADS};
 use super::launch::{Launch, Node, Span, Work as Job};
 use super::layout::{Layout, View};
+use crate::engine::graph::padding;
 use crate::engine::plan::{Channels, Operand, Step, Work};
 use crate::engine::{Activation, Conv, EngineError, Graph, Quantization, Weights};
 
@@ -219,6 +221,26 @@ impl Network {
             }
             Variant::Stem(n) => [blocks(pixels.div_ceil(THREADS as usize)), blocks(to.padded().div_ceil(n)), 1],
             Variant::Only => [1, 1, 1],
+        }
+    }
+
+    /// How a step's window, of a size and stride, moves.
+    fn window(&self, step: &Step, (kernel, stride): (usize, usize), activation: Activation) -> arg::Window {
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let pad = |size| int(padding(kernel, stride, size).0);
+        arg::Window {
+            in_height: int(from.shape.height),
+            in_width: int(from.shape.width),
+            in_pitch: int(from.pitch),
+            out_height: int(to.shape.height),
+            out_width: int(to.shape.width),
+            out_pitch: int(to.pitch),
+            pixels: int(to.shape.pixels()),
+            kernel: int(kernel),
+            stride: int(stride),
+            pad_top: pad(from.shape.height),
+            pad_left: pad(from.shape.width),
+            activation: number(activation),
         }
     }
 

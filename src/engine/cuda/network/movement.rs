@@ -4,9 +4,9 @@ use super::{int, Bases, Network};
 use crate::engine::cuda::arguments as arg;
 use crate::engine::cuda::kernels::{Element, THREADS};
 use crate::engine::cuda::launch::{span, Launch, Node, Work as Job};
-use crate::engine::graph::padding;
 use crate::engine::plan::{Channels, Operand, Step};
 use crate::engine::quantization::relative_factor;
+use crate::engine::Activation;
 
 impl Network {
     /// The sum of one or two operands.
@@ -52,21 +52,12 @@ impl Network {
     }
 
     pub(super) fn max_pool(&self, step: &Step, kernel: usize, stride: usize, bases: Bases) -> Launch {
-        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let to = self.view(step.output);
         let argument = arg::Pool {
+            window: self.window(step, (kernel, stride), Activation::Identity),
             input: self.address(step.inputs[0], bases),
             output: self.address(step.output, bases),
-            in_height: int(from.shape.height),
-            in_width: int(from.shape.width),
-            in_pitch: int(from.pitch),
-            out_height: int(to.shape.height),
-            out_width: int(to.shape.width),
-            out_pitch: int(to.pitch),
             channels: int(to.padded()),
-            kernel: int(kernel),
-            stride: int(stride),
-            pad_top: int(padding(kernel, stride, from.shape.height).0),
-            pad_left: int(padding(kernel, stride, from.shape.width).0),
             unused: 0,
         };
         Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
