@@ -4,8 +4,10 @@
 //! hundred passes the threshold.
 
 use peregrine::decode::{non_max_suppression, ClassMask, HeadDecoder, MaskDecoder};
+use peregrine::engine::cpu::CpuEngine;
+use peregrine::engine::Engine;
 use peregrine::preprocess::{Encoding, ImageView, Letterbox, Normalisation};
-use peregrine::student::Architecture;
+use peregrine::student::{Architecture, Student};
 
 const RUNS: usize = 400;
 
@@ -13,9 +15,11 @@ fn main() {
     let architecture = Architecture::default_student();
     let input = (architecture.input.width, architecture.input.height);
     println!("input {}x{}, {RUNS} runs each, CPU time of one thread in microseconds\n", input.0, input.1);
-    println!("{:<36} {:>8} {:>8}", "", "min", "median");
+    println!("{:<44} {:>8} {:>8}", "", "min", "median");
     let normalisation = Normalisation { mean: architecture.input.mean, std: architecture.input.std };
     let mut tensor = vec![0.0; 3 * input.0 * input.1];
+    let student = Student::embedded();
+    let mut engine = CpuEngine::new(&student.graph(), &student.weights, 1).expect("the embedded student runs");
     for (width, height) in [(1920, 1080), (1280, 720), (640, 480)] {
         for encoding in [Encoding::Rgb8, Encoding::Bgra8, Encoding::Yuyv, Encoding::Mono8] {
             let step = encoding.row_bytes(width);
@@ -24,7 +28,9 @@ fn main() {
                 .expect("made to fit");
             let letterbox = Letterbox::new((width, height), input);
             let name = format!("letterbox {width}x{height} {}", encoding.ros_name());
-            report(&name, || letterbox.apply(&image, &normalisation, &mut tensor));
+            report(&format!("{name}, planar"), || letterbox.apply(&image, &normalisation, &mut tensor));
+            let pixels = engine.pixels().expect("a student's engine takes pixels");
+            report(&format!("{name}, to the engine"), || letterbox.apply_to(&image, &normalisation, pixels));
         }
     }
 
@@ -65,7 +71,7 @@ fn report(name: &str, mut work: impl FnMut()) {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    println!("{name:<36} {:>8.1} {:>8.1}", times[0], times[RUNS / 2]);
+    println!("{name:<44} {:>8.1} {:>8.1}", times[0], times[RUNS / 2]);
 }
 
 /// Numbers from 0 to 1 without pattern, from a linear congruential generator.

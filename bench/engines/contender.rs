@@ -15,7 +15,7 @@ use peregrine::engine::cpu::{CpuEngine, Isa};
 use peregrine::engine::reference::Reference;
 use peregrine::engine::Engine;
 
-use crate::engine_support::{random_input, random_quantization};
+use crate::engine_support::random_input;
 use crate::networks::Network;
 
 /// How long one inference took, in milliseconds.
@@ -71,8 +71,7 @@ impl Contender for Ours {
     }
 }
 
-/// The integer engine of this crate, with weights and scales drawn at random. On them its time does not depend but on
-/// AVX2, where pairs of large weights, which `distill quantize` avoids, take the slower kernels.
+/// The integer engine of this crate.
 pub struct OursInt8 {
     name: String,
     engine: Int8Engine,
@@ -80,8 +79,9 @@ pub struct OursInt8 {
 
 impl OursInt8 {
     pub fn new(network: &Network, input: &[f32], threads: usize, isa: IntegerIsa) -> Result<Self> {
-        let quantization = random_quantization(&network.graph, 5, 0.0);
-        let mut engine = Int8Engine::with_isa(&network.graph, &network.weights, &quantization, threads, isa)?;
+        let student = network.quantized.as_ref().context("the network has no 8-bit weights")?;
+        let quantization = student.quantization.as_ref().context("a quantized student has its quantization")?;
+        let mut engine = Int8Engine::with_isa(&network.graph, &student.weights, quantization, threads, isa)?;
         engine.input().copy_from_slice(input);
         let name = if isa == IntegerIsa::best() {
             format!("ours, int8 ({isa:?})")
@@ -102,7 +102,7 @@ impl Contender for OursInt8 {
     }
 
     fn outputs(&mut self) -> Result<Vec<f32>> {
-        bail!("its scales are made up, and so would its outputs be")
+        bail!("they are compared with nobody's: each quantizes in its own way")
     }
 }
 

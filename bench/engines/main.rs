@@ -4,8 +4,12 @@
 //! - [`networks`]: what is run; [`export`]: written where the peers read it;
 //! - [`contender`]: one engine, in this process or in one of its own, that runs a frame when told;
 //! - [`measure`]: the rounds; [`report`]: their table;
-//! - [`training`]: the same for a training step (`make bench-training`).
+//! - [`training`]: the same for a training step (`make bench-training`);
+//! - [`roofline`]: where our time goes, layer by layer; [`alone`]: one thread beside two; [`aims`]: what is kept of what the
+//!   engine is to reach.
 
+mod aims;
+mod alone;
 mod contender;
 #[path = "../../tests/engine_support/mod.rs"]
 mod engine_support;
@@ -13,6 +17,7 @@ mod export;
 mod measure;
 mod networks;
 mod report;
+mod roofline;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -82,7 +87,7 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
     if let Some(images) = arguments.training {
         return train(arguments, images, folder);
     }
-    let mut tables = vec![];
+    let (mut tables, mut layers, mut alone) = (vec![], vec![], vec![]);
     for network in Network::all()?.iter().filter(|n| n.name.contains(&arguments.network)) {
         let folder = folder.join(network.name);
         std::fs::create_dir_all(&folder)?;
@@ -103,9 +108,17 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
             println!("{}", table.markdown());
             tables.push(table);
         }
+        if network.name == "student" {
+            layers = roofline::measure(network, &input)?;
+            layers.iter().for_each(|roofline| println!("{}", roofline.markdown()));
+            alone = alone::measure(network, &input)?;
+        }
     }
+    let aims = aims::markdown(&tables, &layers, &alone);
+    println!("{aims}");
     if let Some(results) = &arguments.results {
-        report::update(results, &report::Section::engines(), &tables, arguments.seconds)?;
+        let layers: String = layers.iter().map(|roofline| roofline.markdown()).collect();
+        report::update(results, &report::Section::engines(), &tables, &(layers + &aims), arguments.seconds)?;
     }
     Ok(())
 }
@@ -133,7 +146,7 @@ fn train(arguments: &Arguments, images: usize, folder: &Path) -> Result<()> {
         tables.push(table);
     }
     match &arguments.results {
-        Some(results) => report::update(results, &report::Section::training(images), &tables, arguments.seconds),
+        Some(results) => report::update(results, &report::Section::training(images), &tables, "", arguments.seconds),
         None => Ok(()),
     }
 }
@@ -154,7 +167,7 @@ fn contenders(
         list.push(Box::new(Ours::new(network, input, threads, isa)?));
     }
     let is_student = network.name == "student";
-    if is_student {
+    if network.quantized.is_some() {
         list.push(Box::new(OursInt8::new(network, input, threads, IntegerIsa::best())?));
         if IntegerIsa::best() != IntegerIsa::Avx2 && IntegerIsa::available().contains(&IntegerIsa::Avx2) {
             list.push(Box::new(OursInt8::new(network, input, threads, IntegerIsa::Avx2)?));

@@ -78,5 +78,5 @@ pub fn measure(
     let rows = contenders.iter().zip(times).zip(differences);
     let rows =
         rows.map(|((contender, times), difference)| Row { name: contender.name().to_owned(), times, difference });
-    Ok(Table { network: network.describe(), threads, largest: scale, rows: rows.collect(), absent })
+    Ok(Table { name: network.name, network: network.describe(), threads, largest: scale, rows: rows.collect(), absent })
 }

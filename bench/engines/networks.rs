@@ -4,7 +4,10 @@
 //! many cheap layers (NanoDet-Plus: a ShuffleNetV2 backbone, Ma et al. 2018, with a pyramid and heads of 5×5 depthwise
 //! convolutions). Shapes, not weights: they detect nothing.
 
+use std::path::Path;
+
 use anyhow::Result;
+use peregrine::distill::quantize::quantize;
 use peregrine::engine::{Activation, Conv, Graph, LayerId, Shape, Weights};
 use peregrine::student::Student;
 
@@ -16,15 +19,22 @@ pub struct Network {
     pub name: &'static str,
     pub graph: Graph,
     pub weights: Weights,
+    /// The same in 8-bit integers, as `distill quantize` makes it of the sample frames; of the student alone.
+    pub quantized: Option<Student>,
 }
 
 impl Network {
     /// All three.
     pub fn all() -> Result<Vec<Network>> {
         let student = Student::embedded();
-        let random = |name, graph| Network { name, weights: random_weights(&graph, 1), graph };
+        let frames = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames"))?;
+        let mut frames: Vec<_> = frames.flatten().map(|entry| entry.path()).collect();
+        frames.retain(|path| path.extension().is_some_and(|e| e == "jpg"));
+        frames.sort();
+        let quantized = Some(quantize(&student, &frames)?);
+        let random = |name, graph| Network { name, weights: random_weights(&graph, 1), graph, quantized: None };
         Ok(vec![
-            Network { name: "student", graph: student.graph(), weights: student.weights },
+            Network { name: "student", graph: student.graph(), weights: student.weights, quantized },
             random("yolov8n-like", yolov8n_like(320, 320)),
             random("nanodet-like", nanodet_like(320, 320)),
         ])

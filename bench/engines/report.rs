@@ -22,6 +22,8 @@ pub struct Row {
 
 /// All contenders on one network with one number of threads; ours, the fastest, is the first row.
 pub struct Table {
+    /// Of the network, and the same with its size.
+    pub name: &'static str,
     pub network: String,
     pub threads: usize,
     /// The largest value of any output.
@@ -71,14 +73,9 @@ impl Table {
     /// What our integers take of our floats' time: each at its best, and both held to the same older instructions.
     fn integers_beside_floats(&self, text: &mut String) {
         let row = |start: &str| self.rows.iter().find(|row| row.name.starts_with(start));
-        for (integers, floats, on) in [
-            ("ours, int8 (", "ours (", "the best instructions"),
-            (
-                "ours, int8, held",
-                "ours, held",
-                "AVX2, with random weights that mostly need its slower products in 16 bits",
-            ),
-        ] {
+        for (integers, floats, on) in
+            [("ours, int8 (", "ours (", "the best instructions"), ("ours, int8, held", "ours, held", "AVX2")]
+        {
             if let (Some(integers), Some(floats)) = (row(integers), row(floats)) {
                 let ratio = ratio(integers, floats, |t| t.wall);
                 let _ = writeln!(text, "Our 8-bit integers take {ratio} of our f32 time on {on}.");
@@ -95,20 +92,23 @@ impl Table {
 
 /// The ratio of the medians of two rows, over the rounds in which both ran, with its 95 % interval.
 fn ratio(row: &Row, other: &Row, of: impl Fn(&Time) -> f64) -> String {
-    let pairs: Vec<(f64, f64)> =
-        row.times.iter().zip(&other.times).filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?)))).collect();
-    let (low, middle, high) = ratio_of_medians(&pairs);
+    let (low, middle, high) = ratio_of_medians(&pairs(row, other, of));
     format!("{middle:.2} ({low:.2}–{high:.2})")
+}
+
+fn pairs(row: &Row, other: &Row, of: impl Fn(&Time) -> f64) -> Vec<(f64, f64)> {
+    row.times.iter().zip(&other.times).filter_map(|(a, b)| Some((of(a.as_ref()?), of(b.as_ref()?)))).collect()
+}
+
+/// The wall times of two rows in the rounds in which both ran.
+pub fn wall_pairs(row: &Row, other: &Row) -> Vec<(f64, f64)> {
+    pairs(row, other, |t| t.wall)
 }
 
 /// The ratio of the medians of paired values, between the ends of its 95 % percentile interval: resampled by pairs
 /// (Efron 1979), since what disturbs one contender of a round often disturbs the next.
-fn ratio_of_medians(pairs: &[(f64, f64)]) -> (f64, f64, f64) {
+pub fn ratio_of_medians(pairs: &[(f64, f64)]) -> (f64, f64, f64) {
     let ratio = |pairs: &[(f64, f64)]| {
-        let median = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            quantile(&values, 0.5)
-        };
         median(pairs.iter().map(|p| p.0).collect()) / median(pairs.iter().map(|p| p.1).collect())
     };
     let mut rng = ChaCha8Rng::seed_from_u64(4);
@@ -127,7 +127,12 @@ fn sorted(row: &Row, of: impl Fn(&Time) -> f64) -> Vec<f64> {
     values
 }
 
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    quantile(&values, 0.5)
+}
+
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[(q * (sorted.len() - 1) as f64).round() as usize]
 }
 
@@ -164,11 +169,11 @@ impl Section {
     }
 }
 
-/// Replaces a section between its marks in `file`, or appends it.
+/// Replaces a section between its marks in `file`, or appends it; `after` follows the tables.
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub fn update(file: &Path, section: &Section, tables: &[Table], seconds: f64) -> Result<()> {
+pub fn update(file: &Path, section: &Section, tables: &[Table], after: &str, seconds: f64) -> Result<()> {
     let Section { target, heading, explanation } = section;
     let begin_mark = format!("<!-- make {target} writes from here -->");
     let end_mark = format!("<!-- make {target} writes to here -->");
@@ -191,6 +196,7 @@ pub fn update(file: &Path, section: &Section, tables: &[Table], seconds: f64) ->
     for table in tables {
         let _ = writeln!(section, "{}", table.markdown());
     }
+    let _ = writeln!(section, "{after}");
     section.push_str(&end_mark);
     write_atomically(file, format!("{head}{section}{tail}").as_bytes())?;
     Ok(())
