@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test check-arm check-train-cuda colcon bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -45,6 +45,15 @@ check-arm: ## Build latency_bench and distill for aarch64 (Jetson), and run the 
 # candle's build asks for nvcc; its stand-in makes empty files, which a check never links.
 check-train-cuda: ready ## Type-check training on CUDA, without nvcc
 	$(IN_ENV) PATH="$(CURDIR)/.ci/stand-in:$$PATH" CUDA_COMPUTE_CAP=80 cargo check $(LOCKED) --features train-cuda --bin distill
+
+# The engine's kernels on random networks: under Miri the portable ones, a few; under AddressSanitizer those of this processor.
+NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
+HOST := x86_64-unknown-linux-gnu
+check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain; an hour on two cores)
+	$(NIGHTLY) miri --version || { echo 'Miri is missing: rustup toolchain install nightly --profile minimal --component miri,rust-src'; exit 1; }
+	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),12) $(NIGHTLY) miri test $(LOCKED) --test engine_isas
+	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
+	  --test engine_isas --test engine_pixels --test engine_refusals --test int8_agreement --test preprocess
 
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
