@@ -108,7 +108,8 @@ impl Kernels {
 }
 
 macro_rules! kernels {
-    ($table:ident, $name:literal, $module:ident, $lanes:ty, [$($features:literal)?], depthwise: [$($d:tt),*],
+    ($table:ident, $name:literal, $module:ident, $lanes:ty, [$($features:literal)?], peak: [$pixels:literal, $vectors:literal],
+     depthwise: [$($d:tt),*],
      panels: [$(($n:tt, [$($m:tt),*])),*]) => {
         /// Every function here is its namesake, compiled for the instruction set: safe where that is safe and the processor has it.
         mod $module {
@@ -141,7 +142,7 @@ macro_rules! kernels {
 
             $(#[target_feature(enable = $features)])?
             pub(super) unsafe fn peak(rounds: usize) -> usize {
-                tiles::peak::<$lanes>(rounds)
+                tiles::peak::<$lanes, $pixels, $vectors>(rounds)
             }
         }
 
@@ -170,17 +171,17 @@ macro_rules! kernels {
 use super::x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni};
 
 // Tiles as large as the registers hold.
-kernels!(PORTABLE, "portable", portable, Portable, [], depthwise: [1, 2], panels: [(1, [1, 2])]);
+kernels!(PORTABLE, "portable", portable, Portable, [], peak: [1, 1], depthwise: [1, 2], panels: [(1, [1, 2])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2, "avx2", avx2, Avx2, ["avx2"], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
+kernels!(AVX2, "avx2", avx2, Avx2, ["avx2"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2_WIDE, "avx2, 16-bit", avx2_wide, Avx2Wide, ["avx2"], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
+kernels!(AVX2_WIDE, "avx2, 16-bit", avx2_wide, Avx2Wide, ["avx2"], peak: [1, 3], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX_VNNI, "avx-vnni", avx_vnni, AvxVnni, ["avx2,avxvnni"], depthwise: [1, 2, 3, 4], panels: [
+kernels!(AVX_VNNI, "avx-vnni", avx_vnni, AvxVnni, ["avx2,avxvnni"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [
     (1, [1, 2, 3, 4, 5, 6])
 ]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX512_VNNI, "avx512-vnni", avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"],
+kernels!(AVX512_VNNI, "avx512-vnni", avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"], peak: [6, 2],
     depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
     (1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),

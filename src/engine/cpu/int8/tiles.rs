@@ -245,26 +245,39 @@ unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M]
     }
 }
 
-/// `rounds` rounds of products with weights from the first-level cache, what no kernel can beat; returns the operations.
+/// `rounds` rounds of products in registers, each of `VECTORS` of weights with `PIXELS` pixels as in the kernels, what none
+/// of them can beat; returns the operations.
 ///
 /// # Safety
 /// The function must be compiled for `L`.
 #[inline(always)]
-pub unsafe fn peak<L: Lanes>(rounds: usize) -> usize {
-    const CHAINS: usize = 6;
-    let (weights, x, start) = ([1i8; CHAINS * BLOCK * QUAD], [1u8; QUAD], [0i32; BLOCK]);
-    let mut sums = [L::load(start.as_ptr()); CHAINS];
-    for _ in 0..rounds {
-        // Hidden anew each round: else products of what never changes would be formed once.
-        let (w, x) = (std::hint::black_box(weights.as_ptr()), L::broadcast(x.as_ptr()));
-        for chain in 0..CHAINS {
-            sums[chain] = sums[chain].dot(x, L::weights(w.add(chain * BLOCK * QUAD)));
+pub unsafe fn peak<L: Lanes, const PIXELS: usize, const VECTORS: usize>(rounds: usize) -> usize {
+    const STEPS: usize = 96;
+    #[repr(align(64))]
+    struct Weights([i8; STEPS * BLOCK * QUAD]);
+    let (weights, x, start) = (Weights([1; STEPS * BLOCK * QUAD]), [[1u8; QUAD]; PIXELS], [0i32; BLOCK]);
+    let mut sums = [[L::load(start.as_ptr()); VECTORS]; PIXELS];
+    for _ in 0..rounds / STEPS {
+        // Hidden anew each time: else products of what never changes would be formed once. Not at each step, since what
+        // is hidden goes through memory.
+        let (w, x) = (std::hint::black_box(weights.0.as_ptr()), std::hint::black_box(x.as_ptr()));
+        let mut pixels = [L::broadcast(x.cast()); PIXELS];
+        for pixel in 1..PIXELS {
+            pixels[pixel] = L::broadcast(x.add(pixel).cast());
+        }
+        for step in 0..STEPS / VECTORS {
+            for vector in 0..VECTORS {
+                let w = L::weights(w.add((step * VECTORS + vector) * BLOCK * QUAD));
+                for pixel in 0..PIXELS {
+                    sums[pixel][vector] = sums[pixel][vector].dot(pixels[pixel], w);
+                }
+            }
         }
     }
     let (factor, mut out) = ([1.0; BLOCK], [0.0; BLOCK]);
-    for sum in sums {
+    for sum in sums.as_flattened() {
         sum.scale(factor.as_ptr(), factor.as_ptr()).store_floats(out.as_mut_ptr());
         std::hint::black_box(out);
     }
-    2 * rounds * CHAINS * BLOCK * QUAD
+    2 * (rounds / STEPS) * (STEPS / VECTORS * VECTORS) * PIXELS * BLOCK * QUAD
 }
