@@ -49,7 +49,7 @@ check-train-cuda: ready ## Type-check training on CUDA, without nvcc
 # The engine's kernels on random networks: under Miri the portable ones, a few; under AddressSanitizer those of this processor.
 NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
 HOST := x86_64-unknown-linux-gnu
-check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain; an hour on two cores)
+check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain)
 	$(NIGHTLY) miri --version || { echo 'Miri is missing: rustup toolchain install nightly --profile minimal --component miri,rust-src'; exit 1; }
 	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),12) $(NIGHTLY) miri test $(LOCKED) --test engine_isas
 	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
