@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon bench-engines bench-node bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -66,13 +66,20 @@ bench-training: ready ## A training step beside PyTorch's, into bench/RESULTS.md
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --training 8 --python target/peers/bin/python --results bench/RESULTS.md --seconds 20 $(ARGS)
 
-# The peer runs in the Python that has rclpy, numpy and onnxruntime. Both sizes of image that are asked for most.
-bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and numpy: FRAMES=5000
+# The peer runs in the Python that has rclpy, numpy and onnxruntime. Both sizes of image that are asked for most: 12
+# minutes for 5,000 frames, 3 for 1,000.
+bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and numpy, into bench/RESULTS.md: FRAMES=5000
 	$(IN_ENV) for size in 640x480 1920x1080; do \
 	  target/release/latency_bench --layer node --peer "$$PEREGRINE_PYTHON" --profile node_30hz --image-size $$size \
 	    --frames $(or $(FRAMES),5000) --threads 1 --json target/bench-node-$$size.json --html target/bench-node-$$size.html \
-	    $(ARGS) || [ $$? -lt 3 ]; \
+	    --results bench/RESULTS.md $(ARGS) || [ $$? -lt 3 ]; \
 	done
+
+bench-transport: ready ## What the middleware alone takes, into bench/RESULTS.md: FRAMES=1000
+	$(IN_ENV) cargo bench $(LOCKED) --features ros --bench transport -- $(or $(FRAMES),1000) --results bench/RESULTS.md
+
+bench-cameras: ready ## 1, 2, 4 and 8 cameras on one pipeline, into bench/RESULTS.md: SECONDS=10
+	$(IN_ENV) cargo bench $(LOCKED) --bench cameras -- $(or $(SECONDS),10) --results bench/RESULTS.md
 
 bench-instructions: ready ## Instructions of each stage, beside the last figures (ARGS=--save keeps them)
 	$(IN_ENV) cargo bench $(LOCKED) --bench instructions -- $(ARGS)

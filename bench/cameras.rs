@@ -1,6 +1,6 @@
 //! Several cameras on one pipeline, in process: how the work is shared out, and how long images wait.
 //!
-//!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]]]
+//!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]] [--results bench/RESULTS.md]]
 //!
 //! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (30 unless said), with phases spread over a period, for SECONDS (5):
 //! a thread puts their images where [`Waiting`] has them wait, and one takes the most urgent and processes it, as the
@@ -8,11 +8,15 @@
 //! Jain's index of fairness of the rates ((Σx)²/(n·Σx²): 1 is equal shares; Jain, Chiu, Hawe, DEC-TR-301, 1984), misses
 //! of the deadline, and the latency from arrival.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use clap::Parser;
 use hdrhistogram::Histogram;
+use peregrine::bench::results_file::{circumstances, replace_part};
 use peregrine::pipeline::{now_ns, Pipeline, PipelineOptions, Waiting};
 use peregrine::preprocess::image::{Encoding, ImageView};
 use peregrine::student::Student;
@@ -20,22 +24,55 @@ use peregrine::student::Student;
 const WIDTH: usize = 640;
 const HEIGHT: usize = 480;
 
-fn main() {
-    // Cargo passes --bench.
-    let numbers: Vec<f64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let number = |i: usize, default: f64| numbers.get(i).copied().filter(|n| *n > 0.0).unwrap_or(default);
-    let (seconds, hz, deadline_ms) = (number(0, 5.0), number(1, 30.0), number(2, 100.0));
-    let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    println!(
-        "{seconds} s at {hz} Hz a camera, {WIDTH}x{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
-    );
-    println!("cameras   in/s  out/s  least   most  fairness  superseded  missed  p50 ms  p99 ms  max ms");
-    for cameras in [1, 2, 4, 8] {
-        run(cameras, seconds, hz, deadline_ms, threads);
-    }
+#[derive(Parser)]
+#[command(about = "Several cameras on one pipeline: 1, 2, 4 and 8")]
+struct Arguments {
+    /// For each number of cameras.
+    #[arg(default_value_t = 5.0)]
+    seconds: f64,
+
+    /// Of each camera.
+    #[arg(default_value_t = 30.0)]
+    hz: f64,
+
+    #[arg(default_value_t = 100.0)]
+    deadline_ms: f64,
+
+    /// The file whose table of cameras is replaced by what was measured.
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) {
+fn main() -> Result<()> {
+    let Arguments { seconds, hz, deadline_ms, results, .. } = Arguments::parse();
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    let heading = format!(
+        "{seconds} s at {hz} Hz a camera, {WIDTH}×{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
+    );
+    println!("{heading}");
+    let mut table = format!("| {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
+    println!("{}", COLUMNS.map(|name| format!("{name:>10}")).concat());
+    for cameras in [1, 2, 4, 8] {
+        let row = run(cameras, seconds, hz, deadline_ms, threads);
+        println!("{}", row.iter().map(|figure| format!("{figure:>10}")).collect::<String>());
+        table += &format!("| {} |\n", row.join(" | "));
+    }
+    if let Some(file) = results {
+        let part = format!("## Several cameras on one pipeline\n\n{}. {heading}.\n\n{table}", circumstances());
+        replace_part(&file, "make bench-cameras", &part)?;
+    }
+    Ok(())
+}
+
+const COLUMNS: [&str; 11] =
+    ["cameras", "in/s", "out/s", "least/s", "most/s", "fairness", "superseded", "missed", "p50 ms", "p99 ms", "max ms"];
+
+/// A row of the table.
+fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) -> [String; COLUMNS.len()] {
     let options = PipelineOptions { threads, ..PipelineOptions::default() };
     let mut pipeline = Pipeline::new(&Student::embedded(), options).expect("the embedded student runs");
     let pixels: Vec<u8> = (0..WIDTH * HEIGHT * 3).map(|i| (i * 7 % 251) as u8).collect();
@@ -47,7 +84,7 @@ fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) 
     let (waiting, done) = (Waiting::new(cameras), AtomicBool::new(false));
     let (arrived, superseded) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut served = vec![0u64; cameras];
-    let mut missed = 0;
+    let mut missed = 0u64;
     let mut latency = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("constant bounds are sound");
     let deadline = (deadline_ms * 1e6) as u64;
     thread::scope(|scope| {
@@ -81,15 +118,20 @@ fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) 
     let fairness = (out * out) as f64 / (cameras as u64 * squares).max(1) as f64;
     let rate = |n: u64| n as f64 / seconds;
     let ms = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
-    println!(
-        "{cameras:7} {:6.1} {:6.1} {:6.1} {:6.1} {fairness:9.4} {:11} {missed:7} {:7.2} {:7.2} {:7.2}",
-        rate(arrived.load(Relaxed)),
-        rate(out),
-        rate(served.iter().copied().min().unwrap_or(0)),
-        rate(served.iter().copied().max().unwrap_or(0)),
-        superseded.load(Relaxed),
-        ms(0.5),
-        ms(0.99),
-        latency.max() as f64 / 1e3,
-    );
+    let (least, most) = (served.iter().min().copied(), served.iter().max().copied());
+    let one = |value: f64| format!("{value:.1}");
+    let two = |value: f64| format!("{value:.2}");
+    [
+        cameras.to_string(),
+        one(rate(arrived.load(Relaxed))),
+        one(rate(out)),
+        one(rate(least.unwrap_or(0))),
+        one(rate(most.unwrap_or(0))),
+        format!("{fairness:.4}"),
+        superseded.load(Relaxed).to_string(),
+        missed.to_string(),
+        two(ms(0.5)),
+        two(ms(0.99)),
+        two(latency.max() as f64 / 1e3),
+    ]
 }

@@ -3,9 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use peregrine::bench::machine::Fingerprint;
-use peregrine::student::package::write_atomically;
+use anyhow::Result;
+use peregrine::bench::results_file::{circumstances, replace_part};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -175,29 +174,15 @@ impl Section {
 /// When the file cannot be read or written.
 pub fn update(file: &Path, section: &Section, tables: &[Table], after: &str, seconds: f64) -> Result<()> {
     let Section { target, heading, explanation } = section;
-    let begin_mark = format!("<!-- make {target} writes from here -->");
-    let end_mark = format!("<!-- make {target} writes to here -->");
-    let before = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let (head, tail) = match (before.find(&begin_mark), before.find(&end_mark)) {
-        (Some(begin), Some(end)) if begin < end => (&before[..begin], &before[end + end_mark.len()..]),
-        _ => (before.as_str(), "\n"),
-    };
-    let machine = Fingerprint::read();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
-    let mut section = format!("{begin_mark}\n\n## {heading}\n\n");
+    let mut section = format!("## {heading}\n\n");
     let _ = writeln!(
         section,
-        "{}; revision {}; load average at the end {load} (all of it ours on an idle machine). {seconds} s for each table, \
-         {explanation}\n",
-        machine.summary(),
-        machine.git_revision.as_deref().unwrap_or("unknown"),
+        "{} (all of it ours on an idle machine). {seconds} s for each table, {explanation}\n",
+        circumstances(),
     );
     for table in tables {
         let _ = writeln!(section, "{}", table.markdown());
     }
     let _ = writeln!(section, "{after}");
-    section.push_str(&end_mark);
-    write_atomically(file, format!("{head}{section}{tail}").as_bytes())?;
-    Ok(())
+    replace_part(file, &format!("make {target}"), &section)
 }

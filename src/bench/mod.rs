@@ -10,7 +10,8 @@
 //!   meanwhile), [`machine`] (its fingerprint), [`doctor`] (how to make it fit).
 //! - What follows: [`stats`], [`trend`], [`culprit`] (the stage to which misses are due), [`verdict`] (met, missed, or
 //!   not provable), [`compare`] (two results).
-//! - What is written: [`report`] as text and JSON, [`html`] as a page, [`histogram_files`] for other tools.
+//! - What is written: [`report`] as text and JSON, [`html`] as a page, [`histogram_files`] for other tools,
+//!   [`results_file`] for `bench/RESULTS.md`.
 
 pub mod command;
 pub mod compare;
@@ -30,6 +31,7 @@ pub mod progress;
 pub mod rate;
 pub mod record;
 pub mod report;
+pub mod results_file;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;

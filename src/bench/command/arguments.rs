@@ -146,6 +146,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "What is written")]
     pub hlog: Option<PathBuf>,
 
+    /// Layer node: write the table into this Markdown file, in place of the last one for images of the same size.
+    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    pub results: Option<PathBuf>,
+
     /// Compare two JSON results instead: how much slower is the second?
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], help_heading = "What is written")]
     pub compare: Option<Vec<PathBuf>>,
@@ -159,7 +163,7 @@ pub struct Arguments {
 impl Arguments {
     /// Every file that is to be written.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
-        self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog)
+        self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)
     }
 }
 

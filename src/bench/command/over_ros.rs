@@ -11,6 +11,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     use super::{in_process, output};
     use crate::bench::node::measure;
     use crate::bench::node::side_by_side::{Named, SideBySide};
+    use crate::bench::results_file::replace_part;
     use crate::bench::stress;
     use anyhow::Context as _;
 
@@ -24,7 +25,37 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if nodes.len() > 1 {
         report.side_by_side = Some(SideBySide::new(&nodes));
     }
+    if let Some(file) = &setup.arguments.results {
+        let size = setup.arguments.image_size.map_or("as they come".to_owned(), |(w, h)| format!("{w}×{h}"));
+        replace_part(file, &format!("make bench-node {size}"), &part(&size, setup, &report, &nodes))
+            .context("--results")?;
+    }
     output::write(setup.arguments, &report, nodes[0].run)
+}
+
+/// What `bench/RESULTS.md` is to say of a run.
+#[cfg(feature = "ros")]
+fn part(
+    size: &str,
+    setup: &Setup,
+    report: &crate::bench::Report,
+    nodes: &[crate::bench::node::side_by_side::Named],
+) -> String {
+    use crate::bench::node::side_by_side::markdown;
+    use crate::bench::results_file::circumstances;
+
+    let load = report.conditions.load.map_or(String::new(), |load| {
+        let [own, others] = [load.own, load.others].map(|share| 100.0 * share);
+        format!(" {own:.0} % of the CPU time own, {others:.0} % others'.")
+    });
+    let realtime = setup.arguments.realtime.map_or(String::new(), |p| format!(" All processes at SCHED_FIFO {p}."));
+    format!(
+        "### Images of {size} at {} Hz, {} frames a node\n\n{}.{load}{realtime}\n\n{}",
+        report.profile.rate_hz,
+        report.profile.frames,
+        circumstances(),
+        markdown(nodes)
+    )
 }
 
 /// # Errors

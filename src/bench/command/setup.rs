@@ -159,6 +159,8 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let only_in_node = arguments.attach || arguments.peer.is_some() || arguments.node.is_some();
     ensure!(arguments.layer == Layer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
+    let to_table = arguments.results.is_some();
+    ensure!(arguments.layer == Layer::Node || !to_table, "--results belongs to --layer node");
     ensure!(
         !arguments.closed_loop || arguments.schedule == Schedule::Fixed,
         "--schedule: the closed loop has no schedule"

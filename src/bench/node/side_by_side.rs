@@ -1,4 +1,4 @@
-//! Two nodes' stages in one table.
+//! Nodes' stages in one table.
 
 use std::fmt::Write;
 
@@ -104,6 +104,30 @@ pub fn text(nodes: &[Named]) -> String {
     out
 }
 
+/// The same for `bench/RESULTS.md`, in Markdown.
+pub fn markdown(nodes: &[Named]) -> String {
+    let heads = nodes.iter().flat_map(|node| {
+        let names = QUANTILES.map(|(name, _)| name).into_iter().chain(["max"]);
+        names.map(move |name| format!(" {}: {name} |", node.name))
+    });
+    let mut out = format!("| ms |{}\n|---|{}\n", heads.collect::<String>(), "---|".repeat(4 * nodes.len()));
+    for row in rows(nodes) {
+        let figure = |ms: Option<f64>| ms.map_or(" none |".to_owned(), |ms| format!(" {ms:.2} |"));
+        let figures: String = row.nodes.iter().flat_map(|node| node.map(figure)).collect();
+        let _ = writeln!(out, "| {} |{figures}", row.of);
+    }
+    let _ = writeln!(out);
+    for Named { name, run, detections } in nodes {
+        let t = run.tally();
+        let _ = writeln!(
+            out,
+            "- {name}: {} frames, {} on time, {} late, {} superseded, {} dropped late, {} lost; {detections} detections.",
+            t.due, t.counts.on_time, t.counts.late, t.counts.superseded, t.counts.dropped_late, t.lost
+        );
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +144,9 @@ mod tests {
         let text = text(&nodes);
         let line = text.lines().find(|l| l.starts_with("inference")).unwrap();
         assert!(line.contains("3.00") && line.contains("6.00") && text.contains("slow: 200 frames"), "{text}");
+        let markdown = markdown(&nodes);
+        assert!(markdown.starts_with("| ms | fast: p50 | fast: p99 |") && markdown.contains("\n| inference | 3.0"));
+        let cells = |line: &str| line.matches('|').count();
+        assert!(markdown.lines().take_while(|l| !l.is_empty()).all(|l| cells(l) == 10), "{markdown}");
     }
 }
