@@ -11,11 +11,29 @@ fn after_every_kind_of_misbehaviour_images_are_answered_within_a_second_and_memo
     if ros_is_absent() {
         return;
     }
+    hold_out_against("misbehave.py", &["deadline_ms:=0.0"]);
+}
+
+#[test]
+fn after_compressed_images_of_every_bad_kind_good_ones_are_answered_within_a_second_and_memory_is_bounded() {
+    if ros_is_absent() {
+        return;
+    }
+    let last = hold_out_against("misbehave_compressed.py", &["deadline_ms:=0.0", "image_transport:=compressed"]);
+    assert_eq!(last["cut_off_is_answered"], false, "half an image is none");
+    let d = &last["diagnostics"];
+    for reason in ["damaged", "compressed_format", "too_large"] {
+        assert!(integer(d, &format!("rejected.{reason}")) > 0, "{reason}: {d}");
+    }
+}
+
+/// Lets a peer misbehave twice, and returns its last answer.
+fn hold_out_against(peer: &str, parameters: &[&str]) -> serde_json::Value {
     let domain = Domain::new();
-    let node = domain.start_node(&["deadline_ms:=0.0"]);
-    let first = domain.ask_peer("misbehave.py", &["1"]);
+    let node = domain.start_node(parameters);
+    let first = domain.ask_peer(peer, &["1"]);
     let before = node.resident_kib();
-    let second = domain.ask_peer("misbehave.py", &["2"]);
+    let second = domain.ask_peer(peer, &["2"]);
     let after = node.resident_kib();
     for answer in [&first, &second] {
         let d = &answer["diagnostics"];
@@ -33,6 +51,7 @@ fn after_every_kind_of_misbehaviour_images_are_answered_within_a_second_and_memo
     // The same again needs nothing more; the allowance is for the allocators' own ways.
     assert!(after < before + 65_536, "resident KiB grew from {before} to {after}");
     assert_eq!(node.end("-INT").0, Some(0));
+    second
 }
 
 #[test]

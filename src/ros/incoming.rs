@@ -161,6 +161,8 @@ impl Unpacker {
     fn decompress(&mut self, data: &[u8]) -> Result<ImageView<'_>, UnpackError> {
         use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
         match image::guess_format(data) {
+            // Decoders go on as if what is missing were grey, and a grey half of a picture has no road users in it.
+            Ok(ImageFormat::Jpeg) if !is_whole_jpeg(data) => Err(UnpackError::Damaged),
             Ok(ImageFormat::Jpeg) => {
                 self.decode(JpegDecoder::new(Cursor::new(data)).map_err(|_| UnpackError::Damaged)?)
             }
@@ -186,6 +188,14 @@ impl Unpacker {
         decoder.read_image(&mut self.pixels).map_err(|_| UnpackError::Damaged)?;
         Ok(ImageView::with_encoding(encoding, width, height, row as u32, &self.pixels)?)
     }
+}
+
+/// Whether the last scan of a JPEG comes to its end: after its start (marker SOS) there is an end of image (EOI; ITU-T T.81,
+/// B.1.1.3). Compressed data has neither marker in it, and what cameras append has no scan.
+fn is_whole_jpeg(data: &[u8]) -> bool {
+    const END: [u8; 2] = [0xFF, 0xD9];
+    const SCAN: [u8; 2] = [0xFF, 0xDA];
+    data.windows(2).rev().find(|pair| *pair == END || *pair == SCAN).is_some_and(|pair| pair == END)
 }
 
 #[cfg(test)]
@@ -224,6 +234,17 @@ mod tests {
         let mut unpacker = Unpacker::default();
         let data = encoded(red(64, 64), ImageFormat::Png);
         assert_eq!(unpacker.decompress(&data[..data.len() / 2]).unwrap_err(), UnpackError::Damaged);
+        assert!(unpacker.decompress(&data).is_ok());
+    }
+
+    #[test]
+    fn a_cut_off_jpeg_is_damaged_wherever_it_is_cut_and_padding_is_no_damage() {
+        let mut unpacker = Unpacker::default();
+        let mut data = encoded(red(64, 64), ImageFormat::Jpeg);
+        for length in 0..data.len() {
+            assert!(unpacker.decompress(&data[..length]).is_err(), "{length} of {} bytes", data.len());
+        }
+        data.extend([0; 100]);
         assert!(unpacker.decompress(&data).is_ok());
     }
 

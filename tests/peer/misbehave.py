@@ -14,7 +14,8 @@ import rclpy
 from rclpy.context import Context
 from sensor_msgs.msg import Image
 
-from common import SENSOR, TIMEOUT, Peer, image, stamp
+from common import SENSOR, Peer, image
+from recovery import Recovery
 
 CAMERA = """
 import sys; sys.path.insert(0, {folder!r})
@@ -33,43 +34,9 @@ while True:
 peer = Peer()
 publisher = peer.image_publisher()
 chance = random.Random(int(sys.argv[1]))
-answer = {"images_until_answered": {}}
-good = image(64, 48)
-
-
-def drain(seconds):
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        rclpy.spin_once(peer.node, timeout_sec=left)
-
-
-def send(publisher):
-    good.header.stamp = peer.node.get_clock().now().to_msg()
-    publisher.publish(good)
-    return stamp(good.header)
-
-
-def latency():
-    """Seconds that a good image takes on this machine, under whatever load it is."""
-    begun = time.monotonic()
-    peer.send(publisher, good, peer.processed)
-    return time.monotonic() - begun
-
-
-# A camera of 30 Hz; a slower one where the machine is so busy that answers take longer than two of its periods.
-PERIOD = max(1 / 30, 2 * max(latency() for _ in range(5)))
-
-
-def recovered(after, publisher):
-    """Good images on the camera's schedule, until one of them is answered."""
-    sent = set()
-    while not any(map(peer.processed, sent)):
-        if len(sent) * PERIOD > TIMEOUT:
-            sys.exit(f"peer: no answer after {after}; diagnostics: {peer.diagnostics}")
-        sent.add(send(publisher))
-        drain(PERIOD)
-    answer["images_until_answered"][after] = len(sent)
-
+answer = {}
+recovery = Recovery(peer, publisher, image(64, 48))
+drain, recovered = recovery.drain, recovery.after
 
 extremes = (0, 1, 7, 64, 65535, 2**31, 2**32 - 1)
 encodings = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "uyvy", "yuyv", "bayer_rggb8", "", "\x7f" * 300, "rgb8 ")
@@ -83,7 +50,7 @@ for _ in range(150):
     publisher.publish(message)
     if chance.random() < 0.3:
         drain(0.01)
-recovered("random images", publisher)
+recovered("random images")
 
 message = image(320, 240)
 begun, count = time.monotonic(), 0
@@ -94,7 +61,7 @@ while time.monotonic() - begun < 2.0:
     # A thousand a second, or as many as this machine can.
     time.sleep(max(0.0, begun + count / 1000 - time.monotonic()))
 answer["images_a_second"] = round(count / 2.0)
-recovered("1000 Hz", publisher)
+recovered("1000 Hz")
 
 code = CAMERA.format(folder=os.path.dirname(os.path.abspath(__file__)))
 dying = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -102,7 +69,7 @@ peer.wait(lambda: peer.node.count_publishers("image") > 1, "the second camera be
 drain(0.5)
 dying.send_signal(signal.SIGKILL)
 dying.wait()
-recovered("a camera that was killed", publisher)
+recovered("a camera that was killed")
 
 # A participant of its own that goes and comes back, as when the middleware of a camera is restarted.
 peer.node.destroy_publisher(publisher)
@@ -121,5 +88,5 @@ for _ in range(2):
 
 peer.diagnostics = None
 peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_hand"]) == 0, "the node having nothing in hand")
-answer["diagnostics"] = peer.diagnostics
+answer |= {"diagnostics": peer.diagnostics, "images_until_answered": recovery.images}
 peer.answer(answer)
