@@ -222,6 +222,40 @@ fn after_the_first_frame_of_a_size_nothing_is_allocated_for_any_encoding() {
     assert!(detections > 0, "the test means little unless something is decoded");
 }
 
+/// All around the network, whose own memory is the one of tests/engine_allocation.rs.
+#[test]
+fn ten_thousand_frames_of_every_encoding_are_worked_on_without_allocation() {
+    let architecture = Architecture::default_student();
+    let options = PipelineOptions {
+        input_size: Some((64, 64)),
+        tracking: Some(Default::default()),
+        score_threshold: 0.5,
+        ..PipelineOptions::default()
+    };
+    let mut engine = Canned::quiet(&graph_for(&architecture, &options));
+    // An object at stride 8, a pixel to each side, so that boxes are decoded, suppressed and followed.
+    engine.outputs[0][9] = 3.0;
+    engine.outputs[0][10] = 2.0;
+    let mut pipeline = Pipeline::with_engine(&architecture, Box::new(engine), options).unwrap();
+    let (width, height) = (40u32, 24u32);
+    for encoding in Encoding::ALL {
+        let step = encoding.row_bytes(width as usize) as u32;
+        let data: Vec<u8> = (0..step * height).map(|i| (i * 7919 % 251) as u8).collect();
+        let image = ImageView::with_encoding(encoding, width, height, step, &data).unwrap();
+        // The first frames, in which tracks begin, make what is kept.
+        for i in 0..5 {
+            pipeline.process_from(0, &image, i * 33_000_000).unwrap();
+        }
+        let before = ALLOCATIONS.get();
+        for i in 5..10_005 {
+            let result = pipeline.process_from(0, &image, i * 33_000_000).unwrap();
+            assert!(!result.detections.is_empty() && !result.tracks.is_empty() && !result.mask.classes.is_empty());
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{encoding:?}");
+        pipeline.forget_tracks();
+    }
+}
+
 #[test]
 fn a_change_of_image_size_is_taken_in_stride() {
     let options = PipelineOptions { input_size: Some((64, 64)), ..PipelineOptions::default() };
