@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use peregrine::ros::command_line::{parse, Command};
-use peregrine::ros::node::run;
+use peregrine::ros::run::run;
 
 fn main() -> ExitCode {
     let outcome = match parse(std::env::args().skip(1)) {

@@ -11,7 +11,7 @@
 //!                                            [diagnostics]
 //! ```
 //!
-//! - [`node`]: start, spin, stop, and the transitions of its [`lifecycle`]. [`configured`]: all that exists between
+//! - [`run`]: the program's start and end. [`node`]: its turns, and the transitions of its [`lifecycle`]. [`configured`]: all that exists between
 //!   configure and cleanup. [`error`]: why something cannot be. [`command_line`]: what the program understands besides ROS's arguments.
 //! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`qos`]: the overrides of
 //!   each topic's QoS. [`live`]: how the frame thread reads what may change.
@@ -42,5 +42,6 @@ pub mod qos;
 pub mod realtime;
 pub mod record;
 pub mod requests;
+pub mod run;
 pub mod scene;
 pub mod topics;

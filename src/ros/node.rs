@@ -1,7 +1,6 @@
-//! The node put together: started, spun, stopped, and led through its life.
+//! The node put together: what it does in each turn, and how it is led through its life.
 
 use std::collections::BTreeMap;
-use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -21,9 +20,6 @@ use super::parameter_services::ParameterServices;
 use super::parameters::Parameters;
 use super::realtime::{self, Profile, Report};
 
-/// The node's name unless it is remapped.
-const NAME: &str = "perception";
-
 /// Longest time between two looks at parameters, subscribers and the wish to stop. Images wake the node at once.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -33,44 +29,11 @@ const TICK_WHILE_LOADING: Duration = Duration::from_millis(10);
 /// How long the diagnostics thread may take to finish what it is at when the node is to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs the node until SIGINT or SIGTERM and returns the final counts, of all cameras together.
-///
-/// # Errors
-/// When the node cannot start; of a node that starts itself also when it cannot configure itself, or when its frame
-/// thread dies: whoever started the process is the one who has to know. Otherwise the node lives on, unconfigured.
-pub fn run() -> Result<Counts, NodeError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // More signals change nothing: launchers and terminals may both send one for a single Ctrl-C.
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    let node = Node::create(context()?, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
-    let mut perception = Perception::start(node)?;
-    let mut outcome = Ok(());
-    while !stop.load(Relaxed) && outcome.is_ok() {
-        outcome = perception.turn();
-    }
-    perception.stop(outcome)
-}
-
-/// The connection to ROS. r2r panics where ROS refuses its arguments; here that is an error like any other.
-fn context() -> Result<r2r::Context, NodeError> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let created = panic::catch_unwind(r2r::Context::create);
-    panic::set_hook(hook);
-    match created {
-        Ok(Ok(context)) => Ok(context),
-        Ok(Err(error)) => Err(NodeError::Ros(error.to_string())),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().cloned();
-            Err(NodeError::Ros(text.unwrap_or_else(|| "no reason was given".into())))
-        }
-    }
-}
+/// Threads of ours that no frame waits for.
+const PATIENT_THREADS: [&str; 2] = ["diagnostics", "pictures"];
 
 /// The node, and what the spinning thread keeps from its start to its end.
-struct Perception {
+pub(super) struct Perception {
     node: Node,
     parameters: Parameters,
     parameter_services: ParameterServices,
@@ -100,7 +63,7 @@ enum Purpose {
 }
 
 impl Perception {
-    fn start(mut node: Node) -> Result<Self, NodeError> {
+    pub(super) fn start(mut node: Node) -> Result<Self, NodeError> {
         let overrides: Vec<_> = {
             let given = node.params.lock().expect("nothing panics while it holds this lock");
             given.iter().map(|(name, parameter)| (name.clone(), parameter.value.clone())).collect()
@@ -142,8 +105,8 @@ impl Perception {
     /// Waits for something to happen, and sees to it.
     ///
     /// # Errors
-    /// Only of a node that starts itself; see [`run`].
-    fn turn(&mut self) -> Result<(), NodeError> {
+    /// Only of a node that starts itself; see [`run`](super::run::run).
+    pub(super) fn turn(&mut self) -> Result<(), NodeError> {
         self.node.spin_once(if self.loading.is_some() { TICK_WHILE_LOADING } else { TICK });
         if let Some(configured) = &mut self.configured {
             configured.turn(&self.node);
@@ -263,6 +226,7 @@ impl Perception {
         }
         // This thread takes the images; what is refused is reported for the frame thread, which is refused the same.
         realtime::apply_to_thread(&profile);
+        reports.extend(realtime::apply_to_middleware(&profile, &PATIENT_THREADS));
         Ok((Recipe::new(&self.parameters, profile.clone()), profile, reports))
     }
 
@@ -373,7 +337,7 @@ impl Perception {
     }
 
     /// Ends everything; `outcome` is how spinning ended.
-    fn stop(mut self, outcome: Result<(), NodeError>) -> Result<Counts, NodeError> {
+    pub(super) fn stop(mut self, outcome: Result<(), NodeError>) -> Result<Counts, NodeError> {
         self.autostart = false;
         // A thread that loads a model is left to itself: it touches nothing that goes away.
         self.loading = None;

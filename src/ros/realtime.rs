@@ -65,9 +65,37 @@ pub fn apply_to_thread(profile: &Profile) -> Vec<Report> {
         reports.push(Report { what: "cpu_affinity", outcome: set_cores(&profile.cores) });
     }
     if profile.priority > 0 {
-        reports.push(Report { what: "realtime_priority", outcome: set_priority(profile.priority) });
+        reports.push(Report { what: "realtime_priority", outcome: set_priority(0, profile.priority) });
     }
     reports
+}
+
+/// Gives the priority to the threads that others have started in this process by now, which are the middleware's: an image
+/// reaches the node only after one of them has run. (They stay on the cores that they are on: one core for the node's own
+/// threads is not for them too.) Threads of ours that may wait are left out by their names, `patient`.
+pub fn apply_to_middleware(profile: &Profile, patient: &[&str]) -> Vec<Report> {
+    if profile.priority == 0 {
+        return Vec::new();
+    }
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let (mut raised, mut refused) = (0, None);
+    for task in tasks {
+        // One that has ended since is no fault.
+        let Ok(name) = std::fs::read_to_string(task.path().join("comm")) else { continue };
+        let Some(thread) = task.file_name().to_str().and_then(|number| number.parse().ok()) else { continue };
+        if patient.contains(&name.trim()) {
+            continue;
+        }
+        match set_priority(thread, profile.priority) {
+            Ok(_) => raised += 1,
+            Err(why) => refused = Some(why),
+        }
+    }
+    let outcome = match refused {
+        None => Ok(format!("SCHED_FIFO {} for {raised} threads, the middleware's among them", profile.priority)),
+        Some(why) => Err(why),
+    };
+    vec![Report { what: "middleware_priority", outcome }]
 }
 
 fn set_cores(cores: &[usize]) -> Result<String, String> {
@@ -88,12 +116,13 @@ fn permitted_cores() -> String {
     status_line("Cpus_allowed_list:").unwrap_or_else(|| "unknown".into())
 }
 
-fn set_priority(priority: i32) -> Result<String, String> {
+/// Of the thread with that number; 0 is the calling one.
+fn set_priority(thread: libc::pid_t, priority: i32) -> Result<String, String> {
     // SAFETY: the structure is plain numbers, of which Linux knows the priority alone.
     let status = unsafe {
         let mut parameters: libc::sched_param = std::mem::zeroed();
         parameters.sched_priority = priority;
-        libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters)
+        libc::sched_setscheduler(thread, libc::SCHED_FIFO, &parameters)
     };
     match status {
         0 => Ok(format!("SCHED_FIFO {priority}")),
@@ -220,6 +249,41 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn threads_of_the_middleware_get_the_priority_and_patient_ones_do_not() {
+        let profile = Profile { priority: 10, ..Profile::default() };
+        let (number, numbers) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = std::sync::Arc::new(std::sync::Mutex::new(ended));
+        let thread = |name: &str| {
+            let (number, ended) = (number.clone(), std::sync::Arc::clone(&ended));
+            let run = move || {
+                // SAFETY: asks for a number.
+                number.send(unsafe { libc::gettid() }).unwrap();
+                let _ = ended.lock().map(|ended| ended.recv());
+            };
+            let thread = std::thread::Builder::new().name(name.into()).spawn(run).unwrap();
+            (thread, numbers.recv().unwrap())
+        };
+        let (others, patient) = (thread("dds.shm.7000"), thread("for people"));
+        // Every other thread of this process is "patient" here: they are tests that run beside this one.
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names: Vec<_> = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok()).collect();
+        let names: Vec<_> = names.iter().map(|name| name.trim()).filter(|name| *name != "dds.shm.7000").collect();
+        let reports = apply_to_middleware(&profile, &names);
+        // SAFETY: asks for numbers.
+        let policy = |thread| unsafe { libc::sched_getscheduler(thread) };
+        match &reports[..] {
+            [Report { outcome: Ok(_), .. }] => assert_eq!(policy(others.1), libc::SCHED_FIFO),
+            [Report { outcome: Err(why), .. }] => assert!(why.contains("CAP_SYS_NICE"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(policy(patient.1), libc::SCHED_OTHER);
+        drop(end);
+        others.0.join().unwrap();
+        patient.0.join().unwrap();
     }
 
     #[test]

@@ -191,7 +191,7 @@ pub static DECLARATIONS: &[Declaration] = &[
     at_start(
         "realtime_priority",
         Domain::Integer { default: 0, min: 0, max: 99 },
-        "Priority of the node's own threads under SCHED_FIFO; 0 leaves scheduling as it is.",
+        "Priority of the node's threads, the middleware's among them, under SCHED_FIFO; 0 leaves scheduling as it is.",
     ),
     at_start(
         "cpu_affinity",
