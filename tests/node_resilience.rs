@@ -73,6 +73,20 @@ fn several_cameras_are_answered_each_on_its_own_topics() {
 }
 
 #[test]
+fn a_miss_warns_misses_in_a_row_and_silence_are_errors_and_frames_on_time_end_them() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let parameters = ["deadline_ms:=10000.0", "recover_after_frames:=20", "stale_after_ms:=3000.0"];
+    let node = domain.start_node(&parameters);
+    // The peer waits for each level and its words.
+    let said = domain.ask_peer("miss_deadlines.py", &[]);
+    assert!(said["silent"].as_str().unwrap().contains("QoS that suits, but sends nothing"), "{said}");
+    assert_eq!(node.end("-INT").0, Some(0));
+}
+
+#[test]
 fn when_nothing_can_arrive_diagnostics_say_why() {
     if ros_is_absent() {
         return;
