@@ -41,7 +41,7 @@ pub struct TrainNet {
     /// Whether `gradients` holds something of this pass already.
     started: Vec<bool>,
     fake: Option<Fake>,
-    on: Option<On>,
+    on: Option<Box<On>>,
 }
 
 /// Where else than on the CPU the passes are made.
@@ -117,7 +117,7 @@ impl TrainNet {
         let kept = |id: &usize| *id == 0 || seen.contains(id);
         (0..self.values.len()).filter(|id| !kept(id)).for_each(|id| self.values[id] = Vec::new());
         self.pre_norm.iter_mut().chain(&mut self.gradients).for_each(|buffer| *buffer = Vec::new());
-        self.on = Some(On { passes: DevicePasses::new(device, self.batch), seen });
+        self.on = Some(Box::new(On { passes: DevicePasses::new(device, self.batch), seen }));
         self
     }
 
@@ -154,7 +154,7 @@ impl TrainNet {
     /// # Errors
     /// When a device other than the CPU fails, for want of memory for instance.
     pub fn forward(&mut self, mode: Mode) -> Result<()> {
-        if let Some(On { passes, seen }) = &mut self.on {
+        if let Some(On { passes, seen }) = self.on.as_deref_mut() {
             for (index, of_batch) in passes.forward(&self.graph, &self.params, &self.values[0], mode)? {
                 let norm = self.params.convs[index].norm.as_mut().expect("it was normalised");
                 norm.running.follow(&of_batch);
@@ -245,7 +245,7 @@ impl TrainNet {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
-        if let Some(On { passes, .. }) = &self.on {
+        if let Some(On { passes, .. }) = self.on.as_deref() {
             for found in passes.backward(&self.graph, &self.params, &self.needs_gradient, seeds)? {
                 let conv = &mut self.params.convs[found.conv];
                 add_or_copy(&mut conv.weight.gradient, &found.weight, true);
