@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         let options =
             peregrine::engine::cuda::frame::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
         let mut path = FramePath::new(&model, &student.manifest.architecture, options)?;
-        let data: Vec<u8> = (0..640 * 480 * 3).map(|i| (i * 7919 % 251) as u8).collect();
+        let data: Vec<u8> = (0..640 * 480 * 3u64).map(|i| (i * 7919 % 251) as u8).collect();
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &data)?;
         let (mut detections, mut mask) = (vec![], Default::default());
         let mut frame = || path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ());

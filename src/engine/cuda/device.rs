@@ -25,6 +25,8 @@ pub enum NoCudaDevice {
     NoDriver,
     #[error("the CUDA driver does not start ({0}); check nvidia-smi")]
     Driver(String),
+    #[error("the CUDA driver (libcuda.so.1) lacks {0}; update the NVIDIA driver, or use device: cpu")]
+    Lacks(&'static str),
     #[error("the CUDA driver offers no device; check nvidia-smi and CUDA_VISIBLE_DEVICES")]
     NoDevice,
 }
@@ -36,6 +38,35 @@ impl fmt::Display for CudaDevice {
     }
 }
 
+/// The calls of [`find_device`], and those that tell what is wrong.
+const CALLS: [&str; 8] = [
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+];
+
+/// Whether the driver has these calls. cudarc looks for each when it is first made, and panics where it is missing.
+///
+/// # Errors
+/// Names one that is missing.
+pub(super) fn has_all(calls: &[&'static str]) -> Result<(), NoCudaDevice> {
+    // SAFETY: the library is there, as the caller has asked; an address is looked up, and not used.
+    let lacks = |call: &&&str| unsafe { sys::culib().get::<*const ()>(call.as_bytes()) }.is_err();
+    calls.iter().find(lacks).map_or(Ok(()), |call| Err(NoCudaDevice::Lacks(call)))
+}
+
+/// An error's name and the driver's words for it.
+pub(super) fn describe(error: result::DriverError) -> String {
+    let name = error.error_name().map_or_else(|_| format!("{error:?}"), |n| n.to_string_lossy().into_owned());
+    let text = error.error_string().map_or_else(|_| String::new(), |s| s.to_string_lossy().into_owned());
+    format!("{name}: {text}")
+}
+
 /// The first device of the CUDA driver.
 ///
 /// # Errors
@@ -45,7 +76,8 @@ pub fn find_device() -> Result<CudaDevice, NoCudaDevice> {
     if !unsafe { sys::is_culib_present() } {
         return Err(NoCudaDevice::NoDriver);
     }
-    let driver = |e: result::DriverError| NoCudaDevice::Driver(e.to_string());
+    has_all(&CALLS)?;
+    let driver = |e: result::DriverError| NoCudaDevice::Driver(describe(e));
     result::init().map_err(driver)?;
     if device::get_count().map_err(driver)? < 1 {
         return Err(NoCudaDevice::NoDevice);
@@ -109,7 +141,7 @@ mod tests {
     fn a_machine_without_a_driver_is_told_the_remedy_and_one_with_it_its_device() {
         match find_device() {
             Ok(found) => assert!(found.compute_capability.0 > 0, "{found}"),
-            Err(none) => assert!(none.to_string().contains("nvidia-smi") || none == NoCudaDevice::NoDriver),
+            Err(none) => assert!(none.to_string().contains("nvidia-smi") || none.to_string().contains("device: cpu")),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! **What has run and what has not.** No kernel of this module has run on a GPU yet. Checked without one, in the tests:
 //! every kernel compiles for sm_75 to sm_120 within each architecture's limits; the kernels run on an emulation of the
 //! device on the CPU and agree there with the CPU engine, from single layers to the whole way of a frame, in integers bit by
-//! bit; plans never let two live tensors share memory; a device that fails at any call is left in order. [`real`] (the calls to the driver) has only been compiled. `bench/RESULTS-gpu.md` says
+//! bit; plans never let two live tensors share memory; a device that fails at any call is left in order. [`real`] (the calls
+//! to the driver) runs against a stand-in for the driver's library, down to each call failing. `bench/RESULTS-gpu.md` says
 //! how to change that.
 //!
 //! From the outside in:

@@ -162,9 +162,8 @@ impl Instance for Ready {
 impl Drop for Ready {
     fn drop(&mut self) {
         // Its memory may be freed next.
-        if self.context.enter().is_ok() {
-            let _ = self.done.synchronize();
-        }
+        let _ = self.context.enter();
+        let _ = self.done.synchronize();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The real driver, through cudarc: its library is opened at run time, so that the program starts without it.
 //!
-//! Compiled, and never run yet (see [`super`]). Only calls that CUDA 12.0 has are used: cudarc looks each one up when it
+//! Run against a stand-in for the driver's library in the tests, and never yet on a device (see [`super`]). Only calls that CUDA 12.0 has are used: cudarc looks each one up when it
 //! is first made, and newer ones are missing from Orin's driver.
 //!
 //! - `graph`: instantiated graphs, which a frame launches; `stream`: streams, events, and times by them.
@@ -36,6 +36,46 @@ pub fn open() -> Result<Arc<dyn Driver>, CudaError> {
     *open = Some(Arc::downgrade(&real));
     Ok(real)
 }
+
+/// What the engine calls once it has found a device, directly and through cudarc.
+const CALLS: [&str; 36] = [
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuCtxGetStreamPriorityRange",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
+    "cuMemHostGetDevicePointer_v2",
+    "cuMemGetInfo_v2",
+    "cuMemcpyHtoD_v2",
+    "cuMemcpyDtoH_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuLaunchKernel",
+    "cuStreamCreateWithPriority",
+    "cuStreamSynchronize",
+    "cuStreamDestroy_v2",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuEventQuery",
+    "cuEventElapsedTime",
+    "cuGraphCreate",
+    "cuGraphDestroy",
+    "cuGraphAddKernelNode_v2",
+    "cuGraphAddMemcpyNode",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphUpload",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+];
 
 struct Real {
     device: DeviceInfo,
@@ -77,9 +117,7 @@ impl Drop for Context {
 }
 
 fn failed(call: &'static str, error: DriverError) -> CudaError {
-    let name = error.error_name().map_or_else(|_| format!("{error:?}"), |n| n.to_string_lossy().into_owned());
-    let text = error.error_string().map_or_else(|_| String::new(), |s| s.to_string_lossy().into_owned());
-    CudaError::Failed { call, why: format!("{name}: {text}") }
+    CudaError::Failed { call, why: device::describe(error) }
 }
 
 fn check(call: &'static str, status: sys::CUresult) -> Result<(), CudaError> {
@@ -89,7 +127,7 @@ fn check(call: &'static str, status: sys::CUresult) -> Result<(), CudaError> {
 impl Real {
     fn new() -> Result<Self, CudaError> {
         device::find_device()?;
-        let driver = |e: DriverError| CudaError::NoDevice(NoCudaDevice::Driver(e.to_string()));
+        let driver = |e: DriverError| CudaError::NoDevice(NoCudaDevice::Driver(device::describe(e)));
         let mut version = 0;
         // SAFETY: outlives the call; the library is there, or `find_device` had failed.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(driver)?;
@@ -109,6 +147,7 @@ impl Real {
             driver: version,
         };
         device::check(&found)?;
+        device::has_all(&CALLS)?;
         // SAFETY: as above.
         let context = unsafe { result::primary_ctx::retain(first) }.map_err(driver)?;
         let context = Arc::new(Context { device: first, context });
@@ -214,10 +253,8 @@ impl Driver for Real {
     }
 
     fn free(&self, place: Place, address: Address) {
-        // A device that was lost has nothing to give back.
-        if self.context.enter().is_err() {
-            return;
-        }
+        // Of a device that was lost nothing may be left to give back; what is pinned still is the process's.
+        let _ = self.context.enter();
         // SAFETY: allocated above, and freed once: `Memory` owns it.
         let _ = unsafe {
             match place {
@@ -261,11 +298,28 @@ impl Driver for Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        if self.context.enter().is_ok() {
-            for module in std::mem::take(self.modules.get_mut().unwrap_or_else(PoisonError::into_inner)).into_values() {
-                // SAFETY: loaded by `load`; no graph is left, since each holds its model and that this.
-                let _ = unsafe { result::module::unload(module) };
-            }
+        let _ = self.context.enter();
+        for module in std::mem::take(self.modules.get_mut().unwrap_or_else(PoisonError::into_inner)).into_values() {
+            // SAFETY: loaded by `load`; no graph is left, since each holds its model and that this.
+            let _ = unsafe { result::module::unload(module) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CALLS;
+
+    #[test]
+    fn every_call_that_is_made_is_looked_for_beforehand() {
+        let sources = [include_str!("mod.rs"), include_str!("graph.rs"), include_str!("stream.rs")].concat();
+        let made = sources.split("sys::cu").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            format!("cu{}", &rest[..end])
+        });
+        let found = ["culib", "cu", "cuDriverGetVersion"];
+        for call in made.filter(|call| !found.contains(&call.as_str())) {
+            assert!(CALLS.contains(&call.as_str()), "{call}");
         }
     }
 }
