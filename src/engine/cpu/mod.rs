@@ -4,8 +4,8 @@
 //! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
 //! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
 //! - `executor`: a program with its memory and threads; `pool`: these share each stage;
-//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`: how their tensors lie; `input_channels`: where a dense
-//!   convolution finds its input;
+//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`, `views`: how their tensors lie;
+//!   `input_channels`: where a dense convolution finds its input;
 //! - [`explain`]: all that, as a table for people;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over;
 //! - [`int8`]: the same in 8-bit integers, for a quantized student.
@@ -29,6 +29,7 @@ mod program;
 mod simd;
 mod stage;
 mod tiles;
+mod views;
 mod winograd;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ use super::pooling::MaxPool;
 use super::simd::BLOCK;
 use super::stage::{self, Action, Stage, Step, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
+use super::views::whole_views;
 use crate::engine::plan::{self, Channels, Operand, Plan, TensorId, Work};
 use crate::engine::plan_memory::{place, Lifetime};
 use crate::engine::quantization::TensorScale;
@@ -70,56 +71,6 @@ pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Resu
     plan.read_in_place();
     let views = whole_views(&plan);
     Ok(Builder { plan, graph, weights, isa, threads, views }.run())
-}
-
-/// A view of each tensor with all its rows and the border that its readers need; the parts of a concatenation and the
-/// whole have one geometry.
-fn whole_views(plan: &Plan) -> Vec<View> {
-    let mut border = vec![(0, 0); plan.tensors.len()];
-    for step in &plan.steps {
-        if let Work::Conv { conv, .. } = step.work {
-            let (from, to) = (plan.tensors[step.inputs[0]].shape.width, plan.tensors[step.output].shape.width);
-            let left = conv.pad_before(from);
-            let right = ((to - 1) * conv.stride + conv.kernel).saturating_sub(left + from);
-            let border = &mut border[plan.storage(step.inputs[0])];
-            *border = (border.0.max(left), border.1.max(right));
-        }
-    }
-    // Tensors that a convolution reads together have one geometry; each may belong to several such groups.
-    loop {
-        let before = border.clone();
-        for step in plan.steps.iter().filter(|step| !step.gathered.is_empty()) {
-            let sources = || step.gathered.iter().map(|channels| plan.storage(channels.tensor));
-            let widest = sources().fold((0, 0), |w, s| (border[s].0.max(w.0), border[s].1.max(w.1)));
-            sources().for_each(|s| border[s] = widest);
-        }
-        if border == before {
-            break;
-        }
-    }
-    let view = |t: TensorId| {
-        let (shape, border) = (plan.tensors[t].shape, border[plan.storage(t)]);
-        if t == 0 && by_pixels(plan) {
-            View::of_pixels(shape, border)
-        } else {
-            View::new(shape, usize::MAX, border)
-        }
-    };
-    (0..plan.tensors.len()).map(view).collect()
-}
-
-/// Whether the input can be held pixel by pixel: an image of three channels that dense convolutions alone read.
-fn by_pixels(plan: &Plan) -> bool {
-    let dense = |step: &plan::Step| {
-        let dense = matches!(step.work, Work::Conv { conv, .. } if !conv.depthwise);
-        dense && step.gathered.is_empty() && !step.inputs[1..].contains(&0)
-    };
-    let inside = |t: &plan::Tensor| t.within.is_some_and(|(whole, _)| whole == 0);
-    plan.tensors[0].shape.channels == 3
-        && plan.tensors[0].within.is_none()
-        && !plan.tensors.iter().any(inside)
-        && !plan.outputs.contains(&0)
-        && plan.steps.iter().all(|step| !step.inputs.contains(&0) || dense(step))
 }
 
 impl Builder<'_> {

@@ -2,7 +2,7 @@
 
 use super::super::explain::StepReport;
 use super::convolution::Output;
-use super::program::{Action, Stage};
+use super::stage::{Action, Stage};
 use crate::engine::Shape;
 
 impl Stage {

@@ -3,7 +3,7 @@
 //! From the outside in:
 //! - `program`: stages over one arena, for what [`crate::engine::quantized_plan`] says is integer;
 //! - `explain`: what its stages are, for people;
-//! - `convolution`, `movement`: the steps; `layout`: how bytes lie, in blocks of 16 channels;
+//! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights; `layout`: how bytes lie, in blocks of 16 channels;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`: the vectors they are written over;
 //! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match bit by bit.
 //!
@@ -15,9 +15,11 @@ mod explain;
 mod isa;
 mod layout;
 mod movement;
+mod packing;
 mod program;
 pub mod reference;
 mod simd;
+mod stage;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -10,9 +10,9 @@ use super::super::movement::Copied;
 use super::super::pool::Stages;
 use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as FloatStep};
 use super::convolution::{Convolution, Output, Residual};
-use super::isa::{IntegerIsa, Kernels};
+use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
-use super::movement;
+use super::stage::{Action, Stage};
 use crate::engine::plan::{Operand, Step, TensorId, Work};
 use crate::engine::plan_memory::{place, Lifetime};
 use crate::engine::quantization::{relative_factor, Quantization, Requantization, TensorScale};
@@ -21,31 +21,6 @@ use crate::engine::{Graph, Weights};
 
 /// Bytes in a cache line, to which everything in the arena is aligned.
 const LINE: usize = 64;
-
-/// What one stage does.
-pub enum Action {
-    QuantizeInput(&'static Kernels, ByteView, TensorScale),
-    Convolution(Box<Convolution>),
-    Sum([Residual; 2], ByteView),
-    Upsample(ByteView, ByteView),
-    Concat(Vec<(ByteView, usize)>, ByteView),
-    ToFloats(ByteView, TensorScale, View),
-    ToBytes(View, TensorScale, ByteView),
-    /// To this offset of the outputs.
-    Unpack(ByteView, TensorScale, usize),
-    /// A step of the f32 engine.
-    Float(FloatStage),
-}
-
-/// One step, in parts of whole rows of a few channel blocks.
-pub struct Stage {
-    pub name: String,
-    pub action: Action,
-    groups: usize,
-    rows: usize,
-    chunks: usize,
-    pub flops: usize,
-}
 
 /// Stages, and how much memory they need.
 pub struct Program {
@@ -353,43 +328,6 @@ impl Builder<'_> {
         match self.threads {
             1 => 1,
             threads => (4 * threads).min(groups * rows),
-        }
-    }
-}
-
-impl Stage {
-    /// Runs one of the chunks: units of one row of one group, the groups in order.
-    ///
-    /// # Safety
-    /// As for [`Stages::run`].
-    unsafe fn run(&self, memory: &Memory, chunk: usize) {
-        if let Action::Float(stage) = &self.action {
-            return stage.run(memory, chunk);
-        }
-        let units = self.groups * self.rows;
-        let (mut at, end) = (units * chunk / self.chunks, units * (chunk + 1) / self.chunks);
-        while at < end {
-            let (group, row) = (at / self.rows, at % self.rows);
-            let whole = if row == 0 { (end - at) / self.rows } else { 0 };
-            let (groups, past) = if whole > 0 { (whole, self.rows) } else { (1, self.rows.min(row + end - at)) };
-            self.run_part(memory, group..group + groups, row..past);
-            at += (groups - 1) * self.rows + past - row;
-        }
-    }
-
-    /// # Safety
-    /// As for [`Stages::run`].
-    unsafe fn run_part(&self, memory: &Memory, groups: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
-        match &self.action {
-            Action::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
-            Action::Convolution(c) => c.run(memory, groups, rows),
-            Action::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
-            Action::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
-            Action::Concat(parts, output) => movement::concat(memory, parts, output, rows),
-            Action::ToFloats(input, scale, output) => movement::to_floats(memory, input, *scale, output, rows),
-            Action::ToBytes(input, scale, output) => movement::to_bytes(memory, input, *scale, output, rows),
-            Action::Unpack(input, scale, offset) => movement::unpack(memory, input, *scale, *offset, rows),
-            Action::Float(_) => unreachable!("run as a whole"),
         }
     }
 }

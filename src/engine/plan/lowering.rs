@@ -1,0 +1,215 @@
+//! From the layers of a graph to the steps of a plan.
+
+use super::{Channels, Operand, Plan, Step, Tensor, TensorId, Work};
+use crate::engine::{Graph, LayerId, Op};
+
+/// A graph on its way to a plan.
+pub(super) struct Lowering<'a> {
+    graph: &'a Graph,
+    block: usize,
+    /// Reads of each layer by layers not fused away, departures included.
+    uses: Vec<usize>,
+    /// The convolution that an addition takes in, and the addition's other operand.
+    fused: Vec<Option<(LayerId, LayerId)>>,
+    /// Layers that need no step of their own.
+    skipped: Vec<bool>,
+    /// [`NONE`] for what is fused away, or is a list of channels that no whole tensor was asked of yet.
+    tensor_of: Vec<TensorId>,
+    /// Layers that are lists of channels rather than tensors of their own.
+    listed: Vec<bool>,
+    plan: Plan,
+}
+
+const NONE: TensorId = usize::MAX;
+
+impl<'a> Lowering<'a> {
+    pub fn new(graph: &'a Graph, block: usize) -> Self {
+        let n = graph.layers.len();
+        let mut uses = vec![0; n];
+        let reads = graph.layers.iter().flat_map(|layer| &layer.inputs);
+        reads.chain(&graph.outputs).for_each(|&id| uses[id] += 1);
+        let plan = Plan { tensors: vec![], steps: vec![], outputs: vec![] };
+        let (fused, skipped, tensor_of) = (vec![None; n], vec![false; n], vec![NONE; n]);
+        Self { graph, block, uses, fused, skipped, tensor_of, listed: listed(graph), plan }
+    }
+
+    pub fn run(mut self) -> Plan {
+        self.fuse();
+        for (id, layer) in self.graph.layers.iter().enumerate() {
+            if !self.skipped[id] && !self.listed[id] {
+                self.tensor_of[id] = self.plan.tensors.len();
+                self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within: None });
+            }
+        }
+        for id in 1..self.graph.layers.len() {
+            if !self.skipped[id] && !self.listed[id] {
+                let step = self.step(id);
+                self.plan.steps.push(step);
+            }
+        }
+        let graph = self.graph;
+        self.plan.outputs = graph.outputs.iter().map(|&id| self.whole(id)).collect();
+        self.plan
+    }
+
+    /// Decides which layers merge into others.
+    fn fuse(&mut self) {
+        for (id, layer) in self.graph.layers.iter().enumerate() {
+            if layer.op != Op::Add {
+                continue;
+            }
+            for &operand in &layer.inputs {
+                if self.graph.layers[operand].op == Op::Upsample2x {
+                    self.uses[operand] -= 1;
+                }
+            }
+            for (conv, other) in [(layer.inputs[1], layer.inputs[0]), (layer.inputs[0], layer.inputs[1])] {
+                if matches!(self.graph.layers[conv].op, Op::Conv(_)) && self.uses[conv] == 1 {
+                    self.fused[id] = Some((conv, other));
+                    self.skipped[conv] = true;
+                    break;
+                }
+            }
+        }
+        for (id, layer) in self.graph.layers.iter().enumerate() {
+            let unread_because_fused = layer.op == Op::Upsample2x
+                && self.uses[id] == 0
+                && self.graph.layers.iter().any(|l| l.op == Op::Add && l.inputs.contains(&id));
+            self.skipped[id] |= unread_because_fused;
+        }
+    }
+
+    /// An operand of an addition, read through the upsampling that makes it.
+    fn operand(&mut self, id: LayerId) -> Operand {
+        let layer = &self.graph.layers[id];
+        let (source, upsampled) = if layer.op == Op::Upsample2x { (layer.inputs[0], true) } else { (id, false) };
+        Operand { tensor: self.whole(source), upsampled }
+    }
+
+    /// The channels of a layer, wherever they are.
+    fn channels(&self, id: LayerId) -> Vec<Channels> {
+        let layer = &self.graph.layers[id];
+        if !self.listed[id] {
+            return vec![Channels { tensor: self.tensor_of[id], first: 0, count: layer.shape.channels }];
+        }
+        let parts: Vec<Channels> = layer.inputs.iter().flat_map(|&input| self.channels(input)).collect();
+        match layer.op {
+            Op::Slice { first } => slice(&parts, first, layer.shape.channels),
+            Op::Shuffle { groups } => {
+                let each = layer.shape.channels / groups;
+                let one = |c: usize| slice(&parts, c % groups * each + c / groups, 1);
+                (0..layer.shape.channels).flat_map(one).collect()
+            }
+            _ => parts,
+        }
+    }
+
+    /// The tensor with all channels of a layer: made by a step of its own where they are scattered.
+    fn whole(&mut self, id: LayerId) -> TensorId {
+        if self.tensor_of[id] == NONE {
+            let layer = &self.graph.layers[id];
+            let channels = self.channels(id);
+            let tensor = self.plan.tensors.len();
+            self.tensor_of[id] = tensor;
+            let mut within = None;
+            if let [Channels { tensor: from, first, count }] = channels[..] {
+                let ends = count.is_multiple_of(self.block) || first + count == self.plan.tensors[from].shape.channels;
+                // The input has its own layout in some engines.
+                within = (first.is_multiple_of(self.block) && ends && from != 0).then_some((from, first));
+            }
+            self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within });
+            if within.is_none() {
+                let mut inputs: Vec<TensorId> = channels.iter().map(|c| c.tensor).collect();
+                inputs.sort_unstable();
+                inputs.dedup();
+                let (name, work) = (layer.name.clone(), Work::Gather(channels));
+                self.plan.steps.push(Step { name, work, inputs, gathered: vec![], output: tensor });
+            }
+        }
+        self.tensor_of[id]
+    }
+
+    fn step(&mut self, id: LayerId) -> Step {
+        let graph = self.graph;
+        let layer = &graph.layers[id];
+        let fused = self.fused[id];
+        let mut inputs = |of: &[LayerId]| of.iter().map(|&i| self.whole(i)).collect::<Vec<_>>();
+        let (name, work, inputs) = match (layer.op, fused) {
+            (Op::Conv(conv), _) => (&layer.name, Work::Conv { conv, layer: id, residual: None }, inputs(&layer.inputs)),
+            (Op::Add, Some((conv_id, other))) => {
+                let from = &graph.layers[conv_id];
+                let Op::Conv(conv) = from.op else { unreachable!("only convolutions are fused") };
+                let residual = self.operand(other);
+                let inputs = vec![self.whole(from.inputs[0]), residual.tensor];
+                (&from.name, Work::Conv { conv, layer: conv_id, residual: Some(residual) }, inputs)
+            }
+            (Op::Add, None) => {
+                let operands = [self.operand(layer.inputs[0]), self.operand(layer.inputs[1])];
+                (&layer.name, Work::Add(operands), operands.map(|o| o.tensor).to_vec())
+            }
+            (Op::Upsample2x, _) => (&layer.name, Work::Upsample2x, inputs(&layer.inputs)),
+            (Op::Concat, _) => {
+                let inputs = inputs(&layer.inputs);
+                (&layer.name, Work::Concat(self.place_parts(id)), inputs)
+            }
+            (Op::MaxPool { kernel, stride }, _) => {
+                (&layer.name, Work::MaxPool { kernel, stride }, inputs(&layer.inputs))
+            }
+            (Op::Input, _) => unreachable!("a graph has its input as layer 0 only"),
+            (Op::Slice { .. } | Op::Shuffle { .. }, _) => unreachable!("a list of channels has no step"),
+        };
+        Step { name: name.clone(), work, inputs, gathered: vec![], output: self.tensor_of[id] }
+    }
+
+    /// Puts what parts it can in their place within the concatenation `id`, and returns the others, to be copied.
+    fn place_parts(&mut self, id: LayerId) -> Vec<(TensorId, usize)> {
+        let (mut copied, mut channel) = (vec![], 0usize);
+        let whole = self.tensor_of[id];
+        let parts = &self.graph.layers[id].inputs;
+        for (i, &part) in parts.iter().enumerate() {
+            let layer = &self.graph.layers[part];
+            let tensor = self.tensor_of[part];
+            let last = i + 1 == parts.len();
+            // A part that ends inside a block would share it with the next one: only the last may.
+            let aligned =
+                channel.is_multiple_of(self.block) && (last || layer.shape.channels.is_multiple_of(self.block));
+            let own = !matches!(layer.op, Op::Input | Op::Concat) && self.plan.tensors[tensor].within.is_none();
+            if aligned && own {
+                self.plan.tensors[tensor].within = Some((whole, channel));
+            } else {
+                copied.push((tensor, channel));
+            }
+            channel += layer.shape.channels;
+        }
+        copied
+    }
+}
+
+/// Which layers are lists of channels: slices and shuffles, and the concatenations that read or feed one.
+fn listed(graph: &Graph) -> Vec<bool> {
+    let moves = |op: Op| matches!(op, Op::Slice { .. } | Op::Shuffle { .. });
+    let mut listed: Vec<bool> = graph.layers.iter().map(|layer| moves(layer.op)).collect();
+    for (id, layer) in graph.layers.iter().enumerate() {
+        if moves(layer.op) && graph.layers[layer.inputs[0]].op == Op::Concat {
+            listed[layer.inputs[0]] = true;
+        }
+        if layer.op == Op::Concat && layer.inputs.iter().any(|&input| listed[input]) {
+            listed[id] = true;
+        }
+    }
+    listed
+}
+
+/// `count` channels of a list, from its `first` on.
+fn slice(list: &[Channels], first: usize, count: usize) -> Vec<Channels> {
+    let (mut skip, mut left, mut result) = (first, count, vec![]);
+    for part in list {
+        let take = part.count.saturating_sub(skip).min(left);
+        if take > 0 {
+            result.push(Channels { first: part.first + skip, count: take, ..*part });
+        }
+        skip = skip.saturating_sub(part.count);
+        left -= take;
+    }
+    result
+}
