@@ -51,7 +51,7 @@ NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
 HOST := x86_64-unknown-linux-gnu
 check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain)
 	$(NIGHTLY) miri --version || { echo 'Miri is missing: rustup toolchain install nightly --profile minimal --component miri,rust-src'; exit 1; }
-	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),12) $(NIGHTLY) miri test $(LOCKED) --test engine_isas
+	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),3) $(NIGHTLY) miri test $(LOCKED) --test engine_isas
 	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
 	  --test engine_isas --test engine_pixels --test engine_refusals --test int8_agreement --test preprocess
 
