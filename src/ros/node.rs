@@ -82,11 +82,18 @@ impl Perception {
             stop: Arc::clone(&stop_diagnostics),
             memory: None,
         };
+        // Awaited, since it is told from the middleware's threads by its name, which it gives itself.
+        let (started, is_started) = std::sync::mpsc::sync_channel(1);
+        let diagnostics = thread::Builder::new().name("diagnostics".into()).spawn(move || {
+            let _ = started.send(());
+            diagnostics.run();
+        })?;
+        let _ = is_started.recv();
         let mut perception = Self {
             parameter_services: ParameterServices::new(&mut node)?,
             lifecycle: LifecycleServices::new(&mut node)?,
             autostart: parameters.flag("autostart"),
-            diagnostics: thread::Builder::new().name("diagnostics".into()).spawn(move || diagnostics.run())?,
+            diagnostics,
             node,
             parameters,
             machine: Machine::default(),

@@ -98,6 +98,15 @@ pub fn apply_to_middleware(profile: &Profile, patient: &[&str]) -> Vec<Report> {
     vec![Report { what: "middleware_priority", outcome }]
 }
 
+/// Puts the calling thread, which no frame waits for, among the ordinary ones, whatever it inherited.
+pub fn be_patient() {
+    // SAFETY: the structure is plain numbers. There is nothing to be done should it fail: the thread goes on as it is.
+    unsafe {
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameters);
+    }
+}
+
 fn set_cores(cores: &[usize]) -> Result<String, String> {
     // SAFETY: a set of bits, for which all zero is the empty set; `parse_cores` keeps every core below its size.
     let status = unsafe {
@@ -284,6 +293,18 @@ mod tests {
         drop(end);
         others.0.join().unwrap();
         patient.0.join().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_inherited_a_priority_can_do_without() {
+        std::thread::spawn(|| {
+            apply_to_thread(&Profile { priority: 10, ..Profile::default() });
+            be_patient();
+            // SAFETY: asks for a number.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_OTHER);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -70,6 +70,8 @@ impl PictureThread {
         let mut studio = Studio { painter, unpacker: Unpacker::default(), raw, compressed };
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("pictures".into()).spawn(move || {
+            // The thread that starts it may have the priority of those that frames wait for.
+            crate::ros::realtime::be_patient();
             while !theirs.stop.load(Relaxed) {
                 if let Some(mut job) = theirs.work.take_timeout(LONGEST_SLEEP) {
                     studio.publish(&job);
