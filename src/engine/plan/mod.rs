@@ -1,7 +1,7 @@
 //! Lowers a graph to the steps that an engine executes: fused, and each tensor's life known.
 //!
 //! Nothing here knows a device. Fusions:
-//! - a convolution takes the [`Op::Add`] of its result with it, when nothing else reads that result;
+//! - a convolution takes the [`Op::Add`](super::Op::Add) of its result with it, when nothing else reads that result;
 //! - an addition reads an upsampled operand by index, so that the upsampled tensor is never made;
 //! - a concatenation's parts are written in place where their channel offset is a multiple of the engine's block;
 //! - slices and shuffles, and concatenations beside them, move nothing by themselves: they are lists of channels, which

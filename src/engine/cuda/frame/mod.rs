@@ -3,7 +3,7 @@
 //! bytes → pinned memory → device → letterbox → network → candidates → boxes, mask → pinned memory. The thresholds travel
 //! in front of the image. A graph is made when the first image of its encoding and size comes; the last few are kept.
 //!
-//! - [`nodes`]: what is done before and after the network.
+//! - `nodes`: what is done before and after the network.
 
 mod nodes;
 
