@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -58,6 +58,8 @@ check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with 
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
 
+bench: bench-engines bench-training bench-transport bench-cameras bench-node ## All that is measured beside peers, into bench/RESULTS.md; half an hour after building
+
 bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 5 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
@@ -90,6 +92,10 @@ test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where the
 bench-gpu: ready ## Measure the CUDA engine on this machine's GPU, beside PyTorch
 	$(IN_ENV) bench/gpu.sh bench
 
+ablation: ## What distillation is worth, from ../shared (hours; goes on where it stopped), into target/ablation
+	$(IN_ENV) cargo build $(LOCKED) --release --bin distill
+	$(IN_ENV) models/ablation.sh $(ARGS)
+
 fmt: ## Format the Rust code
 	cargo fmt
 
@@ -98,7 +104,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --features ros,cuda -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --features ros,cuda --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh models/ablation.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 clean: ## Remove what was built here (the prepared environment stays in its cache)

@@ -35,7 +35,8 @@ pub struct Row {
     pub name: String,
     #[serde(default)]
     pub note: String,
-    /// Keys of the base to replace; tables are merged, everything else replaced.
+    /// Keys of the base to replace; tables are merged, everything else replaced. `"{NAME}"` stands for the package that
+    /// row NAME, further up, gave with the same seed: to train on from it, or with it as teacher.
     #[serde(default)]
     pub set: Table,
     /// Instead of a training: a command that turns another row's package into this one's.
@@ -50,6 +51,15 @@ pub struct Derive {
     pub from: String,
     /// Arguments of `distill`; `{student}` stands for the other row's package, `{out}` for the folder of the new one.
     pub command: Vec<String>,
+}
+
+impl Row {
+    /// The rows whose packages this one is made from.
+    pub fn origins(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.derive.iter().map(|d| d.from.as_str()).collect();
+        self.set.values().for_each(|value| references(value, &mut names));
+        names
+    }
 }
 
 impl Ablation {
@@ -72,30 +82,34 @@ impl Ablation {
         ensure!(!ablation.evaluate.is_empty(), "evaluate must name at least one labelled folder");
         let named = |name: &str| ablation.rows.iter().filter(|r| r.name == name).count();
         ensure!(named(&ablation.reference) > 0, "reference = {:?} is not the name of a row", ablation.reference);
-        for row in &ablation.rows {
+        for (i, row) in ablation.rows.iter().enumerate() {
             let name = &row.name;
             let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
             ensure!(plain, "row {name:?}: a name consists of letters, digits and hyphens");
             ensure!(named(name) == 1, "row {name:?} is there twice");
-            if let Some(derive) = &row.derive {
-                let from = ablation.rows.iter().find(|r| r.name == derive.from);
-                ensure!(from.is_some_and(|r| r.derive.is_none()), "row {name:?}: derive.from must name a trained row");
+            for origin in row.origins() {
+                let above = ablation.rows[..i].iter().any(|r| r.name == origin);
+                ensure!(above, "row {name:?}: {origin:?} is not the name of a row above it");
+            }
+            if row.derive.is_some() {
                 ensure!(row.set.is_empty(), "row {name:?}: a derived row is not trained, so that set has no meaning");
             } else {
-                ablation.student(row, ablation.seeds[0])?;
+                ablation.student(row, ablation.seeds[0], &|name| name.into())?;
             }
         }
         Ok(ablation)
     }
 
-    /// The training configuration of a row and seed.
+    /// The training configuration of a row and seed; `package` tells where a row's package lies.
     ///
     /// # Errors
     /// Names the row and the field at fault.
-    pub fn student(&self, row: &Row, seed: u64) -> anyhow::Result<StudentConfig> {
+    pub fn student(&self, row: &Row, seed: u64, package: &dyn Fn(&str) -> String) -> anyhow::Result<StudentConfig> {
         let at = || format!("row {:?}", row.name);
         let mut table = self.base.clone();
-        merge(&mut table, &row.set);
+        let mut set = row.set.clone();
+        set.iter_mut().for_each(|(_, value)| fill(value, package));
+        merge(&mut table, &set);
         table.insert("seed".into(), Value::Integer(i64::try_from(seed).context("a seed must fit 63 bits")?));
         StudentConfig::parse(&toml::to_string(&table)?).with_context(at)
     }
@@ -107,6 +121,32 @@ fn merge(base: &mut Table, over: &Table) {
         match (base.get_mut(key), value) {
             (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
             _ => drop(base.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// The name in `"{name}"`.
+fn reference(value: &Value) -> Option<&str> {
+    value.as_str()?.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn references<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
+    match value {
+        Value::Table(table) => table.values().for_each(|v| references(v, names)),
+        Value::Array(array) => array.iter().for_each(|v| references(v, names)),
+        _ => names.extend(reference(value)),
+    }
+}
+
+/// Puts paths where [`references`] finds names.
+fn fill(value: &mut Value, package: &dyn Fn(&str) -> String) {
+    match value {
+        Value::Table(table) => table.iter_mut().for_each(|(_, v)| fill(v, package)),
+        Value::Array(array) => array.iter_mut().for_each(|v| fill(v, package)),
+        _ => {
+            if let Some(name) = reference(value) {
+                *value = Value::String(package(name));
+            }
         }
     }
 }
@@ -141,9 +181,20 @@ mod tests {
     #[test]
     fn a_row_changes_what_it_names_and_nothing_else() {
         let ablation = Ablation::parse(TABLE).unwrap();
-        let config = ablation.student(&ablation.rows[1], 4).unwrap();
+        let config = ablation.student(&ablation.rows[1], 4, &|_| unreachable!()).unwrap();
         assert_eq!((config.seed, config.steps), (4, 7));
         assert_eq!((config.loss.alpha, config.loss.temperature), (0.75, 3.0));
+    }
+
+    #[test]
+    fn a_row_may_start_from_what_rows_above_it_gave() {
+        let tuned = "[[row]]\nname = 'tuned'\nset = { init = '{small}', teacher.package = '{soft}' }";
+        let ablation = Ablation::parse(&format!("{TABLE}\n{tuned}")).unwrap();
+        let row = ablation.rows.last().unwrap();
+        assert_eq!(row.origins(), ["small", "soft"]);
+        let config = ablation.student(row, 4, &|name| format!("at/{name}")).unwrap();
+        assert_eq!(config.init.unwrap(), Path::new("at/small"));
+        assert_eq!(config.teacher.unwrap().package.unwrap(), Path::new("at/soft"));
     }
 
     #[test]
@@ -152,7 +203,8 @@ mod tests {
             ("reference = 'alone'", "reference = 'none'", "none"),
             ("name = 'soft'", "name = 'alone'", "twice"),
             ("alpha = 0.75", "alpha = 7.5", "loss.alpha"),
-            ("from = 'soft'", "from = 'small'", "trained row"),
+            ("from = 'soft'", "from = 'small'", "above"),
+            ("set.loss.alpha = 0.75", "set.init = '{small}'", "above"),
             ("name = 'soft'", "name = 'so/ft'", "so/ft"),
         ] {
             let error = format!("{:#}", Ablation::parse(&TABLE.replacen(from, to, 1)).unwrap_err());

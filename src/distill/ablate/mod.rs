@@ -56,12 +56,8 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut cells = runs::cells(&ablation, &args.out)?;
-    if !args.report_only {
-        let wanted = |row: &str| args.rows.is_empty() || args.rows.iter().any(|r| r == row);
-        let trainings = cells.iter_mut().filter(|c| wanted(&ablation.rows[c.row].name)).collect();
-        runs::train(trainings, args.jobs.max(1), args.threads)?;
-    }
-    runs::derive(&ablation, &mut cells)?;
+    let wanted = |row: &str| !args.report_only && (args.rows.is_empty() || args.rows.iter().any(|r| r == row));
+    runs::make(&ablation, &mut cells, &wanted, (args.jobs.max(1), args.threads))?;
     let results = judge::judge(&ablation, &cells)?;
     let table = report::Table::new(&ablation, results);
     write_atomically(&args.out.join("ablation.json"), &serde_json::to_vec_pretty(&table)?)?;

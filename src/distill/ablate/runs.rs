@@ -2,7 +2,7 @@
 //!
 //! Each is a process of its own, so that one that fails takes no other with it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,8 @@ use crate::student::manifest::Manifest;
 use crate::student::package::write_atomically;
 
 const POLL: Duration = Duration::from_millis(500);
+/// Folder of the package in a run's folder.
+const STUDENT: &str = "student";
 
 /// One row with one seed.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub struct Cell {
 impl Cell {
     /// Where its package is, or will be.
     pub fn package(&self) -> PathBuf {
-        self.folder.join("student")
+        self.folder.join(STUDENT)
     }
 
     /// Whether its package is there, and is that of this very configuration.
@@ -76,11 +78,13 @@ pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
     fs::create_dir_all(&configs).with_context(|| configs.display().to_string())?;
     let mut cells = Vec::new();
     for &seed in &ablation.seeds {
+        let folder = |row: &str| out.join("runs").join(row).join(seed.to_string());
+        let package = |row: &str| folder(row).join(STUDENT).to_string_lossy().into_owned();
         for (index, row) in ablation.rows.iter().enumerate() {
-            let folder = out.join("runs").join(&row.name).join(seed.to_string());
+            let folder = folder(&row.name);
             let mut training = None;
             if row.derive.is_none() {
-                let config = ablation.student(row, seed)?;
+                let config = ablation.student(row, seed, &package)?;
                 let text = toml::to_string(&config)?;
                 write_atomically(&config_path(out, &row.name, seed), text.as_bytes())?;
                 training = Some((text, config.steps));
@@ -95,24 +99,48 @@ fn config_path(out: &Path, row: &str, seed: u64) -> PathBuf {
     out.join("configs").join(format!("{row}-{seed}.toml"))
 }
 
-/// Trains every cell that is not finished, `jobs` at a time; failures are noted in the cells.
+/// Trains the rows that `wanted` permits, `jobs` at a time, and derives what is derived from finished ones, in as many
+/// rounds as rows start from other rows; failures are noted in the cells.
 ///
 /// # Errors
 /// When a process cannot be started.
-pub fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::Result<()> {
-    let trained: Vec<&mut Cell> = cells.into_iter().filter(|c| c.training.is_some()).collect();
+pub fn make(
+    ablation: &Ablation,
+    cells: &mut [Cell],
+    wanted: &dyn Fn(&str) -> bool,
+    (jobs, threads): (usize, Option<usize>),
+) -> anyhow::Result<()> {
+    let mine = |c: &Cell| c.training.is_some() && wanted(&ablation.rows[c.row].name);
+    let count = cells.iter().filter(|c| mine(c)).count();
+    eprintln!("{} of {count} runs are finished already", cells.iter().filter(|c| mine(c) && c.finished()).count());
+    loop {
+        let finished: HashSet<_> = cells.iter().filter(|c| c.finished()).map(|c| (c.row, c.seed)).collect();
+        let is_there = |row: &str, seed| {
+            ablation.rows.iter().position(|r| r.name == row).is_some_and(|row| finished.contains(&(row, seed)))
+        };
+        let due = |c: &Cell| {
+            let origins = ablation.rows[c.row].origins();
+            mine(c) && !c.finished() && c.failure.is_none() && origins.iter().all(|row| is_there(row, c.seed))
+        };
+        train(cells.iter_mut().filter(|c| due(c)).collect(), jobs, threads)?;
+        derive(ablation, cells)?;
+        if cells.iter().filter(|c| c.finished()).count() == finished.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// Trains these, `jobs` at a time.
+fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::Result<()> {
     let steps = |cell: &Cell| cell.training.as_ref().map_or(0, |t| t.1);
-    let total: u64 = trained.iter().map(|c| steps(c)).sum();
-    let count = trained.len();
-    let (finished, waiting): (Vec<_>, Vec<_>) = trained.into_iter().partition(|c| c.finished());
-    let mut done: u64 = finished.iter().map(|c| steps(c)).sum();
-    eprintln!("{} of {count} runs are finished already", finished.len());
+    let mut waiting: VecDeque<_> = cells.into();
+    let mut done = 0;
     let style = "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} left; {msg}";
+    let total = waiting.iter().map(|c| steps(c)).sum();
     let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
-    let mut waiting: VecDeque<_> = waiting.into();
     let mut running: Vec<(Child, &mut Cell)> = Vec::new();
     // What is done already says nothing about how fast the rest will go.
-    bar.set_position(done + waiting.iter().map(|c| c.progress().0).sum::<u64>());
+    bar.set_position(waiting.iter().map(|c| c.progress().0).sum());
     bar.reset_eta();
     while !running.is_empty() || !waiting.is_empty() {
         while running.len() < jobs {
@@ -164,16 +192,13 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
 }
 
 /// Makes the packages of derived rows whose origin is finished.
-///
-/// # Errors
-/// When a process cannot be started; failures of the command are noted in the cells.
-pub fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
+fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
     for i in 0..cells.len() {
         let Some(derive) = &ablation.rows[cells[i].row].derive else { continue };
         let origin = cells.iter().find(|c| ablation.rows[c.row].name == derive.from && c.seed == cells[i].seed);
         let Some(origin) = origin.filter(|c| c.finished()) else { continue };
         let (student, out) = (origin.package(), cells[i].package());
-        if cells[i].finished() {
+        if cells[i].finished() || cells[i].failure.is_some() {
             continue;
         }
         fs::create_dir_all(&cells[i].folder).with_context(|| cells[i].folder.display().to_string())?;
