@@ -11,22 +11,45 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::Memory;
 
-/// Looks for work before a helper parks: some 100 µs, longer than any pause within a frame.
-const SPINS_BEFORE_PARKING: u32 = 20_000;
+/// How long a helper looks for work before it parks: longer than any pause within a frame.
+const BEFORE_PARKING: Duration = Duration::from_micros(100);
 
-/// Looks at an unfinished stage before the caller sleeps, lest it keep the helper that it waits for off its core: some
-/// 500 µs, longer than a chunk takes where the helper has a core of its own.
-const SPINS_BEFORE_SLEEPING: u32 = 100_000;
+/// How long the caller looks at an unfinished stage before it sleeps, lest it keep the helper that it waits for off its
+/// core: longer than a chunk takes where the helper has a core of its own.
+const BEFORE_SLEEPING: Duration = Duration::from_micros(500);
 
 /// How long the caller sleeps between looks then.
 const NAP: Duration = Duration::from_micros(50);
 
 /// No chunk left: also the state before the first stage.
 const CLOSED: u64 = 0xffff;
+
+/// A wait that spins at first. By the clock: processors differ tenfold in how long one look takes.
+struct Spin {
+    limit: Duration,
+    looks: u32,
+    since: Option<Instant>,
+}
+
+impl Spin {
+    /// Looks between two readings of the clock, which would otherwise be most of the work.
+    const LOOKS: u32 = 64;
+
+    fn new(limit: Duration) -> Self {
+        Self { limit, looks: 0, since: None }
+    }
+
+    /// Pauses the processor for a moment; false where the limit has passed.
+    fn again(&mut self) -> bool {
+        std::hint::spin_loop();
+        self.looks += 1;
+        self.looks % Self::LOOKS != 0 || self.since.get_or_insert_with(Instant::now).elapsed() < self.limit
+    }
+}
 
 /// What a pool runs: stages one after the other, each in chunks that threads may run at the same time.
 pub trait Stages: Send + Sync + 'static {
@@ -171,12 +194,11 @@ impl<P: Stages> Pool<P> {
     }
 
     fn wait(&self, chunks: usize) {
-        let mut spins = 0;
+        let mut spin = Spin::new(BEFORE_SLEEPING);
+        let mut spinning = true;
         while self.shared.done.load(Acquire) < chunks {
-            spins += 1;
-            if spins < SPINS_BEFORE_SLEEPING {
-                std::hint::spin_loop();
-            } else {
+            spinning = spinning && spin.again();
+            if !spinning {
                 thread::sleep(NAP);
             }
         }
@@ -205,20 +227,17 @@ impl<P: Stages> Shared<P> {
     }
 
     fn help(&self, helper: usize) {
-        let mut spins = 0;
+        let mut spin = Spin::new(BEFORE_PARKING);
         while !self.stop.load(Acquire) {
             if self.take(helper + 1) {
-                spins = 0;
-            } else if spins < SPINS_BEFORE_PARKING {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
+                spin = Spin::new(BEFORE_PARKING);
+            } else if !spin.again() {
                 self.parked[helper].store(true, SeqCst);
                 if !self.stop.load(SeqCst) && !self.take(helper + 1) {
                     thread::park();
                 }
                 self.parked[helper].store(false, SeqCst);
-                spins = 0;
+                spin = Spin::new(BEFORE_PARKING);
             }
         }
     }
