@@ -115,9 +115,9 @@ impl Convolution {
                 (weights, isa.kernels(false), Kind::Dense(panels))
             }
         };
-        let starts = starts(conv.kernel, blocks * BLOCK, input.zero, &|o, tap| {
-            (0..from).map(|i| i32::from(weight(o, i, tap))).sum()
-        });
+        let zero = i32::from(input.zero) - i32::from(kernels.bias);
+        let starts =
+            starts(conv.kernel, blocks * BLOCK, zero, &|o, tap| (0..from).map(|i| i32::from(weight(o, i, tap))).sum());
         let Requantization { mut factor, mut offset, bounds } = constants;
         factor.resize(blocks * BLOCK, 0.0);
         offset.resize(blocks * BLOCK, 0.0);

@@ -15,16 +15,21 @@ pub enum IntegerIsa {
     /// Whatever the crate was compiled for.
     Portable,
     Avx2,
-    /// AVX2 with 256-bit VNNI. Not run yet on any processor that was at hand.
+    /// AVX2 with 256-bit VNNI.
     AvxVnni,
     /// AVX-512 with F, BW and VNNI.
     Avx512Vnni,
+    /// NEON with dot products. Run under an emulator only.
+    NeonDot,
 }
 
 impl IntegerIsa {
     /// Those that this processor has, the best last.
     pub fn available() -> Vec<IntegerIsa> {
-        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "nothing else is there"))]
+        #[cfg_attr(
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            allow(unused_mut, reason = "nothing else is there")
+        )]
         let mut list = vec![IntegerIsa::Portable];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
@@ -36,6 +41,10 @@ impl IntegerIsa {
             if avx512 && is_x86_feature_detected!("avx512vnni") {
                 list.push(IntegerIsa::Avx512Vnni);
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            list.push(IntegerIsa::NeonDot);
         }
         list
     }
@@ -61,7 +70,8 @@ impl IntegerIsa {
             IntegerIsa::AvxVnni => &AVX_VNNI,
             #[cfg(target_arch = "x86_64")]
             IntegerIsa::Avx512Vnni => &AVX512_VNNI,
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            IntegerIsa::NeonDot => &NEON_DOT,
             _ => unreachable!("asserted to be available; {pairs_fit}"),
         }
     }
@@ -87,6 +97,8 @@ pub struct Depthwise {
 /// The kernels of one instruction set.
 pub struct Kernels {
     pub name: &'static str,
+    /// What they take off each byte before they multiply it.
+    pub bias: u8,
     /// With 1, 2, … blocks.
     pub panels: &'static [Panel],
     /// The first that fits serves; the last fits all.
@@ -108,7 +120,7 @@ impl Kernels {
 }
 
 macro_rules! kernels {
-    ($table:ident, $name:literal, $module:ident, $lanes:ty, [$($features:literal)?], peak: [$pixels:literal, $vectors:literal],
+    ($table:ident, $name:literal, bias: $bias:literal, $module:ident, $lanes:ty, [$($features:literal)?], peak: [$pixels:literal, $vectors:literal],
      depthwise: [$($d:tt),*],
      panels: [$(($n:tt, [$($m:tt),*])),*]) => {
         /// Every function here is its namesake, compiled for the instruction set: safe where that is safe and the processor has it.
@@ -148,6 +160,7 @@ macro_rules! kernels {
 
         static $table: Kernels = Kernels {
             name: $name,
+            bias: $bias,
             panels: &[$(Panel {
                 blocks: $n,
                 stride_1: &[$($module::dense::<$lanes, $m, $n, 16>),*],
@@ -167,24 +180,29 @@ macro_rules! kernels {
     };
 }
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::NeonDot;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni};
 
 // Tiles as large as the registers hold.
-kernels!(PORTABLE, "portable", portable, Portable, [], peak: [1, 1], depthwise: [1, 2], panels: [(1, [1, 2])]);
+kernels!(PORTABLE, "portable", bias: 0, portable, Portable, [], peak: [1, 1], depthwise: [1, 2], panels: [(1, [1, 2])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2, "avx2", avx2, Avx2, ["avx2"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
+kernels!(AVX2, "avx2", bias: 0, avx2, Avx2, ["avx2"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2_WIDE, "avx2, 16-bit", avx2_wide, Avx2Wide, ["avx2"], peak: [1, 3], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
+kernels!(AVX2_WIDE, "avx2, 16-bit", bias: 0, avx2_wide, Avx2Wide, ["avx2"], peak: [1, 3], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX_VNNI, "avx-vnni", avx_vnni, AvxVnni, ["avx2,avxvnni"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [
+kernels!(AVX_VNNI, "avx-vnni", bias: 0, avx_vnni, AvxVnni, ["avx2,avxvnni"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [
     (1, [1, 2, 3, 4, 5, 6])
 ]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX512_VNNI, "avx512-vnni", avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"], peak: [6, 2],
+kernels!(AVX512_VNNI, "avx512-vnni", bias: 0, avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"], peak: [6, 2],
     depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
     (1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (3, [1, 2, 3, 4, 5, 6, 7, 8]),
     (4, [1, 2, 3, 4, 5, 6])
 ]);
+#[cfg(target_arch = "aarch64")]
+kernels!(NEON_DOT, "neon dot", bias: 128, neon_dot, NeonDot, ["neon,dotprod"], peak: [6, 1],
+    depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5, 6])]);

@@ -4,7 +4,7 @@
 //! - `program`: stages over one arena, for what [`crate::engine::quantized_plan`] says is integer;
 //! - `explain`: what its stages are, for people;
 //! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights; `layout`: how bytes lie, in blocks of 16 channels;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`: the vectors they are written over;
+//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`, `neon`: the vectors they are written over;
 //! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match bit by bit.
 //!
 //! Every result is exact integer arithmetic followed by a fixed sequence of f32 operations, so it depends on neither the
@@ -15,6 +15,8 @@ mod explain;
 mod isa;
 mod layout;
 mod movement;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packing;
 mod program;
 pub mod reference;

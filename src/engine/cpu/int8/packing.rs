@@ -72,7 +72,7 @@ pub fn pack_dense(
 }
 
 /// −zero · Σ weights, over the kernel rows `first..past`, for all `first` and `past`.
-pub fn starts(kernel: usize, channels: usize, zero: u8, sum_of_tap: &dyn Fn(usize, usize) -> i32) -> Vec<i32> {
+pub fn starts(kernel: usize, channels: usize, zero: i32, sum_of_tap: &dyn Fn(usize, usize) -> i32) -> Vec<i32> {
     let row_sum = |o: usize, row: usize| (0..kernel).map(|k| sum_of_tap(o, row * kernel + k)).sum::<i32>();
     let sums: Vec<Vec<i32>> = (0..kernel).map(|row| (0..channels).map(|o| row_sum(o, row)).collect()).collect();
     let mut starts = vec![0; kernel * (kernel + 1) * channels];
@@ -80,7 +80,7 @@ pub fn starts(kernel: usize, channels: usize, zero: u8, sum_of_tap: &dyn Fn(usiz
         for past in first..=kernel {
             for o in 0..channels {
                 let sum: i32 = sums[first..past].iter().map(|row| row[o]).sum();
-                starts[(first * (kernel + 1) + past) * channels + o] = -i32::from(zero) * sum;
+                starts[(first * (kernel + 1) + past) * channels + o] = -zero * sum;
             }
         }
     }
