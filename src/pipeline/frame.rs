@@ -375,10 +375,10 @@ impl Pipeline {
             .of(camera)
             .and_then(|path| path.process(image, thresholds, detections, mask, || preprocess_end = now_ns()));
         if let Err(error) = outcome {
-            let Some(spare) = &cuda.spare else { return Err(EngineError::from(error).into()) };
+            let Some(spare) = cuda.spare.take() else { return Err(EngineError::from(error).into()) };
             // The frame is not lost, only slow.
             self.instead_of_cuda = Some(error.to_string());
-            self.inference = Inference::Engine(spare.engine()?);
+            self.inference = Inference::Engine(spare);
             return self.detect_on_engine(camera, image, least_score);
         }
         let end = now_ns();

@@ -26,7 +26,7 @@ pub fn version() -> Option<(i32, i32)> {
 /// Compiles `module` for `architecture`, such as 87, to a cubin. Takes some seconds for the largest.
 ///
 /// # Errors
-/// [`CudaError::Compile`] with the beginning of NVRTC's log.
+/// [`CudaError::Compile`] with the first error of NVRTC's log.
 pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> {
     let fault = |why: String| CudaError::Compile { module: module.name(), architecture, why };
     let call = |e: result::NvrtcError| fault(e.to_string());
@@ -38,8 +38,8 @@ pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> 
     unsafe {
         if let Err(error) = result::compile_program(program.0, &options) {
             let log = result::get_program_log(program.0).unwrap_or_default();
-            let log: String = log.iter().take_while(|&&c| c != 0).map(|&c| c as u8 as char).take(2000).collect();
-            return Err(fault(format!("{error}: {log}")));
+            let log: String = log.iter().take_while(|&&c| c != 0).map(|&c| c as u8 as char).collect();
+            return Err(fault(format!("{error}: {}", first_error(&log))));
         }
         let mut size = 0;
         sys::nvrtcGetCUBINSize(program.0, &mut size).result().map_err(call)?;
@@ -49,6 +49,13 @@ pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> 
     }
 }
 
+/// The line of a log that says what is wrong; the first one where none says so.
+fn first_error(log: &str) -> &str {
+    let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.clone().next().unwrap_or("it did not say why");
+    lines.find(|line| line.contains("error")).unwrap_or(first)
+}
+
 /// Destroyed when dropped.
 struct Program(sys::nvrtcProgram);
 
@@ -56,5 +63,18 @@ impl Drop for Program {
     fn drop(&mut self) {
         // SAFETY: created by `compile`, and destroyed here alone.
         let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_first_error_is_told_in_one_line() {
+        let log = "a.cu(3): warning #177-D: x was declared\n  int x;\n\na.cu(9): error: y is undefined\n  y = 1;\n1 error detected\n";
+        assert_eq!(first_error(log), "a.cu(9): error: y is undefined");
+        assert_eq!(first_error("\nnvrtc: invalid option\n"), "nvrtc: invalid option");
+        assert_eq!(first_error(""), "it did not say why");
     }
 }

@@ -42,6 +42,9 @@ __device__ __forceinline__ unsigned samples(const Letterbox& b, const Tap* rows,
     return sum;
 }
 
+// a + b * c, each operation rounded by itself as on the CPU: a compiler may fuse them, and a byte come out another.
+__device__ __forceinline__ float plus(float a, float b, float c) { return __fadd_rn(a, __fmul_rn(b, c)); }
+
 extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread == 0) *b.candidates = 0;
@@ -64,11 +67,11 @@ extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
             // ITU-R BT.601, limited range.
             const float unit = 8388608.0f;
             const float luma = (c[0] - 16.0f * unit) * (255.0f / 219.0f), u = c[1] - 128.0f * unit, v = c[2] - 128.0f * unit;
-            c[0] = clamp(luma + 1.596027f * v, 0.0f, 255.0f * unit);
-            c[1] = clamp(luma - 0.812968f * v - 0.391762f * u, 0.0f, 255.0f * unit);
-            c[2] = clamp(luma + 2.017232f * u, 0.0f, 255.0f * unit);
+            c[0] = clamp(plus(luma, 1.596027f, v), 0.0f, 255.0f * unit);
+            c[1] = clamp(plus(plus(luma, -0.812968f, v), -0.391762f, u), 0.0f, 255.0f * unit);
+            c[2] = clamp(plus(luma, 2.017232f, u), 0.0f, 255.0f * unit);
         }
-        for (int i = 0; i < 3; i++) rgb[i] = c[i] * b.factor[i] + b.offset[i];
+        for (int i = 0; i < 3; i++) rgb[i] = plus(b.offset[i], c[i], b.factor[i]);
     }
     if (b.scale != 0.0f) {
         unsigned word = (unsigned)b.zero << 24;

@@ -267,7 +267,10 @@ impl Driver for Real {
     fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
         self.context.enter()?;
         // SAFETY: the caller's memory on the device is at least as large.
-        unsafe { result::memcpy_htod_sync(device, bytes) }.map_err(|e| failed("cuMemcpyHtoD", e))
+        unsafe { result::memcpy_htod_sync(device, bytes) }.map_err(|e| failed("cuMemcpyHtoD", e))?;
+        // From memory that is not pinned the copy may return while its last part is under way, and the graphs' streams do
+        // not wait for the default one.
+        result::ctx::synchronize().map_err(|e| failed("cuCtxSynchronize", e))
     }
 
     fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
