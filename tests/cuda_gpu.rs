@@ -5,8 +5,9 @@
 
 mod engine_support;
 
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine_support::graphs::any_graph;
 use engine_support::{outputs, random_input, random_quantization, random_weights, reference_outputs, relative_error};
@@ -22,9 +23,25 @@ use peregrine::preprocess::ImageView;
 use peregrine::student::Student;
 use proptest::prelude::*;
 
-fn gpu() -> Option<Arc<dyn Driver>> {
+/// The device, which one test at a time has: some look at how much of its memory is free.
+struct Gpu {
+    driver: Arc<dyn Driver>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Deref for Gpu {
+    type Target = Arc<dyn Driver>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.driver
+    }
+}
+
+fn gpu() -> Option<Gpu> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     match peregrine::engine::cuda::open() {
-        Ok(driver) => Some(driver),
+        Ok(driver) => Some(Gpu { driver, _alone: alone }),
         Err(why) => {
             eprintln!("skipped: {why}");
             None
