@@ -13,8 +13,9 @@ use clap::Parser;
 use peregrine::engine::cuda::launch::{Node, Work};
 use peregrine::engine::cuda::{CudaEngine, FramePath, Model, Wait};
 use peregrine::engine::{Engine, Op};
-use peregrine::preprocess::ImageView;
-use peregrine::student::Student;
+use peregrine::pipeline::{Pipeline, PipelineOptions};
+use peregrine::preprocess::{ImageView, Letterbox};
+use peregrine::student::{Architecture, Student};
 use safetensors::tensor::{Dtype, TensorView};
 
 #[derive(Parser)]
@@ -90,8 +91,8 @@ fn main() -> anyhow::Result<()> {
         let options =
             peregrine::engine::cuda::frame::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
         let mut path = FramePath::new(&model, &student.manifest.architecture, options)?;
-        let data: Vec<u8> = (0..640 * 480 * 3u64).map(|i| (i * 7919 % 251) as u8).collect();
-        let image = ImageView::new("rgb8", 640, 480, 3 * 640, &data)?;
+        let photo = photo()?;
+        let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;
         let (mut detections, mut mask) = (vec![], Default::default());
         let mut frame = || path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ());
         results.push((
@@ -168,9 +169,42 @@ fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: O
     }
 }
 
-/// Writes `network.json` and `weights.safetensors`.
+/// 640×480 of a road, so that there is something to suppress.
+fn photo() -> anyhow::Result<Vec<u8>> {
+    let photo = image::load_from_memory(include_bytes!("../models/frames/highway-00.jpg"))?;
+    Ok(photo.resize_exact(640, 480, image::imageops::FilterType::Triangle).to_rgb8().into_raw())
+}
+
+/// Writes `network.json` and `weights.safetensors`; an image, `image.rgb`; and what it takes to find boxes in that, with those
+/// that the CPU finds, `boxes.json`.
 fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
+    let photo = photo()?;
+    std::fs::write(folder.join("image.rgb"), &photo)?;
+    let architecture = &student.manifest.architecture;
+    let input = &architecture.input;
+    let letterbox = Letterbox::new((640, 480), (input.width, input.height));
+    let levels: Vec<_> = Architecture::detection_levels()
+        .iter()
+        .map(|level| serde_json::json!({"stride": level.stride, "class": level.class, "sides": level.sides}))
+        .collect();
+    let options = PipelineOptions { threads: 1, ..PipelineOptions::default() };
+    let (threshold, nms_iou) = (options.score_threshold, options.nms_iou);
+    let found = Pipeline::new(student, options)?
+        .process(&ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?)?
+        .detections
+        .iter()
+        .map(|d| {
+            let b = letterbox.to_input(d.bbox);
+            serde_json::json!({"class": d.class, "score": d.score, "box": [b.x_min, b.y_min, b.x_max, b.y_max]})
+        })
+        .collect::<Vec<_>>();
+    let boxes = serde_json::json!({
+        "image": [480, 640, 3], "content": letterbox.content(), "pad": letterbox.pad(), "mean": input.mean, "std": input.std,
+        "levels": levels, "bins": architecture.detection.bins, "mask": Architecture::SEGMENTATION_OUTPUT,
+        "score_threshold": threshold, "nms_iou": nms_iou, "found": found,
+    });
+    std::fs::write(folder.join("boxes.json"), serde_json::to_vec(&boxes)?)?;
     let graph = student.graph();
     let layers: Vec<_> = graph
         .layers

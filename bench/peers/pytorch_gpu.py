@@ -1,10 +1,13 @@
 """PyTorch's times for the same network on the same GPU: pytorch_gpu.py FOLDER [--frames N] [--json FILE]
 
-FOLDER is what `gpu --export FOLDER` wrote. Needs torch with CUDA and nothing else. Half precision, channels last, three
-ways: eager, torch.compile(mode="max-autotune"), and eager captured as one CUDA graph. Each is timed by CUDA events
-(the device alone) and by the wall clock from the call until the results are there.
+FOLDER is what `gpu --export FOLDER` wrote. Needs torch with CUDA, and torchvision for boxes (its NMS). Half precision,
+channels last, three ways: eager, torch.compile(mode="max-autotune"), and eager captured as one CUDA graph. Each is timed by
+CUDA events (the device alone) and by the wall clock from the call until the results are there: the network on a tensor that
+lies on the device; the same from floats on the host to floats on the host; and from an image on the host to boxes and
+mask on the host, where copy, letterbox, network and decoding are done on the device.
 
-`--check` compares the outputs with the exported network run in single precision on the CPU, and needs no GPU.
+`--check` compares the outputs with the exported network run in single precision on the CPU, and needs no GPU;
+`--check-boxes` does so with the boxes that the CPU pipeline finds.
 """
 
 import argparse
@@ -72,6 +75,76 @@ class Network(torch.nn.Module):
         return x.clamp(0, 6) if conv["activation"] == "relu6" else x
 
 
+class Detector(torch.nn.Module):
+    """From an image (height, width, 3 bytes) to the best candidates and the mask, in shapes that do not depend on it."""
+
+    CANDIDATES = 300
+
+    def __init__(self, network, boxes, dtype):
+        super().__init__()
+        self.network, self.boxes, self.dtype = network, boxes, dtype
+        self.register_buffer("mean", torch.tensor(boxes["mean"]).reshape(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(boxes["std"]).reshape(1, 3, 1, 1) * 255)
+        self.register_buffer("bins", torch.arange(boxes["bins"], dtype=torch.float32))
+        _, self.height, self.width = network.layers[0]["shape"]
+        for i, level in enumerate(boxes["levels"]):
+            stride = level["stride"]
+            x, y = ((torch.arange(size // stride) + 0.5) * stride for size in (self.width, self.height))
+            ys, xs = torch.meshgrid(y, x, indexing="ij")
+            self.register_buffer(f"anchors{i}", torch.stack([xs, ys, xs, ys], -1).reshape(-1, 4))
+        self.register_buffer("signs", torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+
+    def forward(self, image):
+        (width, height), (left, top) = self.boxes["content"], self.boxes["pad"]
+        x = image.permute(2, 0, 1)[None].to(self.mean.dtype)
+        x = F.interpolate(x, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+        x = (x - self.mean) / self.std
+        x = F.pad(x, (left, self.width - width - left, top, self.height - height - top))
+        outputs = self.network(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        boxes, logits = [], []
+        for i, level in enumerate(self.boxes["levels"]):
+            sides = outputs[level["sides"]][0].float()
+            sides = sides.reshape(4, len(self.bins), -1).softmax(1)
+            distances = torch.einsum("sbc,b->cs", sides, self.bins) * level["stride"]
+            boxes.append(getattr(self, f"anchors{i}") + self.signs * distances)
+            logits.append(outputs[level["class"]][0].float().flatten(1).t())
+        boxes, logits = torch.cat(boxes), torch.cat(logits)
+        best, at = logits.flatten().topk(self.CANDIDATES)
+        classes = logits.shape[1]
+        return boxes[at // classes], best.sigmoid(), at % classes, outputs[self.boxes["mask"]][0].argmax(0).byte()
+
+
+def suppressed(boxes, found):
+    """What is left of a detector's candidates, on the host."""
+    from torchvision.ops import batched_nms
+
+    corners, scores, classes, mask = found
+    enough = scores > boxes["score_threshold"]
+    corners, scores, classes = corners[enough], scores[enough], classes[enough]
+    keep = batched_nms(corners, scores, classes, boxes["nms_iou"])[:100]
+    return corners[keep].cpu(), scores[keep].cpu(), classes[keep].cpu(), mask.cpu()
+
+
+def overlap(a, b):
+    wide = (min(a[2], b[2]) - max(a[0], b[0])).clamp(0)
+    high = (min(a[3], b[3]) - max(a[1], b[1])).clamp(0)
+    area = lambda box: (box[2] - box[0]) * (box[3] - box[1])
+    return wide * high / (area(a) + area(b) - wide * high)
+
+
+def check_boxes(network, boxes, image):
+    """Whether the boxes of the exported pipeline are found, but for the difference between two ways to scale an image."""
+    with torch.inference_mode():
+        corners, scores, classes, _ = suppressed(boxes, Detector(network, boxes, torch.float32)(image))
+    missing = 0
+    for expected in boxes["found"]:
+        corner = torch.tensor(expected["box"])
+        alike = [overlap(corner, c) for c, k in zip(corners, classes) if k == expected["class"]]
+        missing += not any(iou > 0.9 for iou in alike)
+    print(f"{len(scores)} boxes; of the {len(boxes['found'])} that are expected {missing} are missing")
+    return missing == 0
+
+
 def captured(network, x):
     """One CUDA graph of an eager run, and a function that replays it."""
     stream = torch.cuda.Stream()
@@ -119,10 +192,16 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=5000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--check-boxes", action="store_true", help="compare the boxes of image.rgb with those expected")
     parser.add_argument("--check", type=Path, help="a file of the input and the expected outputs, 32-bit floats in order")
     arguments = parser.parse_args()
     network = Network(arguments.folder).eval()
     shape = network.layers[0]["shape"]
+    boxes = json.loads((arguments.folder / "boxes.json").read_text())
+    image = torch.frombuffer(bytearray((arguments.folder / "image.rgb").read_bytes()), dtype=torch.uint8)
+    image = image.reshape(boxes["image"])
+    if arguments.check_boxes:
+        sys.exit(not check_boxes(network, boxes, image))
     if arguments.check:
         values = torch.frombuffer(bytearray(arguments.check.read_bytes()), dtype=torch.float32)
         at = shape[0] * shape[1] * shape[2]
@@ -141,16 +220,43 @@ def main():
             buffer.data = buffer.data.contiguous(memory_format=torch.channels_last)
     torch.backends.cudnn.benchmark = True
     results = {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
+    floats = torch.randn(1, *shape).pin_memory()
+    detector = Detector(network, boxes, torch.half).cuda()
+    image, on_device = image.pin_memory(), image.cuda()
+    ways = {
+        "eager": lambda module, x: module,
+        "compile, max-autotune": lambda module, x: torch.compile(module, mode="max-autotune"),
+        "eager in one CUDA graph": captured,
+    }
+
+    def show(name, figures):
+        results[name] = figures
+        for clock, of in figures.items():
+            print(f"{name:<50} {clock:<7} " + "  ".join(f"{k} {v:8.1f}" for k, v in of.items()) + " us", flush=True)
+
     with torch.inference_mode():
-        ways = {
-            "eager": lambda: network,
-            "compile, max-autotune": lambda: torch.compile(network, mode="max-autotune"),
-            "eager in one CUDA graph": lambda: captured(network, x),
-        }
         for name, make in ways.items():
-            results[name] = measure(make(), x, arguments.frames)
-            for clock, of in results[name].items():
-                print(f"{name:<26} {clock:<7} " + "  ".join(f"{k} {v:8.1f}" for k, v in of.items()) + " us", flush=True)
+            run = make(network, x)
+            show(f"network, {name}", measure(run, x, arguments.frames))
+
+            def from_floats(floats):
+                x.copy_(floats, non_blocking=True)
+                return [output.float().cpu() for output in run(x)]
+
+            show(f"floats to floats, {name}", measure(from_floats, floats, arguments.frames))
+        try:
+            import torchvision  # noqa: F401
+        except ImportError:
+            print("image to boxes: skipped, since torchvision is not installed")
+            ways = {}
+        for name, make in ways.items():
+            run = make(detector, on_device)
+
+            def from_image(image):
+                on_device.copy_(image, non_blocking=True)
+                return suppressed(boxes, run(on_device))
+
+            show(f"image to boxes, {name}", measure(from_image, image, arguments.frames))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
