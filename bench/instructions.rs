@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{bail, ensure, Context, Result};
 use peregrine::bench::frames::Frames;
 use peregrine::decode::{non_max_suppression, BoundingBox, ClassMask, Detection, HeadDecoder, MaskDecoder};
+use peregrine::distill::quantize::quantize;
 use peregrine::engine::cpu::CpuEngine;
 use peregrine::engine::Engine;
 use peregrine::pipeline::frame::graph_for;
@@ -142,11 +143,12 @@ fn compiler() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-const STAGES: [&str; 9] = [
+const STAGES: [&str; 10] = [
     "letterbox 640x480",
     "letterbox 1920x1080",
     "letterbox yuyv 640x480",
     "inference",
+    "inference in 8 bits",
     "decode boxes",
     "suppression",
     "decode mask",
@@ -166,7 +168,6 @@ fn count(stage: &str) {
         peregrine_counted_region(work);
     };
     let letterbox = |source: (usize, usize)| Letterbox::new(source, (width, height));
-    let mut input = vec![0.0; 3 * width * height];
     let engine = || {
         let mut engine = CpuEngine::new(&graph_for(architecture, &options), &student.weights, 1).expect("embedded");
         let frames = Frames::shipped_or_drawn().resized(640, 480);
@@ -178,17 +179,29 @@ fn count(stage: &str) {
             let size = if stage.ends_with("480") { (640, 480) } else { (1920, 1080) };
             let frames = Frames::drawn(size.0, size.1);
             let letterbox = letterbox(size);
-            measure(&mut || letterbox.apply(&frames.image(0), &normalisation, black_box(&mut input)));
+            let mut engine = engine();
+            let input = engine.pixels().expect("the CPU engine takes pixels");
+            measure(&mut || letterbox.apply_to(&frames.image(0), &normalisation, black_box(input)));
         }
         "letterbox yuyv 640x480" => {
             let bytes = vec![128; 640 * 480 * 2];
             let encoding = peregrine::preprocess::Encoding::Yuyv;
             let view = peregrine::preprocess::ImageView::with_encoding(encoding, 640, 480, 1280, &bytes);
             let (view, letterbox) = (view.expect("the size fits"), letterbox((640, 480)));
-            measure(&mut || letterbox.apply(&view, &normalisation, black_box(&mut input)));
+            let mut engine = engine();
+            let input = engine.pixels().expect("the CPU engine takes pixels");
+            measure(&mut || letterbox.apply_to(&view, &normalisation, black_box(input)));
         }
         "inference" => {
             let mut engine = engine();
+            measure(&mut || engine.run().expect("the CPU engine does not fail"));
+        }
+        "inference in 8 bits" => {
+            let frames = ["highway-00.jpg", "highway-12.jpg"].map(|name| Path::new("models/frames").join(name));
+            let quantized = quantize(&student, &frames).expect("the shipped frames are images");
+            let mut engine = quantized.cpu_engine(&graph_for(architecture, &options), 1, false).expect("quantized");
+            let frames = Frames::shipped_or_drawn().resized(640, 480);
+            letterbox((640, 480)).apply(&frames.image(0), &normalisation, engine.input());
             measure(&mut || engine.run().expect("the CPU engine does not fail"));
         }
         "decode boxes" => {
