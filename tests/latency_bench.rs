@@ -130,21 +130,49 @@ fn a_result_is_a_trace_and_is_compared_with_another() {
         |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap() };
     let (a, b) = (read("a.json"), read("b.json"));
     assert_eq!(a["frames"]["scheduled_us"], b["frames"]["scheduled_us"]);
-    let compared = bench(&["--compare", &path("a.json"), &path("b.json"), "--allow", "1000%"]);
-    assert!(
-        text(&compared).contains("99 % interval") || text(&compared).contains("it takes 20"),
-        "{}",
-        text(&compared)
-    );
+    let compared =
+        bench(&["--compare", &path("a.json"), &path("b.json"), "--allow", "1000%", "--json", &path("c.json")]);
+    // A machine that is busy may have lost too many frames.
+    if compared.status.code() == Some(3) {
+        return assert!(text(&compared).contains("it takes 20"), "{}", text(&compared));
+    }
+    assert!(text(&compared).contains("99 % interval"), "{}", text(&compared));
+    assert_eq!(read("c.json")["ratios"].as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn the_highest_rate_is_searched_for() {
     let loose =
         GENEROUS.replace("max_miss_ratio = 0.9", "max_miss_ratio = 0.6").replace("rate_hz = 5.0", "rate_hz = 50.0");
-    let output = bench_with(&loose, &["--max-rate", "--frames", "6"]);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("rate.json");
+    let output = bench_with(&loose, &["--max-rate", "--frames", "6", "--json", json.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("Hz is the highest that holds"), "{}", text(&output));
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert!(found["rate_hz"].as_f64().unwrap() > 0.0 && found["probes"].as_array().unwrap()[0]["verdict"].is_string());
+}
+
+#[test]
+fn the_doctor_examines_the_machine_and_names_remedies() {
+    let output = bench(&["--doctor"]);
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{}", text(&output));
+    assert!(text(&output).contains("governor") && text(&output).contains("->"), "{}", text(&output));
+}
+
+#[test]
+fn the_plan_of_the_engine_is_explained_step_by_step() {
+    let output = bench(&["--explain-plan", "--input-size", "64x64", "--threads", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("backbone.stem") && text(&output).contains("GFLOP/s"), "{}", text(&output));
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn what_a_gpu_would_run_is_explained_without_one() {
+    let output = bench(&["--explain-plan", "--device", "cuda", "--input-size", "64x64"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("letterbox") && text(&output).contains("backbone.stem"), "{}", text(&output));
 }
 
 #[test]
@@ -185,6 +213,8 @@ fn json_and_html_are_written_whole() {
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(path("r.json")).unwrap()).unwrap();
     assert_eq!((&report["schema_version"], &report["judgement"]["verdict"]), (&2.into(), &"met".into()));
     assert_eq!(report["frames"]["latency_us"].as_array().unwrap().len(), 8);
+    assert!(report["warmed_up"].as_u64().unwrap() >= 2, "{}", report["warmed_up"]);
+    assert!(report["subject"]["device"].as_str().unwrap().starts_with("CPU"), "{}", report["subject"]);
     assert!(
         report["cost"]["cpu_ms"].as_f64().unwrap() > 0.0 && report["conditions"]["samples"][0]["resident_mib"].is_f64()
     );
@@ -231,7 +261,12 @@ fn what_cannot_be_used_exits_with_3_and_is_named() {
         (&["--cameras", "0"], "cameras"),
         (&["--closed-loop", "--cameras", "2"], "--cameras"),
         (&["--attach"], "--layer node"),
-        (&["--device", "cuda"], "--device cuda"),
+        (&["--device", "cuda", "--layer", "engine"], "--device cuda"),
+        (&["--device", "gpu"], "auto, cpu or cuda"),
+        (&["--closed-loop", "--inject", "stuck@5"], "stuck@5"),
+        (&["--max-rate", "--inject", "stuck@5"], "stuck@5"),
+        (&["--max-rate", "--hlog", "x.hlog"], "--hlog"),
+        (&["--max-rate", "--json", "-"], "name a file"),
         (&["--stress", "gpu"], "cpu, memory or disk"),
         (&["--compare", "no-such-a.json", "no-such-b.json"], "no-such-a.json"),
         (&["--hgrm", "no-such-folder/x.hgrm"], "no-such-folder"),

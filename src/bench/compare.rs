@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::report::SCHEMA_VERSION;
+use super::stats::miss_ratio_bound;
 use super::verdict::Verdict;
 
 /// Resamples of the bootstrap.
@@ -48,6 +49,15 @@ struct Subject {
     input_width: usize,
     input_height: usize,
     threads: usize,
+    // Results of earlier programs do not have these.
+    #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
+    pin_threads: bool,
+    #[serde(default)]
+    tracking: bool,
+    #[serde(default)]
+    realtime_priority: Option<i32>,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -81,12 +91,16 @@ pub struct Comparison {
     /// Allowed growth, as a share of one.
     pub allowed: f64,
     pub ratios: Vec<Ratio>,
+    /// Frames without a result, in the first and the second.
+    pub lost: [usize; 2],
     /// In what the two results were not alike.
     pub cautions: Vec<String>,
 }
 
-/// Compares the results in two files. It is a regression where the median is slower by more than `allowed` (a share of
-/// one) with confidence, and none where it is not, with confidence; between the two it is not provable.
+/// Compares the results in two files. It is a regression where a quantile is slower by more than `allowed` (a share of
+/// one) with confidence, or a larger share of the frames is without a result, with confidence. It is none where the median
+/// is not, with confidence (a tail's interval is too wide to show it); between the two it is not provable. A tail is judged
+/// where ten frames or more lie in it.
 ///
 /// # Errors
 /// When a file cannot be used, or they have too few frames in common.
@@ -95,7 +109,7 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
     let mut cautions = vec![];
     for (alike, what) in [
         (a.layer == b.layer, "layer"),
-        (a.subject == b.subject, "model, input or threads"),
+        (a.subject == b.subject, "model, input, device, threads, tracking or priority"),
         (a.machine == b.machine, "machine"),
     ] {
         if !alike {
@@ -104,20 +118,41 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
     }
     let both = a.frames.latency_us.iter().zip(&b.frames.latency_us);
     let pairs: Vec<_> = both.filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
+    let lost = [&a, &b].map(|m| m.frames.latency_us.iter().filter(|latency| latency.is_none()).count());
     let without = a.frames.latency_us.len().max(b.frames.latency_us.len()) - pairs.len();
     if without > 0 {
-        cautions.push(format!("{without} frames without a result in one of them are left out"));
+        cautions.push(format!(
+            "{without} frames without a result in one of them are left out of the ratios: {} in the first, {} in the second",
+            lost[0], lost[1]
+        ));
     }
     if pairs.len() < 20 {
         return Err(CompareError::Few(pairs.len()));
     }
     let ratios = ratios(&pairs);
-    let verdict = match ratios[0] {
-        Ratio { low, .. } if low > 1.0 + allowed => Verdict::Missed,
-        Ratio { high, .. } if high <= 1.0 + allowed => Verdict::Met,
-        _ => Verdict::NotProvable,
+    let loses_more = {
+        let [(lost_a, of_a), (lost_b, of_b)] =
+            [(lost[0], a.frames.latency_us.len()), (lost[1], b.frames.latency_us.len())];
+        // The lower bound on the second's share is what is left by the upper bound on that of frames with a result.
+        1.0 - miss_ratio_bound(of_b - lost_b, of_b, CONFIDENCE) > miss_ratio_bound(lost_a, of_a, CONFIDENCE)
     };
-    Ok(Comparison { verdict, frames: pairs.len(), allowed, ratios, cautions })
+    if loses_more {
+        cautions.push("the second loses more of its frames".into());
+    }
+    let mut comparison =
+        Comparison { verdict: Verdict::NotProvable, frames: pairs.len(), allowed, ratios, lost, cautions };
+    if loses_more || comparison.regressed().is_some() {
+        comparison.verdict = Verdict::Missed;
+    } else if comparison.ratios[0].high <= 1.0 + allowed {
+        comparison.verdict = Verdict::Met;
+    }
+    Ok(comparison)
+}
+
+/// Whether so many frames tell a quantile well enough to judge by: of a tail that few lie in, a bootstrap makes the interval
+/// too narrow. The median always counts.
+fn is_known(q: f64, frames: usize) -> bool {
+    q <= 0.5 || frames as f64 * (1.0 - q) >= 10.0 - 1e-6
 }
 
 fn read(path: &Path) -> Result<Measured, CompareError> {
@@ -172,6 +207,12 @@ fn quantile(values: &mut [f64], q: f64) -> f64 {
 }
 
 impl Comparison {
+    /// The first quantile that is slower by more than is allowed.
+    fn regressed(&self) -> Option<&Ratio> {
+        let judged = self.ratios.iter().zip(COMPARED).filter(|(_, (_, q))| is_known(*q, self.frames));
+        judged.map(|(ratio, _)| ratio).find(|ratio| ratio.low > 1.0 + self.allowed)
+    }
+
     /// For people; ends with a line break.
     pub fn text(&self) -> String {
         let mut out = format!("{:6}{:>11}{:>11}{:>8}   99 % interval\n", "", "first ms", "second ms", "ratio");
@@ -187,10 +228,13 @@ impl Comparison {
         }
         let allowed = self.allowed * 100.0;
         let verdict = match self.verdict {
-            Verdict::Met => format!("no regression: the median is slower by at most {allowed} %"),
-            Verdict::Missed => format!("REGRESSION: the median is slower by more than {allowed} %"),
+            Verdict::Met => format!("no regression: the p50 is slower by at most {allowed} %"),
+            Verdict::Missed => match self.regressed() {
+                Some(ratio) => format!("REGRESSION: the {} is slower by more than {allowed} %", ratio.of),
+                None => "REGRESSION: a larger share of the frames is without a result".into(),
+            },
             Verdict::NotProvable => {
-                format!("not provable: the interval of the median holds {:.3}; measure more frames", 1.0 + self.allowed)
+                format!("not provable: the interval of the p50 holds {:.3}; measure more frames", 1.0 + self.allowed)
             }
         };
         let _ = writeln!(out, "verdict   {verdict} ({} frames in pairs)", self.frames);
@@ -204,10 +248,21 @@ mod tests {
 
     /// Two results, the second slower by a factor.
     fn compared(frames: usize, factor: f64, allowed: f64) -> Result<Comparison, CompareError> {
+        compared_when(frames, allowed, |_, latency| Some(latency * factor))
+    }
+
+    /// Two results, of which `change` makes the second: from a frame's number and latency.
+    fn compared_when(
+        frames: usize,
+        allowed: f64,
+        change: impl Fn(usize, f64) -> Option<f64>,
+    ) -> Result<Comparison, CompareError> {
         let folder = tempfile::tempdir().unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let first: Vec<f64> = (0..frames).map(|_| 10_000.0 + random.random_range(-300.0..300.0)).collect();
-        let second: Vec<f64> = first.iter().map(|l| (l + random.random_range(-300.0..300.0)) * factor).collect();
+        let mut again = |(i, l): (usize, &f64)| change(i, l + random.random_range(-300.0..300.0));
+        let second: Vec<_> = first.iter().enumerate().map(&mut again).collect();
+        let first = first.into_iter().map(Some).collect();
         let paths = [("a", first), ("b", second)].map(|(name, latency_us)| {
             let path = folder.path().join(name);
             let subject = serde_json::json!({"weights_sha256": "x", "input_width": 1, "input_height": 1, "threads": 1});
@@ -219,6 +274,26 @@ mod tests {
             path
         });
         compare(&paths[0], &paths[1], allowed)
+    }
+
+    #[test]
+    fn a_tail_that_grew_is_a_regression_under_an_unchanged_median() {
+        let comparison = compared_when(1000, 0.05, |i, l| Some(if i % 20 == 0 { 3.0 * l } else { l })).unwrap();
+        assert_eq!(comparison.verdict, Verdict::Missed);
+        assert!(comparison.ratios[0].high < 1.05 && comparison.text().contains("the p99 is slower"), "{comparison:?}");
+    }
+
+    #[test]
+    fn frames_that_are_lost_are_a_regression_however_fast_the_others_are() {
+        let comparison = compared_when(1000, 0.05, |i, l| (i % 5 != 0).then_some(0.9 * l)).unwrap();
+        assert_eq!((comparison.verdict, comparison.lost), (Verdict::Missed, [0, 200]));
+        assert!(comparison.text().contains("without a result"), "{}", comparison.text());
+    }
+
+    #[test]
+    fn a_few_more_lost_frames_may_be_chance() {
+        let comparison = compared_when(1000, 0.05, |i, l| (i % 250 != 0).then_some(l)).unwrap();
+        assert_eq!(comparison.verdict, Verdict::Met);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -30,7 +31,7 @@ pub struct Fingerprint {
     pub ros_middleware: Option<String>,
     pub architecture: &'static str,
     pub program_version: &'static str,
-    /// Of the source that the program was built from, where that is at hand.
+    /// Of the source that the program was built from, where that is at hand; with a word where the program is older.
     pub git_revision: Option<String>,
     /// Unoptimised builds are many times slower.
     pub optimised_build: bool,
@@ -105,8 +106,16 @@ fn git_revision(source: &Path) -> Option<String> {
     if !source.join(".git").exists() {
         return None;
     }
-    let output = Command::new("git").arg("-C").arg(source).args(["describe", "--always", "--dirty"]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|r| !r.is_empty())
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(source).args(arguments).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    let revision = git(&["describe", "--always", "--dirty"])?;
+    // The folder may have moved on since the program was built.
+    let built = fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok()?;
+    let committed = UNIX_EPOCH + Duration::from_secs(git(&["log", "-1", "--format=%ct"])?.parse().ok()?);
+    Some(if built < committed { format!("{revision}, but built before that") } else { revision })
 }
 
 /// Shares of the CPU time of all CPUs over some period, 0 to 1.

@@ -3,9 +3,9 @@
 //! - [`command`]: the program: options, what is run, what is written.
 //! - What is asked: [`profile`] (rate, deadline, how many misses, from a TOML file), [`timetable`] (when frames are
 //!   due), [`frames`] (the images that are sent).
-//! - What is run: [`schedule`] (open or closed loop), [`worker`] (pipeline or network under test, which tells its
-//!   [`progress`]), [`node`] (the whole node over the middleware; feature `ros`), [`rate`] (the highest rate that holds),
-//!   [`stall`] (faults on purpose, to see the gate turn red), [`stress`] (load on purpose).
+//! - What is run: [`schedule`] (open or closed loop), [`worker`] (pipeline or network under test, [`warm`], which
+//!   tells its [`progress`]), [`node`] (the whole node over the middleware; feature `ros`), [`rate`] (the highest rate that holds),
+//!   [`stall`] (faults on purpose, to see the gate turn red), [`stress`] (load on purpose), [`realtime`] (priority).
 //! - What is seen: [`record`] (of each frame), [`usage`] (what it cost), [`monitor`] and [`gpu`] (the machine
 //!   meanwhile), [`machine`] (its fingerprint), [`doctor`] (how to make it fit).
 //! - What follows: [`stats`], [`trend`], [`culprit`] (the stage to which misses are due), [`verdict`] (met, missed, or
@@ -29,6 +29,7 @@ pub mod node;
 pub mod profile;
 pub mod progress;
 pub mod rate;
+pub mod realtime;
 pub mod record;
 pub mod report;
 pub mod results_file;
@@ -42,6 +43,7 @@ pub mod timetable;
 pub mod trend;
 pub mod usage;
 pub mod verdict;
+pub mod warm;
 pub mod worker;
 
 pub use profile::{LatePolicy, Profile};

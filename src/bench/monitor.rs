@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::gpu::{Gpu, GpuSample};
 use super::machine::{read_line, CpuTime, Load};
+use super::realtime;
 use super::trend::{self, Trend};
 use super::usage::resident_mib;
 
@@ -62,7 +63,7 @@ impl Conditions {
             Some((low.min(mhz), high.max(mhz)))
         });
         let memory: Vec<_> = samples.iter().filter_map(|s| s.resident_mib).collect();
-        Self { load, throttled, cpu_mhz, memory: trend::of(&memory), samples }
+        Self { load, throttled, cpu_mhz, memory: trend::of_any(&memory), samples }
     }
 }
 
@@ -79,7 +80,10 @@ impl Monitor {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let stop = Arc::clone(&stop);
-            move || watch(&processes, &stop)
+            move || {
+                realtime::leave();
+                watch(&processes, &stop)
+            }
         });
         Self { stop, thread }
     }

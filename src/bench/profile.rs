@@ -27,7 +27,8 @@ pub struct Profile {
     pub deadline_ms: f64,
     /// Frames that are measured, 1 to 1000000.
     pub frames: usize,
-    /// Frames that are processed before, unmeasured, 0 to 10000.
+    /// Frames that are processed before, unmeasured, 0 to 10000: again and again so many, until their time is stable (in
+    /// layer node once).
     pub warmup_frames: usize,
     /// Share of frames that may miss the deadline in the long run, above 0 and below 1.
     pub max_miss_ratio: f64,
@@ -142,7 +143,8 @@ impl Profile {
         require((1..=1_000_000).contains(&self.frames), "frames", &self.frames, "1 to 1000000")?;
         require(self.warmup_frames <= 10_000, "warmup_frames", &self.warmup_frames, "0 to 10000")?;
         let ratio = self.max_miss_ratio;
-        require(ratio > 0.0 && ratio < 1.0, "max_miss_ratio", &ratio, "above 0 and below 1")?;
+        // Below that no number of frames that can be counted would show it.
+        require((1e-6..1.0).contains(&ratio), "max_miss_ratio", &ratio, "0.000001 to below 1")?;
         require((0.5..=0.9999).contains(&self.confidence), "confidence", &self.confidence, "0.5 to 0.9999")?;
         let load = self.max_foreign_load_percent;
         require((0.0..=100.0).contains(&load), "max_foreign_load_percent", &load, "0 to 100")?;
@@ -193,6 +195,11 @@ mod tests {
         for (from, to, expected) in [
             ("rate_hz = 30.0", "rate_hz = 0.0", "rate_hz is 0; it must be 0.1 to 1000"),
             ("rate_hz = 30.0", "rate_hz = nan", "rate_hz is NaN"),
+            (
+                "max_miss_ratio = 0.001",
+                "max_miss_ratio = 1e-20",
+                "max_miss_ratio is 0.00000000000000000001; it must be",
+            ),
             ("max_miss_run = 2", "max_miss_run = -1", "max_miss_run"),
             ("max_miss_run = 2", "max_miss_runs = 2", "unknown field `max_miss_runs`"),
             ("rate_hz = 30.0", "", "missing field `rate_hz`"),

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::realtime;
+
 /// What is put under load, and by how many threads: `cpu`, `memory` or `disk`, with `:THREADS` if wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stress {
@@ -74,15 +76,15 @@ impl Running {
             for number in 0..load.threads {
                 let stop = Arc::clone(&running.stop);
                 running.threads.push(match load.kind {
-                    Kind::Cpu => thread::spawn(move || burn(&stop)),
-                    Kind::Memory => thread::spawn(move || copy(&stop)),
+                    Kind::Cpu => at_ordinary_priority(move || burn(&stop)),
+                    Kind::Memory => at_ordinary_priority(move || copy(&stop)),
                     Kind::Disk => {
                         let name = format!("peregrine-load-{}-{number}", std::process::id());
                         let path = std::env::temp_dir().join(name);
                         let file = File::create(&path)?;
                         // Gone from the folder at once, and from the disk with the thread.
                         std::fs::remove_file(&path)?;
-                        thread::spawn(move || write(file, &stop))
+                        at_ordinary_priority(move || write(file, &stop))
                     }
                 });
             }
@@ -98,6 +100,14 @@ impl Drop for Running {
             let _ = thread.join();
         }
     }
+}
+
+/// A thread inherits the priority of the measured ones, at which a load would leave them no core.
+fn at_ordinary_priority(load: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::spawn(move || {
+        realtime::leave();
+        load();
+    })
 }
 
 fn burn(stop: &AtomicBool) {

@@ -169,7 +169,11 @@ fn from_json(text: &str, path: &Path) -> Result<Vec<f64>, TraceError> {
     let fault = || TraceError::Json { path: path.into() };
     let result: serde_json::Value = serde_json::from_str(text).map_err(|_| fault())?;
     let stamps = result["frames"]["scheduled_us"].as_array().ok_or_else(fault)?;
-    stamps.iter().map(|stamp| stamp.as_f64().map(|us| us / 1e6).ok_or_else(fault)).collect()
+    // Of several cameras, which follow each other in it, the first: all had the same instants.
+    let cameras = result["frames"]["camera"].as_array();
+    let of_the_first = |i: usize| cameras.is_none_or(|cameras| cameras.get(i) == cameras.first());
+    let stamps = stamps.iter().enumerate().filter(|&(i, _)| of_the_first(i));
+    stamps.map(|(_, stamp)| stamp.as_f64().map(|us| us / 1e6).ok_or_else(fault)).collect()
 }
 
 #[cfg(test)]
@@ -189,6 +193,13 @@ mod tests {
         let path = folder.path().join("trace");
         fs::write(&path, text).unwrap();
         Timetable::new(&Schedule::Trace { path }, 5, PERIOD).map(|t| t.offsets.to_vec())
+    }
+
+    #[test]
+    fn a_result_of_two_cameras_is_the_trace_of_the_first() {
+        let result = r#"{"frames": {"camera": [0, 0, 0, 1, 1, 1], "scheduled_us": [0, 5, 9, 0, 5, 9]}}"#;
+        // Five frames are asked for: it begins again.
+        assert_eq!(trace(result).unwrap(), [0, 5_000, 9_000, 14_000, 19_000]);
     }
 
     #[test]

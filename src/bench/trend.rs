@@ -5,6 +5,9 @@ use serde::Serialize;
 /// Groups that a run is cut into, of which the medians are looked at.
 const GROUPS: usize = 40;
 
+/// Values of which all pairs are looked at: half a million slopes.
+const MOST: usize = 1000;
+
 /// The change of a figure from the beginning to the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Trend {
@@ -44,6 +47,14 @@ pub fn of(values: &[f64]) -> Option<Trend> {
     let deviation = variance(values).sqrt();
     let z = if s == 0 || deviation == 0.0 { 0.0 } else { (s - s.signum()) as f64 / deviation };
     Some(Trend { change: median * (n - 1) as f64, p_value: upper_tail(z) })
+}
+
+/// As [`of`]; of values so many that their pairs are too many, as [`of_many`].
+pub fn of_any(values: &[f64]) -> Option<Trend> {
+    match values.len() {
+        0..=MOST => of(values),
+        _ => of_many(values),
+    }
 }
 
 /// The trend of a long list of values, by the medians of up to `GROUPS` equal parts of it, in units of the values.
@@ -119,5 +130,12 @@ mod tests {
         );
         assert_eq!(of(&[1.0; 7]), None);
         assert_eq!(of_many(&[]), None);
+    }
+
+    #[test]
+    fn a_run_of_a_day_has_its_trend_without_a_slope_for_each_pair() {
+        let memory: Vec<f64> = (0..86_400).map(|s| 27.0 + f64::from(s) * 1e-4).collect();
+        let trend = of_any(&memory).unwrap();
+        assert!((trend.change / 8.64 - 1.0).abs() < 0.05 && trend.p_value < 1e-6, "{trend:?}");
     }
 }

@@ -59,7 +59,8 @@ pub struct Judgement {
     pub longest_miss_run: usize,
     /// Frames with which as many misses would have been shown to be few enough.
     pub frames_needed: usize,
-    /// Rise of the median latency from the beginning of the run to its end; none where it is too short to tell.
+    /// Rise of the median latency from the beginning of the run to its end, of the camera in which it is the largest; none
+    /// where the run is too short to tell.
     pub drift_ms: Option<f64>,
     /// Of the process under test.
     pub memory_growth_mib: Option<f64>,
@@ -77,7 +78,7 @@ pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bo
     let longest = run.cameras().map(|c| longest_run(c.iter().map(FrameRecord::missed))).max().unwrap_or(0);
     let needed = frames_needed(misses, profile.max_miss_ratio, profile.confidence);
     let culprit = culprit::find(run, profile);
-    let drift = run.cameras().next().and_then(drift_of);
+    let drift = run.cameras().filter_map(drift_of).max_by(|(_, a), (_, b)| a.change.total_cmp(&b.change));
 
     let mut reasons = Vec::new();
     if miss_ratio > profile.max_miss_ratio {

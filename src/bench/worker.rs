@@ -8,14 +8,15 @@ use super::record::Layer;
 use super::schedule::{BoxedWork, Work};
 use super::stall::{Faults, ObservedEngine, Pauses};
 use super::usage::Metered;
+use super::warm;
 use crate::engine::Engine;
 use crate::pipeline::frame::graph_for;
-use crate::pipeline::{now_ns, FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
+use crate::pipeline::{now_ns, DeviceChoice, FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
 use crate::preprocess::{Letterbox, Normalisation};
 use crate::student::Student;
 
-/// Makes the work of one camera, warmed up with `warm_up` frames, unmeasured and without faults. Cameras begin at
-/// different images.
+/// Makes the work of one camera, warmed up, unmeasured and without faults; with the number of frames that took. Cameras
+/// begin at different images.
 ///
 /// # Errors
 /// When the options do not suit the student, or the engine fails.
@@ -26,30 +27,31 @@ pub fn prepare(
     frames: &Arc<Frames>,
     faults: &Faults,
     (camera, warm_up): (usize, usize),
-) -> Result<BoxedWork, PrepareError> {
+    device: DeviceChoice,
+) -> Result<(BoxedWork, usize), PrepareError> {
     options.check()?;
+    let (frames, first) = (Arc::clone(frames), camera * 5);
+    let work = |pipeline, observed| PipelineWork { pipeline, frames: Arc::clone(&frames), first, observed };
+    if device == DeviceChoice::Cuda {
+        let pipeline = Pipeline::on(student, options.clone(), device)?;
+        return work(pipeline, Observed::default()).warmed_up(warm_up);
+    }
     let architecture = &student.manifest.architecture;
     let engine = student.cpu_engine(&graph_for(architecture, options), options.threads, options.pin_threads)?;
     let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(Progress::default()));
     let engine = Box::new(ObservedEngine { engine, pauses: pauses.clone(), progress: progress.clone() });
     let observed = Observed { pauses, progress, faults: faults.clone() };
-    let (frames, first) = (Arc::clone(frames), camera * 5);
-    Ok(match layer {
+    match layer {
         Layer::Engine => {
             let mut work = EngineWork { engine, observed };
             fill_input(&mut work.engine.engine, student, options, &frames);
-            (0..warm_up).try_for_each(|_| work.engine.run())?;
-            Box::new(Metered::new(work))
+            let warmed = warm::until_stable(warm_up, |_| work.engine.run())?;
+            Ok((Box::new(Metered::new(work)), warmed))
         }
         Layer::Pipeline | Layer::Node => {
-            let pipeline = Pipeline::with_engine(architecture, engine, options.clone())?;
-            let mut work = PipelineWork { pipeline, frames, first, observed };
-            for index in 0..warm_up {
-                work.pipeline.process(&work.frames.image(index))?;
-            }
-            Box::new(Metered::new(work))
+            work(Pipeline::with_engine(architecture, engine, options.clone())?, observed).warmed_up(warm_up)
         }
-    })
+    }
 }
 
 /// Why there is nothing to measure.
@@ -64,6 +66,7 @@ pub enum PrepareError {
 }
 
 /// The faults still to come, and what is told to those who watch.
+#[derive(Default)]
 struct Observed {
     pauses: Arc<Pauses>,
     progress: Arc<Progress>,
@@ -84,6 +87,13 @@ struct PipelineWork {
     frames: Arc<Frames>,
     first: usize,
     observed: Observed,
+}
+
+impl PipelineWork {
+    fn warmed_up(mut self, least: usize) -> Result<(BoxedWork, usize), PrepareError> {
+        let warmed = warm::until_stable(least, |index| self.pipeline.process(&self.frames.image(index)).map(|_| ()))?;
+        Ok((Box::new(Metered::new(self)), warmed))
+    }
 }
 
 impl Work for PipelineWork {

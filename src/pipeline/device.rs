@@ -14,6 +14,17 @@ pub enum DeviceChoice {
     Cuda,
 }
 
+impl fmt::Display for DeviceChoice {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
 impl FromStr for DeviceChoice {
     type Err = String;
 
@@ -97,7 +108,7 @@ mod on_cuda {
 
     use crate::engine::cuda::frame::FrameOptions;
     use crate::engine::cuda::{CudaError, Driver, FramePath, Model, Wait};
-    use crate::engine::{Engine, EngineError, Graph};
+    use crate::engine::{Engine, EngineError};
     use crate::pipeline::frame::graph_for;
     use crate::pipeline::{GpuWait, PipelineOptions};
     use crate::student::{Architecture, Student};
@@ -112,22 +123,9 @@ mod on_cuda {
         options: FrameOptions,
         cameras: Vec<FramePath>,
         pub name: String,
-        /// None where only CUDA will do.
-        pub spare: Option<Spare>,
-    }
-
-    /// What an engine on the CPU is made of.
-    pub struct Spare {
-        graph: Graph,
-        student: Student,
-        threads: usize,
-        pin_threads: bool,
-    }
-
-    impl Spare {
-        pub fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
-            self.student.cpu_engine(&self.graph, self.threads, self.pin_threads)
-        }
+        /// The engine that goes on where the device fails, with its threads asleep until then: made now, since a frame waits
+        /// then. None where only CUDA will do.
+        pub spare: Option<Box<dyn Engine>>,
     }
 
     impl CudaPath {
@@ -155,12 +153,8 @@ mod on_cuda {
                 },
                 priority: options.gpu.priority,
             };
-            let spare = fallback.then(|| Spare {
-                graph,
-                student: student.clone(),
-                threads: options.threads,
-                pin_threads: options.pin_threads,
-            });
+            let cpu_engine = || student.cpu_engine(&graph, options.threads, options.pin_threads);
+            let spare = fallback.then(cpu_engine).transpose()?;
             let (architecture, name) = (architecture.clone(), driver.device().name.clone());
             let mut path = Self { model, architecture, options: frame, cameras: Vec::new(), name, spare };
             // A device without room for one camera is found out now.

@@ -9,6 +9,7 @@ use crate::bench::record::Layer;
 use crate::bench::stall::Fault;
 use crate::bench::stress::Stress;
 use crate::bench::timetable::Schedule;
+use crate::pipeline::DeviceChoice;
 
 /// What the command line says.
 #[derive(Parser, Debug, Clone)]
@@ -52,9 +53,9 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = "What is measured")]
     pub model: Option<PathBuf>,
 
-    /// Where the network runs.
-    #[arg(long, value_enum, default_value = "auto", help_heading = "What is measured")]
-    pub device: Device,
+    /// Where the network runs: auto (a GPU if there is one that can be used, else the CPU), cpu or cuda.
+    #[arg(long, default_value = "auto", help_heading = "What is measured")]
+    pub device: DeviceChoice,
 
     /// Threads of the network; 0 means one for each CPU that the process may use.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What is measured")]
@@ -130,7 +131,8 @@ pub struct Arguments {
           hide_default_value = true, help_heading = "What is written")]
     pub explain: usize,
 
-    /// Write the report as JSON (bench/SCHEMA.md); - is standard output, in place of the text.
+    /// Write the report as JSON (bench/SCHEMA.md), also that of --max-rate and --compare; - is standard output, in place of
+    /// the text.
     #[arg(long, value_name = "FILE", help_heading = "What is written")]
     pub json: Option<PathBuf>,
 
@@ -184,14 +186,6 @@ impl FromStr for FrameCount {
             _ => text.parse().map(Self::Number).map_err(|_| format!("{text:?} is neither a number of frames nor auto")),
         }
     }
-}
-
-/// Where the network runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Device {
-    Auto,
-    Cpu,
-    Cuda,
 }
 
 const ABOUT: &str = "\

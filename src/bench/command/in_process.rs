@@ -14,6 +14,7 @@ use crate::bench::stats::frames_needed;
 use crate::bench::stress;
 use crate::bench::verdict::judge;
 use crate::bench::{worker, Profile, Report};
+use crate::pipeline::DeviceChoice;
 
 /// Measures, judges and writes; the exit code.
 ///
@@ -22,13 +23,13 @@ use crate::bench::{worker, Profile, Report};
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     let arguments = setup.arguments;
     let plan = setup.plan()?;
-    let mut works = works(setup)?;
+    let (mut works, warmed_up) = works(setup)?;
     if !arguments.closed_loop {
         announce(&setup.profile);
     }
     let load = stress::Running::start(&arguments.stress).context("--stress")?;
     let monitor = Monitor::start(vec!["self".into()]);
-    let mut live = Live::new(plan.timetable.len());
+    let mut live = Live::new(plan.timetable.len() * usize::from(arguments.cameras));
     let run = match arguments.closed_loop {
         true => schedule::closed_loop(&plan, &mut works.remove(0), &mut live),
         false => schedule::open_loop(&plan, works, &mut live),
@@ -36,27 +37,30 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     drop(live);
     let conditions = monitor.stop();
     drop(load);
-    let report = report(setup, &run, &plan.profile, conditions);
+    let report = report(setup, &run, &plan.profile, (conditions, warmed_up));
     output::write(arguments, &report, &run)
 }
 
-/// A warmed-up worker for each camera.
+/// A warmed-up worker for each camera, and the most frames that one of them was warmed up with.
 ///
 /// # Errors
 /// When the student does not suit the options.
-pub fn works(setup: &Setup) -> anyhow::Result<Vec<BoxedWork>> {
+pub fn works(setup: &Setup) -> anyhow::Result<(Vec<BoxedWork>, usize)> {
     let Setup { arguments, student, options, frames, faults, profile, .. } = setup;
+    let device = if setup.gpu.is_some() { DeviceChoice::Cuda } else { DeviceChoice::Cpu };
     let work = |camera| {
         let camera = (usize::from(camera), profile.warmup_frames);
-        Ok(worker::prepare(arguments.layer, student, options, frames, faults, camera)?)
+        worker::prepare(arguments.layer, student, options, frames, faults, camera, device)
     };
-    (0..arguments.cameras).map(work).collect()
+    let works = (0..arguments.cameras).map(work).collect::<Result<Vec<_>, _>>()?;
+    let (works, warmed_up): (_, Vec<_>) = works.into_iter().unzip();
+    Ok((works, warmed_up.into_iter().max().unwrap_or(0)))
 }
 
 /// Sums up and judges a run.
-pub fn report(setup: &Setup, run: &Run, profile: &Profile, conditions: Conditions) -> Report {
+pub fn report(setup: &Setup, run: &Run, profile: &Profile, (conditions, warmed_up): (Conditions, usize)) -> Report {
     let judgement = (!setup.arguments.closed_loop).then(|| judge(run, profile, &conditions, !setup.faults.is_empty()));
-    Report::new(run, judgement, setup.context(conditions))
+    Report::new(run, judgement, setup.context(conditions, warmed_up))
 }
 
 /// Says beforehand that a measurement could not prove anything, and how long it takes where no progress bar tells.

@@ -16,7 +16,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 pub struct Live {
     bar: Option<ProgressBar>,
     latencies: Histogram<u32>,
-    frames: u64,
+    /// By camera, the frames up to the last one that has a record.
+    frames: Vec<usize>,
     misses: u64,
     largest: u64,
     drawn: Instant,
@@ -33,7 +34,7 @@ impl Live {
         });
         let mut latencies = Histogram::new_with_bounds(1_000, 2_000, 3).expect("constant bounds are sound");
         latencies.auto(true);
-        Self { bar, latencies, frames: 0, misses: 0, largest: 0, drawn: Instant::now() }
+        Self { bar, latencies, frames: vec![], misses: 0, largest: 0, drawn: Instant::now() }
     }
 
     fn line(&self) -> String {
@@ -48,8 +49,11 @@ impl Observer for Live {
         if self.bar.is_none() {
             return;
         }
-        self.frames = self.frames.max(record.index as u64 + 1);
-        self.misses += u64::from(record.missed());
+        self.frames.resize(self.frames.len().max(record.camera + 1), 0);
+        let passed = &mut self.frames[record.camera];
+        // A frame that was superseded has no record while the run goes on: those after it tell.
+        self.misses += record.index.saturating_sub(*passed) as u64 + u64::from(record.missed());
+        *passed = (*passed).max(record.index + 1);
         if let Some(latency) = record.latency() {
             let _ = self.latencies.record(latency.min(3_600_000_000_000));
             self.largest = self.largest.max(latency);
@@ -58,7 +62,7 @@ impl Observer for Live {
 
     fn tick(&mut self) {
         if let Some(bar) = self.bar.as_ref().filter(|_| self.drawn.elapsed() >= PERIOD) {
-            bar.set_position(self.frames);
+            bar.set_position(self.frames.iter().sum::<usize>() as u64);
             bar.set_message(self.line());
             self.drawn = Instant::now();
         }

@@ -3,16 +3,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{ensure, Context as _};
 
 use super::in_process::{plan_at, works};
 use super::live::Live;
-use super::output::say;
+use super::output::{self, say};
 use super::setup::Setup;
-use crate::bench::monitor::Monitor;
+use crate::bench::monitor::{Conditions, Monitor};
 use crate::bench::rate::{best, search};
+use crate::bench::report::SCHEMA_VERSION;
 use crate::bench::schedule::{closed_loop, open_loop};
 use crate::bench::stats::Distribution;
+use crate::bench::stress;
 use crate::bench::timetable::Schedule;
 use crate::bench::verdict::{judge, Verdict};
 
@@ -28,7 +30,8 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     ensure!(!trace, "--max-rate: a trace has a rate of its own; use another schedule");
     let mut pilot = setup.plan()?;
     pilot.timetable = crate::bench::timetable::Timetable::new(&Schedule::Fixed, PILOT, 1.0)?;
-    let run = closed_loop(&pilot, &mut works(setup)?.remove(0), &mut ());
+    let load = stress::Running::start(&setup.arguments.stress).context("--stress")?;
+    let run = closed_loop(&pilot, &mut works(setup)?.0.remove(0), &mut ());
     let usual = Distribution::new(run.records.iter().map(|r| r.latency())).quantile(0.5).unwrap_or(100_000_000);
     // The fastest half of the frames could still keep up with a rate somewhat above that of the median.
     let high = (1.2e9 / usual.max(1) as f64).min(1000.0);
@@ -38,9 +41,10 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         let mut plan = plan_at(setup, rate_hz)?;
         // A probe that gets stuck ends itself, and not the search.
         plan.stop = Arc::new(AtomicBool::new(false));
+        let (works, _) = works(setup)?;
         let monitor = Monitor::start(vec!["self".into()]);
-        let mut live = Live::new(plan.timetable.len());
-        let run = open_loop(&plan, works(setup)?, &mut Until { live: &mut live, from: &setup.stop, to: &plan.stop });
+        let mut live = Live::new(plan.timetable.len() * works.len());
+        let run = open_loop(&plan, works, &mut Until { live: &mut live, from: &setup.stop, to: &plan.stop });
         drop(live);
         let judgement = judge(&run, &plan.profile, &monitor.stop(), !setup.faults.is_empty());
         let (verdict, misses, frames) = (judgement.verdict, judgement.misses, judgement.frames);
@@ -48,6 +52,15 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         ensure!(!setup.stop.load(Ordering::Relaxed), "interrupted");
         Ok(verdict)
     })?;
+    drop(load);
+    if let Some(path) = &setup.arguments.json {
+        let context = setup.context(Conditions::default(), setup.profile.warmup_frames);
+        let found = serde_json::json!({
+            "schema_version": SCHEMA_VERSION, "profile": context.profile, "machine": context.machine,
+            "subject": context.subject, "stress": context.stress, "probes": probes, "rate_hz": best(&probes),
+        });
+        output::json(path, &format!("{found:#}\n"))?;
+    }
     Ok(match best(&probes) {
         Some(rate) => {
             say(&format!("rate      {rate:.1} Hz is the highest that holds, to 2 %\n"));

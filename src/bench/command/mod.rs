@@ -2,7 +2,7 @@
 //!
 //! - [`arguments`]: the options. [`setup`]: from options to what is to be measured, or an error before anything runs.
 //! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: the search for a rate.
-//! - [`plan`]: what the engine runs. [`live`]: the view on the terminal. [`output`]: what is written. [`realtime`]: priority.
+//! - [`plan`]: what the engine runs. [`live`]: the view on the terminal. [`output`]: what is written.
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,6 @@ pub mod max_rate;
 pub mod output;
 pub mod over_ros;
 pub mod plan;
-pub mod realtime;
 pub mod setup;
 
 use arguments::Arguments;
@@ -69,7 +68,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     if let Some([first, second]) = arguments.compare.as_deref() {
         let comparison = compare::compare(first, second, arguments.allow)?;
-        say(&comparison.text());
+        match &arguments.json {
+            Some(path) if path.as_os_str() == "-" => {}
+            _ => say(&comparison.text()),
+        }
+        if let Some(path) = &arguments.json {
+            output::json(path, &format!("{}\n", serde_json::to_string_pretty(&comparison)?))?;
+        }
         return Ok(comparison.verdict.exit_code());
     }
     let setup = setup::Setup::new(arguments)?;

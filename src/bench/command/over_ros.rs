@@ -21,7 +21,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     drop(load);
     let nodes: Vec<_> =
         measured.iter().map(|m| Named { name: m.name, run: &m.run, detections: m.detections }).collect();
-    let mut report = in_process::report(setup, nodes[0].run, &setup.profile, conditions);
+    let mut report = in_process::report(setup, nodes[0].run, &setup.profile, (conditions, setup.profile.warmup_frames));
     if nodes.len() > 1 {
         report.side_by_side = Some(SideBySide::new(&nodes));
     }

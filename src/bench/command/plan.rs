@@ -1,6 +1,5 @@
 //! `--explain-plan`: what the CPU engine runs, step by step, or (`--device cuda`) what a GPU would run.
 
-use super::arguments::Device;
 use super::output::say;
 use super::setup::Setup;
 use crate::engine::cpu::Isa;
@@ -19,7 +18,7 @@ const ORIN: u32 = 87;
 /// # Errors
 /// When the engine refuses the network, or the file cannot be written.
 pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
-    if setup.arguments.device == Device::Cuda {
+    if setup.arguments.device == DeviceChoice::Cuda {
         say(&explain_plan(&setup.student, &setup.options, DeviceChoice::Cuda, ORIN)?);
         return Ok(0);
     }

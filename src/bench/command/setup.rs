@@ -7,11 +7,12 @@ use std::thread;
 
 use anyhow::{bail, ensure, Context as _};
 
-use super::arguments::{Arguments, Device, FrameCount};
-use super::{realtime, stop_on_interrupt};
+use super::arguments::{Arguments, FrameCount};
+use super::stop_on_interrupt;
 use crate::bench::frames::Frames;
 use crate::bench::machine::Fingerprint;
 use crate::bench::monitor::Conditions;
+use crate::bench::realtime;
 use crate::bench::record::{Layer, Stage};
 use crate::bench::report::{Context, Subject};
 use crate::bench::schedule::Plan;
@@ -19,7 +20,8 @@ use crate::bench::stall::{Fault, Faults};
 use crate::bench::stats::frames_needed;
 use crate::bench::timetable::{trace_length, Schedule, Timetable};
 use crate::bench::Profile;
-use crate::pipeline::PipelineOptions;
+use crate::engine::cpu::Isa;
+use crate::pipeline::{DeviceChoice, PipelineOptions};
 use crate::student::Student;
 use crate::track::TrackerOptions;
 
@@ -30,6 +32,8 @@ pub struct Setup<'a> {
     pub student: Student,
     pub frames: Arc<Frames>,
     pub options: PipelineOptions,
+    /// The GPU that is measured; the CPU where there is none.
+    pub gpu: Option<String>,
     pub faults: Faults,
     pub stop: Arc<AtomicBool>,
 }
@@ -40,9 +44,7 @@ impl<'a> Setup<'a> {
     pub fn new(arguments: &'a Arguments) -> anyhow::Result<Self> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
-        if !arguments.explain_plan {
-            require_device(arguments.device)?;
-        }
+        let gpu = if arguments.explain_plan { None } else { gpu(arguments)? };
         let profile = profile(arguments)?;
         let student = match &arguments.model {
             Some(folder) => Student::load(folder)?,
@@ -73,7 +75,7 @@ impl<'a> Setup<'a> {
             realtime::enter(priority)?;
         }
         let faults = Faults::new(arguments.inject.clone());
-        Ok(Self { arguments, profile, student, frames: Arc::new(frames), options, faults, stop })
+        Ok(Self { arguments, profile, student, frames: Arc::new(frames), options, gpu, faults, stop })
     }
 
     /// The open loop's plan.
@@ -92,7 +94,7 @@ impl<'a> Setup<'a> {
     }
 
     /// What surrounds the run in its report.
-    pub fn context(&self, conditions: Conditions) -> Context {
+    pub fn context(&self, conditions: Conditions, warmed_up: usize) -> Context {
         let input = &self.student.manifest.architecture.input;
         let (input_width, input_height) = self.options.input_size.unwrap_or((input.width, input.height));
         Context {
@@ -101,12 +103,21 @@ impl<'a> Setup<'a> {
             schedule: self.arguments.schedule.to_string(),
             machine: Fingerprint::read(),
             conditions,
+            warmed_up,
             subject: Subject {
                 model: self.student.manifest.name.clone(),
                 weights_sha256: self.student.manifest.weights.sha256.clone(),
                 input_width,
                 input_height,
+                device: match (&self.gpu, self.arguments.layer) {
+                    (_, Layer::Node) => format!("{}, of the node", self.arguments.device),
+                    (Some(gpu), _) => gpu.clone(),
+                    (None, _) => format!("CPU, {:?}", Isa::best()),
+                },
                 threads: self.options.threads,
+                pin_threads: self.options.pin_threads,
+                tracking: self.options.tracking.is_some() || self.arguments.layer == Layer::Node,
+                realtime_priority: self.arguments.realtime,
                 segmentation: self.options.segmentation,
                 frames: self.frames.origin.clone(),
             },
@@ -130,19 +141,23 @@ fn profile(arguments: &Arguments) -> anyhow::Result<Profile> {
     Ok(profile)
 }
 
-/// Options that do nothing together would leave a figure with the wrong name.
-fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
-    let fault_in = |fault: &Fault| match *fault {
+/// The stage that a fault holds up.
+fn stage_of(fault: &Fault) -> Option<Stage> {
+    match *fault {
         Fault::Stall { stage, .. }
         | Fault::Repeated { stage, .. }
         | Fault::Drift { stage, .. }
         | Fault::Stuck { stage, .. } => Some(stage),
         Fault::Dropped { .. } => None,
-    };
+    }
+}
+
+/// Options that do nothing together would leave a figure with the wrong name.
+fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     match arguments.layer {
         Layer::Engine => {
             ensure!(!arguments.track, "--track: layer engine has no tracking; use layer pipeline");
-            let elsewhere = arguments.inject.iter().filter_map(fault_in).find(|&stage| stage != Stage::Inference);
+            let elsewhere = arguments.inject.iter().filter_map(stage_of).find(|&stage| stage != Stage::Inference);
             if let Some(stage) = elsewhere {
                 bail!("--inject: layer engine has no {}; only inference can stall there", stage.name());
             }
@@ -152,11 +167,19 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
             ensure!(!arguments.closed_loop, "--closed-loop: layer node has a camera's schedule only");
             ensure!(!arguments.max_rate, "--max-rate: works with layers engine and pipeline");
             ensure!(arguments.cameras == 1, "--cameras: layer node has one camera");
-            if let Some(fault) = arguments.inject.iter().find(|fault| fault_in(fault).is_some()) {
+            if let Some(fault) = arguments.inject.iter().find(|fault| stage_of(fault).is_some()) {
                 bail!("--inject {fault}: in layer node only dropped@FRAME can be injected; use layer pipeline");
             }
         }
     }
+    let back_to_back = arguments.closed_loop || arguments.max_rate;
+    if let Some(fault) = arguments.inject.iter().find(|fault| back_to_back && matches!(fault, Fault::Stuck { .. })) {
+        bail!("--inject {fault}: frames back to back would wait for it for ever; use a camera's schedule");
+    }
+    let pages = arguments.html.is_some() || arguments.hgrm.is_some() || arguments.hlog.is_some();
+    ensure!(!arguments.max_rate || !pages, "--html, --hgrm, --hlog: of one run; --max-rate is many, and writes --json");
+    let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    ensure!(!arguments.max_rate || !to_stdout, "--json -: --max-rate prints there what it tries; name a file");
     let only_in_node = arguments.attach || arguments.peer.is_some() || arguments.node.is_some();
     ensure!(arguments.layer == Layer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
     let to_table = arguments.results.is_some();
@@ -169,18 +192,36 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A figure of the CPU must not pass for one of a GPU.
-fn require_device(device: Device) -> anyhow::Result<()> {
-    if device != Device::Cuda {
-        return Ok(());
+/// The GPU that is measured in this process; none where that is the CPU. A figure of the one must not pass for one of the
+/// other.
+fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
+    if arguments.device == DeviceChoice::Cpu || arguments.layer == Layer::Node {
+        return Ok(None);
     }
-    #[cfg(feature = "cuda")]
-    match crate::engine::cuda::find_device() {
-        Ok(device) => bail!("--device cuda: there is {device}, but this program measures the CPU alone; make bench-gpu measures the GPU"),
-        Err(none) => bail!("--device cuda: {none}"),
+    let found = match find_gpu() {
+        Ok(name) => name,
+        Err(why) if arguments.device == DeviceChoice::Cuda => bail!("--device cuda: {why}"),
+        Err(_) => return Ok(None),
+    };
+    if arguments.layer == Layer::Engine {
+        ensure!(arguments.device == DeviceChoice::Auto, "--device cuda: layer engine is the CPU's; use layer pipeline");
+        return Ok(None);
     }
-    #[cfg(not(feature = "cuda"))]
-    bail!("--device cuda: this program was built without CUDA; build it with `--features cuda`, or use cpu")
+    let fault = arguments.inject.iter().find(|fault| stage_of(fault).is_some());
+    if let Some(fault) = fault {
+        bail!("--inject {fault}: a GPU does a frame in one go, without stages to stall; use --device cpu");
+    }
+    Ok(Some(found))
+}
+
+#[cfg(feature = "cuda")]
+fn find_gpu() -> Result<String, String> {
+    crate::engine::cuda::find_device().map(|device| device.to_string()).map_err(|none| none.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn find_gpu() -> Result<String, String> {
+    Err("this program was built without CUDA; build it with `--features cuda`, or use cpu".into())
 }
 
 /// Before a long measurement rather than after it.

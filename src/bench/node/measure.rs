@@ -170,6 +170,7 @@ fn start_node(setup: &Setup, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
     let mut arguments = remapped("/bench/node/");
     let mut set = |name: &str, value: String| arguments.extend(["-p".to_owned(), format!("{name}:={value}")]);
     let options = &setup.options;
+    set("device", setup.arguments.device.to_string());
     set("threads", options.threads.to_string());
     set("pin_threads", options.pin_threads.to_string());
     set("segmentation", options.segmentation.to_string());

@@ -30,6 +30,8 @@ pub struct Report {
     pub cameras: usize,
     pub machine: Fingerprint,
     pub conditions: Conditions,
+    /// Frames before the first that counts: until their time was stable.
+    pub warmed_up: usize,
     pub subject: Subject,
     /// Faults that were injected to test the gate, as given.
     pub injected: Vec<String>,
@@ -84,7 +86,13 @@ pub struct Subject {
     /// Network input, pixels.
     pub input_width: usize,
     pub input_height: usize,
+    /// The GPU, or the CPU with the instructions that its engine uses; in layer node what the node was asked for.
+    pub device: String,
     pub threads: usize,
+    pub pin_threads: bool,
+    pub tracking: bool,
+    /// Of SCHED_FIFO, where that was asked for.
+    pub realtime_priority: Option<i32>,
     pub segmentation: bool,
     /// Where the images came from.
     pub frames: String,
@@ -111,6 +119,7 @@ pub struct Context {
     pub schedule: String,
     pub machine: Fingerprint,
     pub conditions: Conditions,
+    pub warmed_up: usize,
     pub subject: Subject,
     pub injected: Vec<String>,
     pub stress: Vec<String>,
@@ -129,6 +138,7 @@ impl Report {
             cameras: run.cameras().count(),
             machine: context.machine,
             conditions: context.conditions,
+            warmed_up: context.warmed_up,
             subject: context.subject,
             injected: context.injected,
             stress: context.stress,
@@ -182,7 +192,11 @@ pub(super) mod tests {
             weights_sha256: "ab".repeat(32),
             input_width: 320,
             input_height: 256,
+            device: "none".into(),
             threads: 1,
+            pin_threads: false,
+            tracking: false,
+            realtime_priority: None,
             segmentation: true,
             frames: "none".into(),
         };
@@ -192,6 +206,7 @@ pub(super) mod tests {
             schedule: "fixed".into(),
             machine: Fingerprint::read(),
             conditions: Conditions::default(),
+            warmed_up: 40,
             subject,
             injected: vec![],
             stress: vec![],

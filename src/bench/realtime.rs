@@ -25,6 +25,16 @@ pub fn enter(priority: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts this thread back among those of ordinary priority: for what accompanies a measurement, and must not be in its way.
+/// A right to do that is not needed.
+pub fn leave() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: all bytes of a sched_param may be zero; 0 is the calling thread, and the parameters outlive the call.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &std::mem::zeroed::<libc::sched_param>());
+    }
+}
+
 /// Not known on this system.
 ///
 /// # Errors
