@@ -241,6 +241,13 @@ impl FrameRecord {
     pub fn besides_inference(&self) -> Option<u64> {
         Some(self.until_done()?.saturating_sub(self.stage(Stage::Inference)?))
     }
+
+    /// Of that, what the node does itself, from taking the image to handing over the message: without the camera's and the
+    /// middleware's part.
+    pub fn node_besides_inference(&self) -> Option<u64> {
+        let own = [Stage::Wait, Stage::Preprocess, Stage::Decode, Stage::Track, Stage::Publish];
+        own.into_iter().map(|stage| self.stage(stage)).sum()
+    }
 }
 
 /// How many frames ended in which way. Those that were due have arrived, and are in the `counts`, or were lost.

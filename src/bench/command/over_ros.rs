@@ -21,13 +21,15 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     drop(load);
     let nodes: Vec<_> =
         measured.iter().map(|m| Named { name: m.name, run: &m.run, detections: m.detections }).collect();
+    let costs: Vec<_> = measured.iter().filter_map(|m| Some((m.name, m.cost?.cpu_ms))).collect();
     let mut report = in_process::report(setup, nodes[0].run, &setup.profile, (conditions, setup.profile.warmup_frames));
+    report.cost = measured[0].cost;
     if nodes.len() > 1 {
         report.side_by_side = Some(SideBySide::new(&nodes));
     }
     if let Some(file) = &setup.arguments.results {
         let size = setup.arguments.image_size.map_or("as they come".to_owned(), |(w, h)| format!("{w}×{h}"));
-        replace_part(file, &format!("make bench-node {size}"), &part(&size, setup, &report, &nodes))
+        replace_part(file, &format!("make bench-node {size}"), &part(&size, setup, (&report, &costs), &nodes))
             .context("--results")?;
     }
     output::write(setup.arguments, &report, nodes[0].run)
@@ -38,7 +40,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 fn part(
     size: &str,
     setup: &Setup,
-    report: &crate::bench::Report,
+    (report, costs): (&crate::bench::Report, &[(&str, f64)]),
     nodes: &[crate::bench::node::side_by_side::Named],
 ) -> String {
     use crate::bench::node::side_by_side::markdown;
@@ -49,8 +51,9 @@ fn part(
         format!(" {own:.0} % of the CPU time own, {others:.0} % others'.")
     });
     let realtime = setup.arguments.realtime.map_or(String::new(), |p| format!(" All processes at SCHED_FIFO {p}."));
+    let costs: String = costs.iter().map(|(name, ms)| format!(" CPU time a frame, {name}: {ms:.1} ms.")).collect();
     format!(
-        "### Images of {size} at {} Hz, {} frames a node\n\n{}.{load}{realtime}\n\n{}",
+        "### Images of {size} at {} Hz, {} frames a node\n\n{}.{load}{realtime}{costs}\n\n{}",
         report.profile.rate_hz,
         report.profile.frames,
         circumstances(),

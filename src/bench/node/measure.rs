@@ -17,6 +17,7 @@ use crate::bench::monitor::{Conditions, Monitor};
 use crate::bench::record::{FrameRecord, Layer, Run};
 use crate::bench::schedule::Observer;
 use crate::bench::timetable::{Schedule, Timetable};
+use crate::bench::usage::{CostPerFrame, ProcessCounters};
 use crate::bench::LatePolicy;
 
 /// With a peer, frames go to one node for so many frames and then to the other.
@@ -31,6 +32,8 @@ pub struct Measured {
     pub run: Run,
     /// Found in all frames together: equal students on equal images should find about as much.
     pub detections: usize,
+    /// Of a node that was started here.
+    pub cost: Option<CostPerFrame>,
 }
 
 /// Which node the frames of a run are for.
@@ -108,12 +111,16 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
     let plan = Plan { dropped_from: setup.faults.dropped_from(), ..plan(&turns, &arguments.schedule)? };
     let watched: Vec<_> = processes.iter().map(|p| p.id().to_string()).chain(["self".to_owned()]).collect();
     let monitor = Monitor::start(watched);
+    let usage =
+        |processes: &[NodeProcess]| -> Vec<_> { processes.iter().map(|p| ProcessCounters::read(p.id())).collect() };
+    let before = usage(&processes);
     let mut live = Live::new(turns.len());
     let mut seen = 0;
     let exchanges = run(&mut node, &mut links, messages, &plan, |exchanges| {
         show(exchanges, &mut seen, setup, &mut live);
         alive(&mut processes)
     });
+    let after = usage(&processes);
     drop(live);
     let mut conditions = monitor.stop();
     if arguments.attach {
@@ -126,7 +133,10 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
         let run = run_of(number, &exchanges, &turns, setup, interrupted);
         let own = exchanges.iter().zip(&turns).filter(|(_, turn)| turn.node == number && turn.counted);
         let detections = own.take(run.records.len()).map(|(exchange, _)| exchange.detections).sum();
-        Measured { name, run, detections }
+        let sent = turns.iter().filter(|turn| turn.node == number).count();
+        let cost = before.get(number).copied().flatten().zip(after.get(number).copied().flatten());
+        let cost = cost.map(|(before, after)| before.per_frame(&after, sent));
+        Measured { name, run, detections, cost }
     });
     Ok((measured.collect(), conditions))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bench::record::{FrameRecord, Run};
+use crate::bench::record::{FrameRecord, Layer, Run};
 use crate::bench::stats::{Distribution, QUANTILES};
 
 /// Percentiles of one duration, in milliseconds; none where frames without a result are in the way.
@@ -37,6 +37,9 @@ pub fn distributions(run: &Run) -> Vec<(&'static str, Distribution)> {
     let passed = |of: &dyn Fn(&FrameRecord) -> Option<u64>| Distribution::new(records.iter().filter_map(of).map(Some));
     all.extend(run.layer.stages().iter().map(|&stage| (stage.name(), passed(&|r| r.stage(stage)))));
     all.push(("all but student", passed(&FrameRecord::besides_inference)));
+    if run.layer == Layer::Node {
+        all.push(("node but student", passed(&FrameRecord::node_besides_inference)));
+    }
     all.push(("output jitter", Distribution::new(output_jitter(run).into_iter().map(Some))));
     if records.iter().any(|r| r.cost.cpu > 0) {
         all.push(("CPU time", passed(&|r| r.passage.map(|_| r.cost.cpu))));

@@ -136,18 +136,16 @@ impl Report {
 
     fn write_cost(&self, out: &mut String) -> std::fmt::Result {
         let Some(c) = self.cost else { return Ok(()) };
-        writeln!(
+        write!(
             out,
             "a frame   {:.2} ms of CPU time; {:.2} context switches of its own will and {:.2} others; {:.2} page faults \
-             ({:.2} from disk); {:.2} allocations, {} at most",
-            c.cpu_ms,
-            c.voluntary_switches,
-            c.involuntary_switches,
-            c.minor_faults,
-            c.major_faults,
-            c.allocations,
-            c.most_allocations
-        )
+             ({:.2} from disk)",
+            c.cpu_ms, c.voluntary_switches, c.involuntary_switches, c.minor_faults, c.major_faults,
+        )?;
+        match c.allocations.zip(c.most_allocations) {
+            Some((allocations, most)) => writeln!(out, "; {allocations:.2} allocations, {most} at most"),
+            None => writeln!(out),
+        }
     }
 
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
