@@ -134,20 +134,8 @@ fn check_launches(graph: &Graph, network: Network, choose: usize) -> Result<(), 
     let variants: Vec<_> = (0..network.layout.plan.steps.len()).map(pick).collect();
     let model = Arc::new(Model::with_variants(&driver, network, &random_weights(graph, 1), variants).unwrap());
     let engine = CudaEngine::new(&model, Wait::Block).unwrap();
-    let held = recording.held();
-    let threads: BTreeMap<_, _> = Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
     let (nodes, edges) = engine.graph();
-    prop_assert!(edges.iter().enumerate().all(|(i, before)| before.iter().all(|&j| j < i)));
-    for node in nodes {
-        for span in node.reads.iter().chain(&node.writes) {
-            let inside = |&(at, bytes): &(u64, usize)| at <= span.start && span.end <= at + bytes as u64;
-            prop_assert!(held.iter().any(inside), "{} touches {span:x?}", node.name);
-        }
-    }
-    for (node, launch) in kernels(nodes) {
-        prop_assert_eq!(threads.get(&launch.kernel), Some(&launch.threads), "{}", &launch.kernel);
-        prop_assert!(launch.grid.iter().all(|&g| g > 0) && launch.grid[1] < 65_536, "{}", node.name);
-    }
+    check_graph(nodes, edges, &recording)?;
     for (s, step) in model.network().layout.plan.steps.iter().enumerate() {
         let Variant::Dense(tile) = model.variants()[s] else { continue };
         let shape = model.network().view(step.output).shape;
@@ -159,6 +147,42 @@ fn check_launches(graph: &Graph, network: Network, choose: usize) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Each node waits for earlier ones only, stays within what is allocated, and has the threads that its kernel is compiled for.
+fn check_graph(nodes: &[Node], edges: &[Vec<usize>], recording: &Recording) -> Result<(), TestCaseError> {
+    let held = recording.held();
+    let threads: BTreeMap<_, _> = Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
+    prop_assert!(edges.iter().enumerate().all(|(i, before)| before.iter().all(|&j| j < i)));
+    for node in nodes {
+        for span in node.reads.iter().chain(&node.writes) {
+            let inside = |&(at, bytes): &(u64, usize)| at <= span.start && span.end <= at + bytes as u64;
+            prop_assert!(held.iter().any(inside), "{} touches {span:x?}", node.name);
+        }
+    }
+    for (node, launch) in kernels(nodes) {
+        prop_assert_eq!(threads.get(&launch.kernel), Some(&launch.threads), "{}", &launch.kernel);
+        prop_assert!(launch.grid.iter().all(|&g| g > 0) && launch.grid[1] < 65_536, "{}", node.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_frames_launches_stay_within_what_is_allocated_whatever_the_image() {
+    let recording = Arc::new(Recording::of_architecture(90));
+    let driver: Arc<dyn Driver> = recording.clone();
+    let mut path = frame_path(&driver, &Student::embedded());
+    let kinds = (prop::sample::select(Encoding::ALL.to_vec()), 1usize..4000, 1usize..3000);
+    proptest!(ProptestConfig::with_cases(100), |((encoding, width, height) in kinds)| {
+        // Pairs of pixels share their chroma.
+        let width = if matches!(encoding, Encoding::Uyvy | Encoding::Yuyv) { width.next_multiple_of(2) } else { width };
+        path.prepare(encoding, (width, height)).unwrap();
+        let (nodes, edges) = path.graph().unwrap();
+        check_graph(nodes, edges, &recording)?;
+        let letterbox = nodes.iter().position(|node| node.name == "letterbox").expect("an image is scaled");
+        let reads: u64 = nodes[letterbox].reads.iter().map(|span| span.end - span.start).sum();
+        prop_assert!(reads >= (encoding.row_bytes(width) * height) as u64, "{reads} bytes of {width}x{height}");
+    });
 }
 
 #[test]
