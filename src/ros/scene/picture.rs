@@ -56,17 +56,21 @@ struct Shared {
     stop: AtomicBool,
 }
 
+impl Shared {
+    fn new() -> Arc<Self> {
+        let free = ArrayQueue::new(JOBS);
+        (0..JOBS).for_each(|_| drop(free.push(Box::default())));
+        Arc::new(Self { work: LatestSlot::new(), free, stop: AtomicBool::new(false) })
+    }
+}
+
 impl PictureThread {
     pub(super) fn start(
         painter: Painter,
         raw: Publisher<r2r::sensor_msgs::msg::Image>,
         compressed: Publisher<r2r::sensor_msgs::msg::CompressedImage>,
     ) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { work: LatestSlot::new(), free: ArrayQueue::new(JOBS), stop: AtomicBool::new(false) });
-        for _ in 0..JOBS {
-            let _ = shared.free.push(Box::default());
-        }
+        let shared = Shared::new();
         let mut studio = Studio { painter, unpacker: Unpacker::default(), raw, compressed };
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("pictures".into()).spawn(move || {
@@ -101,7 +105,8 @@ impl PictureThread {
         job.frame = Some(frame);
         if let Some(mut superseded) = self.shared.work.put(job) {
             superseded.frame = None;
-            self.prepared = Some(superseded);
+            // Not kept as prepared: the next frame may be one in which nothing was looked for.
+            let _ = self.shared.free.push(superseded);
         }
     }
 }
@@ -200,6 +205,8 @@ impl Painter {
         let size = view.size();
         if self.letterbox.as_ref().is_none_or(|l| l.source() != size) {
             self.letterbox = Some(Letterbox::new(size, size));
+            // What one huge image took is given back with the next of another size.
+            (self.planes, self.picture.pixels) = Default::default();
         }
         let Some(letterbox) = &self.letterbox else { return };
         let count = size.0 * size.1;
@@ -313,6 +320,26 @@ mod tests {
     fn at(picture: &Picture, x: usize, y: usize) -> [u8; 3] {
         let i = 3 * (y * picture.width + x);
         [picture.pixels[i], picture.pixels[i + 1], picture.pixels[i + 2]]
+    }
+
+    fn frame(sequence: u64) -> Frame {
+        let message = r2r::NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
+        let arrival = crate::ros::clock::Instant { ros: 0, monotonic: 0 };
+        Frame { message: crate::ros::incoming::ImageMessage::Raw(message), arrival, camera: 0, sequence }
+    }
+
+    #[test]
+    fn a_frame_in_which_nothing_was_looked_for_is_not_drawn_with_what_was_found_before() {
+        // Nobody draws, so that every picture is superseded.
+        let mut pictures = PictureThread { shared: Shared::new(), prepared: None, thread: None };
+        for sequence in 1..=10 {
+            pictures.prepare(&FrameResult::default());
+            pictures.draw(frame(sequence));
+        }
+        pictures.draw(frame(11));
+        let drawn = pictures.shared.work.take().and_then(|job| job.frame).map(|frame| frame.sequence);
+        assert_eq!(drawn, Some(10));
+        assert_eq!(pictures.shared.free.len(), JOBS - 1, "no job is lost");
     }
 
     #[test]
