@@ -50,6 +50,9 @@ const POLICIES: [(&str, &str); 8] = [
     ("reliability", "one of reliable, best_effort, system_default"),
 ];
 
+/// Of the longest duration that ROS knows, which stands for infinity.
+const INFINITE_SECONDS: u64 = i64::MAX as u64 / 1_000_000_000;
+
 /// Whether a parameter called so is an override of a quality of service.
 pub fn is_override(name: &str) -> bool {
     name.starts_with(PREFIX)
@@ -237,12 +240,21 @@ pub fn incompatibilities(offered: &QosProfile, wanted: &QosProfile) -> Vec<Strin
     if offered.durability == DurabilityPolicy::Volatile && wanted.durability == DurabilityPolicy::TransientLocal {
         put("durability", "volatile", "transient_local");
     }
-    if !wanted.deadline.is_zero() && (offered.deadline.is_zero() || offered.deadline > wanted.deadline) {
-        let offered = if offered.deadline.is_zero() { "none".into() } else { format!("{:?}", offered.deadline) };
-        put("deadline", &offered, &format!("{:?}", wanted.deadline));
+    // Zero stands for no limit, and so does what ROS has for infinity.
+    let limit = |duration: Duration| Some(duration).filter(|d| !d.is_zero() && d.as_secs() < INFINITE_SECONDS);
+    let exceeds = |offered: Duration, wanted: Duration| {
+        let (offered, wanted) = (limit(offered), limit(wanted)?);
+        let told = offered.map_or("none".into(), |offered| format!("{offered:?}"));
+        offered.is_none_or(|offered| offered > wanted).then(|| (told, format!("{wanted:?}")))
+    };
+    if let Some((offered, wanted)) = exceeds(offered.deadline, wanted.deadline) {
+        put("deadline", &offered, &wanted);
     }
     if offered.liveliness == LivelinessPolicy::Automatic && wanted.liveliness == LivelinessPolicy::ManualByTopic {
         put("liveliness", "automatic", "manual_by_topic");
+    }
+    if let Some((offered, wanted)) = exceeds(offered.liveliness_lease_duration, wanted.liveliness_lease_duration) {
+        put("liveliness_lease_duration", &offered, &wanted);
     }
     reasons
 }
@@ -306,5 +318,15 @@ mod tests {
         let reasons = incompatibilities(&offered, &wanted);
         assert!(reasons[0].starts_with("reliability: it offers best_effort") && reasons[1].starts_with("durability"));
         assert_eq!(incompatibilities(&wanted, &offered), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_lease_longer_than_the_reader_asks_for_or_none_at_all_is_told() {
+        let lease = |ms| QosProfile::sensor_data().liveliness_lease_duration(Duration::from_millis(ms));
+        let told = |offered, wanted| incompatibilities(&lease(offered), &lease(wanted)).concat();
+        assert_eq!(told(300, 200), "liveliness_lease_duration: it offers 300ms, this node asks for 200ms");
+        assert_eq!(told(0, 200), "liveliness_lease_duration: it offers none, this node asks for 200ms");
+        assert_eq!(told(i64::MAX as u64 / 1_000_000, 200), told(0, 200));
+        assert_eq!((told(200, 200), told(100, 200), told(300, 0)), Default::default());
     }
 }
