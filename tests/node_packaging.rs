@@ -1,7 +1,7 @@
 //! What installs the node names what is there: package.xml, CMakeLists.txt, the systemd unit, the Dockerfiles.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn text(path: &str) -> String {
@@ -47,9 +47,57 @@ fn what_is_copied_or_installed_is_there() {
             assert!(root.join(source).exists(), "{file} copies {source}");
         }
     }
-    for file in ["launch/perception.yaml", "launch/fastdds.xml", "package.xml"] {
-        assert!(text("CMakeLists.txt").contains(file) && root.join(file).is_file(), "{file}");
+}
+
+/// Installs what CMakeLists.txt says, with programs that are none and without anything of ament; what was installed.
+fn installed(folder: &Path) -> Option<PathBuf> {
+    let (ament, programs) = (folder.join("ament"), folder.join("target/release"));
+    [&ament, &programs].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    fs::write(ament.join("ament_cmakeConfig.cmake"), "macro(ament_package)\nendmacro()\n").unwrap();
+    for program in ["perception_node", "distill", "latency_bench"] {
+        fs::write(programs.join(program), "").unwrap();
     }
+    let (build, prefix) = (folder.join("build"), folder.join("prefix"));
+    let set = |name: &str, path: &Path| format!("-D{name}={}", path.display());
+    let mut configure = Command::new("cmake");
+    configure.args(["-S", env!("CARGO_MANIFEST_DIR"), "-B"]).arg(&build).args([
+        set("ament_cmake_DIR", &ament),
+        set("CARGO_TARGET_DIR", &folder.join("target")),
+        set("CMAKE_INSTALL_PREFIX", &prefix),
+    ]);
+    let mut install = Command::new("cmake");
+    install.arg("--install").arg(&build);
+    for command in [&mut configure, &mut install] {
+        let Ok(output) = command.output() else {
+            eprintln!("skipped: cmake is not installed");
+            return None;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Some(prefix)
+}
+
+#[test]
+fn installed_launch_files_name_what_is_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(prefix) = installed(folder.path()) else { return };
+    let launch = prefix.join("share/peregrine/launch");
+    for file in ["perception.launch.py", "perception.rviz", "foxglove.json", "perception.yaml"] {
+        assert!(launch.join(file).is_file(), "{file}");
+    }
+    let mut checked = 0;
+    for file in fs::read_dir(&launch).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&file).unwrap();
+        if !file.to_string_lossy().ends_with(".launch.xml") {
+            continue;
+        }
+        for named in text.split("$(dirname)/").skip(1) {
+            let named = named.split(|c: char| c.is_whitespace() || "\")".contains(c)).next().unwrap();
+            assert!(launch.join(named).exists(), "{} names {named}", file.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 6, "{checked}");
 }
 
 /// Runs a linter that may not be there.
