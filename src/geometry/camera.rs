@@ -19,8 +19,10 @@ pub struct CameraInfo {
     pub p: [f64; 12],
     /// Pixels of the full image for one of the image that is sent; 0 means 1.
     pub binning: [u32; 2],
-    /// Where the image that is sent begins in the full one, in pixels of the latter.
+    /// Where the image that is sent begins in the full one, in pixels of the latter, before binning.
     pub roi_offset: [u32; 2],
+    /// Width and height of that part; 0 means all from the offset on.
+    pub roi_size: [u32; 2],
 }
 
 /// Why a camera cannot be used: what is wrong in its `CameraInfo`.
@@ -36,6 +38,8 @@ pub enum CameraError {
     Count { model: &'static str, expected: &'static str, found: usize },
     #[error("CameraInfo is for images of {width}x{height}; both must be 1 to 65535")]
     Size { width: u32, height: u32 },
+    #[error("CameraInfo.roi ends at {end} of {of} pixels of the {side} (binned by {binning}); it must be in the image, and a pixel at least")]
+    Region { side: &'static str, end: u64, of: u32, binning: u32 },
 }
 
 /// A calibrated camera.
@@ -79,12 +83,13 @@ impl Camera {
             }
         }
         let [fx, fy, cx, cy, skew] = values;
+        let size = [region("width", info, 0, width)?, region("height", info, 1, height)?];
         let bins = info.binning.map(|bins| f64::from(bins.max(1)));
         let offset = info.roi_offset.map(f64::from);
         // The centre of a bin's first pixel lies half a bin less half a pixel before the bin's own.
         let binned = |at: f64, axis: usize| (at - offset[axis] + 0.5) / bins[axis] - 0.5;
         Ok(Self {
-            size: ((f64::from(width) / bins[0]) as u32, (f64::from(height) / bins[1]) as u32),
+            size: size.into(),
             focal: Vector2::new(fx / bins[0], fy / bins[1]),
             centre: Vector2::new(binned(cx, 0), binned(cy, 1)),
             skew: skew / bins[0],
@@ -92,7 +97,7 @@ impl Camera {
         })
     }
 
-    /// Width and height of the full image, binned, in pixels.
+    /// Width and height of the images that are sent, in pixels: of the region of interest, binned.
     pub fn size(&self) -> (u32, u32) {
         self.size
     }
@@ -134,6 +139,20 @@ impl Camera {
         let y = (pixel[1] - self.centre[1]) / self.focal[1];
         let x = (pixel[0] - self.centre[0] - self.skew * y) / self.focal[0];
         self.distortion.undistort(Vector2::new(x, y)).map(Vector3::from)
+    }
+}
+
+/// Pixels of one side of the image that is sent, of `full` that the sensor has.
+fn region(side: &'static str, info: &CameraInfo, axis: usize, full: u32) -> Result<u32, CameraError> {
+    let (offset, binning) = (info.roi_offset[axis], info.binning[axis].max(1));
+    let size = match info.roi_size[axis] {
+        0 => full.saturating_sub(offset),
+        size => size,
+    };
+    let end = u64::from(offset) + u64::from(size);
+    match size / binning {
+        pixels if pixels > 0 && end <= u64::from(full) => Ok(pixels),
+        _ => Err(CameraError::Region { side, end, of: full, binning }),
     }
 }
 
@@ -310,5 +329,33 @@ mod tests {
         cut.roi_offset = [100, 50];
         let (whole, cut) = (Camera::new(&info("", &[]), false).unwrap(), Camera::new(&cut, false).unwrap());
         assert_eq!(whole.bearing(Vector2::new(300.0, 200.0)), cut.bearing(Vector2::new(200.0, 150.0)));
+    }
+
+    /// The image that is sent has the region's size, so nothing is scaled, and what is seen is where it is.
+    #[test]
+    fn a_region_of_interest_keeps_its_scale_also_when_it_is_binned() {
+        let whole = Camera::new(&info("plumb_bob", &[-0.28, 0.07, 0.0, 0.0, 0.0]), false).unwrap();
+        let mut cut = info("plumb_bob", &[-0.28, 0.07, 0.0, 0.0, 0.0]);
+        (cut.roi_offset, cut.roi_size) = ([100, 50], [640, 480]);
+        let bearing = whole.bearing(Camera::pixel_of(700.0, 410.0)).unwrap();
+        for (binning, size, at) in [([0, 1], (640, 480), (600.0, 360.0)), ([2, 4], (320, 120), (300.0, 90.0))] {
+            cut.binning = binning;
+            let camera = Camera::new(&cut, false).unwrap();
+            assert_eq!(camera.size(), size);
+            let seen = camera.resized(size.0, size.1).bearing(Camera::pixel_of(at.0, at.1)).unwrap();
+            assert!((seen - bearing).amax() < 1e-12, "binned by {binning:?}: {seen} for {bearing}");
+        }
+    }
+
+    #[test]
+    fn a_region_of_interest_that_is_not_in_the_image_is_refused() {
+        for (offset, size, binning) in
+            [([1280, 0], [0, 0], [0, 0]), ([1000, 0], [281, 9], [1, 1]), ([0, 0], [8, 3], [4, 4])]
+        {
+            let mut cut = info("", &[]);
+            (cut.roi_offset, cut.roi_size, cut.binning) = (offset, size, binning);
+            let sentence = Camera::new(&cut, false).unwrap_err().to_string();
+            assert!(sentence.starts_with("CameraInfo.roi ends at"), "{sentence}");
+        }
     }
 }

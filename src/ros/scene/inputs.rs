@@ -135,10 +135,11 @@ impl SceneInputs {
         }
         let text = match calibration.view(&info) {
             Ok(view) => {
+                let (width, height) = view.ground.camera.size();
                 // A view that nobody has taken yet is dropped.
                 self.shared.view.force_push(Box::new(view));
                 let model = if calibration.rectified { "rectified" } else { &info.distortion_model };
-                format!("on: {}x{}, {model}", info.width, info.height)
+                format!("on: {width}x{height}, {model}")
             }
             Err(error) => format!("off: {error}"),
         };
@@ -206,6 +207,7 @@ fn from_message(m: InfoMessage) -> CameraInfo {
         p: fixed(m.p),
         binning: [m.binning_x, m.binning_y],
         roi_offset: [m.roi.x_offset, m.roi.y_offset],
+        roi_size: [m.roi.width, m.roi.height],
     }
 }
 
