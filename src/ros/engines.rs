@@ -16,6 +16,9 @@ use super::realtime::{self, Profile};
 /// Runs before the first frame, after which caches, branch predictors and the engine's threads have seen their work.
 const WARM_UPS: usize = 3;
 
+/// How the names of the CPU engine's own threads begin.
+const ENGINE_THREADS: &str = "engine-";
+
 /// A model ready for frames, and the message that carries its detections.
 pub struct Engines {
     full: Pipeline,
@@ -97,14 +100,16 @@ impl Recipe {
         Self { model: folder.into(), ..self.clone() }
     }
 
-    /// Loads, builds and warms up. The engine's threads inherit this thread's priority and cores, so it takes on those
-    /// of the frame thread first: call it on a thread made for it.
+    /// Loads, builds and warms up, with ordinary scheduling: frames of the model in use come first. The engine's threads
+    /// inherit this thread's cores, so it takes on those of the frame thread: call it on a thread made for it.
     ///
     /// # Errors
     /// When the model cannot be read, or an option does not suit it.
     pub fn build(&self) -> Result<(Box<Engines>, Description), NodeError> {
+        // The thread that made this one may have a priority.
+        realtime::be_patient();
         // What is refused is reported for the frame thread, which is refused the same.
-        realtime::apply_to_thread(&self.profile);
+        realtime::apply_to_thread(&Profile { priority: 0, ..self.profile.clone() });
         let student = match self.model.as_os_str().is_empty() {
             true => Student::embedded(),
             false => Student::load(Path::new(&self.model))?,
@@ -127,6 +132,8 @@ impl Recipe {
             warm_up(pipeline)?;
             description.less = Some(what);
         }
+        // From now on frames wait for them. What is refused is reported as above.
+        let _ = realtime::raise_threads(&self.profile, |name| name.starts_with(ENGINE_THREADS));
         let architecture = &student.manifest.architecture;
         description.classes = [architecture.detection.classes.clone(), architecture.segmentation.classes.clone()];
         let road = architecture.segmentation.classes.iter().position(|name| name == "road");
@@ -238,6 +245,8 @@ fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use r2r::ParameterValue;
+
     use super::*;
 
     #[test]

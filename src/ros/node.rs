@@ -18,7 +18,7 @@ use super::lifecycle::services::{answer, ChangeRequest};
 use super::lifecycle::{LifecycleServices, Machine, Outcome, State};
 use super::parameter_services::ParameterServices;
 use super::parameters::Parameters;
-use super::realtime::{self, Profile, Report};
+use super::realtime::{self, Origin, Profile, Report};
 
 /// Longest time between two looks at parameters, subscribers and the wish to stop. Images wake the node at once.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,6 +47,8 @@ pub(super) struct Perception {
     /// By camera; counts go on when the node is configured anew.
     ledgers: BTreeMap<String, Arc<Ledger>>,
     autostart: bool,
+    origin: Origin,
+    last_post: Instant,
 }
 
 /// A model on its way, on a thread of its own: frames and services go on meanwhile.
@@ -69,9 +71,6 @@ impl Perception {
             given.iter().map(|(name, parameter)| (name.clone(), parameter.value.clone())).collect()
         };
         let parameters = Parameters::accepting(overrides);
-        if parameters.flag("use_sim_time") {
-            node.get_time_source().enable_sim_time(&mut node)?;
-        }
         let board = Arc::new(Mutex::new(Board::default()));
         let stop_diagnostics = Arc::new(AtomicBool::new(false));
         let diagnostics = Diagnostics {
@@ -102,6 +101,8 @@ impl Perception {
             configured: None,
             loading: None,
             ledgers: BTreeMap::new(),
+            origin: Origin::here(),
+            last_post: Instant::now(),
         };
         if perception.autostart {
             perception.begin(1, "", None)?;
@@ -226,6 +227,12 @@ impl Perception {
         camera_names(&self.parameters)?;
         let profile = Profile::new(&self.parameters)?;
         self.parameters.set_open(false);
+        let time = self.node.get_time_source();
+        match self.parameters.flag("use_sim_time") {
+            true => time.enable_sim_time(&mut self.node)?,
+            false => time.disable_sim_time(),
+        }
+        self.origin.restore(&profile, &PATIENT_THREADS);
         // Before anything large is allocated.
         let mut reports = Vec::new();
         if profile.lock_memory {
