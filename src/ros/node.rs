@@ -16,7 +16,7 @@ use super::engines::{Description, Engines, Recipe};
 use super::error::NodeError;
 use super::lifecycle::services::{answer, ChangeRequest};
 use super::lifecycle::{LifecycleServices, Machine, Outcome, State};
-use super::parameter_services::ParameterServices;
+use super::parameter_services::{NewModel, ParameterServices};
 use super::parameters::Parameters;
 use super::realtime::{self, Origin, Profile, Report};
 
@@ -123,7 +123,12 @@ impl Perception {
             let wanted = request.message.transition.clone();
             self.begin(wanted.id, &wanted.label, Some(request))?;
         }
-        let served = self.parameter_services.serve(&mut self.parameters, self.configured.is_some());
+        let new_model = match (&self.loading, &self.configured) {
+            (Some(_), _) => NewModel::Refuse,
+            (None, Some(_)) => NewModel::Load,
+            (None, None) => NewModel::Set,
+        };
+        let served = self.parameter_services.serve(&mut self.parameters, new_model);
         if let (true, Some(configured)) = (served.changed, &self.configured) {
             configured.shared.settings.store(&self.parameters);
         }
@@ -280,6 +285,10 @@ impl Perception {
                     }
                 };
                 self.parameter_services.finish(&mut self.parameters, outcome);
+                // What was set together with the model holds from now on as well.
+                if let Some(configured) = &self.configured {
+                    configured.shared.settings.store(&self.parameters);
+                }
                 Ok(())
             }
         }
@@ -381,3 +390,6 @@ impl Perception {
         taken_down
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,17 @@ pub struct Served {
     pub model: Option<String>,
 }
 
+/// What becomes of a new model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewModel {
+    /// It is set, for whoever configures the node.
+    Set,
+    /// Its folder comes back to be loaded, and the answer waits for [`ParameterServices::finish`].
+    Load,
+    /// It is refused, since another one is being loaded.
+    Refuse,
+}
+
 /// The parameter whose change takes time.
 const MODEL: &str = "model";
 
@@ -68,19 +79,21 @@ impl ParameterServices {
         })
     }
 
-    /// Answers every waiting request without blocking. With `running`, a new model is not just set: its folder comes
-    /// back to be loaded, and the answer waits for [`finish`](Self::finish).
+    /// Answers every waiting request without blocking.
     ///
     /// A client that has gone before its answer is no error of ours, so failures to respond are passed over.
-    pub fn serve(&mut self, parameters: &mut Parameters, running: bool) -> Served {
+    pub fn serve(&mut self, parameters: &mut Parameters, new_model: NewModel) -> Served {
+        let takes_time = |parameters: &Parameters, name: &str, value: &ParameterValue| {
+            new_model != NewModel::Set && is_new_model(parameters, name, value)
+        };
         let (mut changed, mut model) = (Vec::new(), None);
         while let Some(request) = next(&mut self.set) {
             let mut deferred = None;
             let mut results = Vec::new();
             for (i, p) in request.message.parameters.iter().enumerate() {
                 let value = from_message(&p.value);
-                let result = if running && is_new_model(parameters, &p.name, &value) {
-                    self.may_load(parameters, &value).inspect(|()| deferred = Some((i, value)))
+                let result = if takes_time(parameters, &p.name, &value) {
+                    self.may_load(parameters, new_model, &value).inspect(|()| deferred = Some((i, value)))
                 } else {
                     parameters.set(&p.name, value).map_err(|r| r.to_string()).inspect(|()| changed.push(p.name.clone()))
                 };
@@ -99,10 +112,10 @@ impl ParameterServices {
         while let Some(request) = next(&mut self.set_atomically) {
             let wanted = &request.message.parameters;
             let mut new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
-            let new = new.rfind(|(name, value)| running && is_new_model(parameters, name, value));
+            let new = new.rfind(|(name, value)| takes_time(parameters, name, value));
             let outcome = match &new {
                 Some((_, folder)) => {
-                    self.may_load(parameters, folder).and_then(|()| with_all(parameters, wanted).map(drop))
+                    self.may_load(parameters, new_model, folder).and_then(|()| with_all(parameters, wanted).map(drop))
                 }
                 None => with_all(parameters, wanted).map(|all| {
                     *parameters = all;
@@ -176,9 +189,9 @@ impl ParameterServices {
         self.announce(parameters, &changed);
     }
 
-    fn may_load(&self, parameters: &Parameters, folder: &ParameterValue) -> Result<(), String> {
-        if self.pending.is_some() {
-            return Err("'model' is being changed already; try again when that has ended".into());
+    fn may_load(&self, parameters: &Parameters, new_model: NewModel, folder: &ParameterValue) -> Result<(), String> {
+        if new_model == NewModel::Refuse || self.pending.is_some() {
+            return Err("a model is being loaded already; set 'model' again when that has ended".into());
         }
         parameters.check(MODEL, folder.clone()).map(drop).map_err(|refusal| refusal.to_string())
     }
