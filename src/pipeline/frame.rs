@@ -187,6 +187,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether inference runs on CUDA; [`device`](Self::device) without allocation.
+    pub fn is_on_cuda(&self) -> bool {
+        !matches!(self.inference, Inference::Engine(_))
+    }
+
     /// What the device does for a frame, as a table; none on the CPU.
     #[cfg(feature = "cuda")]
     pub fn explain_cuda(&mut self, image: &ImageView) -> Option<String> {

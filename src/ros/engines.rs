@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{DeviceChoice, GpuOptions, Pipeline, PipelineError, PipelineOptions};
+use crate::pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
 use crate::preprocess::image::{Encoding, ImageView};
 use crate::student::architecture::MAX_STRIDE;
 use crate::student::{Architecture, Student};
@@ -24,6 +24,8 @@ pub struct Engines {
     full: Pipeline,
     /// For the degraded mode, if it may be entered.
     less: Option<Pipeline>,
+    /// Whether they ran on CUDA when that was last told.
+    on_cuda: bool,
     pub detections_message: DetectionsMessage,
     /// Index of the class "road" in the segmentation, if the student has one.
     pub road_class: Option<u8>,
@@ -34,6 +36,7 @@ pub struct Engines {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Description {
     pub student: String,
+    /// Such as `cpu`; with the reason where it is not the one that was hoped for.
     pub device: String,
     /// What the degraded mode leaves out; none where it is off.
     pub less: Option<String>,
@@ -123,7 +126,7 @@ impl Recipe {
         warm_up(&mut full)?;
         let mut description = Description {
             student: student.manifest.name.clone(),
-            device: full.device().name().into(),
+            device: described(&full.device()),
             ..Description::default()
         };
         let mut less = None;
@@ -138,6 +141,7 @@ impl Recipe {
         description.classes = [architecture.detection.classes.clone(), architecture.segmentation.classes.clone()];
         let road = architecture.segmentation.classes.iter().position(|name| name == "road");
         let engines = Engines {
+            on_cuda: full.is_on_cuda(),
             full,
             less,
             detections_message: DetectionsMessage::new(&architecture.detection.classes, options.max_detections),
@@ -192,6 +196,15 @@ impl Engines {
         }
     }
 
+    /// Where the pipeline in use runs now, in words, once after its device has failed.
+    pub fn moved_to(&mut self, degraded: bool) -> Option<String> {
+        if !self.on_cuda || self.pipeline(degraded).is_on_cuda() {
+            return None;
+        }
+        self.on_cuda = false;
+        Some(described(&self.pipeline(degraded).device()))
+    }
+
     /// Lets the other pipeline follow the objects from the next frame on.
     pub fn hand_over_tracks(&mut self) {
         if let Some(less) = &mut self.less {
@@ -218,6 +231,16 @@ impl Engines {
         };
         let result = pipeline.result();
         self.detections_message.fill(header, &result.detections, &result.identities);
+    }
+}
+
+/// A device for the diagnostics: its kind first, then which one, or why it is not the one that was hoped for.
+fn described(device: &DeviceInUse) -> String {
+    let kind = device.name();
+    match device {
+        DeviceInUse::Cpu { instead_of_cuda: None } => kind.into(),
+        DeviceInUse::Cpu { instead_of_cuda: Some(why) } => format!("{kind} (not cuda: {why})"),
+        DeviceInUse::Cuda(name) => format!("{kind} ({name})"),
     }
 }
 
@@ -256,6 +279,43 @@ mod tests {
         let (reduced, what) = both.apply(&options, (320, 256)).unwrap();
         assert_eq!((reduced.segmentation, reduced.input_size), (false, Some((224, 192))));
         assert_eq!(what, "without segmentation, input 224x192 instead of 320x256");
+    }
+
+    /// With an input of 32x32, and two threads.
+    fn small(profile: Profile, more: &[(&str, ParameterValue)]) -> Recipe {
+        let small = ["input_width", "input_height"].map(|name| (name.to_owned(), ParameterValue::Integer(32)));
+        let threads = ("threads".to_owned(), ParameterValue::Integer(2));
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Recipe::new(&Parameters::with(small.into_iter().chain([threads]).chain(more)).unwrap(), profile)
+    }
+
+    #[test]
+    fn why_a_device_is_not_used_is_told_with_the_one_that_is() {
+        let build = |device: &str| {
+            let device = ParameterValue::String(device.into());
+            small(Profile::default(), &[("device", device)]).build().unwrap().1.device
+        };
+        assert_eq!(build("cpu"), "cpu");
+        let auto = build("auto");
+        assert!(auto.starts_with("cuda (") || auto.starts_with("cpu (not cuda: "), "{auto}");
+    }
+
+    #[test]
+    fn a_model_is_loaded_with_ordinary_scheduling_and_the_engines_threads_get_the_priority_afterwards() {
+        std::thread::spawn(|| {
+            let profile = Profile { priority: 10, ..Profile::default() };
+            if realtime::apply_to_thread(&profile).iter().any(|report| report.outcome.is_err()) {
+                eprintln!("skipped: this process may not use SCHED_FIFO");
+                return;
+            }
+            let (engines, _) = small(profile, &[]).build().unwrap();
+            // SAFETY: asks for a number.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_OTHER);
+            assert!(realtime::policies("engine-1").contains(&libc::SCHED_FIFO));
+            drop(engines);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

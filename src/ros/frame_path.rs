@@ -40,6 +40,8 @@ pub struct Shared {
     pub retired: ArrayQueue<Box<Engines>>,
     /// Whether frames get less work, to keep deadlines.
     pub degraded: AtomicBool,
+    /// Where inference runs from now on, where the device that it was on has failed; for whoever tells of it.
+    pub moved_to: ArrayQueue<String>,
     /// ROS time less the monotonic clock, as of the last time that the node was spun.
     pub ros_offset: AtomicI64,
     pub stop: AtomicBool,
@@ -55,6 +57,7 @@ impl Shared {
             replacement: ArrayQueue::new(1),
             retired: ArrayQueue::new(2),
             degraded: AtomicBool::new(false),
+            moved_to: ArrayQueue::new(1),
             ros_offset: AtomicI64::new(0),
             stop: AtomicBool::new(false),
         }
@@ -218,6 +221,9 @@ impl FramePath {
         }
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
         self.engines.prepare_other(degraded, frame.camera, encoding, size);
+        if let Some(device) = self.engines.moved_to(degraded) {
+            self.shared.moved_to.force_push(device);
+        }
         self.judge(frame.camera, late, &settings);
         Ok(())
     }

@@ -118,6 +118,10 @@ impl Perception {
         self.node.spin_once(if self.loading.is_some() { TICK_WHILE_LOADING } else { TICK });
         if let Some(configured) = &mut self.configured {
             configured.turn(&self.node);
+            if let Some(device) = configured.shared.moved_to.pop() {
+                r2r::log_warn!(self.node.logger(), "inference goes on on {device}");
+                lock(&self.board).description.device = device;
+            }
         }
         if let Some(request) = self.lifecycle.serve(&self.machine) {
             let wanted = request.message.transition.clone();

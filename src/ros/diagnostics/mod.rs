@@ -217,7 +217,8 @@ fn status(
         level: level as u8,
         name: format!("{}: {part}", node.trim_start_matches('/')),
         message,
-        hardware_id: board.description.device.clone(),
+        // The kind alone: what follows it is for people.
+        hardware_id: board.description.device.split(' ').next().unwrap_or_default().to_owned(),
         values: values.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
     }
 }
