@@ -177,6 +177,9 @@ impl Configured {
             thread::sleep(Duration::from_millis(1));
         }
         let ended = self.frames.join().map_err(|_| NodeError::FrameThread);
+        if ended.is_err() {
+            self.shared.abandon();
+        }
         self.publishers.into_iter().for_each(|p| p.destroy(node));
         self.scenes.into_iter().for_each(|scene| scene.publishers.destroy(node));
         ended

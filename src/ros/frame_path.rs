@@ -67,6 +67,16 @@ impl Shared {
     pub fn is_idle(&self) -> bool {
         self.cameras.iter().all(|camera| camera.ledger.counts().in_hand == 0)
     }
+
+    /// Rejects all that is in hand: to be called once the frame thread has died and no images are taken any more.
+    pub fn abandon(&self) {
+        for camera in &self.cameras {
+            for _ in 0..camera.ledger.counts().in_hand {
+                camera.ledger.end(Outcome::Rejected);
+                camera.records.force_push(Record::Rejected(Rejection::FrameThread));
+            }
+        }
+    }
 }
 
 /// What is known of one camera's stream.
@@ -347,5 +357,28 @@ fn timing(frame: &Frame, age: &Age, settings: &FrameSettings, times: &StageTimes
         verdict,
         deadline: settings.deadline.unwrap_or(0),
         latency: age.at(publish),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ros::parameters::Parameters;
+
+    #[test]
+    fn what_a_dead_frame_thread_had_in_hand_is_rejected_with_the_reason_so_that_nobody_waits_for_it() {
+        let settings = LiveSettings::new(&Parameters::default());
+        let shared = Shared::new(vec![Arc::default(), Arc::default()], settings);
+        for (camera, arrivals) in [(0, 1), (1, 3)] {
+            (0..arrivals).for_each(|_| _ = shared.cameras[camera].ledger.arrive());
+        }
+        shared.cameras[1].ledger.end(Outcome::OnTime);
+        shared.abandon();
+        assert!(shared.is_idle());
+        for (camera, rejected) in [(0, 1), (1, 2)] {
+            assert_eq!(shared.cameras[camera].ledger.counts().rejected, rejected);
+            let reasons: Vec<_> = std::iter::from_fn(|| shared.cameras[camera].records.pop()).collect();
+            assert_eq!(reasons, vec![Record::Rejected(Rejection::FrameThread); rejected as usize]);
+        }
     }
 }

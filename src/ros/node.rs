@@ -347,10 +347,11 @@ impl Perception {
 
     /// Takes down what was configured, if anything was.
     fn take_down(&mut self) -> Result<(), NodeError> {
+        let ended = self.configured.take().map_or(Ok(()), |configured| configured.end(&mut self.node));
+        // Only now, so that the diagnostics still learn what became of the last frames.
         let mut board = lock(&self.board);
         (board.shared, board.streams, board.reports) = (None, Vec::new(), Vec::new());
-        drop(board);
-        self.configured.take().map_or(Ok(()), |configured| configured.end(&mut self.node))
+        ended
     }
 
     /// Brings the diagnostics' board up to date.

@@ -67,6 +67,8 @@ pub enum Rejection {
     Inference,
     #[error("the middleware did not publish the detections")]
     Publishing,
+    #[error("the frame thread died while this image was in hand; its panic message says why")]
+    FrameThread,
 }
 
 impl Rejection {
@@ -76,6 +78,7 @@ impl Rejection {
             Self::Image(error) => error.reason(),
             Self::Inference => "inference",
             Self::Publishing => "publishing",
+            Self::FrameThread => "frame_thread",
         }
     }
 }
