@@ -146,7 +146,7 @@ impl Configured {
             name: name.clone(),
             topic: intake.topic().to_owned(),
             publishers: intake.publishers().to_owned(),
-            ground: scene.status().lock().map(|text| text.clone()).unwrap_or_default(),
+            ground: scene.status().to_owned(),
         };
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }

@@ -145,7 +145,10 @@ impl Perception {
         if self.configured.as_ref().is_some_and(|configured| !configured.is_sound()) {
             self.process_error()?;
         }
-        self.post();
+        // Not at every image: the diagnostics, which are less urgent, may be reading the board.
+        if self.last_post.elapsed() >= TICK {
+            self.post();
+        }
         Ok(())
     }
 
@@ -355,12 +358,13 @@ impl Perception {
     }
 
     /// Brings the diagnostics' board up to date.
-    fn post(&self) {
+    fn post(&mut self) {
+        self.last_post = Instant::now();
+        let configured = self.configured.as_ref().map(|c| (Arc::clone(&c.shared), c.streams()));
         let mut board = lock(&self.board);
         board.state = self.machine.state();
-        if let Some(configured) = &self.configured {
-            board.shared = Some(Arc::clone(&configured.shared));
-            board.streams = configured.streams();
+        if let Some((shared, streams)) = configured {
+            (board.shared, board.streams) = (Some(shared), streams);
         }
     }
 

@@ -26,6 +26,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the spinning thread tells the diagnostics. The frame thread has no part in it.
+#[derive(Clone)]
 pub struct Board {
     pub state: State,
     /// Why the last transition, or the last change of model, failed.
@@ -126,8 +127,8 @@ impl Diagnostics {
     }
 
     fn message(&mut self, now: Instant) -> DiagnosticArray {
-        let board = Arc::clone(&self.board);
-        let board = lock(&board);
+        // A copy, since the rest takes milliseconds, and the thread that takes the images writes to the board.
+        let board = lock(&self.board).clone();
         let mut array = DiagnosticArray { status: self.streams(&board, now), ..Default::default() };
         array.status.push(self.node(&board));
         // Simulated time is only known from a configuration that keeps it.

@@ -1,7 +1,7 @@
 //! The spinning thread's side of a scene: who subscribes to what, what `CameraInfo` says, and what follows from it.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use nalgebra::Vector3;
@@ -48,7 +48,7 @@ pub struct SceneInputs {
     shared: Arc<SceneShared>,
     /// None where no mounting is known, and places on the ground cannot be.
     calibration: Option<Calibration>,
-    status: Arc<Mutex<String>>,
+    status: String,
 }
 
 /// What becomes of a camera's `CameraInfo`.
@@ -96,12 +96,12 @@ impl SceneInputs {
                 known: None,
             });
         }
-        Ok(Self { publishers, shared, calibration, status: Arc::new(Mutex::new(status)) })
+        Ok(Self { publishers, shared, calibration, status })
     }
 
     /// Whether objects are placed on the ground, and if not, why: for the diagnostics.
-    pub fn status(&self) -> Arc<Mutex<String>> {
-        Arc::clone(&self.status)
+    pub fn status(&self) -> &str {
+        &self.status
     }
 
     /// Looks who subscribes, and takes in what the camera says of itself. To be called after every spin.
@@ -133,7 +133,7 @@ impl SceneInputs {
         if calibration.known.as_ref() == Some(&info) {
             return;
         }
-        let text = match calibration.view(&info) {
+        self.status = match calibration.view(&info) {
             Ok(view) => {
                 let (width, height) = view.ground.camera.size();
                 // A view that nobody has taken yet is dropped.
@@ -144,7 +144,6 @@ impl SceneInputs {
             Err(error) => format!("off: {error}"),
         };
         calibration.known = Some(info);
-        *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = text;
     }
 }
 
