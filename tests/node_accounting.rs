@@ -1,25 +1,19 @@
 //! The five counts add up on the real frame path under whatever the cameras and the clock do.
 #![cfg(feature = "ros")]
 
+#[path = "node_support/in_process.rs"]
+mod in_process;
+
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use peregrine::pipeline::monitor::Monitor;
-use peregrine::pipeline::{now_ns, Ledger};
+use in_process::{image, ros_is_absent, small, Parts};
+use peregrine::pipeline::now_ns;
 use peregrine::ros::clock::Instant;
-use peregrine::ros::engines::Recipe;
-use peregrine::ros::frame_path::{FramePath, Outlet, Shared};
-use peregrine::ros::incoming::ImageMessage;
-use peregrine::ros::intake::Arrivals;
-use peregrine::ros::live::LiveSettings;
 use peregrine::ros::parameters::Parameters;
-use peregrine::ros::qos::TopicQos;
-use peregrine::ros::realtime::Profile;
-use peregrine::ros::scene::Scene;
-use peregrine::ros::topics::CameraTopics;
 use proptest::prelude::*;
-use r2r::{NativeMsg, ParameterValue, QosProfile};
+use r2r::ParameterValue;
 
 const CAMERAS: usize = 2;
 
@@ -54,22 +48,9 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn image(stamp: i64, usable: bool) -> ImageMessage {
-    let mut message = NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
-    message.header.stamp.sec = (stamp.div_euclid(1_000_000_000)) as i32;
-    message.header.stamp.nanosec = stamp.rem_euclid(1_000_000_000) as u32;
-    message.encoding.assign(if usable { "mono8" } else { "mono12" });
-    (message.width, message.height, message.step) = (32, 32, 32);
-    message.data.update(&[127u8; 32 * 32]);
-    ImageMessage::Raw(message)
-}
-
-/// The node's real parts but for the subscription.
+/// The node's real parts, and the clock that they live by.
 struct Bench {
-    _node: r2r::Node,
-    path: FramePath,
-    arrivals: Vec<Arrivals>,
-    shared: Arc<Shared>,
+    parts: Parts,
     parameters: Parameters,
     ros_offset: i64,
     /// ROS time while it stands still.
@@ -78,49 +59,11 @@ struct Bench {
     last: [(i64, bool); CAMERAS],
 }
 
-// SAFETY: used by one thread at a time, behind a mutex; what it holds is the frame thread's, which is sent there too.
-unsafe impl Send for Bench {}
-
 impl Bench {
     fn new() -> Self {
-        std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
-        std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
-        let mut node = r2r::Node::create(r2r::Context::create().unwrap(), "accounting", "").unwrap();
-        let small = |name: &str, n| (name.to_owned(), ParameterValue::Integer(n));
-        let parameters =
-            Parameters::with([small("input_width", 32), small("input_height", 32), small("threads", 1)]).unwrap();
-        let (engines, _) = Recipe::new(&parameters, Profile::default()).build().unwrap();
-        let ledgers = (0..CAMERAS).map(|_| Arc::new(Ledger::new())).collect();
-        let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(&parameters)));
-        let architecture = engines.architecture.clone();
-        let mut outlet = |camera: usize| Outlet {
-            detections: node.create_publisher(&format!("c{camera}/detections"), QosProfile::default()).unwrap(),
-            timing: node.create_publisher(&format!("c{camera}/timing"), QosProfile::default()).unwrap(),
-            road_mask: node.create_publisher(&format!("c{camera}/road_mask"), QosProfile::default()).unwrap(),
-            segmentation: node.create_publisher(&format!("c{camera}/segmentation"), QosProfile::default()).unwrap(),
-            scene: {
-                let qos = TopicQos::new(&node, &parameters).unwrap();
-                let name = format!("c{camera}");
-                let topics = CameraTopics::new(&name, &qos);
-                Scene::create(&mut node, &parameters, &architecture, "/image", &topics).unwrap().0
-            },
-            monitor: Monitor::default(),
-            last_arrival: 0,
-        };
-        let outlets = (0..CAMERAS).map(&mut outlet).collect();
-        let path = FramePath::new(engines, outlets, Arc::clone(&shared), false);
-        let mut arrivals: Vec<_> = (0..CAMERAS).map(|camera| Arrivals::new(camera, Arc::clone(&shared))).collect();
-        arrivals.iter_mut().for_each(|a| a.active = true);
-        Self {
-            _node: node,
-            path,
-            arrivals,
-            shared,
-            parameters,
-            ros_offset: 1_700_000_000_000_000_000,
-            paused: None,
-            last: [(0, true); CAMERAS],
-        }
+        let parameters = small([]);
+        let parts = Parts::new("accounting", CAMERAS, &parameters);
+        Self { parts, parameters, ros_offset: 1_700_000_000_000_000_000, paused: None, last: [(0, true); CAMERAS] }
     }
 
     fn now(&self) -> Instant {
@@ -131,8 +74,8 @@ impl Bench {
     /// An image arrives, as the spinning thread would take it.
     fn arrive(&mut self, camera: usize, stamp: i64, usable: bool) {
         let now = self.now();
-        self.shared.ros_offset.store(now.ros - now.monotonic as i64, Relaxed);
-        self.arrivals[camera].accept(image(stamp, usable), now);
+        self.parts.shared.ros_offset.store(now.ros - now.monotonic as i64, Relaxed);
+        self.parts.arrivals[camera].accept(image(stamp, if usable { "mono8" } else { "mono12" }), now);
         self.last[camera] = (stamp, usable);
     }
 }
@@ -142,14 +85,13 @@ proptest! {
     #[test]
     fn the_five_counts_add_up_at_every_instant(events in prop::collection::vec(event(), 1..60)) {
         static BENCH: Mutex<Option<Bench>> = Mutex::new(None);
-        if std::env::var_os("AMENT_PREFIX_PATH").is_none() {
-            eprintln!("skipped: there is no ROS 2 environment; run `. launch/setup/env.sh` first");
+        if ros_is_absent() {
             return Ok(());
         }
         let mut bench = BENCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let bench = bench.get_or_insert_with(Bench::new);
-        while bench.path.turn(Duration::ZERO) {}
-        let start: Vec<_> = bench.shared.cameras.iter().map(|c| c.ledger.counts()).collect();
+        while bench.parts.path.turn(Duration::ZERO) {}
+        let start: Vec<_> = bench.parts.shared.cameras.iter().map(|c| c.ledger.counts()).collect();
         let (mut arrived, mut unusable) = ([0; CAMERAS], [0; CAMERAS]);
         for event in events {
             match event {
@@ -167,7 +109,7 @@ proptest! {
                     unusable[camera] += u64::from(!usable);
                 },
                 Event::Work(frames) => for _ in 0..frames {
-                    bench.path.turn(Duration::ZERO);
+                    bench.parts.path.turn(Duration::ZERO);
                 },
                 Event::Jump(ms) => bench.ros_offset = (bench.ros_offset + ms * 1_000_000).max(1),
                 Event::Pause(still) => bench.paused = still.then(|| bench.now().ros),
@@ -175,10 +117,10 @@ proptest! {
                     let policy = if drop_late { "drop_late" } else { "publish_late" };
                     bench.parameters.set("deadline_ms", ParameterValue::Double(deadline_ms)).unwrap();
                     bench.parameters.set("deadline_policy", ParameterValue::String(policy.into())).unwrap();
-                    bench.shared.settings.store(&bench.parameters);
+                    bench.parts.shared.settings.store(&bench.parameters);
                 }
             }
-            for (camera, watched) in bench.shared.cameras.iter().enumerate() {
+            for (camera, watched) in bench.parts.shared.cameras.iter().enumerate() {
                 let counts = watched.ledger.counts();
                 prop_assert_eq!(counts.arrived - start[camera].arrived, arrived[camera]);
                 prop_assert_eq!(counts.arrived, counts.ended() + counts.in_hand);
@@ -186,9 +128,9 @@ proptest! {
                 prop_assert_eq!(counts.rejected - start[camera].rejected, unusable[camera]);
             }
         }
-        while bench.path.turn(Duration::ZERO) {}
-        prop_assert!(bench.shared.is_idle());
-        for (camera, watched) in bench.shared.cameras.iter().enumerate() {
+        while bench.parts.path.turn(Duration::ZERO) {}
+        prop_assert!(bench.parts.shared.is_idle());
+        for (camera, watched) in bench.parts.shared.cameras.iter().enumerate() {
             // Each frame that got as far as that left one record, and no more are kept than there is room for.
             let counts = watched.ledger.counts();
             let worked_on = counts.ended() - counts.superseded - (start[camera].ended() - start[camera].superseded);

@@ -3,28 +3,21 @@
 //! What is counted is Rust's allocations: ours and those of the crates below us. The middleware has its own memory.
 #![cfg(feature = "ros")]
 
+#[path = "node_support/in_process.rs"]
+mod in_process;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::Arc;
 use std::time::Duration;
 
+use in_process::{ros_is_absent, small, Parts};
 use peregrine::geometry::CameraInfo;
-use peregrine::pipeline::monitor::Monitor;
-use peregrine::pipeline::{now_ns, Ledger};
+use peregrine::pipeline::now_ns;
 use peregrine::preprocess::image::Encoding;
 use peregrine::ros::clock::Instant;
-use peregrine::ros::engines::Recipe;
-use peregrine::ros::frame_path::{FramePath, Outlet, Shared};
 use peregrine::ros::incoming::ImageMessage;
-use peregrine::ros::intake::Arrivals;
-use peregrine::ros::live::LiveSettings;
-use peregrine::ros::parameters::Parameters;
-use peregrine::ros::qos::TopicQos;
-use peregrine::ros::realtime::Profile;
-use peregrine::ros::scene::Scene;
-use peregrine::ros::topics::CameraTopics;
-use r2r::{NativeMsg, ParameterValue, QosProfile};
+use r2r::{NativeMsg, ParameterValue};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -82,36 +75,26 @@ fn message(encoding: Encoding) -> ImageMessage {
 
 #[test]
 fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings() {
-    if std::env::var_os("AMENT_PREFIX_PATH").is_none() {
-        eprintln!("skipped: there is no ROS 2 environment; run `. launch/setup/env.sh` first");
+    if ros_is_absent() {
         return;
     }
-    std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
-    std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
-    let mut node = r2r::Node::create(r2r::Context::create().unwrap(), "allocations", "").unwrap();
     // Every detection and both masks, so that the longest way is gone; and deadlines that are missed for a while, so
     // that the degraded mode is entered and left.
-    let parameters = Parameters::with([
-        ("score_threshold".to_owned(), ParameterValue::Double(0.01)),
-        ("input_width".to_owned(), ParameterValue::Integer(32)),
-        ("input_height".to_owned(), ParameterValue::Integer(32)),
-        ("threads".to_owned(), ParameterValue::Integer(1)),
-        ("degraded_mode".to_owned(), ParameterValue::String("no_segmentation".into())),
-        ("restore_after_frames".to_owned(), ParameterValue::Integer(20)),
-        ("map_resolution_m".to_owned(), ParameterValue::Double(2.0)),
-        ("mounting".to_owned(), ParameterValue::String("1 0 1.5 0 0.1 0".into())),
-    ])
-    .unwrap();
-    let (engines, _) = Recipe::new(&parameters, Profile::default()).build().unwrap();
-    let shared = Arc::new(Shared::new(vec![Arc::new(Ledger::new())], LiveSettings::new(&parameters)));
+    let text = |text: &str| ParameterValue::String(text.into());
+    let parameters = small([
+        ("score_threshold", ParameterValue::Double(0.01)),
+        ("degraded_mode", text("no_segmentation")),
+        ("restore_after_frames", ParameterValue::Integer(20)),
+        ("map_resolution_m", ParameterValue::Double(2.0)),
+        ("mounting", text("1 0 1.5 0 0.1 0")),
+        ("mask_resolution", text("source")),
+    ]);
+    let mut parts = Parts::new("allocations", 1, &parameters);
+    let Parts { path, arrivals, inputs, shared, .. } = &mut parts;
     let camera = &shared.cameras[0];
     camera.road_mask_wanted.store(true, SeqCst);
     camera.segmentation_wanted.store(true, SeqCst);
-    let qos = QosProfile::default;
-    let topic_qos = TopicQos::new(&node, &parameters).unwrap();
-    let topics = CameraTopics::new("", &topic_qos);
-    let (scene, mut inputs) = Scene::create(&mut node, &parameters, &engines.architecture, "/image", &topics).unwrap();
-    inputs.learn(CameraInfo {
+    inputs[0].learn(CameraInfo {
         width: WIDTH as u32,
         height: HEIGHT as u32,
         distortion_model: "plumb_bob".into(),
@@ -119,22 +102,10 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
         k: [75.0, 0.0, 48.0, 0.0, 67.0, 32.0, 0.0, 0.0, 1.0],
         ..CameraInfo::default()
     });
-    let wanted = &scene.shared().wanted;
+    let wanted = &path.outlets[0].scene.shared().wanted;
     for output in [&wanted.tracks, &wanted.objects, &wanted.map, &wanted.markers, &wanted.picture] {
         output.store(true, SeqCst);
     }
-    let outlet = Outlet {
-        detections: node.create_publisher("detections", qos()).unwrap(),
-        timing: node.create_publisher("timing", qos()).unwrap(),
-        road_mask: node.create_publisher("road_mask", qos()).unwrap(),
-        segmentation: node.create_publisher("segmentation", qos()).unwrap(),
-        scene,
-        monitor: Monitor::default(),
-        last_arrival: 0,
-    };
-    let mut path = FramePath::new(engines, vec![outlet], Arc::clone(&shared), true);
-    let mut arrivals = Arrivals::new(0, Arc::clone(&shared));
-    arrivals.active = true;
 
     let per_encoding = FRAMES.div_ceil(Encoding::ALL.len());
     let mut degraded = (0, 0);
@@ -146,7 +117,7 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
             let arrival = Instant { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
             // The first ones of an encoding make what is kept; from then on it is as it is.
             COUNTED.set(i >= 10);
-            arrivals.accept(message, arrival);
+            arrivals[0].accept(message, arrival);
             let worked = path.turn(Duration::ZERO);
             COUNTED.set(false);
             assert!(worked);

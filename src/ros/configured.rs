@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use r2r::{Node, QosProfile};
 
-use crate::pipeline::monitor::Monitor;
 use crate::pipeline::Ledger;
 
 use super::diagnostics::Stream;
 use super::engines::Engines;
 use super::error::NodeError;
-use super::frame_path::{FramePath, Outlet, Shared};
+use super::frame_path::{FramePath, Outlet, Shared, Watch};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
 use super::parameters::{Parameters, Refusal};
@@ -32,6 +31,9 @@ const STACK: usize = 2 << 20;
 /// Most cameras that one node serves.
 const MAX_CAMERAS: usize = 64;
 
+/// Least time between two inquiries after silent cameras: each takes the thread that takes the others' images.
+const BETWEEN_INQUIRIES: Duration = Duration::from_millis(250);
+
 /// A configured node's parts.
 pub struct Configured {
     pub shared: Arc<Shared>,
@@ -41,6 +43,7 @@ pub struct Configured {
     publishers: Vec<Publishers>,
     names: Vec<String>,
     frames: JoinHandle<()>,
+    last_inquiry: Instant,
 }
 
 #[derive(Clone)]
@@ -99,7 +102,8 @@ impl Configured {
             frame_path.run();
         })?;
         let reports = reports.recv().unwrap_or_default();
-        Ok((Self { shared, intakes, scenes, publishers, names, frames }, reports))
+        let last_inquiry = Instant::now();
+        Ok((Self { shared, intakes, scenes, publishers, names, frames, last_inquiry }, reports))
     }
 
     /// Whether images are taken from now on.
@@ -124,8 +128,9 @@ impl Configured {
     /// Moves what has arrived to the frame thread, and looks who wants which masks.
     pub fn turn(&mut self, node: &Node) {
         for intake in &mut self.intakes {
-            intake.take(node);
+            intake.take();
         }
+        self.inquire(node);
         for scene in &mut self.scenes {
             scene.turn();
         }
@@ -138,6 +143,18 @@ impl Configured {
         }
         // Engines that were replaced are dropped here, off the frame thread.
         while self.shared.retired.pop().is_some() {}
+    }
+
+    /// Asks ROS about the camera that has gone unexplained for longest, if it is time to.
+    fn inquire(&mut self, node: &Node) {
+        if self.last_inquiry.elapsed() < BETWEEN_INQUIRIES {
+            return;
+        }
+        let silent = self.intakes.iter_mut().filter_map(|intake| Some((intake.unexplained()?, intake)));
+        if let Some((_, intake)) = silent.max_by_key(|(silence, _)| *silence) {
+            intake.inquire(node);
+            self.last_inquiry = Instant::now();
+        }
     }
 
     /// The streams as ROS knows them.
@@ -199,7 +216,7 @@ impl Publishers {
 
     fn outlet(&self, scene: Scene) -> Outlet {
         let Self { detections, timing, road_mask, segmentation } = self.clone();
-        Outlet { detections, timing, road_mask, segmentation, scene, monitor: Monitor::default(), last_arrival: 0 }
+        Outlet { detections, timing, road_mask, segmentation, scene, watch: Watch::default() }
     }
 
     fn destroy(self, node: &mut Node) {

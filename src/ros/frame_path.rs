@@ -16,10 +16,11 @@ use crate::pipeline::{now_ns, Counts, Ledger, Outcome, StageTimes, Waiting};
 
 use super::clock::Nanoseconds;
 use super::engines::Engines;
-use super::incoming::{Frame, Unpacker};
+use super::incoming::{Frame, ShortText, Unpacker};
 use super::intake::StreamCounts;
 use super::live::{FrameSettings, LiveSettings};
 use super::messages::{stamp, MaskMessage, NativeHeader, Timing, TimingMessage};
+use super::presence::Presence;
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene::Scene;
 
@@ -89,6 +90,7 @@ pub struct Camera {
     /// A [`Condition`](crate::pipeline::monitor::Condition), and how many deadlines in a row were missed.
     pub condition: AtomicU8,
     pub misses_in_a_row: AtomicU32,
+    pub presence: Presence,
     pub stream: StreamCounts,
     pub road_mask_wanted: AtomicBool,
     pub segmentation_wanted: AtomicBool,
@@ -102,11 +104,19 @@ impl Camera {
             records: ArrayQueue::new(RECORDS),
             condition: AtomicU8::new(0),
             misses_in_a_row: AtomicU32::new(0),
+            presence: Presence::default(),
             stream: StreamCounts::default(),
             road_mask_wanted: AtomicBool::new(false),
             segmentation_wanted: AtomicBool::new(false),
         }
     }
+}
+
+/// How one camera has done so far.
+#[derive(Default)]
+pub struct Watch {
+    pub monitor: Monitor,
+    pub degradation: Degradation,
 }
 
 /// Where the results of one camera go, and how it has done so far.
@@ -116,16 +126,15 @@ pub struct Outlet {
     pub road_mask: Publisher<r2r::sensor_msgs::msg::Image>,
     pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
     pub scene: Scene,
-    pub monitor: Monitor,
-    /// When the last frame arrived, on the monotonic clock; 0 before the first.
-    pub last_arrival: u64,
+    pub watch: Watch,
 }
 
 /// All that the frame thread owns.
 pub struct FramePath {
     pub engines: Box<Engines>,
     pub outlets: Vec<Outlet>,
-    pub degradation: Degradation,
+    /// Whether frames get less work.
+    degraded: bool,
     pub unpacker: Unpacker,
     pub timing_message: TimingMessage,
     pub mask_message: MaskMessage,
@@ -152,7 +161,7 @@ impl FramePath {
         Self {
             engines,
             outlets,
-            degradation: Degradation::default(),
+            degraded: false,
             unpacker: Unpacker::default(),
             timing_message: TimingMessage::default(),
             mask_message: MaskMessage { at_source_resolution: masks_at_source_resolution, ..MaskMessage::default() },
@@ -176,7 +185,7 @@ impl FramePath {
         let taken = self.shared.waiting.take_timeout(timeout);
         // Between two frames, so that each is the work of one model, and none is lost.
         if let Some(mut new) = self.shared.replacement.pop() {
-            new.take_tracks(&mut self.engines, self.degradation.is_degraded());
+            new.take_tracks(&mut self.engines, self.degraded);
             let _ = self.shared.retired.push(std::mem::replace(&mut self.engines, new));
         }
         let Some((_, frame)) = taken else { return false };
@@ -193,20 +202,27 @@ impl FramePath {
         let settings = self.shared.settings.load();
         let header = frame.message.header();
         let age = Age::of(frame, header);
-        self.watch_for_silence(frame, &settings);
+        // A stream that had stopped is not well again with its first frame.
+        if self.shared.cameras[frame.camera].presence.take_interruption() {
+            self.outlets[frame.camera].watch.monitor.interrupt();
+        }
 
         // Too late already: the time is better spent on the next frame.
         if settings.drop_late && age.is_past(settings.deadline, now_ns()) {
             return self.drop_late(frame, &age, &settings, &StageTimes::default());
         }
 
+        let begun = now_ns();
         let image = self.unpacker.view(&frame.message)?;
         let (encoding, size) = (image.encoding(), image.size());
-        let degraded = self.degradation.is_degraded();
+        let degraded = self.degraded;
         let pipeline = self.engines.pipeline(degraded);
         pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
-        let result = pipeline.process_from(frame.camera, &image, age.from).map_err(|_| Rejection::Inference)?;
-        let times = result.times;
+        let result = pipeline
+            .process_from(frame.camera, &image, age.from)
+            .map_err(|error| Rejection::Inference(ShortText::of(&error)))?;
+        // Decompression is work on the frame, too.
+        let times = StageTimes { preprocess_start: begun, ..result.times };
         self.engines.fill_message(degraded, header);
 
         // The verdict is about this very moment: what follows it is the middleware's time.
@@ -254,30 +270,31 @@ impl FramePath {
         Ok(())
     }
 
-    /// A stream that had stopped is not well again with its first frame.
-    fn watch_for_silence(&mut self, frame: &Frame, settings: &FrameSettings) {
-        let outlet = &mut self.outlets[frame.camera];
-        let last = std::mem::replace(&mut outlet.last_arrival, frame.arrival.monotonic);
-        if last != 0 && frame.arrival.monotonic.saturating_sub(last) as i64 > settings.stale_after {
-            outlet.monitor.interrupt();
-        }
-    }
-
     /// What a deadline that was missed or kept means for the camera's condition, and for the work on frames to come.
     fn judge(&mut self, camera: usize, missed: bool, settings: &FrameSettings) {
-        let monitor = &mut self.outlets[camera].monitor;
+        let Watch { monitor, degradation } = &mut self.outlets[camera].watch;
         let condition = monitor.observe(missed, &settings.monitor);
         let watched = &self.shared.cameras[camera];
         watched.condition.store(condition as u8, Relaxed);
         watched.misses_in_a_row.store(monitor.misses_in_a_row(), Relaxed);
         if self.engines.can_degrade() {
-            let before = self.degradation.is_degraded();
-            let degraded = self.degradation.observe(missed, &settings.degradation);
-            if degraded != before {
+            degradation.observe(missed, &settings.degradation);
+            let degraded = self.wants_less(settings);
+            if degraded != self.degraded {
+                self.degraded = degraded;
                 self.engines.hand_over_tracks();
                 self.shared.degraded.store(degraded, Relaxed);
             }
         }
+    }
+
+    /// Whether any camera needs less work to keep its deadlines: all share one thread, so it takes less for each. One
+    /// that has gone silent needs nothing.
+    fn wants_less(&self, settings: &FrameSettings) -> bool {
+        let now = now_ns();
+        let is_there = |presence: &Presence| presence.silence(now).is_none_or(|ns| ns < settings.stale_after);
+        let mut watched = self.outlets.iter().zip(&self.shared.cameras);
+        watched.any(|(outlet, camera)| outlet.watch.degradation.is_degraded() && is_there(&camera.presence))
     }
 
     fn publish_timing(&mut self, frame: &Frame, timing: Timing) {
@@ -291,7 +308,7 @@ impl FramePath {
     /// The masks that somebody has subscribed to.
     fn publish_masks(&mut self, camera: usize, header: &NativeHeader) {
         let road_class = self.engines.road_class;
-        let pipeline = self.engines.pipeline(self.degradation.is_degraded());
+        let pipeline = self.engines.pipeline(self.degraded);
         if !pipeline.has_segmentation() {
             return;
         }

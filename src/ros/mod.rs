@@ -15,7 +15,7 @@
 //!   configure and cleanup. [`error`]: why something cannot be. [`command_line`]: what the program understands besides ROS's arguments.
 //! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`qos`]: the overrides of
 //!   each topic's QoS. [`live`]: how the frame thread reads what may change.
-//! - [`intake`]: images to the frame thread. [`incoming`]: an image message and the view of its pixels. [`topics`]:
+//! - [`intake`]: images to the frame thread. [`presence`]: whether any come. [`incoming`]: an image message and the view of its pixels. [`topics`]:
 //!   names after remapping. [`requests`]: requests of services.
 //! - [`frame_path`]: the hot path, top to bottom. [`engines`]: the model that it runs, for full work and for less.
 //!   [`messages`]: what it publishes, in memory used again and again. [`clock`]: ROS time and the monotonic clock.
@@ -38,6 +38,7 @@ pub mod messages;
 pub mod node;
 pub mod parameter_services;
 pub mod parameters;
+pub mod presence;
 pub mod qos;
 pub mod realtime;
 pub mod record;

@@ -11,7 +11,7 @@ use r2r::{Node, QosProfile};
 use crate::pipeline::{Counts, Ledger};
 
 use super::configured::{camera_names, Configured};
-use super::diagnostics::{lock, Board, Diagnostics};
+use super::diagnostics::{lock, Board, Cameras, Diagnostics};
 use super::engines::{Description, Engines, Recipe};
 use super::error::NodeError;
 use super::lifecycle::services::{answer, ChangeRequest};
@@ -79,7 +79,7 @@ impl Perception {
             board: Arc::clone(&board),
             publisher: node.create_publisher("/diagnostics", QosProfile::default())?,
             stop: Arc::clone(&stop_diagnostics),
-            memory: None,
+            cameras: Cameras::default(),
         };
         // Awaited, since it is told from the middleware's threads by its name, which it gives itself.
         let (started, is_started) = std::sync::mpsc::sync_channel(1);

@@ -4,7 +4,7 @@ use crate::pipeline::StageTimes;
 
 use super::clock::Nanoseconds;
 use super::frame_path::Age;
-use super::incoming::{Frame, UnpackError};
+use super::incoming::{Frame, ShortText, UnpackError};
 
 /// One event on the frame thread.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,16 +34,20 @@ pub struct FrameRecord {
     /// Whether the stages were gone through; otherwise `wait` and all after it are zero.
     pub processed: bool,
     pub stamped: bool,
+    /// Whether the image says which frame of reference it was taken in.
+    pub framed: bool,
 }
 
 impl FrameRecord {
     pub fn new(frame: &Frame, age: &Age, times: &StageTimes, publish: u64) -> Self {
         let arrival = frame.arrival.monotonic;
+        let header = frame.message.header();
         let mut record = Self {
             latency: age.at(publish),
             age_at_arrival: age.at(arrival),
             from_arrival: publish.saturating_sub(arrival) as i64,
-            stamped: super::messages::stamp(frame.message.header()) != 0,
+            stamped: super::messages::stamp(header) != 0,
+            framed: !super::messages::bytes(&header.frame_id).is_empty(),
             ..Self::default()
         };
         if times.decode_end != 0 {
@@ -63,8 +67,10 @@ impl FrameRecord {
 pub enum Rejection {
     #[error(transparent)]
     Image(#[from] UnpackError),
-    #[error("inference failed")]
-    Inference,
+    #[error("the stamp, {sec} s and {nanosec} ns, is no time: seconds begin at 0, nanoseconds end before 1000000000")]
+    Stamp { sec: i32, nanosec: u32 },
+    #[error("inference failed: {0}")]
+    Inference(ShortText<120>),
     #[error("the middleware did not publish the detections")]
     Publishing,
     #[error("the frame thread died while this image was in hand; its panic message says why")]
@@ -76,7 +82,8 @@ impl Rejection {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Image(error) => error.reason(),
-            Self::Inference => "inference",
+            Self::Stamp { .. } => "stamp",
+            Self::Inference(_) => "inference",
             Self::Publishing => "publishing",
             Self::FrameThread => "frame_thread",
         }

@@ -1,8 +1,9 @@
 //! `/diagnostics`, on a thread of its own: once a second, and at once when something becomes better or worse.
 //!
-//! - [`stream`]: one camera's stream, judged; [`window`]: distributions over its last seconds.
+//! - [`stream`]: one camera's stream, judged; [`window`]: distributions over its last seconds; [`cameras`]: all of them.
 //! - here: the thread, what it is told of the node ([`Board`]), and the message.
 
+mod cameras;
 pub mod stream;
 pub mod window;
 
@@ -16,10 +17,11 @@ use r2r::Publisher;
 use crate::pipeline::now_ns;
 
 use super::engines::Description;
-use super::frame_path::Shared;
+use super::frame_path::{Camera, Shared};
 use super::lifecycle::State;
 use super::realtime::Report;
-use stream::{Level, Memory, View};
+pub use cameras::Cameras;
+use stream::{Level, View};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// How soon a change for better or worse is published.
@@ -77,8 +79,7 @@ pub struct Diagnostics {
     pub board: Arc<Mutex<Board>>,
     pub publisher: Publisher<DiagnosticArray>,
     pub stop: Arc<AtomicBool>,
-    /// The cameras of a configuration, known by what it shares.
-    pub memory: Option<(Arc<Shared>, Vec<Memory>)>,
+    pub cameras: Cameras,
 }
 
 impl Diagnostics {
@@ -112,8 +113,13 @@ impl Diagnostics {
 
     fn glance(&self) -> Glance {
         let board = lock(&self.board);
-        let conditions = board.shared.iter().flat_map(|s| &s.cameras).map(|c| c.condition.load(Relaxed)).collect();
-        let degraded = board.shared.as_ref().is_some_and(|shared| shared.degraded.load(Relaxed));
+        let (mut conditions, mut degraded) = (Vec::new(), false);
+        if let Some(shared) = &board.shared {
+            let (now, stale_after) = (now_ns(), shared.settings.load().stale_after);
+            let is_silent = |camera: &Camera| camera.presence.silence(now).is_some_and(|ns| ns >= stale_after);
+            conditions = shared.cameras.iter().map(|c| (c.condition.load(Relaxed), is_silent(c))).collect();
+            degraded = shared.degraded.load(Relaxed);
+        }
         Glance { state: board.state, problem: board.problem.clone(), conditions, degraded }
     }
 
@@ -143,25 +149,17 @@ impl Diagnostics {
 
     /// One status for each camera of a configured node.
     fn streams(&mut self, board: &Board, now: Instant) -> Vec<DiagnosticStatus> {
-        let Some(shared) = &board.shared else {
-            self.memory = None;
-            return Vec::new();
-        };
-        if !self.memory.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, shared)) {
-            let memory = shared.cameras.iter().map(|camera| Memory::new(now, camera)).collect();
-            self.memory = Some((Arc::clone(shared), memory));
-        }
-        let Some((_, memories)) = &mut self.memory else { return Vec::new() };
+        let known = self.cameras.of(board, now);
+        let Some(shared) = &board.shared else { return Vec::new() };
         let settings = shared.settings.load();
         let left_out = if shared.degraded.load(Relaxed) { board.description.less.as_deref() } else { None };
         let mut statuses = Vec::new();
-        for ((memory, camera), stream) in memories.iter_mut().zip(&shared.cameras).zip(&board.streams) {
+        for ((memory, camera), stream) in known.zip(&board.streams) {
             let counts = memory.learn(camera, now);
             let view = View { topic: &stream.topic, publishers: &stream.publishers, settings, left_out };
             let (level, message) = if board.state == State::Active {
-                memory.assess(now, &view)
+                memory.assess(&view)
             } else {
-                memory.pause();
                 (Level::Ok, format!("{}: images are not taken", board.state.label()))
             };
             let name = if stream.name.is_empty() { "frames" } else { &stream.name };
@@ -202,7 +200,8 @@ impl Diagnostics {
 struct Glance {
     state: State,
     problem: Option<String>,
-    conditions: Vec<u8>,
+    /// Of each camera, and whether it is silent.
+    conditions: Vec<(u8, bool)>,
     degraded: bool,
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::pipeline::camera::StampCounts;
 use crate::pipeline::monitor::Condition;
+use crate::pipeline::now_ns;
 use crate::pipeline::Counts;
 use crate::ros::clock::Nanoseconds;
 use crate::ros::frame_path::Camera;
@@ -29,15 +30,22 @@ const STEPS: [(&str, Step); 8] = [
     ("track", |f| (f.track > 0).then_some(f.track)),
 ];
 
+/// Rejected images by reason, and why the last one was.
+#[derive(Default)]
+pub struct Rejections {
+    by_reason: BTreeMap<&'static str, u64>,
+    last: Option<Rejection>,
+}
+
 /// What is remembered of a stream from one time to the next.
 #[derive(Default)]
 pub struct Memory {
     window: Window,
-    rejections: BTreeMap<&'static str, u64>,
-    last_rejection: Option<Rejection>,
+    rejections: Rejections,
     publishing_failures: u64,
-    arrived: u64,
-    last_arrival: Option<Instant>,
+    /// How long no image has come, and whether any ever did since the node is active.
+    silence: Nanoseconds,
+    has_begun: bool,
     stamps: StampCounts,
     condition: Condition,
     misses_in_a_row: u32,
@@ -64,8 +72,9 @@ pub enum Level {
 
 impl Memory {
     /// For a stream whose window begins now. What came since configure, before diagnostics first looked, is within it.
-    pub fn new(now: Instant, camera: &Camera) -> Self {
-        let mut memory = Self { arrived: camera.counted_before.arrived, ..Self::default() };
+    /// Rejections are counted on from those given.
+    pub fn new(now: Instant, camera: &Camera, rejections: Rejections) -> Self {
+        let mut memory = Self { rejections, ..Self::default() };
         memory.window.advance(now, camera.counted_before);
         memory
     }
@@ -76,17 +85,15 @@ impl Memory {
             match record {
                 Record::Frame(frame) => self.window.add(now, frame),
                 Record::Rejected(rejection) => {
-                    *self.rejections.entry(rejection.reason()).or_default() += 1;
-                    self.last_rejection = Some(rejection);
+                    *self.rejections.by_reason.entry(rejection.reason()).or_default() += 1;
+                    self.rejections.last = Some(rejection);
                 }
                 Record::PublishingFailed => self.publishing_failures += 1,
             }
         }
         let counts = camera.ledger.counts();
-        if counts.arrived > self.arrived {
-            self.arrived = counts.arrived;
-            self.last_arrival = Some(now);
-        }
+        self.silence = camera.presence.silence(now_ns()).unwrap_or(0);
+        self.has_begun = camera.presence.has_begun();
         self.stamps = camera.stream.load();
         self.condition = Condition::from_number(camera.condition.load(Relaxed));
         self.misses_in_a_row = camera.misses_in_a_row.load(Relaxed);
@@ -94,25 +101,30 @@ impl Memory {
         counts
     }
 
-    /// Forgets when the last image came: the node was not listening.
-    pub fn pause(&mut self) {
-        self.last_arrival = None;
+    /// How many were rejected for a reason, by its short name.
+    pub fn rejected(&self, reason: &str) -> u64 {
+        self.rejections.by_reason.get(reason).copied().unwrap_or(0)
     }
 
-    /// The worst that is true, in one sentence.
-    pub fn assess(&self, now: Instant, view: &View) -> (Level, String) {
+    pub fn into_rejections(self) -> Rejections {
+        self.rejections
+    }
+
+    /// The worst that is true of an active node's stream, in one sentence.
+    pub fn assess(&self, view: &View) -> (Level, String) {
         let (topic, publishers, deadline) = (view.topic, view.publishers, view.settings.deadline);
-        let Some(last_arrival) = self.last_arrival else {
-            return (Level::Warn, format!("no image has arrived on {topic} yet: {publishers}"));
-        };
-        let silence = now.duration_since(last_arrival);
-        if silence.as_nanos() as i64 >= view.settings.stale_after {
-            return (Level::Error, format!("no image on {topic} for {:.1} s: {publishers}", silence.as_secs_f64()));
+        let is_stale = self.silence >= view.settings.stale_after;
+        if !self.has_begun {
+            let level = if is_stale { Level::Error } else { Level::Warn };
+            return (level, format!("no image has arrived on {topic} yet: {publishers}"));
+        }
+        if is_stale {
+            return (Level::Error, format!("no image on {topic} for {:.1} s: {publishers}", self.silence as f64 / 1e9));
         }
         let gained = self.window.gained();
         let missed = gained.late + gained.dropped_late;
         let finished = gained.on_time + missed;
-        let rejected = || self.last_rejection.map_or("unknown".into(), |r| r.to_string());
+        let rejected = || self.rejections.last.map_or("unknown".into(), |r| r.to_string());
         if gained.rejected > 0 && finished == 0 {
             return (Level::Error, format!("every image is rejected: {}", rejected()));
         }
@@ -194,10 +206,14 @@ impl Memory {
         ] {
             put(key, count.to_string());
         }
-        for (reason, count) in &self.rejections {
+        for (reason, count) in &self.rejections.by_reason {
             put(&format!("rejected.{reason}"), count.to_string());
         }
-        put("last_rejection", self.last_rejection.map_or("none".into(), |r| r.to_string()));
+        put("last_rejection", self.rejections.last.map_or("none".into(), |r| r.to_string()));
+        if let Some(last) = self.window.frames().last() {
+            let nowhere = "none in the image's header: what is published in it has no place for tf";
+            put("frame_id", if last.framed { "as in the image's header" } else { nowhere }.into());
+        }
 
         let (gained, seconds) = (self.window.gained(), self.window.seconds());
         put("window_s", format!("{seconds:.1}"));
@@ -246,14 +262,14 @@ mod tests {
     }
 
     /// A second in which `counts` were gained, all frames being like `frame`.
-    fn after_a_second(counts: Counts, frame: FrameRecord) -> (Memory, Instant) {
+    fn after_a_second(counts: Counts, frame: FrameRecord) -> Memory {
         let (start, mut memory) = (Instant::now(), Memory::default());
         memory.window.advance(start, Counts::default());
         let now = start + Duration::from_secs(1);
         memory.window.add(now, frame);
         memory.window.advance(now, counts);
-        memory.last_arrival = Some(now);
-        (memory, now)
+        memory.has_begun = true;
+        memory
     }
 
     const GOOD: FrameRecord = FrameRecord {
@@ -267,11 +283,11 @@ mod tests {
         track: 20_000,
         processed: true,
         stamped: true,
+        framed: true,
     };
 
     fn assessed(counts: Counts, frame: FrameRecord) -> (Level, String) {
-        let (memory, now) = after_a_second(counts, frame);
-        memory.assess(now, &view())
+        after_a_second(counts, frame).assess(&view())
     }
 
     #[test]
@@ -292,25 +308,27 @@ mod tests {
 
     #[test]
     fn before_the_first_image_the_sentence_says_what_ros_knows_of_publishers() {
-        let (level, sentence) = Memory::default().assess(Instant::now(), &view());
-        assert_eq!(level, Level::Warn);
-        assert_eq!(sentence, "no image has arrived on /image yet: nobody publishes it");
+        let sentence = "no image has arrived on /image yet: nobody publishes it";
+        let mut memory = Memory::default();
+        assert_eq!(memory.assess(&view()), (Level::Warn, sentence.into()));
+        memory.silence = view().settings.stale_after;
+        assert_eq!(memory.assess(&view()), (Level::Error, sentence.into()), "for too long");
     }
 
     #[test]
     fn a_stream_that_stops_is_an_error() {
         let counts = Counts { arrived: 30, on_time: 30, ..Counts::default() };
-        let (memory, now) = after_a_second(counts, GOOD);
-        let later = now + Duration::from_secs(5);
-        let (level, sentence) = memory.assess(later, &view());
+        let mut memory = after_a_second(counts, GOOD);
+        memory.silence = 5_000_000_000;
+        let (level, sentence) = memory.assess(&view());
         assert_eq!((level, sentence), (Level::Error, "no image on /image for 5.0 s: nobody publishes it".into()));
     }
 
     #[test]
     fn when_every_image_is_rejected_the_reason_is_given() {
-        let (mut memory, now) = after_a_second(Counts { arrived: 9, rejected: 9, ..Counts::default() }, GOOD);
-        memory.last_rejection = Some(UnpackError::from(ImageError::Step { step: 1, row_bytes: 9 }).into());
-        let (level, sentence) = memory.assess(now, &view());
+        let mut memory = after_a_second(Counts { arrived: 9, rejected: 9, ..Counts::default() }, GOOD);
+        memory.rejections.last = Some(UnpackError::from(ImageError::Step { step: 1, row_bytes: 9 }).into());
+        let (level, sentence) = memory.assess(&view());
         assert_eq!(level, Level::Error);
         assert!(sentence.starts_with("every image is rejected: step is 1 bytes"), "{sentence}");
     }
@@ -325,7 +343,7 @@ mod tests {
     #[test]
     fn frames_that_were_never_processed_have_no_stage_times() {
         let dropped = FrameRecord { processed: false, ..GOOD };
-        let (memory, _) = after_a_second(Counts { arrived: 1, dropped_late: 1, ..Counts::default() }, dropped);
+        let memory = after_a_second(Counts { arrived: 1, dropped_late: 1, ..Counts::default() }, dropped);
         let values = memory.values(&Counts::default(), &view());
         let has = |key: &str| values.iter().any(|(k, _)| k == key);
         assert!(has("stamp_to_publish_p99_ms") && !has("inference_p99_ms"));
@@ -334,23 +352,34 @@ mod tests {
     #[test]
     fn a_miss_warns_at_once_and_misses_in_a_row_are_an_error() {
         let counts = Counts { arrived: 1000, on_time: 1000, ..Counts::default() };
-        let (mut memory, now) = after_a_second(counts, GOOD);
+        let mut memory = after_a_second(counts, GOOD);
         memory.condition = Condition::Missing;
-        assert_eq!(memory.assess(now, &view()).0, Level::Warn);
+        assert_eq!(memory.assess(&view()).0, Level::Warn);
         (memory.condition, memory.misses_in_a_row) = (Condition::Failing, 7);
-        let (level, sentence) = memory.assess(now, &view());
+        let (level, sentence) = memory.assess(&view());
         assert_eq!((level, sentence.as_str()), (Level::Error, "7 frames in a row missed the deadline of 50 ms"));
         memory.misses_in_a_row = 0;
-        assert!(memory.assess(now, &view()).1.starts_with("recovering"));
+        assert!(memory.assess(&view()).1.starts_with("recovering"));
     }
 
     #[test]
     fn the_degraded_mode_is_announced() {
-        let (memory, now) = after_a_second(Counts { arrived: 30, on_time: 30, ..Counts::default() }, GOOD);
+        let memory = after_a_second(Counts { arrived: 30, on_time: 30, ..Counts::default() }, GOOD);
         let view = View { left_out: Some("without segmentation"), ..view() };
         let expected = "degraded mode, to keep deadlines: without segmentation";
-        assert_eq!(memory.assess(now, &view), (Level::Warn, expected.into()));
+        assert_eq!(memory.assess(&view), (Level::Warn, expected.into()));
         let values = memory.values(&Counts::default(), &view);
         assert!(values.contains(&("mode".into(), "degraded: without segmentation".into())));
+    }
+
+    #[test]
+    fn images_that_do_not_say_where_they_were_taken_are_told_of() {
+        let frame_id = |framed: bool| {
+            let memory = after_a_second(Counts::default(), FrameRecord { framed, ..GOOD });
+            let values = memory.values(&Counts::default(), &view());
+            values.into_iter().find(|(key, _)| key == "frame_id").unwrap().1
+        };
+        assert_eq!(frame_id(true), "as in the image's header");
+        assert!(frame_id(false).starts_with("none in the image's header"));
     }
 }
