@@ -48,6 +48,7 @@ fn hold_out_against(peer: &str, parameters: &[&str]) -> serde_json::Value {
         }
     }
     println!("resident KiB after one round and after two: {before}, {after}");
+    println!("images until one was answered: {}", second["images_until_answered"]);
     // The same again needs nothing more; the allowance is for the allocators' own ways.
     assert!(after < before + 65_536, "resident KiB grew from {before} to {after}");
     assert_eq!(node.end("-INT").0, Some(0));
@@ -84,6 +85,31 @@ fn a_miss_warns_misses_in_a_row_and_silence_are_errors_and_frames_on_time_end_th
     let said = domain.ask_peer("miss_deadlines.py", &[]);
     assert!(said["silent"].as_str().unwrap().contains("QoS that suits, but sends nothing"), "{said}");
     assert_eq!(node.end("-INT").0, Some(0));
+}
+
+#[test]
+fn the_degraded_mode_is_told_when_it_is_entered_and_when_it_is_left() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&[
+        "degraded_mode:=smaller_input",
+        "deadline_ms:=10000.0",
+        "degrade_after_misses:=3",
+        "restore_after_frames:=5",
+    ]);
+    let said = domain.ask_peer("degrade.py", &[]);
+    let expected = json!({
+        "before": "full",
+        "missed": "degraded: input 224x192 instead of 320x256",
+        "after": "full",
+    });
+    assert_eq!(said, expected);
+    let logged = node.stop_and_read_log();
+    for words in ["degraded mode, to keep deadlines: input 224x192", "the degraded mode is left"] {
+        assert!(logged.contains(words), "{words} in {logged}");
+    }
 }
 
 #[test]

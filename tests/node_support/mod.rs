@@ -92,6 +92,17 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Ends it, and returns what it logged.
+    pub fn stop_and_read_log(mut self) -> String {
+        let mut log = self.0.stderr.take().expect("stderr is piped");
+        self.end("-INT");
+        let mut text = String::new();
+        log.read_to_string(&mut text).expect("the node logs text");
+        text
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -78,9 +78,7 @@ for _ in range(2):
     rclpy.init(context=context)
     camera = rclpy.create_node("restarted_camera", context=context)
     publisher = camera.create_publisher(Image, "image", SENSOR)
-    begun = time.monotonic()
-    peer.wait(lambda: publisher.get_subscription_count() > 0, "the node being discovered anew")
-    answer["seconds_until_discovered"] = round(time.monotonic() - begun, 3)
+    # Discovery is a part of it.
     recovered("a restarted participant", publisher)
     camera.destroy_node()
     rclpy.shutdown(context=context)

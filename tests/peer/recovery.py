@@ -26,7 +26,7 @@ class Recovery:
             rclpy.spin_once(self.peer.node, timeout_sec=left)
 
     def after(self, what, publisher=None):
-        """Good images on the camera's schedule, until one of them is answered."""
+        """Good images on the camera's schedule, from now on and until one of them is answered."""
         sent = set()
         while not any(map(self.peer.processed, sent)):
             if len(sent) * self.period > TIMEOUT:
