@@ -12,7 +12,7 @@ use crate::pipeline::Ledger;
 use super::diagnostics::Stream;
 use super::engines::Engines;
 use super::error::NodeError;
-use super::frame_path::{FramePath, Outlet, Shared, Watch};
+use super::frame_path::{FramePath, Outlet, Watch};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
 use super::parameters::{Parameters, Refusal};
@@ -20,6 +20,7 @@ use super::qos::TopicQos;
 use super::realtime::{self, Profile, Report};
 use super::scene::inputs::SceneInputs;
 use super::scene::Scene;
+use super::shared::Shared;
 use super::topics::CameraTopics;
 
 /// How long the frame thread may take to finish what it is at.

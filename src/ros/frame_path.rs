@@ -3,114 +3,28 @@
 //! Nothing here waits for another thread, logs, or allocates after the first frames (decompression apart). What goes
 //! on inside the middleware's `publish` is the middleware's.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
 use crate::pipeline::monitor::{Degradation, Monitor};
-use crate::pipeline::{now_ns, Counts, Ledger, Outcome, StageTimes, Waiting};
+use crate::pipeline::{now_ns, Outcome, StageTimes};
 
 use super::clock::Nanoseconds;
 use super::engines::Engines;
 use super::incoming::{Frame, ShortText, Unpacker};
-use super::intake::StreamCounts;
-use super::live::{FrameSettings, LiveSettings};
+use super::live::FrameSettings;
 use super::messages::{stamp, MaskMessage, NativeHeader, Timing, TimingMessage};
 use super::presence::Presence;
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene::Scene;
+use super::shared::Shared;
 
 /// How long the thread sleeps at most before it looks whether the node is to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
-
-/// Events of a camera that can wait for the diagnostics: some seconds' worth.
-const RECORDS: usize = 4096;
-
-/// What the frame thread shares with the others. No part of it can make one thread wait for another.
-pub struct Shared {
-    pub waiting: Waiting<Frame>,
-    /// As numbered in [`Frame::camera`].
-    pub cameras: Vec<Camera>,
-    pub settings: LiveSettings,
-    /// Engines to go on with from the next frame on, and those that were replaced, for another thread to drop.
-    pub replacement: ArrayQueue<Box<Engines>>,
-    pub retired: ArrayQueue<Box<Engines>>,
-    /// Whether frames get less work, to keep deadlines.
-    pub degraded: AtomicBool,
-    /// Where inference runs from now on, where the device that it was on has failed; for whoever tells of it.
-    pub moved_to: ArrayQueue<String>,
-    /// ROS time less the monotonic clock, as of the last time that the node was spun.
-    pub ros_offset: AtomicI64,
-    pub stop: AtomicBool,
-}
-
-impl Shared {
-    /// For cameras whose frames are counted in `ledgers`.
-    pub fn new(ledgers: Vec<Arc<Ledger>>, settings: LiveSettings) -> Self {
-        Self {
-            waiting: Waiting::new(ledgers.len()),
-            cameras: ledgers.into_iter().map(Camera::new).collect(),
-            settings,
-            replacement: ArrayQueue::new(1),
-            retired: ArrayQueue::new(2),
-            degraded: AtomicBool::new(false),
-            moved_to: ArrayQueue::new(1),
-            ros_offset: AtomicI64::new(0),
-            stop: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether every frame that has arrived has ended.
-    pub fn is_idle(&self) -> bool {
-        self.cameras.iter().all(|camera| camera.ledger.counts().in_hand == 0)
-    }
-
-    /// Rejects all that is in hand: to be called once the frame thread has died and no images are taken any more.
-    pub fn abandon(&self) {
-        for camera in &self.cameras {
-            for _ in 0..camera.ledger.counts().in_hand {
-                camera.ledger.end(Outcome::Rejected);
-                camera.records.force_push(Record::Rejected(Rejection::FrameThread));
-            }
-        }
-    }
-}
-
-/// What is known of one camera's stream.
-pub struct Camera {
-    pub ledger: Arc<Ledger>,
-    /// What the ledger said at configure, before any image could come: it lives longer than a configuration.
-    pub counted_before: Counts,
-    /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
-    pub records: ArrayQueue<Record>,
-    /// A [`Condition`](crate::pipeline::monitor::Condition), and how many deadlines in a row were missed.
-    pub condition: AtomicU8,
-    pub misses_in_a_row: AtomicU32,
-    pub presence: Presence,
-    pub stream: StreamCounts,
-    pub road_mask_wanted: AtomicBool,
-    pub segmentation_wanted: AtomicBool,
-}
-
-impl Camera {
-    fn new(ledger: Arc<Ledger>) -> Self {
-        Self {
-            counted_before: ledger.counts(),
-            ledger,
-            records: ArrayQueue::new(RECORDS),
-            condition: AtomicU8::new(0),
-            misses_in_a_row: AtomicU32::new(0),
-            presence: Presence::default(),
-            stream: StreamCounts::default(),
-            road_mask_wanted: AtomicBool::new(false),
-            segmentation_wanted: AtomicBool::new(false),
-        }
-    }
-}
 
 /// How one camera has done so far.
 #[derive(Default)]
@@ -374,28 +288,5 @@ fn timing(frame: &Frame, age: &Age, settings: &FrameSettings, times: &StageTimes
         verdict,
         deadline: settings.deadline.unwrap_or(0),
         latency: age.at(publish),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ros::parameters::Parameters;
-
-    #[test]
-    fn what_a_dead_frame_thread_had_in_hand_is_rejected_with_the_reason_so_that_nobody_waits_for_it() {
-        let settings = LiveSettings::new(&Parameters::default());
-        let shared = Shared::new(vec![Arc::default(), Arc::default()], settings);
-        for (camera, arrivals) in [(0, 1), (1, 3)] {
-            (0..arrivals).for_each(|_| _ = shared.cameras[camera].ledger.arrive());
-        }
-        shared.cameras[1].ledger.end(Outcome::OnTime);
-        shared.abandon();
-        assert!(shared.is_idle());
-        for (camera, rejected) in [(0, 1), (1, 2)] {
-            assert_eq!(shared.cameras[camera].ledger.counts().rejected, rejected);
-            let reasons: Vec<_> = std::iter::from_fn(|| shared.cameras[camera].records.pop()).collect();
-            assert_eq!(reasons, vec![Record::Rejected(Rejection::FrameThread); rejected as usize]);
-        }
     }
 }

@@ -12,12 +12,13 @@ use crate::pipeline::{now_ns, Outcome};
 
 use super::clock::{Instant, Nanoseconds};
 use super::error::NodeError;
-use super::frame_path::{Age, Shared};
+use super::frame_path::Age;
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::parameters::Parameters;
 use super::qos;
 use super::record::{Record, Rejection};
+use super::shared::Shared;
 use super::topics::CameraTopics;
 
 /// How often, while no images come, ROS is asked who publishes them.

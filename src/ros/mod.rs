@@ -17,7 +17,7 @@
 //!   each topic's QoS. [`live`]: how the frame thread reads what may change.
 //! - [`intake`]: images to the frame thread. [`presence`]: whether any come. [`incoming`]: an image message and the view of its pixels. [`topics`]:
 //!   names after remapping. [`requests`]: requests of services.
-//! - [`frame_path`]: the hot path, top to bottom. [`engines`]: the model that it runs, for full work and for less.
+//! - [`frame_path`]: the hot path, top to bottom. [`shared`]: what its thread shares with the others. [`engines`]: the model that it runs, for full work and for less.
 //!   [`messages`]: what it publishes, in memory used again and again. [`clock`]: ROS time and the monotonic clock.
 //!   [`realtime`]: priority, cores, locked memory.
 //! - [`scene`]: what else is published of a frame: tracks, places on the ground, the annotated image.
@@ -45,4 +45,5 @@ pub mod record;
 pub mod requests;
 pub mod run;
 pub mod scene;
+pub mod shared;
 pub mod topics;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use peregrine::pipeline::Ledger;
 use peregrine::ros::engines::Recipe;
-use peregrine::ros::frame_path::{FramePath, Outlet, Shared, Watch};
+use peregrine::ros::frame_path::{FramePath, Outlet, Watch};
 use peregrine::ros::incoming::ImageMessage;
 use peregrine::ros::intake::Arrivals;
 use peregrine::ros::live::LiveSettings;
@@ -14,6 +14,7 @@ use peregrine::ros::qos::TopicQos;
 use peregrine::ros::realtime::Profile;
 use peregrine::ros::scene::inputs::SceneInputs;
 use peregrine::ros::scene::Scene;
+use peregrine::ros::shared::Shared;
 use peregrine::ros::topics::CameraTopics;
 use r2r::{NativeMsg, ParameterValue, QosProfile};
 

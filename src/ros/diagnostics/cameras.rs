@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::stream::{Memory, Rejections};
 use super::Board;
-use crate::ros::frame_path::{Camera, Shared};
+use crate::ros::shared::{Camera, Shared};
 
 /// The cameras of the configuration that there is, if there is one, and rejections of all that there ever was: like the
 /// ledgers, their counts go on when the node is configured anew.

@@ -17,9 +17,9 @@ use r2r::Publisher;
 use crate::pipeline::now_ns;
 
 use super::engines::Description;
-use super::frame_path::{Camera, Shared};
 use super::lifecycle::State;
 use super::realtime::Report;
+use super::shared::{Camera, Shared};
 pub use cameras::Cameras;
 use stream::{Level, View};
 

@@ -9,9 +9,9 @@ use crate::pipeline::monitor::Condition;
 use crate::pipeline::now_ns;
 use crate::pipeline::Counts;
 use crate::ros::clock::Nanoseconds;
-use crate::ros::frame_path::Camera;
 use crate::ros::live::FrameSettings;
 use crate::ros::record::{FrameRecord, Record, Rejection};
+use crate::ros::shared::Camera;
 
 use super::window::Window;
 

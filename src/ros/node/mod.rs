@@ -18,7 +18,7 @@ use super::lifecycle::services::{answer, ChangeRequest};
 use super::lifecycle::{LifecycleServices, Machine, Outcome, State};
 use super::parameter_services::{NewModel, ParameterServices};
 use super::parameters::Parameters;
-use super::realtime::{self, Origin, Profile, Report};
+use super::realtime::{Origin, Profile, Report};
 
 /// Longest time between two looks at parameters, subscribers and the wish to stop. Images wake the node at once.
 const TICK: Duration = Duration::from_millis(100);
@@ -244,15 +244,8 @@ impl Perception {
             true => time.enable_sim_time(&mut self.node)?,
             false => time.disable_sim_time(),
         }
-        self.origin.restore(&profile, &PATIENT_THREADS);
-        // Before anything large is allocated.
-        let mut reports = Vec::new();
-        if profile.lock_memory {
-            reports.push(realtime::lock_memory());
-        }
-        // This thread takes the images; what is refused is reported for the frame thread, which is refused the same.
-        realtime::apply_to_thread(&profile);
-        reports.extend(realtime::apply_to_middleware(&profile, &PATIENT_THREADS));
+        // This thread takes the images.
+        let reports = self.origin.apply(&profile, &PATIENT_THREADS);
         Ok((Recipe::new(&self.parameters, profile.clone()), profile, reports))
     }
 
