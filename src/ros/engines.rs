@@ -109,6 +109,17 @@ impl Recipe {
     /// # Errors
     /// When the model cannot be read, or an option does not suit it.
     pub fn build(&self) -> Result<(Box<Engines>, Description), NodeError> {
+        self.build_with(|student, options| pipeline(student, options, &self.device))
+    }
+
+    /// The same with pipelines that `pipeline` makes, on whatever device.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and those of `pipeline`.
+    pub fn build_with(
+        &self,
+        pipeline: impl Fn(&Student, PipelineOptions) -> Result<Pipeline, NodeError>,
+    ) -> Result<(Box<Engines>, Description), NodeError> {
         // The thread that made this one may have a priority.
         realtime::be_patient();
         // What is refused is reported for the frame thread, which is refused the same.
@@ -122,7 +133,7 @@ impl Recipe {
             threads => threads,
         };
         let options = PipelineOptions { threads, ..self.options.clone() };
-        let mut full = pipeline(&student, options.clone(), &self.device)?;
+        let mut full = pipeline(&student, options.clone())?;
         warm_up(&mut full)?;
         let mut description = Description {
             student: student.manifest.name.clone(),
@@ -131,7 +142,7 @@ impl Recipe {
         };
         let mut less = None;
         if let Some((reduced, what)) = self.less.apply(&options, full.input_size()) {
-            let pipeline = less.insert(pipeline(&student, reduced, &self.device)?);
+            let pipeline = less.insert(pipeline(&student, reduced)?);
             warm_up(pipeline)?;
             description.less = Some(what);
         }

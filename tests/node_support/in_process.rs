@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use peregrine::pipeline::Ledger;
-use peregrine::ros::engines::Recipe;
+use peregrine::ros::engines::{Engines, Recipe};
 use peregrine::ros::frame_path::{FramePath, Outlet, Watch};
 use peregrine::ros::incoming::ImageMessage;
 use peregrine::ros::intake::Arrivals;
@@ -42,10 +42,15 @@ unsafe impl Send for Parts {}
 impl Parts {
     /// Of an active node called `name`, whose cameras are called c0, c1 and so on.
     pub fn new(name: &str, cameras: usize, parameters: &Parameters) -> Self {
+        let (engines, _) = Recipe::new(parameters, Profile::default()).build().unwrap();
+        Self::with_engines(name, cameras, parameters, engines)
+    }
+
+    /// The same with engines of another device.
+    pub fn with_engines(name: &str, cameras: usize, parameters: &Parameters, engines: Box<Engines>) -> Self {
         std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
         std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
         let mut node = r2r::Node::create(r2r::Context::create().unwrap(), name, "").unwrap();
-        let (engines, _) = Recipe::new(parameters, Profile::default()).build().unwrap();
         let ledgers = (0..cameras).map(|_| Arc::new(Ledger::new())).collect();
         let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));
         let (mut outlets, mut inputs) = (Vec::new(), Vec::new());
