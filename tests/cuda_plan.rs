@@ -6,6 +6,7 @@
 mod clock;
 mod engine_support;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -171,11 +172,12 @@ fn check_graph(nodes: &[Node], edges: &[Vec<usize>], recording: &Recording) -> R
 fn a_frames_launches_stay_within_what_is_allocated_whatever_the_image() {
     let recording = Arc::new(Recording::of_architecture(90));
     let driver: Arc<dyn Driver> = recording.clone();
-    let mut path = frame_path(&driver, &Student::embedded());
+    let path = RefCell::new(frame_path(&driver, &Student::embedded()));
     let kinds = (prop::sample::select(Encoding::ALL.to_vec()), 1usize..4000, 1usize..3000);
     proptest!(ProptestConfig::with_cases(100), |((encoding, width, height) in kinds)| {
         // Pairs of pixels share their chroma.
         let width = if matches!(encoding, Encoding::Uyvy | Encoding::Yuyv) { width.next_multiple_of(2) } else { width };
+        let mut path = path.borrow_mut();
         path.prepare(encoding, (width, height)).unwrap();
         let (nodes, edges) = path.graph().unwrap();
         check_graph(nodes, edges, &recording)?;

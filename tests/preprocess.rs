@@ -273,12 +273,12 @@ fn a_grey_jpeg_is_mono8() {
 fn a_file_cut_anywhere_is_an_error() {
     let mut decompressor = Decompressor::new();
     for format in [ImageFormat::Jpeg, ImageFormat::Png] {
-        let bytes = encode(&picture(48, 40), format);
-        // A PNG whose end chunk alone is missing has all its pixels.
-        for len in (0..bytes.len() - 12).step_by(7) {
+        let mut bytes = encode(&picture(48, 40), format);
+        for len in 0..bytes.len() {
             assert!(decompressor.decode(&bytes[..len]).is_err(), "{format:?} cut at {len} of {}", bytes.len());
         }
-        assert!(decompressor.decode(&bytes).is_ok(), "the decompressor stays usable");
+        bytes.extend([0; 100]);
+        assert!(decompressor.decode(&bytes).is_ok(), "padding is no damage, and the decompressor stays usable");
     }
 }
 

@@ -47,7 +47,7 @@ impl Spin {
     fn again(&mut self) -> bool {
         std::hint::spin_loop();
         self.looks += 1;
-        self.looks % Self::LOOKS != 0 || self.since.get_or_insert_with(Instant::now).elapsed() < self.limit
+        !self.looks.is_multiple_of(Self::LOOKS) || self.since.get_or_insert_with(Instant::now).elapsed() < self.limit
     }
 }
 
