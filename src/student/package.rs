@@ -1,13 +1,14 @@
 //! A student package: a folder with `manifest.json` and a safetensors file.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
-use super::manifest::{Manifest, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION};
+use super::manifest::{Manifest, WeightsFile, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION};
 use super::{quantized, shared, Architecture};
 use crate::engine::cpu::int8::Int8Engine;
 use crate::engine::cpu::CpuEngine;
@@ -16,13 +17,19 @@ use crate::engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weigh
 /// Name of the manifest in its folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
+/// Name of the weights in their folder; a manifest may name another.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// What the weights are called while a package takes the place of another.
+const NEXT_WEIGHTS_FILE: &str = "next-weights.safetensors";
+
 static EMBEDDED_MANIFEST: &[u8] = include_bytes!("../../models/peregrine-s/manifest.json");
 static EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/weights.safetensors");
 
 /// Why a package could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", remedy(.source))]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: not a student manifest: {why}")]
     Manifest { path: PathBuf, why: String },
@@ -30,6 +37,16 @@ pub enum PackageError {
     Hash { path: PathBuf, found: String, expected: String },
     #[error("{path}: not usable as weights: {why}")]
     Weights { path: PathBuf, why: String },
+}
+
+/// What to do about an error of the disk, as the end of its sentence; empty where there is nothing to say.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "; make room there and give the command again: what it has written before is whole"
+        }
+        _ => "",
+    }
 }
 
 /// A student in memory: its manifest and its checked weights.
@@ -89,9 +106,9 @@ impl Student {
         Ok(Box::new(engine))
     }
 
-    /// Writes the package into `folder`, weights first and the manifest last, each under a temporary name and then
-    /// renamed, so that a reader never sees half of one. Fills in the manifest's version and hash.
-    /// Weights are stored as f16, in 8 bits where they are quantized, or as codes where they share values.
+    /// Writes the package into `folder`, each file under a temporary name that is then renamed. Whenever it is interrupted,
+    /// the folder holds a whole package, this one or the one that was there before. Fills in the manifest's version, file
+    /// name and hash. Weights are stored as f16, in 8 bits where they are quantized, or as codes where they share values.
     ///
     /// # Errors
     /// When `folder` cannot be written to, or the manifest has what no version of the format holds.
@@ -101,10 +118,22 @@ impl Student {
         let fault = |why| PackageError::Manifest { path: folder.join(MANIFEST_FILE), why };
         self.manifest.format_version = self.manifest.needed_version().map_err(fault)?;
         self.manifest.weights.sha256 = sha256(&bytes);
-        write_atomically(&folder.join(&self.manifest.weights.file), &bytes)?;
-        let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
-        json.push(b'\n');
-        write_atomically(&folder.join(MANIFEST_FILE), &json)
+        // Weights that the manifest beside them describes must not change before it does, nor it before them: the new ones
+        // first come under another name, which the new manifest gives them until they have taken the old ones' place.
+        let described =
+            |weights: &WeightsFile| weights.file == WEIGHTS_FILE && weights.sha256 != self.manifest.weights.sha256;
+        let takes_place = weights_of(folder).is_some_and(|weights| described(&weights));
+        let names: &[&str] = if takes_place { &[NEXT_WEIGHTS_FILE, WEIGHTS_FILE] } else { &[WEIGHTS_FILE] };
+        for &name in names {
+            write_atomically(&folder.join(name), &bytes)?;
+            self.manifest.weights.file = name.to_owned();
+            let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
+            json.push(b'\n');
+            write_atomically(&folder.join(MANIFEST_FILE), &json)?;
+        }
+        // It is usually not there; one that stays does no harm.
+        let _ = fs::remove_file(folder.join(NEXT_WEIGHTS_FILE));
+        Ok(())
     }
 
     /// The bytes of the weights file.
@@ -194,6 +223,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(at)
+}
+
+/// The weights that the manifest in `folder` names, where there is a readable one.
+fn weights_of(folder: &Path) -> Option<WeightsFile> {
+    let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()?;
+    Some(manifest.weights)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
