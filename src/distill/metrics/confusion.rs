@@ -41,6 +41,34 @@ impl Confusion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Case {
+        classes: usize,
+        labels: Vec<u8>,
+        predicted: Vec<u8>,
+        /// For each class, from scikit-learn; without one where it neither occurs nor is predicted.
+        iou: Vec<Option<f64>>,
+        mean: f64,
+    }
+
+    #[test]
+    fn equals_scikit_learn_on_random_cases() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/miou.json")).unwrap();
+        let near = |a: Option<f64>, b: Option<f64>| a == b || a.zip(b).is_some_and(|(a, b)| (a - b).abs() < 1e-9);
+        for case in &cases {
+            let mut confusion = Confusion::new(case.classes);
+            case.labels.iter().zip(&case.predicted).for_each(|(&label, &predicted)| {
+                confusion.add(label, predicted);
+            });
+            for (class, expected) in case.iou.iter().enumerate() {
+                let found = confusion.iou(class);
+                assert!(near(found, *expected), "class {class}: {found:?} instead of {expected:?}");
+            }
+            assert!(near(confusion.mean_iou(), Some(case.mean)), "{:?}, not {}", confusion.mean_iou(), case.mean);
+        }
+    }
 
     #[test]
     fn figures_equal_those_counted_by_hand() {
