@@ -183,7 +183,8 @@ mod tests {
 
     use super::super::super::scene::Tensors;
     use super::*;
-    use crate::distill::net::check;
+    use crate::distill::loss::check;
+    use crate::distill::net::check::values;
     use crate::engine::cpu::CpuEngine;
     use crate::engine::Engine;
     use crate::student::Architecture;
@@ -198,7 +199,7 @@ mod tests {
         let inner = names.iter().map(|n| graph.layers.iter().position(|l| l.name == *n).unwrap());
         graph.outputs.extend(inner.collect::<Vec<_>>());
         let mut engine = CpuEngine::new(&graph, &student.weights, 1).unwrap();
-        engine.input().copy_from_slice(&check::values(3 * SIZE.0 * SIZE.1, seed));
+        engine.input().copy_from_slice(&values(3 * SIZE.0 * SIZE.1, seed));
         engine.run().unwrap();
         let tensor = |i: usize| {
             let s = graph.layers[graph.outputs[i]].shape;
@@ -238,6 +239,37 @@ mod tests {
             assert!(value(1, 1).unwrap().abs() < 1e-4, "cut {cut}: {:?}", value(1, 1));
             assert!(value(2, 1).unwrap() > 1e-3, "cut {cut}: {:?}", value(2, 1));
         }
+    }
+
+    #[test]
+    fn the_loss_is_that_of_the_students_features_seen_by_the_rest_of_the_teachers_head() {
+        // The student's weights are the teacher's, so that what the head makes of its features are its own predictions.
+        let config = CrossConfig { min_score: 0.0, ..toml::from_str("temperature = 2.0\nsides = 0.5").unwrap() };
+        let scene = scene(&config, 2, 1);
+        let (student, teacher) = (&scene.student, &scene.teacher);
+        let classes = kd::focused(&student.class, &teacher.class, 2.0, 1.0).unwrap();
+        let boxes = ld::localisation(&student.sides, &teacher.sides, &teacher.class, 2.0, 0.0).unwrap();
+        let [classes, boxes] = [classes, boxes].map(|t| t.to_scalar::<f32>().unwrap());
+        let loss = Cross::new(config, &Student::embedded()).unwrap().loss(&scene).unwrap().to_scalar::<f32>().unwrap();
+        let expected = classes + 0.5 * boxes;
+        assert!((loss - expected).abs() < 1e-3 * (1.0 + expected), "{loss}, not {expected}");
+    }
+
+    #[test]
+    fn the_loss_is_differentiated_rightly_through_the_teachers_head() {
+        let config: CrossConfig = toml::from_str("temperature = 2.0").unwrap();
+        let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
+        let name = config.layer(32);
+        let features = scene(&config, 2, 1).student.layers[&name].clone();
+        let shape = features.dims().to_vec();
+        let values = features.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let scene = std::cell::RefCell::new(scene(&config, 2, 1));
+        // A small step: the head's activations have kinks.
+        check::gradient_by(2e-3, &values, (1, values.len()), |x| {
+            let mut scene = scene.borrow_mut();
+            scene.student.layers.insert(name.clone(), x.reshape(shape.as_slice())?);
+            cross.loss(&scene)
+        });
     }
 
     #[test]
