@@ -34,7 +34,7 @@ fn split(root: &Path, name: &str, pictures: &[(&str, RgbImage, &str)]) -> Datase
 }
 
 fn report(datasets: &[Dataset]) -> Inspection {
-    inspect(datasets, &OpenOptions::default().classes, 20, &|| ())
+    inspect(datasets, &OpenOptions::default().classes, 20, &|| ()).unwrap()
 }
 
 #[test]
@@ -66,6 +66,22 @@ fn a_shrunk_and_brightened_copy_in_another_split_is_found() {
     let name = |set: &str, file: &str| (set.to_owned(), file.to_owned());
     assert_eq!(alike.len(), 1, "{alike:?}");
     assert_eq!(alike[0].images, [name("mine/train", "a.png"), name("mine/val", "c.png")]);
+}
+
+#[test]
+fn copies_whose_labels_differ_are_listed_within_a_data_set_and_between_two() {
+    let dir = TempDir::new().unwrap();
+    let (car, bus) = ("0 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5");
+    let train = split(dir.path(), "train", &[("a", picture(1), car), ("b", picture(1), bus), ("c", picture(1), car)]);
+    let val = split(dir.path(), "val", &[("d", picture(1), ""), ("e", picture(2), bus)]);
+    let datasets = [train, val];
+    let found = report(&datasets);
+    let name = |set: &str, file: &str| (set.to_owned(), file.to_owned());
+    let original = name("mine/train", "a.png");
+    let expected = [[original.clone(), name("mine/train", "b.png")], [original, name("mine/val", "d.png")]];
+    assert_eq!(found.contradictions, expected);
+    let page = html::page(&found, &datasets, &OpenOptions::default().classes);
+    assert!(page.contains("Copies with other labels (2 pairs)"));
 }
 
 #[test]

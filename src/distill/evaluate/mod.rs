@@ -14,7 +14,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::config::{DatasetConfig, SegmentationLabels};
-use super::data::{Dataset, OnError, OpenOptions};
+use super::data::{copies, tell_left_out, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::teacher::description::Family;
 use super::teacher::{Description, Runtime, Teacher};
@@ -124,17 +124,18 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             options.segmentation.join(", ")
         );
     }
-    let copies = observe::copies(&dataset)?;
-    if copies.labelled_otherwise > 0 {
-        let n = copies.labelled_otherwise;
-        eprintln!("warning: {n} images have copies with other labels; `distill inspect` lists them");
+    let copies = copies(&[&dataset])?;
+    let contradicting = copies.iter().filter(|copy| !copy.same_labels).count();
+    if contradicting > 0 {
+        eprintln!("warning: {contradicting} images have copies with other labels; `distill inspect` lists them");
     }
-    for skipped in dataset.skipped.iter().take(5) {
-        eprintln!("left out: {}: {}", skipped.path.display(), skipped.reason);
-    }
+    tell_left_out(&dataset.skipped);
     if args.distinct {
         let mut index = 0..;
-        dataset.samples.retain(|_| !copies.samples.contains(&index.next().unwrap_or(0)));
+        dataset.samples.retain(|_| {
+            let index = index.next().unwrap_or(0);
+            !copies.iter().any(|copy| copy.copy.1 == index)
+        });
     }
     let options = PipelineOptions {
         score_threshold: args.score_threshold,
@@ -152,7 +153,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     progress.finish_and_clear();
     let (name, architecture) = (&student.manifest.name, &student.manifest.architecture);
     let mut evaluation = Evaluation::of(name, architecture, &dataset, &observations);
-    (evaluation.copies, evaluation.distinct) = (copies.samples.len(), args.distinct);
+    (evaluation.copies, evaluation.distinct) = (copies.len(), args.distinct);
     print!("{}", evaluation.table());
     if let Some(path) = &args.json {
         write_atomically(path, &serde_json::to_vec_pretty(&evaluation)?)?;
@@ -175,14 +176,15 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
 /// Runs every labelled sample through the pipeline and works out the figures; calls `step` after each sample.
 ///
 /// # Errors
-/// When an image cannot be read, nothing is labelled, or the pipeline cannot be built.
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], when an image cannot be read.
 pub fn evaluate(
     student: &Student,
     dataset: &Dataset,
     options: PipelineOptions,
+    on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Evaluation> {
-    let observations = observe::observe(student, dataset, options, OnError::Stop, step)?;
+    let observations = observe::observe(student, dataset, options, on_error, step)?;
     Ok(Evaluation::of(&student.manifest.name, &student.manifest.architecture, dataset, &observations))
 }
 

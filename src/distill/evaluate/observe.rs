@@ -1,6 +1,5 @@
 //! A student run over a data set, through the very pipeline that the node runs.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
@@ -13,7 +12,6 @@ use crate::distill::metrics::{Calibration, Confusion, Evaluated};
 use crate::distill::teacher::{Opinion, SoftBox, Teacher};
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::preprocess::ImageView;
-use crate::student::package::sha256;
 use crate::student::Student;
 
 /// Everything that the figures are worked out from.
@@ -158,37 +156,6 @@ impl Observations {
             1.0
         }
     }
-}
-
-/// The samples whose files are, byte for byte, those of an earlier sample.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Copies {
-    /// Indices of the later ones.
-    pub samples: Vec<usize>,
-    /// How many of them have other labels than the first.
-    pub labelled_otherwise: usize,
-}
-
-/// Finds copies.
-///
-/// # Errors
-/// When an image cannot be read.
-pub fn copies(dataset: &Dataset) -> anyhow::Result<Copies> {
-    let (mut first, mut copies) = (HashMap::new(), Copies::default());
-    for (index, sample) in dataset.samples.iter().enumerate() {
-        let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
-        let original = *first.entry(sha256(&bytes)).or_insert(index);
-        if original != index {
-            copies.samples.push(index);
-            let same_mask = match (&sample.mask, &dataset.samples[original].mask) {
-                (Some(a), Some(b)) => dataset.load_mask(a)? == dataset.load_mask(b)?,
-                (a, b) => a.is_some() == b.is_some(),
-            };
-            let same = sample.boxes == dataset.samples[original].boxes && same_mask;
-            copies.labelled_otherwise += usize::from(!same);
-        }
-    }
-    Ok(copies)
 }
 
 fn view<'a>(image: &'a RgbImage, path: &Path) -> anyhow::Result<ImageView<'a>> {

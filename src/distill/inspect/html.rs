@@ -18,6 +18,7 @@ pub fn page(inspection: &Inspection, datasets: &[Dataset], classes: &[String]) -
     for (report, dataset) in inspection.sets.iter().zip(datasets) {
         set(&mut page, report, dataset, classes);
     }
+    contradictions(&mut page, inspection);
     across(&mut page, inspection, datasets);
     page.finish()
 }
@@ -72,6 +73,18 @@ fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String
         Some((shrink(&image, PICTURE), format!("{}: {}", sample.file_name(), named(boxes, classes))))
     });
     page.pictures(&pictures.collect::<Vec<_>>());
+}
+
+fn contradictions(page: &mut Page, inspection: &Inspection) {
+    if inspection.contradictions.is_empty() {
+        return;
+    }
+    page.heading(2, &format!("Copies with other labels ({} pairs)", inspection.contradictions.len()));
+    page.paragraph("One picture, byte for byte, with two opinions of what is in it: correct one, or delete it.");
+    let header = vec!["image".to_owned(), "its copy".to_owned()];
+    let rows =
+        inspection.contradictions.iter().map(|pair| pair.iter().map(|(set, file)| format!("{set}/{file}")).collect());
+    page.table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
 }
 
 fn across(page: &mut Page, inspection: &Inspection, datasets: &[Dataset]) {

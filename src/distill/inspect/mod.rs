@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::data::{load_image, DataError, Dataset, OnError, OpenOptions, Sample};
+use super::data::{copies, load_image, DataError, Dataset, OnError, OpenOptions, Sample};
 use crate::student::package::write_atomically;
 pub use alike::{distance, fingerprint, Alike, Fingerprint};
 use suspects::Suspect;
@@ -56,6 +56,8 @@ pub struct Inspection {
     pub sets: Vec<SetReport>,
     /// Images that look the same, the most alike first.
     pub alike: Vec<Alike>,
+    /// Images that are copies of each other, byte for byte, and have other labels: data set and file name of each.
+    pub contradictions: Vec<[(String, String); 2]>,
 }
 
 /// One data set.
@@ -117,7 +119,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;
     let progress = ProgressBar::new(datasets.iter().map(|d| d.samples.len() as u64).sum()).with_style(style);
-    let inspection = inspect(&datasets, &options.classes, args.alike, &|| progress.inc(1));
+    let inspection = inspect(&datasets, &options.classes, args.alike, &|| progress.inc(1))?;
     progress.finish_and_clear();
     print!("{}", text(&inspection));
     if let Some(path) = &args.json {
@@ -131,7 +133,15 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
 }
 
 /// Decodes every image once, on all cores; calls `step` after each. `alike` is the most bits that may differ.
-pub fn inspect(datasets: &[Dataset], classes: &[String], alike: u32, step: &(dyn Fn() + Sync)) -> Inspection {
+///
+/// # Errors
+/// When the file of an image that was there when its data set was opened cannot be read any more.
+pub fn inspect(
+    datasets: &[Dataset],
+    classes: &[String],
+    alike: u32,
+    step: &(dyn Fn() + Sync),
+) -> Result<Inspection, DataError> {
     let (mut sets, mut prints) = (Vec::new(), Vec::new());
     for dataset in datasets {
         let read = |sample: &Sample| {
@@ -161,7 +171,13 @@ pub fn inspect(datasets: &[Dataset], classes: &[String], alike: u32, step: &(dyn
         report.pixels = names.zip(mask).filter(|(_, n)| *n > 0).map(|(c, n)| (c, n as f64 / all as f64)).collect();
         sets.push(report);
     }
-    Inspection { sets, alike: alike::pairs(&prints, alike) }
+    let named = |(set, sample): (usize, usize)| {
+        let dataset = &datasets[set];
+        (dataset.name.clone(), dataset.samples[sample].file_name().to_owned())
+    };
+    let copies = copies(&datasets.iter().collect::<Vec<_>>())?;
+    let contradictions = copies.iter().filter(|c| !c.same_labels).map(|c| [c.first, c.copy].map(named)).collect();
+    Ok(Inspection { sets, alike: alike::pairs(&prints, alike), contradictions })
 }
 
 impl Inspection {
@@ -300,6 +316,12 @@ fn text(inspection: &Inspection) -> String {
         for suspect in set.suspects.iter().take(LISTED) {
             let _ = writeln!(text, "    {}: {}", suspect.image, suspect.why);
         }
+    }
+    if !inspection.contradictions.is_empty() {
+        let _ = writeln!(text, "copies with other labels: {}, such as", inspection.contradictions.len());
+    }
+    for [a, b] in inspection.contradictions.iter().take(LISTED) {
+        let _ = writeln!(text, "  {}/{} and {}/{}", a.0, a.1, b.0, b.1);
     }
     let between: Vec<&Alike> = inspection.across().collect();
     let within = inspection.alike.len() - between.len();

@@ -1,0 +1,55 @@
+//! Images that are copies of each other, byte for byte.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{DataError, Dataset, Sample};
+use crate::student::package::sha256;
+
+/// A sample whose file is that of an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    /// Index of the data set, and of the sample in it: of the first, and of this one.
+    pub first: (usize, usize),
+    pub copy: (usize, usize),
+    /// Whether both have the same labels. Data sets that label other classes than each other are not compared.
+    pub same_labels: bool,
+}
+
+/// The copies among the samples of `datasets`, in their order.
+///
+/// # Errors
+/// When an image cannot be read.
+pub fn copies(datasets: &[&Dataset]) -> Result<Vec<Copy>, DataError> {
+    let (mut first, mut copies) = (HashMap::new(), Vec::new());
+    for (set, dataset) in datasets.iter().enumerate() {
+        for (index, sample) in dataset.samples.iter().enumerate() {
+            let path = &sample.image;
+            let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+            let here = (set, index);
+            let original = *first.entry(sha256(&bytes)).or_insert(here);
+            if original != here {
+                let other = datasets[original.0];
+                let same_labels = same_labels((other, &other.samples[original.1]), (dataset, sample));
+                copies.push(Copy { first: original, copy: here, same_labels });
+            }
+        }
+    }
+    Ok(copies)
+}
+
+fn same_labels((set, a): (&Dataset, &Sample), (other, b): (&Dataset, &Sample)) -> bool {
+    if set.labelled != other.labelled || set.mask_names() != other.mask_names() {
+        return true;
+    }
+    let same_mask = match (&a.mask, &b.mask) {
+        // Two that cannot be read are faults of another kind.
+        (Some(a), Some(b)) => same_file(a, b) || set.load_mask(a).ok() == other.load_mask(b).ok(),
+        (a, b) => a.is_some() == b.is_some(),
+    };
+    a.boxes == b.boxes && same_mask
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    std::fs::read(a).ok() == std::fs::read(b).ok()
+}
