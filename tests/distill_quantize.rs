@@ -61,6 +61,25 @@ fn a_student_comes_out_quantized_with_a_report() {
 }
 
 #[test]
+fn images_that_break_off_are_left_out_where_that_is_asked_for() {
+    let dir = workplace();
+    for path in ["train/images/street-20.jpg", "val/images/street-26.jpg"] {
+        let path = dir.path().join(path);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let command = "quantize --model model --data train --evaluate val --out int8 --max-drop 100";
+    let out = distill(&dir, command);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && error.contains("street-20.jpg") && error.contains("--skip-bad"), "{error}");
+    let out = distill(&dir, &format!("{command} --skip-bad"));
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && error.contains("left out") && error.contains("street-20.jpg"), "{error}");
+    let section = Student::load(&dir.path().join("int8")).unwrap().manifest.quantization.unwrap();
+    assert_eq!(section.data, [("frames/train".to_string(), 1)].into());
+}
+
+#[test]
 fn mistaken_options_cost_one_error_that_names_them() {
     let dir = workplace();
     for (arguments, named) in [

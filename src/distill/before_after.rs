@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::data::{Dataset, OpenOptions};
+use super::data::{Dataset, OnError, OpenOptions};
 use super::evaluate::{evaluate, Evaluation};
 use crate::engine::cpu::CpuEngine;
 use crate::engine::Engine;
@@ -42,8 +42,13 @@ impl BeforeAfter {
     /// Measures both students; what is measured of `after` goes into its manifest.
     ///
     /// # Errors
-    /// When a folder to judge by cannot be used.
-    pub fn measure(before: &Student, after: &mut Student, judge: &[PathBuf]) -> anyhow::Result<Self> {
+    /// When a folder to judge by cannot be used; and, with [`OnError::Stop`], at the first image that cannot be read.
+    pub fn measure(
+        before: &Student,
+        after: &mut Student,
+        judge: &[PathBuf],
+        on_error: OnError,
+    ) -> anyhow::Result<Self> {
         let [before_ms, after_ms] = latency([before, after])?;
         let mut figures = Self { before: Side::new(before, before_ms), after: Side::new(after, after_ms) };
         for folder in judge {
@@ -51,13 +56,14 @@ impl BeforeAfter {
             let options = OpenOptions {
                 classes: architecture.detection.classes.clone(),
                 segmentation: architecture.segmentation.classes.clone(),
+                on_error,
                 ..OpenOptions::default()
             };
             let dataset = Dataset::open_with(folder, &options)?;
             let pipeline =
                 || PipelineOptions { score_threshold: 0.01, max_detections: 300, threads: 2, ..Default::default() };
-            figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), &|| ())?);
-            let evaluation = evaluate(after, &dataset, pipeline(), &|| ())?;
+            figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), on_error, &|| ())?);
+            let evaluation = evaluate(after, &dataset, pipeline(), on_error, &|| ())?;
             evaluation.record(&mut after.manifest);
             figures.after.accuracy.push(evaluation);
         }

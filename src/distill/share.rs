@@ -13,6 +13,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::before_after::BeforeAfter;
+use super::data::OnError;
 use crate::student::package::write_atomically;
 use crate::student::{shared, Student};
 
@@ -56,7 +57,7 @@ pub fn run(args: &ShareArgs) -> anyhow::Result<()> {
         student.manifest.name
     );
     let mut small = share(&student, args.bits);
-    let report = BeforeAfter::measure(&student, &mut small, &args.judge)?;
+    let report = BeforeAfter::measure(&student, &mut small, &args.judge, OnError::Stop)?;
     small.save(&args.out)?;
     print!("{}", report.text());
     println!("the student with shared weights: {}", args.out.display());

@@ -28,7 +28,7 @@ use report::{Accuracies, Accuracy, Report};
 use search::{Progress, Search};
 use weights::WeightScale;
 
-use super::data::{Dataset, OnError, OpenOptions};
+use super::data::{tell_left_out, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
 use crate::pipeline::PipelineOptions;
 use crate::student::package::{sha256, write_atomically};
@@ -113,8 +113,8 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     };
     ensure!(args.max_drop >= 0.0, "--max-drop is {}; it must be at least 0", args.max_drop);
     refuse_overlap(args)?;
-    let (images, calibrated_on, judged) = choose_data(args, &student)?;
-    let inputs = Inputs::read(&student, &images)?;
+    let (chosen, judged) = choose_data(args, &student)?;
+    let (images, inputs, calibrated_on) = read_inputs(&student, chosen, on_error(args))?;
 
     let bar = progress("calibrating", 2 * inputs.0.len() as u64);
     let calibrated = Calibrated::new(&student, &inputs, &settings, &|| bar.inc(1))?;
@@ -138,7 +138,7 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
 
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     let with_float = |layers: &BTreeSet<String>| calibrated.student(layers, &command, calibrated_on.clone());
-    let judge = |student: &Student, what: &str| accuracy(student, &judged, args.threads, what);
+    let judge = |student: &Student, what: &str| accuracy(student, &judged, args, what);
     if kept.state.before.is_empty() {
         kept.state.before = judge(&student, "f32")?;
         kept.save()?;
@@ -185,20 +185,52 @@ fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The images to calibrate on, how many of each data set, and the data sets to judge by.
-type Data = (Vec<PathBuf>, BTreeMap<String, usize>, Vec<Dataset>);
+fn on_error(args: &QuantizeArgs) -> OnError {
+    if args.skip_bad {
+        OnError::Skip
+    } else {
+        OnError::Stop
+    }
+}
 
-fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<Data> {
+/// Images to calibrate on, each with the name of its data set.
+type Chosen = Vec<(String, PathBuf)>;
+
+/// The images that can be read, the network's inputs for them, and how many there are of each data set.
+fn read_inputs(
+    student: &Student,
+    chosen: Chosen,
+    on_error: OnError,
+) -> anyhow::Result<(Vec<PathBuf>, Inputs, BTreeMap<String, usize>)> {
+    let (mut images, mut inputs, mut skipped, mut used) = (vec![], vec![], vec![], BTreeMap::new());
+    for (dataset, path) in chosen {
+        match observe::input(student, &path) {
+            Ok(input) => {
+                inputs.push(input);
+                images.push(path);
+                *used.entry(dataset).or_default() += 1;
+            }
+            Err(e) if on_error == OnError::Stop => return Err(e.into()),
+            Err(e) => skipped.push(Skipped { path, reason: e.to_string() }),
+        }
+    }
+    tell_left_out(&skipped);
+    ensure!(!images.is_empty(), "none of the images of --data can be read");
+    Ok((images, Inputs(inputs), used))
+}
+
+/// What to calibrate on, and the data sets to judge by.
+fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen, Vec<Dataset>)> {
     let architecture = &student.manifest.architecture;
     let options = OpenOptions {
         config: None,
         description: None,
         classes: architecture.detection.classes.clone(),
         segmentation: architecture.segmentation.classes.clone(),
-        on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },
+        on_error: on_error(args),
     };
     let open = |folder: &PathBuf| Dataset::open_with(Path::new(folder), &options);
-    let (mut images, mut used, mut left) = (vec![], BTreeMap::new(), vec![]);
+    let (mut images, mut left) = (vec![], vec![]);
     for (i, folder) in args.data.iter().enumerate() {
         let mut dataset = open(folder)?;
         let share =
@@ -206,20 +238,19 @@ fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<Data> {
         let all = dataset.samples.iter().map(|s| s.image.clone());
         let chosen: Vec<PathBuf> = evenly(all, dataset.samples.len(), share);
         dataset.samples.retain(|s| !chosen.contains(&s.image));
-        used.insert(dataset.name.clone(), chosen.len());
-        images.extend(chosen);
+        images.extend(chosen.into_iter().map(|image| (dataset.name.clone(), image)));
         left.push(dataset);
     }
     ensure!(!images.is_empty(), "--images {}: fewer than there are --data folders", args.images);
     if !args.evaluate.is_empty() {
-        return Ok((images, used, args.evaluate.iter().map(open).collect::<Result<_, _>>()?));
+        return Ok((images, args.evaluate.iter().map(open).collect::<Result<_, _>>()?));
     }
     left.retain(|d| d.samples.iter().any(|s| s.boxes.is_some() || s.mask.is_some()));
     ensure!(
         !left.is_empty(),
         "calibration leaves no labelled image of --data to judge by; give --evaluate, or fewer --images"
     );
-    Ok((images, used, left))
+    Ok((images, left))
 }
 
 /// At most `wanted` of `count` items, spread evenly.
@@ -228,12 +259,17 @@ fn evenly<T>(items: impl Iterator<Item = T>, count: usize, wanted: usize) -> Vec
     items.enumerate().filter(|(i, _)| i * wanted / count != (i + 1) * wanted / count).map(|(_, item)| item).collect()
 }
 
-fn accuracy(student: &Student, datasets: &[Dataset], threads: usize, what: &str) -> anyhow::Result<Accuracies> {
-    let options = PipelineOptions { score_threshold: 0.01, max_detections: 300, threads, ..PipelineOptions::default() };
+fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: &str) -> anyhow::Result<Accuracies> {
+    let options = PipelineOptions {
+        score_threshold: 0.01,
+        max_detections: 300,
+        threads: args.threads,
+        ..PipelineOptions::default()
+    };
     let mut accuracies = Accuracies::new();
     for dataset in datasets {
         let bar = progress(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
-        let e = evaluate(student, dataset, options.clone(), &|| bar.inc(1))?;
+        let e = evaluate(student, dataset, options.clone(), on_error(args), &|| bar.inc(1))?;
         bar.finish_and_clear();
         accuracies.insert(dataset.name.clone(), Accuracy { ap50: e.ap50, ap: e.ap, mean_iou: e.mean_iou });
     }

@@ -1,8 +1,8 @@
 //! What values the tensors of a network take over images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::distill::data::load_image;
+use crate::distill::data::{load_image, DataError};
 use crate::engine::cpu::CpuEngine;
 use crate::engine::{Engine, Graph};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
@@ -14,21 +14,29 @@ use super::calibrate::Histogram;
 pub struct Inputs(pub Vec<Vec<f32>>);
 
 impl Inputs {
+    /// The inputs of `images`, in their order.
+    ///
     /// # Errors
     /// Names the image that cannot be read.
-    pub fn read(student: &Student, images: &[PathBuf]) -> anyhow::Result<Self> {
-        let input = &student.manifest.architecture.input;
-        let normalisation = Normalisation { mean: input.mean, std: input.std };
-        let read = |path: &PathBuf| {
-            let image = load_image(path)?;
-            let (width, height) = image.dimensions();
-            let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw())?;
-            let mut values = vec![0.0; 3 * input.width * input.height];
-            Letterbox::new(view.size(), (input.width, input.height)).apply(&view, &normalisation, &mut values);
-            Ok(values)
-        };
-        Ok(Self(images.iter().map(read).collect::<anyhow::Result<_>>()?))
+    pub fn read(student: &Student, images: &[PathBuf]) -> Result<Self, DataError> {
+        Ok(Self(images.iter().map(|path| input(student, path)).collect::<Result<_, _>>()?))
     }
+}
+
+/// The network's input for the image at `path`.
+///
+/// # Errors
+/// When the image cannot be read.
+pub fn input(student: &Student, path: &Path) -> Result<Vec<f32>, DataError> {
+    let input = &student.manifest.architecture.input;
+    let normalisation = Normalisation { mean: input.mean, std: input.std };
+    let image = load_image(path)?;
+    let (width, height) = image.dimensions();
+    let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw())
+        .map_err(|e| DataError::Image { path: path.to_owned(), why: e.to_string() })?;
+    let mut values = vec![0.0; 3 * input.width * input.height];
+    Letterbox::new(view.size(), (input.width, input.height)).apply(&view, &normalisation, &mut values);
+    Ok(values)
 }
 
 /// An engine that gives every layer's result.
