@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
 use peregrine::distill::soften::SoftTargets;
+use peregrine::student::Student;
 
 const TEACHER: &str = "name = 'tiny'\nfamily = 'centernet'\ninput = 'x'\nsize = 64\nlayout = 'nhwc'\ncolours = 'rgb'\n\
     mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]\noutputs = ['heat', 'sides']\nstrides = [4]\ncenter = 0.5\nfit = 'stretch'\n\
@@ -102,4 +103,97 @@ fn a_teacher_that_does_not_fit_its_description_is_refused_by_tensor() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(named), "{to}: {said}");
     }
+}
+
+#[test]
+fn the_index_says_which_classes_the_teachers_know() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let known = SoftTargets::open(&folder.path().join("soft")).unwrap().known;
+    assert_eq!(known, (0..known.len()).map(|class| class == CAR || class == BUS).collect::<Vec<_>>());
+}
+
+#[test]
+fn soft_targets_of_a_corrected_description_do_not_go_on_those_of_the_mistaken_one() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let output = soften(folder.path(), &TEACHER.replace("colours = 'rgb'", "colours = 'bgr'"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("description") && said.contains("--out"), "{said}");
+}
+
+/// `distill soften` with a small package as the teacher, which needs no ONNX Runtime.
+fn soften_by_package(folder: &Path, arguments: &[&str]) -> Output {
+    let mut student = Student::embedded();
+    (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (64, 32);
+    student.save(&folder.join("model")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command
+        .current_dir(folder)
+        .args(["soften", "--out", "soft", "--teacher", "model"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_image_that_breaks_off_is_left_out_where_that_is_asked_for_and_looked_at_once_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let path = folder.path().join("data/images/b.png");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let output = soften_by_package(folder.path(), &["data"]);
+    assert!(!output.status.success() && said(&output).contains("b.png"), "{}", said(&output));
+    let shard = folder.path().join("soft/spots-data-0000.safetensors");
+    let has = |file: &str| SoftTargets::open(&folder.path().join("soft")).unwrap().of("spots/data", file).is_some();
+    let skip = || {
+        let output = soften_by_package(folder.path(), &["data", "--skip-bad"]);
+        assert!(output.status.success(), "{}", said(&output));
+        (said(&output), fs::metadata(&shard).unwrap().modified().unwrap())
+    };
+    let (first, written) = skip();
+    assert!(first.contains("left out") && first.contains("b.png") && has("a.png") && !has("b.png"), "{first}");
+    let (again, kept) = skip();
+    assert!(again.contains("b.png") && kept == written, "{again}");
+    fs::write(&path, &whole).unwrap();
+    skip();
+    assert!(has("a.png") && has("b.png"));
+}
+
+#[test]
+fn folders_of_one_name_do_not_overwrite_each_other_s_soft_targets() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    fs::create_dir_all(folder.path().join("other")).unwrap();
+    fs::rename(folder.path().join("data"), folder.path().join("other/data")).unwrap();
+    pictures(folder.path());
+    fs::rename(folder.path().join("data/images/b.png"), folder.path().join("data/images/c.png")).unwrap();
+    let output = soften_by_package(folder.path(), &["data", "other/data"]);
+    assert!(!output.status.success() && said(&output).contains("named spots/data"), "{}", said(&output));
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    let output = soften_by_package(folder.path(), &["other/data"]);
+    assert!(!output.status.success() && said(&output).contains("another name in dataset.toml"), "{}", said(&output));
+}
+
+#[test]
+fn a_folder_without_a_description_takes_the_one_given() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    fs::rename(folder.path().join("data/dataset.toml"), folder.path().join("given.toml")).unwrap();
+    let output = soften_by_package(folder.path(), &["data", "--config", "given.toml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(SoftTargets::open(&folder.path().join("soft")).unwrap().of("spots/data", "a.png").is_some());
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{ensure, Context};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The layout of a teacher's outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Outputs: heat map `[1, h, w, classes]` of probabilities, then distances `[1, h, w, 4]` to left, top, right, bottom
@@ -31,7 +31,7 @@ pub enum Family {
 }
 
 /// How an image is brought to the teacher's square input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
     /// Scaled to the whole input; its aspect changes.
@@ -42,7 +42,7 @@ pub enum Fit {
 }
 
 /// What makes probabilities of class scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
     /// They are probabilities already.
@@ -54,7 +54,7 @@ pub enum Scores {
 }
 
 /// Where a channel lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     Nchw,
@@ -62,7 +62,7 @@ pub enum Layout {
 }
 
 /// Order of colours in the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Colours {
     Rgb,
@@ -70,7 +70,7 @@ pub enum Colours {
 }
 
 /// A teacher's description.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     pub name: String,

@@ -4,7 +4,7 @@ use anyhow::{bail, ensure, Context};
 
 use super::description::{Description, Family};
 use super::placement::Placement;
-use super::{queries, SoftBox};
+use super::{queries, SoftBox, UNKNOWN};
 use crate::decode::head::{logit, softmax_mean};
 use crate::decode::BoundingBox;
 
@@ -28,7 +28,7 @@ pub fn candidates(
     outputs: &[Output],
     placement: &Placement,
 ) -> anyhow::Result<Vec<SoftBox>> {
-    let found = match d.family {
+    let mut found = match d.family {
         Family::Centernet | Family::Gfl => of_cells(d, groups, outputs, placement)?,
         Family::Yolo => queries::yolo(d, groups, &outputs[0], placement)?,
         Family::Detr => queries::detr(d, groups, outputs, placement)?,
@@ -36,6 +36,9 @@ pub fn candidates(
             bail!("{} is of a family that gives no boxes; `distill soften` asks detectors", d.name)
         }
     };
+    for (class, _) in groups.iter().enumerate().filter(|(_, group)| group.is_empty()) {
+        found.iter_mut().for_each(|b| b.logits[class] = UNKNOWN);
+    }
     Ok(suppress(found))
 }
 
@@ -159,6 +162,16 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].bbox, BoundingBox::new(16.0, 18.0, 44.0, 45.0));
         assert!((found[0].logits[0] - 4.0f32.ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_class_that_the_description_does_not_map_is_unknown_rather_than_unlikely() {
+        let (mut heat, sides) = (vec![0.0f32; 16 * 2], vec![4.0f32; 16 * 4]);
+        heat[2 * 5 + 1] = 0.8;
+        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &sides[..])];
+        let placement = Placement::new(Fit::Stretch, (64, 96), 32);
+        let found = candidates(&description("centernet"), &[vec![1], vec![]], &outputs, &placement).unwrap();
+        assert_eq!((found[0].best().0, found[0].logits[1]), (0, UNKNOWN));
     }
 
     #[test]

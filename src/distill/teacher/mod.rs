@@ -29,9 +29,12 @@ use crate::decode::BoundingBox;
 pub struct SoftBox {
     /// Pixels of the source image.
     pub bbox: BoundingBox,
-    /// One for each of the student's classes, at a temperature of 1.
+    /// One for each of the student's classes, at a temperature of 1; [`UNKNOWN`] for those that the teacher does not know.
     pub logits: Vec<f32>,
 }
+
+/// In place of the logit of a class of which the teacher cannot say whether the object is one.
+pub const UNKNOWN: f32 = f32::NEG_INFINITY;
 
 impl SoftBox {
     /// The best class and its logit.

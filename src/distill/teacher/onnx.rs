@@ -105,7 +105,25 @@ impl Teacher {
         }
         check_input(&session, &description).with_context(at)?;
         let groups = description.groups(classes);
+        ensure!(
+            groups.iter().any(|group| !group.is_empty()),
+            "{}: [classes] of {} names none of the student's, which are {}",
+            path.display(),
+            description.name,
+            classes.join(", ")
+        );
         Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, groups })
+    }
+
+    /// For each of the student's classes whether it knows it.
+    pub fn knows(&self) -> Vec<bool> {
+        self.groups.iter().map(|group| !group.is_empty()).collect()
+    }
+
+    /// A hash of its network and of all that its description says, since either decides what it sees.
+    pub fn identity(&self) -> String {
+        let description = serde_json::to_string(&self.description).expect("a description is plain data");
+        sha256(format!("{} {description}", self.sha256).as_bytes())
     }
 
     /// What it makes of `image`.

@@ -13,13 +13,14 @@ use crate::distill::loss::assign::{self, Cell};
 use crate::engine::cpu::CpuEngine;
 use crate::engine::Engine;
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
+use crate::student::package::sha256;
 use crate::student::{Architecture, Student};
 
 /// The teacher, ready to look at images.
 pub struct PackageTeacher {
     pub name: String,
-    /// Of its weights.
-    pub sha256: String,
+    /// A hash of its weights and of its architecture, input included.
+    pub identity: String,
     engine: CpuEngine,
     input: (usize, usize),
     normalisation: Normalisation,
@@ -43,6 +44,8 @@ impl PackageTeacher {
             detection.classes.join(", "),
             classes.join(", ")
         );
+        let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
+        let identity = sha256(format!("{} {described}", student.manifest.weights.sha256).as_bytes());
         Ok(Self {
             engine: CpuEngine::new(&student.graph(), &student.weights, threads)?,
             input: (input.width, input.height),
@@ -51,7 +54,7 @@ impl PackageTeacher {
             classes: classes.len(),
             bins: detection.bins,
             name: student.manifest.name,
-            sha256: student.manifest.weights.sha256,
+            identity,
         })
     }
 
