@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::assign::Cell;
 use super::soft;
 use crate::decode::BoundingBox;
+use crate::distill::teacher::UNKNOWN;
 use crate::distill::train::config::is_default;
 
 /// Weights of the terms, and how much the teacher counts.
@@ -43,10 +44,24 @@ pub struct Positive {
     pub bbox: BoundingBox,
     /// The label's class, where there is a label.
     pub label: Option<usize>,
-    /// The teacher's class logits, where it saw the object.
+    /// The teacher's class logits, where it saw the object; [`UNKNOWN`] for classes that it does not know.
     pub teacher: Option<Vec<f32>>,
     /// Confidence in the box: 1 for a label, the teacher's score otherwise.
     pub confidence: f32,
+    /// How much of the input its picture makes up, 0 to 1: below 1 where two are blended.
+    pub share: f32,
+}
+
+impl Positive {
+    /// Of what its picture teaches about a class the part that the teacher has, where it knows the class: α beside a label,
+    /// all without one.
+    fn teachers_part(&self, alpha: f64) -> f32 {
+        self.label.map_or(1.0, |_| alpha as f32)
+    }
+
+    fn teacher_knows(&self, class: usize) -> bool {
+        self.teacher.as_ref().is_some_and(|logits| logits[class] != UNKNOWN)
+    }
 }
 
 /// What a batch's rows are taught.
@@ -69,7 +84,12 @@ pub struct DetectionLoss {
 ///
 /// Class term: quality focal loss (eq. 3 there, β = 2), whose target at a positive cell is the IoU of its predicted box.
 /// Where the teacher has an opinion, `α·T²·KL` joins in and the label's class counts `1 − α`; an object that only the
-/// teacher saw is learnt from the teacher alone. All terms are divided by the number of positives.
+/// teacher saw is learnt from the teacher alone. Box and side terms weigh an object by the confidence in its box. All terms
+/// are divided by the number of positives.
+///
+/// Where two pictures are blended, targets are blended too, as in mixup's eq. 1 (Zhang et al. 2018): a cell that answers for
+/// an object of the one, with a `share` λ of the input, shows background of the other. So its target is λ·IoU, the teacher's
+/// divergence counts λ and leaves the rest to the background, and box, sides and the number of positives count λ as well.
 pub fn loss(
     class: &Tensor,
     sides: &Tensor,
@@ -79,7 +99,7 @@ pub fn loss(
     let (rows, classes) = class.dims2()?;
     let bins = sides.dim(1)? / 4;
     let positives = &targets.positives;
-    let scale = 1.0 / (positives.len() as f64).max(1.0);
+    let scale = 1.0 / positives.iter().map(|p| f64::from(p.share)).sum::<f64>().max(1.0);
     let mut quality = vec![0.0f32; rows * classes];
     let mut weight = targets.known.clone();
     if positives.is_empty() {
@@ -92,24 +112,27 @@ pub fn loss(
     let sides = sides.index_select(&index, 0)?.reshape((positives.len() * 4, bins))?;
     let distances = expected_distances(&sides, positives.len())?;
     let (overlap, bbox) = generalized_iou(&distances, positives)?;
-    let confidence = Tensor::from_iter(positives.iter().map(|p| p.confidence), &Device::Cpu)?;
+    let confidence = Tensor::from_iter(positives.iter().map(|p| p.confidence * p.share), &Device::Cpu)?;
     let bbox = ((bbox * &confidence)?.sum_all()? * (config.box_weight * scale))?;
     let side = distribution_focal(&sides, positives, bins)?.reshape((positives.len(), 4))?.mean(D::Minus1)?;
     let sides = ((side * &confidence)?.sum_all()? * (config.side_weight * scale))?;
 
     for (positive, overlap) in positives.iter().zip(overlap) {
         let row = positive.row as usize * classes;
-        let share = match (positive.label, &positive.teacher) {
-            (Some(_), None) => 1.0,
-            (Some(_), Some(_)) => 1.0 - config.alpha as f32,
-            (None, _) => 0.0,
-        };
-        weight[row..row + classes].iter_mut().for_each(|w| *w *= share);
-        if let Some(label) = positive.label {
+        let cell = weight[row..row + classes].iter_mut().zip(&mut quality[row..row + classes]);
+        for (class, (weight, quality)) in cell.enumerate() {
+            let teacher = if positive.teacher_knows(class) { positive.teachers_part(config.alpha) } else { 0.0 };
+            let rest = 1.0 - teacher * positive.share;
+            let Some(label) = positive.label else {
+                *weight *= rest;
+                continue;
+            };
             let smoothing = config.label_smoothing as f32;
-            quality[row..row + classes].fill(overlap * smoothing / classes as f32);
-            quality[row + label] += overlap * (1.0 - smoothing);
-            weight[row + label] = share;
+            let smoothed = smoothing / classes as f32 + if class == label { 1.0 - smoothing } else { 0.0 };
+            // The label's part of what is left beside the teacher; all of it where nothing is blended.
+            let part = if rest > 0.0 { (1.0 - teacher) * positive.share / rest } else { 0.0 };
+            *quality = overlap * smoothed * part;
+            *weight = if class == label { rest } else { *weight * rest };
         }
     }
     let class_loss = (quality_focal(class, &quality, &weight)? * scale)?;
@@ -117,20 +140,24 @@ pub fn loss(
     Ok(DetectionLoss { class: class_loss, teacher, bbox, sides })
 }
 
-/// Σ share · T²·KL over the positives that the teacher saw.
+/// Σ part · T²·KL over the positives that the teacher saw and the classes that it knows.
 fn teacher_term(class: &Tensor, positives: &[Positive], config: &DetectionLossConfig) -> Result<Tensor> {
     let seen: Vec<(&Positive, &Vec<f32>)> =
         positives.iter().filter_map(|p| p.teacher.as_ref().map(|logits| (p, logits))).collect();
     if seen.is_empty() {
         return Tensor::zeros((), class.dtype(), &Device::Cpu);
     }
+    let shape = (seen.len(), class.dim(1)?);
     let index = Tensor::from_iter(seen.iter().map(|(p, _)| p.row), &Device::Cpu)?;
-    let share = |p: &Positive| if p.label.is_some() { config.alpha as f32 } else { 1.0 };
-    let share = Tensor::from_iter(seen.iter().map(|(p, _)| share(p)), &Device::Cpu)?;
-    let logits: Vec<f32> = seen.iter().flat_map(|(_, logits)| logits.iter().copied()).collect();
-    let teacher = Tensor::from_vec(logits, (seen.len(), class.dim(1)?), &Device::Cpu)?;
-    let divergence = soft::bernoulli(&class.index_select(&index, 0)?, &teacher, config.temperature)?;
-    (divergence * share)?.sum_all()
+    let part = Tensor::from_iter(seen.iter().map(|(p, _)| p.teachers_part(config.alpha) * p.share), &Device::Cpu)?;
+    let logits = || seen.iter().flat_map(|(_, logits)| logits.iter().copied());
+    let known: Vec<f32> = logits().map(|v| f32::from(u8::from(v != UNKNOWN))).collect();
+    let known = Tensor::from_vec(known, shape, &Device::Cpu)?;
+    let teacher = logits().map(|v| if v == UNKNOWN { 0.0 } else { v }).collect();
+    let teacher = Tensor::from_vec(teacher, shape, &Device::Cpu)?;
+    let terms = soft::bernoulli_terms(&class.index_select(&index, 0)?, &teacher, config.temperature)?;
+    let divergence = ((terms * known)?.sum(1)? * (config.temperature * config.temperature))?;
+    (divergence * part)?.sum_all()
 }
 
 /// Σ weight · |y − σ|² · BCE(σ, y).
@@ -200,7 +227,7 @@ mod tests {
     fn positive(row: u32, label: Option<usize>, teacher: Option<Vec<f32>>) -> Positive {
         let cell = Cell { x: 20.0, y: 12.0, stride: 8.0 };
         let bbox = BoundingBox::new(9.0, 5.0, 33.0, 17.0);
-        Positive { row, cell, bbox, label, teacher, confidence: 0.8 }
+        Positive { row, cell, bbox, label, teacher, confidence: 0.8, share: 1.0 }
     }
 
     fn targets() -> DetectionTargets {
@@ -270,5 +297,98 @@ mod tests {
         let sigma = 1.0 / (1.0 + (-2.0f32).exp());
         let expected = -sigma * sigma * (1.0 - sigma).ln();
         assert!((loss.class.to_scalar::<f32>().unwrap() - expected).abs() < 1e-5);
+    }
+
+    fn sigma(z: f32) -> f64 {
+        1.0 / (1.0 + (-f64::from(z)).exp())
+    }
+
+    /// |y − σ|² · BCE(σ, y) in f64.
+    fn focal(z: f32, y: f64) -> f64 {
+        let p = sigma(z);
+        (y - p).powi(2) * -(y * p.ln() + (1.0 - y) * (1.0 - p).ln())
+    }
+
+    /// T²·KL of two Bernoulli distributions in f64, at the default temperature of 2.
+    fn divergence(student: f32, teacher: f32) -> f64 {
+        let (q, p) = (sigma(student / 2.0), sigma(teacher / 2.0));
+        4.0 * (p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln())
+    }
+
+    /// The class and teacher terms for one positive, and the IoU of its predicted box.
+    fn terms(logits: [f32; 2], positive: Positive, config: &DetectionLossConfig) -> (f64, f64, f64) {
+        let sides = tensor(&values(4 * BINS, 2), (1, 4 * BINS));
+        let distances = expected_distances(&sides.reshape((4, BINS)).unwrap(), 1).unwrap();
+        let iou = generalized_iou(&distances, std::slice::from_ref(&positive)).unwrap().0[0];
+        let targets = DetectionTargets { positives: vec![positive], known: vec![1.0; 2] };
+        let loss = loss(&tensor(&logits, (1, 2)), &sides, &targets, config).unwrap();
+        let value = |t: Tensor| f64::from(t.to_scalar::<f32>().unwrap());
+        (value(loss.class), value(loss.teacher), f64::from(iou))
+    }
+
+    #[test]
+    fn a_blended_picture_s_label_is_taught_by_its_share_of_the_target() {
+        let [a, b] = [0.4, -0.7];
+        let share = 0.25f32;
+        let positive = Positive { share, ..positive(0, Some(1), None) };
+        let (class, teacher, iou) = terms([a, b], positive, &Default::default());
+        let expected = focal(a, 0.0) + focal(b, 0.25 * iou);
+        assert!((class - expected).abs() < 1e-5 && teacher == 0.0, "{class}, not {expected}");
+    }
+
+    #[test]
+    fn a_blended_pseudo_label_leaves_the_rest_of_its_cell_to_the_other_picture_s_background() {
+        let ([a, b], [p, q]) = ([0.4, -0.7], [-1.0, 2.0]);
+        for (share, alpha, label) in [(0.25f32, 0.5, None), (0.25, 0.5, Some(1)), (1.0, 0.5, Some(1)), (1.0, 0.5, None)]
+        {
+            let positive = Positive { share, ..positive(0, label, Some(vec![p, q])) };
+            let (class, teacher, iou) = terms([a, b], positive, &Default::default());
+            let (share, part) = (f64::from(share), if label.is_some() { alpha } else { 1.0 });
+            let rest = 1.0 - share * part;
+            let target = if label.is_some() { iou * share * (1.0 - part) / rest } else { 0.0 };
+            let expected = rest * (focal(a, 0.0) + focal(b, target));
+            assert!((class - expected).abs() < 1e-5, "{label:?} {share}: {class}, not {expected}");
+            let expected = share * part * (divergence(a, p) + divergence(b, q));
+            assert!((teacher - expected).abs() < 1e-5, "{label:?} {share}: {teacher}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_the_teacher_does_not_know_is_learnt_from_the_label_alone() {
+        let [a, b] = [0.4, -0.7];
+        let seen = positive(0, Some(1), Some(vec![-1.0, UNKNOWN]));
+        let (class, teacher, iou) = terms([a, b], seen, &Default::default());
+        assert!((class - (0.5 * focal(a, 0.0) + focal(b, iou))).abs() < 1e-5);
+        assert!((teacher - 0.5 * divergence(a, -1.0)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_smoothed_label_gives_its_share_of_the_target_to_all_classes_alike() {
+        let [a, b] = [0.4, -0.7];
+        let config = DetectionLossConfig { label_smoothing: 0.2, ..Default::default() };
+        let (class, _, iou) = terms([a, b], positive(0, Some(1), None), &config);
+        let expected = focal(a, 0.1 * iou) + focal(b, 0.9 * iou);
+        assert!((class - expected).abs() < 1e-5, "{class}, not {expected}");
+    }
+
+    #[test]
+    fn box_and_side_terms_weigh_an_object_by_its_score_and_share() {
+        let sides = tensor(&values(5 * 4 * BINS, 2), (5, 4 * BINS));
+        let class = tensor(&values(10, 1), (5, 2));
+        let of = |confidence, share| {
+            let rows = [(0, 1.0, 1.0), (2, confidence, share)];
+            let positives =
+                rows.map(|(row, confidence, share)| Positive { confidence, share, ..positive(row, Some(1), None) });
+            let targets = DetectionTargets { positives: positives.into(), known: vec![1.0; 10] };
+            let loss = loss(&class, &sides, &targets, &Default::default()).unwrap();
+            [loss.bbox, loss.sides].map(|t| f64::from(t.to_scalar::<f32>().unwrap()))
+        };
+        let (none, whole) = (of(0.0, 1.0), of(1.0, 1.0));
+        for ((part, blended), (none, whole)) in of(0.3, 1.0).iter().zip(of(0.6, 0.5)).zip(none.iter().zip(whole)) {
+            let expected = none + 0.3 * (whole - none);
+            assert!((part - expected).abs() < 1e-5, "{part}, not {expected}");
+            // Two objects, of which one and a half are in the input.
+            assert!((blended - expected * 2.0 / 1.5).abs() < 1e-5, "{blended}");
+        }
     }
 }

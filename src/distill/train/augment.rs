@@ -232,12 +232,7 @@ mod tests {
     #[test]
     fn an_object_out_of_view_is_dropped_and_one_at_the_edge_clipped() {
         let view = View { origin: [0.0, 0.0], step: [1.0, 1.0] };
-        let object = |x_min: f32, x_max: f32| Object {
-            bbox: BoundingBox::new(x_min, 4.0, x_max, 20.0),
-            label: Some(0),
-            teacher: None,
-            confidence: 1.0,
-        };
+        let object = |x_min: f32, x_max: f32| Object::at(BoundingBox::new(x_min, 4.0, x_max, 20.0));
         let placed = place_objects(&[object(54.0, 74.0), object(63.0, 90.0)], &view, &input(), 0.25);
         assert_eq!(placed.len(), 1);
         assert_eq!(placed[0].bbox, BoundingBox::new(54.0, 4.0, 64.0, 20.0));

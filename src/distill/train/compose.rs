@@ -76,12 +76,10 @@ fn clip(object: &Object, window: &BoundingBox) -> Option<Object> {
     (meets && inside.area() >= MIN_VISIBLE * b.area()).then(|| Object { bbox: inside, ..object.clone() })
 }
 
-/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each with its example's share as confidence; the
-/// mask is `a`'s.
+/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each by its example's share; the mask is `a`'s.
 pub fn mixup(a: Example, b: Example, share: f32) -> Example {
-    let weigh = |objects: Vec<Object>, share: f32| {
-        objects.into_iter().map(move |o| Object { confidence: o.confidence * share, ..o })
-    };
+    let weigh =
+        |objects: Vec<Object>, share: f32| objects.into_iter().map(move |o| Object { share: o.share * share, ..o });
     Example {
         input: a.input.iter().zip(&b.input).map(|(a, b)| (1.0 - share) * a + share * b).collect(),
         objects: weigh(a.objects, 1.0 - share).chain(weigh(b.objects, share)).collect(),
@@ -102,7 +100,7 @@ mod tests {
     fn example(value: f32, bbox: BoundingBox, mask: bool) -> Example {
         Example {
             input: vec![value; 3 * 64 * 32],
-            objects: vec![Object { bbox, label: Some(0), teacher: None, confidence: 1.0 }],
+            objects: vec![Object { label: Some(0), ..Object::at(bbox) }],
             known: vec![true, mask],
             mask: mask.then(|| vec![value as u8; 16 * 8]),
             file: PathBuf::new(),
@@ -131,7 +129,7 @@ mod tests {
         let bbox = BoundingBox::new(2.0, 2.0, 12.0, 12.0);
         let mixed = mixup(example(1.0, bbox, true), example(3.0, bbox, false), 0.25);
         assert!(mixed.input.iter().all(|&v| v == 1.5));
-        assert_eq!(mixed.objects.iter().map(|o| o.confidence).collect::<Vec<_>>(), [0.75, 0.25]);
+        assert_eq!(mixed.objects.iter().map(|o| o.share).collect::<Vec<_>>(), [0.75, 0.25]);
         assert_eq!(mixed.mask.unwrap()[0], 1);
         assert_eq!(mixed.known, [true, false]);
     }

@@ -17,13 +17,22 @@ pub struct Object {
     pub teacher: Option<Vec<f32>>,
     /// 1 for a label; else the teacher's best class probability.
     pub confidence: f32,
+    /// How much of the input its picture makes up: below 1 where two are blended.
+    pub share: f32,
+}
+
+impl Object {
+    /// One at `bbox` of which nothing else is known yet.
+    pub fn at(bbox: BoundingBox) -> Self {
+        Self { bbox, label: None, teacher: None, confidence: 1.0, share: 1.0 }
+    }
 }
 
 /// The labelled objects, each with the logits of the most confident teacher's box that overlaps it; then the objects that
 /// only the teacher saw. Opinions whose best probability is below `min_score` do not count.
 pub fn merge(labels: &[Annotation], soft: &[SoftBox], min_score: f32) -> Vec<Object> {
     let mut objects: Vec<Object> =
-        labels.iter().map(|a| Object { bbox: a.bbox, label: Some(a.class), teacher: None, confidence: 1.0 }).collect();
+        labels.iter().map(|a| Object { label: Some(a.class), ..Object::at(a.bbox) }).collect();
     let labelled = objects.len();
     let mut opinions: Vec<(f32, &SoftBox)> =
         soft.iter().map(|opinion| (opinion.score(), opinion)).filter(|o| o.0 >= min_score).collect();
@@ -34,7 +43,7 @@ pub fn merge(labels: &[Annotation], soft: &[SoftBox], min_score: f32) -> Vec<Obj
             Some((i, iou)) if iou >= SAME_OBJECT_IOU => {
                 objects[i].teacher.get_or_insert_with(|| logits.clone());
             }
-            _ => objects.push(Object { bbox: *bbox, label: None, teacher: Some(logits.clone()), confidence }),
+            _ => objects.push(Object { teacher: Some(logits.clone()), confidence, ..Object::at(*bbox) }),
         }
     }
     objects

@@ -146,6 +146,7 @@ impl Teaching {
                     label: object.label,
                     teacher: object.teacher.clone(),
                     confidence: object.confidence,
+                    share: object.share,
                 });
             }
             let row: Vec<f32> = (0..self.classes).map(|c| f32::from(u8::from(known[c]))).collect();
