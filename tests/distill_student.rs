@@ -94,6 +94,29 @@ fn two_steps(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
 }
 
 #[test]
+fn a_run_killed_between_its_last_checkpoint_and_its_package_writes_the_package_when_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run, _) = two_steps(folder.path());
+    let shorter = fs::read_to_string(&config).unwrap().replace("steps = 4", "steps = 2");
+    fs::write(&config, shorter).unwrap();
+    let (weights, manifest) = (run.join("student/weights.safetensors"), run.join("student/manifest.json"));
+    let before = fs::read(&weights).unwrap();
+    fs::remove_dir_all(run.join("student")).unwrap();
+    let train = || {
+        let output = distill(&["student", text(&config), "--run", text(&run)]).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    train();
+    assert!(fs::read(&weights).unwrap() == before, "the weights differ");
+    // A figure that was recorded since is not lost when the finished run is started again.
+    let recorded =
+        fs::read_to_string(&manifest).unwrap().replace("\"accuracy\": {}", "\"accuracy\": {\"a\": {\"AP50\": 0.5}}");
+    fs::write(&manifest, &recorded).unwrap();
+    train();
+    assert!(recorded.contains("AP50") && fs::read_to_string(&manifest).unwrap() == recorded);
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint_and_names_the_batch() {
     let folder = tempfile::tempdir().unwrap();
     let (config, run, checkpoint) = two_steps(folder.path());

@@ -7,7 +7,7 @@
 //! - [`online`]: a teacher that looks at the rendered batches; [`mean_teacher`]: the student's own average in its place.
 //! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
 //! - [`step`]: forward, losses, backward; [`device`]: where; [`quantized`]: all of it in 8 bits.
-//! - [`optimizer`], [`checkpoint`]; [`origin`], [`curves`]: what the run's folder tells of it.
+//! - [`optimizer`], [`checkpoint`]; [`log`], [`origin`], [`published`], [`curves`]: what the run's folder tells of it.
 
 pub mod augment;
 pub mod batches;
@@ -19,11 +19,13 @@ pub mod device;
 pub mod distillation;
 pub mod imagenet;
 pub mod init;
+pub mod log;
 pub mod mean_teacher;
 pub mod objects;
 pub mod online;
 pub mod optimizer;
 pub mod origin;
+pub mod published;
 pub mod quantized;
 pub mod run;
 pub mod step;

@@ -48,14 +48,17 @@ impl Optimizer {
     }
 
     /// Scales the gradients down to a norm of `clip` where they exceed it, then updates every trainable tensor.
-    /// Returns the norm before clipping.
+    /// Returns the norm before clipping; where that is not finite, nothing is updated.
     pub fn update(&mut self, params: &mut NetParams, rate: f64, decay: f64, clip: f32) -> f32 {
-        self.updates += 1;
-        let correction = |beta: f64| 1.0 - beta.powi(self.updates.min(i32::MAX as u64) as i32);
-        let (c1, c2) = (correction(BETA1), correction(BETA2));
         let mut list = params.trainable();
         let squares = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let norm = list.iter().map(|t| squares(&t.param.gradient)).sum::<f64>().sqrt() as f32;
+        if !norm.is_finite() {
+            return norm;
+        }
+        self.updates += 1;
+        let correction = |beta: f64| 1.0 - beta.powi(self.updates.min(i32::MAX as u64) as i32);
+        let (c1, c2) = (correction(BETA1), correction(BETA2));
         let scale = if norm > clip { clip / norm } else { 1.0 };
         for trainable in &mut list {
             let len = trainable.param.value.len();
@@ -129,5 +132,17 @@ mod tests {
         params.convs[0].bias.gradient[0] = 40.0;
         assert_eq!(adam.update(&mut params, 0.1, 0.0, 5.0), 50.0);
         assert!((adam.memory["out.weight"][0][0] - 0.1 * 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing() {
+        for gradient in [f32::NAN, f32::INFINITY] {
+            let mut params = params();
+            let mut optimizer = Optimizer::new(Rule::AdamW, 0.9);
+            let before = params.convs[0].weight.value.clone();
+            params.convs[0].weight.gradient[0] = gradient;
+            assert!(!optimizer.update(&mut params, 0.1, 0.1, 1.0).is_finite());
+            assert_eq!((&params.convs[0].weight.value, optimizer.updates), (&before, 0));
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! Where a run comes from: `origin.json` in its folder names the code, the program and the data.
+//! Where a run comes from: `origin.json` in its folder names the code, the program and the data, of its beginning and of
+//! every time it went on with others.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context;
-use serde::Serialize;
+use anyhow::{bail, Context};
+use serde::{Deserialize, Serialize};
 
 use super::config::StudentConfig;
 use crate::distill::data::Dataset;
@@ -14,9 +15,9 @@ use crate::student::package::{sha256, write_atomically};
 /// Name of the file.
 pub const ORIGIN_FILE: &str = "origin.json";
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Origin {
-    version: &'static str,
+    version: String,
     /// `git rev-parse HEAD` of the checkout that the program was built in, with `+changes` where files differ from it.
     git: Option<String>,
     /// SHA-256 of the program.
@@ -26,25 +27,85 @@ struct Origin {
     data: BTreeMap<String, String>,
 }
 
-/// Writes the file into the run's folder.
-///
-/// # Errors
-/// When a data set cannot be read, or the folder not written to.
-pub fn write(config: &StudentConfig, run: &Path) -> anyhow::Result<()> {
-    let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself")?;
-    let mut data = BTreeMap::new();
-    for source in &config.data {
-        let dataset = Dataset::open(&source.folder, source.config.as_deref())?;
-        data.insert(dataset.name.clone(), fingerprint(&dataset)?);
+/// The file: how the run began, and what it went on with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Origins {
+    #[serde(flatten)]
+    first: Origin,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resumed: Vec<Resumed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Resumed {
+    /// Steps done by then.
+    step: u64,
+    #[serde(flatten)]
+    origin: Origin,
+}
+
+impl Origins {
+    /// Notes the origin in the run's folder: as the first where no step is done, else after those that are there.
+    ///
+    /// # Errors
+    /// When the run goes on with data that has changed since, unless it is `reconfigured`; when an image cannot be read, or
+    /// the folder not written to.
+    pub fn note(
+        config: &StudentConfig,
+        datasets: &[Dataset],
+        run: &Path,
+        done: u64,
+        reconfigured: bool,
+    ) -> anyhow::Result<()> {
+        let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself")?;
+        let now = Origin {
+            version: env!("CARGO_PKG_VERSION").into(),
+            git: git(),
+            program: sha256(&program),
+            command: std::env::args().collect(),
+            data: fingerprints(config, datasets)?,
+        };
+        let path = run.join(ORIGIN_FILE);
+        let origins = match std::fs::read(&path) {
+            Ok(bytes) if done > 0 => {
+                let at = || format!("{}: not readable; delete it to go on without it", path.display());
+                let mut origins: Self = serde_json::from_slice(&bytes).with_context(at)?;
+                origins.go_on(done, now, reconfigured).with_context(|| path.display().to_string())?;
+                origins
+            }
+            _ => Self { first: now, resumed: Vec::new() },
+        };
+        Ok(write_atomically(&path, &serde_json::to_vec_pretty(&origins)?)?)
     }
-    let origin = Origin {
-        version: env!("CARGO_PKG_VERSION"),
-        git: git(),
-        program: sha256(&program),
-        command: std::env::args().collect(),
-        data,
-    };
-    Ok(write_atomically(&run.join(ORIGIN_FILE), &serde_json::to_vec_pretty(&origin)?)?)
+
+    fn go_on(&mut self, step: u64, now: Origin, reconfigured: bool) -> anyhow::Result<()> {
+        let last = self.resumed.last().map_or(&self.first, |resumed| &resumed.origin);
+        let changed = now.data.iter().find(|(name, hash)| last.data.get(*name) != Some(*hash));
+        if let (Some((name, _)), false) = (changed, reconfigured) {
+            bail!(
+                "the images or labels of {name} are not those that the run was begun with; put those back, --reconfigure \
+                 to go on with the new ones, or --fresh to start over"
+            );
+        }
+        if *last != now {
+            self.resumed.push(Resumed { step, origin: now });
+        }
+        Ok(())
+    }
+}
+
+/// Each data set's fingerprint by its name; by its folder, too, where another one has the same name.
+fn fingerprints(config: &StudentConfig, datasets: &[Dataset]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut fingerprints = BTreeMap::new();
+    for (source, dataset) in config.data.iter().zip(datasets) {
+        let hash = fingerprint(dataset)?;
+        let name = match fingerprints.get(&dataset.name).is_some_and(|found| *found != hash) {
+            true => format!("{} in {}", dataset.name, source.folder.display()),
+            false => dataset.name.clone(),
+        };
+        fingerprints.insert(name, hash);
+    }
+    Ok(fingerprints)
 }
 
 fn git() -> Option<String> {
@@ -77,20 +138,48 @@ fn fingerprint(dataset: &Dataset) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
+    /// A data set of one picture, and a configuration that names it.
+    fn project(folder: &Path) -> StudentConfig {
+        std::fs::create_dir_all(folder.join("images")).unwrap();
+        std::fs::create_dir_all(folder.join("labels")).unwrap();
+        image::RgbImage::new(8, 8).save(folder.join("images/a.png")).unwrap();
+        std::fs::write(folder.join("dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
+        StudentConfig::parse(&format!("[[data]]\nfolder = '{}'\nshare = 1.0", folder.display())).unwrap()
+    }
+
+    fn label(folder: &Path, text: &str) -> Vec<Dataset> {
+        std::fs::write(folder.join("labels/a.txt"), text).unwrap();
+        vec![Dataset::open(folder, None).unwrap()]
+    }
+
     #[test]
     fn a_changed_label_changes_the_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::create_dir_all(at("images")).unwrap();
-        std::fs::create_dir_all(at("labels")).unwrap();
-        image::RgbImage::new(8, 8).save(at("images/a.png")).unwrap();
-        std::fs::write(at("dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
-        let with = |label: &str| {
-            std::fs::write(at("labels/a.txt"), label).unwrap();
-            fingerprint(&Dataset::open(folder.path(), None).unwrap()).unwrap()
-        };
+        project(folder.path());
+        let with = |text: &str| fingerprint(&label(folder.path(), text)[0]).unwrap();
         let first = with("0 0.5 0.5 0.4 0.4");
         assert_ne!(first, with("0 0.5 0.5 0.4 0.5"));
         assert_eq!(first, with("0 0.5 0.5 0.4 0.4"));
+    }
+
+    #[test]
+    fn a_run_goes_on_with_changed_data_only_when_told_to_and_keeps_its_first_origin() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, run) = (folder.path().join("data"), folder.path());
+        let config = project(&data);
+        let read = || -> Origins { serde_json::from_slice(&std::fs::read(run.join(ORIGIN_FILE)).unwrap()).unwrap() };
+        let note =
+            |text: &str, done, reconfigured| Origins::note(&config, &label(&data, text), run, done, reconfigured);
+        note("0 0.5 0.5 0.4 0.4", 0, false).unwrap();
+        let first = read();
+        note("0 0.5 0.5 0.4 0.4", 1, false).unwrap();
+        assert_eq!(read(), first, "nothing has changed");
+        let error = format!("{:#}", note("0 0.5 0.5 0.4 0.5", 2, false).unwrap_err());
+        assert!(error.contains("origin.json") && error.contains("--reconfigure"), "{error}");
+        note("0 0.5 0.5 0.4 0.5", 2, true).unwrap();
+        note("0 0.5 0.5 0.4 0.5", 3, false).unwrap();
+        let last = read();
+        assert_eq!(last.first, first.first);
+        assert_eq!(last.resumed.iter().map(|r| r.step).collect::<Vec<_>>(), [2]);
     }
 }

@@ -1,7 +1,6 @@
 //! The run, from a configuration to a package that the node loads.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
@@ -9,22 +8,24 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::batches::Pictures;
+use super::batches::{Batch, Pictures};
 use super::checkpoint::State;
 use super::config::StudentConfig;
 use super::device::TrainDevice;
 use super::distillation::{Distillation, Teacher};
 use super::init;
+use super::log::Log;
 use super::online::TeacherConfig;
 use super::optimizer::Optimizer;
+use super::origin::Origins;
+use super::published::Published;
 use super::quantized::Quantized;
 use super::step::{Losses, Teaching};
-use super::{curves, origin};
 use crate::distill::loss::segmentation;
 use crate::distill::net::fake::FakeQuantization;
 use crate::distill::net::{NetParams, TrainNet};
 use crate::distill::soften::SoftTargets;
-use crate::student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
+use crate::student::manifest::Training;
 use crate::student::package::write_atomically;
 use crate::student::presets::Preset;
 use crate::student::{Architecture, Student};
@@ -43,7 +44,7 @@ pub struct TrainArgs {
     /// Start over, even if the folder holds a checkpoint.
     #[arg(long)]
     fresh: bool,
-    /// Go on from the checkpoint although the configuration has changed; the log notes the step.
+    /// Go on from the checkpoint although the configuration or the data has changed; log.jsonl and origin.json note it.
     #[arg(long, conflicts_with = "fresh")]
     reconfigure: bool,
     /// Threads for the training itself [default: all cores].
@@ -114,23 +115,18 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         let expected = (!args.reconfigure).then_some(config_text.as_str());
         done = state.load(&checkpoint, expected).with_context(|| checkpoint.display().to_string())?;
     }
+    let datasets = config.open_data(&architecture)?;
+    Origins::note(&config, &datasets, &run, done, args.reconfigure)?;
     write_atomically(&run.join("config.toml"), config_text.as_bytes())?;
-    origin::write(&config, &run)?;
-    let mut log = OpenOptions::new()
-        .create(true)
-        .append(done > 0)
-        .write(true)
-        .truncate(done == 0)
-        .open(run.join(LOG))
-        .context("cannot write the log")?;
-
+    let log_path = run.join(LOG);
+    let mut log = Log::open(&log_path, done)?;
     if args.reconfigure {
-        writeln!(log, "{}", serde_json::json!({ "step": done, "reconfigured": config }))?;
+        log.add(&serde_json::json!({ "step": done, "reconfigured": config }))?;
     }
 
     let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
-    let pictures = Pictures::load(&config, architecture.detection.classes.len(), soft.as_ref())?;
-    let origin = Training {
+    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref())?;
+    let training = Training {
         command: format!("distill {} train.toml", role.name()),
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
         teachers: teachers(&config, soft.as_ref())?,
@@ -138,6 +134,20 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         steps: 0,
         seed: config.seed,
     };
+    let package = run.join(role.name());
+    let published = Published {
+        config: &config,
+        architecture: &architecture,
+        quantized: quantized.as_ref(),
+        training,
+        package: &package,
+        log: &log_path,
+        curves: &run.join("curves.svg"),
+    };
+    if done >= config.steps {
+        // Killed between its last checkpoint and its package, a run has no step left that would write it.
+        published.write(&average, done)?;
+    }
     eprintln!(
         "{} images; {} parameters; steps {done} to {}, on {}",
         pictures.len(),
@@ -166,29 +176,16 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         }
         net.params.zero_gradients();
         let losses = teaching.gradients(&mut net, &batch, &config)?;
-        if !losses.total().is_finite() {
-            let remedy = match checkpoint.exists() {
-                true => format!(
-                    "the checkpoint of an earlier step is in {}: lower learning_rate or clip and go on from it with \
-                     --reconfigure",
-                    checkpoint.display()
-                ),
-                false => "lower learning_rate, clip or the loss's weights".into(),
-            };
-            bail!(
-                "the loss of step {} is not finite ({losses:?}), on a batch that begins with {}; {remedy}",
-                batch.step,
-                batch.files[0].display(),
-            );
-        }
+        check_finite("loss", losses.total(), &losses, &batch, &checkpoint)?;
         let rate = config.rate_at(batch.step);
         let norm = optimizer.update(&mut net.params, rate, config.weight_decay, config.clip);
+        check_finite("gradient", norm, &losses, &batch, &checkpoint)?;
         follow(&mut average, &mut net.params, config.ema.min((batch.step + 1) as f64 / (batch.step + 10) as f64));
 
         let step = batch.step + 1;
         if step % 10 == 0 || step == config.steps {
             let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses.clone() };
-            writeln!(log, "{}", serde_json::to_string(&line)?).context("cannot write the log")?;
+            log.add(&line)?;
         }
         progress.set_position(step);
         progress.set_message(format!(
@@ -204,14 +201,28 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         if step % config.checkpoint_every == 0 || step == config.steps {
             let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
             state.save(&checkpoint, &config_text)?;
-            let training = Training { steps: step, ..origin.clone() };
-            export(&average, &config, &architecture, (training, quantized.as_ref()), &run.join(role.name()))?;
-            curves::draw(&fs::read_to_string(run.join(LOG))?, &run.join("curves.svg"))?;
+            published.write(&average, step)?;
         }
     }
     progress.finish();
-    eprintln!("the {} is in {}", role.name(), run.join(role.name()).display());
+    eprintln!("the {} is in {}", role.name(), package.display());
     Ok(())
+}
+
+/// Stops the run at a loss or the norm of a gradient that is no number, before it spoils the weights.
+fn check_finite(what: &str, value: f32, losses: &Losses, batch: &Batch, checkpoint: &Path) -> anyhow::Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    let remedy = match checkpoint.exists() {
+        true => format!(
+            "the checkpoint of an earlier step is in {}: lower learning_rate or clip and go on from it with --reconfigure",
+            checkpoint.display()
+        ),
+        false => "lower learning_rate, clip or the loss's weights".into(),
+    };
+    let (step, file) = (batch.step, batch.files[0].display());
+    bail!("the {what} of step {step} is not finite ({losses:?}), on a batch that begins with {file}; {remedy}");
 }
 
 /// Holds the run's folder against a second training in it, for as long as the file lives.
@@ -270,34 +281,6 @@ fn follow(average: &mut NetParams, params: &mut NetParams, decay: f64) {
     }
 }
 
-/// Writes the package of the folded `params`.
-fn export(
-    params: &NetParams,
-    config: &StudentConfig,
-    architecture: &Architecture,
-    (training, quantized): (Training, Option<&Quantized>),
-    folder: &Path,
-) -> anyhow::Result<()> {
-    let mut student = Student {
-        manifest: Manifest {
-            format_version: FORMAT_VERSION,
-            name: config.name.clone(),
-            architecture: architecture.clone(),
-            weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new(), shared_bits: None },
-            training,
-            quantization: None,
-            accuracy: Default::default(),
-            notice: config.notice.clone(),
-        },
-        weights: params.fold(),
-        quantization: None,
-    };
-    if let Some(quantized) = quantized {
-        quantized.apply(&mut student)?;
-    }
-    Ok(student.save(folder)?)
-}
-
 /// The last two parts of a path: `vehicles/train`.
 fn last_two(path: &Path) -> String {
     let parts: Vec<_> = path.iter().collect();
@@ -310,4 +293,42 @@ fn progress(steps: u64, done: u64) -> ProgressBar {
     bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
     bar.reset_eta();
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Activation, Conv, Graph, Shape};
+
+    #[test]
+    fn a_gradient_that_is_not_finite_is_refused_with_the_batch_and_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("checkpoint.safetensors");
+        let batch = Batch { step: 7, files: vec!["a/b.jpg".into()], ..Batch::default() };
+        let check = |norm| check_finite("gradient", norm, &Losses::default(), &batch, &checkpoint);
+        assert!(check(1.0).is_ok());
+        let error = check(f32::NAN).unwrap_err().to_string();
+        assert!(error.contains("the gradient of step 7") && error.contains("a/b.jpg"), "{error}");
+        fs::write(&checkpoint, "").unwrap();
+        let error = check(f32::INFINITY).unwrap_err().to_string();
+        assert!(error.contains("checkpoint.safetensors"), "{error}");
+    }
+
+    #[test]
+    fn the_average_follows_by_one_minus_the_decay_running_statistics_included() {
+        let mut graph = Graph::new(Shape::new(1, 1, 1));
+        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let out = graph.conv("out", 0, 1, conv);
+        graph.outputs.push(out);
+        let mut params = NetParams::random(&graph, 0);
+        let mut average = params.clone();
+        let fill = |params: &mut NetParams, v: f32| params.state().into_iter().for_each(|(_, values)| values.fill(v));
+        fill(&mut average, 1.0);
+        for step in 1..=3i32 {
+            fill(&mut params, 5.0);
+            follow(&mut average, &mut params, 0.9);
+            let expected = 5.0 - 4.0 * 0.9f32.powi(step);
+            assert!(average.state().iter().flat_map(|(_, v)| v.iter()).all(|v| (v - expected).abs() < 1e-5));
+        }
+    }
 }

@@ -1,0 +1,79 @@
+//! `log.jsonl` in a run's folder: a line of JSON for every ten steps.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::student::package::{write_atomically, PackageError};
+
+/// The log, open at its end.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens the log of a run that goes on after `done` steps. Lines of later steps are taken out, since those steps come
+    /// again, and so is one that was half written when the run was killed.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; names it.
+    pub fn open(path: &Path, done: u64) -> Result<Self, PackageError> {
+        let at = |source| PackageError::Io { path: path.to_owned(), source };
+        let mut before = String::new();
+        if done > 0 {
+            match fs::read(path) {
+                Ok(bytes) => before = String::from_utf8_lossy(&bytes).into_owned(),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(at(e)),
+            }
+        }
+        let stays = |line: &&str| {
+            let step = serde_json::from_str::<Value>(line).ok().and_then(|line| line["step"].as_u64());
+            line.ends_with('\n') && step.is_some_and(|step| step <= done)
+        };
+        write_atomically(path, before.split_inclusive('\n').filter(stays).collect::<String>().as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(at)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// When the disk is full; names the file.
+    pub fn add(&mut self, line: &impl Serialize) -> Result<(), PackageError> {
+        let mut json = serde_json::to_vec(line).expect("a line is plain data");
+        json.push(b'\n');
+        self.file.write_all(&json).map_err(|source| PackageError::Io { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_run_that_goes_on_logs_each_step_once_and_after_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        fs::write(&path, "{\"step\":10}\n{\"step\":10,\"reconfigured\":{}}\n{\"step\":20}\n{\"step\":30}\n{\"st")
+            .unwrap();
+        let mut log = Log::open(&path, 20).unwrap();
+        log.add(&json!({ "step": 30 })).unwrap();
+        let expected = "{\"step\":10}\n{\"step\":10,\"reconfigured\":{}}\n{\"step\":20}\n{\"step\":30}\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        Log::open(&path, 0).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "", "a run that begins anew");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_line_that_finds_no_room_names_the_file() {
+        let error = Log::open(Path::new("/dev/full"), 0).and_then(|mut log| log.add(&1)).unwrap_err().to_string();
+        assert!(error.contains("/dev/full"), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a run shows of itself at each checkpoint: the package of the average so far, and the curves.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::config::StudentConfig;
+use super::curves;
+use super::quantized::Quantized;
+use crate::distill::net::NetParams;
+use crate::student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
+use crate::student::package::{sha256, WEIGHTS_FILE};
+use crate::student::{Architecture, Student};
+
+/// Whose package is written, and where to.
+pub struct Published<'a> {
+    pub config: &'a StudentConfig,
+    pub architecture: &'a Architecture,
+    /// For a student in 8 bits.
+    pub quantized: Option<&'a Quantized>,
+    /// All that is known of the training but its steps.
+    pub training: Training,
+    /// The package's folder.
+    pub package: &'a Path,
+    pub log: &'a Path,
+    pub curves: &'a Path,
+}
+
+impl Published<'_> {
+    /// Writes the package of the folded `average` after `steps`, and draws the curves. A package that is there with these
+    /// very weights stays, with the figures that may have been recorded in it since.
+    ///
+    /// # Errors
+    /// When a folder cannot be written to, or the student does not fit its quantization.
+    pub fn write(&self, average: &NetParams, steps: u64) -> anyhow::Result<()> {
+        let mut student = Student {
+            manifest: Manifest {
+                format_version: FORMAT_VERSION,
+                name: self.config.name.clone(),
+                architecture: self.architecture.clone(),
+                weights: WeightsFile { file: WEIGHTS_FILE.into(), sha256: String::new(), shared_bits: None },
+                training: Training { steps, ..self.training.clone() },
+                quantization: None,
+                accuracy: Default::default(),
+                notice: self.config.notice.clone(),
+            },
+            weights: average.fold(),
+            quantization: None,
+        };
+        if let Some(quantized) = self.quantized {
+            quantized.apply(&mut student)?;
+        }
+        let stays = Student::load(self.package).is_ok_and(|found| {
+            found.manifest.training == student.manifest.training
+                && found.manifest.weights.sha256 == sha256(&student.weights_file())
+        });
+        if !stays {
+            student.save(self.package)?;
+        }
+        let log = fs::read(self.log).with_context(|| self.log.display().to_string())?;
+        curves::draw(&String::from_utf8_lossy(&log), self.curves)
+    }
+}
