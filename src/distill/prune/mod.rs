@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::before_after::BeforeAfter;
+use super::data::OnError;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
 use super::train::batches::Pictures;
@@ -61,6 +62,9 @@ pub struct PruneArgs {
     images: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leave out images that cannot be used, and say how many, instead of stopping.
+    #[arg(long)]
+    skip_bad: bool,
     /// Where to write the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -105,7 +109,8 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let mut pruned = cut(&student, &channels, &keep, &means)?;
     pruned.manifest.training.command = format!("distill prune --keep {} of {}", args.keep, student.manifest.name);
 
-    let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge)?;
+    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
+    let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge, on_error)?;
     pruned.save(&args.out)?;
     print!("{}", figures.text());
     let report = Report { criterion: args.by, keep: args.keep, figures };
@@ -148,9 +153,10 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         batch: BATCH,
         seed: args.seed,
         data: args.data.iter().map(source).collect(),
+        skip_bad: args.skip_bad,
         ..StudentConfig::default()
     };
-    let pictures = Pictures::load(&config, architecture.detection.classes.len(), None)?;
+    let pictures = Pictures::load(&config, &config.open_data(architecture)?, architecture, None)?;
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let teaching = Teaching::new(architecture, weights);
     let mut net = trainable(&student.weights, student)?;

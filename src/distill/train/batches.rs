@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{ensure, Context};
 use crossbeam::channel::{bounded, Receiver};
 use image::{GrayImage, RgbImage};
 use rand::{Rng, SeedableRng};
@@ -17,9 +17,10 @@ use super::config::StudentConfig;
 use super::objects::{self, Object};
 use super::online::OnlineTeacher;
 use crate::decode::mask::MASK_STRIDE;
-use crate::distill::data::{load_image, Dataset, VOID};
+use crate::distill::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
 use crate::distill::soften::SoftTargets;
 use crate::student::architecture::Input;
+use crate::student::Architecture;
 
 /// Batches rendered ahead.
 const AHEAD: usize = 4;
@@ -41,6 +42,7 @@ pub struct Pictures {
 }
 
 /// One batch.
+#[derive(Default)]
 pub struct Batch {
     pub step: u64,
     /// `[images, 3, height, width]`.
@@ -58,35 +60,80 @@ pub struct Batch {
     pub teacher: Vec<Vec<f32>>,
 }
 
+/// A sample's picture, and its mask where that is wanted.
+fn decode(dataset: &Dataset, sample: &Sample, unlabelled: bool) -> Result<(RgbImage, Option<GrayImage>), DataError> {
+    let mask = sample.mask.as_ref().filter(|_| !unlabelled);
+    Ok((load_image(&sample.image)?, mask.map(|path| dataset.load_mask(path)).transpose()?))
+}
+
 impl Pictures {
-    /// Decodes every image of the configured data sets into memory.
+    /// Decodes every image of the configuration's `datasets` into memory.
     ///
     /// # Errors
-    /// When a data set or one of its images cannot be read.
-    pub fn load(config: &StudentConfig, classes: usize, soft: Option<&SoftTargets>) -> anyhow::Result<Self> {
-        let mut sets = Vec::new();
-        for source in &config.data {
-            let dataset = Dataset::open(&source.folder, source.config.as_deref())?;
+    /// When an image or mask cannot be read, unless the configuration has those skipped; when the soft targets are of other
+    /// classes, or there are none for any of the images.
+    pub fn load(
+        config: &StudentConfig,
+        datasets: &[Dataset],
+        architecture: &Architecture,
+        soft: Option<&SoftTargets>,
+    ) -> anyhow::Result<Self> {
+        let classes = &architecture.detection.classes;
+        if let Some(soft) = soft {
+            ensure!(
+                soft.classes == *classes,
+                "soft_targets are of {}, but the student detects {}",
+                soft.classes.join(", "),
+                classes.join(", ")
+            );
+            refuse_namesakes(config.data.iter().map(|source| source.folder.as_path()).zip(datasets))?;
+        }
+        let (mut sets, mut skipped, mut softened) = (Vec::new(), Vec::new(), Vec::new());
+        for (source, dataset) in config.data.iter().zip(datasets) {
             let mut pictures = Vec::with_capacity(dataset.samples.len());
+            let mut found = 0;
             for sample in &dataset.samples {
-                let opinions = soft.and_then(|s| s.of(&dataset.name, sample.file_name()));
-                let (boxes, mask) = match source.unlabelled {
-                    true => (None, None),
-                    false => (sample.boxes.as_deref(), sample.mask.as_deref()),
+                let (image, mask) = match decode(dataset, sample, source.unlabelled) {
+                    Err(e) if config.skip_bad => {
+                        skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() });
+                        continue;
+                    }
+                    decoded => decoded?,
                 };
-                let labels = boxes.unwrap_or_default();
-                let known =
-                    (0..classes).map(|c| opinions.is_some() || (boxes.is_some() && dataset.labelled[c])).collect();
+                let opinions = soft.and_then(|s| s.of(&dataset.name, sample.file_name()));
+                found += usize::from(opinions.is_some());
+                let boxes = if source.unlabelled { None } else { sample.boxes.as_deref() };
+                let asked = |class: usize| opinions.is_some() && soft.is_some_and(|s| s.known[class]);
                 pictures.push(Picture {
                     path: sample.image.clone(),
-                    image: load_image(&sample.image)?,
-                    objects: objects::merge(labels, opinions.unwrap_or_default(), config.pseudo_label_score),
-                    mask: mask.map(|m| dataset.load_mask(m)).transpose()?,
-                    known,
+                    image,
+                    objects: objects::merge(
+                        boxes.unwrap_or_default(),
+                        opinions.unwrap_or_default(),
+                        config.pseudo_label_score,
+                    ),
+                    mask,
+                    known: (0..classes.len())
+                        .map(|class| asked(class) || (boxes.is_some() && dataset.labelled[class]))
+                        .collect(),
                 });
             }
+            ensure!(!pictures.is_empty(), "{}: none of its images can be read", source.folder.display());
+            softened.push((found, pictures.len(), &dataset.name));
             sets.push((pictures, source.share));
         }
+        if soft.is_some() {
+            let list: Vec<_> =
+                softened.iter().map(|(found, all, name)| format!("{found} of {all} in {name}")).collect();
+            ensure!(
+                softened.iter().any(|(found, ..)| *found > 0),
+                "soft_targets know none of the images by data set and file name ({}): run distill soften on these folders, \
+                 or give them the names they had",
+                list.join(", ")
+            );
+            eprintln!("images with soft targets: {}", list.join(", "));
+        }
+        tell_left_out(&skipped);
         Ok(Self { sets })
     }
 
@@ -207,5 +254,98 @@ impl Pictures {
             })
             .context("cannot start the thread that renders batches")?;
         Ok(receiver)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::decode::BoundingBox;
+    use crate::distill::soften::targets;
+    use crate::distill::teacher::SoftBox;
+    use crate::student::package::sha256;
+
+    /// A data set of two unlabelled pictures, and a configuration that names it.
+    fn project(folder: &Path, keys: &str) -> StudentConfig {
+        fs::create_dir_all(folder.join("data/images")).unwrap();
+        fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
+        for name in ["a", "b"] {
+            let image = RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8 * 3, y as u8 * 5, 9]));
+            image.save(folder.join(format!("data/images/{name}.jpg"))).unwrap();
+        }
+        let data = folder.join("data").display().to_string();
+        StudentConfig::parse(&format!("{keys}\n[[data]]\nfolder = '{data}'\nshare = 1.0")).unwrap()
+    }
+
+    fn load(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Pictures> {
+        let architecture = config.architecture();
+        Pictures::load(config, &config.open_data(&architecture)?, &architecture, soft)
+    }
+
+    /// Soft targets of `classes` for a picture of that data set, by teachers that know cars alone.
+    fn soft(folder: &Path, file: &str, classes: &[String]) -> SoftTargets {
+        let bbox = BoundingBox::new(4.0, 4.0, 40.0, 40.0);
+        let shard = targets::serialize(&[vec![SoftBox { bbox, logits: vec![0.0; classes.len()] }]], classes.len());
+        let index = serde_json::json!({
+            "teachers": [["t", "hash"]], "classes": classes, "known": ["car"],
+            "shards": [{ "file": "s", "sha256": sha256(&shard), "dataset": "tiny/data", "images": [file] }],
+        });
+        fs::write(folder.join("s"), shard).unwrap();
+        fs::write(folder.join("index.json"), index.to_string()).unwrap();
+        SoftTargets::open(folder).unwrap()
+    }
+
+    #[test]
+    fn an_image_that_breaks_off_stops_the_training_or_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), "");
+        let path = folder.path().join("data/images/b.jpg");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+        let error = load(&config, None).err().unwrap().to_string();
+        assert!(error.contains("b.jpg") && error.contains("skip_bad"), "{error}");
+        let config = StudentConfig { skip_bad: true, ..config };
+        assert_eq!(load(&config, None).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_no_teacher_knows_stays_unknown_where_there_are_no_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), "");
+        let classes = config.architecture().detection.classes;
+        let pictures = load(&config, Some(&soft(folder.path(), "a.jpg", &classes))).unwrap();
+        let known = |i: usize| pictures.sets[0].0[i].known.clone();
+        assert_eq!(known(0), classes.iter().map(|c| c == "car").collect::<Vec<_>>());
+        assert_eq!(known(1), vec![false; classes.len()], "no teacher was asked");
+    }
+
+    #[test]
+    fn soft_targets_of_other_images_or_classes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), "");
+        let classes = config.architecture().detection.classes;
+        for (file, classes, named) in
+            [("z.jpg", &classes[..], "0 of 2 in tiny/data"), ("a.jpg", &classes[1..], "person")]
+        {
+            let error = load(&config, Some(&soft(folder.path(), file, classes))).err().unwrap().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn labels_become_the_classes_of_the_network_that_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), "");
+        fs::create_dir_all(folder.path().join("data/labels")).unwrap();
+        fs::write(folder.path().join("data/labels/a.txt"), "0 0.5 0.5 0.4 0.4").unwrap();
+        let mut architecture = config.architecture();
+        architecture.detection.classes = vec!["tree".into(), "car".into()];
+        let datasets = config.open_data(&architecture).unwrap();
+        let pictures = Pictures::load(&config, &datasets, &architecture, None).unwrap();
+        let picture = &pictures.sets[0].0[0];
+        assert_eq!((picture.objects[0].label, &picture.known), (Some(1), &vec![false, true]));
     }
 }

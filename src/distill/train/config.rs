@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::AugmentConfig;
 use super::online::TeacherConfig;
 use super::optimizer::Rule;
+use crate::distill::data::{tell_left_out, DataError, Dataset, OnError, OpenOptions};
 use crate::distill::loss::detection::DetectionLossConfig;
 use crate::distill::loss::methods::MethodConfig;
 use crate::student::presets::Preset;
@@ -69,6 +70,9 @@ pub struct StudentConfig {
     pub methods: Vec<MethodConfig>,
     pub augment: AugmentConfig,
     pub data: Vec<DataSource>,
+    /// Leave out images that cannot be used, and say how many, instead of stopping.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skip_bad: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
     /// Credits to write into the package.
@@ -130,6 +134,7 @@ impl Default for StudentConfig {
             methods: Vec::new(),
             augment: AugmentConfig::default(),
             data: Vec::new(),
+            skip_bad: false,
             checkpoint_every: 100,
             notice: Vec::new(),
         }
@@ -163,21 +168,10 @@ impl StudentConfig {
         );
         ensure!(!self.data.is_empty(), "the configuration names no [[data]]");
         for source in &self.data {
-            ensure!(source.share > 0.0, "data share of {} must be above 0", source.folder.display());
+            let fine = source.share > 0.0 && source.share.is_finite();
+            ensure!(fine, "data share of {} must be above 0, and a number", source.folder.display());
         }
-        ensure!(self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must lie between 0 and 1");
-        ensure!((0.0..1.0).contains(&self.momentum), "momentum must be 0 or above, and below 1");
-        ensure!(
-            (0.0..1.0).contains(&self.loss.label_smoothing),
-            "loss.label_smoothing must be 0 or above, and below 1"
-        );
-        for (name, p) in [("mosaic", self.augment.mosaic), ("mixup", self.augment.mixup), ("flip", self.augment.flip)] {
-            ensure!((0.0..=1.0).contains(&p), "augment.{name} is a probability, 0 to 1");
-        }
-        ensure!((0.0..1.0).contains(&self.ema), "ema must be 0 or above, and below 1");
-        ensure!((0.0..=1.0).contains(&self.loss.alpha), "loss.alpha must be 0 to 1");
-        ensure!(self.loss.temperature > 0.0, "loss.temperature must be above 0");
-        ensure!((0.0..=1.0).contains(&self.pseudo_label_score), "pseudo_label_score must be 0 to 1");
+        self.check_ranges()?;
         for method in &self.methods {
             let at = || format!("[[method]] kind = {:?}", method.method.name());
             method.check().map_err(anyhow::Error::msg).with_context(at)?;
@@ -188,11 +182,9 @@ impl StudentConfig {
         if let Some(teacher) = &self.teacher {
             let one = teacher.package.is_some() != teacher.average;
             ensure!(one, "[teacher] is to name a package, or to have `average = true`: one of the two");
+            ensure!(!self.methods.is_empty(), "[teacher] needs a [[method]]: what the student is to take from it");
         }
         self.architecture().check().map_err(anyhow::Error::msg)?;
-        let [low, high] = self.augment.scale;
-        ensure!(0.0 < low && low <= high, "augment.scale must be [low, high] with 0 < low <= high");
-        ensure!(self.augment.aspect >= 1.0, "augment.aspect must be at least 1");
         if let (Some(_), Some(init)) = (self.backbone, self.init.as_deref().filter(|path| path.is_dir())) {
             bail!("init is {}, a package, which has its backbone already: leave backbone out", init.display());
         }
@@ -200,6 +192,71 @@ impl StudentConfig {
             bail!("frozen_stages is {}, but there is no init whose weights could be kept", self.frozen_stages);
         }
         Ok(())
+    }
+
+    /// Every comparison is written so that what is no number fails it.
+    fn check_ranges(&self) -> anyhow::Result<()> {
+        let (loss, augment) = (&self.loss, &self.augment);
+        let above_zero = [
+            ("learning_rate", self.learning_rate),
+            ("clip", f64::from(self.clip)),
+            ("loss.temperature", loss.temperature),
+        ];
+        for (name, v) in above_zero {
+            ensure!(v > 0.0, "{name} is {v}; it must be above 0");
+        }
+        ensure!(self.learning_rate < 1.0, "learning_rate is {}; it must be below 1", self.learning_rate);
+        let not_negative = [
+            ("backbone_rate", f64::from(self.backbone_rate)),
+            ("weight_decay", self.weight_decay),
+            ("segmentation_weight", self.segmentation_weight),
+            ("loss.box_weight", loss.box_weight),
+            ("loss.side_weight", loss.side_weight),
+        ];
+        for (name, v) in not_negative {
+            ensure!(v >= 0.0 && v.is_finite(), "{name} is {v}; it must be 0 or above");
+        }
+        let shares = [
+            ("loss.alpha", loss.alpha),
+            ("pseudo_label_score", f64::from(self.pseudo_label_score)),
+            ("augment.colour", f64::from(augment.colour)),
+            ("augment.min_visible", f64::from(augment.min_visible)),
+            ("augment.mosaic", augment.mosaic),
+            ("augment.mixup", augment.mixup),
+            ("augment.flip", augment.flip),
+        ];
+        for (name, v) in shares {
+            ensure!((0.0..=1.0).contains(&v), "{name} is {v}; it must be 0 to 1");
+        }
+        let below_one =
+            [("momentum", self.momentum), ("ema", self.ema), ("loss.label_smoothing", loss.label_smoothing)];
+        for (name, v) in below_one {
+            ensure!((0.0..1.0).contains(&v), "{name} is {v}; it must be 0 or above, and below 1");
+        }
+        let [low, high] = augment.scale;
+        ensure!(0.0 < low && low <= high && high.is_finite(), "augment.scale must be [low, high] with 0 < low <= high");
+        ensure!(augment.aspect >= 1.0 && augment.aspect.is_finite(), "augment.aspect must be at least 1");
+        Ok(())
+    }
+
+    /// Opens the data sets, in their order, for the classes of the network that is trained.
+    ///
+    /// # Errors
+    /// When a folder cannot be used, or a file of it, unless those are to be skipped.
+    pub fn open_data(&self, architecture: &Architecture) -> Result<Vec<Dataset>, DataError> {
+        let open = |source: &DataSource| {
+            let options = OpenOptions {
+                config: source.config.clone(),
+                description: None,
+                classes: architecture.detection.classes.clone(),
+                segmentation: architecture.segmentation.classes.clone(),
+                on_error: if self.skip_bad { OnError::Skip } else { OnError::Stop },
+            };
+            let dataset = Dataset::open_with(&source.folder, &options)?;
+            tell_left_out(&dataset.skipped);
+            Ok(dataset)
+        };
+        self.data.iter().map(open).collect()
     }
 
     /// The network that is to be trained, at this configuration's input size: that of `init` where it is a package, with the
@@ -227,5 +284,59 @@ impl StudentConfig {
         let done = (step - self.warmup) as f64 / (self.steps - self.warmup).max(1) as f64;
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
         self.learning_rate * (0.01 + 0.99 * cosine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(keys: &str) -> Result<StudentConfig, String> {
+        let data = "\n[[data]]\nfolder = 'd'\nshare = 1.0\n";
+        // Keys of the whole come before the first table.
+        let (top, tables) = keys.find('[').filter(|&at| at == 0).map_or((keys, ""), |_| ("", keys));
+        StudentConfig::parse(&format!("{top}{data}{tables}")).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_by_its_key() {
+        for (keys, named) in [
+            ("clip = 0.0", "clip"),
+            ("clip = nan", "clip"),
+            ("weight_decay = -0.1", "weight_decay"),
+            ("weight_decay = nan", "weight_decay"),
+            ("learning_rate = nan", "learning_rate"),
+            ("ema = nan", "ema"),
+            ("backbone_rate = -1.0", "backbone_rate"),
+            ("segmentation_weight = inf", "segmentation_weight"),
+            ("[loss]\nbox_weight = -1.0", "loss.box_weight"),
+            ("[augment]\nmin_visible = 1.5", "augment.min_visible"),
+            ("[augment]\ncolour = 2.0", "augment.colour"),
+            ("[augment]\nscale = [0.5, inf]", "augment.scale"),
+            ("[augment]\naspect = nan", "augment.aspect"),
+            ("[[data]]\nfolder = 'e'\nshare = inf", "data share of e"),
+            ("[teacher]\naverage = true", "[[method]]"),
+        ] {
+            let error = parsed(keys).unwrap_err();
+            assert!(error.contains(named), "{keys}: {error}");
+        }
+        parsed("clip = inf").unwrap();
+    }
+
+    #[test]
+    fn what_is_written_back_of_a_configuration_without_new_keys_has_none() {
+        let text = toml::to_string(&parsed("").unwrap()).unwrap();
+        assert!(!text.contains("skip_bad"), "{text}");
+    }
+
+    #[test]
+    fn the_rate_warms_up_linearly_and_falls_along_half_a_cosine_to_a_hundredth() {
+        let config = StudentConfig { steps: 110, warmup: 10, learning_rate: 0.1, ..StudentConfig::default() };
+        let cosine = |share: f64| 0.001 + 0.099 * (std::f64::consts::FRAC_PI_2 * share).cos().powi(2);
+        for (step, expected) in
+            [(0, 0.01), (4, 0.05), (9, 0.1), (10, 0.1), (35, cosine(0.25)), (60, 0.0505), (110, 0.001)]
+        {
+            assert!((config.rate_at(step) - expected).abs() < 1e-12, "{step}: {}", config.rate_at(step));
+        }
     }
 }
