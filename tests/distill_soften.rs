@@ -63,7 +63,7 @@ fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
     for (file, class, center) in [("a.png", CAR, 44.0), ("b.png", BUS, 84.0)] {
-        let found = soft.of("spots/data", file).expect("the image was looked at");
+        let found = &soft.of("spots/data", file).expect("the image was looked at").boxes;
         assert_eq!(found[0].best().0, class);
         let (x, y) = found[0].bbox.center();
         assert!((x - center).abs() < 1.0 && (y - 22.0).abs() < 1.0, "{:?}", found[0].bbox);
@@ -196,4 +196,61 @@ fn a_folder_without_a_description_takes_the_one_given() {
     let output = soften_by_package(folder.path(), &["data", "--config", "given.toml"]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(SoftTargets::open(&folder.path().join("soft")).unwrap().of("spots/data", "a.png").is_some());
+}
+
+/// The same network as a segmenter: a cell's logits are ten times its colour.
+fn segmenter() -> String {
+    let text = TEACHER.replace("'centernet'", "'pixel_logits'").replace("['heat', 'sides']", "['heat']");
+    let text = text.replace("strides = [4]\ncenter = 0.5\n", "").replace("255.0, 255.0, 255.0", "25.5, 25.5, 25.5");
+    text.replace("car = [0]\nbus = [2]\n", "sky = [0]\nbuilding = [1]\nroad = [2]\n")
+}
+
+/// A training of two steps on what was softened, with `tables` added.
+fn train(folder: &Path, tables: &str) -> Output {
+    let keys = "steps = 2\nbatch = 2\nwarmup = 1\ncheckpoint_every = 2\ninput = [64, 64]\nsoft_targets = 'soft'\n";
+    let text = format!("{keys}[[data]]\nfolder = 'data'\nshare = 1.0\n{tables}");
+    fs::write(folder.join("train.toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.current_dir(folder).args(["student", "train.toml", "--run", "run"]).output().unwrap()
+}
+
+const BY_PIXEL: &str = "[[method]]\nkind = 'kd'\non = 'segmentation'\n[[method]]\nkind = 'cwd'\n";
+
+#[test]
+fn a_segmenter_s_logits_are_kept_of_the_whole_image_and_taught_view_by_view() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let output = soften(folder.path(), &segmenter());
+    assert!(output.status.success() && said(&output).contains("maps nothing to"), "{}", said(&output));
+    let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+    let classes = soft.segmentation.as_ref().unwrap();
+    assert!(soft.known.iter().all(|known| !known), "it was not asked about boxes");
+    for (file, class, (x, y)) in [("a.png", "sky", (27, 13)), ("b.png", "road", (52, 13))] {
+        let mask = soft.of("spots/data", file).unwrap().mask.clone().unwrap();
+        // 128 × 64 pixels fill the width of the student's 320 × 256.
+        assert_eq!((mask.width, mask.height), (80, 40));
+        let logit = |class: usize| mask.logits[(class * 40 + y) * 80 + x].to_f32();
+        let best = (0..classes.len()).max_by(|&a, &b| logit(a).total_cmp(&logit(b))).unwrap();
+        assert!(classes[best] == class && logit(best) > 2.0, "{file}: {} at {}", classes[best], logit(best));
+    }
+
+    let output = train(folder.path(), BY_PIXEL);
+    assert!(output.status.success(), "{}", said(&output));
+    let log = fs::read_to_string(folder.path().join("run/log.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert!(line["methods"].as_array().unwrap().iter().all(|loss| loss.as_f64().unwrap() > 0.0), "{log}");
+    let teachers = Student::load(&folder.path().join("run/student")).unwrap().manifest.training.teachers;
+    assert_eq!(teachers, ["tiny"]);
+}
+
+#[test]
+fn methods_for_masks_are_refused_where_soft_targets_hold_none() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    let output = train(folder.path(), BY_PIXEL);
+    assert!(!output.status.success() && said(&output).contains("soft_targets of a segmenter"), "{}", said(&output));
 }

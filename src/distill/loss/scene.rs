@@ -30,6 +30,9 @@ pub struct Scene {
     pub boxes: Vec<Vec<BoundingBox>>,
     /// For each image and cell of the segmentation head its label, or [`VOID`](crate::distill::data::VOID).
     pub mask: Vec<u8>,
+    /// For each image and cell of the segmentation head whether the teacher has an opinion: one that saw the whole image has
+    /// none of what lies outside it.
+    pub teacher_sees: Vec<bool>,
     /// Width and height of the input in pixels.
     pub input: (usize, usize),
     /// Fraction of the run that is done, 0 to 1.

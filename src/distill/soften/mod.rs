@@ -5,6 +5,7 @@
 pub mod targets;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context};
 use clap::Args;
@@ -12,11 +13,13 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{load_image, refuse_namesakes, tell_left_out, Dataset, OnError, OpenOptions, Sample, Skipped};
-use super::teacher::{ensemble, Description, PackageTeacher, Runtime, SoftBox, Teacher};
+use super::teacher::description::Family;
+use super::teacher::{ensemble, Description, Opinion, PackageTeacher, Runtime, SoftMask, Teacher};
+use crate::decode::mask::MASK_STRIDE;
 use crate::student::package::{sha256, write_atomically};
 use crate::student::Architecture;
 pub use targets::SoftTargets;
-use targets::{Index, Shard, INDEX};
+use targets::{HalfMask, Index, Shard, Softened, INDEX};
 
 const IMAGES_PER_SHARD: usize = 128;
 
@@ -29,7 +32,8 @@ pub struct SoftenArgs {
     /// Data set folders, labelled or not.
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, or the folder of a Peregrine package; several are averaged.
+    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector or segmenter, or the folder of a Peregrine package, which is
+    /// asked for boxes; several are averaged.
     #[arg(long = "teacher", required = true)]
     teachers: Vec<String>,
     /// Folder for the soft targets; an interrupted run goes on there.
@@ -63,14 +67,16 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let open = |folder: &PathBuf| Dataset::open_with(folder, &options);
     let datasets = args.data.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     refuse_namesakes(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
-    let mut teachers = Teachers::load(args, &student.detection.classes)?;
+    let mut teachers = Teachers::load(args, &student)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let path = args.out.join(INDEX);
-    let mut index = teachers.index(&student.detection.classes);
+    let mut index = teachers.index(&student);
     if path.exists() {
         let found = Index::read(&path)?;
         ensure!(
-            found.teachers == index.teachers && found.classes == index.classes,
+            found.teachers == index.teachers
+                && found.classes == index.classes
+                && found.segmentation == index.segmentation,
             "{}: holds soft targets of other teachers, or of these by other descriptions; give another --out, or delete it",
             args.out.display()
         );
@@ -95,9 +101,9 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
                 continue;
             }
             let file = format!("{}-{number:04}.safetensors", dataset.name.replace('/', "-"));
-            if let Some(other) = index.shards.iter().find(|shard| shard.file == file && shard.folder != folder) {
-                ensure!(
-                    other.folder.is_empty(),
+            let elsewhere = |shard: &&Shard| shard.folder != folder && !shard.folder.is_empty();
+            if let Some(other) = index.shards.iter().filter(|shard| shard.file == file).find(elsewhere) {
+                bail!(
                     "{}: holds soft targets of another folder that is named {}, {}; give another --out, or another name \
                      in dataset.toml",
                     args.out.display(),
@@ -106,7 +112,7 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
                 );
             }
             let looked = teachers.look_at(samples, options.on_error, &progress)?;
-            let bytes = targets::serialize(&looked.boxes, index.classes.len());
+            let bytes = targets::serialize(&looked.softened, index.classes.len());
             write_atomically(&args.out.join(&file), &bytes)?;
             index.shards.retain(|shard| shard.file != file);
             index.shards.push(Shard {
@@ -148,8 +154,12 @@ fn file_name(path: &Path) -> String {
 /// All that are asked.
 struct Teachers {
     all: Vec<AnyTeacher>,
-    /// For each teacher and class of the student's, whether it knows it.
-    known: Vec<Vec<bool>>,
+    /// For each detector and detection class of the student's, whether it knows it.
+    detectors: Vec<Vec<bool>>,
+    /// The same of segmenters and segmentation classes.
+    segmenters: Vec<Vec<bool>>,
+    /// The student's input, whose cells masks are brought to.
+    input: (usize, usize),
 }
 
 /// A teacher of either kind.
@@ -158,58 +168,82 @@ enum AnyTeacher {
     Package(PackageTeacher),
 }
 
-/// What the teachers saw in some images, and the images that could not be read.
+/// What the teachers made of some images, and the images that could not be read.
 struct Looked {
     images: Vec<String>,
-    boxes: Vec<Vec<SoftBox>>,
+    softened: Vec<Softened>,
     skipped: Vec<Skipped>,
 }
 
 impl Teachers {
-    fn load(args: &SoftenArgs, classes: &[String]) -> anyhow::Result<Self> {
+    fn load(args: &SoftenArgs, student: &Architecture) -> anyhow::Result<Self> {
+        let input = (student.input.width, student.input.height);
+        let mut teachers = Self { all: Vec::new(), detectors: Vec::new(), segmenters: Vec::new(), input };
+        let detection = &student.detection.classes;
         let mut runtime = None;
-        let mut all = Vec::new();
         for teacher in &args.teachers {
-            all.push(match teacher.split_once('=') {
-                Some((description, network)) => {
-                    let description = Description::read(Path::new(description))?;
-                    let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
-                    if runtime.is_none() {
-                        runtime = Some(Runtime::open(library)?);
-                    }
-                    let runtime = runtime.as_ref().context("opened just above")?;
-                    AnyTeacher::Onnx(Teacher::load(runtime, Path::new(network), description, classes, args.threads)?)
+            let Some((description, network)) = teacher.split_once('=') else {
+                let folder = Path::new(teacher);
+                ensure!(
+                    folder.is_dir(),
+                    "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
+                );
+                let package = PackageTeacher::load(folder, detection, args.threads)?;
+                teachers.detectors.push(vec![true; detection.len()]);
+                teachers.all.push(AnyTeacher::Package(package));
+                continue;
+            };
+            let description = Description::read(Path::new(description))?;
+            let (family, name) = (description.family, description.name.clone());
+            ensure!(
+                family != Family::ClassLogits,
+                "--teacher {teacher}: a classifier does not say where anything is; give a detector or a segmenter"
+            );
+            let classes = if family == Family::PixelLogits { &student.segmentation.classes } else { detection };
+            let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
+            if runtime.is_none() {
+                runtime = Some(Runtime::open(library)?);
+            }
+            let runtime = runtime.as_ref().context("opened just above")?;
+            let onnx = Teacher::load(runtime, Path::new(network), description, classes, args.threads)?;
+            if family == Family::PixelLogits {
+                let unknown: Vec<&str> = classes
+                    .iter()
+                    .zip(onnx.knows())
+                    .filter(|(_, knows)| !knows)
+                    .map(|(class, _)| class.as_str())
+                    .collect();
+                if !unknown.is_empty() {
+                    eprintln!("{name} maps nothing to {}: by its masks there is none of that", unknown.join(", "));
                 }
-                None if Path::new(teacher).is_dir() => {
-                    AnyTeacher::Package(PackageTeacher::load(Path::new(teacher), classes, args.threads)?)
-                }
-                None => bail!("--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"),
-            });
+                teachers.segmenters.push(onnx.knows());
+            } else {
+                teachers.detectors.push(onnx.knows());
+            }
+            teachers.all.push(AnyTeacher::Onnx(onnx));
         }
-        let knows = |teacher: &AnyTeacher| match teacher {
-            AnyTeacher::Onnx(t) => t.knows(),
-            AnyTeacher::Package(_) => vec![true; classes.len()],
-        };
-        Ok(Self { known: all.iter().map(knows).collect(), all })
+        Ok(teachers)
     }
 
     /// An index without shards.
-    fn index(&self, classes: &[String]) -> Index {
+    fn index(&self, student: &Architecture) -> Index {
         let identity = |teacher: &AnyTeacher| match teacher {
             AnyTeacher::Onnx(t) => (t.description.name.clone(), t.identity()),
             AnyTeacher::Package(t) => (t.name.clone(), t.identity.clone()),
         };
-        let known = classes.iter().enumerate().filter(|(class, _)| self.known.iter().any(|teacher| teacher[*class]));
+        let classes = &student.detection.classes;
+        let known = classes.iter().enumerate().filter(|(class, _)| self.detectors.iter().any(|known| known[*class]));
         Index {
             teachers: self.all.iter().map(identity).collect(),
             classes: classes.to_vec(),
             known: Some(known.map(|(_, name)| name.clone()).collect()),
+            segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation.classes.clone()),
             shards: Vec::new(),
         }
     }
 
     fn look_at(&mut self, samples: &[Sample], on_error: OnError, progress: &ProgressBar) -> anyhow::Result<Looked> {
-        let mut looked = Looked { images: Vec::new(), boxes: Vec::new(), skipped: Vec::new() };
+        let mut looked = Looked { images: Vec::new(), softened: Vec::new(), skipped: Vec::new() };
         for sample in samples {
             progress.inc(1);
             let image = match load_image(&sample.image) {
@@ -219,19 +253,37 @@ impl Teachers {
                 }
                 image => image?,
             };
-            let opinions = self.all.iter_mut().map(|t| t.look(&image)).collect::<anyhow::Result<Vec<_>>>()?;
-            looked.boxes.push(ensemble::fuse(&opinions, &self.known));
+            looked.softened.push(self.soften(&image)?);
             looked.images.push(sample.file_name().to_owned());
         }
         Ok(looked)
     }
-}
 
-impl AnyTeacher {
-    fn look(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftBox>> {
-        match self {
-            Self::Onnx(t) => t.look(image),
-            Self::Package(t) => t.look(image),
+    fn soften(&mut self, image: &RgbImage) -> anyhow::Result<Softened> {
+        let (mut boxes, mut masks) = (Vec::new(), Vec::new());
+        for teacher in &mut self.all {
+            match teacher {
+                AnyTeacher::Package(t) => boxes.push(t.look(image)?),
+                AnyTeacher::Onnx(t) => match t.opinion(image)? {
+                    Opinion::Boxes(seen) => boxes.push(seen),
+                    Opinion::Pixels(mask) => masks.push(mask),
+                    Opinion::Image(_) => bail!("{} gives neither boxes nor masks", t.description.name),
+                },
+            }
         }
+        let (columns, rows) = self.cells(image);
+        let mask = || HalfMask::from(&SoftMask::mean(&masks, &self.segmenters, columns, rows));
+        Ok(Softened {
+            boxes: ensemble::fuse(&boxes, &self.detectors),
+            mask: (!masks.is_empty()).then(|| Arc::new(mask())),
+        })
+    }
+
+    /// Cells of the student's mask that the whole image covers when it fills the input, across and down.
+    fn cells(&self, image: &RgbImage) -> (usize, usize) {
+        let (width, height) = (f64::from(image.width()), f64::from(image.height()));
+        let scale = (self.input.0 as f64 / width).min(self.input.1 as f64 / height) / MASK_STRIDE as f64;
+        let cells = |side: f64| ((side * scale).round() as usize).max(1);
+        (cells(width), cells(height))
     }
 }

@@ -144,11 +144,6 @@ impl Description {
         Ok(description)
     }
 
-    /// Whether it gives boxes, and so can be asked with `distill soften`.
-    pub fn is_detector(&self) -> bool {
-        !matches!(self.family, Family::ClassLogits | Family::PixelLogits)
-    }
-
     /// The teacher's classes for each of the student's, in the student's order; empty where the teacher knows none.
     pub fn groups(&self, student: &[String]) -> Vec<Vec<usize>> {
         student.iter().map(|class| self.classes.get(class).cloned().unwrap_or_default()).collect()

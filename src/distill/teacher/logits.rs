@@ -20,6 +20,45 @@ pub struct SoftMask {
 }
 
 impl SoftMask {
+    /// The same on a grid of `width` × `height` cells (neither 0), interpolated bilinearly between the centres of the cells.
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        // For each cell along an axis the two nearest of the source, and how far it lies on the way to the second.
+        let axis = |from: usize, to: usize| -> Vec<(usize, usize, f32)> {
+            let place = |i: usize| ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).clamp(0.0, from as f32 - 1.0);
+            (0..to).map(|i| (place(i) as usize, (place(i) as usize + 1).min(from - 1), place(i).fract())).collect()
+        };
+        let (columns, rows) = (axis(self.width, width), axis(self.height, height));
+        let mut logits = Vec::with_capacity(self.logits.len() / (self.width * self.height) * width * height);
+        for plane in self.logits.chunks(self.width * self.height) {
+            for &(top, bottom, down) in &rows {
+                logits.extend(columns.iter().map(|&(left, right, across)| {
+                    let row = |y: usize| {
+                        plane[y * self.width + left] * (1.0 - across) + plane[y * self.width + right] * across
+                    };
+                    row(top) * (1.0 - down) + row(bottom) * down
+                }));
+            }
+        }
+        Self { width, height, logits }
+    }
+
+    /// The mean of several teachers' logits on a grid of `width` × `height` cells, for each class over those that know it;
+    /// `known` says so for each teacher and class.
+    pub fn mean(teachers: &[Self], known: &[Vec<bool>], width: usize, height: usize) -> Self {
+        let resized: Vec<Self> = teachers.iter().map(|mask| mask.resized(width, height)).collect();
+        let (cells, classes) = (width * height, known.first().map_or(0, Vec::len));
+        let mut logits = vec![UNKNOWN; classes * cells];
+        for (class, plane) in logits.chunks_mut(cells).enumerate() {
+            let knowing: Vec<&Self> =
+                resized.iter().zip(known).filter(|(_, k)| k[class]).map(|(mask, _)| mask).collect();
+            if !knowing.is_empty() {
+                let sum = |cell: usize| knowing.iter().map(|mask| mask.logits[class * cells + cell]).sum::<f32>();
+                plane.iter_mut().enumerate().for_each(|(cell, v)| *v = sum(cell) / knowing.len() as f32);
+            }
+        }
+        Self { width, height, logits }
+    }
+
     /// The most likely class of each cell, and its softmax probability.
     pub fn decided(&self) -> (ClassMask, Vec<f32>) {
         let cells = self.width * self.height;
@@ -98,4 +137,26 @@ fn log_sum(values: impl Iterator<Item = f32> + Clone) -> f32 {
         return UNKNOWN;
     }
     largest + values.map(|v| (v - largest).exp()).sum::<f32>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_interpolated_between_the_centres_of_its_cells() {
+        let mask = SoftMask { width: 2, height: 1, logits: vec![0.0, 4.0, 10.0, 10.0] };
+        let finer = mask.resized(4, 2);
+        assert_eq!(finer.logits[..8], [0.0, 1.0, 3.0, 4.0, 0.0, 1.0, 3.0, 4.0]);
+        assert!(finer.logits[8..].iter().all(|&v| v == 10.0));
+        assert_eq!(mask.resized(2, 1), mask);
+    }
+
+    #[test]
+    fn each_class_is_averaged_over_the_teachers_that_know_it() {
+        let one = |a: f32, b: f32| SoftMask { width: 1, height: 1, logits: vec![a, b, UNKNOWN] };
+        let known = [vec![true, true, false], vec![true, false, false]];
+        let mean = SoftMask::mean(&[one(1.0, 5.0), one(3.0, UNKNOWN)], &known, 1, 1);
+        assert_eq!(mean.logits, [2.0, 5.0, UNKNOWN]);
+    }
 }

@@ -3,6 +3,7 @@
 //! Batch `n` depends on the seed and `n` alone, so that a resumed run sees what an uninterrupted one would have.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{ensure, Context};
@@ -16,8 +17,10 @@ use super::compose::{self, Example};
 use super::config::StudentConfig;
 use super::objects::{self, Object};
 use super::online::OnlineTeacher;
+use super::soft_view::SoftView;
 use crate::decode::mask::MASK_STRIDE;
 use crate::distill::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
+use crate::distill::soften::targets::HalfMask;
 use crate::distill::soften::SoftTargets;
 use crate::student::architecture::Input;
 use crate::student::Architecture;
@@ -31,6 +34,7 @@ pub struct Picture {
     image: RgbImage,
     objects: Vec<Object>,
     mask: Option<GrayImage>,
+    soft: Option<Arc<HalfMask>>,
     /// For each class, whether a missing label means a missing object.
     known: Vec<bool>,
 }
@@ -53,6 +57,8 @@ pub struct Batch {
     pub known: Vec<Vec<bool>>,
     /// For each image the classes at stride 4, where it has a mask.
     pub masks: Vec<Option<Vec<u8>>>,
+    /// For each image what a segmenter made of it, where one was asked.
+    pub soft: Vec<Option<SoftView>>,
     /// The images' files, to name in an error.
     pub files: Vec<PathBuf>,
     /// What the teacher makes of the views: each of its tensors over the batch, as
@@ -109,10 +115,11 @@ impl Pictures {
                     image,
                     objects: objects::merge(
                         boxes.unwrap_or_default(),
-                        opinions.unwrap_or_default(),
+                        opinions.map_or(&[], |o| &o.boxes),
                         config.pseudo_label_score,
                     ),
                     mask,
+                    soft: opinions.and_then(|o| o.mask.clone()).filter(|_| config.takes_masks()),
                     known: (0..classes.len())
                         .map(|class| asked(class) || (boxes.is_some() && dataset.labelled[class]))
                         .collect(),
@@ -168,15 +175,7 @@ impl Pictures {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         rng.set_stream(step);
         let len = 3 * input.width * input.height;
-        let mut batch = Batch {
-            step,
-            input: vec![0.0; config.batch * len],
-            objects: Vec::new(),
-            known: Vec::new(),
-            masks: Vec::new(),
-            files: Vec::new(),
-            teacher: Vec::new(),
-        };
+        let mut batch = Batch { step, input: vec![0.0; config.batch * len], ..Batch::default() };
         for tensor in batch.input.chunks_mut(len) {
             // Nothing is drawn for what is switched off, so that it leaves all other draws as they were.
             let likely = |p: f64, rng: &mut ChaCha8Rng| p > 0.0 && rng.random_bool(p);
@@ -195,6 +194,7 @@ impl Pictures {
             batch.objects.push(example.objects);
             batch.known.push(example.known);
             batch.masks.push(example.mask);
+            batch.soft.push(example.soft);
             batch.files.push(example.file);
         }
         batch
@@ -217,6 +217,7 @@ impl Pictures {
                 augment::render_mask(mask, &view, input, &mut labels);
                 labels
             }),
+            soft: picture.soft.as_ref().map(|mask| SoftView::new(mask, picture.image.dimensions(), &view, input)),
             file: picture.path.clone(),
         }
     }
@@ -264,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::decode::BoundingBox;
-    use crate::distill::soften::targets;
+    use crate::distill::soften::targets::{self, Softened};
     use crate::distill::teacher::SoftBox;
     use crate::student::package::sha256;
 
@@ -288,7 +289,8 @@ mod tests {
     /// Soft targets of `classes` for a picture of that data set, by teachers that know cars alone.
     fn soft(folder: &Path, file: &str, classes: &[String]) -> SoftTargets {
         let bbox = BoundingBox::new(4.0, 4.0, 40.0, 40.0);
-        let shard = targets::serialize(&[vec![SoftBox { bbox, logits: vec![0.0; classes.len()] }]], classes.len());
+        let boxes = vec![SoftBox { bbox, logits: vec![0.0; classes.len()] }];
+        let shard = targets::serialize(&[Softened { boxes, mask: None }], classes.len());
         let index = serde_json::json!({
             "teachers": [["t", "hash"]], "classes": classes, "known": ["car"],
             "shards": [{ "file": "s", "sha256": sha256(&shard), "dataset": "tiny/data", "images": [file] }],

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::objects::Object;
+use super::soft_view::SoftView;
 use crate::decode::mask::MASK_STRIDE;
 use crate::decode::BoundingBox;
 use crate::distill::data::VOID;
@@ -22,6 +23,8 @@ pub struct Example {
     pub known: Vec<bool>,
     /// The classes at stride 4, where there is a mask.
     pub mask: Option<Vec<u8>>,
+    /// What a segmenter made of it, where one was asked.
+    pub soft: Option<SoftView>,
     pub file: PathBuf,
 }
 
@@ -59,8 +62,25 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         objects: objects.collect(),
         known: (0..tiles[0].known.len()).map(|c| tiles.iter().all(|t| t.known[c])).collect(),
         mask,
+        soft: soft_mosaic(&tiles.each_ref().map(|t| t.soft.as_ref()), |i| {
+            tile_of((i % columns * MASK_STRIDE, i / columns * MASK_STRIDE))
+        }),
         file: tiles[0].file.clone(),
     }
+}
+
+/// Each cell of the tile that it lies in; nothing is seen where no segmenter was asked about that tile.
+fn soft_mosaic(tiles: &[Option<&SoftView>; 4], tile_of: impl Fn(usize) -> usize) -> Option<SoftView> {
+    let any = tiles.iter().flatten().next()?;
+    let classes = any.logits.len() / any.seen.len();
+    let mut soft = SoftView { logits: vec![0.0; any.logits.len()], seen: vec![false; any.seen.len()] };
+    for (cell, (logits, seen)) in soft.logits.chunks_mut(classes).zip(&mut soft.seen).enumerate() {
+        if let Some(tile) = tiles[tile_of(cell)] {
+            logits.copy_from_slice(&tile.logits[cell * classes..][..classes]);
+            *seen = tile.seen[cell];
+        }
+    }
+    Some(soft)
 }
 
 /// The part of an object inside `window`, or `None` where too little of it is.
@@ -76,7 +96,8 @@ fn clip(object: &Object, window: &BoundingBox) -> Option<Object> {
     (meets && inside.area() >= MIN_VISIBLE * b.area()).then(|| Object { bbox: inside, ..object.clone() })
 }
 
-/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each by its example's share; the mask is `a`'s.
+/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each by its example's share; masks are
+/// `a`'s.
 pub fn mixup(a: Example, b: Example, share: f32) -> Example {
     let weigh =
         |objects: Vec<Object>, share: f32| objects.into_iter().map(move |o| Object { share: o.share * share, ..o });
@@ -85,6 +106,7 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
         objects: weigh(a.objects, 1.0 - share).chain(weigh(b.objects, share)).collect(),
         known: a.known.iter().zip(&b.known).map(|(a, b)| *a && *b).collect(),
         mask: a.mask,
+        soft: a.soft,
         file: a.file,
     }
 }
@@ -103,6 +125,7 @@ mod tests {
             objects: vec![Object { label: Some(0), ..Object::at(bbox) }],
             known: vec![true, mask],
             mask: mask.then(|| vec![value as u8; 16 * 8]),
+            soft: mask.then(|| SoftView { logits: vec![value; 2 * 16 * 8], seen: vec![true; 16 * 8] }),
             file: PathBuf::new(),
         }
     }
@@ -118,6 +141,9 @@ mod tests {
         assert_eq!([pixel(39, 15), pixel(40, 15), pixel(39, 16), pixel(40, 16)], [1.0, 2.0, 3.0, 4.0]);
         let cell = |x: usize, y: usize| mosaic.mask.as_ref().unwrap()[y * 16 + x];
         assert_eq!([cell(9, 3), cell(10, 3), cell(9, 4), cell(10, 4)], [1, VOID, 3, 4]);
+        let soft = mosaic.soft.as_ref().unwrap();
+        let seen = |x: usize, y: usize| soft.seen[y * 16 + x].then(|| soft.logits[2 * (y * 16 + x)]);
+        assert_eq!([seen(9, 3), seen(10, 3), seen(9, 4), seen(10, 4)], [Some(1.0), None, Some(3.0), Some(4.0)]);
         let boxes: Vec<_> = mosaic.objects.iter().map(|o| o.bbox).collect();
         let expected = [BoundingBox::new(0.0, 0.0, 40.0, 16.0), BoundingBox::new(0.0, 16.0, 40.0, 32.0)];
         assert_eq!(boxes, [expected[0], expected[1]], "the second tile shows 19 % of its object");

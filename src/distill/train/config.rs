@@ -63,7 +63,8 @@ pub struct StudentConfig {
     /// Weight of the segmentation loss.
     pub segmentation_weight: f64,
     pub loss: DetectionLossConfig,
-    /// A teacher that sees each view; `[[method]]` tables say what the student takes from it.
+    /// A teacher that sees each view; `[[method]]` tables say what the student takes from it. Without it, `kd` on the
+    /// segmentation head and `cwd` take the masks of `soft_targets`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherConfig>,
     #[serde(rename = "method", skip_serializing_if = "Vec::is_empty")]
@@ -175,7 +176,11 @@ impl StudentConfig {
         for method in &self.methods {
             let at = || format!("[[method]] kind = {:?}", method.method.name());
             method.check().map_err(anyhow::Error::msg).with_context(at)?;
-            let Some(teacher) = &self.teacher else { bail!("{} needs a [teacher]", at()) };
+            let Some(teacher) = &self.teacher else {
+                ensure!(method.method.learns_from_masks(), "{} needs a [teacher]", at());
+                ensure!(self.soft_targets.is_some(), "{} needs a [teacher], or soft_targets of a segmenter", at());
+                continue;
+            };
             let needs_package = method.method.needs_package();
             ensure!(!(teacher.average && needs_package), "{} needs a [teacher] with a package, not the average", at());
         }
@@ -237,6 +242,11 @@ impl StudentConfig {
         ensure!(0.0 < low && low <= high && high.is_finite(), "augment.scale must be [low, high] with 0 < low <= high");
         ensure!(augment.aspect >= 1.0 && augment.aspect.is_finite(), "augment.aspect must be at least 1");
         Ok(())
+    }
+
+    /// Whether the methods take the masks of the soft targets for their teacher.
+    pub fn takes_masks(&self) -> bool {
+        self.teacher.is_none() && !self.methods.is_empty()
     }
 
     /// Opens the data sets, in their order, for the classes of the network that is trained.
@@ -316,6 +326,8 @@ mod tests {
             ("[augment]\naspect = nan", "augment.aspect"),
             ("[[data]]\nfolder = 'e'\nshare = inf", "data share of e"),
             ("[teacher]\naverage = true", "[[method]]"),
+            ("[[method]]\nkind = 'kd'\non = 'segmentation'", "soft_targets of a segmenter"),
+            ("[[method]]\nkind = 'kd'\non = 'class'", "needs a [teacher]"),
         ] {
             let error = parsed(keys).unwrap_err();
             assert!(error.contains(named), "{keys}: {error}");

@@ -16,6 +16,7 @@ use crate::distill::loss::methods::Method;
 use crate::distill::loss::scene::{Scene, Tensors};
 use crate::distill::loss::schedule::Schedule;
 use crate::distill::net::TrainNet;
+use crate::distill::soften::SoftTargets;
 use crate::engine::{LayerId, Shape};
 use crate::student::{Architecture, Student};
 
@@ -25,6 +26,8 @@ pub enum Teacher {
     Package(OnlineTeacher),
     /// The student's own average, within the step.
     Average(MeanTeacher),
+    /// A segmenter that saw the whole images; its soft targets come with each batch.
+    Offline,
 }
 
 /// The methods that a configuration names, ready.
@@ -38,10 +41,24 @@ impl Distillation {
     /// The methods of `config` for the student `net`, and the teacher that they need; `None` where it names none.
     ///
     /// # Errors
-    /// When the teacher cannot be loaded or does not fit the student.
-    pub fn prepare(config: &StudentConfig, net: &TrainNet) -> anyhow::Result<Option<(Self, Teacher)>> {
-        let Some(teacher) = &config.teacher else { return Ok(None) };
-        let package = teacher.package.as_deref().map(Student::load).transpose().context("[teacher] package")?;
+    /// When the teacher cannot be loaded or does not fit the student, or is to be soft targets that hold no masks.
+    pub fn prepare(
+        config: &StudentConfig,
+        net: &TrainNet,
+        soft: Option<&SoftTargets>,
+    ) -> anyhow::Result<Option<(Self, Teacher)>> {
+        if config.methods.is_empty() {
+            return Ok(None);
+        }
+        let classes = config.architecture().segmentation.classes;
+        ensure!(
+            config.teacher.is_some() || soft.and_then(|s| s.segmentation.as_ref()) == Some(&classes),
+            "[[method]] kind = {:?} needs a [teacher], or soft_targets of a segmenter for {}",
+            config.methods[0].method.name(),
+            classes.join(", ")
+        );
+        let package = config.teacher.as_ref().and_then(|teacher| teacher.package.as_deref());
+        let package = package.map(Student::load).transpose().context("[teacher] package")?;
         let graph = &net.graph;
         let input = graph.input_shape();
         let of_teacher = match &package {
@@ -74,6 +91,7 @@ impl Distillation {
                 let names: Vec<String> = layers.iter().map(|l| l.0.clone()).collect();
                 Teacher::Package(OnlineTeacher::new(package, &config.architecture(), &names)?)
             }
+            None if config.teacher.is_none() => Teacher::Offline,
             None => {
                 let shown = layers.iter().map(|l| l.1);
                 Teacher::Average(MeanTeacher::new(graph, &net.params, net.batch(), shown))
@@ -120,6 +138,30 @@ impl Distillation {
             student.layers.insert(name.clone(), tap(*id)?);
         }
 
+        let cells = student.segmentation.dim(2)?;
+        let (teacher, teacher_sees) = match batch.teacher.is_empty() {
+            true => offline(batch, &student)?,
+            false => (self.shown(net, batch, &student)?, vec![true; images * cells]),
+        };
+        let input = net.graph.input_shape();
+        let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
+        let scene = Scene {
+            student,
+            teacher,
+            positives: targets.positives.iter().filter_map(|p| Some((p.row, p.label?))).collect(),
+            boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
+            mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
+            teacher_sees,
+            input: (input.width, input.height),
+            progress: batch.step as f64 / config.steps as f64,
+        };
+        Ok((scene, taps))
+    }
+
+    /// The tensors of a teacher that saw the views of `batch`.
+    fn shown(&self, net: &TrainNet, batch: &Batch, student: &Tensors) -> candle_core::Result<Tensors> {
+        let images = net.batch();
+        let outputs = &net.graph.outputs;
         let maps = |output: usize, channels: usize| {
             let values = &batch.teacher[output];
             Tensor::from_slice(values, (images, channels, values.len() / (images * channels)), &Device::Cpu)
@@ -130,8 +172,8 @@ impl Distillation {
         };
         let levels = Architecture::detection_levels();
         let mut teacher = Tensors {
-            class: rows(levels.map(|l| l.class), class.dim(1)?)?,
-            sides: rows(levels.map(|l| l.sides), sides.dim(1)?)?,
+            class: rows(levels.map(|l| l.class), student.class.dim(1)?)?,
+            sides: rows(levels.map(|l| l.sides), student.sides.dim(1)?)?,
             segmentation: maps(Architecture::SEGMENTATION_OUTPUT, student.segmentation.dim(1)?)?,
             layers: BTreeMap::new(),
         };
@@ -139,19 +181,7 @@ impl Distillation {
             let tensor = Tensor::from_slice(values, (images, s.channels, s.height, s.width), &Device::Cpu)?;
             teacher.layers.insert(name.clone(), tensor);
         }
-
-        let input = net.graph.input_shape();
-        let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
-        let scene = Scene {
-            student,
-            teacher,
-            positives: targets.positives.iter().filter_map(|p| Some((p.row, p.label?))).collect(),
-            boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
-            mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
-            input: (input.width, input.height),
-            progress: batch.step as f64 / config.steps as f64,
-        };
-        Ok((scene, taps))
+        Ok(teacher)
     }
 
     /// Each method's loss, weighted; those whose weight is zero by now cost nothing.
@@ -165,4 +195,23 @@ impl Distillation {
         };
         self.methods.iter().map(loss).collect()
     }
+}
+
+/// The soft targets of `batch` as a teacher's tensors, and for each image and cell whether there are any. They say nothing
+/// of boxes, for which the student's own stand in: no method that is permitted here looks at those.
+fn offline(batch: &Batch, student: &Tensors) -> candle_core::Result<(Tensors, Vec<bool>)> {
+    let (images, classes, cells) = student.segmentation.dims3()?;
+    let mut logits = vec![0.0; images * cells * classes];
+    let mut seen = vec![false; images * cells];
+    let places = logits.chunks_mut(cells * classes).zip(seen.chunks_mut(cells));
+    for ((logits, seen), soft) in places.zip(&batch.soft) {
+        if let Some(soft) = soft {
+            logits.copy_from_slice(&soft.logits);
+            seen.copy_from_slice(&soft.seen);
+        }
+    }
+    let segmentation =
+        Tensor::from_vec(logits, (images, cells, classes), &Device::Cpu)?.transpose(1, 2)?.contiguous()?;
+    let (class, sides) = (student.class.detach(), student.sides.detach());
+    Ok((Tensors { class, sides, segmentation, layers: BTreeMap::new() }, seen))
 }

@@ -3,7 +3,8 @@
 //! In the order in which a step happens:
 //! - [`config`]: what a run is given; [`init`], [`imagenet`]: weights to start from.
 //! - [`run`]: the run: steps, log, checkpoints, export; [`student`], [`teacher`]: the two commands for it.
-//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together.
+//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together;
+//!   [`soft_view`]: a segmenter's soft targets.
 //! - [`online`]: a teacher that looks at the rendered batches; [`mean_teacher`]: the student's own average in its place.
 //! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
 //! - [`step`]: forward, losses, backward; [`device`]: where; [`quantized`]: all of it in 8 bits.
@@ -28,6 +29,7 @@ pub mod origin;
 pub mod published;
 pub mod quantized;
 pub mod run;
+pub mod soft_view;
 pub mod step;
 pub mod student;
 pub mod teacher;

@@ -125,6 +125,11 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     }
 
     let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
+    if soft.as_ref().is_some_and(|s| s.segmentation.is_some()) && !config.takes_masks() {
+        eprintln!(
+            "soft_targets hold masks, which nothing learns from: that takes a [[method]] for them and no [teacher]"
+        );
+    }
     let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref())?;
     let training = Training {
         command: format!("distill {} train.toml", role.name()),
@@ -156,11 +161,11 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let (distillation, teacher) = Distillation::prepare(&config, &net)?.unzip();
+    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
     let (ahead, mut within) = match teacher {
         Some(Teacher::Package(teacher)) => (Some(teacher), None),
         Some(Teacher::Average(teacher)) => (None, Some(teacher)),
-        None => (None, None),
+        Some(Teacher::Offline) | None => (None, None),
     };
     if let Some(device) = device {
         net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
@@ -169,6 +174,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     let batches = pictures.start(done, config.clone(), architecture.input.clone(), ahead)?;
 
     let progress = progress(config.steps, done);
+    let mut at = done;
     for batch in batches {
         let mut batch = batch?;
         if let Some(teacher) = &mut within {
@@ -183,6 +189,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         follow(&mut average, &mut net.params, config.ema.min((batch.step + 1) as f64 / (batch.step + 10) as f64));
 
         let step = batch.step + 1;
+        at = step;
         if step % 10 == 0 || step == config.steps {
             let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses.clone() };
             log.add(&line)?;
@@ -205,6 +212,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         }
     }
     progress.finish();
+    ensure!(at >= config.steps, "the thread that renders batches ended at step {at}; start again to go on from there");
     eprintln!("the {} is in {}", role.name(), package.display());
     Ok(())
 }

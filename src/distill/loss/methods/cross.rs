@@ -225,6 +225,7 @@ mod tests {
             positives: vec![],
             boxes: vec![],
             mask: vec![],
+            teacher_sees: vec![],
             input: SIZE,
             progress: 0.0,
         }

@@ -12,7 +12,7 @@ use super::Method;
 use crate::distill::data::VOID;
 
 /// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation", eq. 2): the mean over
-/// all cells, labelled or not. With `labelled`, over those alone that have a label, so that the teacher is not asked about
+/// all cells that the teacher sees, labelled or not. With `labelled`, over those alone that have a label, so that the teacher is not asked about
 /// images of another kind than those with masks. With `balanced`, each weighed by what the teacher sees there:
 /// `Σ_c p_c · w_c`, `w_c = 1 / ln(1.02 + share of c)` (the task loss's weights: Paszke et al. 2016, section 5.1; shares
 /// are those of the teacher's probabilities over the same cells), because the mean otherwise teaches the large classes,
@@ -68,10 +68,9 @@ impl Method for Kd {
             Head::Segmentation => {
                 let (student, teacher) = (cells(&scene.student.segmentation)?, cells(&scene.teacher.segmentation)?);
                 let loss = soft::categorical(&student, &teacher, temperature)?;
-                let counted = match self.labelled {
-                    true => Tensor::from_iter(scene.mask.iter().map(|&m| f32::from(m != VOID)), loss.device())?,
-                    false => loss.ones_like()?,
-                };
+                let counts = |(&sees, &label): (&bool, &u8)| f32::from(sees && (!self.labelled || label != VOID));
+                let counted = scene.teacher_sees.iter().zip(&scene.mask).map(counts);
+                let counted = Tensor::from_iter(counted, loss.device())?;
                 let weight = match self.balanced {
                     true => (rarity(&teacher, &counted)? * counted)?,
                     false => counted,

@@ -121,7 +121,17 @@ impl Kind {
         matches!(self, Self::Cross(_))
     }
 
-    /// The method, made ready for a teacher: a package, or none where it is the student's own average.
+    /// Whether the masks of soft targets are teacher enough: it compares segmentation logits alone, cell by cell.
+    pub fn learns_from_masks(&self) -> bool {
+        match self {
+            Self::Kd(kd) => kd.on == outputs::Head::Segmentation,
+            Self::Cwd(cwd) => cwd.layers.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The method, made ready for a teacher: a package, or none where it is the student's own average or soft
+    /// targets.
     ///
     /// # Errors
     /// When it needs a part that the teacher lacks.

@@ -58,6 +58,7 @@ fn scene(data: &Value) -> Scene {
         positives: list(&data["positives"]).iter().map(positive).collect(),
         boxes: list(&data["boxes"]).iter().map(|image| list(image).iter().map(bbox).collect()).collect(),
         mask: list(&data["mask"]).iter().map(|v| v.as_u64().unwrap() as u8).collect(),
+        teacher_sees: vec![true; list(&data["mask"]).len()],
         input: (data["input"][0].as_u64().unwrap() as usize, data["input"][1].as_u64().unwrap() as usize),
         progress: 0.5,
     }
@@ -123,6 +124,34 @@ fn a_student_equal_to_its_teacher_has_nothing_to_learn() {
         scene.student = tensors(&data["teacher"]);
         let value = method.loss(&scene).unwrap().to_scalar::<f32>().unwrap();
         assert!(value.abs() < 1e-5, "{config:?}: {value}");
+    }
+}
+
+/// A case of the reference whose method takes in the masks of soft targets.
+#[test]
+fn what_the_teacher_does_not_see_does_not_count() {
+    let data = reference();
+    for (config, _) in cases(&data).into_iter().filter(|(config, _)| config.method.learns_from_masks()) {
+        let method = config.method.build(None).unwrap();
+        let value = |scene: &Scene| method.loss(scene).unwrap().to_scalar::<f32>().unwrap();
+        let (images, classes, cells) = scene(&data).student.segmentation.dims3().unwrap();
+        // Of the second image nothing is seen, of the others the first four cells.
+        let mut partly = scene(&data);
+        partly.teacher_sees = (0..images * cells).map(|i| i / cells != 1 && i % cells < 4).collect();
+        let mut cut = scene(&data);
+        let rows = Tensor::new(vec![0u32, 2], &Device::Cpu).unwrap();
+        for maps in [&mut cut.student.segmentation, &mut cut.teacher.segmentation] {
+            *maps = maps.index_select(&rows, 0).unwrap().narrow(2, 0, 4).unwrap().contiguous().unwrap();
+            assert_eq!(maps.dims(), [2, classes, 4]);
+        }
+        let there = |i: &usize| i / cells != 1 && i % cells < 4;
+        cut.mask = (0..images * cells).filter(there).map(|i| cut.mask[i]).collect();
+        cut.teacher_sees = vec![true; cut.mask.len()];
+        let (found, expected) = (value(&partly), value(&cut));
+        assert!((found - expected).abs() < 1e-5 * (1.0 + expected), "{config:?}: {found}, not {expected}");
+
+        partly.teacher_sees.fill(false);
+        assert_eq!(value(&partly), 0.0, "{config:?}");
     }
 }
 
