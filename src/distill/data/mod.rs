@@ -48,13 +48,13 @@ pub enum DataError {
     Image { path: PathBuf, why: String },
 }
 
-/// Says on the terminal how many files were left out, and why the first few.
+/// Says on the terminal how many files were left out, and why the first few were.
 pub fn tell_left_out(skipped: &[Skipped]) {
-    for file in skipped.iter().take(5) {
-        eprintln!("left out: {}: {}", file.path.display(), file.reason);
+    if !skipped.is_empty() {
+        eprintln!("files left out: {}", skipped.len());
     }
-    if skipped.len() > 5 {
-        eprintln!("left out: {} files in all", skipped.len());
+    for file in skipped.iter().take(5) {
+        eprintln!("  {}: {}", file.path.display(), file.reason);
     }
 }
 
