@@ -160,6 +160,7 @@ fn a_mistaken_configuration_costs_one_sentence_that_names_the_field() {
         ("soft_targets = '/nowhere'", "/nowhere"),
         ("[teacher]\naverage = true\npackage = '/nowhere'", "one of the two"),
         ("[teacher]\naverage = true\n[[method]]\nkind = 'cross'", "needs a [teacher] with a package"),
+        ("[teacher]\naverage = true", "[teacher] needs a [[method]]"),
     ] {
         let config = project(folder.path(), line);
         let run = folder.path().join("run");

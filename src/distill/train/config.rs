@@ -187,7 +187,6 @@ impl StudentConfig {
         if let Some(teacher) = &self.teacher {
             let one = teacher.package.is_some() != teacher.average;
             ensure!(one, "[teacher] is to name a package, or to have `average = true`: one of the two");
-            ensure!(!self.methods.is_empty(), "[teacher] needs a [[method]]: what the student is to take from it");
         }
         self.architecture().check().map_err(anyhow::Error::msg)?;
         if let (Some(_), Some(init)) = (self.backbone, self.init.as_deref().filter(|path| path.is_dir())) {
@@ -325,7 +324,6 @@ mod tests {
             ("[augment]\nscale = [0.5, inf]", "augment.scale"),
             ("[augment]\naspect = nan", "augment.aspect"),
             ("[[data]]\nfolder = 'e'\nshare = inf", "data share of e"),
-            ("[teacher]\naverage = true", "[[method]]"),
             ("[[method]]\nkind = 'kd'\non = 'segmentation'", "soft_targets of a segmenter"),
             ("[[method]]\nkind = 'kd'\non = 'class'", "needs a [teacher]"),
         ] {

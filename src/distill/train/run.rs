@@ -97,6 +97,11 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
             Preset::value_variants().iter().map(|p| format!("{p:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
         );
     }
+    ensure!(
+        config.teacher.is_none() || !config.methods.is_empty(),
+        "{}: [teacher] needs a [[method]]: what the student is to take from it",
+        args.config.display()
+    );
     let run = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
     let device = args.device.open(config.quantized_as.is_some())?;
     let architecture = config.architecture();
@@ -336,7 +341,7 @@ mod tests {
             fill(&mut params, 5.0);
             follow(&mut average, &mut params, 0.9);
             let expected = 5.0 - 4.0 * 0.9f32.powi(step);
-            assert!(average.state().iter().flat_map(|(_, v)| v.iter()).all(|v| (v - expected).abs() < 1e-5));
+            assert!(average.state().values().flat_map(|v| v.iter()).all(|v| (v - expected).abs() < 1e-5));
         }
     }
 }
