@@ -1,5 +1,6 @@
 //! What a run shows of itself at each checkpoint: the package of the average so far, and the curves.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -42,7 +43,7 @@ impl Published<'_> {
                 weights: WeightsFile { file: WEIGHTS_FILE.into(), sha256: String::new(), shared_bits: None },
                 training: Training { steps, ..self.training.clone() },
                 quantization: None,
-                accuracy: Default::default(),
+                accuracy: BTreeMap::new(),
                 notice: self.config.notice.clone(),
             },
             weights: average.fold(),
@@ -51,9 +52,11 @@ impl Published<'_> {
         if let Some(quantized) = self.quantized {
             quantized.apply(&mut student)?;
         }
-        let stays = Student::load(self.package).is_ok_and(|found| {
-            found.manifest.training == student.manifest.training
-                && found.manifest.weights.sha256 == sha256(&student.weights_file())
+        let mut expected = student.manifest.clone();
+        expected.weights.sha256 = sha256(&student.weights_file());
+        let stays = Student::load(self.package).is_ok_and(|Student { manifest: found, .. }| {
+            let (format_version, accuracy) = (expected.format_version, BTreeMap::new());
+            Manifest { format_version, accuracy, ..found } == expected
         });
         if !stays {
             student.save(self.package)?;
