@@ -22,14 +22,14 @@ use crate::student::{shared, Student};
 /// Time and memory at run time stay as they are: this is for what is sent to a vehicle and stored there. Layers with few
 /// weights, and depthwise ones, keep theirs.
 ///
-/// Example: distill share --bits 5 --out small --judge data/vehicles/val
+/// Example: distill share --out small --judge data/vehicles/val
 #[derive(Debug, Args)]
 pub struct ShareArgs {
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Bits of a weight's code: a layer has so many values as they can tell apart.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=8))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..=8))]
     bits: u8,
     /// Folder for the package.
     #[arg(long, short)]
