@@ -8,12 +8,19 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use peregrine::bench::usage::{allocations, CountingAllocator};
 use peregrine::engine::cuda::compiled;
 use peregrine::engine::cuda::driver::DeviceInfo;
 use peregrine::engine::cuda::kernels::Module;
 use peregrine::pipeline::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine::preprocess::ImageView;
 use peregrine::student::Student;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Set where it is to count what frames allocate once all is warm.
+const STEADY: &str = "PEREGRINE_TEST_STEADY";
 
 /// What the process started again is to do.
 const CHILD: &str = "PEREGRINE_TEST_CHILD";
@@ -29,9 +36,16 @@ fn child() {
     let pixels = vec![7; 3 * 48 * 40];
     let outcome =
         Pipeline::on(&Student::embedded(), options, choice).map_err(|e| e.to_string()).and_then(|mut pipeline| {
-            for (camera, encoding) in [(0, "rgb8"), (1, "bgr8"), (0, "rgb8"), (1, "rgb8")] {
+            let mut frame = |camera, encoding| {
                 let image = ImageView::new(encoding, 48, 40, 3 * 48, &pixels).unwrap();
-                pipeline.process_from(camera, &image, 0).map_err(|e| e.to_string())?;
+                pipeline.process_from(camera, &image, 0).map(|_| ()).map_err(|e| e.to_string())
+            };
+            let kinds = [(0, "rgb8"), (1, "bgr8"), (0, "rgb8"), (1, "rgb8")];
+            kinds.iter().try_for_each(|&(camera, encoding)| frame(camera, encoding))?;
+            if std::env::var_os(STEADY).is_some() {
+                let before = allocations();
+                (0..1000).try_for_each(|i| frame(kinds[i % 4].0, kinds[i % 4].1))?;
+                println!("allocations of 1000 frames: {}", allocations() - before);
             }
             Ok(pipeline.device())
         });
@@ -51,6 +65,7 @@ struct StandIn {
 /// How a case ended: what the child said last, the calls made, and whether all was given back.
 struct Ended {
     said: String,
+    text: String,
     calls: usize,
     held: String,
 }
@@ -115,6 +130,7 @@ impl StandIn {
             said: text.lines().rfind(said).unwrap_or_else(|| panic!("{text}")).to_owned(),
             calls: calls.trim_start_matches("calls ").parse().unwrap(),
             held: held.trim().to_owned(),
+            text,
         }
     }
 }
@@ -130,6 +146,16 @@ fn frames_of_two_cameras_go_through_the_driver_and_everything_is_given_back() {
         let second = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability)]);
         assert_eq!((second.said.as_str(), second.held.as_str()), ("on cuda", NOTHING_HELD));
         assert!(second.calls * 2 < first.calls, "variants are measured once: {} and {}", first.calls, second.calls);
+    }
+}
+
+#[test]
+fn frames_of_known_kinds_allocate_nothing_on_the_host() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    for capability in ["90", "87"] {
+        let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), (STEADY, "1")]);
+        assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
+        assert!(ended.text.contains("allocations of 1000 frames: 0\n"), "sm_{capability}: {}", ended.text);
     }
 }
 

@@ -21,6 +21,11 @@ fn count_allocation() {
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
+/// Allocations of the calling thread so far, where [`CountingAllocator`] is the program's.
+pub fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
 /// The system's allocator, counting thread by thread. The program that measures makes it its global one.
 pub struct CountingAllocator;
 
@@ -76,7 +81,7 @@ impl Counters {
             involuntary: usage.ru_nivcsw as i64,
             minor: usage.ru_minflt as i64,
             major: usage.ru_majflt as i64,
-            allocations: ALLOCATIONS.with(Cell::get),
+            allocations: allocations(),
         }
     }
 }
@@ -84,7 +89,7 @@ impl Counters {
 #[cfg(not(target_os = "linux"))]
 impl Counters {
     fn read() -> Self {
-        Self { allocations: ALLOCATIONS.with(Cell::get), ..Self::default() }
+        Self { allocations: allocations(), ..Self::default() }
     }
 }
 
