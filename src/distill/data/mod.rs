@@ -4,7 +4,7 @@
 //! - [`dataset`]: a folder as a list of samples, in the order of their names.
 //! - [`labels`]: YOLO label files.
 //! - [`read`]: pictures and masks.
-//! - [`copies`]: images that are there twice.
+//! - [`copies`](mod@copies): images that are there twice.
 //!
 //! A folder holds `images/` (JPEG or PNG) and `labels/` with, for each image of the same stem, a YOLO text file or a mask
 //! (PNG, one byte a pixel, the class's index). An image without a label file is kept as *unlabelled*: it serves to distil

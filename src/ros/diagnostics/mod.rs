@@ -1,6 +1,6 @@
 //! `/diagnostics`, on a thread of its own: once a second, and at once when something becomes better or worse.
 //!
-//! - [`stream`]: one camera's stream, judged; [`window`]: distributions over its last seconds; [`cameras`]: all of them.
+//! - [`stream`]: one camera's stream, judged; [`window`]: distributions over its last seconds; `cameras`: all of them.
 //! - here: the thread, what it is told of the node ([`Board`]), and the message.
 
 mod cameras;
