@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::cpu::Isa;
 use crate::pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
 use crate::preprocess::image::{Encoding, ImageView};
 use crate::student::architecture::MAX_STRIDE;
@@ -245,12 +246,14 @@ impl Engines {
     }
 }
 
-/// A device for the diagnostics: its kind first, then which one, or why it is not the one that was hoped for.
+/// A device for the diagnostics: its kind first, then which one, or why it is not the one that was hoped for, and that a
+/// processor has no vectors.
 fn described(device: &DeviceInUse) -> String {
     let kind = device.name();
+    let advice = Isa::best().advice().map_or(String::new(), |advice| format!("; {advice}"));
     match device {
-        DeviceInUse::Cpu { instead_of_cuda: None } => kind.into(),
-        DeviceInUse::Cpu { instead_of_cuda: Some(why) } => format!("{kind} (not cuda: {why})"),
+        DeviceInUse::Cpu { instead_of_cuda: None } => format!("{kind}{advice}"),
+        DeviceInUse::Cpu { instead_of_cuda: Some(why) } => format!("{kind} (not cuda: {why}){advice}"),
         DeviceInUse::Cuda(name) => format!("{kind} ({name})"),
     }
 }
