@@ -83,8 +83,8 @@ class Detector(torch.nn.Module):
     def __init__(self, network, boxes, dtype):
         super().__init__()
         self.network, self.boxes, self.dtype = network, boxes, dtype
-        self.register_buffer("mean", torch.tensor(boxes["mean"]).reshape(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(boxes["std"]).reshape(1, 3, 1, 1) * 255)
+        self.register_buffer("mean", torch.tensor(boxes["mean"]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(boxes["std"]).reshape(1, 3, 1, 1))
         self.register_buffer("bins", torch.arange(boxes["bins"], dtype=torch.float32))
         _, self.height, self.width = network.layers[0]["shape"]
         for i, level in enumerate(boxes["levels"]):
