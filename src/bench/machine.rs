@@ -184,12 +184,15 @@ impl CpuTime {
     }
 }
 
-/// CPU time in ticks, from a process's `stat`.
-fn ticks_of(stat: &str) -> Option<u64> {
-    // The name, second of all, is in brackets and may hold anything; utime and stime are 14th and 15th.
-    let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut next = || after_name.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+/// CPU time in ticks, from a process's `stat`: utime and stime.
+pub(super) fn ticks_of(stat: &str) -> Option<u64> {
+    Some(stat_field(stat, 14)? + stat_field(stat, 15)?)
+}
+
+/// A field of a process's `stat` by its number in proc(5), above 3.
+pub(super) fn stat_field(stat: &str, number: usize) -> Option<u64> {
+    // The name, second of all, is in brackets and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::machine::{stat_field, ticks_of};
 use super::progress::Progress;
 use super::record::{FrameCost, FrameRecord};
 use super::schedule::Work;
@@ -185,10 +186,6 @@ impl ProcessCounters {
     /// that have ended are gone.
     pub fn read(process: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // After the name, which may hold anything: minflt is the 10th field of all, majflt the 12th, utime and stime follow
-        // cmajflt.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let (mut voluntary, mut involuntary) = (0, 0);
         for thread in fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten() {
             let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
@@ -197,9 +194,10 @@ impl ProcessCounters {
             involuntary += count("nonvoluntary_ctxt_switches:").unwrap_or(0);
         }
         // SAFETY: takes no memory from us.
-        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        let cpu_ms = (field(14)? + field(15)?) as f64 * 1e3 / ticks as f64;
-        Some(Self { cpu_ms, voluntary, involuntary, minor: field(10)?, major: field(12)? })
+        let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let cpu_ms = ticks_of(&stat)? as f64 * 1e3 / ticks_per_second as f64;
+        let (minor, major) = (stat_field(&stat, 10)?, stat_field(&stat, 12)?);
+        Some(Self { cpu_ms, voluntary, involuntary, minor, major })
     }
 
     /// What was used until `later`, for each of so many frames.

@@ -163,6 +163,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Whether JSON is what standard output is to hold.
+    pub fn json_to_stdout(&self) -> bool {
+        self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
     /// Every file that is to be written.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)

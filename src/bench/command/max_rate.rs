@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _};
 
 use super::in_process::{plan_at, works};
 use super::live::Live;
-use super::output::{self, say};
+use super::output::say;
 use super::setup::Setup;
 use crate::bench::monitor::{Conditions, Monitor};
 use crate::bench::rate::{best, search};
@@ -17,6 +17,7 @@ use crate::bench::stats::Distribution;
 use crate::bench::stress;
 use crate::bench::timetable::Schedule;
 use crate::bench::verdict::{judge, Verdict};
+use crate::student::package::write_atomically;
 
 /// Frames of the closed loop by which the search's upper end is found.
 const PILOT: usize = 30;
@@ -59,7 +60,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
             "schema_version": SCHEMA_VERSION, "profile": context.profile, "machine": context.machine,
             "subject": context.subject, "stress": context.stress, "probes": probes, "rate_hz": best(&probes),
         });
-        output::json(path, &format!("{found:#}\n"))?;
+        write_atomically(path, format!("{found:#}\n").as_bytes())?;
     }
     Ok(match best(&probes) {
         Some(rate) => {

@@ -68,13 +68,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     if let Some([first, second]) = arguments.compare.as_deref() {
         let comparison = compare::compare(first, second, arguments.allow)?;
-        match &arguments.json {
-            Some(path) if path.as_os_str() == "-" => {}
-            _ => say(&comparison.text()),
-        }
-        if let Some(path) = &arguments.json {
-            output::json(path, &format!("{}\n", serde_json::to_string_pretty(&comparison)?))?;
-        }
+        let json = format!("{}\n", serde_json::to_string_pretty(&comparison)?);
+        output::text_and_json(arguments, &comparison.text(), &json)?;
         return Ok(comparison.verdict.exit_code());
     }
     let setup = setup::Setup::new(arguments)?;

@@ -1,7 +1,6 @@
 //! What is written of a run, and where.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use super::arguments::Arguments;
 use crate::bench::record::Run;
@@ -13,11 +12,7 @@ use crate::student::package::write_atomically;
 /// # Errors
 /// When a file cannot be written.
 pub fn write(arguments: &Arguments, report: &Report, run: &Run) -> anyhow::Result<u8> {
-    let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    say(&if to_stdout { report.json() } else { report.text() });
-    if let (Some(path), false) = (&arguments.json, to_stdout) {
-        json(path, &report.json())?;
-    }
+    text_and_json(arguments, &report.text(), &report.json())?;
     if let Some(path) = &arguments.html {
         write_atomically(path, html::page(report, run).as_bytes())?;
     }
@@ -31,17 +26,16 @@ pub fn write(arguments: &Arguments, report: &Report, run: &Run) -> anyhow::Resul
     Ok(report.judgement.as_ref().map_or(interrupted, |judgement| judgement.verdict.exit_code()))
 }
 
-/// Writes JSON where `--json` says: `-` is standard output.
+/// Writes the text to standard output, and the JSON where `--json` says: `-` is standard output, in place of the text.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn json(path: &Path, text: &str) -> anyhow::Result<()> {
-    if path.as_os_str() == "-" {
-        say(text);
-    } else {
-        write_atomically(path, text.as_bytes())?;
+pub fn text_and_json(arguments: &Arguments, text: &str, json: &str) -> anyhow::Result<()> {
+    say(if arguments.json_to_stdout() { json } else { text });
+    match &arguments.json {
+        Some(path) if !arguments.json_to_stdout() => Ok(write_atomically(path, json.as_bytes())?),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Writes to standard output; a reader that has gone away is no error.

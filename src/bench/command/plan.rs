@@ -1,11 +1,10 @@
 //! `--explain-plan`: what the CPU engine runs, step by step, or (`--device cuda`) what a GPU would run.
 
-use super::output::say;
+use super::output::{say, text_and_json};
 use super::setup::Setup;
 use crate::engine::cpu::Isa;
 use crate::pipeline::frame::graph_for;
 use crate::pipeline::{cpu_plan, explain_plan, DeviceChoice};
-use crate::student::package::write_atomically;
 
 /// Runs of which each stage's least time is shown.
 const RUNS: usize = 100;
@@ -27,13 +26,6 @@ pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
         eprintln!("note: {advice}");
     }
     let report = cpu_plan(&setup.student, &graph, setup.options.threads, RUNS)?;
-    match &setup.arguments.json {
-        Some(path) if path.as_os_str() == "-" => say(&report.json()),
-        Some(path) => {
-            write_atomically(path, report.json().as_bytes())?;
-            say(&report.text());
-        }
-        None => say(&report.text()),
-    }
+    text_and_json(setup.arguments, &report.text(), &report.json())?;
     Ok(0)
 }

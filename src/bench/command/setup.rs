@@ -178,8 +178,10 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let pages = arguments.html.is_some() || arguments.hgrm.is_some() || arguments.hlog.is_some();
     ensure!(!arguments.max_rate || !pages, "--html, --hgrm, --hlog: of one run; --max-rate is many, and writes --json");
-    let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    ensure!(!arguments.max_rate || !to_stdout, "--json -: --max-rate prints there what it tries; name a file");
+    ensure!(
+        !arguments.max_rate || !arguments.json_to_stdout(),
+        "--json -: --max-rate prints there what it tries; name a file"
+    );
     let only_in_node = arguments.attach || arguments.peer.is_some() || arguments.node.is_some();
     ensure!(arguments.layer == Layer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
     let to_table = arguments.results.is_some();
