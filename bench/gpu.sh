@@ -15,9 +15,10 @@ newest_glibc=2.34
 
 fail() { printf 'gpu.sh: %s\n' "$*" >&2; exit 1; }
 
-# The newest executable that cargo's messages name.
+# The executable of target $1 by cargo's messages, which name those of other targets as well.
 built() { python3 -c 'import json, sys
-print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])'; }
+made = {m["target"]["name"]: m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")}
+print(made[sys.argv[1]])' "$1"; }
 
 pack() {
   local repo=$here/.. to=${1:-}
@@ -27,8 +28,8 @@ pack() {
   rm -rf "$folder"
   mkdir -p "$folder"
   local test bench
-  test=$(cargo test --release --features cuda --test cuda_gpu --no-run --message-format json | built)
-  bench=$(cargo bench --features cuda --bench gpu --no-run --message-format json | built)
+  test=$(cargo test --release --features cuda --test cuda_gpu --no-run --message-format json | built cuda_gpu)
+  bench=$(cargo bench --features cuda --bench gpu --no-run --message-format json | built gpu)
   strip -o "$folder/cuda_gpu" "$test"
   strip -o "$folder/gpu" "$bench"
   local name newest

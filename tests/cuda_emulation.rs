@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cuda_support::Emulated;
 use engine_support::graphs::any_graph;
-use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error};
+use engine_support::{outputs, random_input, random_weights, reference_outputs, relative_error, rounded};
 use peregrine::decode::Detection;
 use peregrine::engine::cuda::network::{Network, Variant};
 use peregrine::engine::cuda::{CudaEngine, Driver, Model, Wait};
@@ -33,15 +33,6 @@ fn run(driver: &Arc<dyn Driver>, graph: &Graph, weights: &Weights, input: &[f32]
     let variants = (0..network.layout.plan.steps.len()).map(pick).collect();
     let model = Arc::new(Model::with_variants(driver, network, weights, variants).unwrap());
     outputs(graph, &mut CudaEngine::new(&model, Wait::Block).unwrap(), input)
-}
-
-/// What half precision makes of the weights; so that only the engine's own rounding is compared.
-fn rounded(weights: &Weights) -> Weights {
-    let mut weights = weights.clone();
-    for conv in weights.0.values_mut() {
-        conv.weight.iter_mut().for_each(|w| *w = half::f16::from_f32(*w).to_f32());
-    }
-    weights
 }
 
 #[test]

@@ -163,6 +163,13 @@ def captured(network, x):
     return replay
 
 
+WAYS = {
+    "eager": ("eager", lambda module, x: module),
+    "compile": ("compile, max-autotune", lambda module, x: torch.compile(module, mode="max-autotune")),
+    "graph": ("eager in one CUDA graph", captured),
+}
+
+
 def percentiles(times):
     times = sorted(times)
     at = lambda share: times[min(len(times) - 1, int(share * len(times)))]
@@ -192,6 +199,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=5000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="which of the ways (default: all)")
     parser.add_argument("--check-boxes", action="store_true", help="compare the boxes of image.rgb with those expected")
     parser.add_argument("--check", type=Path, help="a file of the input and the expected outputs, 32-bit floats in order")
     arguments = parser.parse_args()
@@ -223,11 +231,7 @@ def main():
     floats = torch.randn(1, *shape).pin_memory()
     detector = Detector(network, boxes, torch.half).cuda()
     image, on_device = image.pin_memory(), image.cuda()
-    ways = {
-        "eager": lambda module, x: module,
-        "compile, max-autotune": lambda module, x: torch.compile(module, mode="max-autotune"),
-        "eager in one CUDA graph": captured,
-    }
+    ways = {name: (label, make) for name, (label, make) in WAYS.items() if name in arguments.ways}
 
     def show(name, figures):
         results[name] = figures
@@ -235,7 +239,7 @@ def main():
             print(f"{name:<50} {clock:<7} " + "  ".join(f"{k} {v:8.1f}" for k, v in of.items()) + " us", flush=True)
 
     with torch.inference_mode():
-        for name, make in ways.items():
+        for name, make in ways.values():
             run = make(network, x)
             show(f"network, {name}", measure(run, x, arguments.frames))
 
@@ -249,7 +253,7 @@ def main():
         except ImportError:
             print("image to boxes: skipped, since torchvision is not installed")
             ways = {}
-        for name, make in ways.items():
+        for name, make in ways.values():
             run = make(detector, on_device)
 
             def from_image(image):

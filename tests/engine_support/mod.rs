@@ -5,7 +5,7 @@
 pub mod graphs;
 pub mod random;
 
-pub use random::{outputs, random_input, random_weights, relative_error};
+pub use random::{outputs, random_input, random_weights, relative_error, rounded};
 
 use peregrine::engine::quantization::{scale_groups, QuantizedConv, TensorScale};
 use peregrine::engine::reference::Reference;

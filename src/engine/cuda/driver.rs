@@ -91,7 +91,7 @@ pub trait Driver: Send + Sync {
         priority: i32,
     ) -> Result<Box<dyn Instance>, CudaError>;
 
-    /// Microseconds that each of `nodes` takes, one after the other, the least of `runs`; none where there is no clock.
+    /// Microseconds that each of `nodes` takes in a row of itself, the least of `runs`; none where there is no clock.
     ///
     /// # Errors
     /// Where the device fails.
@@ -116,6 +116,15 @@ pub trait Instance: Send {
     /// # Errors
     /// Where the device fails.
     fn wait(&mut self) -> Result<(), CudaError>;
+
+    /// Runs it, and gives the microseconds that it took by the device's clock; none where there is no clock. Not for the
+    /// per-frame path.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn time(&mut self) -> Result<Option<f32>, CudaError> {
+        Ok(None)
+    }
 }
 
 /// An allocation, given back when dropped.

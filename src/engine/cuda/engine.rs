@@ -133,6 +133,14 @@ impl CudaEngine {
         let times = self.model.driver.time(&self.nodes, runs)?;
         Ok(times.map(|times| self.nodes.iter().map(|n| n.name.clone()).zip(times).collect()))
     }
+
+    /// Runs it, and gives the microseconds of the device's clock; none where it has none.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn device_time(&mut self) -> Result<Option<f32>, CudaError> {
+        self.instance.time()
+    }
 }
 
 impl Engine for CudaEngine {

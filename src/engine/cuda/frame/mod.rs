@@ -144,6 +144,14 @@ impl FramePath {
         Ok(times.map(|times| session.nodes.iter().map(|n| n.name.clone()).zip(times).collect()))
     }
 
+    /// Runs the last image again, and gives the microseconds of the device's clock; none before the first, or without one.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn device_time(&mut self) -> Result<Option<f32>, CudaError> {
+        self.sessions.first_mut().map_or(Ok(None), |session| session.instance.time())
+    }
+
     /// Brings the session of `kind` to the front.
     fn select(&mut self, kind: Kind) -> Result<(), CudaError> {
         match self.sessions.iter().position(|s| s.kind == kind) {

@@ -70,7 +70,9 @@ extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
     // Not-a-number is above no threshold.
     if (!(logit > d.header->logit) || !(logit <= 65504.0f)) return;
     const unsigned place = (unsigned)(l.first + label * l.cells + cell);
-    d.keys[atomicAdd(d.counter, 1u)] = key_of(logit, place);
+    // Where this runs alone, to be timed, nobody resets the counter.
+    const unsigned at_key = atomicAdd(d.counter, 1u);
+    if (at_key < (unsigned)d.places) d.keys[at_key] = key_of(logit, place);
 }
 
 const int DETECT_THREADS = 256;
@@ -173,15 +175,18 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
     __shared__ unsigned short order[SLOTS], kept[SLOTS];
     __shared__ u8 suppressed[SLOTS];
 
-    const unsigned found = *d.counter;
+    const unsigned found = (unsigned)min((int)*d.counter, d.places);
     const bool too_many = found > MOST_CANDIDATES;
     const u64 least = too_many ? least_selected(d, found, histogram, prefix, wanted) : 0;
     if (threadIdx.x == 0) taken = 0;
     __syncthreads();
     for (unsigned i = threadIdx.x; i < found; i += DETECT_THREADS)
-        if (d.keys[i] >= least) keys[atomicAdd(&taken, 1u)] = d.keys[i];
+        if (d.keys[i] >= least) {
+            const unsigned slot = atomicAdd(&taken, 1u);
+            if (slot < SLOTS) keys[slot] = d.keys[i];
+        }
     __syncthreads();
-    const int n = (int)taken;
+    const int n = min((int)taken, MOST_CANDIDATES);
 
     int slots = 1;
     while (slots < n) slots *= 2;

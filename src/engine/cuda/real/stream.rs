@@ -7,7 +7,8 @@ use cudarc::driver::result;
 use cudarc::driver::sys;
 
 use super::{check, failed, Real};
-use crate::engine::cuda::launch::{Launch, Node, Work};
+use crate::engine::cuda::driver::Wait;
+use crate::engine::cuda::launch::{Launch, Node};
 use crate::engine::cuda::CudaError;
 
 impl Real {
@@ -20,63 +21,21 @@ impl Real {
         Ok(Stream(stream.map_err(|e| failed("cuStreamCreateWithPriority", e))?))
     }
 
-    fn issue(&self, node: &Node, stream: &Stream) -> Result<(), CudaError> {
-        match &node.work {
-            Work::Kernel(launch) => {
-                let function = self.function(&launch.kernel)?;
-                let mut argument = Argument::of(launch);
-                let [x, y, z] = launch.grid;
-                // SAFETY: the kernel takes one argument of this type; its addresses are of living memory.
-                check("cuLaunchKernel", unsafe {
-                    sys::cuLaunchKernel(
-                        function,
-                        x,
-                        y,
-                        z,
-                        launch.threads,
-                        1,
-                        1,
-                        0,
-                        stream.0,
-                        argument.pointers().as_mut_ptr(),
-                        ptr::null_mut(),
-                    )
-                })
-            }
-            // SAFETY: both ends are allocations of at least so many bytes.
-            &Work::Upload { host, device, bytes } => check("cuMemcpyHtoDAsync", unsafe {
-                sys::cuMemcpyHtoDAsync_v2(device, host as *const c_void, bytes, stream.0)
-            }),
-            // SAFETY: as above.
-            &Work::Download { device, host, bytes } => check("cuMemcpyDtoHAsync", unsafe {
-                sys::cuMemcpyDtoHAsync_v2(host as *mut c_void, device, bytes, stream.0)
-            }),
-        }
-    }
-
     /// See [`Driver::time`](crate::engine::cuda::Driver::time).
     pub(super) fn least_times(&self, nodes: &[Node], runs: usize) -> Result<Vec<f32>, CudaError> {
-        // Short kernels are timed by tens, since events are half a microsecond apart at best.
-        const AT_ONCE: usize = 10;
-        self.context.enter()?;
-        let stream = self.stream(0)?;
-        let (start, end) = (Event::new(0)?, Event::new(0)?);
-        let mut times = vec![];
-        for node in nodes {
+        // In a graph each waits for the one before, as in a network. Launched one by one, small kernels would be timed by
+        // how fast the CPU launches them.
+        const IN_A_ROW: usize = 16;
+        let edges: Vec<_> = (0..IN_A_ROW).map(|i| (0..i).rev().take(1).collect()).collect();
+        let mut least = |node: &Node| {
+            let mut chain = self.graph(&vec![node.clone(); IN_A_ROW], &edges, Wait::Block, 0)?;
             let mut least = f32::INFINITY;
-            self.issue(node, &stream)?;
-            for _ in 0..runs {
-                start.record(&stream)?;
-                for _ in 0..AT_ONCE {
-                    self.issue(node, &stream)?;
-                }
-                end.record(&stream)?;
-                end.synchronize()?;
-                least = least.min(1000.0 * start.milliseconds_to(&end)? / AT_ONCE as f32);
+            for _ in 0..=runs {
+                least = least.min(chain.microseconds()?);
             }
-            times.push(least);
-        }
-        Ok(times)
+            Ok(least / IN_A_ROW as f32)
+        };
+        nodes.iter().map(&mut least).collect()
     }
 }
 
@@ -128,7 +87,8 @@ impl Event {
         check("running the graph", unsafe { sys::cuEventSynchronize(self.0) })
     }
 
-    fn milliseconds_to(&self, end: &Self) -> Result<f32, CudaError> {
+    /// Of two events that were made without flags.
+    pub(super) fn milliseconds_to(&self, end: &Self) -> Result<f32, CudaError> {
         type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
         let missing = |e: &dyn std::fmt::Display| CudaError::Failed { call: "cuEventElapsedTime", why: e.to_string() };
         let mut milliseconds = 0.0;

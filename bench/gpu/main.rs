@@ -3,6 +3,8 @@
 //!
 //! It has not run on a GPU yet: bench/RESULTS-gpu.md says what that means.
 
+mod floors;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,11 +82,22 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let model = Arc::new(Model::new(&driver, &student.graph(), &student.weights, student.quantization.as_ref())?);
+    if !arguments.json {
+        println!("{} (sm_{}), driver CUDA {}", device.name, device.architecture, device.driver);
+    }
     let mut results = vec![];
+    let mut note = |name: String, [p50, p99, p999, max]: [f64; 4]| {
+        if !arguments.json {
+            println!("{name:<50} p50 {p50:8.1}  p99 {p99:8.1}  p99.9 {p999:8.1}  max {max:8.1} us");
+        }
+        results.push((name, [p50, p99, p999, max]));
+    };
+    const NO_CLOCK: &str = "the device has a clock";
     for wait in [Wait::Block, Wait::Spin] {
         let mut engine = CudaEngine::new(&model, wait)?;
-        results
-            .push((format!("network alone, floats in and out, {wait:?}"), measure(arguments.frames, || engine.run())?));
+        note(format!("network, floats to floats, {wait:?}"), measure(arguments.frames, || engine.run())?);
+        let by_device = summary(arguments.frames, || engine.device_time()?.context(NO_CLOCK))?;
+        note(format!("network, floats to floats, {wait:?}, device"), by_device);
     }
     let mut tables = None;
     for wait in [Wait::Block, Wait::Spin] {
@@ -95,44 +108,51 @@ fn main() -> anyhow::Result<()> {
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;
         let (mut detections, mut mask) = (vec![], Default::default());
         let mut frame = || path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ());
-        results.push((
-            format!("image (640x480 rgb8) to boxes and mask, {wait:?}"),
-            measure(arguments.frames, &mut frame)?,
-        ));
-        let times = path.profile(arguments.runs)?.context("the device has a clock")?;
-        tables = Some((path.graph().context("a frame was processed")?.0.to_vec(), times));
+        note(format!("image to boxes and mask, {wait:?}"), measure(arguments.frames, &mut frame)?);
+        let by_device = summary(arguments.frames, || path.device_time()?.context(NO_CLOCK))?;
+        note(format!("image to boxes and mask, {wait:?}, device"), by_device);
+        if wait == Wait::Spin {
+            let times = path.profile(arguments.runs)?.context(NO_CLOCK)?;
+            tables = Some((path.graph().context("a frame was processed")?.0.to_vec(), times));
+        }
     }
+    let floors = floors::measure(&driver, 640 * 480 * 3, arguments.frames.min(1000))?;
     let (nodes, times) = tables.context("measured above")?;
     if arguments.json {
         let results: HashMap<_, _> = results.into_iter().collect();
         let layers: Vec<_> = times.iter().map(|(name, us)| serde_json::json!({"name": name, "us": us})).collect();
         let json = serde_json::json!({
             "device": device.name, "driver": device.driver, "architecture": device.architecture,
-            "microseconds": results, "layers": layers,
+            "microseconds": results, "layers": layers, "floors": floors,
         });
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());
     }
-    println!("{} (sm_{}), driver CUDA {}", device.name, device.architecture, device.driver);
-    for (name, [p50, p99, p999, max]) in &results {
-        println!("{name:<50} p50 {p50:8.1}  p99 {p99:8.1}  p99.9 {p999:8.1}  max {max:8.1} us");
-    }
+    floors.iter().for_each(|(name, us)| println!("{name:<62} p50 {us:8.2} us"));
     print_layers(&model, &nodes, &times, arguments.peaks.as_deref());
     Ok(())
 }
 
-/// Microseconds of wall clock: p50, p99, p99.9 and the longest of `frames` calls, after a tenth of them unmeasured.
+/// Microseconds of wall clock that `work` takes, as [`summary`] gives them.
 fn measure<E: std::error::Error + Send + Sync + 'static>(
     frames: usize,
     mut work: impl FnMut() -> Result<(), E>,
 ) -> anyhow::Result<[f64; 4]> {
+    summary(frames, || {
+        let start = Instant::now();
+        work()?;
+        Ok((start.elapsed().as_secs_f64() * 1e6) as f32)
+    })
+}
+
+/// Of microseconds p50, p99, p99.9 and the most of `frames` calls, after a tenth of them unmeasured.
+fn summary(frames: usize, mut time: impl FnMut() -> anyhow::Result<f32>) -> anyhow::Result<[f64; 4]> {
     let frames = frames.max(10);
     let mut times = Vec::with_capacity(frames);
     for i in 0..frames + frames / 10 {
-        let start = Instant::now();
-        work()?;
+        let us = time()?;
         if i >= frames / 10 {
-            times.push(start.elapsed().as_secs_f64() * 1e6);
+            times.push(f64::from(us));
         }
     }
     times.sort_by(f64::total_cmp);
@@ -171,7 +191,7 @@ fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: O
 
 /// 640×480 of a road, so that there is something to suppress.
 fn photo() -> anyhow::Result<Vec<u8>> {
-    let photo = image::load_from_memory(include_bytes!("../models/frames/highway-00.jpg"))?;
+    let photo = image::load_from_memory(include_bytes!("../../models/frames/highway-00.jpg"))?;
     Ok(photo.resize_exact(640, 480, image::imageops::FilterType::Triangle).to_rgb8().into_raw())
 }
 
