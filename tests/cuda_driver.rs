@@ -67,6 +67,8 @@ struct Ended {
     said: String,
     text: String,
     calls: usize,
+    /// Edges over which a kernel starts before another has ended.
+    early: usize,
     held: String,
 }
 
@@ -124,15 +126,34 @@ impl StandIn {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success(), "{settings:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
         let report = std::fs::read_to_string(report).unwrap();
-        let (calls, held) = report.split_once('\n').unwrap();
+        let [calls, early, held] = report.lines().collect::<Vec<_>>()[..] else { panic!("{report}") };
         let said = |line: &&str| ["on cuda", "on cpu: ", "refused: "].iter().any(|start| line.starts_with(start));
         Ended {
             said: text.lines().rfind(said).unwrap_or_else(|| panic!("{text}")).to_owned(),
             calls: calls.trim_start_matches("calls ").parse().unwrap(),
+            early: early.trim_start_matches("early ").parse().unwrap(),
             held: held.trim().to_owned(),
             text,
         }
     }
+}
+
+#[test]
+fn kernels_start_early_on_devices_and_drivers_that_let_them_and_wait_for_the_end_elsewhere() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    let on = |capability, refuse| {
+        let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), ("STAND_IN_REFUSE_EARLY", refuse)]);
+        assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
+        ended.early
+    };
+    assert!(on("90", "0") > 50);
+    assert_eq!(on("87", "0"), 0);
+    // A driver that refuses such graphs is asked for others.
+    assert!(on("90", "1") > 0);
+
+    let Some(old) = StandIn::new(&["-DLACKS_EARLY"]) else { return };
+    let ended = old.run("cuda", &[("STAND_IN_VERSION", "12020")]);
+    assert_eq!((ended.said.as_str(), ended.early, ended.held.as_str()), ("on cuda", 0, NOTHING_HELD));
 }
 
 const NOTHING_HELD: &str = "held 0 0 0 0 0 0 0";

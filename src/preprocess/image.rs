@@ -164,6 +164,12 @@ impl<'a> ImageView<'a> {
         (self.width, self.height)
     }
 
+    /// All rows at once, where none is padded.
+    pub fn without_gaps(&self) -> Option<&'a [u8]> {
+        let row_bytes = self.encoding.row_bytes(self.width);
+        (self.step == row_bytes).then(|| &self.data[..row_bytes * self.height])
+    }
+
     /// The bytes of row `y`, without padding.
     ///
     /// # Panics
@@ -188,6 +194,14 @@ mod tests {
     fn the_last_row_needs_no_padding() {
         assert_eq!(check("rgb8", 5, 3, 20, 20 * 2 + 15), Ok(()));
         assert_eq!(check("rgb8", 5, 3, 20, 20 * 2 + 14), Err("short_data"));
+    }
+
+    #[test]
+    fn rows_are_one_piece_only_where_nothing_lies_between_them() {
+        let data: Vec<u8> = (0..60).collect();
+        let view = |step| ImageView::new("rgb8", 5, 3, step, &data).unwrap();
+        assert_eq!(view(15).without_gaps(), Some(&data[..45]));
+        assert_eq!(view(16).without_gaps(), None);
     }
 
     #[test]

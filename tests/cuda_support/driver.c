@@ -4,9 +4,11 @@
 //   STAND_IN_CAPABILITY=90     of the device              STAND_IN_VERSION=13000   of the driver
 //   STAND_IN_DEVICES=1
 //   STAND_IN_FAIL=n            every call after the n-th fails as on a lost device; what is given back is taken
-//   STAND_IN_REPORT=FILE       where the calls made and what was not given back are written at the end
+//   STAND_IN_REFUSE_EARLY=1    graphs in which a kernel starts before another has ended
+//   STAND_IN_REPORT=FILE       where the calls made, the edges over which a kernel starts early, and what was not given back are
+//                              written at the end
 //
-// Compiled with LACKS_GRAPHS it is a driver without them. Signatures are those of the CUDA driver API, 12.0.
+// Compiled with LACKS_GRAPHS it is a driver without them, with LACKS_EARLY one before 12.3. Signatures are those of the CUDA driver API, 12.0.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,7 @@ typedef unsigned long long Device;
 
 enum { OK = 0, INVALID = 1, LOST = 719 };
 
-static int calls, contexts, memory, modules, streams, events, graphs, executables;
+static int calls, contexts, memory, modules, streams, events, graphs, executables, early;
 
 static int number(const char* name, int usual) {
     const char* text = getenv(name);
@@ -32,8 +34,8 @@ __attribute__((destructor)) static void report(void) {
     const char* path = getenv("STAND_IN_REPORT");
     FILE* file = path ? fopen(path, "w") : NULL;
     if (!file) return;
-    fprintf(file, "calls %d\nheld %d %d %d %d %d %d %d\n", calls, contexts, memory, modules, streams, events, graphs,
-            executables);
+    fprintf(file, "calls %d\nearly %d\nheld %d %d %d %d %d %d %d\n", calls, early, contexts, memory, modules, streams, events,
+            graphs, executables);
     fclose(file);
 }
 
@@ -78,18 +80,11 @@ Result cuMemFreeHost(void* address) { memory--; free(address); return OK; }
 Result cuMemHostGetDevicePointer_v2(Device* device, void* host, unsigned flags) { CALL(); *device = (Device)host; return flags; }
 Result cuMemcpyHtoD_v2(Device to, const void* from, size_t bytes) { CALL(); memcpy((void*)to, from, bytes); return OK; }
 Result cuMemcpyDtoH_v2(void* to, Device from, size_t bytes) { CALL(); memcpy(to, (void*)from, bytes); return OK; }
-Result cuMemcpyHtoDAsync_v2(Device to, const void* from, size_t bytes, void* stream) { CALL(); memcpy((void*)to, from, bytes); return stream ? OK : INVALID; }
-Result cuMemcpyDtoHAsync_v2(void* to, Device from, size_t bytes, void* stream) { CALL(); memcpy(to, (void*)from, bytes); return stream ? OK : INVALID; }
 Result cuMemGetInfo_v2(size_t* free, size_t* total) { CALL(); *free = 1 << 30, *total = 2u << 30; return OK; }
 
 Result cuModuleLoadData(void** module, const void* image) { CALL(); modules++; *module = &modules; return memcmp(image, "\x7f" "ELF", 4) ? INVALID : OK; }
 Result cuModuleUnload(void* module) { modules--; return module == &modules ? OK : INVALID; }
 Result cuModuleGetFunction(void** function, void* module, const char* name) { CALL(); *function = module; return *name ? OK : INVALID; }
-Result cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                      void* stream, void** parameters, void** extra) {
-    CALL();
-    return function && x && y && z && bx && by && bz && !shared && stream && parameters[0] && !extra ? OK : INVALID;
-}
 
 Result cuStreamCreateWithPriority(void** stream, unsigned flags, int priority) {
     CALL();
@@ -132,6 +127,7 @@ typedef struct {
 typedef struct {
     Copy copies[8];
     int count, nodes;
+    char is_kernel[256];
 } Graph;
 
 Result cuGraphCreate(Graph** graph, unsigned flags) { CALL(); graphs++; *graph = calloc(1, sizeof **graph); return flags; }
@@ -141,6 +137,7 @@ Result cuGraphAddKernelNode_v2(void** node, Graph* graph, void* const* before, s
     for (size_t i = 0; i < count; i++)
         if ((size_t)before[i] < 1 || (size_t)before[i] > (size_t)graph->nodes) return INVALID;
     *node = (void*)(size_t)++graph->nodes;
+    if (graph->nodes < 256) graph->is_kernel[graph->nodes] = 1;
     return kernel->function && kernel->x && kernel->bx && kernel->parameters[0] && !kernel->extra ? OK : INVALID;
 }
 Result cuGraphAddMemcpyNode(void** node, Graph* graph, void* const* before, size_t count, const Copy* copy, void* context) {
@@ -155,6 +152,22 @@ Result cuGraphAddMemcpyNode(void** node, Graph* graph, void* const* before, size
     graph->copies[graph->count++] = *copy;
     return OK;
 }
+#ifndef LACKS_EARLY
+typedef struct {
+    unsigned char from_port, to_port, type, reserved[5];
+} Edge;
+Result cuGraphAddDependencies_v2(Graph* graph, void* const* from, void* const* to, const Edge* edges, size_t count) {
+    CALL();
+    for (size_t i = 0; i < count; i++) {
+        const size_t before = (size_t)from[i], after = (size_t)to[i];
+        if (before < 1 || before >= after || after > (size_t)graph->nodes || after > 255) return INVALID;
+        if (!graph->is_kernel[before] || !graph->is_kernel[after]) return INVALID;
+        if (edges[i].from_port != 1 || edges[i].to_port != 0 || edges[i].type != 1) return INVALID;
+    }
+    early += count;
+    return number("STAND_IN_REFUSE_EARLY", 0) ? INVALID : OK;
+}
+#endif
 Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long flags) {
     CALL();
     executables++;

@@ -89,6 +89,7 @@ static const size_t STACK = 64 * 1024;
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
 static State states[MOST_THREADS];
 static int current, threads, alive, waiting;
+static bool waited[MOST_THREADS];  // for the inputs
 static int warp_waiting[MOST_THREADS / 32];
 static char* stacks;
 static void (*body)(const void*);
@@ -153,6 +154,8 @@ static void prepare(int i) {
 }
 #endif
 
+static inline void waited_for_inputs() { waited[current] = true; }
+
 static void wait_as(State state) {
     states[current] = state;
     leave();
@@ -180,10 +183,11 @@ static void warp_barrier() {
     wait_as(IN_WARP);
 }
 
-// Runs one block; false if its threads wait for one another for ever.
+// Runs one block; false if its threads wait for one another for ever, or one of them not for its inputs.
 static bool run_block() {
     alive = threads, waiting = 0;
     memset(warp_waiting, 0, sizeof warp_waiting);
+    memset(waited, 0, sizeof waited);
     for (int i = 0; i < threads; i++) states[i] = READY, prepare(i);
     while (alive) {
         bool moved = false;
@@ -200,8 +204,10 @@ static bool run_block() {
                     if (states[k] == AT_BARRIER) states[k] = READY;
             }
         }
-        if (!moved) return false;
+        if (!moved) return fprintf(stderr, "emulation: threads wait for ever\n"), false;
     }
+    for (int i = 0; i < threads; i++)
+        if (!waited[i]) return fprintf(stderr, "emulation: thread %d did not wait for its inputs\n", i), false;
     return true;
 }
 
@@ -282,7 +288,7 @@ static bool launch(const Kernel* kernels, const char* name, const unsigned grid[
             for (unsigned y = 0; y < grid[1]; y++)
                 for (unsigned x = 0; x < grid[0]; x++) {
                     blockIdx = {x, y, z};
-                    if (!run_block()) return fprintf(stderr, "emulation: %s: threads wait for ever\n", name), false;
+                    if (!run_block()) return fprintf(stderr, "emulation: in %s\n", name), false;
                 }
         return true;
     }

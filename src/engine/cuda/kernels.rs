@@ -82,10 +82,18 @@ const fn tile(rows: usize, columns: usize, warps: [usize; 3]) -> Tile {
 
 impl Tile {
     /// For pointwise convolutions in half precision, by rising size.
-    pub const POINT_F16: [Self; 8] = [
+    pub const POINT_F16: [Self; 16] = [
+        tile(1, 1, [1, 1, 4]),
+        tile(1, 1, [1, 4, 1]),
         tile(1, 1, [4, 1, 1]),
         tile(1, 2, [1, 1, 4]),
+        tile(1, 2, [1, 1, 8]),
+        tile(1, 2, [2, 2, 1]),
         tile(1, 4, [1, 1, 4]),
+        tile(1, 4, [1, 1, 8]),
+        tile(1, 4, [1, 3, 1]),
+        tile(1, 6, [2, 1, 1]),
+        tile(1, 6, [4, 1, 1]),
         tile(1, 4, [4, 1, 1]),
         tile(2, 4, [1, 1, 4]),
         tile(2, 2, [2, 2, 1]),
@@ -134,42 +142,60 @@ impl Tile {
     }
 }
 
-/// A depthwise kernel: what it is compiled for, and the pixels of a thread.
+/// What a thread of a depthwise kernel filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Run {
-    /// Neighbouring output pixels that a thread filters.
+    /// Neighbouring output pixels.
     pub columns: usize,
+    /// Neighbouring channels.
+    pub channels: usize,
+}
+
+const fn run(columns: usize, channels: usize) -> Run {
+    Run { columns, channels }
 }
 
 impl Run {
     const SIZES: [(usize, usize); 4] = [(3, 1), (3, 2), (5, 1), (5, 2)];
+    const F16: [Self; 6] = [run(1, 2), run(2, 2), run(1, 4), run(2, 4), run(2, 8), run(4, 8)];
+    const I8: [Self; 3] = [run(1, 8), run(2, 8), run(4, 8)];
+    const ANY: [Self; 1] = [run(1, 8)];
+    /// Channels of a block.
+    const SLICE: usize = 32;
+
+    /// Blocks for `channels` channels of `width` × `height` pixels: tiles, and slices of channels (`Filtered` in
+    /// kernels/common.cuh).
+    pub fn blocks(&self, channels: usize, width: usize, height: usize) -> [usize; 2] {
+        let items = THREADS as usize / (Self::SLICE / self.channels);
+        let rows = if items < 16 { 2 } else { 4 };
+        let tiles = width.div_ceil(items / rows * self.columns) * height.div_ceil(rows);
+        [tiles, channels.div_ceil(Self::SLICE)]
+    }
 
     /// The variants for a kernel of `kernel` × `kernel` and `stride`.
-    pub fn choices(kernel: usize, stride: usize) -> &'static [Self] {
-        const MANY: [Run; 3] = [Run { columns: 1 }, Run { columns: 2 }, Run { columns: 4 }];
-        if Self::SIZES.contains(&(kernel, stride)) {
-            &MANY
-        } else {
-            &MANY[..1]
+    pub fn choices(element: Element, kernel: usize, stride: usize) -> &'static [Self] {
+        match element {
+            _ if !Self::SIZES.contains(&(kernel, stride)) => &Self::ANY,
+            Element::F16 => &Self::F16,
+            Element::I8 => &Self::I8,
         }
     }
 
-    /// Name of the kernel, such as `depthwise_f16_5_s1_x4`; `depthwise_f16_any` for sizes that have none of their own.
+    /// Name of the kernel, such as `depthwise_f16_5_s1_x4_c8`; `depthwise_f16_any` for sizes that have none of their own.
     pub fn kernel(&self, element: Element, kernel: usize, stride: usize) -> String {
-        let element = element.name();
-        if Self::SIZES.contains(&(kernel, stride)) {
-            format!("depthwise_{element}_{kernel}_s{stride}_x{}", self.columns)
-        } else {
-            format!("depthwise_{element}_any")
+        let (Self { columns, channels }, element) = (self, element.name());
+        match Self::SIZES.contains(&(kernel, stride)) {
+            true => format!("depthwise_{element}_{kernel}_s{stride}_x{columns}_c{channels}"),
+            false => format!("depthwise_{element}_any"),
         }
     }
 
     /// All instances: the size that each is compiled for, 0 for the one that is for all.
-    fn instances(element: Element) -> impl Iterator<Item = (String, usize, usize, usize)> {
-        let sized = Self::SIZES.iter().flat_map(move |&(k, s)| {
-            Self::choices(k, s).iter().map(move |run| (run.kernel(element, k, s), k, s, run.columns))
-        });
-        sized.chain([(Self { columns: 1 }.kernel(element, 0, 0), 0, 0, 1)])
+    fn instances(element: Element) -> impl Iterator<Item = (String, usize, usize, Self)> {
+        let sizes = Self::SIZES.into_iter().chain([(0, 0)]);
+        sizes.flat_map(move |(k, s)| {
+            Self::choices(element, k, s).iter().map(move |run| (run.kernel(element, k, s), k, s, *run))
+        })
     }
 }
 
@@ -180,7 +206,7 @@ pub const STEM_CHANNELS: [usize; 3] = [8, 16, 32];
 pub const THREADS: u32 = 128;
 
 /// Threads of the one block of `detect`.
-pub const DETECT_THREADS: u32 = 256;
+pub const DETECT_THREADS: u32 = 512;
 
 impl Module {
     pub const ALL: [Self; 7] =
@@ -232,13 +258,15 @@ impl Module {
                     line(format!("CONVOLUTION({name}, {kind}, {rows}, {columns}, {m}, {n}, {k}, {point})"));
                 }
             }
-            Self::Depthwise => Run::instances(Element::F16)
-                .for_each(|(name, k, s, columns)| line(format!("DEPTHWISE({name}, {k}, {s}, {columns})"))),
-            Self::Stem => STEM_CHANNELS.iter().for_each(|&c| line(format!("STEM({}, {c})", stem(Element::F16, c)))),
+            Self::Depthwise => Run::instances(Element::F16).for_each(|(name, k, s, Run { columns, channels })| {
+                line(format!("DEPTHWISE({name}, {k}, {s}, {columns}, {channels})"))
+            }),
+            Self::Stem => stems(Element::F16).for_each(|(name, k, c)| line(format!("STEM({name}, {k}, {c})"))),
             Self::Integer => {
-                Run::instances(Element::I8)
-                    .for_each(|(name, k, s, columns)| line(format!("INTEGER_DEPTHWISE({name}, {k}, {s}, {columns})")));
-                STEM_CHANNELS.iter().for_each(|&c| line(format!("INTEGER_STEM({}, {c})", stem(Element::I8, c))));
+                Run::instances(Element::I8).for_each(|(name, k, s, Run { columns, .. })| {
+                    line(format!("INTEGER_DEPTHWISE({name}, {k}, {s}, {columns})"))
+                });
+                stems(Element::I8).for_each(|(name, _, c)| line(format!("INTEGER_STEM({name}, {c})")));
             }
             Self::Movement | Self::Image | Self::Decode => {}
         }
@@ -260,11 +288,11 @@ impl Module {
                 .map(|(element, point, tile)| Kernel { name: tile.kernel(element, point), threads: tile.threads() })
                 .collect(),
             Self::Depthwise => named(Run::instances(Element::F16).map(|instance| instance.0).collect()),
-            Self::Stem => named(STEM_CHANNELS.iter().map(|&c| stem(Element::F16, c)).collect()),
+            Self::Stem => named(stems(Element::F16).map(|instance| instance.0).collect()),
             Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "max_pool", "copy_part"]),
             Self::Integer => {
                 let depthwise = Run::instances(Element::I8).map(|instance| instance.0);
-                let mut kernels = named(depthwise.chain(STEM_CHANNELS.iter().map(|&c| stem(Element::I8, c))).collect());
+                let mut kernels = named(depthwise.chain(stems(Element::I8).map(|instance| instance.0)).collect());
                 kernels.extend(plain(&["sum_i8", "copy_part_i8", "to_bytes", "to_halves", "pack_bytes"]));
                 kernels
             }
@@ -308,9 +336,21 @@ impl Module {
     }
 }
 
-/// Name of the kernel of first layers that makes `channels` output channels a thread.
-pub fn stem(element: Element, channels: usize) -> String {
-    format!("stem_{}_{channels}", element.name())
+/// The kernels of first layers that have an instance of their own.
+const STEM_KERNEL: usize = 3;
+
+/// Name of the kernel of first layers of `kernel` × `kernel` that makes `channels` output channels a thread.
+pub fn stem(element: Element, kernel: usize, channels: usize) -> String {
+    match element == Element::F16 && kernel == STEM_KERNEL {
+        true => format!("stem_{}_{kernel}_c{channels}", element.name()),
+        false => format!("stem_{}_any_c{channels}", element.name()),
+    }
+}
+
+/// All instances of it: the size that each is compiled for, 0 for all, and its channels.
+fn stems(element: Element) -> impl Iterator<Item = (String, usize, usize)> {
+    let kernels: &[usize] = if element == Element::F16 { &[STEM_KERNEL, 0] } else { &[0] };
+    kernels.iter().flat_map(move |&k| STEM_CHANNELS.iter().map(move |&c| (stem(element, k, c), k, c)))
 }
 
 /// All instances of the dense convolution: what it multiplies, whether it is pointwise, and its shape.

@@ -68,6 +68,18 @@ __device__ __forceinline__ int dot4(unsigned a, unsigned b, int sum) {
 
 #endif  // PEREGRINE_HOST
 
+// Every thread calls this before it reads what another kernel has written, or writes: where the graph starts a kernel while
+// those that it waits for still run (programmatic dependent launch, from sm_90 on), it is here that it waits for them. What
+// comes before, such as loading weights, costs no time then. The next kernel may start as early.
+__device__ __forceinline__ void wait_for_inputs() {
+#if defined(PEREGRINE_HOST)
+    waited_for_inputs();
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ float low(unsigned pair) { return to_float((f16)(pair & 0xffff)); }
 __device__ __forceinline__ float high(unsigned pair) { return to_float((f16)(pair >> 16)); }
 __device__ __forceinline__ unsigned pack2(float a, float b) { return (unsigned)to_half(a) | (unsigned)to_half(b) << 16; }
@@ -120,14 +132,52 @@ __device__ __forceinline__ const T* residual_at(const Residual& r, int pixel, in
     return (const T*)r.values + at * r.pitch;
 }
 
+// What a thread of a depthwise kernel filters: CHANNELS channels of COLUMNS neighbouring output pixels. A block has a slice
+// of 32 channels (64 bytes of halves) of a tile of pixels, so that what windows have in common is loaded into its L1 cache
+// once; blockIdx.x counts tiles, row-major, and blockIdx.y slices. See Run in kernels.rs.
+template <int CHANNELS, int COLUMNS>
+struct Filtered {
+    int channel, y, first;  // channel, row and column
+    bool outside;           // nothing is there: what is at 0 is read, and nothing written
+
+    __device__ __forceinline__ Filtered(int channels, int width, int height) {
+        const int groups = 32 / CHANNELS, items = 128 / groups, rows = items < 16 ? 2 : 4, runs = items / rows;
+        const unsigned tiles = ((unsigned)width + runs * COLUMNS - 1) / (runs * COLUMNS);
+        const unsigned tile_y = blockIdx.x / tiles, tile_x = blockIdx.x - tile_y * tiles;
+        const int item = threadIdx.x / groups;
+        channel = (int)blockIdx.y * 32 + (int)(threadIdx.x % groups) * CHANNELS;
+        y = (int)tile_y * rows + item / runs;
+        first = ((int)tile_x * runs + item % runs) * COLUMNS;
+        outside = channel >= channels || y >= height || first >= width;
+        if (outside) channel = y = first = 0;
+    }
+};
+
+// N contiguous channels, two to a word, as one load; those that no kernel writes through the cache for such.
+template <int N, bool CONSTANT>
+__device__ __forceinline__ void load_halves(const f16* from, unsigned (&v)[N / 2]) {
+    static_assert(N == 2 || N == 4 || N == 8, "one load");
+    if constexpr (N == 8) {
+        const uint4 w = CONSTANT ? __ldg((const uint4*)from) : *(const uint4*)from;
+        v[0] = w.x, v[1] = w.y, v[2] = w.z, v[3] = w.w;
+    } else if constexpr (N == 4) {
+        const uint2 w = CONSTANT ? __ldg((const uint2*)from) : *(const uint2*)from;
+        v[0] = w.x, v[1] = w.y;
+    } else {
+        v[0] = CONSTANT ? __ldg((const unsigned*)from) : *(const unsigned*)from;
+    }
+}
+
 // N contiguous channels, rounded to half precision.
 template <int N>
 __device__ __forceinline__ void store_halves(f16* out, const float (&v)[N]) {
     if constexpr (N == 8) {
         *(uint4*)out = pack8(v);
-    } else if constexpr (N == 4) {
-        *(uint2*)out = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
+    } else if constexpr (N % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < N; i += 4) *(uint2*)(out + i) = make_uint2(pack2(v[i], v[i + 1]), pack2(v[i + 2], v[i + 3]));
     } else {
+        static_assert(N == 2, "whole words");
         *(unsigned*)out = pack2(v[0], v[1]);
     }
 }

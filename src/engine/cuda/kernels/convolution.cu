@@ -3,7 +3,8 @@
 //   rows    output pixels, row-major             columns  output channels
 //   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes)
 //
-// There is no shared memory and no barrier in the loop over the depth. A lane loads 16 contiguous bytes of a pixel's
+// There is no shared memory and no barrier in the loop over the depth. The operands of STAGES steps are under way at a time,
+// the first weights before the input is there. A lane loads 16 contiguous bytes of a pixel's
 // channels, four lanes a whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes
 // the depth within a chunk. The weights are packed on the host (pack.rs) with the same permutation, in the order in which
 // lanes read them, and with a second one of the columns, after which a lane's results are contiguous channels. The kernels
@@ -83,28 +84,55 @@ __device__ __forceinline__ uint4 gather(const Convolution& c, Patch patch, int k
     return *(const uint4*)at;
 }
 
+// What the sums of N contiguous channels are finished with, loaded before the product begins.
+template <typename T, int N> struct Biases;
+template <int N> struct Biases<f16, N> {
+    float values[N];
+    __device__ __forceinline__ void load(const Convolution& c, int channel) {
+#pragma unroll
+        for (int i = 0; i < N; i++) values[i] = __ldg((const float*)c.constants + channel + i);
+    }
+};
+// Bytes have four constants a channel: too many to wait in registers.
+template <int N> struct Biases<u8, N> {
+    __device__ __forceinline__ void load(const Convolution&, int) {}
+};
+
+// What is added to N contiguous channels of a pixel, likewise; zeros where nothing is.
+template <typename T, int N> struct Addends;
+template <int N> struct Addends<f16, N> {
+    unsigned values[N / 2];
+    __device__ __forceinline__ void load(const Convolution& c, int pixel, int channel) {
+        const bool any = c.residual.values && pixel < c.pixels && channel < c.channels_out;
+        const int y = any ? pixel / c.out_width : 0, x = pixel - y * c.out_width;
+        const unsigned* from = (const unsigned*)(residual_at<f16>(c.residual, pixel, y, x) + channel);
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) values[i] = any ? from[i] : 0;
+    }
+};
+template <int N> struct Addends<u8, N> {
+    __device__ __forceinline__ void load(const Convolution&, int, int) {}
+};
+
 // What follows the sums of N contiguous channels of a pixel; then they are written.
 template <int N>
-__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const float (&sums)[N]) {
+__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const float (&sums)[N],
+                                       const Biases<f16, N>& biases, const Addends<f16, N>& addends) {
     if (pixel >= c.pixels || channel >= c.channels_out) return;
-    const float* bias = (const float*)c.constants + channel;
     float v[N];
 #pragma unroll
-    for (int i = 0; i < N; i++) v[i] = activate(c.activation, sums[i] + bias[i]);
-    if (c.residual.values) {
-        const int y = pixel / c.out_width, x = pixel - y * c.out_width;
-        const unsigned* r = (const unsigned*)(residual_at<f16>(c.residual, pixel, y, x) + channel);
+    for (int i = 0; i < N; i++) v[i] = activate(c.activation, sums[i] + biases.values[i]);
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) {
-            v[2 * i] += low(r[i]);
-            v[2 * i + 1] += high(r[i]);
-        }
+    for (int i = 0; i < N / 2; i++) {
+        v[2 * i] += low(addends.values[i]);
+        v[2 * i + 1] += high(addends.values[i]);
     }
     store_halves<N>((f16*)c.output + (long long)pixel * c.out_pitch + channel, v);
 }
 
 template <int N>
-__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const int (&sums)[N]) {
+__device__ __forceinline__ void finish(const Convolution& c, int pixel, int channel, const int (&sums)[N],
+                                       const Biases<u8, N>&, const Addends<u8, N>&) {
     if (pixel >= c.pixels || channel >= c.channels_out) return;
     const u8* residual = nullptr;
     if (c.residual.values) {
@@ -126,10 +154,30 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
     const int first_pixel = ((int)blockIdx.x * WM + wm) * 16 * MI;
     const int tile = (int)blockIdx.y * WN + wn;
     const int steps = POINT ? c.chunks : c.kernel * c.kernel * c.chunks;
+    const int channel_out = tile * 8 * NI + quad * 2 * NI;
+    // A lane's channels are written in pieces that channels_out never divides.
+    const int PIECE = 8 % (2 * NI) ? 4 : 2 * NI, PIECES = 2 * NI / PIECE;
 
     Sum sums[MI][NI][4] = {};
+    // Only the first warp along the depth finishes the sums.
+    Biases<T, PIECE> biases[PIECES] = {};
+    Addends<T, PIECE> addends[2 * MI][PIECES] = {};
+    if (wk == 0) {
+#pragma unroll
+        for (int p = 0; p < PIECES; p++) biases[p].load(c, channel_out + p * PIECE);
+    }
+    auto load_addends = [&]() {
+        if (wk > 0) return;
+#pragma unroll
+        for (int r = 0; r < 2 * MI; r++)
+#pragma unroll
+            for (int p = 0; p < PIECES; p++)
+                addends[r][p].load(c, first_pixel + r * 8 + group, channel_out + p * PIECE);
+    };
 
 #ifdef PEREGRINE_SCALAR
+    wait_for_inputs();
+    load_addends();
     // Each lane computes what the fragments would give it, one product after the other.
     for (int step = wk; step < steps; step += WK) {
         const int tap = step / c.chunks, chunk = step % c.chunks;
@@ -158,45 +206,58 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
 #pragma unroll
     for (int r = 0; r < 2 * MI; r++) {
         // Rows past the last pixel repeat it, and are not written.
-        const int pixel = min(first_pixel + r / 2 * 16 + r % 2 * 8 + group, c.pixels - 1);
+        const int pixel = min(first_pixel + r * 8 + group, c.pixels - 1);
         patches[r] = patch_of(c, pixel);
         rows[r] = (const T*)c.input + (long long)pixel * c.in_pitch;
     }
     const uint4* weights = c.weights + ((long long)tile * steps * NI) * 32 + lane;
 
-    uint4 a[2 * MI], b[NI];
-    auto load = [&](int step) {
+    // As many as registers have room for.
+    const int STAGES = MI + NI <= 3 ? 4 : 2;
+    uint4 a[STAGES][2 * MI], b[STAGES][NI];
+    auto load_weights = [&](int step, uint4 (&to)[NI]) {
+#pragma unroll
+        for (int j = 0; j < NI; j++) to[j] = __ldg(weights + ((long long)step * NI + j) * 32);
+    };
+    auto load_inputs = [&](int step, uint4 (&to)[2 * MI]) {
         const int tap = POINT ? 0 : step / c.chunks;
         const int channel = (step - tap * c.chunks) * 4 * per_lane + quad * per_lane;
-#pragma unroll
-        for (int j = 0; j < NI; j++) b[j] = __ldg(weights + ((long long)step * NI + j) * 32);
         if (POINT) {
 #pragma unroll
-            for (int r = 0; r < 2 * MI; r++) a[r] = channel < c.channels_in ? *(const uint4*)(rows[r] + channel) : zero4();
+            for (int r = 0; r < 2 * MI; r++) to[r] = channel < c.channels_in ? *(const uint4*)(rows[r] + channel) : zero4();
         } else {
             const int ky = tap / c.kernel, kx = tap - ky * c.kernel;
 #pragma unroll
-            for (int r = 0; r < 2 * MI; r++) a[r] = gather<T>(c, patches[r], ky, kx, channel);
+            for (int r = 0; r < 2 * MI; r++) to[r] = gather<T>(c, patches[r], ky, kx, channel);
         }
     };
 
-    if (wk < steps) load(wk);
-    for (int step = wk; step < steps; step += WK) {
-        uint4 x[2 * MI], w[NI];
 #pragma unroll
-        for (int r = 0; r < 2 * MI; r++) x[r] = a[r];
+    for (int s = 0; s < STAGES; s++)
+        if (wk + s * WK < steps) load_weights(wk + s * WK, b[s]);
+    wait_for_inputs();
 #pragma unroll
-        for (int j = 0; j < NI; j++) w[j] = b[j];
-        // The next operands travel while these are multiplied.
-        if (step + WK < steps) load(step + WK);
+    for (int s = 0; s < STAGES; s++)
+        if (wk + s * WK < steps) load_inputs(wk + s * WK, a[s]);
+    load_addends();
+    for (int first = wk; first < steps; first += STAGES * WK) {
 #pragma unroll
-        for (int mi = 0; mi < MI; mi++)
+        for (int s = 0; s < STAGES; s++) {
+            const int step = first + s * WK, next = step + STAGES * WK;
+            if (step >= steps) break;
 #pragma unroll
-            for (int j = 0; j < NI; j++) {
-                const uint4 &upper = x[2 * mi], &lower = x[2 * mi + 1];
-                Element<T>::mma(sums[mi][j], upper.x, lower.x, upper.y, lower.y, w[j].x, w[j].y);
-                Element<T>::mma(sums[mi][j], upper.z, lower.z, upper.w, lower.w, w[j].z, w[j].w);
+            for (int mi = 0; mi < MI; mi++)
+#pragma unroll
+                for (int j = 0; j < NI; j++) {
+                    const uint4 &upper = a[s][2 * mi], &lower = a[s][2 * mi + 1], &w = b[s][j];
+                    Element<T>::mma(sums[mi][j], upper.x, lower.x, upper.y, lower.y, w.x, w.y);
+                    Element<T>::mma(sums[mi][j], upper.z, lower.z, upper.w, lower.w, w.z, w.w);
+                }
+            if (next < steps) {
+                load_weights(next, b[s]);
+                load_inputs(next, a[s]);
             }
+        }
     }
 #endif
 
@@ -218,18 +279,14 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
                 sums[i / 4 / NI][i / 4 % NI][i % 4] += partial[k * WM * WN * values * 32 + mine + i * 32];
     }
 
-    const int channel = tile * 8 * NI + quad * 2 * NI;
 #pragma unroll
-    for (int mi = 0; mi < MI; mi++)
+    for (int r = 0; r < 2 * MI; r++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            Sum row[2 * NI];
+        for (int p = 0; p < PIECES; p++) {
+            Sum piece[PIECE];
 #pragma unroll
-            for (int j = 0; j < NI; j++) {
-                row[2 * j] = sums[mi][j][2 * half];
-                row[2 * j + 1] = sums[mi][j][2 * half + 1];
-            }
-            finish<2 * NI>(c, first_pixel + mi * 16 + half * 8 + group, channel, row);
+            for (int i = 0; i < PIECE; i++) piece[i] = sums[r / 2][(p * PIECE + i) / 2][r % 2 * 2 + i % 2];
+            finish<PIECE>(c, first_pixel + r * 8 + group, channel_out + p * PIECE, piece, biases[p], addends[r][p]);
         }
 }
 

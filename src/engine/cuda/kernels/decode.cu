@@ -59,7 +59,8 @@ __device__ __forceinline__ unsigned place_of(u64 key) { return 0xffffffffu - (un
 
 // A thread looks at one class of one cell.
 extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    wait_for_inputs();
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= d.places) return;
     int level = 0;
     while (level < 2 && thread >= d.levels[level + 1].first) level++;
@@ -75,13 +76,12 @@ extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
     if (at_key < (unsigned)d.places) d.keys[at_key] = key_of(logit, place);
 }
 
-const int DETECT_THREADS = 256;
+const int DETECT_THREADS = 512;
 const int MOST_CANDIDATES = 1000;
-const int SLOTS = 1024;
 
 struct Candidates {
-    float x_min[SLOTS], y_min[SLOTS], x_max[SLOTS], y_max[SLOTS], score[SLOTS];
-    unsigned label[SLOTS];
+    float x_min[MOST_CANDIDATES], y_min[MOST_CANDIDATES], x_max[MOST_CANDIDATES], y_max[MOST_CANDIDATES], score[MOST_CANDIDATES];
+    unsigned label[MOST_CANDIDATES];
 };
 
 // The mean of a softmax over bins.
@@ -99,8 +99,8 @@ __device__ __forceinline__ float softmax_mean(const f16* logits, int bins) {
 
 __device__ __forceinline__ bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }
 
-// Fills slot `i`; a box that is not finite gets a score below all others.
-__device__ __forceinline__ void decode_box(const Decode& d, u64 key, Candidates& c, int i) {
+// One side of the box of slot `i`, 0 to 3: left, top, right, bottom; and with the first its class and score.
+__device__ __forceinline__ void decode_side(const Decode& d, u64 key, Candidates& c, int i, int side) {
     const int place = (int)place_of(key);
     int level = 0;
     while (level < 2 && place >= d.levels[level + 1].first) level++;
@@ -108,16 +108,16 @@ __device__ __forceinline__ void decode_box(const Decode& d, u64 key, Candidates&
     const int label = (place - l.first) / l.cells, cell = (place - l.first) % l.cells;
     const float stride = (float)l.stride;
     const float x = ((float)(cell % l.width) + 0.5f) * stride, y = ((float)(cell / l.width) + 0.5f) * stride;
-    const f16* sides = l.sides + (long long)cell * l.side_pitch;
-    float distance[4];
-    for (int side = 0; side < 4; side++) distance[side] = stride * softmax_mean(sides + side * d.bins, d.bins);
-    c.x_min[i] = x - distance[0];
-    c.y_min[i] = y - distance[1];
-    c.x_max[i] = x + distance[2];
-    c.y_max[i] = y + distance[3];
+    const float distance = stride * softmax_mean(l.sides + (long long)cell * l.side_pitch + side * d.bins, d.bins);
+    switch (side) {
+        case 0: c.x_min[i] = x - distance; break;
+        case 1: c.y_min[i] = y - distance; break;
+        case 2: c.x_max[i] = x + distance; break;
+        default: c.y_max[i] = y + distance;
+    }
+    if (side > 0) return;
     c.label[i] = (unsigned)label;
-    const bool sound = finite(distance[0]) && finite(distance[1]) && finite(distance[2]) && finite(distance[3]);
-    c.score[i] = sound ? 1.0f / (1.0f + expf(-logit_of(key))) : -1.0f;
+    c.score[i] = 1.0f / (1.0f + expf(-logit_of(key)));
 }
 
 // Whether slot `a` comes before slot `b`: by falling score, then by class and position.
@@ -167,13 +167,14 @@ __device__ __forceinline__ u64 least_selected(const Decode& d, unsigned count, u
 
 // One block: the best candidates, their boxes, sorted and suppressed, in pixels of the source.
 extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode d) {
+    wait_for_inputs();
     __shared__ Candidates c;
-    __shared__ u64 keys[SLOTS];
+    __shared__ u64 keys[MOST_CANDIDATES];
     __shared__ unsigned histogram[256];
     __shared__ u64 prefix;
     __shared__ unsigned wanted, taken;
-    __shared__ unsigned short order[SLOTS], kept[SLOTS];
-    __shared__ u8 suppressed[SLOTS];
+    __shared__ unsigned short order[MOST_CANDIDATES], kept[MOST_CANDIDATES];
+    __shared__ u8 suppressed[MOST_CANDIDATES];
 
     const unsigned found = (unsigned)min((int)*d.counter, d.places);
     const bool too_many = found > MOST_CANDIDATES;
@@ -183,39 +184,32 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
     for (unsigned i = threadIdx.x; i < found; i += DETECT_THREADS)
         if (d.keys[i] >= least) {
             const unsigned slot = atomicAdd(&taken, 1u);
-            if (slot < SLOTS) keys[slot] = d.keys[i];
+            if (slot < MOST_CANDIDATES) keys[slot] = d.keys[i];
         }
     __syncthreads();
     const int n = min((int)taken, MOST_CANDIDATES);
 
-    int slots = 1;
-    while (slots < n) slots *= 2;
-    for (int i = threadIdx.x; i < slots; i += DETECT_THREADS) {
-        if (i < n) {
-            decode_box(d, keys[i], c, i);
-        } else {
-            c.score[i] = -2.0f;
+    for (int i = threadIdx.x; i < 4 * n; i += DETECT_THREADS) decode_side(d, keys[i / 4], c, i / 4, i % 4);
+    __syncthreads();
+    // A box that is not finite gets a score below all others, and one that is, so that boxes have an order.
+    for (int i = threadIdx.x; i < n; i += DETECT_THREADS) {
+        if (!(finite(c.x_min[i]) && finite(c.y_min[i]) && finite(c.x_max[i]) && finite(c.y_max[i]))) {
+            c.score[i] = -1.0f;
+            c.x_min[i] = c.y_min[i] = c.x_max[i] = c.y_max[i] = 0.0f;
         }
-        order[i] = (unsigned short)i;
         suppressed[i] = 0;
     }
     __syncthreads();
 
-    // Bitonic sort (Batcher 1968): what does not depend on the values can be done by all threads at once.
-    for (int size = 2; size <= slots; size *= 2)
-        for (int stride = size / 2; stride > 0; stride /= 2) {
-            for (int i = threadIdx.x; i < slots / 2; i += DETECT_THREADS) {
-                const int a = 2 * i - (i & (stride - 1)), b = a + stride;
-                const bool falling = (a & size) == 0;
-                if (before(c, order[b], order[a]) == falling) {
-                    const unsigned short swap = order[a];
-                    order[a] = order[b];
-                    order[b] = swap;
-                }
-            }
-            __syncthreads();
-        }
+    // Each candidate's place is the number of those before it: more comparisons than a sort takes, and no barrier.
+    for (int i = threadIdx.x; i < n; i += DETECT_THREADS) {
+        int place = 0;
+        for (int j = 0; j < n; j++) place += j != i && before(c, j, i);
+        order[place] = (unsigned short)i;
+    }
+    __syncthreads();
 
+    const float iou = d.header->iou;
     int count = 0;
     for (int i = 0; i < n && count < d.most; i++) {
         const int best = order[i];
@@ -225,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
         count++;
         for (int j = i + 1 + (int)threadIdx.x; j < n; j += DETECT_THREADS) {
             const int other = order[j];
-            if (c.label[other] == c.label[best] && overlap(c, best, other) > d.header->iou) suppressed[j] = 1;
+            if (c.label[other] == c.label[best] && overlap(c, best, other) > iou) suppressed[j] = 1;
         }
         __syncthreads();
     }
@@ -259,8 +253,9 @@ struct Mask {
 
 // A thread decides one cell: of equal logits the first class wins, and not-a-number never does.
 extern "C" __global__ void __launch_bounds__(128) mask(const Mask m) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)m.width * m.height) return;
+    wait_for_inputs();
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)m.width * m.height) return;
     const int y = (int)(thread / m.width), x = (int)(thread % m.width);
     const f16* logits = m.logits + ((long long)m.rows[y] * m.map_width + m.columns[x]) * m.pitch;
     float best = -__int_as_float(0x7f800000);

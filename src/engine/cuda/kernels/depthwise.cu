@@ -1,5 +1,6 @@
-// Depthwise convolution: a thread filters 8 channels of COLUMNS neighbouring output pixels, so that a column of the
-// input and a weight are loaded once for several of them. Sums are in single precision.
+// Depthwise convolution: a thread filters CHANNELS neighbouring channels of COLUMNS neighbouring output pixels. Few of
+// both make many threads with little to wait for each, which small maps need; many make a value that is loaded serve for
+// several results. Sums are in single precision.
 //
 // PEREGRINE_SCALAR replaces the body by the plain loop, one output value after the other.
 
@@ -12,95 +13,115 @@ struct Depthwise : Window {
     int channels;  // a multiple of 8
 };
 
-__device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int channel, float (&v)[8]) {
+template <int N>
+__device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int channel, const float (&bias)[N], float (&v)[N]) {
     const int pixel = y * d.out_width + x;
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        v[i] = activate(d.activation, v[i] + d.bias[channel + i]);
-    }
+    for (int i = 0; i < N; i++) v[i] = activate(d.activation, v[i] + bias[i]);
     if (d.residual.values) {
-        float r[8];
-        unpack8(*(const uint4*)(residual_at<f16>(d.residual, pixel, y, x) + channel), r);
+        unsigned r[N / 2];
+        load_halves<N, false>(residual_at<f16>(d.residual, pixel, y, x) + channel, r);
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] += r[i];
+        for (int i = 0; i < N; i++) v[i] += i % 2 ? high(r[i / 2]) : low(r[i / 2]);
     }
-    *(uint4*)(d.output + (long long)pixel * d.out_pitch + channel) = pack8(v);
+    store_halves<N>(d.output + (long long)pixel * d.out_pitch + channel, v);
 }
 
 // KERNEL and STRIDE are 0 where they are only known at run time.
-template <int KERNEL, int STRIDE, int COLUMNS>
+template <int KERNEL, int STRIDE, int COLUMNS, int CHANNELS>
 __device__ __forceinline__ void filter(const Depthwise& d) {
     const int kernel = KERNEL ? KERNEL : d.kernel, stride = STRIDE ? STRIDE : d.stride;
-    const int groups = d.channels / 8, runs = (d.out_width + COLUMNS - 1) / COLUMNS;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)groups * runs * d.out_height) return;
-    const int channel = (int)(thread % groups) * 8;
-    const int run = (int)(thread / groups % runs), y = (int)(thread / groups / runs);
-    const int first = run * COLUMNS;
+    const Filtered<CHANNELS, COLUMNS> place(d.channels, d.out_width, d.out_height);
+    const int channel = place.channel, y = place.y, first = place.first;
     const int top = y * stride - d.pad_top, left = first * stride - d.pad_left;
+    float bias[CHANNELS], sums[COLUMNS][CHANNELS] = {};
+#pragma unroll
+    for (int c = 0; c < CHANNELS; c++) bias[c] = __ldg(d.bias + channel + c);
 
 #ifdef PEREGRINE_SCALAR
-    for (int i = 0; i < COLUMNS && first + i < d.out_width; i++) {
-        float v[8] = {};
+    wait_for_inputs();
+    for (int o = 0; o < COLUMNS; o++)
         for (int ky = 0; ky < kernel; ky++)
             for (int kx = 0; kx < kernel; kx++) {
-                const int sy = top + ky, sx = left + i * stride + kx;
+                const int sy = top + ky, sx = left + o * stride + kx;
                 if (sy < 0 || sx < 0 || sy >= d.in_height || sx >= d.in_width) continue;
                 const f16* in = d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel;
                 const f16* w = d.weights + (long long)(ky * kernel + kx) * d.channels + channel;
-                for (int c = 0; c < 8; c++) v[c] += to_float(in[c]) * to_float(w[c]);
+                for (int c = 0; c < CHANNELS; c++) sums[o][c] += to_float(in[c]) * to_float(w[c]);
             }
-        finish(d, y, first + i, channel, v);
-    }
 #else
-    float sums[COLUMNS][8] = {};
+    const int WORDS = CHANNELS / 2;
+    if constexpr (KERNEL > 0 && STRIDE > 0) {
+        // Rows of the window that are loaded at once: all, where registers have room.
+        const int ROWS = KERNEL * KERNEL * CHANNELS <= 100 ? KERNEL : 1;
+        const int INPUTS = (COLUMNS - 1) * STRIDE + KERNEL;
+        unsigned w[ROWS][KERNEL][WORDS], in[ROWS][INPUTS][WORDS];
+        auto load_weights = [&](int row) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++)
+#pragma unroll
+                for (int kx = 0; kx < KERNEL; kx++)
+                    load_halves<CHANNELS, true>(d.weights + (long long)((row + r) * KERNEL + kx) * d.channels + channel, w[r][kx]);
+        };
+        load_weights(0);
+        wait_for_inputs();
 #pragma unroll 1
-    for (int ky = 0; ky < kernel; ky++) {
-        const int sy = top + ky;
-        if (sy < 0 || sy >= d.in_height) continue;
-        const f16* row = d.input + (long long)sy * d.in_width * d.in_pitch + channel;
-        const f16* weights = d.weights + (long long)ky * kernel * d.channels + channel;
-        if constexpr (KERNEL > 0 && STRIDE > 0) {
-            uint4 w[KERNEL];
+        for (int row = 0; row < KERNEL; row += ROWS) {
+            if (row > 0) load_weights(row);
 #pragma unroll
-            for (int kx = 0; kx < KERNEL; kx++) w[kx] = __ldg((const uint4*)(weights + (long long)kx * d.channels));
+            for (int r = 0; r < ROWS; r++)
 #pragma unroll
-            for (int i = 0; i < (COLUMNS - 1) * STRIDE + KERNEL; i++) {
-                const int sx = left + i;
-                const bool inside = sx >= 0 && sx < d.in_width;
-                float v[8];
-                unpack8(inside ? *(const uint4*)(row + (long long)sx * d.in_pitch) : zero4(), v);
+                for (int i = 0; i < INPUTS; i++) {
+                    const int sy = top + row + r, sx = left + i;
+                    const bool inside = (unsigned)sy < (unsigned)d.in_height && (unsigned)sx < (unsigned)d.in_width;
 #pragma unroll
-                for (int o = 0; o < COLUMNS; o++) {
-                    const int kx = i - o * STRIDE;
-                    if (kx < 0 || kx >= KERNEL) continue;
-                    float f[8];
-                    unpack8(w[kx], f);
-#pragma unroll
-                    for (int c = 0; c < 8; c++) sums[o][c] += v[c] * f[c];
+                    for (int k = 0; k < WORDS; k++) in[r][i][k] = 0;
+                    if (inside)
+                        load_halves<CHANNELS, false>(d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel, in[r][i]);
                 }
-            }
-        } else {
-            for (int kx = 0; kx < kernel; kx++) {
-                float f[8];
-                unpack8(__ldg((const uint4*)(weights + (long long)kx * d.channels)), f);
 #pragma unroll
-                for (int o = 0; o < COLUMNS; o++) {
-                    const int sx = left + o * stride + kx;
-                    if (sx < 0 || sx >= d.in_width) continue;
-                    float v[8];
-                    unpack8(*(const uint4*)(row + (long long)sx * d.in_pitch), v);
+            for (int r = 0; r < ROWS; r++)
 #pragma unroll
-                    for (int c = 0; c < 8; c++) sums[o][c] += v[c] * f[c];
-                }
-            }
+                for (int i = 0; i < INPUTS; i++)
+#pragma unroll
+                    for (int o = 0; o < COLUMNS; o++) {
+                        const int kx = i - o * STRIDE;
+                        if (kx < 0 || kx >= KERNEL) continue;
+#pragma unroll
+                        for (int k = 0; k < WORDS; k++) {
+                            sums[o][2 * k] += low(in[r][i][k]) * low(w[r][kx][k]);
+                            sums[o][2 * k + 1] += high(in[r][i][k]) * high(w[r][kx][k]);
+                        }
+                    }
         }
+    } else {
+        wait_for_inputs();
+        for (int ky = 0; ky < kernel; ky++)
+            for (int kx = 0; kx < kernel; kx++) {
+                unsigned w[WORDS];
+                load_halves<CHANNELS, true>(d.weights + (long long)(ky * kernel + kx) * d.channels + channel, w);
+#pragma unroll
+                for (int o = 0; o < COLUMNS; o++) {
+                    const int sy = top + ky, sx = left + o * stride + kx;
+                    if (sy < 0 || sx < 0 || sy >= d.in_height || sx >= d.in_width) continue;
+                    unsigned in[WORDS];
+                    load_halves<CHANNELS, false>(d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel, in);
+#pragma unroll
+                    for (int k = 0; k < WORDS; k++) {
+                        sums[o][2 * k] += low(in[k]) * low(w[k]);
+                        sums[o][2 * k + 1] += high(in[k]) * high(w[k]);
+                    }
+                }
+            }
     }
+#endif
+    if (place.outside) return;
 #pragma unroll
     for (int o = 0; o < COLUMNS; o++)
-        if (first + o < d.out_width) finish(d, y, first + o, channel, sums[o]);
-#endif
+        if (first + o < d.out_width) finish<CHANNELS>(d, y, first + o, channel, bias, sums[o]);
 }
 
-#define DEPTHWISE(NAME, KERNEL, STRIDE, COLUMNS) \
-    extern "C" __global__ void __launch_bounds__(128) NAME(const Depthwise d) { filter<KERNEL, STRIDE, COLUMNS>(d); }
+#define DEPTHWISE(NAME, KERNEL, STRIDE, COLUMNS, CHANNELS)                            \
+    extern "C" __global__ void __launch_bounds__(128) NAME(const Depthwise d) {       \
+        filter<KERNEL, STRIDE, COLUMNS, CHANNELS>(d);                                 \
+    }

@@ -46,9 +46,10 @@ __device__ __forceinline__ unsigned samples(const Letterbox& b, const Tap* rows,
 __device__ __forceinline__ float plus(float a, float b, float c) { return __fadd_rn(a, __fmul_rn(b, c)); }
 
 extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    wait_for_inputs();
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread == 0) *b.candidates = 0;
-    if (thread >= (long long)b.width * b.height) return;
+    if (thread >= (unsigned)b.width * b.height) return;
     const int y = (int)(thread / b.width) - b.top, x = (int)(thread % b.width) - b.left;
     float rgb[3] = {};
     if (y >= 0 && y < b.content_height && x >= 0 && x < b.content_width) {

@@ -42,12 +42,10 @@ __device__ __forceinline__ void finish(const IntegerDepthwise& d, int y, int x, 
 template <int KERNEL, int STRIDE, int COLUMNS>
 __device__ __forceinline__ void filter(const IntegerDepthwise& d) {
     const int kernel = KERNEL ? KERNEL : d.kernel, stride = STRIDE ? STRIDE : d.stride;
-    const int groups = d.written / 8, runs = (d.out_width + COLUMNS - 1) / COLUMNS;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)groups * runs * d.out_height) return;
-    const int channel = (int)(thread % groups) * 8;
-    const int run = (int)(thread / groups % runs), y = (int)(thread / groups / runs);
-    const int first = run * COLUMNS;
+    const Filtered<8, COLUMNS> place(d.written, d.out_width, d.out_height);
+    const int channel = place.channel, y = place.y, first = place.first;
+    wait_for_inputs();
+    if (place.outside) return;
     const int top = y * stride - d.pad_top, left = first * stride - d.pad_left;
     const unsigned fill = d.quantized.fill;
     int sums[COLUMNS][8] = {};
@@ -119,6 +117,7 @@ __device__ __forceinline__ void stem(const IntegerStem& s) {
     const int values = s.kernel * s.kernel * CHANNELS;
     for (int i = threadIdx.x; i < values; i += blockDim.x)
         weights[i] = s.weights[(long long)(i / CHANNELS) * s.channels + first + i % CHANNELS];
+    wait_for_inputs();
     __syncthreads();
 
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -171,6 +170,7 @@ struct IntegerSum {
 };
 
 extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
+    wait_for_inputs();
     const int groups = s.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)s.pixels * groups) return;
@@ -205,6 +205,7 @@ struct BytePart {
 };
 
 extern "C" __global__ void __launch_bounds__(128) copy_part_i8(const BytePart p) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.written) return;
     const int pixel = (int)(thread / p.written), channel = (int)(thread % p.written);
@@ -225,6 +226,7 @@ struct Convert {
 };
 
 extern "C" __global__ void __launch_bounds__(128) to_bytes(const Convert c) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)c.pixels * c.written) return;
     const int pixel = (int)(thread / c.written), channel = (int)(thread % c.written);
@@ -234,6 +236,7 @@ extern "C" __global__ void __launch_bounds__(128) to_bytes(const Convert c) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) to_halves(const Convert c) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)c.pixels * c.written) return;
     const int pixel = (int)(thread / c.written), channel = (int)(thread % c.written);
@@ -253,6 +256,7 @@ struct PackBytes {
 };
 
 extern "C" __global__ void __launch_bounds__(128) pack_bytes(const PackBytes p) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.pitch) return;
     const int pixel = (int)(thread / p.pitch), channel = (int)(thread % p.pitch);

@@ -9,6 +9,7 @@ struct Repack {
 
 // A thread writes one value; channels past the last are zeros.
 extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)r.pixels * r.pitch) return;
     const int pixel = (int)(thread / r.pitch), channel = (int)(thread % r.pitch);
@@ -16,6 +17,7 @@ extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)r.pixels * r.channels) return;
     const int channel = (int)(thread / r.pixels), pixel = (int)(thread % r.pixels);
@@ -31,6 +33,7 @@ struct Sum {
 };
 
 extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
+    wait_for_inputs();
     const int groups = s.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)s.pixels * groups) return;
@@ -55,6 +58,7 @@ struct Pool : Window {
 };
 
 extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {
+    wait_for_inputs();
     const int groups = p.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.out_height * p.out_width * groups) return;
@@ -81,6 +85,7 @@ struct Part {
 };
 
 extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) {
+    wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.written) return;
     const int pixel = (int)(thread / p.written), channel = (int)(thread % p.written);

@@ -11,43 +11,60 @@ struct Stem : Window {
     int written;   // output channels that exist: a multiple of 8
 };
 
-template <int CHANNELS>
+// KERNEL is 0 where it is only known at run time; else a pixel's whole patch is loaded at once.
+template <int KERNEL, int CHANNELS>
 __device__ __forceinline__ void stem(const Stem& s) {
-    const int most_taps = 49;
-    __shared__ float weights[most_taps * 4 * CHANNELS];
+    const int most_taps = KERNEL ? KERNEL * KERNEL : 49, kernel = KERNEL ? KERNEL : s.kernel;
+    __shared__ uint4 weights[most_taps * CHANNELS];  // four channels a word
     const int first = (int)blockIdx.y * CHANNELS;
-    const int values = s.kernel * s.kernel * 4 * CHANNELS;
-    for (int i = threadIdx.x; i < values; i += blockDim.x)
-        weights[i] = s.weights[(long long)(i / CHANNELS) * s.channels + first + i % CHANNELS];
-    __syncthreads();
-
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= s.pixels) return;
-    const int pixel = (int)thread, y = pixel / s.out_width, x = pixel - y * s.out_width;
+    const int words = kernel * kernel * CHANNELS;
+    for (int i = threadIdx.x; i < words; i += blockDim.x)
+        weights[i] = __ldg((const uint4*)(s.weights + (long long)(i / (CHANNELS / 4)) * s.channels + first) + i % (CHANNELS / 4));
     float sums[CHANNELS];
 #pragma unroll
-    for (int c = 0; c < CHANNELS; c++) sums[c] = s.bias[first + c];
-    for (int ky = 0; ky < s.kernel; ky++) {
-        const int sy = y * s.stride - s.pad_top + ky;
-        if (sy < 0 || sy >= s.in_height) continue;
-        for (int kx = 0; kx < s.kernel; kx++) {
-            const int sx = x * s.stride - s.pad_left + kx;
-            if (sx < 0 || sx >= s.in_width) continue;
-            const f16* at = s.input + ((long long)sy * s.in_width + sx) * 4;
-            const float* w = weights + (ky * s.kernel + kx) * 4 * CHANNELS;
+    for (int c = 0; c < CHANNELS; c++) sums[c] = __ldg(s.bias + first + c);
+    wait_for_inputs();
+    __syncthreads();
+
+    const int pixel = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (pixel >= s.pixels) return;
+    const int y = pixel / s.out_width, x = pixel - y * s.out_width;
+    const int top = y * s.stride - s.pad_top, left = x * s.stride - s.pad_left;
+    auto load = [&](int ky, int kx) {
+        const int sy = top + ky, sx = left + kx;
+        const bool inside = sy >= 0 && sx >= 0 && sy < s.in_height && sx < s.in_width;
+        return inside ? *(const uint2*)(s.input + ((long long)sy * s.in_width + sx) * 4) : make_uint2(0, 0);
+    };
+    auto multiply = [&](uint2 pair, int tap) {
+        const uint4* w = weights + tap * CHANNELS;
+        const float in[4] = {low(pair.x), high(pair.x), low(pair.y), high(pair.y)};
 #ifdef PEREGRINE_SCALAR
-            for (int i = 0; i < 4; i++)
-                for (int c = 0; c < CHANNELS; c++) sums[c] += to_float(at[i]) * w[i * CHANNELS + c];
+        for (int i = 0; i < 4; i++)
+            for (int c = 0; c < CHANNELS; c++) sums[c] += in[i] * ((const float*)w)[i * CHANNELS + c];
 #else
-            const uint2 pair = *(const uint2*)at;
-            const float in[4] = {low(pair.x), high(pair.x), low(pair.y), high(pair.y)};
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int c = 0; c < CHANNELS; c++) sums[c] += in[i] * w[i * CHANNELS + c];
+            for (int c = 0; c < CHANNELS; c += 4) {
+                const uint4 four = w[(i * CHANNELS + c) / 4];
+                sums[c] += in[i] * __uint_as_float(four.x);
+                sums[c + 1] += in[i] * __uint_as_float(four.y);
+                sums[c + 2] += in[i] * __uint_as_float(four.z);
+                sums[c + 3] += in[i] * __uint_as_float(four.w);
+            }
 #endif
-        }
+    };
+    if constexpr (KERNEL > 0) {
+        uint2 patch[KERNEL * KERNEL];
+#pragma unroll
+        for (int tap = 0; tap < KERNEL * KERNEL; tap++) patch[tap] = load(tap / KERNEL, tap % KERNEL);
+#pragma unroll
+        for (int tap = 0; tap < KERNEL * KERNEL; tap++) multiply(patch[tap], tap);
+    } else {
+        for (int ky = 0; ky < kernel; ky++)
+            for (int kx = 0; kx < kernel; kx++) multiply(load(ky, kx), ky * kernel + kx);
     }
+
     f16* out = s.output + (long long)pixel * s.out_pitch + first;
 #pragma unroll
     for (int c = 0; c < CHANNELS; c += 8) {
@@ -59,5 +76,5 @@ __device__ __forceinline__ void stem(const Stem& s) {
     }
 }
 
-#define STEM(NAME, CHANNELS) \
-    extern "C" __global__ void __launch_bounds__(128) NAME(const Stem s) { stem<CHANNELS>(s); }
+#define STEM(NAME, KERNEL, CHANNELS) \
+    extern "C" __global__ void __launch_bounds__(128) NAME(const Stem s) { stem<KERNEL, CHANNELS>(s); }

@@ -95,7 +95,7 @@ impl Network {
                     channels: int(to.shape.channels.next_multiple_of(channels)),
                     written: int(to.padded()),
                 };
-                (stem(Element::F16, channels), THREADS, argument.bytes())
+                (stem(Element::F16, conv.kernel, channels), THREADS, argument.bytes())
             }
             Variant::Only => unreachable!("convolutions have variants"),
         };

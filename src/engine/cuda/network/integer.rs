@@ -121,7 +121,7 @@ impl Network {
                     channels: int(to.padded().next_multiple_of(channels)),
                     written: int(to.padded()),
                 };
-                (stem(Element::I8, channels), THREADS, argument.bytes())
+                (stem(Element::I8, conv.kernel, channels), THREADS, argument.bytes())
             }
             Variant::Only => unreachable!("convolutions have variants"),
         };

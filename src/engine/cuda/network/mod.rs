@@ -73,7 +73,8 @@ impl Network {
         let step = &self.layout.plan.steps[s];
         let Work::Conv { conv, .. } = step.work else { return vec![Variant::Only] };
         if conv.depthwise {
-            return Run::choices(conv.kernel, conv.stride).iter().map(|&r| Variant::Depthwise(r)).collect();
+            let element = self.view(step.inputs[0]).element;
+            return Run::choices(element, conv.kernel, conv.stride).iter().map(|&r| Variant::Depthwise(r)).collect();
         }
         let out = self.view(step.output).shape.channels;
         if self.is_stem(step) {
@@ -216,8 +217,8 @@ impl Network {
                 [blocks(pixels.div_ceil(tile.pixels())), blocks(channels.div_ceil(tile.channels())), 1]
             }
             Variant::Depthwise(run) => {
-                let threads = to.padded() / 8 * to.shape.width.div_ceil(run.columns) * to.shape.height;
-                [blocks(threads.div_ceil(THREADS as usize)), 1, 1]
+                let [tiles, slices] = run.blocks(to.padded(), to.shape.width, to.shape.height);
+                [blocks(tiles), blocks(slices), 1]
             }
             Variant::Stem(n) => [blocks(pixels.div_ceil(THREADS as usize)), blocks(to.padded().div_ceil(n)), 1],
             Variant::Only => [1, 1, 1],

@@ -9,10 +9,24 @@ use cudarc::driver::result;
 use cudarc::driver::sys;
 
 use super::stream::{Argument, Event, Stream};
-use super::{check, failed, Context, Real};
+use super::{check, device, failed, Context, Real};
 use crate::engine::cuda::driver::{Instance, Wait};
 use crate::engine::cuda::launch::{Node, Work};
 use crate::engine::cuda::CudaError;
+
+/// The first architecture whose kernels can start before those that they wait for have ended.
+const FIRST_EARLY: u32 = 90;
+
+/// Only called where it is there: CUDA 12.3 brought it.
+const ADD_EDGES: &str = "cuGraphAddDependencies_v2";
+
+/// Programmatic dependent launch (CUDA driver API, CUgraphKernelNodePortProgrammatic and CUgraphDependencyType).
+const EARLY: sys::CUgraphEdgeData = sys::CUgraphEdgeData {
+    from_port: 1,
+    to_port: 0,
+    type_: sys::CUgraphDependencyType_enum::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC as u8,
+    reserved: [0; 5],
+};
 
 impl Real {
     /// See [`Driver::instantiate`](crate::engine::cuda::Driver::instantiate).
@@ -24,13 +38,43 @@ impl Real {
         priority: i32,
     ) -> Result<Ready, CudaError> {
         self.context.enter()?;
+        // Kernels start early where device and driver let them (see `wait_for_inputs` in kernels/common.cuh).
+        let early = self.device.architecture >= FIRST_EARLY && device::has_all(&[ADD_EDGES]).is_ok();
+        if early {
+            if let Ok(ready) = self.ready(nodes, edges, true, wait, priority) {
+                return Ok(ready);
+            }
+        }
+        self.ready(nodes, edges, false, wait, priority)
+    }
+
+    /// The graph, whose kernels start `early`: before those that they wait for have ended.
+    fn ready(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        early: bool,
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Ready, CudaError> {
         let mut graph = Graph(ptr::null_mut());
         // SAFETY: outlives the call.
         check("cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.0, 0) })?;
         let mut added: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
+        let is_kernel = |node: &Node| matches!(node.work, Work::Kernel(_));
         for (node, before) in nodes.iter().zip(edges) {
-            let before: Vec<_> = before.iter().map(|&j| added[j]).collect();
-            added.push(self.add(graph.0, node, &before)?);
+            let starts_early = |j: &&usize| early && is_kernel(node) && is_kernel(&nodes[**j]);
+            let ended: Vec<_> = before.iter().filter(|j| !starts_early(j)).map(|&j| added[j]).collect();
+            let begun: Vec<_> = before.iter().filter(starts_early).map(|&j| added[j]).collect();
+            let this = self.add(graph.0, node, &ended)?;
+            if !begun.is_empty() {
+                let (to, how) = (vec![this; begun.len()], vec![EARLY; begun.len()]);
+                // SAFETY: nodes of this graph, and as many of each as is said.
+                check(ADD_EDGES, unsafe {
+                    sys::cuGraphAddDependencies_v2(graph.0, begun.as_ptr(), to.as_ptr(), how.as_ptr(), begun.len())
+                })?;
+            }
+            added.push(this);
         }
         let flags = match wait {
             Wait::Block => {
@@ -188,8 +232,10 @@ struct Graph(sys::CUgraph);
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: created by its owner alone; destroying it leaves instances alive.
-        let _ = unsafe { sys::cuGraphDestroy(self.0) };
+        if !self.0.is_null() {
+            // SAFETY: created by its owner alone; destroying it leaves instances alive.
+            let _ = unsafe { sys::cuGraphDestroy(self.0) };
+        }
     }
 }
 
