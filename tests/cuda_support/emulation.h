@@ -33,6 +33,7 @@ struct alignas(8) uint2 {
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 template <typename T> static inline T __ldg(const T* p) { return *p; }
+static inline void know(long long&) {}
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
 static inline unsigned __float_as_uint(float f) {

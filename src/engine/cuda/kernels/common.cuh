@@ -66,16 +66,35 @@ __device__ __forceinline__ int dot4(unsigned a, unsigned b, int sum) {
     return d;
 }
 
+// Has a number be known by here.
+__device__ __forceinline__ void know(long long& n) { asm volatile("" : "+l"(n)); }
+
 #endif  // PEREGRINE_HOST
 
-// Every thread calls this before it reads what another kernel has written, or writes: where the graph starts a kernel while
-// those that it waits for still run (programmatic dependent launch, from sm_90 on), it is here that it waits for them. What
-// comes before, such as loading weights, costs no time then. The next kernel may start as early.
+// Loads what no kernel writes, such as weights, where it stands: in front of `wait_for_inputs`. With a path of its own
+// through the cache (__ldg) it would have no order, and compilers put it behind, as registers would have it.
+template <typename T>
+__device__ __forceinline__ T load_constant(const T* p) {
+    return *p;
+}
+
+// Where the graph starts a kernel while those that it waits for still run (programmatic dependent launch, from sm_90 on),
+// these two make it right and fast. Elsewhere they do nothing.
+
+// First in every kernel: lets the next one start, once all blocks of this have. From here to there takes the device most of
+// a microsecond, which a chain of small kernels waits for where this comes late.
+__device__ __forceinline__ void let_next_start() {
+#if !defined(PEREGRINE_HOST) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Every thread calls this before it reads what another kernel has written, or writes: it waits until those kernels have
+// ended. What comes before, such as loading weights, costs no time then.
 __device__ __forceinline__ void wait_for_inputs() {
 #if defined(PEREGRINE_HOST)
     waited_for_inputs();
 #elif __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
@@ -125,10 +144,14 @@ struct Residual {
     int width;  // of the map that is read through an upsampling by two; 0: read as it is
 };
 
-// Where the residual of pixel (y, x), the `pixel`-th of its map, begins.
+// Where the residual of the `pixel`-th pixel of a map of `width` columns begins.
 template <typename T>
-__device__ __forceinline__ const T* residual_at(const Residual& r, int pixel, int y, int x) {
-    const long long at = r.width ? (long long)(y >> 1) * r.width + (x >> 1) : (long long)pixel;
+__device__ __forceinline__ const T* residual_at(const Residual& r, int pixel, int width) {
+    long long at = pixel;
+    if (r.width) {
+        const int y = pixel / width, x = pixel - y * width;
+        at = (long long)(y >> 1) * r.width + (x >> 1);
+    }
     return (const T*)r.values + at * r.pitch;
 }
 
@@ -153,18 +176,18 @@ struct Filtered {
     }
 };
 
-// N contiguous channels, two to a word, as one load; those that no kernel writes through the cache for such.
-template <int N, bool CONSTANT>
+// N contiguous channels, two to a word, as one load.
+template <int N>
 __device__ __forceinline__ void load_halves(const f16* from, unsigned (&v)[N / 2]) {
     static_assert(N == 2 || N == 4 || N == 8, "one load");
     if constexpr (N == 8) {
-        const uint4 w = CONSTANT ? __ldg((const uint4*)from) : *(const uint4*)from;
+        const uint4 w = *(const uint4*)from;
         v[0] = w.x, v[1] = w.y, v[2] = w.z, v[3] = w.w;
     } else if constexpr (N == 4) {
-        const uint2 w = CONSTANT ? __ldg((const uint2*)from) : *(const uint2*)from;
+        const uint2 w = *(const uint2*)from;
         v[0] = w.x, v[1] = w.y;
     } else {
-        v[0] = CONSTANT ? __ldg((const unsigned*)from) : *(const unsigned*)from;
+        v[0] = *(const unsigned*)from;
     }
 }
 

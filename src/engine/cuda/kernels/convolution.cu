@@ -90,7 +90,7 @@ template <int N> struct Biases<f16, N> {
     float values[N];
     __device__ __forceinline__ void load(const Convolution& c, int channel) {
 #pragma unroll
-        for (int i = 0; i < N; i++) values[i] = __ldg((const float*)c.constants + channel + i);
+        for (int i = 0; i < N; i++) values[i] = load_constant((const float*)c.constants + channel + i);
     }
 };
 // Bytes have four constants a channel: too many to wait in registers.
@@ -103,11 +103,10 @@ template <typename T, int N> struct Addends;
 template <int N> struct Addends<f16, N> {
     unsigned values[N / 2];
     __device__ __forceinline__ void load(const Convolution& c, int pixel, int channel) {
-        const bool any = c.residual.values && pixel < c.pixels && channel < c.channels_out;
-        const int y = any ? pixel / c.out_width : 0, x = pixel - y * c.out_width;
-        const unsigned* from = (const unsigned*)(residual_at<f16>(c.residual, pixel, y, x) + channel);
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) values[i] = any ? from[i] : 0;
+        for (int i = 0; i < N / 2; i++) values[i] = 0;
+        if (c.residual.values && pixel < c.pixels && channel < c.channels_out)
+            load_halves<N>(residual_at<f16>(c.residual, pixel, c.out_width) + channel, values);
     }
 };
 template <int N> struct Addends<u8, N> {
@@ -135,10 +134,7 @@ __device__ __forceinline__ void finish(const Convolution& c, int pixel, int chan
                                        const Biases<u8, N>&, const Addends<u8, N>&) {
     if (pixel >= c.pixels || channel >= c.channels_out) return;
     const u8* residual = nullptr;
-    if (c.residual.values) {
-        const int y = pixel / c.out_width, x = pixel - y * c.out_width;
-        residual = residual_at<u8>(c.residual, pixel, y, x) + channel;
-    }
+    if (c.residual.values) residual = residual_at<u8>(c.residual, pixel, c.out_width) + channel;
     const Channel* channels = (const Channel*)c.constants + channel;
     finish_integer<N>(c.quantized, channels, sums, residual, c.output, (long long)pixel * c.out_pitch + channel);
 }
@@ -147,6 +143,7 @@ __device__ __forceinline__ void finish(const Convolution& c, int pixel, int chan
 template <typename T, int MI, int NI, int WM, int WN, int WK, bool POINT>
 __device__ __forceinline__ void convolve(const Convolution& c) {
     typedef typename Element<T>::Sum Sum;
+    let_next_start();
     const int per_lane = 16 / sizeof(T);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int wk = warp % WK, wn = warp / WK % WN, wm = warp / (WK * WN);
@@ -202,13 +199,14 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
     }
 #else
     Patch patches[2 * MI];
-    const T* rows[2 * MI];
+    long long rows[2 * MI];  // elements from the input's first
 #pragma unroll
     for (int r = 0; r < 2 * MI; r++) {
         // Rows past the last pixel repeat it, and are not written.
         const int pixel = min(first_pixel + r * 8 + group, c.pixels - 1);
         patches[r] = patch_of(c, pixel);
-        rows[r] = (const T*)c.input + (long long)pixel * c.in_pitch;
+        rows[r] = (long long)pixel * c.in_pitch + quad * per_lane;
+        if (POINT) know(rows[r]);
     }
     const uint4* weights = c.weights + ((long long)tile * steps * NI) * 32 + lane;
 
@@ -217,14 +215,14 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
     uint4 a[STAGES][2 * MI], b[STAGES][NI];
     auto load_weights = [&](int step, uint4 (&to)[NI]) {
 #pragma unroll
-        for (int j = 0; j < NI; j++) to[j] = __ldg(weights + ((long long)step * NI + j) * 32);
+        for (int j = 0; j < NI; j++) to[j] = load_constant(weights + ((long long)step * NI + j) * 32);
     };
     auto load_inputs = [&](int step, uint4 (&to)[2 * MI]) {
         const int tap = POINT ? 0 : step / c.chunks;
-        const int channel = (step - tap * c.chunks) * 4 * per_lane + quad * per_lane;
+        const int first = (step - tap * c.chunks) * 4 * per_lane, channel = first + quad * per_lane;
         if (POINT) {
 #pragma unroll
-            for (int r = 0; r < 2 * MI; r++) to[r] = channel < c.channels_in ? *(const uint4*)(rows[r] + channel) : zero4();
+            for (int r = 0; r < 2 * MI; r++) to[r] = channel < c.channels_in ? *(const uint4*)((const T*)c.input + rows[r] + first) : zero4();
         } else {
             const int ky = tap / c.kernel, kx = tap - ky * c.kernel;
 #pragma unroll

@@ -59,6 +59,7 @@ __device__ __forceinline__ unsigned place_of(u64 key) { return 0xffffffffu - (un
 
 // A thread looks at one class of one cell.
 extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
+    let_next_start();
     wait_for_inputs();
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= d.places) return;
@@ -167,6 +168,7 @@ __device__ __forceinline__ u64 least_selected(const Decode& d, unsigned count, u
 
 // One block: the best candidates, their boxes, sorted and suppressed, in pixels of the source.
 extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode d) {
+    let_next_start();
     wait_for_inputs();
     __shared__ Candidates c;
     __shared__ u64 keys[MOST_CANDIDATES];
@@ -253,6 +255,7 @@ struct Mask {
 
 // A thread decides one cell: of equal logits the first class wins, and not-a-number never does.
 extern "C" __global__ void __launch_bounds__(128) mask(const Mask m) {
+    let_next_start();
     wait_for_inputs();
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)m.width * m.height) return;

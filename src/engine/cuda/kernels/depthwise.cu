@@ -20,7 +20,7 @@ __device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int cha
     for (int i = 0; i < N; i++) v[i] = activate(d.activation, v[i] + bias[i]);
     if (d.residual.values) {
         unsigned r[N / 2];
-        load_halves<N, false>(residual_at<f16>(d.residual, pixel, y, x) + channel, r);
+        load_halves<N>(residual_at<f16>(d.residual, pixel, d.out_width) + channel, r);
 #pragma unroll
         for (int i = 0; i < N; i++) v[i] += i % 2 ? high(r[i / 2]) : low(r[i / 2]);
     }
@@ -30,13 +30,14 @@ __device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int cha
 // KERNEL and STRIDE are 0 where they are only known at run time.
 template <int KERNEL, int STRIDE, int COLUMNS, int CHANNELS>
 __device__ __forceinline__ void filter(const Depthwise& d) {
+    let_next_start();
     const int kernel = KERNEL ? KERNEL : d.kernel, stride = STRIDE ? STRIDE : d.stride;
     const Filtered<CHANNELS, COLUMNS> place(d.channels, d.out_width, d.out_height);
     const int channel = place.channel, y = place.y, first = place.first;
     const int top = y * stride - d.pad_top, left = first * stride - d.pad_left;
     float bias[CHANNELS], sums[COLUMNS][CHANNELS] = {};
 #pragma unroll
-    for (int c = 0; c < CHANNELS; c++) bias[c] = __ldg(d.bias + channel + c);
+    for (int c = 0; c < CHANNELS; c++) bias[c] = load_constant(d.bias + channel + c);
 
 #ifdef PEREGRINE_SCALAR
     wait_for_inputs();
@@ -61,24 +62,29 @@ __device__ __forceinline__ void filter(const Depthwise& d) {
             for (int r = 0; r < ROWS; r++)
 #pragma unroll
                 for (int kx = 0; kx < KERNEL; kx++)
-                    load_halves<CHANNELS, true>(d.weights + (long long)((row + r) * KERNEL + kx) * d.channels + channel, w[r][kx]);
+                    load_halves<CHANNELS>(d.weights + (long long)((row + r) * KERNEL + kx) * d.channels + channel, w[r][kx]);
         };
         load_weights(0);
+        // The window's corner, which may lie outside the map.
+        const long long row_step = (long long)d.in_width * d.in_pitch;
+        long long corner = top * row_step + (long long)left * d.in_pitch + channel;
+        know(corner);
         wait_for_inputs();
 #pragma unroll 1
         for (int row = 0; row < KERNEL; row += ROWS) {
             if (row > 0) load_weights(row);
 #pragma unroll
-            for (int r = 0; r < ROWS; r++)
+            for (int r = 0; r < ROWS; r++) {
+                const bool row_inside = (unsigned)(top + row + r) < (unsigned)d.in_height;
+                const f16* at = d.input + corner + (row + r) * row_step;
 #pragma unroll
                 for (int i = 0; i < INPUTS; i++) {
-                    const int sy = top + row + r, sx = left + i;
-                    const bool inside = (unsigned)sy < (unsigned)d.in_height && (unsigned)sx < (unsigned)d.in_width;
 #pragma unroll
                     for (int k = 0; k < WORDS; k++) in[r][i][k] = 0;
-                    if (inside)
-                        load_halves<CHANNELS, false>(d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel, in[r][i]);
+                    if (row_inside && (unsigned)(left + i) < (unsigned)d.in_width)
+                        load_halves<CHANNELS>(at + i * d.in_pitch, in[r][i]);
                 }
+            }
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
 #pragma unroll
@@ -99,13 +105,13 @@ __device__ __forceinline__ void filter(const Depthwise& d) {
         for (int ky = 0; ky < kernel; ky++)
             for (int kx = 0; kx < kernel; kx++) {
                 unsigned w[WORDS];
-                load_halves<CHANNELS, true>(d.weights + (long long)(ky * kernel + kx) * d.channels + channel, w);
+                load_halves<CHANNELS>(d.weights + (long long)(ky * kernel + kx) * d.channels + channel, w);
 #pragma unroll
                 for (int o = 0; o < COLUMNS; o++) {
                     const int sy = top + ky, sx = left + o * stride + kx;
                     if (sy < 0 || sx < 0 || sy >= d.in_height || sx >= d.in_width) continue;
                     unsigned in[WORDS];
-                    load_halves<CHANNELS, false>(d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel, in);
+                    load_halves<CHANNELS>(d.input + ((long long)sy * d.in_width + sx) * d.in_pitch + channel, in);
 #pragma unroll
                     for (int k = 0; k < WORDS; k++) {
                         sums[o][2 * k] += low(in[k]) * low(w[k]);

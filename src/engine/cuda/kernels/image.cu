@@ -46,6 +46,7 @@ __device__ __forceinline__ unsigned samples(const Letterbox& b, const Tap* rows,
 __device__ __forceinline__ float plus(float a, float b, float c) { return __fadd_rn(a, __fmul_rn(b, c)); }
 
 extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
+    let_next_start();
     wait_for_inputs();
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread == 0) *b.candidates = 0;

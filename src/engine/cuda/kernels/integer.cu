@@ -32,7 +32,7 @@ __device__ __forceinline__ void signed8(uint2 v, int (&out)[8]) {
 
 __device__ __forceinline__ void finish(const IntegerDepthwise& d, int y, int x, int channel, const int (&sums)[8]) {
     const int pixel = y * d.out_width + x;
-    const u8* residual = d.residual.values ? residual_at<u8>(d.residual, pixel, y, x) + channel : nullptr;
+    const u8* residual = d.residual.values ? residual_at<u8>(d.residual, pixel, d.out_width) + channel : nullptr;
     const long long at = (long long)pixel * d.out_pitch + channel;
     finish_integer<8>(d.quantized, d.channels + channel, sums, residual, d.output, at);
 }
@@ -41,6 +41,7 @@ __device__ __forceinline__ void finish(const IntegerDepthwise& d, int y, int x, 
 // correction a channel serves at the edges too.
 template <int KERNEL, int STRIDE, int COLUMNS>
 __device__ __forceinline__ void filter(const IntegerDepthwise& d) {
+    let_next_start();
     const int kernel = KERNEL ? KERNEL : d.kernel, stride = STRIDE ? STRIDE : d.stride;
     const Filtered<8, COLUMNS> place(d.written, d.out_width, d.out_height);
     const int channel = place.channel, y = place.y, first = place.first;
@@ -111,6 +112,7 @@ struct IntegerStem : Window {
 // A thread makes CHANNELS output channels of one pixel; the weights wait in shared memory.
 template <int CHANNELS>
 __device__ __forceinline__ void stem(const IntegerStem& s) {
+    let_next_start();
     const int most_taps = 49;
     __shared__ unsigned weights[most_taps * CHANNELS];
     const int first = (int)blockIdx.y * CHANNELS;
@@ -170,13 +172,13 @@ struct IntegerSum {
 };
 
 extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
+    let_next_start();
     wait_for_inputs();
     const int groups = s.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)s.pixels * groups) return;
     const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
-    const int y = pixel / s.width, x = pixel - y * s.width;
-    const uint2 a = *(const uint2*)(residual_at<u8>(s.a, pixel, y, x) + channel);
+    const uint2 a = *(const uint2*)(residual_at<u8>(s.a, pixel, s.width) + channel);
     u8* out = s.output + (long long)pixel * s.pitch + channel;
     if (!s.b.values) {
         *(uint2*)out = a;
@@ -184,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
     }
     int left[8], right[8];
     bytes8(a, left);
-    bytes8(*(const uint2*)(residual_at<u8>(s.b, pixel, y, x) + channel), right);
+    bytes8(*(const uint2*)(residual_at<u8>(s.b, pixel, s.width) + channel), right);
     float v[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -205,6 +207,7 @@ struct BytePart {
 };
 
 extern "C" __global__ void __launch_bounds__(128) copy_part_i8(const BytePart p) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.written) return;
@@ -226,6 +229,7 @@ struct Convert {
 };
 
 extern "C" __global__ void __launch_bounds__(128) to_bytes(const Convert c) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)c.pixels * c.written) return;
@@ -236,6 +240,7 @@ extern "C" __global__ void __launch_bounds__(128) to_bytes(const Convert c) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) to_halves(const Convert c) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)c.pixels * c.written) return;
@@ -256,6 +261,7 @@ struct PackBytes {
 };
 
 extern "C" __global__ void __launch_bounds__(128) pack_bytes(const PackBytes p) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.pitch) return;

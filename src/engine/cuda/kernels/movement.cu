@@ -9,6 +9,7 @@ struct Repack {
 
 // A thread writes one value; channels past the last are zeros.
 extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)r.pixels * r.pitch) return;
@@ -17,6 +18,7 @@ extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)r.pixels * r.channels) return;
@@ -33,17 +35,17 @@ struct Sum {
 };
 
 extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
+    let_next_start();
     wait_for_inputs();
     const int groups = s.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)s.pixels * groups) return;
     const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
-    const int y = pixel / s.width, x = pixel - y * s.width;
     float v[8];
-    unpack8(*(const uint4*)(residual_at<f16>(s.a, pixel, y, x) + channel), v);
+    unpack8(*(const uint4*)(residual_at<f16>(s.a, pixel, s.width) + channel), v);
     if (s.b.values) {
         float w[8];
-        unpack8(*(const uint4*)(residual_at<f16>(s.b, pixel, y, x) + channel), w);
+        unpack8(*(const uint4*)(residual_at<f16>(s.b, pixel, s.width) + channel), w);
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] += w[i];
     }
@@ -58,6 +60,7 @@ struct Pool : Window {
 };
 
 extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {
+    let_next_start();
     wait_for_inputs();
     const int groups = p.channels / 8;
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -85,6 +88,7 @@ struct Part {
 };
 
 extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) {
+    let_next_start();
     wait_for_inputs();
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (long long)p.pixels * p.written) return;

@@ -14,15 +14,16 @@ struct Stem : Window {
 // KERNEL is 0 where it is only known at run time; else a pixel's whole patch is loaded at once.
 template <int KERNEL, int CHANNELS>
 __device__ __forceinline__ void stem(const Stem& s) {
+    let_next_start();
     const int most_taps = KERNEL ? KERNEL * KERNEL : 49, kernel = KERNEL ? KERNEL : s.kernel;
     __shared__ uint4 weights[most_taps * CHANNELS];  // four channels a word
     const int first = (int)blockIdx.y * CHANNELS;
     const int words = kernel * kernel * CHANNELS;
     for (int i = threadIdx.x; i < words; i += blockDim.x)
-        weights[i] = __ldg((const uint4*)(s.weights + (long long)(i / (CHANNELS / 4)) * s.channels + first) + i % (CHANNELS / 4));
+        weights[i] = load_constant((const uint4*)(s.weights + (long long)(i / (CHANNELS / 4)) * s.channels + first) + i % (CHANNELS / 4));
     float sums[CHANNELS];
 #pragma unroll
-    for (int c = 0; c < CHANNELS; c++) sums[c] = __ldg(s.bias + first + c);
+    for (int c = 0; c < CHANNELS; c++) sums[c] = load_constant(s.bias + first + c);
     wait_for_inputs();
     __syncthreads();
 
