@@ -1,7 +1,6 @@
 //! The CUDA engine's times on the GPU at hand: the network alone, image to boxes, and each layer beside its bytes and
 //! operations. `make bench-gpu` runs it; `bench/gpu.sh` takes it to a machine without a toolchain.
-//!
-//! It has not run on a GPU yet: bench/RESULTS-gpu.md says what that means.
+//! What came out is in bench/RESULTS-gpu.md.
 
 mod floors;
 

@@ -5,13 +5,22 @@
 pub mod graphs;
 pub mod random;
 
-pub use random::{outputs, random_input, random_weights, relative_error, rounded};
+pub use random::{outputs, random_input, random_weights, relative_error};
 
 use peregrine::engine::quantization::{scale_groups, QuantizedConv, TensorScale};
 use peregrine::engine::reference::Reference;
 use peregrine::engine::{Graph, Quantization, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// The weights that half precision keeps.
+pub fn rounded(weights: &Weights) -> Weights {
+    let mut weights = weights.clone();
+    for conv in weights.0.values_mut() {
+        conv.weight.iter_mut().for_each(|w| *w = half::f16::from_f32(*w).to_f32());
+    }
+    weights
+}
 
 pub fn reference_outputs(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec<Vec<f32>> {
     outputs(graph, &mut Reference::new(graph, weights).unwrap(), input)

@@ -22,15 +22,6 @@ pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
     Weights(graph.convs().map(|(layer, _, w)| (layer.name.clone(), of(w))).collect())
 }
 
-/// The weights that half precision keeps.
-pub fn rounded(weights: &Weights) -> Weights {
-    let mut weights = weights.clone();
-    for conv in weights.0.values_mut() {
-        conv.weight.iter_mut().for_each(|w| *w = half::f16::from_f32(*w).to_f32());
-    }
-    weights
-}
-
 pub fn random_input(graph: &Graph, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..graph.input_shape().len()).map(|_| rng.random_range(-1.0..1.0)).collect()

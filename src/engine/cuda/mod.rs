@@ -1,11 +1,11 @@
 //! The CUDA engine: one graph launch a frame, from the camera's bytes to the boxes.
 //!
-//! **What has run and what has not.** No kernel of this module has run on a GPU yet. Checked without one, in the tests:
-//! every kernel compiles for sm_75 to sm_120 within each architecture's limits; the kernels run on an emulation of the
-//! device on the CPU and agree there with the CPU engine, from single layers to the whole way of a frame, in integers bit by
-//! bit; plans never let two live tensors share memory; a device that fails at any call is left in order. [`real`] (the calls
-//! to the driver) runs against a stand-in for the driver's library, down to each call failing. `bench/RESULTS-gpu.md` says
-//! how to change that.
+//! **What is checked where.** On a GPU (`make test-gpu`; an H200 so far, see `bench/RESULTS-gpu.md`): agreement with candle
+//! and with the CPU's boxes, AP and integers, flat memory, errors. Without one, in `make test`: every kernel compiles for
+//! sm_75 to sm_120 within each architecture's limits; the kernels run on an emulation of the device on the CPU and agree
+//! there with the CPU engine, from single layers to the whole way of a frame, in integers bit by bit; plans never let two
+//! live tensors share memory; a device that fails at any call is left in order. [`real`] (the calls to the driver) runs
+//! against a stand-in for the driver's library, down to each call failing.
 //!
 //! From the outside in:
 //! - [`device`]: looking for a device; [`open`]: making one ready, or a sentence on why not;

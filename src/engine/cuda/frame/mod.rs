@@ -3,9 +3,10 @@
 //! bytes → pinned memory → device → letterbox → network → candidates → boxes, mask → pinned memory. The thresholds travel
 //! in front of the image. A graph is made when the first image of its encoding and size comes; the last few are kept.
 //!
-//! - `nodes`: what is done before and after the network.
+//! - `nodes`: what is done before and after the network; `staging`: how an image gets to pinned memory.
 
 mod nodes;
+mod staging;
 
 use std::sync::Arc;
 
@@ -233,14 +234,13 @@ impl FramePath {
 impl Session {
     fn submit(&mut self, image: &ImageView, header: arg::FrameHeader) -> Result<(), CudaError> {
         let row_bytes = image.encoding().row_bytes(image.width());
-        let staging = self.upload.as_mut_slice();
-        header.write(&mut staging[..size_of::<arg::FrameHeader>()]);
-        let rows = &mut staging[HEADER..];
+        let (front, rows) = self.upload.as_mut_slice().split_at_mut(HEADER);
+        header.write(front);
         match image.without_gaps() {
-            // One long copy fills write-combined memory twice as fast as many short ones.
-            Some(bytes) => rows.copy_from_slice(bytes),
-            None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| row.copy_from_slice(image.row(y))),
+            Some(bytes) => staging::copy(rows, bytes),
+            None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| staging::copy(row, image.row(y))),
         }
+        staging::finish();
         self.instance.launch()
     }
 

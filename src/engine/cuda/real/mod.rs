@@ -1,7 +1,7 @@
 //! The real driver, through cudarc: its library is opened at run time, so that the program starts without it.
 //!
-//! Run against a stand-in for the driver's library in the tests, and never yet on a device (see [`super`]). Only calls that CUDA 12.0 has are used: cudarc looks each one up when it
-//! is first made, and newer ones are missing from Orin's driver.
+//! Only calls that CUDA 12.0 has are used, but for one that is looked for first: cudarc looks each one up when it is first
+//! made, and newer ones are missing from Orin's driver.
 //!
 //! - `graph`: instantiated graphs, which a frame launches; `stream`: streams, events, and times by them.
 
