@@ -23,7 +23,7 @@ use config::Ablation;
 ///
 /// Runs that are finished are kept, others begun or gone on with: started again after any interruption, the command
 /// continues. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md, ablation.html and ablation.json;
-/// rows without a finished run yet are listed as such. Example: distill ablate bench/ablation.toml --out target/ablation
+/// rows without a finished run yet are listed as such. Example: distill ablate models/ablation.toml --out target/ablation
 #[derive(Debug, Args)]
 pub struct AblateArgs {
     /// The table, TOML: base, seeds, reference, evaluate, and a [[row]] for each way to train.

@@ -129,13 +129,20 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         log.add(&serde_json::json!({ "step": done, "reconfigured": config }))?;
     }
 
-    let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
-    if soft.as_ref().is_some_and(|s| s.segmentation.is_some()) && !config.takes_masks() {
-        eprintln!(
-            "soft_targets hold masks, which nothing learns from: that takes a [[method]] for them and no [teacher]"
-        );
+    let open = |folder: &Path| SoftTargets::open_with(folder, &|layer| config.takes_feature(layer));
+    let soft = config.soft_targets.as_deref().map(open).transpose()?;
+    if let Some(soft) = &soft {
+        tell_unused(soft, &config);
     }
-    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref())?;
+    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
+    let (mut ahead, mut within, mut layers) = (None, None, Vec::new());
+    match teacher {
+        Some(Teacher::Package(teacher)) => ahead = Some(teacher),
+        Some(Teacher::Average(teacher)) => within = Some(teacher),
+        Some(Teacher::Offline(grids)) => layers = grids,
+        None => {}
+    }
+    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref(), &layers)?;
     let training = Training {
         command: format!("distill {} train.toml", role.name()),
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
@@ -166,12 +173,6 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
-    let (ahead, mut within) = match teacher {
-        Some(Teacher::Package(teacher)) => (Some(teacher), None),
-        Some(Teacher::Average(teacher)) => (None, Some(teacher)),
-        Some(Teacher::Offline) | None => (None, None),
-    };
     if let Some(device) = device {
         net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
     }
@@ -273,6 +274,18 @@ fn build(
     quantized.correct_biases(&mut params)?;
     let fake = FakeQuantization::new(&graph, quantized.quantization())?;
     Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
+}
+
+/// Says what of the soft targets nothing learns from.
+fn tell_unused(soft: &SoftTargets, config: &StudentConfig) {
+    let unused =
+        soft.features.keys().filter(|layer| !config.takes_feature(layer)).map(|layer| format!("features for {layer}"));
+    let masks = (soft.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());
+    for what in masks.into_iter().chain(unused) {
+        eprintln!(
+            "soft_targets hold {what}, which nothing learns from: that takes a [[method]] for them and no [teacher]"
+        );
+    }
 }
 
 /// The names of the teachers: those of the soft targets, then the one that sees each view.
