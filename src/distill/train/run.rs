@@ -21,6 +21,7 @@ use super::origin::Origins;
 use super::published::Published;
 use super::quantized::Quantized;
 use super::step::{Losses, Teaching};
+use crate::distill::lock::lock;
 use crate::distill::loss::segmentation;
 use crate::distill::net::fake::FakeQuantization;
 use crate::distill::net::{NetParams, TrainNet};
@@ -111,7 +112,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     let mut optimizer = Optimizer::new(config.optimizer, config.momentum);
 
     fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
-    let _only = lock(&run)?;
+    let _only = lock(&run, "another training")?;
     let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
     let checkpoint = run.join(CHECKPOINT);
     let mut done = 0;
@@ -237,14 +238,6 @@ fn check_finite(what: &str, value: f32, losses: &Losses, batch: &Batch, checkpoi
     };
     let (step, file) = (batch.step, batch.files[0].display());
     bail!("the {what} of step {step} is not finite ({losses:?}), on a batch that begins with {file}; {remedy}");
-}
-
-/// Holds the run's folder against a second training in it, for as long as the file lives.
-fn lock(run: &Path) -> anyhow::Result<fs::File> {
-    let path = run.join(".lock");
-    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
-    file.try_lock().with_context(|| format!("{}: another training is at work in this folder", run.display()))?;
-    Ok(file)
 }
 
 /// The network with its starting weights, and where those came from.
