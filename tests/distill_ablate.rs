@@ -75,30 +75,33 @@ fn a_table_is_made_once_and_its_runs_are_kept() {
 }
 
 #[test]
-fn a_derived_row_is_made_again_where_its_command_or_its_origin_has_changed() {
+fn a_row_made_from_another_is_made_again_where_its_command_or_its_origin_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let config = project(folder.path());
     let text = fs::read_to_string(&config).unwrap().replace("seeds = [1, 2]", "seeds = [1]");
     let row = "[[row]]\nname = 'small'\nderive = { from = 'alone', command = ['share', '--model', '{student}', \
-               '--bits', '6', '--out', '{out}'] }\n";
+               '--bits', '6', '--out', '{out}'] }\n\
+               [[row]]\nname = 'tuned'\nset = { init = '{alone}', seed = 1, steps = 2 }\n";
     let out = folder.path().join("out");
     let made = |text: String| {
         fs::write(&config, text).unwrap();
-        let output = ablate(&config, &out, &["--row", "alone"]);
+        let output = ablate(&config, &out, &["--row", "alone", "--row", "tuned"]);
         assert!(output.status.success(), "{}", said(&output));
+        let tuned = fs::read_to_string(out.join("runs/tuned/1/student/manifest.json")).unwrap();
         let manifest = fs::read(out.join("runs/small/1/student/manifest.json")).unwrap();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
         let written = fs::metadata(out.join("runs/small/1/student/weights.safetensors")).unwrap().modified().unwrap();
-        (manifest["weights"]["shared_bits"].clone(), manifest["weights"]["sha256"].clone(), written)
+        (manifest["weights"]["shared_bits"].clone(), manifest["weights"]["sha256"].clone(), written, tuned)
     };
     let first = made(format!("{text}{row}"));
     assert_eq!(made(format!("{text}{row}")), first, "nothing has changed");
     let coarse = made(format!("{text}{row}").replace("'6'", "'4'"));
     assert_eq!((first.0, &coarse.0), (6.into(), &serde_json::json!(4)));
+    assert_eq!(first.3, coarse.3, "the training's origin is the same");
     // Another training, so another origin.
     fs::remove_dir_all(out.join("runs/alone/1")).unwrap();
     let another = made(format!("{text}{row}").replace("'6'", "'4'").replace("steps = 3", "steps = 4"));
-    assert!(another.0 == coarse.0 && another.1 != coarse.1, "{another:?}");
+    assert!(another.0 == coarse.0 && another.1 != coarse.1 && another.3 != coarse.3, "{another:?}");
 }
 
 #[cfg(target_os = "linux")]

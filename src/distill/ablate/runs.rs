@@ -30,6 +30,8 @@ pub struct Cell {
     /// The run's folder; the package is in `student` there.
     pub folder: PathBuf,
     made_by: MadeBy,
+    /// The packages of other rows that it is made from.
+    origins: Vec<PathBuf>,
     /// Why it could not be made.
     pub failure: Option<String>,
 }
@@ -39,20 +41,21 @@ pub struct Cell {
 enum MadeBy {
     /// By `distill student`: the configuration as it writes it back, and its steps.
     Training(String, u64),
-    /// By this command, from the package in that folder.
-    Command(Vec<String>, PathBuf),
+    /// By this command.
+    Command(Vec<String>),
 }
 
-/// What a derived package was made of, kept beside it.
+/// What a package that is made from others was made of, kept beside it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Derived {
+struct MadeOf {
+    /// Of a derived row; a training's configuration is in its folder.
     command: Vec<String>,
-    /// SHA-256 of the weights that the origin's manifest names.
-    origin: String,
+    /// SHA-256 of the weights that each origin's manifest names.
+    origins: Vec<String>,
 }
 
-/// Name of a cell's [`Derived`] in its folder.
-const DERIVED: &str = "derived.json";
+/// Name of a cell's [`MadeOf`] in its folder.
+const MADE_OF: &str = "made_of.json";
 
 fn manifest(package: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(package.join(MANIFEST_FILE)).ok()?).ok()
@@ -64,20 +67,42 @@ impl Cell {
         self.folder.join(STUDENT)
     }
 
-    /// Whether its package is there, and is that of this very configuration; or of this very command and origin.
+    /// Whether its package is there, and is that of this very configuration or command, and of the origins as they are now.
     pub fn finished(&self) -> bool {
         let Some(manifest) = manifest(&self.package()) else { return false };
         match &self.made_by {
             MadeBy::Training(config, steps) => {
                 manifest.training.steps == *steps
                     && fs::read_to_string(self.folder.join("config.toml")).is_ok_and(|found| found == *config)
+                    && !self.is_outdated()
             }
-            MadeBy::Command(command, origin) => {
-                let found = fs::read(self.folder.join(DERIVED)).ok();
-                let found = found.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-                found.is_some() && found == derived(command, origin)
-            }
+            MadeBy::Command(_) => self.kept().is_some() && !self.is_outdated(),
         }
+    }
+
+    /// Whether it was made, or begun, of something else than it would be now. A training without a word of that is not: it was
+    /// begun before such words were kept.
+    fn is_outdated(&self) -> bool {
+        self.kept().is_some_and(|kept| self.made_of().is_none_or(|now| now != kept))
+    }
+
+    fn kept(&self) -> Option<MadeOf> {
+        serde_json::from_slice(&fs::read(self.folder.join(MADE_OF)).ok()?).ok()
+    }
+
+    /// What it would be made of now; `None` while an origin is not there.
+    fn made_of(&self) -> Option<MadeOf> {
+        let command = match &self.made_by {
+            MadeBy::Training(..) => Vec::new(),
+            MadeBy::Command(command) => command.clone(),
+        };
+        let origins =
+            self.origins.iter().map(|package| Some(manifest(package)?.weights.sha256)).collect::<Option<_>>()?;
+        Some(MadeOf { command, origins })
+    }
+
+    fn keep(&self, made_of: Option<&MadeOf>) -> anyhow::Result<()> {
+        Ok(write_atomically(&self.folder.join(MADE_OF), &serde_json::to_vec_pretty(&made_of)?)?)
     }
 
     fn is_trained(&self) -> bool {
@@ -107,11 +132,6 @@ impl Cell {
     }
 }
 
-/// What `command` makes of the package in `origin` as it is now; `None` where there is none.
-fn derived(command: &[String], origin: &Path) -> Option<Derived> {
-    Some(Derived { command: command.to_vec(), origin: manifest(origin)?.weights.sha256 })
-}
-
 /// The table's cells, seed by seed, so that every row is there once before any is there twice; their configurations are
 /// written to `out`/configs.
 ///
@@ -130,7 +150,7 @@ pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
                 Some(derive) => {
                     let (student, out) = (package(&derive.from), package(&row.name));
                     let fill = |a: &String| a.replace("{student}", &student).replace("{out}", &out);
-                    MadeBy::Command(derive.command.iter().map(fill).collect(), student.into())
+                    MadeBy::Command(derive.command.iter().map(fill).collect())
                 }
                 None => {
                     let config = ablation.student(row, seed, &package)?;
@@ -139,7 +159,8 @@ pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
                     MadeBy::Training(text, config.steps)
                 }
             };
-            cells.push(Cell { row: index, seed, folder, made_by, failure: None });
+            let origins = row.origins().into_iter().map(|name| package(name).into()).collect();
+            cells.push(Cell { row: index, seed, folder, made_by, origins, failure: None });
         }
     }
     Ok(cells)
@@ -172,9 +193,10 @@ pub fn make(
             let origins = ablation.rows[c.row].origins();
             mine(c) && !c.finished() && c.failure.is_none() && origins.iter().all(|row| is_there(row, c.seed))
         };
-        train(cells.iter_mut().filter(|c| due(c)).collect(), jobs, threads)?;
-        derive(ablation, cells)?;
-        if cells.iter().filter(|c| c.finished()).count() == finished.len() {
+        let due: Vec<_> = cells.iter_mut().filter(|c| due(c)).collect();
+        let begun = due.len();
+        train(due, jobs, threads)?;
+        if begun + derive(ablation, cells)? == 0 {
             return Ok(());
         }
     }
@@ -232,6 +254,12 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     let mut command = this_program()?;
     command.arg("student").arg(config_path(out, &row.unwrap_or_default().to_string_lossy(), seed));
     command.arg("--run").arg(&cell.folder);
+    if !cell.origins.is_empty() {
+        if cell.is_outdated() {
+            command.arg("--fresh");
+        }
+        cell.keep(cell.made_of().as_ref())?;
+    }
     if let Some(threads) = threads {
         command.args(["--threads", &threads.to_string()]);
     }
@@ -240,8 +268,9 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     command.spawn().context("cannot start a training")
 }
 
-/// Makes the packages of derived rows whose origin is finished.
-fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
+/// Makes the packages of derived rows whose origin is finished; returns how many it has tried to make.
+fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<usize> {
+    let mut tried = 0;
     for i in 0..cells.len() {
         let Some(derive) = &ablation.rows[cells[i].row].derive else { continue };
         let origin = cells.iter().find(|c| ablation.rows[c.row].name == derive.from && c.seed == cells[i].seed);
@@ -251,27 +280,25 @@ fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
         if cells[i].finished() || cells[i].failure.is_some() {
             continue;
         }
+        tried += 1;
         fs::create_dir_all(&cells[i].folder).with_context(|| cells[i].folder.display().to_string())?;
-        let MadeBy::Command(arguments, origin) = &cells[i].made_by else { continue };
-        let record = cells[i].folder.join(DERIVED);
-        if record.exists() {
-            // From here on the package is no longer what it says.
-            fs::remove_file(&record).with_context(|| record.display().to_string())?;
-        }
-        let made = derived(arguments, origin);
+        let MadeBy::Command(arguments) = &cells[i].made_by else { continue };
+        // Until it is made, it is nothing that is known.
+        cells[i].keep(None)?;
+        let made_of = cells[i].made_of();
         let output = cells[i].folder.join("output.txt");
         let file = File::create(&output).with_context(|| output.display().to_string())?;
         let mut command = this_program()?;
         command.args(arguments).stdin(Stdio::null());
         let status = command.stdout(file.try_clone()?).stderr(file).status().context("cannot start a command")?;
         if status.success() {
-            write_atomically(&record, &serde_json::to_vec_pretty(&made)?)?;
+            cells[i].keep(made_of.as_ref())?;
         }
         if !cells[i].finished() {
             cells[i].failure = Some(format!("{}: {}", cells[i].name(), last_words(&output)));
         }
     }
-    Ok(())
+    Ok(tried)
 }
 
 /// This program, to be started again, without the backtrace that would come after its error. It ends with this process,
