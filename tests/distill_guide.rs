@@ -37,7 +37,7 @@ fn constant(input: (&str, [usize; 4]), outputs: &[(&str, Vec<usize>, Vec<f32>)])
         let constant = format!("{name}.constant");
         initializer.push(Tensor::f32(&constant, dims, values));
         node.push(Node::new("Identity", &[&constant], name));
-        output.push(Value::f32(*name, &dims.iter().map(|&d| Some(d)).collect::<Vec<_>>(), ""));
+        output.push(Value::f32(name, &dims.iter().map(|&d| Some(d)).collect::<Vec<_>>(), ""));
     }
     let input = vec![Value::f32(input.0, &input.1.map(Some), "")];
     Model {

@@ -1,6 +1,6 @@
 //! `distill soften`: teachers look at every image once, and their soft targets go to disk.
 //!
-//! - [`asked`]: the teachers. - [`targets`], [`shard`]: what lies on disk, and how `distill student` reads it.
+//! - `asked`: the teachers. - [`targets`], [`shard`]: what lies on disk, and how `distill student` reads it.
 
 mod asked;
 pub mod shard;
