@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 fn ablate(config: &Path, out: &Path, extra: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
@@ -70,6 +72,65 @@ fn a_table_is_made_once_and_its_runs_are_kept() {
     assert!(said(&output).contains("4 of 4 runs are finished already"), "{}", said(&output));
     let after = fs::metadata(out.join("runs/taught/2/student/weights.safetensors")).unwrap().modified().unwrap();
     assert_eq!(before, after, "a finished run is not trained again");
+}
+
+#[test]
+fn a_row_made_from_another_is_made_again_where_its_command_or_its_origin_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path());
+    let text = fs::read_to_string(&config).unwrap().replace("seeds = [1, 2]", "seeds = [1]");
+    let row = "[[row]]\nname = 'small'\nderive = { from = 'alone', command = ['share', '--model', '{student}', \
+               '--bits', '6', '--out', '{out}'] }\n\
+               [[row]]\nname = 'tuned'\nset = { init = '{alone}', seed = 1, steps = 2 }\n";
+    let out = folder.path().join("out");
+    let made = |text: String| {
+        fs::write(&config, text).unwrap();
+        let output = ablate(&config, &out, &["--row", "alone", "--row", "tuned"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let tuned = fs::read_to_string(out.join("runs/tuned/1/student/manifest.json")).unwrap();
+        let manifest = fs::read(out.join("runs/small/1/student/manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let written = fs::metadata(out.join("runs/small/1/student/weights.safetensors")).unwrap().modified().unwrap();
+        (manifest["weights"]["shared_bits"].clone(), manifest["weights"]["sha256"].clone(), written, tuned)
+    };
+    let first = made(format!("{text}{row}"));
+    assert_eq!(made(format!("{text}{row}")), first, "nothing has changed");
+    let coarse = made(format!("{text}{row}").replace("'6'", "'4'"));
+    assert_eq!((first.0, &coarse.0), (6.into(), &serde_json::json!(4)));
+    assert_eq!(first.3, coarse.3, "the training's origin is the same");
+    // Another training, so another origin.
+    fs::remove_dir_all(out.join("runs/alone/1")).unwrap();
+    let another = made(format!("{text}{row}").replace("'6'", "'4'").replace("steps = 3", "steps = 4"));
+    assert!(another.0 == coarse.0 && another.1 != coarse.1 && another.3 != coarse.3, "{another:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_table_leaves_no_training_behind_and_a_second_one_at_work_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path());
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("steps = 3", "steps = 100000").replace("seeds = [1, 2]", "seeds = [1]")).unwrap();
+    let out = folder.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.arg("ablate").arg(&config).arg("--out").arg(&out).args(["--threads", "1", "--row", "alone"]);
+    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let lock = out.join("runs/alone/1/.lock");
+    // Another training could take the run's folder.
+    let is_free = || fs::File::open(&lock).unwrap().try_lock().is_ok();
+    let wait = |what: &str, until: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !until() {
+            assert!(begun.elapsed().as_secs() < 60, "{what}");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    wait("the training begins", &|| lock.exists() && !is_free());
+    let second = ablate(&config, &out, &[]);
+    assert!(!second.status.success() && said(&second).contains("another `distill ablate`"), "{}", said(&second));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    wait("the training ends with it", &is_free);
 }
 
 #[test]

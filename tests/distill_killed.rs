@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
+use peregrine::distill::text::network::Network;
 use peregrine::student::Student;
 
 /// When a run is killed, as shares of the time that an uninterrupted one takes.
@@ -70,7 +71,7 @@ fn is_whole_or_not_there(package: &Path) {
 fn soft_targets_come_out_the_same() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());
-    run_whole_and_killed(folder.path(), "soften train val --teacher model --out OUT", |out| {
+    run_whole_and_killed(folder.path(), "soften train val --teacher model --feature neck.32 --out OUT", |out| {
         if out.join("index.json").exists() {
             peregrine::distill::soften::SoftTargets::open(out).unwrap();
         }
@@ -86,6 +87,43 @@ fn a_pruned_student_comes_out_the_same() {
     let arguments = "prune --model model --data train --keep 0.7 --images 4 --out OUT";
     run_whole_and_killed(folder.path(), arguments, is_whole_or_not_there);
     assert_equal(folder.path(), &["weights.safetensors", "manifest.json"]);
+}
+
+/// A WordPiece tokenizer that knows the words of the sentences in `text`.
+fn tokenizer(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let words: std::collections::BTreeSet<String> = words.map(str::to_lowercase).collect();
+    let marks = ["[UNK]", "[CLS]", "[SEP]"].map(str::to_owned);
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        marks.into_iter().chain(words).zip(0..).map(|(word, id)| (word, id.into())).collect();
+    let json = serde_json::json!({
+        "version": "1.0",
+        "normalizer": { "type": "Lowercase" },
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1] },
+        "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 100, "vocab": vocabulary },
+    });
+    json.to_string()
+}
+
+#[test]
+fn a_language_student_comes_out_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands");
+    for file in ["commands.toml", "train.txt", "val.txt"] {
+        fs::copy(commands.join(file), folder.path().join(file)).unwrap();
+    }
+    let text = fs::read_to_string(commands.join("train.txt")).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer(&text)).unwrap();
+    let arguments = "text student commands.toml --tokenizer tokenizer.json --steps 450 --width 16 --out OUT";
+    run_whole_and_killed(folder.path(), arguments, |package| {
+        if package.join("manifest.json").exists() {
+            Network::load(package).unwrap();
+        }
+    });
+    assert_equal(folder.path(), &["manifest.json", "tokenizer.json", "weights.safetensors"]);
+    assert!(!folder.path().join("killed/checkpoint.safetensors").exists());
 }
 
 #[test]

@@ -37,6 +37,35 @@ fn the_file_shrinks_and_no_layer_of_many_weights_has_more_values_than_its_codes_
 }
 
 #[test]
+fn an_image_to_judge_by_that_breaks_off_stops_it_or_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir_all(data.join("images")).unwrap();
+    fs::create_dir_all(data.join("labels")).unwrap();
+    fs::write(data.join("dataset.toml"), "name = 'tiny'\nclasses = ['car']\n").unwrap();
+    let frame = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames/street-20.jpg");
+    let bytes = fs::read(frame).unwrap();
+    for (name, bytes) in [("whole", &bytes[..]), ("broken", &bytes[..bytes.len() / 2])] {
+        fs::write(data.join(format!("images/{name}.jpg")), bytes).unwrap();
+        fs::write(data.join(format!("labels/{name}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
+    }
+    let mut student = Student::embedded();
+    (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (64, 32);
+    student.save(&folder.path().join("model")).unwrap();
+    let share = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+        command.current_dir(folder.path()).args(["share", "--model", "model", "--bits", "1"]);
+        command.args(["--out", "small", "--judge", "data"]).args(extra);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = share(&[]);
+    assert!(!done && said.contains("broken.jpg") && said.contains("--skip-bad"), "{said}");
+    let (done, said) = share(&["--skip-bad"]);
+    assert!(done && said.contains("data: files left out: 1"), "{said}");
+}
+
+#[test]
 fn a_damaged_package_costs_one_sentence_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     share(folder.path(), "4");

@@ -232,7 +232,7 @@ fn a_segmenter_s_logits_are_kept_of_the_whole_image_and_taught_view_by_view() {
         let mask = soft.of("spots/data", file).unwrap().mask.clone().unwrap();
         // 128 × 64 pixels fill the width of the student's 320 × 256.
         assert_eq!((mask.width, mask.height), (80, 40));
-        let logit = |class: usize| mask.logits[(class * 40 + y) * 80 + x].to_f32();
+        let logit = |class: usize| mask.values[(class * 40 + y) * 80 + x].to_f32();
         let best = (0..classes.len()).max_by(|&a, &b| logit(a).total_cmp(&logit(b))).unwrap();
         assert!(classes[best] == class && logit(best) > 2.0, "{file}: {} at {}", classes[best], logit(best));
     }

@@ -168,6 +168,28 @@ fn pixel_logits_cover_the_image_without_the_padding() {
 }
 
 #[test]
+fn features_that_a_description_names_are_shown_of_the_cells_that_the_image_covers() {
+    let Some(runtime) = onnx_runtime() else { return };
+    let dir = TempDir::new().unwrap();
+    // 16 × 16 cells: the first channel's value is the row, the second's minus the column.
+    let values = (0..512).map(|i| if i < 256 { (i / 16) as f32 } else { -((i % 16) as f32) }).collect();
+    let network = network(&[("c", &[1, 3], vec![0.0; 3]), ("inner", &[1, 2, 16, 16], values)]);
+    let of =
+        |tensor: &str| format!("family='class_logits'\nsize=64\noutputs=['c']\nfeatures={{ 'neck.8.add'='{tensor}' }}");
+    let (_, features) = teacher(&runtime, &dir, &network, &of("inner")).unwrap().study(&image()).unwrap();
+    let feature = &features["neck.8.add"];
+    assert_eq!((feature.width, feature.height, feature.image), (16, 8, [0.0, 0.0, 16.0, 8.0]));
+    for (i, value) in feature.values.iter().enumerate() {
+        let expected = if i < 128 { (4 + i / 16) as f32 } else { -((i % 16) as f32) };
+        assert_eq!(*value, expected, "{i}");
+    }
+    let error = teacher(&runtime, &dir, &network, &of("outer")).err().unwrap().to_string();
+    assert!(error.contains("\"outer\"") && error.contains("neck.8.add"), "{error}");
+    let error = format!("{:#}", teacher(&runtime, &dir, &network, &of("c")).unwrap().study(&image()).unwrap_err());
+    assert!(error.contains("\"c\" is [1, 3]"), "{error}");
+}
+
+#[test]
 fn outputs_that_do_not_fit_the_description_are_named_with_their_shape() {
     let Some(runtime) = onnx_runtime() else { return };
     let cases: [(&str, &[usize], &str); 5] = [

@@ -64,6 +64,9 @@ impl BeforeAfter {
                 || PipelineOptions { score_threshold: 0.01, max_detections: 300, threads: 2, ..Default::default() };
             figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), on_error, &|| ())?);
             let evaluation = evaluate(after, &dataset, pipeline(), on_error, &|| ())?;
+            if evaluation.skipped > 0 {
+                eprintln!("{}: files left out: {}", folder.display(), evaluation.skipped);
+            }
             evaluation.record(&mut after.manifest);
             figures.after.accuracy.push(evaluation);
         }

@@ -37,6 +37,9 @@ pub struct ShareArgs {
     /// Labelled data that accuracy is measured on before and after; may be given several times.
     #[arg(long, value_name = "FOLDER")]
     judge: Vec<PathBuf>,
+    /// Leave out images that cannot be read, and say how many, instead of stopping.
+    #[arg(long)]
+    skip_bad: bool,
     /// Where to write the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -56,8 +59,9 @@ pub fn run(args: &ShareArgs) -> anyhow::Result<()> {
         "{} is quantized; share the weights of the student that it was made from",
         student.manifest.name
     );
+    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
     let mut small = share(&student, args.bits);
-    let report = BeforeAfter::measure(&student, &mut small, &args.judge, OnError::Stop)?;
+    let report = BeforeAfter::measure(&student, &mut small, &args.judge, on_error)?;
     small.save(&args.out)?;
     print!("{}", report.text());
     println!("the student with shared weights: {}", args.out.display());

@@ -16,14 +16,16 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context};
 use clap::Args;
 
+use crate::distill::lock::lock;
 use crate::student::package::write_atomically;
 use config::Ablation;
 
 /// Train the same student in several ways, with several seeds each, and write the table that compares them.
 ///
 /// Runs that are finished are kept, others begun or gone on with: started again after any interruption, the command
-/// continues. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md, ablation.html and ablation.json;
-/// rows without a finished run yet are listed as such. Example: distill ablate bench/ablation.toml --out target/ablation
+/// continues; the trainings that it has begun end with it. A row that is made from others is made again where
+/// those, or the command that derives it, have changed. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md, ablation.html and ablation.json;
+/// rows without a finished run yet are listed as such. Example: distill ablate models/ablation.toml --out target/ablation
 #[derive(Debug, Args)]
 pub struct AblateArgs {
     /// The table, TOML: base, seeds, reference, evaluate, and a [[row]] for each way to train.
@@ -55,6 +57,7 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
         ensure!(ablation.rows.iter().any(|r| r.name == *name), "--row {name}: the table has no such row");
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let _only = (!args.report_only).then(|| lock(&args.out, "another `distill ablate`")).transpose()?;
     let mut cells = runs::cells(&ablation, &args.out)?;
     let wanted = |row: &str| !args.report_only && (args.rows.is_empty() || args.rows.iter().any(|r| r == row));
     runs::make(&ablation, &mut cells, &wanted, (args.jobs.max(1), args.threads))?;

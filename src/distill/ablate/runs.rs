@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 use super::config::Ablation;
 use crate::student::manifest::Manifest;
-use crate::student::package::write_atomically;
+use crate::student::package::{write_atomically, MANIFEST_FILE};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Folder of the package in a run's folder.
@@ -28,10 +29,36 @@ pub struct Cell {
     pub seed: u64,
     /// The run's folder; the package is in `student` there.
     pub folder: PathBuf,
-    /// The configuration as `distill student` writes it back, and its steps; `None` for a derived row.
-    training: Option<(String, u64)>,
+    made_by: MadeBy,
+    /// The packages of other rows that it is made from.
+    origins: Vec<PathBuf>,
     /// Why it could not be made.
     pub failure: Option<String>,
+}
+
+/// How a cell's package comes about.
+#[derive(Debug)]
+enum MadeBy {
+    /// By `distill student`: the configuration as it writes it back, and its steps.
+    Training(String, u64),
+    /// By this command.
+    Command(Vec<String>),
+}
+
+/// What a package that is made from others was made of, kept beside it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct MadeOf {
+    /// Of a derived row; a training's configuration is in its folder.
+    command: Vec<String>,
+    /// SHA-256 of the weights that each origin's manifest names.
+    origins: Vec<String>,
+}
+
+/// Name of a cell's [`MadeOf`] in its folder.
+const MADE_OF: &str = "made_of.json";
+
+fn manifest(package: &Path) -> Option<Manifest> {
+    serde_json::from_slice(&fs::read(package.join(MANIFEST_FILE)).ok()?).ok()
 }
 
 impl Cell {
@@ -40,16 +67,53 @@ impl Cell {
         self.folder.join(STUDENT)
     }
 
-    /// Whether its package is there, and is that of this very configuration.
+    /// Whether its package is there, and is that of this very configuration or command, and of the origins as they are now.
     pub fn finished(&self) -> bool {
-        let Ok(manifest) = fs::read(self.package().join("manifest.json")) else { return false };
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&manifest) else { return false };
-        match &self.training {
-            Some((config, steps)) => {
+        let Some(manifest) = manifest(&self.package()) else { return false };
+        match &self.made_by {
+            MadeBy::Training(config, steps) => {
                 manifest.training.steps == *steps
                     && fs::read_to_string(self.folder.join("config.toml")).is_ok_and(|found| found == *config)
+                    && !self.is_outdated()
             }
-            None => true,
+            MadeBy::Command(_) => self.kept().is_some() && !self.is_outdated(),
+        }
+    }
+
+    /// Whether it was made, or begun, of something else than it would be now. A training without a word of that is not: it was
+    /// begun before such words were kept.
+    fn is_outdated(&self) -> bool {
+        self.kept().is_some_and(|kept| self.made_of().is_none_or(|now| now != kept))
+    }
+
+    fn kept(&self) -> Option<MadeOf> {
+        serde_json::from_slice(&fs::read(self.folder.join(MADE_OF)).ok()?).ok()
+    }
+
+    /// What it would be made of now; `None` while an origin is not there.
+    fn made_of(&self) -> Option<MadeOf> {
+        let command = match &self.made_by {
+            MadeBy::Training(..) => Vec::new(),
+            MadeBy::Command(command) => command.clone(),
+        };
+        let origins =
+            self.origins.iter().map(|package| Some(manifest(package)?.weights.sha256)).collect::<Option<_>>()?;
+        Some(MadeOf { command, origins })
+    }
+
+    fn keep(&self, made_of: Option<&MadeOf>) -> anyhow::Result<()> {
+        Ok(write_atomically(&self.folder.join(MADE_OF), &serde_json::to_vec_pretty(&made_of)?)?)
+    }
+
+    fn is_trained(&self) -> bool {
+        matches!(self.made_by, MadeBy::Training(..))
+    }
+
+    /// Steps of its training.
+    fn steps(&self) -> u64 {
+        match self.made_by {
+            MadeBy::Training(_, steps) => steps,
+            MadeBy::Command(..) => 0,
         }
     }
 
@@ -82,14 +146,21 @@ pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
         let package = |row: &str| folder(row).join(STUDENT).to_string_lossy().into_owned();
         for (index, row) in ablation.rows.iter().enumerate() {
             let folder = folder(&row.name);
-            let mut training = None;
-            if row.derive.is_none() {
-                let config = ablation.student(row, seed, &package)?;
-                let text = toml::to_string(&config)?;
-                write_atomically(&config_path(out, &row.name, seed), text.as_bytes())?;
-                training = Some((text, config.steps));
-            }
-            cells.push(Cell { row: index, seed, folder, training, failure: None });
+            let made_by = match &row.derive {
+                Some(derive) => {
+                    let (student, out) = (package(&derive.from), package(&row.name));
+                    let fill = |a: &String| a.replace("{student}", &student).replace("{out}", &out);
+                    MadeBy::Command(derive.command.iter().map(fill).collect())
+                }
+                None => {
+                    let config = ablation.student(row, seed, &package)?;
+                    let text = toml::to_string(&config)?;
+                    write_atomically(&config_path(out, &row.name, seed), text.as_bytes())?;
+                    MadeBy::Training(text, config.steps)
+                }
+            };
+            let origins = row.origins().into_iter().map(|name| package(name).into()).collect();
+            cells.push(Cell { row: index, seed, folder, made_by, origins, failure: None });
         }
     }
     Ok(cells)
@@ -110,7 +181,7 @@ pub fn make(
     wanted: &dyn Fn(&str) -> bool,
     (jobs, threads): (usize, Option<usize>),
 ) -> anyhow::Result<()> {
-    let mine = |c: &Cell| c.training.is_some() && wanted(&ablation.rows[c.row].name);
+    let mine = |c: &Cell| c.is_trained() && wanted(&ablation.rows[c.row].name);
     let count = cells.iter().filter(|c| mine(c)).count();
     eprintln!("{} of {count} runs are finished already", cells.iter().filter(|c| mine(c) && c.finished()).count());
     loop {
@@ -122,9 +193,10 @@ pub fn make(
             let origins = ablation.rows[c.row].origins();
             mine(c) && !c.finished() && c.failure.is_none() && origins.iter().all(|row| is_there(row, c.seed))
         };
-        train(cells.iter_mut().filter(|c| due(c)).collect(), jobs, threads)?;
-        derive(ablation, cells)?;
-        if cells.iter().filter(|c| c.finished()).count() == finished.len() {
+        let due: Vec<_> = cells.iter_mut().filter(|c| due(c)).collect();
+        let begun = due.len();
+        train(due, jobs, threads)?;
+        if begun + derive(ablation, cells)? == 0 {
             return Ok(());
         }
     }
@@ -132,11 +204,10 @@ pub fn make(
 
 /// Trains these, `jobs` at a time.
 fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::Result<()> {
-    let steps = |cell: &Cell| cell.training.as_ref().map_or(0, |t| t.1);
     let mut waiting: VecDeque<_> = cells.into();
     let mut done = 0;
     let style = "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} left; {msg}";
-    let total = waiting.iter().map(|c| steps(c)).sum();
+    let total = waiting.iter().map(|c| c.steps()).sum();
     let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
     let mut running: Vec<(Child, &mut Cell)> = Vec::new();
     // What is done already says nothing about how fast the rest will go.
@@ -153,7 +224,7 @@ fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::
             match child.try_wait().context("a training's process is lost")? {
                 None => still.push((child, cell)),
                 Some(status) => {
-                    done += steps(cell);
+                    done += cell.steps();
                     if !status.success() || !cell.finished() {
                         let said = last_words(&cell.folder.join("output.txt"));
                         cell.failure =
@@ -183,6 +254,12 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     let mut command = this_program()?;
     command.arg("student").arg(config_path(out, &row.unwrap_or_default().to_string_lossy(), seed));
     command.arg("--run").arg(&cell.folder);
+    if !cell.origins.is_empty() {
+        if cell.is_outdated() {
+            command.arg("--fresh");
+        }
+        cell.keep(cell.made_of().as_ref())?;
+    }
     if let Some(threads) = threads {
         command.args(["--threads", &threads.to_string()]);
     }
@@ -191,35 +268,57 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     command.spawn().context("cannot start a training")
 }
 
-/// Makes the packages of derived rows whose origin is finished.
-fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<()> {
+/// Makes the packages of derived rows whose origin is finished; returns how many it has tried to make.
+fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<usize> {
+    let mut tried = 0;
     for i in 0..cells.len() {
         let Some(derive) = &ablation.rows[cells[i].row].derive else { continue };
         let origin = cells.iter().find(|c| ablation.rows[c.row].name == derive.from && c.seed == cells[i].seed);
-        let Some(origin) = origin.filter(|c| c.finished()) else { continue };
-        let (student, out) = (origin.package(), cells[i].package());
+        if !origin.is_some_and(Cell::finished) {
+            continue;
+        }
         if cells[i].finished() || cells[i].failure.is_some() {
             continue;
         }
+        tried += 1;
         fs::create_dir_all(&cells[i].folder).with_context(|| cells[i].folder.display().to_string())?;
-        let fill =
-            |a: &String| a.replace("{student}", &student.to_string_lossy()).replace("{out}", &out.to_string_lossy());
+        let MadeBy::Command(arguments) = &cells[i].made_by else { continue };
+        // Until it is made, it is nothing that is known.
+        cells[i].keep(None)?;
+        let made_of = cells[i].made_of();
         let output = cells[i].folder.join("output.txt");
         let file = File::create(&output).with_context(|| output.display().to_string())?;
         let mut command = this_program()?;
-        command.args(derive.command.iter().map(fill)).stdin(Stdio::null());
+        command.args(arguments).stdin(Stdio::null());
         let status = command.stdout(file.try_clone()?).stderr(file).status().context("cannot start a command")?;
-        if !status.success() || !cells[i].finished() {
+        if status.success() {
+            cells[i].keep(made_of.as_ref())?;
+        }
+        if !cells[i].finished() {
             cells[i].failure = Some(format!("{}: {}", cells[i].name(), last_words(&output)));
         }
     }
-    Ok(())
+    Ok(tried)
 }
 
-/// This program, to be started again, without the backtrace that would come after its error.
+/// This program, to be started again, without the backtrace that would come after its error. It ends with this process,
+/// even where that is killed: left alone it would hold its run's folder against the next `distill ablate`.
 fn this_program() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
+    #[cfg(target_os = "linux")]
+    // SAFETY: prctl and getppid are async-signal-safe and nothing else happens between fork and exec.
+    unsafe {
+        let parent = std::process::id();
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Where it has died before that, no signal comes any more.
+            if libc::getppid().unsigned_abs() == parent {
+                return Ok(());
+            }
+            Err(std::io::Error::from_raw_os_error(libc::ESRCH))
+        });
+    }
     Ok(command)
 }
 

@@ -33,6 +33,9 @@ pub struct Scene {
     /// For each image and cell of the segmentation head whether the teacher has an opinion: one that saw the whole image has
     /// none of what lies outside it.
     pub teacher_sees: Vec<bool>,
+    /// The same of inner layers, by name: for each image and cell of those whose teacher saw the whole image. Where it has no
+    /// opinion, both tensors are zero.
+    pub layer_sees: BTreeMap<String, Vec<bool>>,
     /// Width and height of the input in pixels.
     pub input: (usize, usize),
     /// Fraction of the run that is done, 0 to 1.

@@ -156,7 +156,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         skip_bad: args.skip_bad,
         ..StudentConfig::default()
     };
-    let pictures = Pictures::load(&config, &config.open_data(architecture)?, architecture, None)?;
+    let pictures = Pictures::load(&config, &config.open_data(architecture)?, architecture, None, &[])?;
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
     let teaching = Teaching::new(architecture, weights);
     let mut net = trainable(&student.weights, student)?;

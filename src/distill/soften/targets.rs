@@ -1,22 +1,15 @@
-//! A folder of soft targets: an `index.json`, and shards in safetensors with, for each image of a shard, its objects' boxes
-//! (f32) and temperature-free logits (f16); and, where a segmenter was asked, a tensor `segmentation.N` for the N-th image:
-//! logits `[classes, rows, columns]` (f16) of a grid over the whole image. Another kind of tensor by image would be stored
-//! beside it in the same way.
+//! A folder of soft targets: an `index.json`, and the [shards](super::shard) that it names.
 //!
 //! A shard counts once the index names it with its hash, so that a run that was killed goes on with the first image that is
 //! missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context};
-use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::BoundingBox;
-use crate::distill::teacher::{SoftBox, SoftMask};
+use super::shard::{deserialize, Contents, Softened};
 use crate::student::package::sha256;
 
 /// Name of the index in its folder.
@@ -34,6 +27,9 @@ pub(super) struct Index {
     /// The segmentation classes, where a segmenter was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Vec<String>>,
+    /// The student's layers for which there are features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     pub shards: Vec<Shard>,
 }
 
@@ -60,31 +56,6 @@ impl Index {
     }
 }
 
-/// What teachers made of one image.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Softened {
-    /// Best first.
-    pub boxes: Vec<SoftBox>,
-    /// Where a segmenter was asked.
-    pub mask: Option<Arc<HalfMask>>,
-}
-
-/// A [`SoftMask`] in half the memory.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HalfMask {
-    pub width: usize,
-    pub height: usize,
-    /// `[classes, height, width]`, at a temperature of 1.
-    pub logits: Vec<f16>,
-}
-
-impl From<&SoftMask> for HalfMask {
-    fn from(mask: &SoftMask) -> Self {
-        let logits = mask.logits.iter().map(|&v| f16::from_f32(v)).collect();
-        Self { width: mask.width, height: mask.height, logits }
-    }
-}
-
 /// Soft targets in memory.
 pub struct SoftTargets {
     by_image: HashMap<(String, String), Softened>,
@@ -96,16 +67,27 @@ pub struct SoftTargets {
     pub known: Vec<bool>,
     /// The segmentation classes, where a segmenter was asked.
     pub segmentation: Option<Vec<String>>,
+    /// The student's layers for which there are features, with their channels; 0 where there is no image.
+    pub features: BTreeMap<String, usize>,
 }
 
 impl SoftTargets {
-    /// Reads a folder that `distill soften` wrote.
+    /// Reads a folder that `distill soften` wrote, with all of its features.
     ///
     /// # Errors
     /// When a file is missing, or is not what the index says.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        Self::open_with(folder, &|_| true)
+    }
+
+    /// As [`open`](Self::open), with those features alone that are `wanted`: they take much memory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<Self> {
         let index = Index::read(&folder.join(INDEX))?;
         let mut by_image = HashMap::new();
+        let mut features: BTreeMap<String, usize> = index.features.iter().map(|layer| (layer.clone(), 0)).collect();
         for shard in &index.shards {
             let path = folder.join(&shard.file);
             let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
@@ -113,8 +95,20 @@ impl SoftTargets {
                 bail!("{}: is not the file that index.json names; delete both and soften again", path.display());
             }
             let masks = index.segmentation.as_ref().map(Vec::len);
-            let found = deserialize(&bytes, index.classes.len(), masks).with_context(|| path.display().to_string())?;
+            let contents = Contents { classes: index.classes.len(), masks, features: &index.features, wanted };
+            let found = deserialize(&bytes, &contents).with_context(|| path.display().to_string())?;
             ensure!(found.len() == shard.images.len(), "{}: holds another number of images", path.display());
+            for (layer, map) in found.iter().flat_map(|image| &image.features) {
+                let channels = features.entry(layer.clone()).or_default();
+                let fits = *channels == 0 || *channels == map.channels();
+                ensure!(
+                    fits,
+                    "{}: feature {layer} has {} channels, elsewhere {channels}",
+                    path.display(),
+                    map.channels()
+                );
+                *channels = map.channels();
+            }
             let keys = shard.images.iter().map(|image| (shard.dataset.clone(), image.clone()));
             by_image.extend(keys.zip(found));
         }
@@ -125,6 +119,7 @@ impl SoftTargets {
             known: index.classes.iter().map(known).collect(),
             classes: index.classes,
             segmentation: index.segmentation,
+            features,
         })
     }
 
@@ -134,99 +129,10 @@ impl SoftTargets {
     }
 }
 
-/// The bytes of a shard, for so many detection `classes`.
-pub(in crate::distill) fn serialize(images: &[Softened], classes: usize) -> Vec<u8> {
-    let (mut boxes, mut logits, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    let halves = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let mut count = 0u32;
-    for object in images.iter().flat_map(|image| &image.boxes) {
-        let b = object.bbox;
-        boxes.extend([b.x_min, b.y_min, b.x_max, b.y_max].iter().flat_map(|v| v.to_le_bytes()));
-        logits.extend(object.logits.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()));
-    }
-    for image in images {
-        count += image.boxes.len() as u32;
-        ends.extend(count.to_le_bytes());
-    }
-    let n = count as usize;
-    let mut tensors = vec![
-        ("boxes".to_owned(), Dtype::F32, vec![n, 4], boxes),
-        ("logits".to_owned(), Dtype::F16, vec![n, classes], logits),
-        ("ends".to_owned(), Dtype::U32, vec![images.len()], ends),
-    ];
-    for (i, mask) in images.iter().enumerate().filter_map(|(i, image)| Some((i, image.mask.as_ref()?))) {
-        let shape = vec![mask.logits.len() / (mask.width * mask.height), mask.height, mask.width];
-        tensors.push((mask_name(i), Dtype::F16, shape, halves(&mask.logits)));
-    }
-    let views = tensors.iter().map(|(name, dtype, shape, data)| {
-        (name, TensorView::new(*dtype, shape.clone(), data).expect("lengths follow from the shape"))
-    });
-    safetensors::serialize(views, None).expect("names are unique")
-}
-
-fn mask_name(image: usize) -> String {
-    format!("segmentation.{image}")
-}
-
-/// `masks`: the number of segmentation classes, where there are masks.
-fn deserialize(bytes: &[u8], classes: usize, masks: Option<usize>) -> anyhow::Result<Vec<Softened>> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let words = |name: &str| -> anyhow::Result<Vec<[u8; 4]>> {
-        let tensor = file.tensor(name)?;
-        Ok(tensor.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect())
-    };
-    let halves = |tensor: &TensorView| -> Vec<f16> {
-        tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect()
-    };
-    let boxes: Vec<f32> = words("boxes")?.into_iter().map(f32::from_le_bytes).collect();
-    let ends: Vec<usize> = words("ends")?.into_iter().map(|b| u32::from_le_bytes(b) as usize).collect();
-    let logits: Vec<f32> = halves(&file.tensor("logits")?).into_iter().map(f16::to_f32).collect();
-    let total = ends.last().copied().unwrap_or(0);
-    ensure!(boxes.len() == 4 * total && logits.len() == classes * total, "its tensors do not belong together");
-    ensure!(ends.is_sorted(), "its images' ends are out of order");
-    let object =
-        |(b, l): (&[f32], &[f32])| SoftBox { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
-    let objects: Vec<SoftBox> = boxes.chunks_exact(4).zip(logits.chunks_exact(classes)).map(object).collect();
-    let mask = |image: usize, classes: usize| -> anyhow::Result<Arc<HalfMask>> {
-        let tensor = file.tensor(&mask_name(image))?;
-        match (tensor.dtype(), tensor.shape()) {
-            (Dtype::F16, &[found, height, width]) if found == classes && width > 0 && height > 0 => {
-                Ok(Arc::new(HalfMask { width, height, logits: halves(&tensor) }))
-            }
-            (_, shape) => bail!("{} is {shape:?}, not [{classes}, rows, columns]", mask_name(image)),
-        }
-    };
-    let mut start = 0;
-    let image = |(image, end): (usize, usize)| {
-        let boxes = objects[std::mem::replace(&mut start, end)..end].to_vec();
-        Ok(Softened { boxes, mask: masks.map(|classes| mask(image, classes)).transpose()? })
-    };
-    ends.into_iter().enumerate().map(image).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::teacher::UNKNOWN;
-
-    #[test]
-    fn soft_targets_survive_the_disk() {
-        let object = |x: f32| SoftBox { bbox: BoundingBox::new(x, 1.0, x + 2.5, 9.0), logits: vec![0.5, UNKNOWN] };
-        let mask = |width, height| {
-            let logits = (0..3 * width * height).map(|i| f16::from_f32(i as f32)).collect();
-            Some(Arc::new(HalfMask { width, height, logits }))
-        };
-        let images = [
-            Softened { boxes: vec![object(1.0), object(2.0)], mask: mask(4, 2) },
-            Softened { boxes: vec![], mask: mask(2, 3) },
-            Softened { boxes: vec![object(3.0)], mask: mask(1, 1) },
-        ];
-        let bytes = serialize(&images, 2);
-        assert_eq!(deserialize(&bytes, 2, Some(3)).unwrap(), images);
-        let without: Vec<_> = images.iter().map(|image| Softened { mask: None, ..image.clone() }).collect();
-        assert_eq!(deserialize(&serialize(&without, 2), 2, None).unwrap(), without);
-        assert!(deserialize(&bytes, 2, Some(4)).unwrap_err().to_string().contains("segmentation.0"));
-    }
+    use crate::distill::soften::shard::serialize;
 
     #[test]
     fn a_damaged_shard_is_refused() {
@@ -241,7 +147,8 @@ mod tests {
             skipped: vec![],
         };
         let classes = vec!["p".into(), "q".into()];
-        let index = Index { teachers: vec![], classes, known: None, segmentation: None, shards: vec![shard] };
+        let shards = vec![shard];
+        let index = Index { teachers: vec![], classes, known: None, segmentation: None, features: vec![], shards };
         std::fs::write(folder.path().join(INDEX), serde_json::to_vec(&index).unwrap()).unwrap();
         std::fs::write(folder.path().join("a-0000.safetensors"), bytes).unwrap();
         let error = SoftTargets::open(folder.path()).err().unwrap().to_string();

@@ -103,6 +103,12 @@ pub struct Description {
     pub scores: Option<Scores>,
     /// For each of the student's classes (with `pixel_logits` its segmentation classes) the teacher's that mean it.
     pub classes: BTreeMap<String, Vec<usize>>,
+    /// What `distill soften` keeps for feature methods: for layers of the student's, such as `"neck.8.add"`, the output
+    /// tensor that each is to learn from, `[1, channels, h, w]`, or `[1, h, w, channels]` with `layout = "nhwc"`. An inner
+    /// tensor has to be made an output of the ONNX file first.
+    // Left out of what is written while there are none, so that soft targets made before there was such a key go on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, String>,
 }
 
 impl Description {

@@ -4,12 +4,14 @@
 //! - [`onnx`]: loading ONNX Runtime and running one image.
 //! - [`placement`]: where an image lies in a teacher's input.
 //! - [`detect`], [`queries`]: from each detector's outputs to candidate objects; [`logits`]: classifiers and segmenters.
+//! - [`feature`]: inner tensors for the student to learn from.
 //! - [`package`]: a Peregrine student as a teacher.
 //! - [`ensemble`]: several teachers' candidates brought together.
 
 pub mod description;
 pub mod detect;
 pub mod ensemble;
+pub mod feature;
 pub mod logits;
 pub mod onnx;
 pub mod package;
@@ -17,6 +19,7 @@ pub mod placement;
 pub mod queries;
 
 pub use description::Description;
+pub use feature::Feature;
 pub use logits::SoftMask;
 pub use onnx::{Opinion, Runtime, Teacher};
 pub use package::PackageTeacher;

@@ -1,5 +1,6 @@
 //! Running a teacher through ONNX Runtime, whose library is opened when it is first needed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +11,9 @@ use ort::session::Session;
 use ort::value::Tensor;
 
 use super::description::{Description, Family, Layout};
+use super::detect::Output;
 use super::placement::Placement;
-use super::{detect, logits, SoftBox, SoftMask};
+use super::{detect, logits, Feature, SoftBox, SoftMask};
 use crate::student::package::sha256;
 
 /// ONNX Runtime, opened.
@@ -103,6 +105,14 @@ impl Teacher {
         if let Some(missing) = description.outputs.iter().find(|name| !has(session.outputs(), name)) {
             bail!("{}: has no output {missing:?}, which {} names", path.display(), description.name);
         }
+        if let Some((layer, missing)) = description.features.iter().find(|(_, name)| !has(session.outputs(), name)) {
+            bail!(
+                "{}: has no output {missing:?}, which [features] of {} names for {layer}; an inner tensor has to be made an \
+                 output of the file first",
+                path.display(),
+                description.name
+            );
+        }
         check_input(&session, &description).with_context(at)?;
         let groups = description.groups(classes);
         ensure!(
@@ -131,6 +141,14 @@ impl Teacher {
     /// # Errors
     /// When the network fails or its outputs do not have the shapes of its family.
     pub fn opinion(&mut self, image: &RgbImage) -> anyhow::Result<Opinion> {
+        Ok(self.study(image)?.0)
+    }
+
+    /// What it makes of `image`, and the features that its description names, by the student's layer.
+    ///
+    /// # Errors
+    /// As [`opinion`](Self::opinion).
+    pub fn study(&mut self, image: &RgbImage) -> anyhow::Result<(Opinion, BTreeMap<String, Feature>)> {
         let (d, side) = (&self.description, self.description.size as usize);
         let placement = Placement::new(d.fit, image.dimensions(), d.size);
         let shape = match d.layout {
@@ -140,17 +158,23 @@ impl Teacher {
         let at = || self.path.display().to_string();
         let input = Tensor::from_array((shape, placement.tensor(image, d)))?;
         let outputs = self.session.run(vec![(d.input.as_str(), input)]).with_context(at)?;
-        let mut tensors = Vec::new();
-        for name in &d.outputs {
+        let tensor = |name: &String| -> anyhow::Result<Output> {
             let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>().with_context(at)?;
-            tensors.push((shape.iter().map(|&n| n as usize).collect::<Vec<_>>(), values));
-        }
-        match d.family {
+            Ok((shape.iter().map(|&n| n as usize).collect(), values))
+        };
+        let fault = || format!("{} does not fit its description {}", self.path.display(), d.name);
+        let feature = |(layer, name): (&String, &String)| {
+            Ok((layer.clone(), Feature::of_output(name, d.layout, &tensor(name)?, &placement)?))
+        };
+        let features = d.features.iter().map(feature).collect::<anyhow::Result<_>>().with_context(fault)?;
+        let tensors = d.outputs.iter().map(tensor).collect::<anyhow::Result<Vec<_>>>()?;
+        let opinion = match d.family {
             Family::ClassLogits => logits::of_image(d, &self.groups, &tensors[0]).map(Opinion::Image),
             Family::PixelLogits => logits::of_pixels(d, &self.groups, &tensors[0], &placement).map(Opinion::Pixels),
             _ => detect::candidates(d, &self.groups, &tensors, &placement).map(Opinion::Boxes),
         }
-        .with_context(|| format!("{} does not fit its description {}", self.path.display(), d.name))
+        .with_context(fault)?;
+        Ok((opinion, features))
     }
 
     /// The objects in `image`, best first, in its pixels.

@@ -1,17 +1,18 @@
 //! A Peregrine package as a teacher: whole images through the CPU engine, letterboxed as in deployment.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{ensure, Context};
+use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 
 use super::detect::{suppress, MIN_SCORE};
-use super::SoftBox;
+use super::{Feature, SoftBox};
 use crate::decode::head::{logit, softmax_mean};
 use crate::decode::BoundingBox;
 use crate::distill::loss::assign::{self, Cell};
 use crate::engine::cpu::CpuEngine;
-use crate::engine::Engine;
+use crate::engine::{Engine, Graph, Shape};
 use crate::preprocess::{ImageView, Letterbox, Normalisation};
 use crate::student::package::sha256;
 use crate::student::{Architecture, Student};
@@ -27,14 +28,16 @@ pub struct PackageTeacher {
     cells: Vec<Cell>,
     classes: usize,
     bins: usize,
+    /// Layers that are shown besides: name, which of the engine's outputs it is, and shape.
+    features: Vec<(String, usize, Shape)>,
 }
 
 impl PackageTeacher {
-    /// Loads the package in `folder`, to be run at its own input size.
+    /// Loads the package in `folder`, to be run at its own input size; it shows the layers `features` besides boxes.
     ///
     /// # Errors
-    /// When it cannot be read, or knows other classes than the student's `classes`.
-    pub fn load(folder: &Path, classes: &[String], threads: usize) -> anyhow::Result<Self> {
+    /// When it cannot be read, knows other classes than the student's `classes`, or lacks one of `features`.
+    pub fn load(folder: &Path, classes: &[String], features: &[String], threads: usize) -> anyhow::Result<Self> {
         let student = Student::load(folder)?;
         let Architecture { input, detection, .. } = &student.manifest.architecture;
         ensure!(
@@ -46,8 +49,15 @@ impl PackageTeacher {
         );
         let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
         let identity = sha256(format!("{} {described}", student.manifest.weights.sha256).as_bytes());
+        let mut graph = student.graph();
+        let layers = features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<Vec<_>>>();
+        let layers = layers.with_context(|| folder.display().to_string())?;
+        let shown = features.iter().zip(&layers).zip(graph.outputs.len()..);
+        let shown = shown.map(|((name, &id), output)| (name.clone(), output, graph.layers[id].shape)).collect();
+        graph.outputs.extend(layers);
         Ok(Self {
-            engine: CpuEngine::new(&student.graph(), &student.weights, threads)?,
+            engine: CpuEngine::new(&graph, &student.weights, threads)?,
+            features: shown,
             input: (input.width, input.height),
             normalisation: Normalisation { mean: input.mean, std: input.std },
             cells: assign::cells(input.width, input.height),
@@ -58,11 +68,11 @@ impl PackageTeacher {
         })
     }
 
-    /// The objects in `image`, best first, in its pixels.
+    /// The objects in `image`, best first, in its pixels; and its features, by the layer.
     ///
     /// # Errors
     /// When the image is empty or the engine fails.
-    pub fn look(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftBox>> {
+    pub fn study(&mut self, image: &RgbImage) -> anyhow::Result<(Vec<SoftBox>, BTreeMap<String, Feature>)> {
         let (width, height) = image.dimensions();
         let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw()).context("an unusable image")?;
         let letterbox = Letterbox::new(view.size(), self.input);
@@ -91,7 +101,35 @@ impl PackageTeacher {
             }
             first += count;
         }
-        Ok(suppress(found))
+        Ok((suppress(found), self.shown(&letterbox)))
+    }
+
+    /// The features of the image that the engine saw last, and how it lay in the input.
+    fn shown(&self, letterbox: &Letterbox) -> BTreeMap<String, Feature> {
+        let ((left, top), (width, height)) = (letterbox.pad(), letterbox.content());
+        let feature = |(name, output, shape): &(String, usize, Shape)| {
+            let values = self.engine.output(*output);
+            let x = |v: usize| v as f32 / self.input.0 as f32 * shape.width as f32;
+            let y = |v: usize| v as f32 / self.input.1 as f32 * shape.height as f32;
+            let at = |c: usize, y: usize, x: usize| values[(c * shape.height + y) * shape.width + x];
+            let place = [x(left), y(top), x(left + width), y(top + height)];
+            (name.clone(), Feature::cut((shape.channels, shape.height, shape.width), place, at))
+        };
+        self.features.iter().map(feature).collect()
+    }
+}
+
+/// The layer of that name.
+///
+/// # Errors
+/// Names some that there are.
+pub fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
+    match graph.layers.iter().position(|l| l.name == name) {
+        Some(id) => Ok(id),
+        None => {
+            let some: Vec<_> = graph.layers.iter().map(|l| l.name.as_str()).filter(|n| n.ends_with(".add")).collect();
+            bail!("has no layer {name:?}; among those it has are {}", some.join(", "))
+        }
     }
 }
 
@@ -107,8 +145,8 @@ mod tests {
         let image = load_image(&root.join("models/frames/highway-12.jpg")).unwrap();
         let student = Student::embedded();
         let classes = &student.manifest.architecture.detection.classes;
-        let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), classes, 1).unwrap();
-        let seen = teacher.look(&image).unwrap();
+        let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), classes, &[], 1).unwrap();
+        let seen = teacher.study(&image).unwrap().0;
         let options = PipelineOptions { score_threshold: 0.3, threads: 1, ..Default::default() };
         let mut pipeline = Pipeline::new(&student, options).unwrap();
         let (width, height) = image.dimensions();

@@ -52,6 +52,13 @@ impl Placement {
         (first, at(pad + content).clamp(first + 1, cells.max(first + 1)) - first)
     }
 
+    /// Left, top, right and bottom of the image on a grid of `width` × `height` cells over the whole input, in cells.
+    pub fn on_grid(&self, width: usize, height: usize) -> [f32; 4] {
+        let at = |v: u32, cells: usize| v as f32 / self.size as f32 * cells as f32;
+        let (pad, content) = (self.pad, self.content);
+        [at(pad.0, width), at(pad.1, height), at(pad.0 + content.0, width), at(pad.1 + content.1, height)]
+    }
+
     /// The input tensor, as the description wants it.
     pub fn tensor(&self, image: &RgbImage, d: &Description) -> Vec<f32> {
         let resized = imageops::resize(image, self.content.0, self.content.1, FilterType::Triangle);

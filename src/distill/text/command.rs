@@ -19,6 +19,9 @@ use super::Outputs;
 use crate::distill::teacher::Runtime;
 use crate::student::package::{sha256, write_atomically};
 
+/// Lies in the student's folder while it is trained.
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
 /// Distil a BERT-like teacher into a small student for operator commands (intents and slots).
 ///
 /// The order of work: teacher, soften, student, evaluate; then `say` tries a sentence.
@@ -71,9 +74,12 @@ enum TextCommand {
         /// File of `distill text soften`.
         #[arg(long)]
         soft: Option<PathBuf>,
-        /// Folder for the student.
+        /// Folder for the student; an interrupted training goes on there.
         #[arg(long, short)]
         out: PathBuf,
+        /// Start over, even if the folder holds a checkpoint.
+        #[arg(long)]
+        fresh: bool,
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Optimizer steps of 32 sentences.
@@ -130,6 +136,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
             tokenizer,
             soft,
             out,
+            fresh,
             seed,
             steps,
             learning_rate,
@@ -150,7 +157,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
                 temperature: *temperature,
                 width: *width,
             };
-            student(&Corpus::open(corpus)?, tokenizer, soft.as_deref(), out, settings)
+            student(&Corpus::open(corpus)?, tokenizer, soft.as_deref(), (out, *fresh), settings)
         }
         TextCommand::Evaluate { corpus, model, json, onnxruntime } => {
             evaluate(&Corpus::open(corpus)?, model, json.as_deref(), onnxruntime.as_deref())
@@ -195,7 +202,7 @@ fn student(
     corpus: &Corpus,
     tokenizer: &Path,
     soft: Option<&Path>,
-    out: &Path,
+    (out, fresh): (&Path, bool),
     settings: Settings,
 ) -> anyhow::Result<()> {
     let splitter = Splitter::open(tokenizer, corpus.description.max_tokens)?;
@@ -203,12 +210,21 @@ fn student(
     let soft = soft.map(SoftTargets::read).transpose()?;
     let bar = ProgressBar::new(settings.steps as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?);
-    let network = train(corpus, &splitter, sha256(&bytes), soft.as_ref(), settings, |step, loss| {
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let checkpoint = out.join(CHECKPOINT);
+    if fresh && checkpoint.exists() {
+        std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
+    }
+    let network = train(corpus, &splitter, sha256(&bytes), soft.as_ref(), settings, &checkpoint, |step, loss| {
         bar.set_position(step as u64);
         bar.set_message(format!("{loss:.3}"));
     })?;
     bar.finish();
     network.save(out, &bytes)?;
+    // The package is whole: what led to it is not needed any more.
+    if checkpoint.exists() {
+        std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
+    }
     println!(
         "{}: {} parameters, {} word pieces",
         out.display(),

@@ -6,13 +6,14 @@
 //!
 //! - [`corpus`]: sentences on disk; [`pieces`]: their word pieces.
 //! - [`teacher`]: the encoder and its heads; [`soft`]: its soft targets on disk.
-//! - [`network`]: the student, and its package; [`train`]: how it learns.
+//! - [`network`]: the student, and its package; [`train`]: how it learns; [`progress`]: what outlives a killed run.
 //! - [`score`]: intent accuracy and slot F1; [`command`]: `distill text …`.
 
 pub mod command;
 pub mod corpus;
 pub mod network;
 pub mod pieces;
+pub mod progress;
 pub mod score;
 pub mod soft;
 pub mod teacher;

@@ -1,7 +1,7 @@
 //! The language student: word-piece embeddings, two residual convolutions of width three, and two heads.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -17,6 +17,8 @@ use crate::student::package::{sha256, write_atomically};
 const MANIFEST: &str = "manifest.json";
 const WEIGHTS: &str = "weights.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
+/// Before the name of a file while its package takes the place of another.
+const NEXT: &str = "next-";
 const BLOCKS: usize = 2;
 
 /// What a student is, and what it was taught by.
@@ -69,9 +71,9 @@ impl Network {
         Ok(Self { manifest, params })
     }
 
-    /// All weights, for the optimizer.
-    pub fn vars(&self) -> Vec<Var> {
-        self.params.values().cloned().collect()
+    /// All weights by name, for the optimizer.
+    pub fn params(&self) -> &BTreeMap<&'static str, Var> {
+        &self.params
     }
 
     /// Number of weights.
@@ -133,7 +135,8 @@ impl Network {
         Ok(Outputs { intent: intent.flatten_all()?.to_vec1()?, slots: slots.to_vec2()? })
     }
 
-    /// Writes the package: weights, tokenizer, then the manifest.
+    /// Writes the package. Whenever it is interrupted, the folder holds a whole package, this one or the one that was there
+    /// before: the new files have other names until the manifest has their hashes.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -141,9 +144,13 @@ impl Network {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let weights = safetensors::serialize(self.params.iter().map(|(name, var)| (*name, var.as_tensor())), None)?;
         let manifest = Manifest { weights_sha256: sha256(&weights), ..self.manifest.clone() };
-        write_atomically(&folder.join(WEIGHTS), &weights)?;
-        write_atomically(&folder.join(TOKENIZER), tokenizer)?;
+        let next = |file: &str| folder.join(format!("{NEXT}{file}"));
+        write_atomically(&next(WEIGHTS), &weights)?;
+        write_atomically(&next(TOKENIZER), tokenizer)?;
         write_atomically(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+        for file in [WEIGHTS, TOKENIZER] {
+            std::fs::rename(next(file), folder.join(file)).with_context(|| folder.join(file).display().to_string())?;
+        }
         Ok(())
     }
 
@@ -156,22 +163,29 @@ impl Network {
         let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let manifest: Manifest =
             serde_json::from_slice(&text).with_context(|| format!("{}: not a text student", path.display()))?;
-        let checked = |file: &str, expected: &str| read_checked(&folder.join(file), expected, "the manifest names");
+        // A package that was killed while it took another's place has a file under its other name still.
+        let checked = |file: &str, expected: &str| -> anyhow::Result<(Vec<u8>, PathBuf)> {
+            let (path, next) = (folder.join(file), folder.join(format!("{NEXT}{file}")));
+            match read_checked(&next, expected, "the manifest names") {
+                Ok(bytes) => Ok((bytes, next)),
+                Err(_) => Ok((read_checked(&path, expected, "the manifest names")?, path)),
+            }
+        };
         ensure!(
             manifest.vocabulary.is_sorted() && (1..=4096).contains(&manifest.width) && !manifest.intents.is_empty(),
             "{}: vocabulary, width or intents cannot be right",
             path.display()
         );
-        checked(TOKENIZER, &manifest.tokenizer_sha256)?;
-        let weights =
-            candle_core::safetensors::load_buffer(&checked(WEIGHTS, &manifest.weights_sha256)?, &Device::Cpu)?;
+        let (_, tokenizer) = checked(TOKENIZER, &manifest.tokenizer_sha256)?;
+        let (weights, _) = checked(WEIGHTS, &manifest.weights_sha256)?;
+        let weights = candle_core::safetensors::load_buffer(&weights, &Device::Cpu)?;
         let mut params = BTreeMap::new();
         for (name, shape) in shapes(&manifest) {
             let tensor = weights.get(name).with_context(|| format!("{WEIGHTS}: has no {name}"))?;
             ensure!(tensor.dims() == shape, "{WEIGHTS}: {name} is {:?} instead of {shape:?}", tensor.dims());
             params.insert(name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?);
         }
-        let splitter = Splitter::open(&folder.join(TOKENIZER), manifest.max_tokens)?;
+        let splitter = Splitter::open(&tokenizer, manifest.max_tokens)?;
         Ok((Self { manifest, params }, splitter))
     }
 
@@ -237,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_survives_the_disk_and_a_damaged_one_is_refused() {
+    fn a_package_survives_the_disk_and_a_kill_and_a_damaged_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut network = network();
         let tokenizer = std::fs::read(tokenizer(folder.path(), &["stop", "now"])).unwrap();
@@ -248,6 +262,19 @@ mod tests {
         let (loaded, splitter) = Network::load(&package).unwrap();
         let (pieces, outputs) = loaded.understand(&splitter, &sentence).unwrap();
         assert_eq!(outputs, network.look(&pieces).unwrap());
+
+        // Killed after the manifest: what it names lies under the other name still.
+        for file in [WEIGHTS, TOKENIZER] {
+            std::fs::rename(package.join(file), package.join(format!("{NEXT}{file}"))).unwrap();
+            std::fs::write(package.join(file), b"of the package before").unwrap();
+        }
+        assert_eq!(Network::load(&package).unwrap().0.look(&pieces).unwrap(), outputs);
+        network.save(&package, &tokenizer).unwrap();
+        // Killed before the manifest: the new ones are not counted.
+        for file in [WEIGHTS, TOKENIZER] {
+            std::fs::write(package.join(format!("{NEXT}{file}")), b"of the package to come").unwrap();
+        }
+        assert_eq!(Network::load(&package).unwrap().0.look(&pieces).unwrap(), outputs);
 
         std::fs::write(package.join(WEIGHTS), b"not these").unwrap();
         let error = Network::load(&package).err().expect("must be refused").to_string();

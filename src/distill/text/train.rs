@@ -1,10 +1,11 @@
 //! How the language student learns: labels where there are some, the teacher's softened outputs wherever it was asked.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
-use anyhow::{bail, ensure};
+use anyhow::{bail, ensure, Context};
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{loss::cross_entropy, AdamW, Optimizer, ParamsAdamW};
+use candle_nn::loss::cross_entropy;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,13 +13,17 @@ use rand_chacha::ChaCha8Rng;
 use super::corpus::{Corpus, Sentence};
 use super::network::{Manifest, Network};
 use super::pieces::Splitter;
+use super::progress::Progress;
 use super::soft::SoftTargets;
 use super::Outputs;
 use crate::distill::loss::soft::categorical;
+use crate::student::package::sha256;
 
 const BATCH: usize = 32;
 /// Chance that a piece is hidden in training, so that the row of unknown pieces is learnt.
 const HIDDEN: f64 = 0.05;
+/// Steps between checkpoints.
+const CHECKPOINT_EVERY: usize = 100;
 
 /// What may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +40,7 @@ pub struct Settings {
 }
 
 /// A sentence with all that is known of it.
+#[derive(Debug)]
 struct Lesson {
     ids: Vec<u32>,
     intent: Option<usize>,
@@ -43,16 +49,19 @@ struct Lesson {
 }
 
 /// Trains a student on the corpus' labelled sentences and, where given, on the soft targets' sentences; `seen` is called
-/// after each step with its number and loss.
+/// after each step with its number and loss. What it has come to is written to `checkpoint` every 100 steps, and it goes on
+/// from there when it is started again.
 ///
 /// # Errors
-/// When the soft targets were made for other labels or by another tokenizer, or the loss is not finite.
+/// When the soft targets were made for other labels or by another tokenizer, the checkpoint is another training's, or the
+/// loss is not finite.
 pub fn train(
     corpus: &Corpus,
     splitter: &Splitter,
     tokenizer_sha256: String,
     soft: Option<&SoftTargets>,
     settings: Settings,
+    checkpoint: &Path,
     mut seen: impl FnMut(usize, f32),
 ) -> anyhow::Result<Network> {
     let description = &corpus.description;
@@ -77,28 +86,32 @@ pub fn train(
         teacher: soft.map(|s| s.header.teacher.clone()),
         seed: settings.seed,
     };
+    let training = sha256(format!("{settings:?} {manifest:?} {lessons:?}").as_bytes());
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
     let network = Network::random(manifest, &mut chance)?;
-    let mut optimizer = AdamW::new(
-        network.vars(),
-        ParamsAdamW { lr: settings.learning_rate, weight_decay: 0.01, ..Default::default() },
-    )?;
-    let mut order: Vec<usize> = Vec::new();
-    for step in 0..settings.steps {
-        while order.len() < BATCH.min(lessons.len()) {
+    let mut progress = Progress::new(network.params(), chance)?;
+    if checkpoint.exists() {
+        let at = || checkpoint.display().to_string();
+        progress.load(network.params(), checkpoint, &training).with_context(at)?;
+    }
+    for step in progress.step..settings.steps {
+        while progress.order.len() < BATCH.min(lessons.len()) {
             let mut again: Vec<usize> = (0..lessons.len()).collect();
-            again.shuffle(&mut chance);
-            order.extend(again);
+            again.shuffle(&mut progress.chance);
+            progress.order.extend(again);
         }
-        let batch: Vec<&Lesson> = order.drain(..BATCH.min(lessons.len())).map(|i| &lessons[i]).collect();
+        let batch: Vec<&Lesson> = progress.order.drain(..BATCH.min(lessons.len())).map(|i| &lessons[i]).collect();
         let done = step as f64 / settings.steps as f64;
-        optimizer.set_learning_rate(settings.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
-        let loss = loss(&network, &batch, settings, &mut chance)?;
+        let rate = settings.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        let loss = loss(&network, &batch, settings, &mut progress.chance)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             bail!("the loss of step {step} is not finite; lower the learning rate");
         }
-        optimizer.backward_step(&loss)?;
+        progress.update(network.params(), &loss.backward()?, rate)?;
+        if progress.step % CHECKPOINT_EVERY == 0 {
+            progress.save(network.params(), checkpoint, &training)?;
+        }
         seen(step + 1, value);
     }
     Ok(network)
@@ -223,10 +236,35 @@ mod tests {
     const SETTINGS: Settings =
         Settings { seed: 1, steps: 80, learning_rate: 0.02, alpha: 0.0, temperature: 2.0, width: 8 };
 
+    /// Trains where nothing has been trained before.
+    fn train_anew(soft: Option<&SoftTargets>, settings: Settings) -> anyhow::Result<Network> {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("checkpoint");
+        train(&corpus(), &splitter(), "hash".into(), soft, settings, &checkpoint, |_, _| {})
+    }
+
+    #[test]
+    fn a_training_that_goes_on_from_its_checkpoint_comes_to_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("checkpoint");
+        let settings = Settings { steps: 150, ..SETTINGS };
+        let train = |settings: Settings| {
+            let mut steps = Vec::new();
+            let seen = |step, loss: f32| steps.push((step, loss.to_bits()));
+            let network = super::train(&corpus(), &splitter(), "hash".into(), None, settings, &checkpoint, seen)?;
+            anyhow::Ok((network.params()["embedding"].to_vec2::<f32>()?, steps))
+        };
+        let (whole, all) = train(settings).unwrap();
+        let (resumed, rest) = train(settings).unwrap();
+        assert!(rest[..] == all[100..] && resumed == whole, "{rest:?}");
+        let error = format!("{:#}", train(Settings { width: 9, ..settings }).unwrap_err());
+        assert!(error.contains("checkpoint") && error.contains("--fresh"), "{error}");
+    }
+
     #[test]
     fn labels_alone_teach_what_they_say() {
         let (corpus, splitter) = (corpus(), splitter());
-        let network = train(&corpus, &splitter, "hash".into(), None, SETTINGS, |_, _| {}).unwrap();
+        let network = train_anew(None, SETTINGS).unwrap();
         let mut score = Score::default();
         for sentence in &corpus.val {
             let (pieces, outputs) = network.understand(&splitter, sentence).unwrap();
@@ -237,7 +275,6 @@ mod tests {
 
     #[test]
     fn a_word_without_a_label_is_learnt_from_the_teacher() {
-        let (corpus, splitter) = (corpus(), splitter());
         // No label knows "halt"; the teacher takes it for a stop.
         let halt = Outputs { intent: vec![4.0, -4.0], slots: vec![vec![4.0, -4.0]; 4] };
         let header = Header {
@@ -249,9 +286,9 @@ mod tests {
         };
         let soft = SoftTargets { header, outputs: vec![halt] };
         let settings = Settings { alpha: 0.5, ..SETTINGS };
-        let network = train(&corpus, &splitter, "hash".into(), Some(&soft), settings, |_, _| {}).unwrap();
+        let network = train_anew(Some(&soft), settings).unwrap();
         let sentence = Sentence { text: "halt".into(), intent: None, slots: vec![] };
-        let (_, outputs) = network.understand(&splitter, &sentence).unwrap();
+        let (_, outputs) = network.understand(&splitter(), &sentence).unwrap();
         assert_eq!(likeliest(&outputs.intent), 0);
     }
 
@@ -265,7 +302,7 @@ mod tests {
             sentences: vec![],
         };
         let soft = SoftTargets { header, outputs: vec![] };
-        let error = train(&corpus(), &splitter(), "hash".into(), Some(&soft), SETTINGS, |_, _| {}).unwrap_err();
+        let error = train_anew(Some(&soft), SETTINGS).unwrap_err();
         assert!(error.to_string().contains("soften"), "{error}");
     }
 }

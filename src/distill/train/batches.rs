@@ -17,10 +17,10 @@ use super::compose::{self, Example};
 use super::config::StudentConfig;
 use super::objects::{self, Object};
 use super::online::OnlineTeacher;
-use super::soft_view::SoftView;
+use super::soft_view::{Grid, SoftView};
 use crate::decode::mask::MASK_STRIDE;
 use crate::distill::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
-use crate::distill::soften::targets::HalfMask;
+use crate::distill::soften::shard::HalfMap;
 use crate::distill::soften::SoftTargets;
 use crate::student::architecture::Input;
 use crate::student::Architecture;
@@ -34,7 +34,9 @@ pub struct Picture {
     image: RgbImage,
     objects: Vec<Object>,
     mask: Option<GrayImage>,
-    soft: Option<Arc<HalfMask>>,
+    soft: Option<Arc<HalfMap>>,
+    /// For each layer that learns from a teacher's features, those, where there are any.
+    features: Vec<Option<Arc<HalfMap>>>,
     /// For each class, whether a missing label means a missing object.
     known: Vec<bool>,
 }
@@ -43,6 +45,8 @@ pub struct Picture {
 pub struct Pictures {
     /// Pictures, and the data set's share of a batch.
     sets: Vec<(Vec<Picture>, f64)>,
+    /// The cells of each layer that learns from a teacher's features.
+    layers: Vec<Grid>,
 }
 
 /// One batch.
@@ -59,6 +63,8 @@ pub struct Batch {
     pub masks: Vec<Option<Vec<u8>>>,
     /// For each image what a segmenter made of it, where one was asked.
     pub soft: Vec<Option<SoftView>>,
+    /// For each image and each layer that learns from a teacher's features, those, where there are any.
+    pub features: Vec<Vec<Option<SoftView>>>,
     /// The images' files, to name in an error.
     pub files: Vec<PathBuf>,
     /// What the teacher makes of the views: each of its tensors over the batch, as
@@ -73,7 +79,8 @@ fn decode(dataset: &Dataset, sample: &Sample, unlabelled: bool) -> Result<(RgbIm
 }
 
 impl Pictures {
-    /// Decodes every image of the configuration's `datasets` into memory.
+    /// Decodes every image of the configuration's `datasets` into memory, and takes their soft targets with it; of features
+    /// those for `layers`.
     ///
     /// # Errors
     /// When an image or mask cannot be read, unless the configuration has those skipped; when the soft targets are of other
@@ -83,6 +90,7 @@ impl Pictures {
         datasets: &[Dataset],
         architecture: &Architecture,
         soft: Option<&SoftTargets>,
+        layers: &[(String, Grid)],
     ) -> anyhow::Result<Self> {
         let classes = &architecture.detection.classes;
         if let Some(soft) = soft {
@@ -108,6 +116,8 @@ impl Pictures {
                 };
                 let opinions = soft.and_then(|s| s.of(&dataset.name, sample.file_name()));
                 found += usize::from(opinions.is_some());
+                let feature =
+                    |(layer, _): &(String, Grid)| opinions.and_then(|o| o.features.get(layer)).map(Arc::clone);
                 let boxes = if source.unlabelled { None } else { sample.boxes.as_deref() };
                 let asked = |class: usize| opinions.is_some() && soft.is_some_and(|s| s.known[class]);
                 pictures.push(Picture {
@@ -120,6 +130,7 @@ impl Pictures {
                     ),
                     mask,
                     soft: opinions.and_then(|o| o.mask.clone()).filter(|_| config.takes_masks()),
+                    features: layers.iter().map(feature).collect(),
                     known: (0..classes.len())
                         .map(|class| asked(class) || (boxes.is_some() && dataset.labelled[class]))
                         .collect(),
@@ -141,7 +152,7 @@ impl Pictures {
             eprintln!("images with soft targets: {}", list.join(", "));
         }
         tell_left_out(&skipped);
-        Ok(Self { sets })
+        Ok(Self { sets, layers: layers.iter().map(|(_, grid)| *grid).collect() })
     }
 
     /// Number of images.
@@ -195,6 +206,7 @@ impl Pictures {
             batch.known.push(example.known);
             batch.masks.push(example.mask);
             batch.soft.push(example.soft);
+            batch.features.push(example.features);
             batch.files.push(example.file);
         }
         batch
@@ -208,6 +220,8 @@ impl Pictures {
         let colour = Colour::random(augment.colour, rng);
         let mut tensor = vec![0.0; 3 * input.width * input.height];
         augment::render(&picture.image, &view, &colour, input, &mut tensor);
+        let soft = |map: &HalfMap, grid| SoftView::new(map, picture.image.dimensions(), &view, input, grid);
+        let head = Grid { columns: input.width / MASK_STRIDE, rows: input.height / MASK_STRIDE };
         Example {
             input: tensor,
             objects: augment::place_objects(&picture.objects, &view, input, augment.min_visible),
@@ -217,7 +231,13 @@ impl Pictures {
                 augment::render_mask(mask, &view, input, &mut labels);
                 labels
             }),
-            soft: picture.soft.as_ref().map(|mask| SoftView::new(mask, picture.image.dimensions(), &view, input)),
+            soft: picture.soft.as_deref().map(|mask| soft(mask, head)),
+            features: picture
+                .features
+                .iter()
+                .zip(&self.layers)
+                .map(|(map, &grid)| Some(soft(map.as_deref()?, grid)))
+                .collect(),
             file: picture.path.clone(),
         }
     }
@@ -265,7 +285,7 @@ mod tests {
 
     use super::*;
     use crate::decode::BoundingBox;
-    use crate::distill::soften::targets::{self, Softened};
+    use crate::distill::soften::shard::{self, Softened};
     use crate::distill::teacher::SoftBox;
     use crate::student::package::sha256;
 
@@ -283,14 +303,14 @@ mod tests {
 
     fn load(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Pictures> {
         let architecture = config.architecture();
-        Pictures::load(config, &config.open_data(&architecture)?, &architecture, soft)
+        Pictures::load(config, &config.open_data(&architecture)?, &architecture, soft, &[])
     }
 
     /// Soft targets of `classes` for a picture of that data set, by teachers that know cars alone.
     fn soft(folder: &Path, file: &str, classes: &[String]) -> SoftTargets {
         let bbox = BoundingBox::new(4.0, 4.0, 40.0, 40.0);
         let boxes = vec![SoftBox { bbox, logits: vec![0.0; classes.len()] }];
-        let shard = targets::serialize(&[Softened { boxes, mask: None }], classes.len());
+        let shard = shard::serialize(&[Softened { boxes, ..Softened::default() }], classes.len());
         let index = serde_json::json!({
             "teachers": [["t", "hash"]], "classes": classes, "known": ["car"],
             "shards": [{ "file": "s", "sha256": sha256(&shard), "dataset": "tiny/data", "images": [file] }],
@@ -346,7 +366,7 @@ mod tests {
         let mut architecture = config.architecture();
         architecture.detection.classes = vec!["tree".into(), "car".into()];
         let datasets = config.open_data(&architecture).unwrap();
-        let pictures = Pictures::load(&config, &datasets, &architecture, None).unwrap();
+        let pictures = Pictures::load(&config, &datasets, &architecture, None, &[]).unwrap();
         let picture = &pictures.sets[0].0[0];
         assert_eq!((picture.objects[0].label, &picture.known), (Some(1), &vec![false, true]));
     }

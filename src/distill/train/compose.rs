@@ -25,6 +25,8 @@ pub struct Example {
     pub mask: Option<Vec<u8>>,
     /// What a segmenter made of it, where one was asked.
     pub soft: Option<SoftView>,
+    /// What a teacher's inner tensors are there, where there are any: for each layer that learns from them.
+    pub features: Vec<Option<SoftView>>,
     pub file: PathBuf,
 }
 
@@ -62,21 +64,24 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         objects: objects.collect(),
         known: (0..tiles[0].known.len()).map(|c| tiles.iter().all(|t| t.known[c])).collect(),
         mask,
-        soft: soft_mosaic(&tiles.each_ref().map(|t| t.soft.as_ref()), |i| {
-            tile_of((i % columns * MASK_STRIDE, i / columns * MASK_STRIDE))
-        }),
+        soft: soft_mosaic(&tiles.each_ref().map(|t| t.soft.as_ref()), input, (x, y)),
+        features: (0..tiles[0].features.len())
+            .map(|layer| soft_mosaic(&tiles.each_ref().map(|t| t.features[layer].as_ref()), input, (x, y)))
+            .collect(),
         file: tiles[0].file.clone(),
     }
 }
 
-/// Each cell of the tile that it lies in; nothing is seen where no segmenter was asked about that tile.
-fn soft_mosaic(tiles: &[Option<&SoftView>; 4], tile_of: impl Fn(usize) -> usize) -> Option<SoftView> {
+/// Each cell of the tile that its middle lies in; nothing is seen where no teacher was asked about that tile.
+fn soft_mosaic(tiles: &[Option<&SoftView>; 4], input: &Input, (x, y): (usize, usize)) -> Option<SoftView> {
     let any = tiles.iter().flatten().next()?;
-    let classes = any.logits.len() / any.seen.len();
-    let mut soft = SoftView { logits: vec![0.0; any.logits.len()], seen: vec![false; any.seen.len()] };
-    for (cell, (logits, seen)) in soft.logits.chunks_mut(classes).zip(&mut soft.seen).enumerate() {
-        if let Some(tile) = tiles[tile_of(cell)] {
-            logits.copy_from_slice(&tile.logits[cell * classes..][..classes]);
+    let (grid, cells) = (any.grid, any.grid.cells());
+    let channels = any.values.len() / cells;
+    let mut soft = SoftView { grid, values: vec![0.0; any.values.len()], seen: vec![false; cells] };
+    for (cell, (values, seen)) in soft.values.chunks_mut(channels).zip(&mut soft.seen).enumerate() {
+        let centre = grid.centre(cell, input);
+        if let Some(tile) = tiles[usize::from(centre[0] >= x as f32) + 2 * usize::from(centre[1] >= y as f32)] {
+            values.copy_from_slice(&tile.values[cell * channels..][..channels]);
             *seen = tile.seen[cell];
         }
     }
@@ -107,16 +112,22 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
         known: a.known.iter().zip(&b.known).map(|(a, b)| *a && *b).collect(),
         mask: a.mask,
         soft: a.soft,
+        features: a.features,
         file: a.file,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::soft_view::Grid;
     use super::*;
 
     fn input() -> Input {
         Input { width: 64, height: 32, mean: [127.0; 3], std: [128.0; 3] }
+    }
+
+    fn seen(value: f32, channels: usize, grid: Grid) -> SoftView {
+        SoftView { grid, values: vec![value; channels * grid.cells()], seen: vec![true; grid.cells()] }
     }
 
     fn example(value: f32, bbox: BoundingBox, mask: bool) -> Example {
@@ -125,7 +136,8 @@ mod tests {
             objects: vec![Object { label: Some(0), ..Object::at(bbox) }],
             known: vec![true, mask],
             mask: mask.then(|| vec![value as u8; 16 * 8]),
-            soft: mask.then(|| SoftView { logits: vec![value; 2 * 16 * 8], seen: vec![true; 16 * 8] }),
+            soft: mask.then(|| seen(value, 2, Grid { columns: 16, rows: 8 })),
+            features: vec![mask.then(|| seen(value, 3, Grid { columns: 4, rows: 2 }))],
             file: PathBuf::new(),
         }
     }
@@ -142,8 +154,13 @@ mod tests {
         let cell = |x: usize, y: usize| mosaic.mask.as_ref().unwrap()[y * 16 + x];
         assert_eq!([cell(9, 3), cell(10, 3), cell(9, 4), cell(10, 4)], [1, VOID, 3, 4]);
         let soft = mosaic.soft.as_ref().unwrap();
-        let seen = |x: usize, y: usize| soft.seen[y * 16 + x].then(|| soft.logits[2 * (y * 16 + x)]);
+        let seen = |x: usize, y: usize| soft.seen[y * 16 + x].then(|| soft.values[2 * (y * 16 + x)]);
         assert_eq!([seen(9, 3), seen(10, 3), seen(9, 4), seen(10, 4)], [Some(1.0), None, Some(3.0), Some(4.0)]);
+        // Cells of 16 pixels: the third column's middle is the tiles' border, and falls to the right ones.
+        let layer = mosaic.features[0].as_ref().unwrap();
+        let seen: Vec<_> = layer.seen.iter().zip(layer.values.chunks(3)).map(|(&s, v)| s.then_some(v[0])).collect();
+        assert_eq!(seen[..4], [Some(1.0), Some(1.0), None, None]);
+        assert_eq!(seen[4..], [Some(3.0), Some(3.0), Some(4.0), Some(4.0)]);
         let boxes: Vec<_> = mosaic.objects.iter().map(|o| o.bbox).collect();
         let expected = [BoundingBox::new(0.0, 0.0, 40.0, 16.0), BoundingBox::new(0.0, 16.0, 40.0, 32.0)];
         assert_eq!(boxes, [expected[0], expected[1]], "the second tile shows 19 % of its object");

@@ -64,7 +64,9 @@ pub struct StudentConfig {
     pub segmentation_weight: f64,
     pub loss: DetectionLossConfig,
     /// A teacher that sees each view; `[[method]]` tables say what the student takes from it. Without it, `kd` on the
-    /// segmentation head and `cwd` take the masks of `soft_targets`.
+    /// segmentation head and `cwd` take the masks of `soft_targets`, and methods that compare inner layers (`hint`,
+    /// `attention`, `rkd`, `pkd`, `fgd`, `cwd` with `layers`) its features. Those were made of whole images: the nearer to 1
+    /// `augment.scale` is, the more they are what the teacher would make of the view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherConfig>,
     #[serde(rename = "method", skip_serializing_if = "Vec::is_empty")]
@@ -177,8 +179,15 @@ impl StudentConfig {
             let at = || format!("[[method]] kind = {:?}", method.method.name());
             method.check().map_err(anyhow::Error::msg).with_context(at)?;
             let Some(teacher) = &self.teacher else {
-                ensure!(method.method.learns_from_masks(), "{} needs a [teacher]", at());
-                ensure!(self.soft_targets.is_some(), "{} needs a [teacher], or soft_targets of a segmenter", at());
+                let layers = method.method.learns_from_features();
+                ensure!(method.method.learns_from_masks() || !layers.is_empty(), "{} needs a [teacher]", at());
+                let what = if layers.is_empty() { "of a segmenter" } else { "with features" };
+                ensure!(self.soft_targets.is_some(), "{} needs a [teacher], or soft_targets {what}", at());
+                ensure!(
+                    layers.is_empty() || self.augment.mixup == 0.0,
+                    "{} needs a [teacher] where augment.mixup is above 0: soft_targets hold no features of blended images",
+                    at()
+                );
                 continue;
             };
             let needs_package = method.method.needs_package();
@@ -243,9 +252,15 @@ impl StudentConfig {
         Ok(())
     }
 
-    /// Whether the methods take the masks of the soft targets for their teacher.
+    /// Whether a method takes the masks of the soft targets for its teacher.
     pub fn takes_masks(&self) -> bool {
-        self.teacher.is_none() && !self.methods.is_empty()
+        self.teacher.is_none() && self.methods.iter().any(|method| method.method.learns_from_masks())
+    }
+
+    /// Whether a method takes the soft targets' features of `layer` for its teacher.
+    pub fn takes_feature(&self, layer: &str) -> bool {
+        let takes = |method: &MethodConfig| method.method.learns_from_features().iter().any(|name| name == layer);
+        self.teacher.is_none() && self.methods.iter().any(takes)
     }
 
     /// Opens the data sets, in their order, for the classes of the network that is trained.
@@ -326,11 +341,17 @@ mod tests {
             ("[[data]]\nfolder = 'e'\nshare = inf", "data share of e"),
             ("[[method]]\nkind = 'kd'\non = 'segmentation'", "soft_targets of a segmenter"),
             ("[[method]]\nkind = 'kd'\non = 'class'", "needs a [teacher]"),
+            ("[[method]]\nkind = 'hint'", "soft_targets with features"),
+            ("[[method]]\nkind = 'cwd'\nlayers = ['neck.32']", "soft_targets with features"),
         ] {
             let error = parsed(keys).unwrap_err();
             assert!(error.contains(named), "{keys}: {error}");
         }
         parsed("clip = inf").unwrap();
+        let blended = "[augment]\nmixup = 0.5\n[[method]]\nkind = 'hint'";
+        let error =
+            StudentConfig::parse(&format!("soft_targets = 's'\n[[data]]\nfolder = 'd'\nshare = 1.0\n{blended}"));
+        assert!(error.unwrap_err().to_string().contains("augment.mixup"));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use candle_core::{Device, Tensor, Var};
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::mean_teacher::MeanTeacher;
-use super::online::{layer, OnlineTeacher};
+use super::online::OnlineTeacher;
+use super::soft_view::{Grid, SoftView};
 use crate::decode::mask::MASK_STRIDE;
 use crate::distill::data::VOID;
 use crate::distill::loss::detection::DetectionTargets;
@@ -17,6 +18,7 @@ use crate::distill::loss::scene::{Scene, Tensors};
 use crate::distill::loss::schedule::Schedule;
 use crate::distill::net::TrainNet;
 use crate::distill::soften::SoftTargets;
+use crate::distill::teacher::package::layer;
 use crate::engine::{LayerId, Shape};
 use crate::student::{Architecture, Student};
 
@@ -26,8 +28,8 @@ pub enum Teacher {
     Package(OnlineTeacher),
     /// The student's own average, within the step.
     Average(MeanTeacher),
-    /// A segmenter that saw the whole images; its soft targets come with each batch.
-    Offline,
+    /// Some that saw the whole images; their masks and features come with each batch, the features for these layers.
+    Offline(Vec<(String, Grid)>),
 }
 
 /// The methods that a configuration names, ready.
@@ -41,7 +43,7 @@ impl Distillation {
     /// The methods of `config` for the student `net`, and the teacher that they need; `None` where it names none.
     ///
     /// # Errors
-    /// When the teacher cannot be loaded or does not fit the student, or is to be soft targets that hold no masks.
+    /// When the teacher cannot be loaded or does not fit the student, or is to be soft targets that lack masks or features.
     pub fn prepare(
         config: &StudentConfig,
         net: &TrainNet,
@@ -52,9 +54,8 @@ impl Distillation {
         }
         let classes = config.architecture().segmentation.classes;
         ensure!(
-            config.teacher.is_some() || soft.and_then(|s| s.segmentation.as_ref()) == Some(&classes),
-            "[[method]] kind = {:?} needs a [teacher], or soft_targets of a segmenter for {}",
-            config.methods[0].method.name(),
+            !config.takes_masks() || soft.and_then(|s| s.segmentation.as_ref()) == Some(&classes),
+            "[[method]] kd on the segmentation head, or cwd, needs a [teacher], or soft_targets of a segmenter for {}",
             classes.join(", ")
         );
         let package = config.teacher.as_ref().and_then(|teacher| teacher.package.as_deref());
@@ -72,8 +73,14 @@ impl Distillation {
             for name in built.layers() {
                 let at = || format!("[[method]] kind = {:?}", method.method.name());
                 let id = layer(graph, &name).context("the student").with_context(at)?;
-                let theirs = layer(&of_teacher, &name).context("the teacher").with_context(at)?;
-                let (ours, theirs) = (graph.layers[id].shape, of_teacher.layers[theirs].shape);
+                let ours = graph.layers[id].shape;
+                let theirs = match config.teacher {
+                    // Features are brought to the student's cells.
+                    None => Shape { channels: channels(soft, &name).with_context(at)?, ..ours },
+                    Some(_) => {
+                        of_teacher.layers[layer(&of_teacher, &name).context("the teacher").with_context(at)?].shape
+                    }
+                };
                 let same_size = (ours.height, ours.width) == (theirs.height, theirs.width);
                 ensure!(
                     same_size && (!built.needs_equal_width() || ours.channels == theirs.channels),
@@ -91,7 +98,11 @@ impl Distillation {
                 let names: Vec<String> = layers.iter().map(|l| l.0.clone()).collect();
                 Teacher::Package(OnlineTeacher::new(package, &config.architecture(), &names)?)
             }
-            None if config.teacher.is_none() => Teacher::Offline,
+            None if config.teacher.is_none() => {
+                let grid =
+                    |(name, _, s): &(String, LayerId, Shape)| (name.clone(), Grid { columns: s.width, rows: s.height });
+                Teacher::Offline(layers.iter().map(grid).collect())
+            }
             None => {
                 let shown = layers.iter().map(|l| l.1);
                 Teacher::Average(MeanTeacher::new(graph, &net.params, net.batch(), shown))
@@ -139,8 +150,18 @@ impl Distillation {
         }
 
         let cells = student.segmentation.dim(2)?;
+        let mut layer_sees = BTreeMap::new();
         let (teacher, teacher_sees) = match batch.teacher.is_empty() {
-            true => offline(batch, &student)?,
+            true => {
+                let (mut teacher, sees) = offline(batch, &student)?;
+                for (i, (name, _, shape)) in self.layers.iter().enumerate() {
+                    let (theirs, seen, mask) = feature(batch, i, *shape)?;
+                    student.layers.insert(name.clone(), student.layers[name].broadcast_mul(&mask)?);
+                    teacher.layers.insert(name.clone(), theirs);
+                    layer_sees.insert(name.clone(), seen);
+                }
+                (teacher, sees)
+            }
             false => (self.shown(net, batch, &student)?, vec![true; images * cells]),
         };
         let input = net.graph.input_shape();
@@ -152,6 +173,7 @@ impl Distillation {
             boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
             mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
             teacher_sees,
+            layer_sees,
             input: (input.width, input.height),
             progress: batch.step as f64 / config.steps as f64,
         };
@@ -201,17 +223,48 @@ impl Distillation {
 /// of boxes, for which the student's own stand in: no method that is permitted here looks at those.
 fn offline(batch: &Batch, student: &Tensors) -> candle_core::Result<(Tensors, Vec<bool>)> {
     let (images, classes, cells) = student.segmentation.dims3()?;
-    let mut logits = vec![0.0; images * cells * classes];
-    let mut seen = vec![false; images * cells];
-    let places = logits.chunks_mut(cells * classes).zip(seen.chunks_mut(cells));
-    for ((logits, seen), soft) in places.zip(&batch.soft) {
-        if let Some(soft) = soft {
-            logits.copy_from_slice(&soft.logits);
-            seen.copy_from_slice(&soft.seen);
-        }
-    }
-    let segmentation =
-        Tensor::from_vec(logits, (images, cells, classes), &Device::Cpu)?.transpose(1, 2)?.contiguous()?;
+    let (segmentation, seen) = maps(batch.soft.iter().map(Option::as_ref), (images, classes, cells))?;
     let (class, sides) = (student.class.detach(), student.sides.detach());
     Ok((Tensors { class, sides, segmentation, layers: BTreeMap::new() }, seen))
+}
+
+/// The features of `batch` for the `layer`-th layer, of that shape; for each image and cell whether there are any, and the
+/// same as ones and zeros, `[images, 1, height, width]`.
+fn feature(batch: &Batch, layer: usize, s: Shape) -> candle_core::Result<(Tensor, Vec<bool>, Tensor)> {
+    let images = batch.features.len();
+    let views = batch.features.iter().map(|image| image[layer].as_ref());
+    let (values, seen) = maps(views, (images, s.channels, s.pixels()))?;
+    let mask = Tensor::from_iter(seen.iter().map(|&seen| f32::from(u8::from(seen))), &Device::Cpu)?;
+    let values = values.reshape((images, s.channels, s.height, s.width))?;
+    Ok((values, seen, mask.reshape((images, 1, s.height, s.width))?))
+}
+
+/// Views of so many (images, channels, cells) as one tensor of that shape; and for each image and cell whether it is seen.
+fn maps<'a>(
+    views: impl Iterator<Item = Option<&'a SoftView>>,
+    (images, channels, cells): (usize, usize, usize),
+) -> candle_core::Result<(Tensor, Vec<bool>)> {
+    let mut values = vec![0.0; images * cells * channels];
+    let mut seen = vec![false; images * cells];
+    let places = values.chunks_mut(cells * channels).zip(seen.chunks_mut(cells));
+    for ((values, seen), view) in places.zip(views) {
+        if let Some(view) = view {
+            values.copy_from_slice(&view.values);
+            seen.copy_from_slice(&view.seen);
+        }
+    }
+    let values = Tensor::from_vec(values, (images, cells, channels), &Device::Cpu)?;
+    Ok((values.transpose(1, 2)?.contiguous()?, seen))
+}
+
+/// The channels of the soft targets' feature for `layer`.
+fn channels(soft: Option<&SoftTargets>, layer: &str) -> anyhow::Result<usize> {
+    let features = soft.map(|s| &s.features).context("there are no soft_targets")?;
+    let those = features.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    features.get(layer).copied().with_context(|| {
+        format!(
+            "soft_targets hold no features for {layer} (but for: {those}); name it with --feature, or in [features] of the \
+             teacher's description, and soften into another folder"
+        )
+    })
 }

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::{ensure, Context};
 use serde::{Deserialize, Serialize};
 
 use super::config::is_default;
-
+use crate::distill::teacher::package::layer;
 use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Graph};
+use crate::engine::Engine;
 use crate::student::{Architecture, Student};
 
 /// `[teacher]`: who is asked about each view: a package, or the student's own average.
@@ -78,20 +78,6 @@ impl OnlineTeacher {
             }
         }
         Ok(tensors)
-    }
-}
-
-/// The layer of that name.
-///
-/// # Errors
-/// Names some that there are.
-pub fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
-    match graph.layers.iter().position(|l| l.name == name) {
-        Some(id) => Ok(id),
-        None => {
-            let some: Vec<_> = graph.layers.iter().map(|l| l.name.as_str()).filter(|n| n.ends_with(".add")).collect();
-            bail!("has no layer {name:?}; among those it has are {}", some.join(", "))
-        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::origin::Origins;
 use super::published::Published;
 use super::quantized::Quantized;
 use super::step::{Losses, Teaching};
+use crate::distill::lock::lock;
 use crate::distill::loss::segmentation;
 use crate::distill::net::fake::FakeQuantization;
 use crate::distill::net::{NetParams, TrainNet};
@@ -111,7 +112,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     let mut optimizer = Optimizer::new(config.optimizer, config.momentum);
 
     fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
-    let _only = lock(&run)?;
+    let _only = lock(&run, "another training")?;
     let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
     let checkpoint = run.join(CHECKPOINT);
     let mut done = 0;
@@ -129,13 +130,20 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         log.add(&serde_json::json!({ "step": done, "reconfigured": config }))?;
     }
 
-    let soft = config.soft_targets.as_deref().map(SoftTargets::open).transpose()?;
-    if soft.as_ref().is_some_and(|s| s.segmentation.is_some()) && !config.takes_masks() {
-        eprintln!(
-            "soft_targets hold masks, which nothing learns from: that takes a [[method]] for them and no [teacher]"
-        );
+    let open = |folder: &Path| SoftTargets::open_with(folder, &|layer| config.takes_feature(layer));
+    let soft = config.soft_targets.as_deref().map(open).transpose()?;
+    if let Some(soft) = &soft {
+        tell_unused(soft, &config);
     }
-    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref())?;
+    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
+    let (mut ahead, mut within, mut layers) = (None, None, Vec::new());
+    match teacher {
+        Some(Teacher::Package(teacher)) => ahead = Some(teacher),
+        Some(Teacher::Average(teacher)) => within = Some(teacher),
+        Some(Teacher::Offline(grids)) => layers = grids,
+        None => {}
+    }
+    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref(), &layers)?;
     let training = Training {
         command: format!("distill {} train.toml", role.name()),
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
@@ -166,12 +174,6 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
     let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
-    let (ahead, mut within) = match teacher {
-        Some(Teacher::Package(teacher)) => (Some(teacher), None),
-        Some(Teacher::Average(teacher)) => (None, Some(teacher)),
-        Some(Teacher::Offline) | None => (None, None),
-    };
     if let Some(device) = device {
         net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
     }
@@ -238,14 +240,6 @@ fn check_finite(what: &str, value: f32, losses: &Losses, batch: &Batch, checkpoi
     bail!("the {what} of step {step} is not finite ({losses:?}), on a batch that begins with {file}; {remedy}");
 }
 
-/// Holds the run's folder against a second training in it, for as long as the file lives.
-fn lock(run: &Path) -> anyhow::Result<fs::File> {
-    let path = run.join(".lock");
-    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
-    file.try_lock().with_context(|| format!("{}: another training is at work in this folder", run.display()))?;
-    Ok(file)
-}
-
 /// The network with its starting weights, and where those came from.
 fn build(
     config: &StudentConfig,
@@ -273,6 +267,18 @@ fn build(
     quantized.correct_biases(&mut params)?;
     let fake = FakeQuantization::new(&graph, quantized.quantization())?;
     Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
+}
+
+/// Says what of the soft targets nothing learns from.
+fn tell_unused(soft: &SoftTargets, config: &StudentConfig) {
+    let unused =
+        soft.features.keys().filter(|layer| !config.takes_feature(layer)).map(|layer| format!("features for {layer}"));
+    let masks = (soft.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());
+    for what in masks.into_iter().chain(unused) {
+        eprintln!(
+            "soft_targets hold {what}, which nothing learns from: that takes a [[method]] for them and no [teacher]"
+        );
+    }
 }
 
 /// The names of the teachers: those of the soft targets, then the one that sees each view.

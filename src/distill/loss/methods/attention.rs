@@ -25,7 +25,7 @@ impl Method for Attention {
     }
 
     fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher| {
+        sum_over_layers(scene, &self.layers, |student, teacher, _| {
             let gap = (map(student)? - map(teacher)?)?;
             gap.sqr()?.sum(1)?.mean_all()
         })

@@ -226,6 +226,7 @@ mod tests {
             boxes: vec![],
             mask: vec![],
             teacher_sees: vec![],
+            layer_sees: BTreeMap::new(),
             input: SIZE,
             progress: 0.0,
         }

@@ -1,6 +1,6 @@
 //! Channel-wise knowledge distillation, CWD (Shu et al. 2021, eq. 2 to 4).
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::scene::Scene;
@@ -37,11 +37,11 @@ impl Method for Cwd {
         };
         if self.layers.is_empty() {
             let Some((student, teacher)) = seen(scene)? else {
-                return Tensor::zeros((), DType::F32, &Device::Cpu);
+                return super::zero();
             };
             return channels(&student, &teacher);
         }
-        super::sum_over_layers(scene, &self.layers, channels)
+        super::sum_over_layers(scene, &self.layers, |student, teacher, _| channels(student, teacher))
     }
 }
 

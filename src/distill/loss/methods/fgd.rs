@@ -10,6 +10,7 @@ use super::{pyramid, sum_over_layers, Method};
 /// `foreground · Σ_fg S·A^S·A^C·(T − S)² + background · Σ_bg … + attention · (|A^S_T − A^S_S| + |A^C_T − A^C_S|)`, by
 /// images, summed over layers. S is one over an object's area (the smallest that covers a pixel), or over the number of
 /// background pixels; A^S = HW·softmax(mean_c |F| / T) and A^C = C·softmax(mean_hw |F| / T) are the teacher's attention.
+/// Of what the teacher does not see both tensors are zero; it still counts among a softmax's pixels and the background's.
 /// The paper's global part (GcBlock) is not there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,7 +91,7 @@ impl Method for Fgd {
     }
 
     fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher| {
+        sum_over_layers(scene, &self.layers, |student, teacher, _| {
             let (images, _, height, width) = student.dims4()?;
             let (foreground, background) = Self::masks(scene, (height, width))?;
             let (space, channel) = self.attention(teacher)?;

@@ -21,6 +21,6 @@ impl Method for Hint {
     }
 
     fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher| (student - teacher)?.sqr()?.mean_all()? * 0.5)
+        sum_over_layers(scene, &self.layers, |student, teacher, _| (student - teacher)?.sqr()?.mean_all()? * 0.5)
     }
 }

@@ -22,7 +22,7 @@ pub mod rkd;
 #[cfg(test)]
 mod reference;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::scene::Scene;
@@ -130,6 +130,20 @@ impl Kind {
         }
     }
 
+    /// The inner layers that are all it compares, so that features of soft targets are teacher enough; of another method
+    /// none.
+    pub fn learns_from_features(&self) -> &[String] {
+        match self {
+            Self::Hint(m) => &m.layers,
+            Self::Attention(m) => &m.layers,
+            Self::Rkd(m) => &m.layers,
+            Self::Pkd(m) => &m.layers,
+            Self::Fgd(m) => &m.layers,
+            Self::Cwd(m) => &m.layers,
+            Self::Kd(_) | Self::Dkd(_) | Self::Dist(_) | Self::Ld(_) | Self::Cross(_) => &[],
+        }
+    }
+
     /// The method, made ready for a teacher: a package, or none where it is the student's own average or soft
     /// targets.
     ///
@@ -157,19 +171,26 @@ pub fn pyramid() -> Vec<String> {
     ["neck.8.add", "neck.16.add", "neck.32"].map(str::to_owned).into()
 }
 
-/// Adds up `of` the student's and the teacher's tensor of each layer.
+/// Adds up `of` the student's and the teacher's tensor of each layer; it is told, too, which cells of which images the
+/// teacher sees, where those are not all.
 fn sum_over_layers(
     scene: &Scene,
     layers: &[String],
-    of: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+    of: impl Fn(&Tensor, &Tensor, Option<&[bool]>) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let mut total: Option<Tensor> = None;
     for layer in layers {
-        let loss = of(&scene.student.layers[layer], &scene.teacher.layers[layer])?;
+        let sees = scene.layer_sees.get(layer).map(Vec::as_slice);
+        let loss = of(&scene.student.layers[layer], &scene.teacher.layers[layer], sees)?;
         total = Some(match total {
             Some(total) => (total + loss)?,
             None => loss,
         });
     }
-    total.map_or_else(|| Tensor::zeros((), candle_core::DType::F32, &candle_core::Device::Cpu), Ok)
+    total.map_or_else(zero, Ok)
+}
+
+/// The loss where there is nothing to compare.
+fn zero() -> Result<Tensor> {
+    Tensor::zeros((), DType::F32, &Device::Cpu)
 }

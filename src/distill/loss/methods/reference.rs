@@ -59,6 +59,7 @@ fn scene(data: &Value) -> Scene {
         boxes: list(&data["boxes"]).iter().map(|image| list(image).iter().map(bbox).collect()).collect(),
         mask: list(&data["mask"]).iter().map(|v| v.as_u64().unwrap() as u8).collect(),
         teacher_sees: vec![true; list(&data["mask"]).len()],
+        layer_sees: BTreeMap::new(),
         input: (data["input"][0].as_u64().unwrap() as usize, data["input"][1].as_u64().unwrap() as usize),
         progress: 0.5,
     }
@@ -152,6 +153,59 @@ fn what_the_teacher_does_not_see_does_not_count() {
 
         partly.teacher_sees.fill(false);
         assert_eq!(value(&partly), 0.0, "{config:?}");
+    }
+}
+
+/// The scene as stored features make it: of each image's pixels the first are seen, such a part of them; elsewhere both
+/// tensors are zero.
+fn seen_in_part(mut scene: Scene, parts: [f64; 3]) -> Scene {
+    for name in ["fine", "coarse"] {
+        let (images, _, height, width) = scene.student.layers[name].dims4().unwrap();
+        let cells = height * width;
+        let sees = |i: usize| ((i % cells) as f64) < parts[i / cells] * cells as f64;
+        let sees: Vec<bool> = (0..images * cells).map(sees).collect();
+        let mask = Tensor::from_iter(sees.iter().map(|&s| f32::from(u8::from(s))), &Device::Cpu).unwrap();
+        let mask = mask.reshape((images, 1, height, width)).unwrap();
+        for layers in [&mut scene.student.layers, &mut scene.teacher.layers] {
+            let masked = layers[name].broadcast_mul(&mask).unwrap();
+            layers.insert(name.to_owned(), masked);
+        }
+        scene.layer_sees.insert(name.to_owned(), sees);
+    }
+    scene
+}
+
+#[test]
+fn a_layer_s_unseen_part_and_unseen_images_teach_nothing() {
+    let data = reference();
+    let of_layers = |(config, _): &(MethodConfig, f64)| !config.method.learns_from_features().is_empty();
+    let configs: Vec<_> = cases(&data).into_iter().filter(of_layers).map(|(config, _)| config).collect();
+    assert!(configs.len() >= 6, "{configs:?}");
+    for config in configs {
+        let method = config.method.build(None).unwrap();
+        let value = |scene: &Scene| method.loss(scene).unwrap().to_scalar::<f32>().unwrap();
+        assert!(value(&seen_in_part(scene(&data), [0.5, 1.0, 0.3])) > 1e-6, "{config:?}");
+        for parts in [[0.5, 0.0, 0.3], [0.0; 3]] {
+            let mut equal = scene(&data);
+            equal.student = tensors(&data["teacher"]);
+            let value = value(&seen_in_part(equal, parts));
+            assert!(value.abs() < 1e-5, "{config:?}: {value} with {parts:?}");
+        }
+    }
+}
+
+#[test]
+fn pkd_takes_means_and_rkd_embeddings_over_what_is_seen() {
+    let data = reference();
+    let (pkd, rkd) = (r#"{"kind":"pkd","layers":["fine"]}"#, r#"{"kind":"rkd","layers":["fine"]}"#);
+    for (config, change) in [(pkd, (3.0, 5.0)), (rkd, (3.0, 0.0))] {
+        let config: MethodConfig = serde_json::from_str(config).unwrap();
+        let mut changed = scene(&data);
+        let layer = changed.teacher.layers["fine"].affine(change.0, change.1).unwrap();
+        changed.student.layers.insert("fine".into(), layer);
+        let method = config.method.build(None).unwrap();
+        let value = method.loss(&seen_in_part(changed, [0.5, 1.0, 0.3])).unwrap().to_scalar::<f32>().unwrap();
+        assert!(value.abs() < 1e-5, "{config:?} does not mind scale and offset: {value}");
     }
 }
 

@@ -1,10 +1,10 @@
 //! Relational knowledge distillation (Park et al. 2019, eq. 4 to 9).
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::scene::Scene;
-use super::{pyramid, sum_over_layers, Method};
+use super::{pyramid, sum_over_layers, zero, Method};
 
 /// `distance · L_D + angle · L_A` over the batch's images, each image's embedding being a layer's mean over pixels. L_D
 /// compares pairs' distances relative to their mean, L_A the cosines of triplets' angles, both by Huber's loss.
@@ -40,8 +40,9 @@ impl Method for Rkd {
     }
 
     fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher| {
-            let (student, teacher) = (relations(student)?, relations(teacher)?);
+        sum_over_layers(scene, &self.layers, |student, teacher, sees| {
+            let Some(embed) = Embed::new(student.dim(0)?, sees)? else { return zero() };
+            let (student, teacher) = (relations(&embed.of(student)?)?, relations(&embed.of(teacher)?)?);
             let distance = huber(&student.0, &teacher.0)?.mean_all()?;
             let angle = huber(&student.1, &teacher.1)?.mean_all()?;
             (distance * self.distance)? + (angle * self.angle)?
@@ -49,9 +50,41 @@ impl Method for Rkd {
     }
 }
 
+/// How layers become embeddings: of the images of which the teacher sees something, each over what it sees.
+struct Embed {
+    images: Tensor,
+    /// For each of them all pixels over those that are seen, `[images, 1]`.
+    share: Tensor,
+}
+
+impl Embed {
+    /// `None` where fewer than two of so many `images` are seen, which have no relations.
+    fn new(images: usize, sees: Option<&[bool]>) -> Result<Option<Self>> {
+        let Some(sees) = sees else {
+            let (all, share) = (Tensor::arange(0, images as u32, &Device::Cpu)?, (images, 1));
+            return Ok(Some(Self { images: all, share: Tensor::ones(share, DType::F32, &Device::Cpu)? }));
+        };
+        let seen = |image: &[bool]| image.iter().filter(|&&sees| sees).count();
+        let counts = sees.chunks(sees.len() / images).map(|image| (seen(image), image.len())).enumerate();
+        let counts = counts.filter(|(_, (seen, _))| *seen > 0);
+        let (images, share): (Vec<u32>, Vec<f32>) =
+            counts.map(|(i, (seen, all))| (i as u32, all as f32 / seen as f32)).unzip();
+        let count = images.len();
+        if count < 2 {
+            return Ok(None);
+        }
+        let share = Tensor::from_vec(share, (count, 1), &Device::Cpu)?;
+        Ok(Some(Self { images: Tensor::new(images, &Device::Cpu)?, share }))
+    }
+
+    /// `[images, channels]`.
+    fn of(&self, layer: &Tensor) -> Result<Tensor> {
+        layer.flatten(2, 3)?.mean(2)?.index_select(&self.images, 0)?.broadcast_mul(&self.share)
+    }
+}
+
 /// Relative distances `[images, images]`, and cosines `[images, images, images]` of the angle at the first.
-fn relations(layer: &Tensor) -> Result<(Tensor, Tensor)> {
-    let embedding = layer.flatten(2, 3)?.mean(2)?;
+fn relations(embedding: &Tensor) -> Result<(Tensor, Tensor)> {
     let images = embedding.dim(0)?;
     let towards = embedding.unsqueeze(0)?.broadcast_sub(&embedding.unsqueeze(1)?)?;
     let distance = (towards.sqr()?.sum(2)? + EPSILON)?.sqrt()?;

@@ -1,0 +1,147 @@
+//! A language student's training between two steps: all that the next one depends on, so that a run that was killed goes
+//! on as if it had not been.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::{ensure, Context};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::student::package::write_atomically;
+
+const BETA: [f64; 2] = [0.9, 0.999];
+const EPSILON: f64 = 1e-8;
+const DECAY: f64 = 0.01;
+
+/// Weights by name.
+type Params = BTreeMap<&'static str, Var>;
+
+/// What a training holds besides the student's weights.
+pub struct Progress {
+    /// Steps done.
+    pub step: usize,
+    /// Lessons of the epoch that are still to come.
+    pub order: Vec<usize>,
+    pub chance: ChaCha8Rng,
+    /// AdamW's first and second moments.
+    moments: BTreeMap<&'static str, [Tensor; 2]>,
+}
+
+/// What a checkpoint's metadata hold under the key `progress`.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    /// What the training is made of; a checkpoint of another one is none of its own.
+    training: String,
+    step: usize,
+    order: Vec<usize>,
+    /// How far `chance` has come.
+    word: u128,
+}
+
+impl Progress {
+    /// A training's beginning; `chance` is what its weights were drawn with.
+    ///
+    /// # Errors
+    /// When a tensor cannot be made.
+    pub fn new(params: &Params, chance: ChaCha8Rng) -> Result<Self> {
+        let zeros = |(name, var): (&&'static str, &Var)| Ok((*name, [var.zeros_like()?, var.zeros_like()?]));
+        let moments = params.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Self { step: 0, order: Vec::new(), chance, moments })
+    }
+
+    /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) as candle_nn computes it, whose memory cannot be written
+    /// to disk.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn update(&mut self, params: &Params, gradients: &GradStore, rate: f64) -> Result<()> {
+        self.step += 1;
+        let scale = BETA.map(|beta| 1.0 / (1.0 - beta.powi(self.step as i32)));
+        for (name, var) in params {
+            let (Some(gradient), Some([first, second])) = (gradients.get(var), self.moments.get_mut(name)) else {
+                continue;
+            };
+            *first = ((&*first * BETA[0])? + (gradient * (1.0 - BETA[0]))?)?;
+            *second = ((&*second * BETA[1])? + (gradient.sqr()? * (1.0 - BETA[1]))?)?;
+            let change = ((&*first * scale[0])? / ((&*second * scale[1])?.sqrt()? + EPSILON)?)?;
+            var.set(&((var.as_tensor() * (1.0 - rate * DECAY))? - (change * rate)?)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of it and the weights to `path`. `training` marks whose they are.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an older one then stays whole.
+    pub fn save(&self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
+        let mut tensors: Vec<(String, &Tensor)> = Vec::new();
+        for (name, var) in params {
+            let [first, second] = &self.moments[name];
+            let named = [("weight", var.as_tensor()), ("moment0", first), ("moment1", second)];
+            tensors.extend(named.map(|(kind, tensor)| (format!("{kind}/{name}"), tensor)));
+        }
+        let header = Header {
+            training: training.to_owned(),
+            step: self.step,
+            order: self.order.clone(),
+            word: self.chance.get_word_pos(),
+        };
+        let metadata = HashMap::from([("progress".to_owned(), serde_json::to_string(&header)?)]);
+        Ok(write_atomically(path, &safetensors::serialize(tensors, Some(metadata))?)?)
+    }
+
+    /// Takes over what [`save`](Self::save) wrote, and sets the weights.
+    ///
+    /// # Errors
+    /// When the file is damaged or another training's.
+    pub fn load(&mut self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
+        let bytes = std::fs::read(path)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        let header = header.metadata().as_ref().and_then(|m| m.get("progress")).context("it has no progress")?;
+        let header: Header = serde_json::from_str(header)?;
+        ensure!(
+            header.training == training,
+            "it is of other settings, sentences or soft targets; use another folder, or --fresh to start over"
+        );
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let tensor = |kind: &str, name: &str, var: &Var| {
+            let found = tensors.get(&format!("{kind}/{name}")).filter(|tensor| tensor.dims() == var.dims());
+            found.cloned().with_context(|| format!("its {kind}/{name} does not fit the network"))
+        };
+        for (name, var) in params {
+            self.moments.insert(name, [tensor("moment0", name, var)?, tensor("moment1", name, var)?]);
+            var.set(&tensor("weight", name, var)?)?;
+        }
+        (self.step, self.order) = (header.step, header.order);
+        self.chance.set_word_pos(header.word);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn an_update_is_candle_s() {
+        let var = || Var::from_slice(&[1.0f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
+        let (ours, theirs) = (var(), var());
+        let params = Params::from([("w", ours.clone())]);
+        let mut progress = Progress::new(&params, ChaCha8Rng::seed_from_u64(1)).unwrap();
+        let settings = ParamsAdamW { lr: 0.1, weight_decay: DECAY, ..Default::default() };
+        let mut adam = AdamW::new(vec![theirs.clone()], settings).unwrap();
+        for _ in 0..5 {
+            let loss = |var: &Var| (var.sqr().unwrap() * 1.5).unwrap().exp().unwrap().sum_all().unwrap();
+            progress.update(&params, &loss(&ours).backward().unwrap(), 0.1).unwrap();
+            adam.backward_step(&loss(&theirs)).unwrap();
+            assert_eq!(ours.to_vec2::<f32>().unwrap(), theirs.to_vec2::<f32>().unwrap());
+        }
+    }
+}
