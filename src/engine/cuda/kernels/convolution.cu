@@ -3,12 +3,12 @@
 //   rows    output pixels, row-major             columns  output channels
 //   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes)
 //
-// There is no shared memory and no barrier in the loop over the depth. The operands of STAGES steps are under way at a time,
-// the first weights before the input is there. A lane loads 16 contiguous bytes of a pixel's
-// channels, four lanes a whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes
-// the depth within a chunk. The weights are packed on the host (pack.rs) with the same permutation, in the order in which
-// lanes read them, and with a second one of the columns, after which a lane's results are contiguous channels. The kernels
-// are thus made for maps of a few thousand pixels, where latency decides and not bandwidth.
+// There is no shared memory and no barrier in the loop over the depth. The operands of STAGES steps are under way at a
+// time, the first weights before the input is there. A lane loads 16 contiguous bytes of a pixel's channels, four lanes a
+// whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes the depth within a chunk.
+// The weights are packed on the host (pack.rs) with the same permutation, in the order in which lanes read them, and with
+// a second one of the columns, after which a lane's results are contiguous channels. The kernels are thus made for maps of
+// a few thousand pixels, where latency decides and not bandwidth.
 //
 // A block's warps: WM along the rows, WN along the columns, WK along the depth, whose sums meet in shared memory.
 // A warp's tile: MI·16 rows, NI·8 columns.
@@ -222,7 +222,10 @@ __device__ __forceinline__ void convolve(const Convolution& c) {
         const int first = (step - tap * c.chunks) * 4 * per_lane, channel = first + quad * per_lane;
         if (POINT) {
 #pragma unroll
-            for (int r = 0; r < 2 * MI; r++) to[r] = channel < c.channels_in ? *(const uint4*)((const T*)c.input + rows[r] + first) : zero4();
+            for (int r = 0; r < 2 * MI; r++) {
+                const T* at = (const T*)c.input + rows[r] + first;
+                to[r] = channel < c.channels_in ? *(const uint4*)at : zero4();
+            }
         } else {
             const int ky = tap / c.kernel, kx = tap - ky * c.kernel;
 #pragma unroll

@@ -81,7 +81,8 @@ const int DETECT_THREADS = 512;
 const int MOST_CANDIDATES = 1000;
 
 struct Candidates {
-    float x_min[MOST_CANDIDATES], y_min[MOST_CANDIDATES], x_max[MOST_CANDIDATES], y_max[MOST_CANDIDATES], score[MOST_CANDIDATES];
+    float x_min[MOST_CANDIDATES], y_min[MOST_CANDIDATES], x_max[MOST_CANDIDATES], y_max[MOST_CANDIDATES];
+    float score[MOST_CANDIDATES];
     unsigned label[MOST_CANDIDATES];
 };
 

@@ -19,8 +19,11 @@ __device__ __forceinline__ void stem(const Stem& s) {
     __shared__ uint4 weights[most_taps * CHANNELS];  // four channels a word
     const int first = (int)blockIdx.y * CHANNELS;
     const int words = kernel * kernel * CHANNELS;
-    for (int i = threadIdx.x; i < words; i += blockDim.x)
-        weights[i] = load_constant((const uint4*)(s.weights + (long long)(i / (CHANNELS / 4)) * s.channels + first) + i % (CHANNELS / 4));
+    const int row = CHANNELS / 4;
+    for (int i = threadIdx.x; i < words; i += blockDim.x) {
+        const float* from = s.weights + (long long)(i / row) * s.channels + first;
+        weights[i] = load_constant((const uint4*)from + i % row);
+    }
     float sums[CHANNELS];
 #pragma unroll
     for (int c = 0; c < CHANNELS; c++) sums[c] = load_constant(s.bias + first + c);
