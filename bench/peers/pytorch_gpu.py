@@ -1,8 +1,8 @@
 """PyTorch's times for the same network on the same GPU: pytorch_gpu.py FOLDER [--frames N] [--json FILE]
 
 FOLDER is what `gpu --export FOLDER` wrote. Needs torch with CUDA, and torchvision for boxes (its NMS). Half precision,
-channels last, three ways: eager, torch.compile(mode="max-autotune"), and eager captured as one CUDA graph. Each is timed by
-CUDA events (the device alone) and by the wall clock from the call until the results are there: the network on a tensor that
+channels last, three ways: eager, eager captured as one CUDA graph, and torch.compile(mode="max-autotune"), whose own tuning
+takes many minutes (150 seconds were not enough on an H200; `--ways eager graph` leaves it out). Each is timed by CUDA events (the device alone) and by the wall clock from the call until the results are there: the network on a tensor that
 lies on the device; the same from floats on the host to floats on the host; and from an image on the host to boxes and
 mask on the host, where copy, letterbox, network and decoding are done on the device.
 
@@ -165,8 +165,8 @@ def captured(network, x):
 
 WAYS = {
     "eager": ("eager", lambda module, x: module),
-    "compile": ("compile, max-autotune", lambda module, x: torch.compile(module, mode="max-autotune")),
     "graph": ("eager in one CUDA graph", captured),
+    "compile": ("compile, max-autotune", lambda module, x: torch.compile(module, mode="max-autotune")),
 }
 
 
@@ -238,6 +238,12 @@ def main():
         for clock, of in figures.items():
             print(f"{name:<50} {clock:<7} " + "  ".join(f"{k} {v:8.1f}" for k, v in of.items()) + " us", flush=True)
 
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        print("image to boxes: skipped, since torchvision is not installed")
+        detector = None
+    # One way after the other, the one that takes minutes to begin with last.
     with torch.inference_mode():
         for name, make in ways.values():
             run = make(network, x)
@@ -248,17 +254,13 @@ def main():
                 return [output.float().cpu() for output in run(x)]
 
             show(f"floats to floats, {name}", measure(from_floats, floats, arguments.frames))
-        try:
-            import torchvision  # noqa: F401
-        except ImportError:
-            print("image to boxes: skipped, since torchvision is not installed")
-            ways = {}
-        for name, make in ways.values():
-            run = make(detector, on_device)
+            if detector is None:
+                continue
+            detect = make(detector, on_device)
 
             def from_image(image):
                 on_device.copy_(image, non_blocking=True)
-                return suppressed(boxes, run(on_device))
+                return suppressed(boxes, detect(on_device))
 
             show(f"image to boxes, {name}", measure(from_image, image, arguments.frames))
     if arguments.json:
