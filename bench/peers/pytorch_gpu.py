@@ -2,9 +2,10 @@
 
 FOLDER is what `gpu --export FOLDER` wrote. Needs torch with CUDA, and torchvision for boxes (its NMS). Half precision,
 channels last, three ways: eager, eager captured as one CUDA graph, and torch.compile(mode="max-autotune"), whose own tuning
-takes many minutes (150 seconds were not enough on an H200; `--ways eager graph` leaves it out). Each is timed by CUDA events (the device alone) and by the wall clock from the call until the results are there: the network on a tensor that
-lies on the device; the same from floats on the host to floats on the host; and from an image on the host to boxes and
-mask on the host, where copy, letterbox, network and decoding are done on the device.
+takes many minutes (150 seconds were not enough on an H200; `--ways eager graph` leaves it out). Each is timed by CUDA events
+(the device alone) and by the wall clock from the call until the results are there: the network on a tensor that lies on the
+device; the same from floats on the host to floats on the host; and from an image on the host to boxes and mask on the host,
+where copy, letterbox, network and decoding are done on the device.
 
 `--check` compares the outputs with the exported network run in single precision on the CPU, and needs no GPU;
 `--check-boxes` does so with the boxes that the CPU pipeline finds.
