@@ -2,16 +2,17 @@
 //! in the shell. Fewer steps, a smaller input and fewer seeds are all that is changed; the networks that a reader brings
 //! are stand-ins of the same form.
 
+mod teacher_support;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use peregrine::distill::export::messages::{GraphBody, Model, Node, OperatorSet, Tensor, Value};
 use peregrine::distill::net::NetParams;
 use peregrine::distill::teacher::Description;
 use peregrine::student::presets::Preset;
 use peregrine::student::Student;
-use prost::Message;
+use teacher_support::constant;
 
 /// What is made smaller, so that a debug build is through in seconds.
 const SMALLER: [(&str, &str); 7] = [
@@ -28,25 +29,6 @@ const SMALLER: [(&str, &str); 7] = [
 fn blocks<'a>(guide: &'a str, language: &str) -> Vec<&'a str> {
     let parts = guide.split("\n```").collect::<Vec<_>>();
     parts.iter().filter_map(|part| part.strip_prefix(language)?.strip_prefix('\n')).collect()
-}
-
-/// A network that gives the same tensors whatever it sees.
-fn constant(input: (&str, [usize; 4]), outputs: &[(&str, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
-    let (mut node, mut initializer, mut output) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, dims, values) in outputs {
-        let constant = format!("{name}.constant");
-        initializer.push(Tensor::f32(&constant, dims, values));
-        node.push(Node::new("Identity", &[&constant], name));
-        output.push(Value::f32(name, &dims.iter().map(|&d| Some(d)).collect::<Vec<_>>(), ""));
-    }
-    let input = vec![Value::f32(input.0, &input.1.map(Some), "")];
-    Model {
-        ir_version: 8,
-        graph: Some(GraphBody { node, name: "teacher".into(), initializer, input, output }),
-        opset_import: vec![OperatorSet { domain: Some(String::new()), version: 17 }],
-        ..Model::default()
-    }
-    .encode_to_vec()
 }
 
 /// Stand-ins for the two detectors that models/teachers describes: both see a car in the middle.

@@ -1,12 +1,13 @@
 //! Teachers of every family, as small ONNX networks in a real ONNX Runtime.
 
+mod teacher_support;
+
 use std::path::Path;
 
 use image::RgbImage;
 use peregrine::decode::BoundingBox;
-use peregrine::distill::export::messages::{GraphBody, Model, Node, OperatorSet, Tensor, Value};
 use peregrine::distill::teacher::{Description, Opinion, Runtime, Teacher};
-use prost::Message;
+use teacher_support::constant;
 use tempfile::TempDir;
 
 /// Side of the teachers' input.
@@ -21,23 +22,8 @@ fn onnx_runtime() -> Option<Runtime> {
     path.map(|path| Runtime::open(Path::new(&path)).unwrap())
 }
 
-/// A network that gives the same tensors whatever it sees.
 fn network(outputs: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
-    let (mut node, mut initializer, mut output) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, dims, values) in outputs {
-        let constant = format!("{name}.constant");
-        initializer.push(Tensor::f32(&constant, dims, values));
-        node.push(Node::new("Identity", &[&constant], name));
-        output.push(Value::f32(name, &dims.iter().map(|&d| Some(d)).collect::<Vec<_>>(), ""));
-    }
-    let input = vec![Value::f32("x", &[Some(1), Some(3), Some(SIDE), Some(SIDE)], "")];
-    Model {
-        ir_version: 8,
-        graph: Some(GraphBody { node, name: "teacher".into(), initializer, input, output }),
-        opset_import: vec![OperatorSet { domain: Some(String::new()), version: 17 }],
-        ..Model::default()
-    }
-    .encode_to_vec()
+    constant(("x", [1, 3, SIDE, SIDE]), outputs)
 }
 
 fn teacher(runtime: &Runtime, dir: &TempDir, network: &[u8], more: &str) -> anyhow::Result<Teacher> {
