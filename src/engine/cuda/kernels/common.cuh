@@ -196,11 +196,10 @@ template <int N>
 __device__ __forceinline__ void store_halves(f16* out, const float (&v)[N]) {
     if constexpr (N == 8) {
         *(uint4*)out = pack8(v);
-    } else if constexpr (N % 4 == 0) {
-#pragma unroll
-        for (int i = 0; i < N; i += 4) *(uint2*)(out + i) = make_uint2(pack2(v[i], v[i + 1]), pack2(v[i + 2], v[i + 3]));
+    } else if constexpr (N == 4) {
+        *(uint2*)out = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
     } else {
-        static_assert(N == 2, "whole words");
+        static_assert(N == 2, "one store");
         *(unsigned*)out = pack2(v[0], v[1]);
     }
 }
