@@ -23,9 +23,10 @@ use config::Ablation;
 /// Train the same student in several ways, with several seeds each, and write the table that compares them.
 ///
 /// Runs that are finished are kept, others begun or gone on with: started again after any interruption, the command
-/// continues; the trainings that it has begun end with it. A row that is made from others is made again where
-/// those, or the command that derives it, have changed. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md, ablation.html and ablation.json;
-/// rows without a finished run yet are listed as such. Example: distill ablate models/ablation.toml --out target/ablation
+/// continues; the trainings that it has begun end with it. A row that is made from others is made again where those, or the
+/// command that derives it, have changed. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md,
+/// ablation.html and ablation.json; rows without a finished run yet are listed as such. Example: distill ablate
+/// models/ablation.toml --out target/ablation
 #[derive(Debug, Args)]
 pub struct AblateArgs {
     /// The table, TOML: base, seeds, reference, evaluate, and a [[row]] for each way to train.
