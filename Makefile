@@ -28,7 +28,7 @@ run: build ## Start the demonstration: make run ARGS="--help" tells what it can 
 
 test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
 	$(IN_ENV) cargo build $(LOCKED)
-	$(IN_ENV) cargo test $(LOCKED) --features ros,cuda
+	$(IN_ENV) cargo test $(LOCKED) --workspace --features ros,cuda
 
 # Whatever C there is in the dependencies is compiled for the board too (Debian: g++-aarch64-linux-gnu, qemu-user).
 ARM := aarch64-unknown-linux-gnu
@@ -51,9 +51,9 @@ NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
 HOST := x86_64-unknown-linux-gnu
 check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain)
 	$(NIGHTLY) miri --version || { echo 'Miri is missing: rustup toolchain install nightly --profile minimal --component miri,rust-src'; exit 1; }
-	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),3) $(NIGHTLY) miri test $(LOCKED) --test engine_isas
+	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),3) $(NIGHTLY) miri test $(LOCKED) -p peregrine-engine --test engine isas::
 	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
-	  --test engine_isas --test engine_pixels --test engine_refusals --test int8_agreement --test preprocess
+	  -p peregrine-engine -p peregrine-vision --test engine --test vision
 
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
@@ -78,7 +78,7 @@ bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and nump
 	done
 
 bench-transport: ready ## What the middleware alone takes, into bench/RESULTS.md: FRAMES=1000
-	$(IN_ENV) cargo bench $(LOCKED) --features ros --bench transport -- $(or $(FRAMES),1000) --results bench/RESULTS.md
+	$(IN_ENV) cargo bench $(LOCKED) -p peregrine-ros --bench transport -- $(or $(FRAMES),1000) --results bench/RESULTS.md
 
 bench-cameras: ready ## 1, 2, 4 and 8 cameras on one pipeline, into bench/RESULTS.md: SECONDS=10
 	$(IN_ENV) cargo bench $(LOCKED) --bench cameras -- $(or $(SECONDS),10) --results bench/RESULTS.md

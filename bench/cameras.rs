@@ -3,7 +3,7 @@
 //!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]] [--results bench/RESULTS.md]]
 //!
 //! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (30 unless said), with phases spread over a period, for SECONDS (5):
-//! a thread puts their images where [`Waiting`] has them wait, and one takes the most urgent and processes it, as the
+//! a thread puts their images where [`FrameMailbox`] has them wait, and one takes the most urgent and processes it, as the
 //! node does. Printed are, over all cameras: frames a second in and out, the least and the most that one camera got,
 //! Jain's index of fairness of the rates ((Σx)²/(n·Σx²): 1 is equal shares; Jain, Chiu, Hawe, DEC-TR-301, 1984), misses
 //! of the deadline, and the latency from arrival.
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use hdrhistogram::Histogram;
-use peregrine::bench::results_file::{circumstances, replace_part};
-use peregrine::pipeline::{now_ns, Pipeline, PipelineOptions, Waiting};
-use peregrine::preprocess::image::{Encoding, ImageView};
-use peregrine::student::Student;
+use peregrine_bench::results_file::{circumstances, replace_part};
+use peregrine_core::{now_ns, Encoding, FrameMailbox, ImageView};
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_student::Student;
 
 const WIDTH: usize = 640;
 const HEIGHT: usize = 480;
@@ -81,7 +81,7 @@ fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) 
     for camera in 0..cameras {
         pipeline.process_from(camera, &image, now_ns() as i64).expect("it runs");
     }
-    let (waiting, done) = (Waiting::new(cameras), AtomicBool::new(false));
+    let (waiting, done) = (FrameMailbox::new(cameras), AtomicBool::new(false));
     let (arrived, superseded) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut served = vec![0u64; cameras];
     let mut missed = 0u64;

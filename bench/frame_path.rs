@@ -3,11 +3,12 @@
 //! CPU time of one thread: least and median of many runs, on images and outputs made up so that about one anchor in a
 //! hundred passes the threshold.
 
-use peregrine::decode::{non_max_suppression, ClassMask, HeadDecoder, MaskDecoder};
-use peregrine::engine::cpu::CpuEngine;
-use peregrine::engine::Engine;
-use peregrine::preprocess::{Encoding, ImageView, Letterbox, Normalisation};
-use peregrine::student::{Architecture, Student};
+use peregrine_core::{ClassMask, Encoding, ImageView};
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::Engine;
+use peregrine_student::{Architecture, Student};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 const RUNS: usize = 400;
 

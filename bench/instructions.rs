@@ -14,16 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{bail, ensure, Context, Result};
-use peregrine::bench::frames::Frames;
-use peregrine::decode::{non_max_suppression, BoundingBox, ClassMask, Detection, HeadDecoder, MaskDecoder};
-use peregrine::distill::quantize::quantize;
-use peregrine::engine::cpu::CpuEngine;
-use peregrine::engine::Engine;
-use peregrine::pipeline::frame::graph_for;
-use peregrine::pipeline::{Pipeline, PipelineOptions};
-use peregrine::preprocess::{Letterbox, Normalisation};
-use peregrine::student::{Architecture, Student};
-use peregrine::track::{Tracker, TrackerOptions};
+use peregrine_bench::frames::Frames;
+use peregrine_core::{BoundingBox, ClassMask, Detection};
+use peregrine_distill::quantize::quantize;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::Engine;
+use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_student::{Architecture, Student};
+use peregrine_track::{Tracker, TrackerOptions};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
 use serde::{Deserialize, Serialize};
 
 /// How much more than the last figure is let pass.
@@ -185,8 +186,8 @@ fn count(stage: &str) {
         }
         "letterbox yuyv 640x480" => {
             let bytes = vec![128; 640 * 480 * 2];
-            let encoding = peregrine::preprocess::Encoding::Yuyv;
-            let view = peregrine::preprocess::ImageView::with_encoding(encoding, 640, 480, 1280, &bytes);
+            let encoding = peregrine_core::Encoding::Yuyv;
+            let view = peregrine_core::ImageView::with_encoding(encoding, 640, 480, 1280, &bytes);
             let (view, letterbox) = (view.expect("the size fits"), letterbox((640, 480)));
             let mut engine = engine();
             let input = engine.pixels().expect("the CPU engine takes pixels");

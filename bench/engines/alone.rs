@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use peregrine::engine::cpu::int8::Int8Engine;
-use peregrine::engine::cpu::CpuEngine;
-use peregrine::engine::Engine;
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::Engine;
 
 use crate::networks::Network;
 

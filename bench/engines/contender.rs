@@ -10,12 +10,12 @@ use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use peregrine::engine::cpu::int8::{Int8Engine, IntegerIsa};
-use peregrine::engine::cpu::{CpuEngine, Isa};
-use peregrine::engine::reference::Reference;
-use peregrine::engine::Engine;
+use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
+use peregrine_engine::cpu::{CpuEngine, Isa};
+use peregrine_engine::Engine;
+use peregrine_reference::random_input;
+use peregrine_reference::Reference;
 
-use crate::engine_support::random_input;
 use crate::networks::Network;
 
 /// How long one inference took, in milliseconds.

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use peregrine::distill::export::onnx::{model, Labels};
-use peregrine::engine::graph::padding;
-use peregrine::engine::Op;
+use peregrine_distill::export::onnx::{model, Labels};
+use peregrine_engine::graph::padding;
+use peregrine_engine::Op;
 use prost::Message;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;

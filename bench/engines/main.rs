@@ -11,8 +11,6 @@
 mod aims;
 mod alone;
 mod contender;
-#[path = "../../tests/engine_support/mod.rs"]
-mod engine_support;
 mod export;
 mod measure;
 mod networks;
@@ -25,11 +23,11 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
+use peregrine_engine::cpu::int8::IntegerIsa;
+use peregrine_engine::cpu::Isa;
 
 use contender::{Contender, Ours, OursInt8, Peer};
 use networks::Network;
-use peregrine::engine::cpu::int8::IntegerIsa;
-use peregrine::engine::cpu::Isa;
 use training::OursTraining;
 
 #[derive(Parser)]
@@ -91,7 +89,7 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
     for network in Network::all()?.iter().filter(|n| n.name.contains(&arguments.network)) {
         let folder = folder.join(network.name);
         std::fs::create_dir_all(&folder)?;
-        let input = engine_support::random_input(&network.graph, 2);
+        let input = peregrine_reference::random_input(&network.graph, 2);
         export::export(network, &input, &folder)?;
         if let Some(python) = &arguments.python {
             let int8 = (network.name == "student").then_some("export_int8.py");
@@ -129,7 +127,7 @@ fn train(arguments: &Arguments, images: usize, folder: &Path) -> Result<()> {
     let network = &Network::all()?[0];
     std::fs::create_dir_all(folder)?;
     let input: Vec<f32> =
-        (0..images as u64).flat_map(|i| engine_support::random_input(&network.graph, 2 + i)).collect();
+        (0..images as u64).flat_map(|i| peregrine_reference::random_input(&network.graph, 2 + i)).collect();
     export::export(network, &input, folder)?;
     OursTraining::export(network, folder)?;
     let mut tables = vec![];

@@ -7,11 +7,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use peregrine::distill::quantize::quantize;
-use peregrine::engine::{Activation, Conv, Graph, LayerId, Shape, Weights};
-use peregrine::student::Student;
-
-use crate::engine_support::random_weights;
+use peregrine_distill::quantize::quantize;
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape, Weights};
+use peregrine_reference::random_weights;
+use peregrine_student::Student;
 
 /// A network and its weights.
 pub struct Network {

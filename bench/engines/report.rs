@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use peregrine::bench::results_file::{circumstances, replace_part};
+use peregrine_bench::results_file::{circumstances, replace_part};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

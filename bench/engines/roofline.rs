@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use peregrine::engine::cpu::explain::StageReport;
-use peregrine::engine::cpu::int8::Int8Engine;
-use peregrine::engine::cpu::{CpuEngine, PlanReport};
-use peregrine::engine::Engine;
+use peregrine_engine::cpu::explain::StageReport;
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::{CpuEngine, PlanReport};
+use peregrine_engine::Engine;
 
 use crate::networks::Network;
 

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use peregrine::distill::net::norm::EPSILON;
-use peregrine::distill::net::{Mode, NetParams, TrainNet};
-use peregrine::distill::train::optimizer::{Optimizer, Rule};
+use peregrine_distill::net::norm::EPSILON;
+use peregrine_distill::net::{Mode, NetParams, TrainNet};
+use peregrine_distill::train::optimizer::{Optimizer, Rule};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use peregrine::engine::cuda::arguments as arg;
-use peregrine::engine::cuda::driver::{Memory, Place};
-use peregrine::engine::cuda::kernels::THREADS;
-use peregrine::engine::cuda::launch::{dependencies, span, Launch, Node, Work};
-use peregrine::engine::cuda::{Driver, Wait};
+use peregrine_engine::cuda::arguments as arg;
+use peregrine_engine::cuda::driver::{Memory, Place};
+use peregrine_engine::cuda::kernels::THREADS;
+use peregrine_engine::cuda::launch::{dependencies, span, Launch, Node, Work};
+use peregrine_engine::cuda::{Driver, Wait};
 
 /// Kernels of the longer chain.
 const CHAIN: usize = 65;

@@ -11,12 +11,14 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
-use peregrine::engine::cuda::launch::{Node, Work};
-use peregrine::engine::cuda::{CudaEngine, FramePath, Model, Wait};
-use peregrine::engine::{Engine, Op};
-use peregrine::pipeline::{Pipeline, PipelineOptions};
-use peregrine::preprocess::{ImageView, Letterbox};
-use peregrine::student::{Architecture, Student};
+use peregrine_core::ImageView;
+use peregrine_engine::cuda::launch::{Node, Work};
+use peregrine_engine::cuda::{CudaEngine, Model, Wait};
+use peregrine_engine::{Engine, Op};
+use peregrine_pipeline::cuda::FramePath;
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_student::{Architecture, Student};
+use peregrine_vision::preprocess::Letterbox;
 use safetensors::tensor::{Dtype, TensorView};
 
 #[derive(Parser)]
@@ -58,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(folder) = &arguments.export {
         return export(&student, folder);
     }
-    let driver = match peregrine::engine::cuda::open() {
+    let driver = match peregrine_engine::cuda::open() {
         Ok(driver) => driver,
         Err(why) if arguments.bench => {
             println!("skipped: {why}");
@@ -101,7 +103,7 @@ fn main() -> anyhow::Result<()> {
     let mut tables = None;
     for wait in [Wait::Block, Wait::Spin] {
         let options =
-            peregrine::engine::cuda::frame::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
+            peregrine_pipeline::cuda::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
         let mut path = FramePath::new(&model, &student.manifest.architecture, options)?;
         let photo = photo()?;
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;

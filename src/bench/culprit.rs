@@ -134,7 +134,7 @@ pub fn describe(c: &Culprit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::simulation::{profile, simulate, Durations};
+    use crate::simulation::{profile, simulate, Durations};
 
     fn culprit_of(durations: impl FnMut(usize) -> Option<Durations>) -> Option<Culprit> {
         let profile = profile(100);

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::preprocess::{CompressedError, Decompressor, Encoding, ImageView};
+use peregrine_core::{Encoding, ImageView};
+use peregrine_vision::preprocess::{CompressedError, Decompressor};
 
 /// Most images that are kept; more are repeated less often, but fill the memory.
 const MOST_IMAGES: usize = 64;
@@ -34,7 +35,7 @@ impl Frames {
     /// where they are not found, a drawn picture of 1280 × 720.
     pub fn shipped_or_drawn() -> Self {
         let built_at = Path::new(env!("CARGO_MANIFEST_DIR"));
-        [Path::new("models/frames"), &built_at.join("models/frames")]
+        [Path::new("models/frames"), &built_at.join("../../models/frames")]
             .into_iter()
             .find_map(|folder| Self::load(folder).ok())
             .unwrap_or_else(|| Self::drawn(1280, 720))

@@ -85,7 +85,7 @@ fn a_stuck_thread_is_missed_and_its_stage_named() {
         assert_eq!(judgement.verdict.exit_code(), 1);
         let (found, manner) = stage_and_manner(&judgement);
         assert_eq!((found.name(), manner), (stage, Manner::Stuck));
-        assert_eq!((run.tally().counts.in_hand, run.tally().counts.superseded), (1, 2799));
+        assert_eq!((run.tally().counts.in_flight, run.tally().counts.superseded), (1, 2799));
     }
 }
 

@@ -92,7 +92,7 @@ mod tests {
     use hdrhistogram::serialization::Deserializer;
 
     use super::*;
-    use crate::bench::simulation::{profile, simulate};
+    use crate::simulation::{profile, simulate};
 
     fn run() -> Run {
         simulate(&profile(250), |frame| Some([1, if frame == 50 { 40 } else { 5 }, 1]))

@@ -257,8 +257,8 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::tests::report_of;
-    use crate::bench::simulation::{profile, simulate, Durations};
+    use crate::report::tests::report_of;
+    use crate::simulation::{profile, simulate, Durations};
 
     fn page_of(frames: usize, durations: impl Fn(usize) -> Option<Durations>) -> String {
         let profile = profile(frames);

@@ -178,7 +178,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::stats::frames_needed;
+    use crate::stats::frames_needed;
 
     #[test]
     fn built_in_profiles_are_valid_bear_their_names_and_can_be_proved() {

@@ -51,10 +51,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bench::monitor::Conditions;
-    use crate::bench::simulation::{profile, simulate};
-    use crate::bench::verdict::judge;
-    use crate::bench::Profile;
+    use crate::monitor::Conditions;
+    use crate::simulation::{profile, simulate};
+    use crate::verdict::judge;
+    use crate::Profile;
 
     fn holds_up_to(limit: f64) -> impl FnMut(f64) -> Result<Verdict, ()> {
         move |rate| Ok(if rate <= limit { Verdict::Met } else { Verdict::Missed })

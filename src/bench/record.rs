@@ -1,8 +1,8 @@
 //! What became of each frame, and where its time went.
 
+use peregrine_core::{FrameCounts, FrameOutcome};
+use peregrine_pipeline::StageTimes;
 use serde::Serialize;
-
-use crate::pipeline::{Counts, Outcome, StageTimes};
 
 /// How much of the system is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -86,7 +86,7 @@ impl Stage {
     }
 }
 
-/// When a frame left each [`Stage`], by [`crate::pipeline::now_ns`]. One that its layer does not have ends when the
+/// When a frame left each [`Stage`], by [`peregrine_core::now_ns`]. One that its layer does not have ends when the
 /// stage before it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Passage {
@@ -154,14 +154,14 @@ impl Fate {
     }
 }
 
-impl From<Outcome> for Fate {
-    fn from(outcome: Outcome) -> Self {
+impl From<FrameOutcome> for Fate {
+    fn from(outcome: FrameOutcome) -> Self {
         match outcome {
-            Outcome::OnTime => Self::OnTime,
-            Outcome::Late => Self::Late,
-            Outcome::Superseded => Self::Superseded,
-            Outcome::DroppedLate => Self::DroppedLate,
-            Outcome::Rejected => Self::Rejected,
+            FrameOutcome::OnTime => Self::OnTime,
+            FrameOutcome::Late => Self::Late,
+            FrameOutcome::Superseded => Self::Superseded,
+            FrameOutcome::DroppedLate => Self::DroppedLate,
+            FrameOutcome::Rejected => Self::Rejected,
         }
     }
 }
@@ -256,7 +256,7 @@ pub struct Tally {
     pub due: u64,
     /// In hand is what was still being worked on when the bench gave up waiting.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: FrameCounts,
     pub lost: u64,
 }
 
@@ -264,10 +264,14 @@ impl Tally {
     pub fn of(records: &[FrameRecord]) -> Self {
         let mut counts = [0; Fate::ALL.len()];
         records.iter().for_each(|r| counts[r.fate as usize] += 1);
-        let [on_time, late, superseded, dropped_late, rejected, lost, in_hand] = counts;
+        let [on_time, late, superseded, dropped_late, rejected, lost, in_flight] = counts;
         let due = records.len() as u64;
         let arrived = due - lost;
-        Self { due, counts: Counts { arrived, on_time, late, superseded, dropped_late, rejected, in_hand }, lost }
+        Self {
+            due,
+            counts: FrameCounts { arrived, on_time, late, superseded, dropped_late, rejected, in_flight },
+            lost,
+        }
     }
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use peregrine_core::files::write_atomically;
 
 use super::machine::Fingerprint;
-use crate::student::package::write_atomically;
 
 /// Replaces what `command` last wrote into `file` by `text`, or appends it.
 ///

@@ -3,7 +3,7 @@
 //! The open loop sends frame *i* at its own instant whether or not the worker is ready, as a camera does, and counts
 //! latency from that instant: a stall then shows in every frame that it delays, not only in the one that it hit
 //! (the error that is called coordinated omission). Between camera and worker stand the same [`LatestSlot`] and
-//! [`Ledger`] as in the node.
+//! [`FrameAccounting`] as in the node.
 //!
 //! ```text
 //!   camera thread ──▶ slot ──▶ worker thread ──▶ queue ──▶ calling thread      one camera and worker, or several
@@ -17,12 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use peregrine_core::{now_ns, FrameAccounting, FrameOutcome, LatestSlot};
+use peregrine_pipeline::StageTimes;
 
 use super::profile::{LatePolicy, Profile};
 use super::progress::Progress;
 use super::record::{Fate, FrameCost, FrameRecord, Layer, Passage, Run};
 use super::timetable::Timetable;
-use crate::pipeline::{now_ns, LatestSlot, Ledger, Outcome, StageTimes};
 
 /// Time for all threads to be ready before the first frame.
 const LEAD_NS: u64 = 20_000_000;
@@ -120,7 +121,7 @@ pub(super) struct Camera<'a> {
     pub plan: &'a Plan,
     pub start: u64,
     pub slot: &'a LatestSlot<Frame>,
-    pub ledger: &'a Ledger,
+    pub ledger: &'a FrameAccounting,
     pub next: usize,
 }
 
@@ -136,7 +137,7 @@ impl Camera<'_> {
             if self.plan.dropped_from.is_none_or(|first| self.next < first) {
                 self.ledger.arrive();
                 if self.slot.put(Frame { index: self.next, scheduled, arrived: now }).is_some() {
-                    self.ledger.end(Outcome::Superseded);
+                    self.ledger.end(FrameOutcome::Superseded);
                 }
             }
             self.next += 1;
@@ -154,7 +155,7 @@ pub(super) fn serve(
     feed: &mut impl Feed,
     work: &mut impl Work,
     (camera, profile): (usize, &Profile),
-    ledger: &Ledger,
+    ledger: &FrameAccounting,
     mut record: impl FnMut(FrameRecord),
 ) {
     let deadline = profile.deadline_ns();
@@ -162,13 +163,15 @@ pub(super) fn serve(
     let progress = work.progress();
     while let Some((Frame { index, scheduled, arrived }, taken)) = feed.next() {
         let (outcome, stages) = if drop && taken.saturating_sub(scheduled) > deadline {
-            (Outcome::DroppedLate, None)
+            (FrameOutcome::DroppedLate, None)
         } else {
             progress.begin(index, taken);
             match work.process(index) {
-                None => (Outcome::Rejected, None),
-                Some(stages) if stages.done().saturating_sub(scheduled) <= deadline => (Outcome::OnTime, Some(stages)),
-                Some(stages) => (if drop { Outcome::DroppedLate } else { Outcome::Late }, Some(stages)),
+                None => (FrameOutcome::Rejected, None),
+                Some(stages) if stages.done().saturating_sub(scheduled) <= deadline => {
+                    (FrameOutcome::OnTime, Some(stages))
+                }
+                Some(stages) => (if drop { FrameOutcome::DroppedLate } else { FrameOutcome::Late }, Some(stages)),
             }
         };
         ledger.end(outcome);
@@ -210,7 +213,7 @@ struct Lane {
 /// What the threads of a lane share.
 struct Shared {
     slot: LatestSlot<Frame>,
-    ledger: Ledger,
+    ledger: FrameAccounting,
     /// Frames that have fallen due.
     due: AtomicUsize,
     camera_ended: AtomicBool,
@@ -222,7 +225,7 @@ impl Lane {
         let frames = plan.timetable.len();
         let shared = Arc::new(Shared {
             slot: LatestSlot::new(),
-            ledger: Ledger::new(),
+            ledger: FrameAccounting::new(),
             due: AtomicUsize::new(0),
             camera_ended: AtomicBool::new(false),
             records: ArrayQueue::new(frames.max(1)),
@@ -336,7 +339,7 @@ impl Feed for SlotFeed<'_> {
 /// Processes the plan's number of frames back to back: the throughput, and nothing about a camera's frames, since
 /// here a slow frame delays the next one's start instead of making it late.
 pub fn closed_loop(plan: &Plan, work: &mut impl Work, observer: &mut impl Observer) -> Run {
-    struct BackToBack<'a>(std::ops::Range<usize>, &'a Plan, &'a Ledger);
+    struct BackToBack<'a>(std::ops::Range<usize>, &'a Plan, &'a FrameAccounting);
     impl Feed for BackToBack<'_> {
         fn next(&mut self) -> Option<(Frame, u64)> {
             let index = self.0.next().filter(|_| !self.1.stop.load(Ordering::Relaxed))?;
@@ -345,7 +348,7 @@ pub fn closed_loop(plan: &Plan, work: &mut impl Work, observer: &mut impl Observ
             Some((Frame { index, scheduled: now, arrived: now }, now))
         }
     }
-    let (start, frames, ledger) = (now_ns(), plan.timetable.len(), Ledger::new());
+    let (start, frames, ledger) = (now_ns(), plan.timetable.len(), FrameAccounting::new());
     let mut records = Vec::with_capacity(frames);
     let mut last_tick = start;
     serve(&mut BackToBack(0..frames, plan, &ledger), work, (0, &plan.profile), &ledger, |record| {

@@ -3,11 +3,13 @@
 
 use std::cell::Cell;
 
+use peregrine_core::{FrameAccounting, LatestSlot};
+use peregrine_pipeline::StageTimes;
+
 use super::profile::Profile;
 use super::record::{Fate, FrameRecord, Layer, Run, Stage};
 use super::schedule::{complete, serve, Camera, Feed, Frame, Plan, Work};
 use super::stall::{FOR_EVER, STALLABLE};
-use crate::pipeline::{LatestSlot, Ledger, StageTimes};
 
 /// Milliseconds of preprocessing, inference and decoding.
 pub type Durations = [u64; 3];
@@ -19,7 +21,7 @@ pub fn simulate(profile: &Profile, mut durations: impl FnMut(usize) -> Option<Du
 
 /// The same for any plan, in nanoseconds. Work that takes for ever is given up as stuck.
 pub fn simulate_plan(plan: &Plan, durations: impl FnMut(usize) -> Option<[u64; 3]>) -> Run {
-    let (now, ledger, slot) = (Cell::new(0), Ledger::new(), LatestSlot::new());
+    let (now, ledger, slot) = (Cell::new(0), FrameAccounting::new(), LatestSlot::new());
     let camera = Camera { plan, start: 0, slot: &slot, ledger: &ledger, next: 0 };
     let stuck = Cell::new(None);
     let mut work = SimulatedWork { durations, now: &now, stuck: &stuck };
@@ -115,7 +117,7 @@ fn a_worker_slower_than_the_camera_takes_the_newest_frame_each_time() {
     let taken: Vec<_> = run.records.iter().filter(|r| r.passage.is_some()).map(|r| r.index).take(5).collect();
     assert_eq!(taken, [0, 2, 5, 7, 10]);
     assert_eq!(run.tally().counts.on_time, 0);
-    assert_eq!(run.tally().counts.in_hand, 0);
+    assert_eq!(run.tally().counts.in_flight, 0);
 }
 
 #[test]

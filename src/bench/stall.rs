@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use peregrine_core::{now_ns, PixelInput};
+use peregrine_engine::{Engine, EngineError};
+
 use super::progress::Progress;
 use super::record::Stage;
-use crate::engine::{Engine, EngineError, PixelInput};
-use crate::pipeline::now_ns;
 
 /// The stages that can be made to stall.
 pub const STALLABLE: [Stage; 3] = [Stage::Preprocess, Stage::Inference, Stage::Decode];

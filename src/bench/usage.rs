@@ -1,56 +1,16 @@
 //! What the work costs besides time: CPU time, context switches, page faults, memory and allocations.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
 use std::sync::Arc;
 
+use peregrine_core::allocations::allocations;
+use peregrine_pipeline::StageTimes;
 use serde::Serialize;
 
 use super::machine::{stat_field, ticks_of};
 use super::progress::Progress;
 use super::record::{FrameCost, FrameRecord};
 use super::schedule::Work;
-use crate::pipeline::StageTimes;
-
-thread_local! {
-    /// Of this thread; without a destructor, so that it may be used at any time of the thread's life.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count_allocation() {
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-/// Allocations of the calling thread so far, where [`CountingAllocator`] is the program's.
-pub fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
-
-/// The system's allocator, counting thread by thread. The program that measures makes it its global one.
-pub struct CountingAllocator;
-
-// SAFETY: hands everything to the system's allocator.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count_allocation();
-        System.alloc(layout)
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count_allocation();
-        System.alloc_zeroed(layout)
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        System.dealloc(place, layout);
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count_allocation();
-        System.realloc(place, layout, size)
-    }
-}
 
 /// Counters as they stand at one time: the calling thread's switches, faults and allocations, and the whole process's CPU
 /// time.
@@ -225,7 +185,7 @@ pub fn resident_mib(process: &str) -> Option<f64> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::pipeline::now_ns;
+    use peregrine_core::now_ns;
 
     /// Works for 3 ms and writes to 64 new pages.
     struct Busy;

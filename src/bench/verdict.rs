@@ -193,8 +193,8 @@ pub fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::machine::Load;
-    use crate::bench::simulation::{profile, simulate};
+    use crate::machine::Load;
+    use crate::simulation::{profile, simulate};
 
     const QUIET: Load = Load { own: 0.5, others: 0.0, steal: 0.0 };
     const BUSY: Load = Load { own: 0.5, others: 0.2, steal: 0.3 };

@@ -2,6 +2,13 @@
 
 use std::sync::Arc;
 
+use peregrine_core::now_ns;
+use peregrine_engine::Engine;
+use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::{DeviceChoice, FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
+use peregrine_student::Student;
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
+
 use super::frames::Frames;
 use super::progress::Progress;
 use super::record::Layer;
@@ -9,11 +16,6 @@ use super::schedule::{BoxedWork, Work};
 use super::stall::{Faults, ObservedEngine, Pauses};
 use super::usage::Metered;
 use super::warm;
-use crate::engine::Engine;
-use crate::pipeline::frame::graph_for;
-use crate::pipeline::{now_ns, DeviceChoice, FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
-use crate::preprocess::{Letterbox, Normalisation};
-use crate::student::Student;
 
 /// Makes the work of one camera, warmed up, unmeasured and without faults; with the number of frames that took. Cameras
 /// begin at different images.
@@ -62,7 +64,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
-    Engine(#[from] crate::engine::EngineError),
+    Engine(#[from] peregrine_engine::EngineError),
 }
 
 /// The faults still to come, and what is told to those who watch.

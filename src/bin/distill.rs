@@ -1,17 +1,28 @@
 //! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
 
 use clap::{Parser, Subcommand};
-use peregrine::distill::ablate::{self, AblateArgs};
-use peregrine::distill::evaluate::{self, EvaluateArgs};
-use peregrine::distill::export::{self, ExportArgs};
-use peregrine::distill::inspect::{self, InspectArgs};
-use peregrine::distill::prune::{self, PruneArgs};
-use peregrine::distill::quantize::{self, QuantizeArgs};
-use peregrine::distill::share::{self, ShareArgs};
-use peregrine::distill::soften::{self, SoftenArgs};
-use peregrine::distill::text::command::{self as text, TextArgs};
-use peregrine::distill::train::student::{self, StudentArgs};
-use peregrine::distill::train::teacher::{self, TeacherArgs};
+use peregrine_distill::ablate;
+use peregrine_distill::ablate::AblateArgs;
+use peregrine_distill::evaluate;
+use peregrine_distill::evaluate::EvaluateArgs;
+use peregrine_distill::export;
+use peregrine_distill::export::ExportArgs;
+use peregrine_distill::inspect;
+use peregrine_distill::inspect::InspectArgs;
+use peregrine_distill::prune;
+use peregrine_distill::prune::PruneArgs;
+use peregrine_distill::quantize;
+use peregrine_distill::quantize::QuantizeArgs;
+use peregrine_distill::share;
+use peregrine_distill::share::ShareArgs;
+use peregrine_distill::soften;
+use peregrine_distill::soften::SoftenArgs;
+use peregrine_distill::text::command as text;
+use peregrine_distill::text::command::TextArgs;
+use peregrine_distill::train::student;
+use peregrine_distill::train::student::StudentArgs;
+use peregrine_distill::train::teacher;
+use peregrine_distill::train::teacher::TeacherArgs;
 
 // Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
 #[global_allocator]

@@ -1,10 +1,10 @@
-//! The perception node: see `perception_node --help`, and [`peregrine::ros`] for how it works.
+//! The perception node: see `perception_node --help`, and [`peregrine_ros`] for how it works.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use peregrine::ros::command_line::{parse, Command};
-use peregrine::ros::run::run;
+use peregrine_ros::command_line::{parse, Command};
+use peregrine_ros::run::run;
 
 fn main() -> ExitCode {
     let outcome = match parse(std::env::args().skip(1)) {

@@ -4,14 +4,14 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::Engine;
+use peregrine_pipeline::PipelineOptions;
+use peregrine_student::Student;
 use serde::Serialize;
 
 use super::data::{Dataset, OnError, OpenOptions};
 use super::evaluate::{evaluate, Evaluation};
-use crate::engine::cpu::CpuEngine;
-use crate::engine::Engine;
-use crate::pipeline::PipelineOptions;
-use crate::student::Student;
 
 /// Runs of each network that latency is measured by, after [`WARM_UP`] runs.
 const RUNS: usize = 100;

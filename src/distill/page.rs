@@ -6,8 +6,7 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, Rgb, RgbImage};
-
-use crate::decode::BoundingBox;
+use peregrine_core::BoundingBox;
 
 /// Colours that those with colour-blindness tell apart too (Okabe & Ito 2008).
 pub const GREEN: Rgb<u8> = Rgb([0, 158, 115]);

@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use half::f16;
+use peregrine_core::files::write_atomically;
+use peregrine_student::{shared, Student};
 use rayon::prelude::*;
 
 use super::before_after::BeforeAfter;
 use super::data::OnError;
-use crate::student::package::write_atomically;
-use crate::student::{shared, Student};
 
 /// Let a student's weights share a few values each layer, into a package with a smaller file.
 ///

@@ -112,7 +112,7 @@ impl Ties {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Activation, Conv, Shape};
+    use crate::{Activation, Conv, Shape};
 
     fn dense() -> Conv {
         Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 }

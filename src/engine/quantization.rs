@@ -199,7 +199,7 @@ pub fn relative_factor(operand: TensorScale, output: Option<TensorScale>) -> f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Conv, Shape};
+    use crate::{Conv, Shape};
 
     #[test]
     fn zero_is_exact_whatever_the_range() {

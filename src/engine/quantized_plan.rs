@@ -5,9 +5,9 @@
 //! that it reads was made by integer steps. A tensor takes the form that its step makes, and is converted once, right
 //! after, where a reader wants the other. What leaves the network is real.
 
-use crate::engine::plan::{Plan, Step, TensorId, Work};
-use crate::engine::quantization::{Quantization, TensorScale};
-use crate::engine::{Activation, EngineError, Graph, Op};
+use crate::plan::{Plan, Step, TensorId, Work};
+use crate::quantization::{Quantization, TensorScale};
+use crate::{Activation, EngineError, Graph, Op};
 
 /// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another tensor.
 pub struct Lowered {

@@ -1,15 +1,15 @@
 //! Where on the ground a box stands, and how surely.
 
 use nalgebra::{Matrix2, Matrix2x3, Matrix3, SMatrix, SVector, Vector2, Vector3};
+use peregrine_core::BoundingBox;
 
 use super::camera::Camera;
 use super::mounting::Mounting;
-use crate::decode::BoundingBox;
 
 /// How far what goes into a place on the ground may be off: standard deviations, each independent of the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uncertainty {
-    /// Of a box's edge, in sides of the box. A twentieth, as for tracking: see [`crate::track::Noise`].
+    /// Of a box's edge, in sides of the box. A twentieth, as for tracking: see [`peregrine_track::Noise`].
     pub box_side: f64,
     /// Of the camera's height over the road where the object stands, in metres: load, springs, and a road that is not
     /// quite flat.

@@ -1,10 +1,10 @@
 //! A map of the ground before the vehicle: where the segmentation sees road, where something else, where nothing.
 
 use nalgebra::Vector3;
+use peregrine_core::ClassMask;
 
 use super::camera::Camera;
 use super::mounting::Mounting;
-use crate::decode::ClassMask;
 
 /// What a cell may be, with the numbers of `nav_msgs/OccupancyGrid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

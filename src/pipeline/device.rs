@@ -106,12 +106,13 @@ pub(super) use on_cuda::CudaPath;
 mod on_cuda {
     use std::sync::Arc;
 
-    use crate::engine::cuda::frame::FrameOptions;
-    use crate::engine::cuda::{CudaError, Driver, FramePath, Model, Wait};
-    use crate::engine::{Engine, EngineError};
-    use crate::pipeline::frame::graph_for;
-    use crate::pipeline::{GpuWait, PipelineOptions};
-    use crate::student::{Architecture, Student};
+    use crate::cuda::FrameOptions;
+    use crate::cuda::FramePath;
+    use crate::frame::graph_for;
+    use crate::{GpuWait, PipelineOptions};
+    use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
+    use peregrine_engine::{Engine, EngineError};
+    use peregrine_student::{Architecture, Student};
 
     /// The cameras' ways on CUDA, and what to go on with where it fails.
     ///

@@ -1,11 +1,12 @@
 //! What a device would do for a frame, as a table: also where that device is not.
 
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::{CpuEngine, PlanReport};
+use peregrine_engine::Graph;
+use peregrine_student::Student;
+
 use super::{DeviceChoice, PipelineError, PipelineOptions};
-use crate::engine::cpu::int8::Int8Engine;
-use crate::engine::cpu::{CpuEngine, PlanReport};
-use crate::engine::Graph;
-use crate::pipeline::frame::graph_for;
-use crate::student::Student;
+use crate::frame::graph_for;
 
 /// The plan for `student`: on the CPU, or (`cuda`) for the GPU that is there, else for the `architecture` named, such as
 /// 87 for Orin. Nothing runs on a GPU for this, and variants of kernels are guessed instead of measured.
@@ -42,9 +43,9 @@ fn explain_cuda(student: &Student, options: &PipelineOptions, architecture: u32)
     use std::sync::Arc;
 
     use super::Pipeline;
-    use crate::engine::cuda::recording::Recording;
-    use crate::engine::cuda::{find_device, Driver};
-    use crate::preprocess::ImageView;
+    use peregrine_core::ImageView;
+    use peregrine_engine::cuda::recording::Recording;
+    use peregrine_engine::cuda::{find_device, Driver};
 
     let architecture = find_device().map_or(architecture, |found| {
         let (major, minor) = found.compute_capability;

@@ -1,14 +1,16 @@
 //! The hot path: what happens to one frame, in the order in which it happens.
 
+use peregrine_core::{now_ns, ClassMask, Detection, Encoding, ImageView};
+use peregrine_engine::{Engine, EngineError, Graph};
+use peregrine_student::{Architecture, Student};
+use peregrine_track::{Track, TrackError, Tracker};
+use peregrine_vision::decode::mask::MASK_STRIDE;
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
+
 use super::device::{DeviceChoice, DeviceInUse};
 use super::options::{PipelineError, PipelineOptions};
-use super::timing::{now_ns, StageTimes};
-use crate::decode::mask::MASK_STRIDE;
-use crate::decode::{non_max_suppression, ClassMask, Detection, HeadDecoder, MaskDecoder};
-use crate::engine::{Engine, EngineError, Graph};
-use crate::preprocess::{Encoding, ImageView, Letterbox, Normalisation};
-use crate::student::{Architecture, Student};
-use crate::track::{Track, TrackError, Tracker};
+use super::timing::StageTimes;
 
 /// Why a frame yields no result.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,7 @@ impl Pipeline {
     pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
         #[cfg(feature = "cuda")]
         if choice != DeviceChoice::Cpu {
-            return Self::on_opened(crate::engine::cuda::open(), student, options, choice == DeviceChoice::Auto);
+            return Self::on_opened(peregrine_engine::cuda::open(), student, options, choice == DeviceChoice::Auto);
         }
         let why = "this program was built without the feature cuda";
         match choice {
@@ -109,7 +111,7 @@ impl Pipeline {
     /// When an option is out of range, and [`PipelineError::Device`] when only CUDA will do and does not.
     #[cfg(feature = "cuda")]
     pub fn on_opened(
-        opened: Result<std::sync::Arc<dyn crate::engine::cuda::Driver>, crate::engine::cuda::CudaError>,
+        opened: Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>, peregrine_engine::cuda::CudaError>,
         student: &Student,
         options: PipelineOptions,
         fallback: bool,
@@ -130,7 +132,7 @@ impl Pipeline {
     /// When an option is out of range, or the device fails.
     #[cfg(feature = "cuda")]
     pub fn on_cuda(
-        driver: &std::sync::Arc<dyn crate::engine::cuda::Driver>,
+        driver: &std::sync::Arc<dyn peregrine_engine::cuda::Driver>,
         student: &Student,
         options: &PipelineOptions,
         fallback: bool,

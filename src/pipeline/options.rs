@@ -1,9 +1,10 @@
 //! What a pipeline is to do with each frame, and the check of it.
 
+use peregrine_engine::EngineError;
+use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_track::{TrackError, TrackerOptions};
+
 use super::device::GpuOptions;
-use crate::engine::EngineError;
-use crate::student::architecture::MAX_STRIDE;
-use crate::track::{TrackError, TrackerOptions};
 
 /// What a pipeline is to do with each frame.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,15 +1,6 @@
-//! The one monotonic clock of all time stamps.
+//! When a frame passed each stage.
 
-use std::sync::OnceLock;
-use std::time::Instant;
-
-/// Nanoseconds since this program first asked; never falls, and wall-clock adjustments do not touch it.
-pub fn now_ns() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
-}
-
-/// When a frame passed each stage, by [`now_ns`].
+/// When a frame passed each stage, by [`now_ns`](peregrine_core::now_ns).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTimes {
     pub preprocess_start: u64,

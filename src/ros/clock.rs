@@ -11,7 +11,7 @@ pub type Nanoseconds = i64;
 #[derive(Debug, Clone, Copy)]
 pub struct Instant {
     pub ros: Nanoseconds,
-    /// As [`crate::pipeline::now_ns`] tells it.
+    /// As [`peregrine_core::now_ns`] tells it.
     pub monotonic: u64,
 }
 

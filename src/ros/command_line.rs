@@ -1,8 +1,9 @@
 //! What `perception_node` understands besides ROS's own arguments.
 
+use peregrine_pipeline::{explain_plan, PipelineOptions};
+use peregrine_student::Student;
+
 use super::parameters;
-use crate::pipeline::{explain_plan, PipelineOptions};
-use crate::student::Student;
 
 /// The architecture that a plan for a GPU is made for where there is none.
 const ORIN: u32 = 87;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peregrine_core::FrameAccounting;
 use r2r::{Node, QosProfile};
-
-use crate::pipeline::Ledger;
 
 use super::diagnostics::Stream;
 use super::engines::Engines;
@@ -66,7 +65,7 @@ impl Configured {
         parameters: &Parameters,
         engines: Box<Engines>,
         names: Vec<String>,
-        ledgers: Vec<Arc<Ledger>>,
+        ledgers: Vec<Arc<FrameAccounting>>,
         profile: Profile,
     ) -> Result<(Self, Vec<Report>), NodeError> {
         let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));

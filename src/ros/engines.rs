@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::cpu::Isa;
-use crate::pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
-use crate::preprocess::image::{Encoding, ImageView};
-use crate::student::architecture::MAX_STRIDE;
-use crate::student::{Architecture, Student};
-use crate::track::TrackerOptions;
+use peregrine_core::{Encoding, ImageView};
+use peregrine_engine::cpu::Isa;
+use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
+use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_student::{Architecture, Student};
+use peregrine_track::TrackerOptions;
 
 use super::error::NodeError;
 use super::messages::{DetectionsMessage, NativeHeader};

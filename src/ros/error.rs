@@ -1,8 +1,9 @@
 //! Why the node cannot do what it should.
 
+use peregrine_pipeline::PipelineError;
+use peregrine_student::PackageError;
+
 use super::parameters::Refusal;
-use crate::pipeline::PipelineError;
-use crate::student::PackageError;
 
 /// Why the node cannot start, or not go on. One sentence each.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peregrine_core::{now_ns, FrameOutcome};
+use peregrine_pipeline::monitor::{Degradation, Monitor};
+use peregrine_pipeline::StageTimes;
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
-
-use crate::pipeline::monitor::{Degradation, Monitor};
-use crate::pipeline::{now_ns, Outcome, StageTimes};
 
 use super::clock::Nanoseconds;
 use super::engines::Engines;
@@ -104,7 +104,7 @@ impl FramePath {
         }
         let Some((_, frame)) = taken else { return false };
         if let Err(rejection) = self.process(&frame) {
-            self.shared.cameras[frame.camera].ledger.end(Outcome::Rejected);
+            self.shared.cameras[frame.camera].ledger.end(FrameOutcome::Rejected);
             self.report(frame.camera, Record::Rejected(rejection));
         }
         self.outlets[frame.camera].scene.look(frame);
@@ -149,7 +149,7 @@ impl FramePath {
             .detections
             .publish_native(&mut self.engines.detections_message.native)
             .map_err(|_| Rejection::Publishing)?;
-        self.shared.cameras[frame.camera].ledger.end(if late { Outcome::Late } else { Outcome::OnTime });
+        self.shared.cameras[frame.camera].ledger.end(if late { FrameOutcome::Late } else { FrameOutcome::OnTime });
 
         // The detections are out; all that remains is about them.
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
@@ -177,7 +177,7 @@ impl FramePath {
         times: &StageTimes,
     ) -> Result<(), Rejection> {
         let dropped = now_ns();
-        self.shared.cameras[frame.camera].ledger.end(Outcome::DroppedLate);
+        self.shared.cameras[frame.camera].ledger.end(FrameOutcome::DroppedLate);
         self.publish_timing(frame, timing(frame, age, settings, times, dropped, verdict::DROPPED_LATE));
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, age, times, dropped)));
         self.judge(frame.camera, true, settings);

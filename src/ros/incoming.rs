@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use peregrine_core::{Encoding, ImageError, ImageView};
+use peregrine_vision::preprocess::compressed;
+use peregrine_vision::preprocess::compressed::MAX_PIXELS;
+use peregrine_vision::preprocess::{CompressedError, Decompressor};
 use r2r::NativeMsg;
-
-use crate::preprocess::compressed::{self, MAX_PIXELS};
-use crate::preprocess::image::{Encoding, ImageError, ImageView};
-use crate::preprocess::{CompressedError, Decompressor};
 
 use super::clock::Instant;
 use super::messages::{bytes, NativeHeader};

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as StdInstant};
 
 use futures::{FutureExt, Stream, StreamExt};
+use peregrine_core::{now_ns, FrameOutcome};
+use peregrine_pipeline::camera::{StampCounts, StampWatch};
 use r2r::{Clock, Node, QosProfile};
-
-use crate::pipeline::camera::{StampCounts, StampWatch};
-use crate::pipeline::{now_ns, Outcome};
 
 use super::clock::{Instant, Nanoseconds};
 use super::error::NodeError;
@@ -77,7 +76,7 @@ impl StreamCounts {
     }
 }
 
-/// Due time, in [`Waiting`](crate::pipeline::Waiting)'s order, of an image where there is no deadline: as if it were
+/// Due time, in [`FrameMailbox`](peregrine_core::FrameMailbox)'s order, of an image where there is no deadline: as if it were
 /// this many nanoseconds from arrival. The same for all cameras, so that the one that has waited longest comes first.
 const NO_DEADLINE: i64 = 1_000_000_000;
 
@@ -109,7 +108,7 @@ impl Arrivals {
         let sequence = camera.ledger.arrive();
         // Here and not when it is worked on, so that an unusable image never takes the place of a good one.
         if let Err(rejection) = check(&message) {
-            camera.ledger.end(Outcome::Rejected);
+            camera.ledger.end(FrameOutcome::Rejected);
             camera.records.force_push(Record::Rejected(rejection));
             return;
         }
@@ -119,7 +118,7 @@ impl Arrivals {
         let age = Age::of(&frame, frame.message.header()).at(arrival.monotonic);
         let due = due(arrival.monotonic, age, settings.deadline.unwrap_or(NO_DEADLINE));
         if let Some(superseded) = self.shared.waiting.put(self.camera, frame, due) {
-            camera.ledger.end(Outcome::Superseded);
+            camera.ledger.end(FrameOutcome::Superseded);
             drop(superseded);
         }
     }
@@ -277,8 +276,8 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Ledger, Waiting};
-    use crate::ros::live::LiveSettings;
+    use crate::live::LiveSettings;
+    use peregrine_core::{FrameAccounting, FrameMailbox};
     use r2r::NativeMsg;
 
     const HOUR: Nanoseconds = 3_600_000_000_000;
@@ -286,7 +285,7 @@ mod tests {
 
     /// How often each of two cameras is served within 60 turns of an overloaded worker, given the ages of their images.
     fn turns(ages: [Nanoseconds; 2]) -> [u32; 2] {
-        let (waiting, mut served, mut next) = (Waiting::new(2), [0; 2], [3 * MS, 17 * MS]);
+        let (waiting, mut served, mut next) = (FrameMailbox::new(2), [0; 2], [3 * MS, 17 * MS]);
         for turn in 1..=60 {
             let now = turn * 50 * MS;
             for camera in 0..2 {
@@ -317,7 +316,7 @@ mod tests {
 
     fn arrivals() -> (Arrivals, Arc<Shared>) {
         let settings = LiveSettings::new(&Parameters::default());
-        let shared = Arc::new(Shared::new(vec![Arc::new(Ledger::new())], settings));
+        let shared = Arc::new(Shared::new(vec![Arc::new(FrameAccounting::new())], settings));
         let mut arrivals = Arrivals::new(0, Arc::clone(&shared));
         arrivals.set_active(true);
         (arrivals, shared)
@@ -343,7 +342,7 @@ mod tests {
             assert!(rejection.to_string().contains(&format!("{sec} s and {nanosec} ns")), "{rejection}");
         }
         let counts = shared.cameras[0].ledger.counts();
-        assert_eq!((counts.arrived, counts.rejected, counts.in_hand), (4, 4, 0));
+        assert_eq!((counts.arrived, counts.rejected, counts.in_flight), (4, 4, 0));
         arrivals.accept(image(1_700_000_000, 999_999_999), now);
         arrivals.accept(image(0, 0), now);
         assert_eq!(shared.cameras[0].ledger.counts().rejected, 4, "no stamp at all is permitted");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
-use crate::pipeline::monitor::{DegradationSettings, MonitorSettings};
+use peregrine_pipeline::monitor::{DegradationSettings, MonitorSettings};
 
 use super::clock::Nanoseconds;
 use super::parameters::Parameters;

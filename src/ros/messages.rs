@@ -3,11 +3,9 @@
 //! They are the C structures that ROS itself publishes. r2r's Rust types would be converted, string by string, into a
 //! new C structure for every frame; these are only written to.
 
+use peregrine_core::{ClassMask, Detection, FrameCounts};
 use r2r::{NativeMsg, WrappedTypesupport};
 use r2r_rcl::rosidl_runtime_c__String;
-
-use crate::decode::Detection;
-use crate::pipeline::{ClassMask, Counts};
 
 use super::clock::Nanoseconds;
 
@@ -160,7 +158,7 @@ impl Default for TimingMessage {
 }
 
 impl TimingMessage {
-    pub fn fill(&mut self, header: &NativeHeader, timing: &Timing, counts: &Counts) {
+    pub fn fill(&mut self, header: &NativeHeader, timing: &Timing, counts: &FrameCounts) {
         let m = &mut *self.native;
         set_header(&mut m.header, header);
         m.sequence = timing.sequence;
@@ -255,7 +253,7 @@ impl MaskMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::BoundingBox;
+    use peregrine_core::BoundingBox;
     use r2r::peregrine_msgs::msg::FrameTiming;
     use r2r::vision_msgs::msg::Detection2DArray;
 
@@ -334,7 +332,7 @@ mod tests {
         message.fill(
             &header("front"),
             &timing,
-            &Counts { arrived: 9, late: 7, superseded: 1, in_hand: 1, ..Counts::default() },
+            &FrameCounts { arrived: 9, late: 7, superseded: 1, in_flight: 1, ..FrameCounts::default() },
         );
         let sent = FrameTiming::from_native(&message.native);
         assert_eq!((sent.arrival.sec, sent.arrival.nanosec), (12, 400));

@@ -1,6 +1,6 @@
 //! What the frame thread tells the diagnostics of each frame: small, copied, never allocated.
 
-use crate::pipeline::StageTimes;
+use peregrine_pipeline::StageTimes;
 
 use super::clock::Nanoseconds;
 use super::frame_path::Age;

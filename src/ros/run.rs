@@ -4,9 +4,8 @@ use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
+use peregrine_core::FrameCounts;
 use r2r::Node;
-
-use crate::pipeline::Counts;
 
 use super::error::NodeError;
 use super::node::Perception;
@@ -19,7 +18,7 @@ const NAME: &str = "perception";
 /// # Errors
 /// When the node cannot start; of a node that starts itself also when it cannot configure itself, or when its frame
 /// thread dies: whoever started the process is the one who has to know. Otherwise the node lives on, unconfigured.
-pub fn run() -> Result<Counts, NodeError> {
+pub fn run() -> Result<FrameCounts, NodeError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // More signals change nothing: launchers and terminals may both send one for a single Ctrl-C.

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU8};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
-
-use crate::pipeline::{Counts, Ledger, Outcome, Waiting};
+use peregrine_core::{FrameAccounting, FrameCounts, FrameMailbox, FrameOutcome};
 
 use super::engines::Engines;
 use super::incoming::Frame;
@@ -19,7 +18,7 @@ const RECORDS: usize = 4096;
 
 /// See the module.
 pub struct Shared {
-    pub waiting: Waiting<Frame>,
+    pub waiting: FrameMailbox<Frame>,
     /// As numbered in [`Frame::camera`].
     pub cameras: Vec<Camera>,
     pub settings: LiveSettings,
@@ -37,9 +36,9 @@ pub struct Shared {
 
 impl Shared {
     /// For cameras whose frames are counted in `ledgers`.
-    pub fn new(ledgers: Vec<Arc<Ledger>>, settings: LiveSettings) -> Self {
+    pub fn new(ledgers: Vec<Arc<FrameAccounting>>, settings: LiveSettings) -> Self {
         Self {
-            waiting: Waiting::new(ledgers.len()),
+            waiting: FrameMailbox::new(ledgers.len()),
             cameras: ledgers.into_iter().map(Camera::new).collect(),
             settings,
             replacement: ArrayQueue::new(1),
@@ -53,14 +52,14 @@ impl Shared {
 
     /// Whether every frame that has arrived has ended.
     pub fn is_idle(&self) -> bool {
-        self.cameras.iter().all(|camera| camera.ledger.counts().in_hand == 0)
+        self.cameras.iter().all(|camera| camera.ledger.counts().in_flight == 0)
     }
 
     /// Rejects all that is in hand: to be called once the frame thread has died and no images are taken any more.
     pub fn abandon(&self) {
         for camera in &self.cameras {
-            for _ in 0..camera.ledger.counts().in_hand {
-                camera.ledger.end(Outcome::Rejected);
+            for _ in 0..camera.ledger.counts().in_flight {
+                camera.ledger.end(FrameOutcome::Rejected);
                 camera.records.force_push(Record::Rejected(Rejection::FrameThread));
             }
         }
@@ -69,12 +68,12 @@ impl Shared {
 
 /// What is known of one camera's stream.
 pub struct Camera {
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<FrameAccounting>,
     /// What the ledger said at configure, before any image could come: it lives longer than a configuration.
-    pub counted_before: Counts,
+    pub counted_before: FrameCounts,
     /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
     pub records: ArrayQueue<Record>,
-    /// A [`Condition`](crate::pipeline::monitor::Condition), and how many deadlines in a row were missed.
+    /// A [`Condition`](peregrine_pipeline::monitor::Condition), and how many deadlines in a row were missed.
     pub condition: AtomicU8,
     pub misses_in_a_row: AtomicU32,
     pub presence: Presence,
@@ -84,7 +83,7 @@ pub struct Camera {
 }
 
 impl Camera {
-    fn new(ledger: Arc<Ledger>) -> Self {
+    fn new(ledger: Arc<FrameAccounting>) -> Self {
         Self {
             counted_before: ledger.counts(),
             ledger,
@@ -102,7 +101,7 @@ impl Camera {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ros::parameters::Parameters;
+    use crate::parameters::Parameters;
 
     #[test]
     fn what_a_dead_frame_thread_had_in_hand_is_rejected_with_the_reason_so_that_nobody_waits_for_it() {
@@ -111,7 +110,7 @@ mod tests {
         for (camera, arrivals) in [(0, 1), (1, 3)] {
             (0..arrivals).for_each(|_| _ = shared.cameras[camera].ledger.arrive());
         }
-        shared.cameras[1].ledger.end(Outcome::OnTime);
+        shared.cameras[1].ledger.end(FrameOutcome::OnTime);
         shared.abandon();
         assert!(shared.is_idle());
         for (camera, rejected) in [(0, 1), (1, 2)] {

@@ -125,7 +125,7 @@ fn remap(full: &str, namespace: &str, node: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ros::parameters::Parameters;
+    use crate::parameters::Parameters;
 
     #[test]
     fn names_are_expanded_as_ros_does() {

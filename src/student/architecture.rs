@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::backbone::{Backbone, Family, Stage};
-use crate::engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 
 /// The deepest stride; input sizes are multiples of it.
 pub const MAX_STRIDE: usize = 32;

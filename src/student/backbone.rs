@@ -9,10 +9,10 @@
 //! k + 1 whose last row and column are zero ([`StoredKernel`] says which are so), and a 3×3 max-pooling of stride 2 is one
 //! of stride 1 of whose pixels every second is kept. The ReLU after a sum is a channelwise convolution of weight 1.
 
+use peregrine_engine::{Activation, Conv, Graph, LayerId};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{dense, Architecture, MAX_STRIDE};
-use crate::engine::{Activation, Conv, Graph, LayerId};
 
 /// Stem and stages; their strides multiply to [`MAX_STRIDE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

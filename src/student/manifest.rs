@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_engine::quantization::TensorScale;
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use crate::engine::quantization::TensorScale;
 
 /// Version of the package format of a student in floating point.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,18 +1,17 @@
 //! A student package: a folder with `manifest.json` and a safetensors file.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use peregrine_core::files::{sha256, write_atomically, FileError};
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
 
 use super::manifest::{Manifest, WeightsFile, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION};
 use super::{quantized, shared, Architecture};
-use crate::engine::cpu::int8::Int8Engine;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
 
 /// Name of the manifest in its folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -29,24 +28,14 @@ static EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/weight
 /// Why a package could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    #[error("{path}: {source}{}", remedy(.source))]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{path}: not a student manifest: {why}")]
     Manifest { path: PathBuf, why: String },
     #[error("{path}: SHA-256 is {found}, but the manifest says {expected}: the file is damaged or belongs to another manifest; copy both again")]
     Hash { path: PathBuf, found: String, expected: String },
     #[error("{path}: not usable as weights: {why}")]
     Weights { path: PathBuf, why: String },
-}
-
-/// What to do about an error of the disk, as the end of its sentence; empty where there is nothing to say.
-fn remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "; make room there and give the command again: what it has written before is whole"
-        }
-        _ => "",
-    }
 }
 
 /// A student in memory: its manifest and its checked weights.
@@ -113,7 +102,7 @@ impl Student {
     /// # Errors
     /// When `folder` cannot be written to, or the manifest has what no version of the format holds.
     pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
-        fs::create_dir_all(folder).map_err(|source| PackageError::Io { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|source| FileError::new(folder, source))?;
         let bytes = self.weights_file();
         let fault = |why| PackageError::Manifest { path: folder.join(MANIFEST_FILE), why };
         self.manifest.format_version = self.manifest.needed_version().map_err(fault)?;
@@ -199,32 +188,6 @@ impl Student {
     }
 }
 
-/// Writes `bytes` to `path` under a temporary name in the same folder, then renames it into place. A link keeps
-/// pointing where it does: the file behind it is replaced. What is no plain file (`/dev/null`, `/dev/stdout`, a pipe)
-/// is written to as it is, since a rename would put a plain file in the device's place for the whole machine.
-///
-/// # Errors
-/// When the folder cannot be written to; `path` then holds what it held before.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
-    let at = |source| PackageError::Io { path: path.to_owned(), source };
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return fs::write(path, bytes).map_err(at);
-    }
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut temporary = path.clone().into_os_string();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written.map_err(at)
-}
-
 /// The weights that the manifest in `folder` names, where there is a readable one.
 fn weights_of(folder: &Path) -> Option<WeightsFile> {
     let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()?;
@@ -232,12 +195,7 @@ fn weights_of(folder: &Path) -> Option<WeightsFile> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
-    fs::read(path).map_err(|source| PackageError::Io { path: path.to_owned(), source })
-}
-
-/// SHA-256 in lower-case hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    fs::read(path).map_err(|source| FileError::new(path, source).into())
 }
 
 /// Each convolution as `<layer>.weight` and `<layer>.bias`.
@@ -278,7 +236,7 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
 }
 
 /// The values of an F16 or F32 tensor.
-pub(crate) fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
+pub fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
     match tensor.dtype() {
         Dtype::F16 => Some(tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
         Dtype::F32 => {

@@ -6,7 +6,7 @@ use super::architecture::{Architecture, Input, Neck};
 use super::backbone::{Backbone, Family, Stage};
 
 /// A backbone that ImageNet weights exist for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// EfficientNet-Lite (Tan & Le 2019, table 1, without squeeze-and-excitation, and ReLU6 for swish).
@@ -127,7 +127,7 @@ mod tests {
             let graph = preset.teacher().graph(64, 64);
             let convs = graph.convs().filter(|(l, conv, _)| l.name.starts_with("backbone.") && !conv.is_channelwise());
             let counted = convs.map(|(_, conv, shape)| {
-                let kernel = crate::student::backbone::StoredKernel::of(&conv).kernel;
+                let kernel = crate::backbone::StoredKernel::of(&conv).kernel;
                 (shape[0] * shape[1] * kernel * kernel, shape[0])
             });
             assert_eq!(counted.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (weights, biases), "{preset:?}");

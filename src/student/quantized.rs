@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use half::f16;
+use peregrine_engine::quantization::QuantizedConv;
+use peregrine_engine::{ConvWeights, Graph, Quantization, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::manifest::QuantizationSection;
 use super::package::to_f32;
-use crate::engine::quantization::QuantizedConv;
-use crate::engine::{ConvWeights, Graph, Quantization, Weights};
 
 /// The file of `graph`; `weights` serve where a layer is not quantized.
 pub fn serialize(graph: &Graph, weights: &Weights, quantization: &Quantization) -> Vec<u8> {

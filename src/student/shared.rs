@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use half::f16;
+use peregrine_engine::{ConvWeights, Graph, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::package::to_f32;
-use crate::engine::{ConvWeights, Graph, Weights};
 
 /// Whether weights of `[out, in per group, kernel, kernel]` are worth a codebook: there must be many for each of its
 /// values, and depthwise kernels, of which there are few, suffer most.

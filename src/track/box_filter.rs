@@ -1,9 +1,9 @@
 //! A box that moves, and how much it is assumed to wander and to be mismeasured.
 
 use nalgebra::Matrix4;
+use peregrine_core::BoundingBox;
 
 use super::kalman::AxisFilter;
-use crate::decode::BoundingBox;
 
 /// The assumed noise, in widths of the box for what is horizontal and heights for what is vertical: a near object
 /// moves over more pixels, and is misjudged by more, than a far one.

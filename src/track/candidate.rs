@@ -1,7 +1,8 @@
 //! A track, or what may become one.
 
+use peregrine_core::{BoundingBox, Detection};
+
 use super::box_filter::{BoxFilter, Noise};
-use crate::decode::{BoundingBox, Detection};
 
 /// What a tracker knows of an object that was seen.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,11 @@
 //! Frame after frame: which detection is which object.
 
 use nalgebra::Matrix4;
+use peregrine_core::{BoundingBox, Detection};
 
 use super::association::Assignment;
 use super::candidate::Candidate;
 use super::options::{TrackError, TrackerOptions};
-use crate::decode::{BoundingBox, Detection};
 
 /// A longer step between frames tells nothing of where anything is now, in seconds.
 const LONGEST_STEP: f64 = 1.0;

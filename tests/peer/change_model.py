@@ -31,7 +31,7 @@ stop.set()
 flow.join()
 last = peer.send(publisher, image(64, 48), peer.processed)
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_hand"]) == 0, "the node finishing what it has")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node finishing what it has")
 peer.wait(lambda: int(peer.diagnostics["arrived"]) >= peer.timings[last].sequence, "the last image being counted")
 answer["diagnostics"] = peer.diagnostics
 answer["last_sequence"] = peer.timings[last].sequence

@@ -85,6 +85,6 @@ for _ in range(2):
     context = Context()
 
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_hand"]) == 0, "the node having nothing in hand")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node having nothing in hand")
 answer |= {"diagnostics": peer.diagnostics, "images_until_answered": recovery.images}
 peer.answer(answer)

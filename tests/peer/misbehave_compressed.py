@@ -67,7 +67,7 @@ for kind, make in kinds.items():
 cut_off = rejected()
 unanswered = peer.send(publisher, message(files["JPEG"][:-200]), lambda _: rejected() > cut_off)
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_hand"]) == 0, "the node having nothing in hand")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node having nothing in hand")
 peer.answer({
     "diagnostics": peer.diagnostics,
     "images_until_answered": recovery.images,

@@ -18,7 +18,7 @@ def settled():
     if peer.diagnostics is None:  # they come once a second, and the first may still be on its way
         return False
     last = max(t.sequence for t in peer.timings.values())
-    return int(peer.diagnostics["arrived"]) == last and int(peer.diagnostics["in_hand"]) == 0
+    return int(peer.diagnostics["arrived"]) == last and int(peer.diagnostics["in_flight"]) == 0
 
 
 peer.wait(settled, "the node finishing what it had in hand")

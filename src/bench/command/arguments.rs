@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Parser;
+use peregrine_pipeline::DeviceChoice;
 
-use crate::bench::record::Layer;
-use crate::bench::stall::Fault;
-use crate::bench::stress::Stress;
-use crate::bench::timetable::Schedule;
-use crate::pipeline::DeviceChoice;
+use crate::record::Layer;
+use crate::stall::Fault;
+use crate::stress::Stress;
+use crate::timetable::Schedule;
 
 /// What the command line says.
 #[derive(Parser, Debug, Clone)]

@@ -3,18 +3,17 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::Context as _;
+use peregrine_pipeline::DeviceChoice;
 
 use super::live::Live;
 use super::output;
 use super::setup::Setup;
-use crate::bench::monitor::{Conditions, Monitor};
-use crate::bench::record::Run;
-use crate::bench::schedule::{self, BoxedWork, Plan};
-use crate::bench::stats::frames_needed;
-use crate::bench::stress;
-use crate::bench::verdict::judge;
-use crate::bench::{worker, Profile, Report};
-use crate::pipeline::DeviceChoice;
+use crate::monitor::{Conditions, Monitor};
+use crate::record::Run;
+use crate::schedule::{BoxedWork, Plan};
+use crate::stats::frames_needed;
+use crate::verdict::judge;
+use crate::{schedule, stress, worker, Profile, Report};
 
 /// Measures, judges and writes; the exit code.
 ///
@@ -82,10 +81,7 @@ pub fn announce(profile: &Profile) {
 pub fn plan_at(setup: &Setup, rate_hz: f64) -> anyhow::Result<Plan> {
     let mut plan = setup.plan()?;
     plan.profile.rate_hz = rate_hz;
-    plan.timetable = crate::bench::timetable::Timetable::new(
-        &setup.arguments.schedule,
-        plan.profile.frames,
-        plan.profile.period_ns(),
-    )?;
+    plan.timetable =
+        crate::timetable::Timetable::new(&setup.arguments.schedule, plan.profile.frames, plan.profile.period_ns())?;
     Ok(plan)
 }

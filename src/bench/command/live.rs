@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bench::record::FrameRecord;
-use crate::bench::schedule::Observer;
+use crate::record::FrameRecord;
+use crate::schedule::Observer;
 
 const PERIOD: Duration = Duration::from_millis(250);
 

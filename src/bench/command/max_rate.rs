@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use anyhow::{ensure, Context as _};
+use peregrine_core::files::write_atomically;
 
 use super::in_process::{plan_at, works};
 use super::live::Live;
 use super::output::say;
 use super::setup::Setup;
-use crate::bench::monitor::{Conditions, Monitor};
-use crate::bench::rate::{best, search};
-use crate::bench::report::SCHEMA_VERSION;
-use crate::bench::schedule::{closed_loop, open_loop};
-use crate::bench::stats::Distribution;
-use crate::bench::stress;
-use crate::bench::timetable::Schedule;
-use crate::bench::verdict::{judge, Verdict};
-use crate::student::package::write_atomically;
+use crate::monitor::{Conditions, Monitor};
+use crate::rate::{best, search};
+use crate::report::SCHEMA_VERSION;
+use crate::schedule::{closed_loop, open_loop};
+use crate::stats::Distribution;
+use crate::stress;
+use crate::timetable::Schedule;
+use crate::verdict::{judge, Verdict};
 
 /// Frames of the closed loop by which the search's upper end is found.
 const PILOT: usize = 30;
@@ -30,7 +30,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     let trace = matches!(setup.arguments.schedule, Schedule::Trace { .. });
     ensure!(!trace, "--max-rate: a trace has a rate of its own; use another schedule");
     let mut pilot = setup.plan()?;
-    pilot.timetable = crate::bench::timetable::Timetable::new(&Schedule::Fixed, PILOT, 1.0)?;
+    pilot.timetable = crate::timetable::Timetable::new(&Schedule::Fixed, PILOT, 1.0)?;
     let load = stress::Running::start(&setup.arguments.stress).context("--stress")?;
     let run = closed_loop(&pilot, &mut works(setup)?.0.remove(0), &mut ());
     let usual = Distribution::new(run.records.iter().map(|r| r.latency())).quantile(0.5).unwrap_or(100_000_000);
@@ -85,8 +85,8 @@ struct Until<'a> {
     to: &'a AtomicBool,
 }
 
-impl crate::bench::schedule::Observer for Until<'_> {
-    fn frame(&mut self, record: &crate::bench::FrameRecord) {
+impl crate::schedule::Observer for Until<'_> {
+    fn frame(&mut self, record: &crate::FrameRecord) {
         self.live.frame(record);
     }
 

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
+use peregrine_core::files::write_atomically;
+
 use super::arguments::Arguments;
-use crate::bench::record::Run;
-use crate::bench::{histogram_files, html, Report};
-use crate::student::package::write_atomically;
+use crate::record::Run;
+use crate::{histogram_files, html, Report};
 
 /// Writes all that was asked for; the exit code.
 ///

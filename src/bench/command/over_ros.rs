@@ -9,10 +9,10 @@ use super::setup::Setup;
 #[cfg(feature = "ros")]
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     use super::{in_process, output};
-    use crate::bench::node::measure;
-    use crate::bench::node::side_by_side::{Named, SideBySide};
-    use crate::bench::results_file::replace_part;
-    use crate::bench::stress;
+    use crate::node::measure;
+    use crate::node::side_by_side::{Named, SideBySide};
+    use crate::results_file::replace_part;
+    use crate::stress;
     use anyhow::Context as _;
 
     in_process::announce(&setup.profile);
@@ -40,11 +40,11 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 fn part(
     size: &str,
     setup: &Setup,
-    (report, costs): (&crate::bench::Report, &[(&str, f64)]),
-    nodes: &[crate::bench::node::side_by_side::Named],
+    (report, costs): (&crate::Report, &[(&str, f64)]),
+    nodes: &[crate::node::side_by_side::Named],
 ) -> String {
-    use crate::bench::node::side_by_side::markdown;
-    use crate::bench::results_file::circumstances;
+    use crate::node::side_by_side::markdown;
+    use crate::results_file::circumstances;
 
     let load = report.conditions.load.map_or(String::new(), |load| {
         let [own, others] = [load.own, load.others].map(|share| 100.0 * share);

@@ -1,10 +1,11 @@
 //! `--explain-plan`: what the CPU engine runs, step by step, or (`--device cuda`) what a GPU would run.
 
+use peregrine_engine::cpu::Isa;
+use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::{cpu_plan, explain_plan, DeviceChoice};
+
 use super::output::{say, text_and_json};
 use super::setup::Setup;
-use crate::engine::cpu::Isa;
-use crate::pipeline::frame::graph_for;
-use crate::pipeline::{cpu_plan, explain_plan, DeviceChoice};
 
 /// Runs of which each stage's least time is shown.
 const RUNS: usize = 100;

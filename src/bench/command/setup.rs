@@ -6,24 +6,23 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{bail, ensure, Context as _};
+use peregrine_engine::cpu::Isa;
+use peregrine_pipeline::{DeviceChoice, PipelineOptions};
+use peregrine_student::Student;
+use peregrine_track::TrackerOptions;
 
 use super::arguments::{Arguments, FrameCount};
 use super::stop_on_interrupt;
-use crate::bench::frames::Frames;
-use crate::bench::machine::Fingerprint;
-use crate::bench::monitor::Conditions;
-use crate::bench::realtime;
-use crate::bench::record::{Layer, Stage};
-use crate::bench::report::{Context, Subject};
-use crate::bench::schedule::Plan;
-use crate::bench::stall::{Fault, Faults};
-use crate::bench::stats::frames_needed;
-use crate::bench::timetable::{trace_length, Schedule, Timetable};
-use crate::bench::Profile;
-use crate::engine::cpu::Isa;
-use crate::pipeline::{DeviceChoice, PipelineOptions};
-use crate::student::Student;
-use crate::track::TrackerOptions;
+use crate::frames::Frames;
+use crate::machine::Fingerprint;
+use crate::monitor::Conditions;
+use crate::record::{Layer, Stage};
+use crate::report::{Context, Subject};
+use crate::schedule::Plan;
+use crate::stall::{Fault, Faults};
+use crate::stats::frames_needed;
+use crate::timetable::{trace_length, Schedule, Timetable};
+use crate::{realtime, Profile};
 
 /// All that a measurement needs.
 pub struct Setup<'a> {
@@ -218,7 +217,7 @@ fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
 
 #[cfg(feature = "cuda")]
 fn find_gpu() -> Result<String, String> {
-    crate::engine::cuda::find_device().map(|device| device.to_string()).map_err(|none| none.to_string())
+    peregrine_engine::cuda::find_device().map(|device| device.to_string()).map_err(|none| none.to_string())
 }
 
 #[cfg(not(feature = "cuda"))]

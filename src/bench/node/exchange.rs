@@ -12,17 +12,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
-use futures::{FutureExt, Stream, StreamExt};
-use r2r::peregrine_msgs::msg::FrameTiming;
-use r2r::sensor_msgs::msg::Image;
-use r2r::vision_msgs::msg::Detection2DArray;
-use r2r::{NativeMsg, Node, Publisher, QosProfile};
+use peregrine_core::now_ns;
+use peregrine_ros::client::{Camera as Publisher, CameraImage, Client, FrameTimes, NodeLink};
 
 use super::matching::{Exchange, NodeTiming};
-use crate::bench::frames::Frames;
-use crate::bench::timetable::Timetable;
-use crate::pipeline::now_ns;
-use crate::preprocess::Encoding;
+use crate::frames::Frames;
+use crate::timetable::Timetable;
 
 /// Longest wait for a message before other things are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -33,14 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Longest sleep of the camera before it looks whether the run is to stop.
 const LONGEST_SLEEP: u64 = 50_000_000;
 
-type Stamped<T> = Box<dyn Stream<Item = T> + Unpin>;
-
-/// One node's topics.
+/// One node's topics, and what it is called.
 pub struct Link {
     name: String,
-    images: Publisher<Image>,
-    detections: Stamped<NativeMsg<Detection2DArray>>,
-    timing: Stamped<FrameTiming>,
+    node: NodeLink,
 }
 
 impl Link {
@@ -48,15 +39,8 @@ impl Link {
     ///
     /// # Errors
     /// When ROS refuses.
-    pub fn new(node: &mut Node, name: &str, prefix: &str) -> anyhow::Result<Self> {
-        // A camera's: the newest image, as it comes.
-        let camera = QosProfile::sensor_data().keep_last(1);
-        Ok(Self {
-            name: name.to_owned(),
-            images: node.create_publisher(&format!("{prefix}image"), camera)?,
-            detections: Box::new(node.subscribe_native(&format!("{prefix}detections"), QosProfile::default())?),
-            timing: Box::new(node.subscribe(&format!("{prefix}timing"), QosProfile::default())?),
-        })
+    pub fn new(client: &mut Client, name: &str, prefix: &str) -> anyhow::Result<Self> {
+        Ok(Self { name: name.to_owned(), node: NodeLink::new(client, prefix)? })
     }
 }
 
@@ -73,28 +57,11 @@ pub struct Plan {
 }
 
 /// The images of the camera, as messages that are made once. All nodes get the same ones.
-pub struct Messages(Vec<NativeMsg<Image>>);
-
-// SAFETY: a message owns its memory, which C allocated and any thread may use and free; none is on loan.
-unsafe impl Send for Messages {}
+pub struct Messages(Vec<CameraImage>);
 
 impl Messages {
     pub fn new(frames: &Frames) -> Self {
-        let message = |index| {
-            let view = frames.image(index);
-            let encoding = match view.encoding() {
-                Encoding::Mono8 => "mono8",
-                Encoding::Rgba8 => "rgba8",
-                _ => "rgb8",
-            };
-            let data: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
-            let (width, height) = (view.width() as u32, view.height() as u32);
-            let step = (data.len() / view.height()) as u32;
-            let header = r2r::std_msgs::msg::Header { frame_id: "bench".into(), ..Default::default() };
-            let encoding = encoding.into();
-            NativeMsg::<Image>::from(&Image { header, width, height, step, encoding, data, ..Default::default() })
-        };
-        Self((0..frames.count()).map(message).collect())
+        Self((0..frames.count()).map(|index| CameraImage::new(&frames.image(index))).collect())
     }
 }
 
@@ -110,7 +77,7 @@ fn clocks() -> (i64, u64) {
 /// # Errors
 /// When a node does not answer in time, with what is missing; or that of `alive`.
 pub fn wait_for_answers(
-    node: &mut Node,
+    client: &mut Client,
     links: &mut [Link],
     messages: &mut Messages,
     mut alive: impl FnMut() -> anyhow::Result<()>,
@@ -120,7 +87,8 @@ pub fn wait_for_answers(
         let mut answered = false;
         while !answered {
             alive()?;
-            let subscribers = link.images.get_inter_process_subscription_count()?;
+            let camera = link.node.camera();
+            let subscribers = camera.subscribers()?;
             if Instant::now() > give_up {
                 let what = match subscribers {
                     0 => "does not subscribe to images",
@@ -133,16 +101,16 @@ pub fn wait_for_answers(
                 );
             }
             if subscribers > 0 {
-                publish(&link.images, &mut messages.0[0], clocks().0)?;
+                camera.publish(&mut messages.0[0], clocks().0)?;
             }
             let next = Instant::now() + Duration::from_millis(200);
             let (mut detected, mut timed) = (false, false);
             while Instant::now() < next && !(detected && timed) {
-                node.spin_once(TICK);
-                while link.detections.next().now_or_never().flatten().is_some() {
+                client.spin_once(TICK);
+                while link.node.next_detections().is_some() {
                     detected = true;
                 }
-                while link.timing.next().now_or_never().flatten().is_some() {
+                while link.node.next_timing().is_some() {
                     timed = true;
                 }
             }
@@ -152,22 +120,12 @@ pub fn wait_for_answers(
     Ok(())
 }
 
-fn publish(publisher: &Publisher<Image>, message: &mut NativeMsg<Image>, stamp: i64) -> r2r::Result<()> {
-    message.header.stamp.sec = i32::try_from(stamp.div_euclid(1_000_000_000)).unwrap_or(i32::MAX);
-    message.header.stamp.nanosec = stamp.rem_euclid(1_000_000_000) as u32;
-    publisher.publish_native(message)
-}
-
-fn time(time: &r2r::builtin_interfaces::msg::Time) -> i64 {
-    i64::from(time.sec) * 1_000_000_000 + i64::from(time.nanosec)
-}
-
 /// Runs the plan; what became of each frame, and the messages for another plan. `each` is called about every 20 ms.
 ///
 /// # Errors
 /// That of `each`.
 pub fn run(
-    node: &mut Node,
+    client: &mut Client,
     links: &mut [Link],
     messages: Messages,
     plan: &Plan,
@@ -188,21 +146,19 @@ pub fn run(
     let camera = Camera::start(plan, &exchanges, links, messages);
     let mut last_sign = Instant::now();
     loop {
-        node.spin_once(TICK);
+        client.spin_once(TICK);
         let now = now_ns();
         for link in links.iter_mut() {
-            while let Some(detections) = link.detections.next().now_or_never().flatten() {
-                let stamp = &detections.header.stamp;
-                let stamp = i64::from(stamp.sec) * 1_000_000_000 + i64::from(stamp.nanosec);
+            while let Some((stamp, count)) = link.node.next_detections() {
                 if let Some(&index) = by_stamp.get(&stamp) {
                     exchanges[index].received = Some(now);
-                    exchanges[index].detections = detections.detections.size;
+                    exchanges[index].detections = count;
                     last_sign = Instant::now();
                 }
             }
-            while let Some(timing) = link.timing.next().now_or_never().flatten() {
-                if let Some(&index) = by_stamp.get(&time(&timing.header.stamp)) {
-                    exchanges[index].timing = Some(node_timing(&timing));
+            while let Some(times) = link.node.next_timing() {
+                if let Some(&index) = by_stamp.get(&times.stamp) {
+                    exchanges[index].timing = Some(times.into());
                     last_sign = Instant::now();
                 }
             }
@@ -227,17 +183,19 @@ pub fn run(
     Ok((exchanges, messages))
 }
 
-fn node_timing(timing: &FrameTiming) -> NodeTiming {
-    NodeTiming {
-        sequence: timing.sequence,
-        arrival: time(&timing.arrival),
-        preprocess_start: time(&timing.preprocess_start),
-        preprocess_end: time(&timing.preprocess_end),
-        inference_end: time(&timing.inference_end),
-        decode_end: time(&timing.decode_end),
-        track_end: time(&timing.track_end),
-        publish: time(&timing.publish),
-        dropped_late: timing.verdict == FrameTiming::DROPPED_LATE as u8,
+impl From<FrameTimes> for NodeTiming {
+    fn from(times: FrameTimes) -> Self {
+        Self {
+            sequence: times.sequence,
+            arrival: times.arrival,
+            preprocess_start: times.preprocess_start,
+            preprocess_end: times.preprocess_end,
+            inference_end: times.inference_end,
+            decode_end: times.decode_end,
+            track_end: times.track_end,
+            publish: times.publish,
+            dropped_late: times.dropped_late,
+        }
     }
 }
 
@@ -249,7 +207,7 @@ struct Camera {
 
 impl Camera {
     fn start(plan: &Plan, exchanges: &[Exchange], links: &[Link], mut messages: Messages) -> Self {
-        let publishers: Vec<_> = links.iter().map(|link| link.images.clone()).collect();
+        let publishers: Vec<Publisher> = links.iter().map(|link| link.node.camera()).collect();
         let due: Vec<_> = exchanges.iter().map(|e| (e.scheduled, e.stamp)).collect();
         let (frames, dropped_from, stop) = (plan.frames.clone(), plan.dropped_from, Arc::clone(&plan.stop));
         let thread = thread::spawn(move || {
@@ -267,7 +225,7 @@ impl Camera {
                 }
                 let count = messages.0.len();
                 let now = now_ns();
-                let published = publish(&publishers[to], &mut messages.0[image % count], stamp);
+                let published = publishers[to].publish(&mut messages.0[image % count], stamp);
                 sent.push(published.is_ok().then_some(now));
             }
             (sent, messages)

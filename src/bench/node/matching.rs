@@ -1,7 +1,7 @@
 //! From what was sent, what was received, and what the node's `FrameTiming` tells, to a record of each frame.
 
-use crate::bench::record::{Fate, FrameCost, FrameRecord, Passage, Stage, STAGES};
-use crate::bench::LatePolicy;
+use crate::record::{Fate, FrameCost, FrameRecord, Passage, Stage, STAGES};
+use crate::LatePolicy;
 
 /// What a `FrameTiming` says of a frame: ROS time in nanoseconds, 0 for a step not reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,7 +19,7 @@ pub struct NodeTiming {
     pub dropped_late: bool,
 }
 
-/// One frame as this process saw it. Instants by [`crate::pipeline::now_ns`].
+/// One frame as this process saw it. Instants by [`peregrine_core::now_ns`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exchange {
     pub scheduled: u64,

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _};
+use peregrine_ros::client::Client;
 
 use super::exchange::{run, wait_for_answers, Link, Messages, Plan};
 use super::matching::{records, Exchange};
 use super::process::{prepare_environment, NodeProcess, Scratch};
-use crate::bench::command::live::Live;
-use crate::bench::command::setup::Setup;
-use crate::bench::monitor::{Conditions, Monitor};
-use crate::bench::record::{FrameRecord, Layer, Run};
-use crate::bench::schedule::Observer;
-use crate::bench::timetable::{Schedule, Timetable};
-use crate::bench::usage::{CostPerFrame, ProcessCounters};
-use crate::bench::LatePolicy;
+use crate::command::live::Live;
+use crate::command::setup::Setup;
+use crate::monitor::{Conditions, Monitor};
+use crate::record::{FrameRecord, Layer, Run};
+use crate::schedule::Observer;
+use crate::timetable::{Schedule, Timetable};
+use crate::usage::{CostPerFrame, ProcessCounters};
+use crate::LatePolicy;
 
 /// With a peer, frames go to one node for so many frames and then to the other.
 const BLOCK: usize = 250;
@@ -67,25 +68,24 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
     let arguments = setup.arguments;
     let scratch = Scratch::new()?;
     prepare_environment(&scratch, !arguments.attach)?;
-    let context = r2r::Context::create().context("ROS 2 could not start; look at ROS_DOMAIN_ID")?;
-    let mut node = r2r::Node::create(context, "latency_bench", "")?;
+    let mut client = Client::create("latency_bench").context("ROS 2 could not start; look at ROS_DOMAIN_ID")?;
     let (mut processes, mut links, mut names) = (vec![], vec![], vec![]);
     if arguments.attach {
-        links.push(Link::new(&mut node, "the running node", "")?);
+        links.push(Link::new(&mut client, "the running node", "")?);
         names.push("node");
     } else {
-        links.push(Link::new(&mut node, "the node", "/bench/node/")?);
+        links.push(Link::new(&mut client, "the node", "/bench/node/")?);
         names.push("node");
         processes.push(start_node(setup, &scratch)?);
         if let Some(python) = &arguments.peer {
-            links.push(Link::new(&mut node, "the peer", "/bench/peer/")?);
+            links.push(Link::new(&mut client, "the peer", "/bench/peer/")?);
             names.push("peer");
             processes.push(start_peer(setup, python, &scratch)?);
         }
     }
 
     let mut messages = Messages::new(&setup.frames);
-    wait_for_answers(&mut node, &mut links, &mut messages, || {
+    wait_for_answers(&mut client, &mut links, &mut messages, || {
         ensure!(!setup.stop.load(Ordering::Relaxed), "interrupted before the first frame");
         processes.iter_mut().try_for_each(NodeProcess::require_alive)
     })?;
@@ -105,7 +105,7 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
         .flat_map(|node| (0..setup.profile.warmup_frames).map(move |image| Turn { node, image, counted: false }))
         .collect();
     let (_, messages) =
-        run(&mut node, &mut links, messages, &plan(&warm_up, &Schedule::Fixed)?, |_| alive(&mut processes))?;
+        run(&mut client, &mut links, messages, &plan(&warm_up, &Schedule::Fixed)?, |_| alive(&mut processes))?;
 
     let turns = turns(links.len(), setup.profile.frames);
     let plan = Plan { dropped_from: setup.faults.dropped_from(), ..plan(&turns, &arguments.schedule)? };
@@ -116,7 +116,7 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
     let before = usage(&processes);
     let mut live = Live::new(turns.len());
     let mut seen = 0;
-    let exchanges = run(&mut node, &mut links, messages, &plan, |exchanges| {
+    let exchanges = run(&mut client, &mut links, messages, &plan, |exchanges| {
         show(exchanges, &mut seen, setup, &mut live);
         alive(&mut processes)
     });
@@ -156,7 +156,7 @@ fn run_of(node: usize, exchanges: &[Exchange], turns: &[Turn], setup: &Setup, in
 
 /// Hands frames that are surely over to the view.
 fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut Live) {
-    let over = crate::pipeline::now_ns().saturating_sub(setup.profile.deadline_ns() + 500_000_000);
+    let over = peregrine_core::now_ns().saturating_sub(setup.profile.deadline_ns() + 500_000_000);
     let until = exchanges.partition_point(|e| e.scheduled < over);
     if until > *seen {
         let sent = exchanges[*seen..until].iter().map(|e| Exchange { sent: Some(e.scheduled), ..*e });
@@ -205,7 +205,7 @@ fn remapped(prefix: &str) -> Vec<String> {
 }
 
 fn start_peer(setup: &Setup, python: &Path, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/node.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/peers/node.py");
     ensure!(script.is_file(), "--peer: there is no {}; the peer is a part of the source", script.display());
     let model = export(setup, scratch)?;
     let options = &setup.options;

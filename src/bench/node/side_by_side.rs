@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::bench::record::{Run, Tally};
-use crate::bench::report::distributions;
+use crate::record::{Run, Tally};
+use crate::report::distributions;
 
 /// The quantiles of the table, and the maximum.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
@@ -131,7 +131,7 @@ pub fn markdown(nodes: &[Named]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::simulation::{profile, simulate};
+    use crate::simulation::{profile, simulate};
 
     #[test]
     fn each_node_has_its_columns_beside_the_others() {

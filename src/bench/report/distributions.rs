@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::bench::record::{FrameRecord, Layer, Run};
-use crate::bench::stats::{Distribution, QUANTILES};
+use crate::record::{FrameRecord, Layer, Run};
+use crate::stats::{Distribution, QUANTILES};
 
 /// Percentiles of one duration, in milliseconds; none where frames without a result are in the way.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -181,11 +181,11 @@ fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::bench::simulation::{profile, simulate};
-    use crate::bench::verdict::judge;
+    use crate::simulation::{profile, simulate};
+    use crate::verdict::judge;
 
     /// A run's report with everything around it made up.
-    pub(in crate::bench) fn report_of(run: &Run, profile: Profile) -> Report {
+    pub(crate) fn report_of(run: &Run, profile: Profile) -> Report {
         let judgement = judge(run, &profile, &Conditions::default(), false);
         let subject = Subject {
             model: "test".into(),

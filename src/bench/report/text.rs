@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{Report, WorstFrame};
-use crate::bench::record::Layer;
-use crate::bench::stats::QUANTILES;
-use crate::bench::verdict::percent;
+use crate::record::Layer;
+use crate::stats::QUANTILES;
+use crate::verdict::percent;
 
 impl Report {
     /// For people; ends with a line break.
@@ -65,7 +65,7 @@ impl Report {
             "frames    {} in {:.1} s: {} on time, {} late, {} superseded, {} dropped late, {} rejected",
             tally.due, self.elapsed_s, c.on_time, c.late, c.superseded, c.dropped_late, c.rejected
         );
-        for (count, what) in [(tally.lost, "lost"), (c.in_hand, "never finished")] {
+        for (count, what) in [(tally.lost, "lost"), (c.in_flight, "never finished")] {
             if count > 0 {
                 write!(counts, ", {count} {what}")?;
             }

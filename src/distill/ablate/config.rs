@@ -6,7 +6,7 @@ use anyhow::{ensure, Context};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::distill::train::config::StudentConfig;
+use crate::train::config::StudentConfig;
 
 /// The file that `distill ablate` is given. Paths in it are relative to the current folder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use peregrine_core::files::write_atomically;
+use peregrine_core::ImageView;
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::config::Ablation;
 use super::runs::{distill, Cell};
-use crate::pipeline::{Pipeline, PipelineOptions};
-use crate::preprocess::ImageView;
-use crate::student::package::write_atomically;
-use crate::student::Student;
 
 /// The figures that are compared, as `distill evaluate` names them.
 const METRICS: [&str; 3] = ["AP50", "AP", "mIoU"];

@@ -15,9 +15,9 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context};
 use clap::Args;
+use peregrine_core::files::write_atomically;
 
-use crate::distill::lock::lock;
-use crate::student::package::write_atomically;
+use crate::lock::lock;
 use config::Ablation;
 
 /// Train the same student in several ways, with several seeds each, and write the table that compares them.

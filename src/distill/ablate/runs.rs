@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_core::files::write_atomically;
+use peregrine_student::manifest::Manifest;
+use peregrine_student::package::MANIFEST_FILE;
 use serde::{Deserialize, Serialize};
 
 use super::config::Ablation;
-use crate::student::manifest::Manifest;
-use crate::student::package::{write_atomically, MANIFEST_FILE};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Folder of the package in a run's folder.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use peregrine_core::files::sha256;
+
 use super::{DataError, Dataset, Sample};
-use crate::student::package::sha256;
 
 /// A sample whose file is that of an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]

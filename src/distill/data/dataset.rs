@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::GrayImage;
+use peregrine_core::BoundingBox;
+use peregrine_student::Architecture;
 
 use super::config::{DatasetConfig, Mapped};
 use super::{labels, read, DataError};
-use crate::decode::BoundingBox;
-use crate::student::Architecture;
 
 /// The byte of pixels without a class in the masks of [`Dataset::load_mask`].
 pub const VOID: u8 = 255;

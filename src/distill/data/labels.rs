@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use peregrine_core::BoundingBox;
+
 use super::config::Mapped;
 use super::dataset::Annotation;
 use super::DataError;
-use crate::decode::BoundingBox;
 
 /// How far a box may reach over the image's edge, in fractions of its side, and still be taken for a rounded one and
 /// clipped. Beyond that the file is more likely another image's, or in pixels.

@@ -1,15 +1,15 @@
 //! The worst mistakes, and a page that shows them.
 
 use image::{imageops, Rgb, RgbImage};
+use peregrine_core::BoundingBox;
+use peregrine_student::Architecture;
 
 use super::observe::{Observations, Observed};
 use super::report::{Evaluation, CONFIDENT};
-use crate::decode::BoundingBox;
-use crate::distill::data::{load_image, Dataset, VOID};
-use crate::distill::metrics::average_precision::{iou, share_inside};
-use crate::distill::metrics::Evaluated;
-use crate::distill::page::{draw_box, shrink, Page, GREEN, ORANGE, RED};
-use crate::student::Architecture;
+use crate::data::{load_image, Dataset, VOID};
+use crate::metrics::average_precision::{iou, share_inside};
+use crate::metrics::Evaluated;
+use crate::page::{draw_box, shrink, Page, GREEN, ORANGE, RED};
 
 /// Overlap from which a detection has found an object.
 const FOUND: f64 = 0.5;
@@ -183,8 +183,8 @@ fn wrong_pixels(dataset: &Dataset, observed: &Observed) -> anyhow::Result<RgbIma
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Detection;
-    use crate::distill::metrics::{Calibration, Confusion};
+    use crate::metrics::{Calibration, Confusion};
+    use peregrine_core::Detection;
 
     #[test]
     fn mistakes_are_told_apart_and_the_worst_come_first() {

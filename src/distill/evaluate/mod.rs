@@ -12,15 +12,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_core::files::write_atomically;
+use peregrine_pipeline::PipelineOptions;
+use peregrine_student::{Architecture, Student};
 
 use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{copies, tell_left_out, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::teacher::description::Family;
 use super::teacher::{Description, Runtime, Teacher};
-use crate::pipeline::PipelineOptions;
-use crate::student::package::write_atomically;
-use crate::student::{Architecture, Student};
+
 pub use report::Evaluation;
 
 /// Measure a student on a folder of labelled images: AP50, AP, AP by size, mIoU, calibration, and the worst mistakes.

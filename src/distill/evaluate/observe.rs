@@ -4,15 +4,13 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
 use image::{GrayImage, RgbImage};
+use peregrine_core::{ClassMask, Detection, ImageView};
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_student::Student;
 
-use crate::decode::mask::ClassMask;
-use crate::decode::Detection;
-use crate::distill::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
-use crate::distill::metrics::{Calibration, Confusion, Evaluated};
-use crate::distill::teacher::{Opinion, SoftBox, Teacher};
-use crate::pipeline::{Pipeline, PipelineOptions};
-use crate::preprocess::ImageView;
-use crate::student::Student;
+use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
+use crate::metrics::{Calibration, Confusion, Evaluated};
+use crate::teacher::{Opinion, SoftBox, Teacher};
 
 /// Everything that the figures are worked out from.
 #[derive(Debug, Clone)]

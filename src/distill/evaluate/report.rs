@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use peregrine_student::{Architecture, Manifest};
 use serde::Serialize;
 
 use super::observe::Observations;
-use crate::distill::data::Dataset;
-use crate::distill::metrics::average_precision::outcomes;
-use crate::distill::metrics::{average_precision, Calibration, ClassPrecision, Evaluated};
-use crate::student::{Architecture, Manifest};
+use crate::data::Dataset;
+use crate::metrics::average_precision::outcomes;
+use crate::metrics::{average_precision, Calibration, ClassPrecision, Evaluated};
 
 /// Least score of the detections whose calibration is measured: the node's default threshold.
 pub const CONFIDENT: f32 = 0.3;

@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use ort::session::Session;
 use ort::value::Tensor;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Engine, Graph, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::distill::teacher::Runtime;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Graph, Weights};
+use crate::teacher::Runtime;
 
 /// Largest difference that is still rounding, as a share of the largest value of an output (or of 1).
 pub const TOLERANCE: f32 = 1e-3;

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
 use clap::Args;
+use peregrine_core::files::write_atomically;
+use peregrine_student::architecture::{DETECTION_STRIDES, MAX_STRIDE};
+use peregrine_student::{Architecture, Student};
 use prost::Message;
 
 use super::teacher::Runtime;
-use crate::student::architecture::{DETECTION_STRIDES, MAX_STRIDE};
-use crate::student::package::write_atomically;
-use crate::student::{Architecture, Student};
 
 /// Write a student as ONNX for other runtimes, and compare the file with the project's own engine.
 ///

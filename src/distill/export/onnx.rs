@@ -1,8 +1,9 @@
 //! A graph and its weights as an ONNX model: every operation has its counterpart among ONNX's own operators.
 
+use peregrine_engine::graph::{padding, LEAK};
+use peregrine_engine::{Activation, Conv, EngineError, Graph, LayerId, Op, Shape, Weights};
+
 use super::messages::{Entry, GraphBody, Model, Node, OperatorSet, Tensor, Value};
-use crate::engine::graph::{padding, LEAK};
-use crate::engine::{Activation, Conv, EngineError, Graph, LayerId, Op, Shape, Weights};
 
 /// Of ONNX's operators; 17 is read by every runtime since 2022.
 const OPSET: i64 = 17;

@@ -3,8 +3,8 @@
 use image::RgbImage;
 
 use super::{Inspection, SetReport};
-use crate::distill::data::{load_image, Annotation, Dataset};
-use crate::distill::page::{draw_box, heat_map, shrink, Page, GREEN, RED};
+use crate::data::{load_image, Annotation, Dataset};
+use crate::page::{draw_box, heat_map, shrink, Page, GREEN, RED};
 
 /// Side of a picture in pixels.
 const PICTURE: u32 = 320;

@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::data::{copies, load_image, DataError, Dataset, OnError, OpenOptions, Sample};
-use crate::student::package::write_atomically;
 pub use alike::{distance, fingerprint, Alike, Fingerprint};
+use peregrine_core::files::write_atomically;
 use suspects::Suspect;
 
 /// Objects of less than 32² and of more than 96² pixels are small and large, as COCO counts them.

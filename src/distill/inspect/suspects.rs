@@ -1,9 +1,9 @@
 //! Labels that are valid and yet probably wrong.
 
+use peregrine_core::BoundingBox;
 use serde::Serialize;
 
-use crate::decode::BoundingBox;
-use crate::distill::data::{Annotation, Dataset, Sample};
+use crate::data::{Annotation, Dataset, Sample};
 
 /// Boxes that overlap more are of one object.
 const SAME_OBJECT: f32 = 0.9;

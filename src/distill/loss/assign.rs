@@ -4,8 +4,8 @@
 //! the object is at least the candidates' mean plus one standard deviation, and whose centre lies inside it. It needs
 //! no scale ranges, and does not depend on what the network predicts, so that it is right from the first step on.
 
-use crate::decode::BoundingBox;
-use crate::student::architecture::DETECTION_STRIDES;
+use peregrine_core::BoundingBox;
+use peregrine_student::architecture::DETECTION_STRIDES;
 
 /// Candidates of each level.
 const CANDIDATES: usize = 9;

@@ -2,13 +2,13 @@
 
 use candle_core::{Device, Result, Tensor, D};
 use candle_nn::ops::{log_softmax, sigmoid, softmax};
+use peregrine_core::BoundingBox;
 use serde::{Deserialize, Serialize};
 
 use super::assign::Cell;
 use super::soft;
-use crate::decode::BoundingBox;
-use crate::distill::teacher::UNKNOWN;
-use crate::distill::train::config::is_default;
+use crate::teacher::UNKNOWN;
+use crate::train::config::is_default;
 
 /// Weights of the terms, and how much the teacher counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -220,7 +220,7 @@ fn target_distances(p: &Positive) -> [f32; 4] {
 mod tests {
     use super::super::check;
     use super::*;
-    use crate::distill::net::check::values;
+    use crate::net::check::values;
 
     const BINS: usize = 4;
 

@@ -40,6 +40,6 @@ pub(crate) mod check {
         let x = Var::from_slice(at, shape, &Device::Cpu).unwrap();
         let gradients = f(&x).unwrap().backward().unwrap();
         let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        crate::distill::net::check::gradient_by(step, at, &gradient, scalar);
+        crate::net::check::gradient_by(step, at, &gradient, scalar);
     }
 }

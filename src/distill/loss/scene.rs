@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-
-use crate::decode::BoundingBox;
+use peregrine_core::BoundingBox;
 
 /// One network's tensors. Rows of the detection head are image by image, level by level, cell by cell.
 pub struct Tensors {
@@ -28,7 +27,7 @@ pub struct Scene {
     pub positives: Vec<(u32, usize)>,
     /// For each image the boxes of its objects, input pixels.
     pub boxes: Vec<Vec<BoundingBox>>,
-    /// For each image and cell of the segmentation head its label, or [`VOID`](crate::distill::data::VOID).
+    /// For each image and cell of the segmentation head its label, or [`VOID`](crate::data::VOID).
     pub mask: Vec<u8>,
     /// For each image and cell of the segmentation head whether the teacher has an opinion: one that saw the whole image has
     /// none of what lies outside it.

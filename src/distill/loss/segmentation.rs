@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-use crate::distill::data::VOID;
+use crate::data::VOID;
 
 /// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not count.
 ///

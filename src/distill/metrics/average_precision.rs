@@ -1,9 +1,8 @@
 //! Average precision as COCO defines it (Lin et al. 2014, and the figures of its reference implementation): greedy matching
 //! by score, precision made monotonic, read at 101 recalls.
 
+use peregrine_core::{BoundingBox, Detection};
 use serde::Serialize;
-
-use crate::decode::{BoundingBox, Detection};
 
 /// The ten overlaps over which AP is averaged: 0.50, 0.55 … 0.95.
 pub const OVERLAPS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
@@ -152,13 +151,13 @@ fn matches(image: &Evaluated, class: usize, overlap: f64, size: Size) -> Vec<(f3
 }
 
 /// In f64, since a rounded overlap may fall on the other side of a threshold.
-pub(in crate::distill) fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
+pub(crate) fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
     let common = common_area(a, b);
     ratio(common, area(a) + area(b) - common)
 }
 
 /// The share of `a` that lies in `region`.
-pub(in crate::distill) fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
+pub(crate) fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
     ratio(common_area(a, region), area(a))
 }
 

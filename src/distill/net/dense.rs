@@ -133,7 +133,7 @@ fn matmul(
 mod tests {
     use super::super::check;
     use super::*;
-    use crate::engine::{Activation, Conv, Shape};
+    use peregrine_engine::{Activation, Conv, Shape};
 
     fn geometry(kernel: usize, stride: usize) -> Geometry {
         let conv = Conv { kernel, stride, depthwise: false, activation: Activation::Identity };

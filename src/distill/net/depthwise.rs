@@ -110,7 +110,7 @@ fn for_each_tap_row(g: &Geometry, mut f: impl FnMut(usize, usize, usize, usize))
 mod tests {
     use super::super::{check, dense};
     use super::*;
-    use crate::engine::{Activation, Conv, Shape};
+    use peregrine_engine::{Activation, Conv, Shape};
 
     fn cases() -> impl Iterator<Item = Geometry> {
         let sizes = [(6, 8), (7, 5), (4, 4)];

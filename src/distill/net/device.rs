@@ -6,12 +6,11 @@
 //! variables and differentiated by candle for itself alone, so that no more than one layer's intermediates are held.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use peregrine_engine::graph::padding;
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 
 use super::norm::{BatchStatistics, EPSILON};
 use super::{ConvParams, Mode, NetParams};
-use crate::engine::graph::padding;
-use crate::engine::reference::pad;
-use crate::engine::{Activation, Conv, Graph, LayerId, Op, Shape};
 
 /// A network's tensors on a device.
 pub struct DevicePasses {
@@ -272,4 +271,21 @@ fn variable(tensor: &Tensor) -> Result<Tensor> {
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// `x` with so many values before and after an axis.
+fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> Result<Tensor> {
+    let filling = |size: usize| {
+        let mut dims = x.dims().to_vec();
+        dims[axis] = size;
+        Tensor::full(value, dims, x.device())
+    };
+    let mut parts = vec![x.clone()];
+    if before > 0 {
+        parts.insert(0, filling(before)?);
+    }
+    if after > 0 {
+        parts.push(filling(after)?);
+    }
+    Tensor::cat(&parts, axis)
 }

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::cpu::int8::Int8Engine;
-use crate::engine::quantization::{QuantizedConv, TensorScale};
-use crate::engine::{ConvWeights, EngineError, Graph, Quantization, Weights};
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::quantization::{QuantizedConv, TensorScale};
+use peregrine_engine::{ConvWeights, EngineError, Graph, Quantization, Weights};
 
 /// The grids of a network's weights and tensors.
 #[derive(Debug, Clone)]
@@ -80,9 +80,9 @@ pub fn cut(gradient: &mut [f32], unrounded: &[f32], scale: TensorScale) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::net::{check, Mode, NetParams, TrainNet};
-    use crate::engine::{Activation, Conv, Engine, Shape};
-    use crate::student::Architecture;
+    use crate::net::{check, Mode, NetParams, TrainNet};
+    use peregrine_engine::{Activation, Conv, Engine, Shape};
+    use peregrine_student::Architecture;
 
     /// The network of `quantization` in training.
     fn net(graph: &Graph, weights: &Weights, quantization: &Quantization) -> TrainNet {

@@ -1,4 +1,4 @@
-//! The training engine: forward and backward of a [`Graph`](crate::engine::Graph) over a batch.
+//! The training engine: forward and backward of a [`Graph`](peregrine_engine::Graph) over a batch.
 //!
 //! On the CPU, candle's autograd allocates every intermediate anew, zero-fills and re-adds every gradient, and splits grouped
 //! convolutions into one call a group. Since a student is a fixed graph of a few operations, this module keeps each
@@ -26,7 +26,7 @@ mod tests;
 pub use params::{ConvParams, NetParams, Norm};
 pub use passes::{Mode, TrainNet};
 
-use crate::engine::{Conv, Shape};
+use peregrine_engine::{Conv, Shape};
 
 /// A convolution with the shapes on both of its sides.
 #[derive(Debug, Clone, Copy)]

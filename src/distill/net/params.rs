@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_engine::{ConvWeights, Graph, LayerId, Weights};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::norm::{BatchStatistics, EPSILON};
-use crate::engine::{ConvWeights, Graph, LayerId, Weights};
 
 /// Values and their gradient, of one length.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl NetParams {
             .layers
             .iter()
             .enumerate()
-            .filter(|(_, layer)| matches!(layer.op, crate::engine::Op::Conv(_)))
+            .filter(|(_, layer)| matches!(layer.op, peregrine_engine::Op::Conv(_)))
             .zip(graph.convs())
             .map(|((id, _), (layer, conv, shape))| {
                 let output = graph.outputs.contains(&id);

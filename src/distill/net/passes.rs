@@ -3,13 +3,13 @@
 use std::mem::take;
 
 use candle_core::{Device, Result};
+use peregrine_engine::{Activation, Graph, LayerId, Op};
 use rayon::prelude::*;
 
 use super::device::DevicePasses;
 use super::fake::{self, FakeQuantization};
 use super::norm::{self, BatchStatistics};
 use super::{convolve, pool, Geometry, NetParams};
-use crate::engine::{Activation, Graph, LayerId, Op};
 
 /// Values that one task adds or copies.
 const PARALLEL_CHUNK: usize = 1 << 16;

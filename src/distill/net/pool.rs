@@ -1,7 +1,7 @@
 //! Max-pooling of one channel.
 
-use crate::engine::graph::padding;
-use crate::engine::Shape;
+use peregrine_engine::graph::padding;
+use peregrine_engine::Shape;
 
 /// Where in `plane` of `shape` the largest value of the window of output pixel (y, x) lies; the first of equals.
 pub fn largest(plane: &[f32], shape: Shape, (kernel, stride): (usize, usize), (y, x): (usize, usize)) -> usize {

@@ -1,10 +1,10 @@
 //! Whole graphs in training.
 
 use candle_core::Device;
+use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
+use peregrine_student::Student;
 
 use super::{check, Mode, NetParams, TrainNet};
-use crate::engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
-use crate::student::Student;
 
 /// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite differences.
 fn small_graph() -> Graph {

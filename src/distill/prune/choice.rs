@@ -1,7 +1,7 @@
 //! Which channels go: those whose importance is least for the operations that they cost.
 
-use crate::engine::channels::{ChannelId, Channels};
-use crate::engine::{Graph, Op};
+use peregrine_engine::channels::{ChannelId, Channels};
+use peregrine_engine::{Graph, Op};
 
 /// Least share of its channels that a layer keeps: a layer of next to nothing cuts the network in two.
 const LEAST: f64 = 0.25;
@@ -54,7 +54,7 @@ pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64
 pub fn flops(graph: &Graph, channels: &Channels, keep: &[bool]) -> usize {
     let width = |layer: usize| channels.of[layer].iter().filter(|&&id| keep[id]).count();
     let widths: Vec<usize> = (0..graph.layers.len()).map(width).collect();
-    let of = |(id, layer): (usize, &crate::engine::Layer)| match layer.op {
+    let of = |(id, layer): (usize, &peregrine_engine::Layer)| match layer.op {
         Op::Conv(conv) => {
             let per_group = if conv.depthwise { 1 } else { widths[layer.inputs[0]] };
             2 * widths[id] * per_group * conv.kernel * conv.kernel * layer.shape.pixels()
@@ -67,7 +67,7 @@ pub fn flops(graph: &Graph, channels: &Channels, keep: &[bool]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::student::Architecture;
+    use peregrine_student::Architecture;
 
     #[test]
     fn about_the_share_stays_in_multiples_and_the_unimportant_go_first() {

@@ -1,11 +1,11 @@
 //! How much each channel matters, by one of three criteria.
 
 use clap::ValueEnum;
+use peregrine_engine::channels::Channels;
+use peregrine_engine::{Graph, Op, Weights};
 use serde::Serialize;
 
-use crate::distill::net::{convolve, Geometry, Mode, NetParams, TrainNet};
-use crate::engine::channels::Channels;
-use crate::engine::{Graph, Op, Weights};
+use crate::net::{convolve, Geometry, Mode, NetParams, TrainNet};
 
 /// What a channel is judged by. A channel that lies in several layers gets the sum over them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -38,7 +38,7 @@ pub fn by_channel(channels: &Channels, layers: &ByLayer, criterion: Criterion) -
 
 /// Mean |weight| of each filter.
 pub fn l1(graph: &Graph, weights: &Weights) -> ByLayer {
-    let of = |layer: &crate::engine::Layer| match layer.op {
+    let of = |layer: &peregrine_engine::Layer| match layer.op {
         Op::Conv(_) => {
             let conv = weights.of(&layer.name);
             let taps = conv.weight.len() / conv.bias.len();
@@ -121,7 +121,7 @@ impl Moments {
 
     /// The standard deviation ahead of each convolution's activation.
     pub fn scales(&self, graph: &Graph) -> ByLayer {
-        let of = |(id, layer): (usize, &crate::engine::Layer)| match layer.op {
+        let of = |(id, layer): (usize, &peregrine_engine::Layer)| match layer.op {
             Op::Conv(_) => {
                 let count = (self.images * layer.shape.pixels()).max(1) as f64;
                 let deviation = |[sum, squares]: &[f64; 2]| (squares / count - (sum / count).powi(2)).max(0.0).sqrt();

@@ -3,7 +3,7 @@
 //! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`](mod@slice): cutting them out.
 //!
 //! What belongs together across shortcuts and concatenations is worked out from the graph
-//! ([`channels`](crate::engine::channels)); the pruned widths go into the manifest, so that node, engines and trainer build
+//! ([`channels`](peregrine_engine::channels)); the pruned widths go into the manifest, so that node, engines and trainer build
 //! the pruned network from it.
 
 pub mod choice;
@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_engine::channels::Channels;
+use peregrine_engine::Weights;
+use peregrine_student::Student;
 use serde::Serialize;
 
 use super::before_after::BeforeAfter;
@@ -24,9 +27,6 @@ use super::net::{NetParams, TrainNet};
 use super::train::batches::Pictures;
 use super::train::config::{DataSource, StudentConfig};
 use super::train::step::Teaching;
-use crate::engine::channels::Channels;
-use crate::engine::Weights;
-use crate::student::Student;
 use importance::{Criterion, Moments};
 
 /// Cut the channels out of a student that matter least, into a smaller package.
@@ -116,7 +116,7 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let report = Report { criterion: args.by, keep: args.keep, figures };
     println!("the pruned student: {}", args.out.display());
     if let Some(path) = &args.json {
-        crate::student::package::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
+        peregrine_core::files::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
     }
     Ok(())
 }
@@ -199,8 +199,8 @@ fn trainable(weights: &Weights, student: &Student) -> anyhow::Result<TrainNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cpu::CpuEngine;
-    use crate::engine::Engine;
+    use peregrine_engine::cpu::CpuEngine;
+    use peregrine_engine::Engine;
     use proptest::prelude::*;
 
     fn outputs(student: &Student, input: &[f32]) -> Vec<Vec<f32>> {
@@ -245,7 +245,7 @@ mod tests {
             let means: Vec<Vec<f32>> = student.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
             let pruned = cut(&student, &channels, &keep, &means).unwrap();
             prop_assert!(pruned.graph().parameters() < student.graph().parameters());
-            let input = crate::distill::net::check::values(3 * 64 * 64, seed);
+            let input = crate::net::check::values(3 * 64 * 64, seed);
             for (a, b) in outputs(&student, &input).iter().flatten().zip(outputs(&pruned, &input).iter().flatten()) {
                 prop_assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{} {}", a, b);
             }
@@ -271,7 +271,7 @@ mod tests {
         let mut means: Vec<Vec<f32>> = graph.layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
         means[layer][3] = 2.0;
         let pruned = cut(&student, &channels, &keep, &means).unwrap();
-        let input = crate::distill::net::check::values(3 * 64 * 64, 1);
+        let input = crate::net::check::values(3 * 64 * 64, 1);
         for (a, b) in outputs(&student, &input).iter().flatten().zip(outputs(&pruned, &input).iter().flatten()) {
             assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{a} {b}");
         }

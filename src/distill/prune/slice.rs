@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::channels::Channels;
-use crate::engine::{ConvWeights, Graph, Weights};
+use peregrine_engine::channels::Channels;
+use peregrine_engine::{ConvWeights, Graph, Weights};
 
 /// The weights of the channels that `keep`, for the graph of [`widths`].
 ///
@@ -15,7 +15,7 @@ pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bo
         channels.of[layer].iter().enumerate().filter(|(_, &id)| keep[id]).map(|(c, _)| c).collect()
     };
     let mut cut = Weights::default();
-    let ids = (0..graph.layers.len()).filter(|&id| matches!(graph.layers[id].op, crate::engine::Op::Conv(_)));
+    let ids = (0..graph.layers.len()).filter(|&id| matches!(graph.layers[id].op, peregrine_engine::Op::Conv(_)));
     for (id, (layer, conv, shape)) in ids.zip(graph.convs()) {
         let from = layer.inputs[0];
         let (outs, ins) = (kept(id), if conv.depthwise { vec![0] } else { kept(from) });
@@ -42,7 +42,7 @@ pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bo
 pub fn widths(graph: &Graph, channels: &Channels, keep: &[bool]) -> BTreeMap<String, usize> {
     let layers = graph.layers.iter().zip(&channels.of);
     layers
-        .filter(|(layer, _)| matches!(layer.op, crate::engine::Op::Conv(conv) if !conv.depthwise))
+        .filter(|(layer, _)| matches!(layer.op, peregrine_engine::Op::Conv(conv) if !conv.depthwise))
         .map(|(layer, ids)| (layer.name.clone(), ids.len(), ids.iter().filter(|&&id| keep[id]).count()))
         .filter(|(_, all, kept)| kept < all)
         .map(|(name, _, kept)| (name, kept))

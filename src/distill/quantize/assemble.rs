@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use peregrine_engine::quantization::{scale_groups, TensorScale};
+use peregrine_engine::{Graph, Op, Quantization};
+use peregrine_student::manifest::QuantizationSection;
+use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::calibrate::Method;
 use super::observe::{observe, Inputs, Observed};
 use super::weights::{self, WeightScale};
-use crate::engine::quantization::{scale_groups, TensorScale};
-use crate::engine::{Graph, Op, Quantization};
-use crate::student::manifest::QuantizationSection;
-use crate::student::Student;
 
 /// How a student is quantized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,5 +128,5 @@ pub fn quantize(student: &Student, images: &[PathBuf]) -> anyhow::Result<Student
     let inputs = Inputs::read(student, images)?;
     let calibrated = Calibrated::new(student, &inputs, &Settings::default(), &|| ())?;
     let data = [("images".to_owned(), images.len())].into();
-    Ok(calibrated.student(&BTreeSet::new(), "peregrine::distill::quantize", data))
+    Ok(calibrated.student(&BTreeSet::new(), "crate::quantize", data))
 }

@@ -3,9 +3,8 @@
 //! All four methods are checked against `tests/reference/calibration.py`.
 
 use clap::ValueEnum;
+use peregrine_engine::quantization::TensorScale;
 use serde::{Deserialize, Serialize};
-
-use crate::engine::quantization::TensorScale;
 
 /// Bins of a [`Histogram`].
 pub const BINS: usize = 2048;

@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use anyhow::Context;
+use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
+use peregrine_engine::cpu::{CpuEngine, Isa};
+use peregrine_engine::Engine;
+use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
-
-use crate::engine::cpu::int8::{Int8Engine, IntegerIsa};
-use crate::engine::cpu::{CpuEngine, Isa};
-use crate::engine::Engine;
-use crate::student::Student;
 
 /// Milliseconds of one inference with an instruction set and a number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -30,9 +30,9 @@ use weights::WeightScale;
 
 use super::data::{tell_left_out, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
-use crate::pipeline::PipelineOptions;
-use crate::student::package::{sha256, write_atomically};
-use crate::student::Student;
+use peregrine_core::files::{sha256, write_atomically};
+use peregrine_pipeline::PipelineOptions;
+use peregrine_student::Student;
 
 /// Name of the report in the package's folder, with the extensions json and txt.
 const REPORT: &str = "quantization";

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::distill::data::{load_image, DataError};
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Graph};
-use crate::preprocess::{ImageView, Letterbox, Normalisation};
-use crate::student::Student;
+use peregrine_core::ImageView;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Engine, Graph};
+use peregrine_student::Student;
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::calibrate::Histogram;
+use crate::data::{load_image, DataError};
 
 /// Network inputs, made from images as the pipeline makes them.
 pub struct Inputs(pub Vec<Vec<f32>>);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use peregrine_core::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::report::{worst_drop, Accuracies};
 use super::sensitivity::Sensitivity;
-use crate::student::package::write_atomically;
 
 /// Name of the file in which an unfinished run keeps what it has found.
 const FILE: &str = "progress.json";

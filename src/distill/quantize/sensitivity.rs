@@ -1,12 +1,12 @@
 //! Which layers suffer most from 8 bits.
 
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Engine, Quantization};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::Calibrated;
 use super::observe::Inputs;
-use crate::engine::cpu::int8::Int8Engine;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Quantization};
 
 /// What quantizing one convolution alone does to the network's outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

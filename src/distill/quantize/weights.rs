@@ -1,10 +1,9 @@
 //! Weights in 8 bits, a scale for each output channel.
 
 use clap::ValueEnum;
+use peregrine_engine::quantization::QuantizedConv;
+use peregrine_engine::ConvWeights;
 use serde::{Deserialize, Serialize};
-
-use crate::engine::quantization::QuantizedConv;
-use crate::engine::ConvWeights;
 
 /// How a channel's scale is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 use indicatif::ProgressBar;
+use peregrine_student::Architecture;
+use peregrine_vision::decode::mask::MASK_STRIDE;
 
 use super::shard::{HalfMap, Softened};
 use super::targets::Index;
 use super::SoftenArgs;
-use crate::decode::mask::MASK_STRIDE;
-use crate::distill::data::{load_image, OnError, Sample, Skipped};
-use crate::distill::teacher::description::Family;
-use crate::distill::teacher::{ensemble, Description, Feature, Opinion, PackageTeacher, Runtime, SoftMask, Teacher};
-use crate::student::Architecture;
+use crate::data::{load_image, OnError, Sample, Skipped};
+use crate::teacher::description::Family;
+use crate::teacher::{ensemble, Description, Feature, Opinion, PackageTeacher, Runtime, SoftMask, Teacher};
 
 /// All that are asked.
 pub(super) struct Teachers {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_core::files::{sha256, write_atomically};
+use peregrine_student::Architecture;
 
 use super::data::{load_image, refuse_namesakes, tell_left_out, Dataset, OnError, OpenOptions, Sample, Skipped};
-use crate::student::package::{sha256, write_atomically};
-use crate::student::Architecture;
 use asked::Teachers;
+
 pub use targets::SoftTargets;
 use targets::{Index, Shard, INDEX};
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context};
 use half::f16;
+use peregrine_core::BoundingBox;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::decode::BoundingBox;
-use crate::distill::teacher::{Feature, SoftBox, SoftMask};
+use crate::teacher::{Feature, SoftBox, SoftMask};
 
 /// What teachers made of one image.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,7 +74,7 @@ impl TryFrom<&Feature> for HalfMap {
 }
 
 /// The bytes of a shard, for so many detection `classes`.
-pub(in crate::distill) fn serialize(images: &[Softened], classes: usize) -> Vec<u8> {
+pub(crate) fn serialize(images: &[Softened], classes: usize) -> Vec<u8> {
     let (mut boxes, mut logits, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     let bytes = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let mut count = 0u32;
@@ -197,7 +197,7 @@ pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::teacher::UNKNOWN;
+    use crate::teacher::UNKNOWN;
 
     fn read(bytes: &[u8], masks: Option<usize>, features: &[&str]) -> anyhow::Result<Vec<Softened>> {
         let features: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
+use peregrine_core::files::sha256;
 use serde::{Deserialize, Serialize};
 
 use super::shard::{deserialize, Contents, Softened};
-use crate::student::package::sha256;
 
 /// Name of the index in its folder.
 pub(super) const INDEX: &str = "index.json";
@@ -132,7 +132,7 @@ impl SoftTargets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::soften::shard::serialize;
+    use crate::soften::shard::serialize;
 
     #[test]
     fn a_damaged_shard_is_refused() {

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn shipped_descriptions_are_sound_and_know_every_class_of_the_default_student() {
-        let classes = crate::student::Architecture::default_student().detection.classes;
+        let classes = peregrine_student::Architecture::default_student().detection.classes;
         for text in [
             include_str!("../../../models/teachers/centernet_mb3_512.toml"),
             include_str!("../../../models/teachers/nanodet_416.toml"),

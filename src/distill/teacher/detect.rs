@@ -1,12 +1,12 @@
 //! From a teacher's output tensors to candidate objects, by family.
 
 use anyhow::{bail, ensure, Context};
+use peregrine_core::BoundingBox;
+use peregrine_vision::decode::head::{logit, softmax_mean};
 
 use super::description::{Description, Family};
 use super::placement::Placement;
 use super::{queries, SoftBox, UNKNOWN};
-use crate::decode::head::{logit, softmax_mean};
-use crate::decode::BoundingBox;
 
 /// Candidates below this probability are no opinion.
 pub(super) const MIN_SCORE: f32 = 0.05;

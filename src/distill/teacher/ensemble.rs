@@ -1,7 +1,8 @@
 //! Several teachers' opinions of one image, brought together.
 
+use peregrine_core::BoundingBox;
+
 use super::{SoftBox, UNKNOWN};
-use crate::decode::BoundingBox;
 
 /// Boxes of one class that overlap at least so much are one object.
 const SAME_OBJECT_IOU: f32 = 0.6;

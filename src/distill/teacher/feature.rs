@@ -66,7 +66,7 @@ impl Feature {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::teacher::description::Fit;
+    use crate::teacher::description::Fit;
 
     /// Two channels over 8 × 8 cells: the first's value is the column, the second's the row.
     fn tensor(layout: Layout) -> Vec<f32> {

@@ -1,11 +1,11 @@
 //! Teachers that give logits of the whole image, or of each of its pixels.
 
 use anyhow::ensure;
+use peregrine_core::ClassMask;
 
 use super::description::{Description, Layout};
 use super::detect::Output;
 use super::placement::Placement;
-use crate::decode::mask::ClassMask;
 
 /// The logit of a class that the teacher does not know.
 const UNKNOWN: f32 = -30.0;

@@ -24,8 +24,8 @@ pub use logits::SoftMask;
 pub use onnx::{Opinion, Runtime, Teacher};
 pub use package::PackageTeacher;
 
-use crate::decode::head::sigmoid;
-use crate::decode::BoundingBox;
+use peregrine_core::BoundingBox;
+use peregrine_vision::decode::head::sigmoid;
 
 /// An object as a teacher sees it.
 #[derive(Debug, Clone, PartialEq)]

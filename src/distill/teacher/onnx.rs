@@ -9,12 +9,12 @@ use image::RgbImage;
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::Tensor;
+use peregrine_core::files::sha256;
 
 use super::description::{Description, Family, Layout};
 use super::detect::Output;
 use super::placement::Placement;
 use super::{detect, logits, Feature, SoftBox, SoftMask};
-use crate::student::package::sha256;
 
 /// ONNX Runtime, opened.
 pub struct Runtime(Environment);

@@ -5,17 +5,18 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
+use peregrine_core::files::sha256;
+use peregrine_core::{BoundingBox, ImageView};
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Engine, Graph, Shape};
+use peregrine_student::{Architecture, Student};
+use peregrine_vision::decode::head::{logit, softmax_mean};
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::detect::{suppress, MIN_SCORE};
 use super::{Feature, SoftBox};
-use crate::decode::head::{logit, softmax_mean};
-use crate::decode::BoundingBox;
-use crate::distill::loss::assign::{self, Cell};
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Graph, Shape};
-use crate::preprocess::{ImageView, Letterbox, Normalisation};
-use crate::student::package::sha256;
-use crate::student::{Architecture, Student};
+use crate::loss::assign;
+use crate::loss::assign::Cell;
 
 /// The teacher, ready to look at images.
 pub struct PackageTeacher {
@@ -136,12 +137,12 @@ pub fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::data::load_image;
-    use crate::pipeline::{Pipeline, PipelineOptions};
+    use crate::data::load_image;
+    use peregrine_pipeline::{Pipeline, PipelineOptions};
 
     #[test]
     fn it_sees_the_objects_that_the_pipeline_finds() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let image = load_image(&root.join("models/frames/highway-12.jpg")).unwrap();
         let student = Student::embedded();
         let classes = &student.manifest.architecture.detection.classes;

@@ -2,9 +2,9 @@
 
 use image::imageops::{self, FilterType};
 use image::RgbImage;
+use peregrine_core::BoundingBox;
 
 use super::description::{Colours, Description, Fit, Layout};
-use crate::decode::BoundingBox;
 
 /// The grey around a letterboxed image, which most detectors were trained with.
 const PAD: f32 = 114.0;

@@ -1,12 +1,12 @@
 //! Teachers whose candidates are a list: YOLO's anchors and DETR's queries.
 
 use anyhow::{ensure, Context};
+use peregrine_vision::decode::head::sigmoid;
 
 use super::description::{Description, Scores};
 use super::detect::{grouped, soft_box, Output, MIN_SCORE};
 use super::placement::Placement;
 use super::SoftBox;
-use crate::decode::head::sigmoid;
 
 /// The candidates of a YOLO-like output; see [`Family::Yolo`](super::description::Family::Yolo).
 ///

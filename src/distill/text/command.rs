@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{ensure, Context};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_core::files::{sha256, write_atomically};
 use serde_json::json;
 
 use super::corpus::{unlabelled, Corpus, Sentence};
@@ -16,8 +17,7 @@ use super::soft::{Header, SoftTargets};
 use super::teacher::Teacher;
 use super::train::{train, Settings};
 use super::Outputs;
-use crate::distill::teacher::Runtime;
-use crate::student::package::{sha256, write_atomically};
+use crate::teacher::Runtime;
 
 /// Lies in the student's folder while it is trained.
 const CHECKPOINT: &str = "checkpoint.safetensors";

@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_shipped_corpus_is_valid_and_its_halves_share_no_sentence() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands/commands.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/commands/commands.toml");
         let corpus = Corpus::open(&path).unwrap();
         assert!(corpus.val.iter().all(|v| corpus.train.iter().all(|t| t.text != v.text)));
     }

@@ -22,8 +22,7 @@ pub mod train;
 use std::path::Path;
 
 use anyhow::{ensure, Context};
-
-use crate::student::package::sha256;
+use peregrine_core::files::sha256;
 
 /// The bytes of the file at `path`, if they have the hash that somebody keeps; `owner` ends "is not the file that …".
 fn read_checked(path: &Path, expected_sha256: &str, owner: &str) -> anyhow::Result<Vec<u8>> {

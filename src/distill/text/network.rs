@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context};
 use candle_core::{DType, Device, Result, Tensor, Var};
+use peregrine_core::files::{sha256, write_atomically};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::corpus::Sentence;
 use super::pieces::{Pieces, Splitter};
 use super::{read_checked, Outputs};
-use crate::student::package::{sha256, write_atomically};
 
 const MANIFEST: &str = "manifest.json";
 const WEIGHTS: &str = "weights.safetensors";

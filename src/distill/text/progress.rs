@@ -7,11 +7,10 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
+use peregrine_core::files::write_atomically;
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
-
-use crate::student::package::write_atomically;
 
 const BETA: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;

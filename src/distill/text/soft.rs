@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{ensure, Context};
 use half::f16;
+use peregrine_core::files::write_atomically;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::Outputs;
-use crate::student::package::write_atomically;
 
 /// What the file's metadata hold under the key `soft`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

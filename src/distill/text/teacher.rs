@@ -10,13 +10,13 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::{loss::cross_entropy, AdamW, Optimizer, ParamsAdamW};
 use ort::session::Session;
 use ort::value::Tensor as OrtTensor;
+use peregrine_core::files::{sha256, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::corpus::{Corpus, Sentence};
 use super::pieces::{Pieces, Splitter};
 use super::{read_checked, Outputs};
-use crate::distill::teacher::Runtime;
-use crate::student::package::{sha256, write_atomically};
+use crate::teacher::Runtime;
 
 const DESCRIPTION: &str = "teacher.json";
 const HEADS: &str = "heads.safetensors";

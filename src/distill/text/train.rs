@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context};
 use candle_core::{Device, Result, Tensor};
 use candle_nn::loss::cross_entropy;
+use peregrine_core::files::sha256;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,8 +17,7 @@ use super::pieces::Splitter;
 use super::progress::Progress;
 use super::soft::SoftTargets;
 use super::Outputs;
-use crate::distill::loss::soft::categorical;
-use crate::student::package::sha256;
+use crate::loss::soft::categorical;
 
 const BATCH: usize = 32;
 /// Chance that a piece is hidden in training, so that the row of unknown pieces is learnt.

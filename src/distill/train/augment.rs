@@ -1,16 +1,16 @@
 //! One training image: a random view of a source image, with its objects and mask carried along.
 
 use image::{GrayImage, RgbImage};
+use peregrine_core::BoundingBox;
+use peregrine_student::architecture::Input;
+use peregrine_vision::decode::mask::MASK_STRIDE;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::config::is_default;
 use super::objects::Object;
-use crate::decode::mask::MASK_STRIDE;
-use crate::decode::BoundingBox;
-use crate::distill::data::VOID;
-use crate::student::architecture::Input;
+use crate::data::VOID;
 
 /// How views are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

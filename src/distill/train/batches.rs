@@ -9,6 +9,9 @@ use std::thread;
 use anyhow::{ensure, Context};
 use crossbeam::channel::{bounded, Receiver};
 use image::{GrayImage, RgbImage};
+use peregrine_student::architecture::Input;
+use peregrine_student::Architecture;
+use peregrine_vision::decode::mask::MASK_STRIDE;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,12 +21,9 @@ use super::config::StudentConfig;
 use super::objects::{self, Object};
 use super::online::OnlineTeacher;
 use super::soft_view::{Grid, SoftView};
-use crate::decode::mask::MASK_STRIDE;
-use crate::distill::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
-use crate::distill::soften::shard::HalfMap;
-use crate::distill::soften::SoftTargets;
-use crate::student::architecture::Input;
-use crate::student::Architecture;
+use crate::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
+use crate::soften::shard::HalfMap;
+use crate::soften::SoftTargets;
 
 /// Batches rendered ahead.
 const AHEAD: usize = 4;
@@ -284,10 +284,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::decode::BoundingBox;
-    use crate::distill::soften::shard::{self, Softened};
-    use crate::distill::teacher::SoftBox;
-    use crate::student::package::sha256;
+    use crate::soften::shard;
+    use crate::soften::shard::Softened;
+    use crate::teacher::SoftBox;
+    use peregrine_core::files::sha256;
+    use peregrine_core::BoundingBox;
 
     /// A data set of two unlabelled pictures, and a configuration that names it.
     fn project(folder: &Path, keys: &str) -> StudentConfig {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{bail, Context};
+use peregrine_core::files::write_atomically;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::optimizer::Optimizer;
-use crate::distill::net::NetParams;
-use crate::student::package::write_atomically;
+use crate::net::NetParams;
 
 /// What a training consists of besides its configuration.
 pub struct State<'a> {

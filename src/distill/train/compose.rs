@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
+use peregrine_core::BoundingBox;
+use peregrine_student::architecture::Input;
+use peregrine_vision::decode::mask::MASK_STRIDE;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::objects::Object;
 use super::soft_view::SoftView;
-use crate::decode::mask::MASK_STRIDE;
-use crate::decode::BoundingBox;
-use crate::distill::data::VOID;
-use crate::student::architecture::Input;
+use crate::data::VOID;
 
 /// One image of a batch.
 #[derive(Debug, Clone, PartialEq)]

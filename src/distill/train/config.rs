@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
+use peregrine_student::presets::Preset;
+use peregrine_student::{Architecture, Student};
 use serde::{Deserialize, Serialize};
 
 use super::augment::AugmentConfig;
 use super::online::TeacherConfig;
 use super::optimizer::Rule;
-use crate::distill::data::{tell_left_out, DataError, Dataset, OnError, OpenOptions};
-use crate::distill::loss::detection::DetectionLossConfig;
-use crate::distill::loss::methods::MethodConfig;
-use crate::student::presets::Preset;
-use crate::student::{Architecture, Student};
+use crate::data::{tell_left_out, DataError, Dataset, OnError, OpenOptions};
+use crate::loss::detection::DetectionLossConfig;
+use crate::loss::methods::MethodConfig;
 
 /// Everything that `distill student` and `distill teacher` need to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,9 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use peregrine_core::files::write_atomically;
 use serde_json::Value;
-
-use crate::student::package::write_atomically;
 
 /// The terms drawn, as the log names them, with a colour each that those with colour-blindness tell apart too (Okabe & Ito
 /// 2008).

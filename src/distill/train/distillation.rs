@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use anyhow::{ensure, Context};
 use candle_core::{Device, Tensor, Var};
+use peregrine_engine::{LayerId, Shape};
+use peregrine_student::{Architecture, Student};
+use peregrine_vision::decode::mask::MASK_STRIDE;
 
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::mean_teacher::MeanTeacher;
 use super::online::OnlineTeacher;
 use super::soft_view::{Grid, SoftView};
-use crate::decode::mask::MASK_STRIDE;
-use crate::distill::data::VOID;
-use crate::distill::loss::detection::DetectionTargets;
-use crate::distill::loss::methods::Method;
-use crate::distill::loss::scene::{Scene, Tensors};
-use crate::distill::loss::schedule::Schedule;
-use crate::distill::net::TrainNet;
-use crate::distill::soften::SoftTargets;
-use crate::distill::teacher::package::layer;
-use crate::engine::{LayerId, Shape};
-use crate::student::{Architecture, Student};
+use crate::data::VOID;
+use crate::loss::detection::DetectionTargets;
+use crate::loss::methods::Method;
+use crate::loss::scene::{Scene, Tensors};
+use crate::loss::schedule::Schedule;
+use crate::net::TrainNet;
+use crate::soften::SoftTargets;
+use crate::teacher::package::layer;
 
 /// Who looks at the views.
 pub enum Teacher {

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Error};
+use peregrine_core::files::sha256;
+use peregrine_engine::Weights;
+use peregrine_student::package::deserialize;
+use peregrine_student::Student;
 use safetensors::SafeTensors;
 
 use super::imagenet;
-use crate::engine::Weights;
-use crate::student::package::{deserialize, sha256};
-use crate::student::Student;
 
 /// Reads the weights at `path`, and says in a line where they came from.
 ///

@@ -4,10 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use peregrine_core::files::{write_atomically, FileError};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::student::package::{write_atomically, PackageError};
 
 /// The log, open at its end.
 pub struct Log {
@@ -21,8 +20,8 @@ impl Log {
     ///
     /// # Errors
     /// When the file cannot be read or written; names it.
-    pub fn open(path: &Path, done: u64) -> Result<Self, PackageError> {
-        let at = |source| PackageError::Io { path: path.to_owned(), source };
+    pub fn open(path: &Path, done: u64) -> Result<Self, FileError> {
+        let at = |source| FileError::new(path, source);
         let mut before = String::new();
         if done > 0 {
             match fs::read(path) {
@@ -44,10 +43,10 @@ impl Log {
     ///
     /// # Errors
     /// When the disk is full; names the file.
-    pub fn add(&mut self, line: &impl Serialize) -> Result<(), PackageError> {
+    pub fn add(&mut self, line: &impl Serialize) -> Result<(), FileError> {
         let mut json = serde_json::to_vec(line).expect("a line is plain data");
         json.push(b'\n');
-        self.file.write_all(&json).map_err(|source| PackageError::Io { path: self.path.clone(), source })
+        self.file.write_all(&json).map_err(|source| FileError::new(&self.path, source))
     }
 }
 

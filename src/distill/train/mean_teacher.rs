@@ -1,8 +1,9 @@
 //! The student's own moving average as its teacher (Tarvainen & Valpola 2017, "Mean teachers are better role models",
 //! section 2): no other network is needed, and it sees each view as the average stood one step ago.
 
-use crate::distill::net::{Mode, NetParams, TrainNet};
-use crate::engine::{Graph, LayerId};
+use peregrine_engine::{Graph, LayerId};
+
+use crate::net::{Mode, NetParams, TrainNet};
 
 /// The average as a network, ready to look at batches.
 pub struct MeanTeacher {
@@ -37,10 +38,10 @@ impl MeanTeacher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::net::check;
-    use crate::engine::cpu::CpuEngine;
-    use crate::engine::Engine;
-    use crate::student::Architecture;
+    use crate::net::check;
+    use peregrine_engine::cpu::CpuEngine;
+    use peregrine_engine::Engine;
+    use peregrine_student::Architecture;
 
     #[test]
     fn it_shows_what_the_average_would_see_once_deployed_and_follows_it() {

@@ -1,8 +1,9 @@
 //! What is known of an image's objects: its labels, and what the teacher saw, brought together.
 
-use crate::decode::BoundingBox;
-use crate::distill::data::Annotation;
-use crate::distill::teacher::SoftBox;
+use peregrine_core::BoundingBox;
+
+use crate::data::Annotation;
+use crate::teacher::SoftBox;
 
 /// Labels and teacher's boxes that overlap at least so much are one object.
 const SAME_OBJECT_IOU: f32 = 0.5;

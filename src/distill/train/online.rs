@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context};
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::Engine;
+use peregrine_student::{Architecture, Student};
 use serde::{Deserialize, Serialize};
 
 use super::config::is_default;
-use crate::distill::teacher::package::layer;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::Engine;
-use crate::student::{Architecture, Student};
+use crate::teacher::package::layer;
 
 /// `[teacher]`: who is asked about each view: a package, or the student's own average.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl OnlineTeacher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::net::{check, Mode, NetParams, TrainNet};
+    use crate::net::{check, Mode, NetParams, TrainNet};
 
     #[test]
     fn the_teacher_sees_what_the_training_net_computes_inner_layers_included() {

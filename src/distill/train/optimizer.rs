@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::distill::net::NetParams;
+use crate::net::NetParams;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -96,7 +96,7 @@ impl Optimizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Activation, Conv, Graph, Shape};
+    use peregrine_engine::{Activation, Conv, Graph, Shape};
 
     fn params() -> NetParams {
         let mut graph = Graph::new(Shape::new(1, 1, 1));

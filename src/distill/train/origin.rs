@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{bail, Context};
+use peregrine_core::files::{sha256, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::config::StudentConfig;
-use crate::distill::data::Dataset;
-use crate::student::package::{sha256, write_atomically};
+use crate::data::Dataset;
 
 /// Name of the file.
 pub const ORIGIN_FILE: &str = "origin.json";

@@ -5,14 +5,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use peregrine_core::files::sha256;
+use peregrine_student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
+use peregrine_student::package::WEIGHTS_FILE;
+use peregrine_student::{Architecture, Student};
 
 use super::config::StudentConfig;
 use super::curves;
 use super::quantized::Quantized;
-use crate::distill::net::NetParams;
-use crate::student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
-use crate::student::package::{sha256, WEIGHTS_FILE};
-use crate::student::{Architecture, Student};
+use crate::net::NetParams;
 
 /// Whose package is written, and where to.
 pub struct Published<'a> {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{ensure, Context};
+use peregrine_engine::Quantization;
+use peregrine_student::{Architecture, Student};
 
-use crate::distill::net::fake::FakeQuantization;
-use crate::distill::net::NetParams;
-use crate::engine::Quantization;
-use crate::student::{Architecture, Student};
+use crate::net::fake::FakeQuantization;
+use crate::net::NetParams;
 
 /// The package whose scales are kept.
 pub struct Quantized(Student);

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_core::files::write_atomically;
+use peregrine_student::manifest::Training;
+use peregrine_student::presets::Preset;
+use peregrine_student::{Architecture, Student};
 use serde::Serialize;
 
 use super::batches::{Batch, Pictures};
@@ -21,15 +25,11 @@ use super::origin::Origins;
 use super::published::Published;
 use super::quantized::Quantized;
 use super::step::{Losses, Teaching};
-use crate::distill::lock::lock;
-use crate::distill::loss::segmentation;
-use crate::distill::net::fake::FakeQuantization;
-use crate::distill::net::{NetParams, TrainNet};
-use crate::distill::soften::SoftTargets;
-use crate::student::manifest::Training;
-use crate::student::package::write_atomically;
-use crate::student::presets::Preset;
-use crate::student::{Architecture, Student};
+use crate::lock::lock;
+use crate::loss::segmentation;
+use crate::net::fake::FakeQuantization;
+use crate::net::{NetParams, TrainNet};
+use crate::soften::SoftTargets;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const LOG: &str = "log.jsonl";
@@ -95,7 +95,12 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         bail!(
             "{}: a teacher needs `backbone = ` one of {}, or the package of one as init",
             args.config.display(),
-            Preset::value_variants().iter().map(|p| format!("{p:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
+            Preset::LITE
+                .into_iter()
+                .chain(Preset::RESNET)
+                .map(|p| format!("{p:?}").to_lowercase())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
     ensure!(
@@ -317,7 +322,7 @@ fn progress(steps: u64, done: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Activation, Conv, Graph, Shape};
+    use peregrine_engine::{Activation, Conv, Graph, Shape};
 
     #[test]
     fn a_gradient_that_is_not_finite_is_refused_with_the_batch_and_the_checkpoint() {

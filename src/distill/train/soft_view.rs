@@ -1,8 +1,9 @@
 //! What a teacher made of a whole image, as a view of the image shows it: a segmenter's logits, or an inner tensor.
 
+use peregrine_student::architecture::Input;
+
 use super::augment::View;
-use crate::distill::soften::shard::HalfMap;
-use crate::student::architecture::Input;
+use crate::soften::shard::HalfMap;
 
 /// Cells over the whole of a network's input: those of a head or of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

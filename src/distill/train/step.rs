@@ -1,16 +1,18 @@
 //! One training step's gradients: forward, targets, losses, backward.
 
 use candle_core::{Device, Tensor, Var};
+use peregrine_engine::LayerId;
+use peregrine_student::Architecture;
 
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::distillation::Distillation;
-use crate::distill::loss::assign::{self, Cell};
-use crate::distill::loss::detection::{self, DetectionTargets, Positive};
-use crate::distill::loss::segmentation;
-use crate::distill::net::{Mode, TrainNet};
-use crate::engine::LayerId;
-use crate::student::Architecture;
+use crate::loss::assign;
+use crate::loss::assign::Cell;
+use crate::loss::detection;
+use crate::loss::detection::{DetectionTargets, Positive};
+use crate::loss::segmentation;
+use crate::net::{Mode, TrainNet};
 
 /// The loss of one step, term by term.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]

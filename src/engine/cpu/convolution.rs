@@ -8,7 +8,7 @@ use super::layout::{Memory, View};
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
 use super::winograd::{self, Winograd, TILE};
-use crate::engine::{Conv, ConvWeights};
+use crate::{Conv, ConvWeights};
 
 /// What is added to a convolution's result.
 #[derive(Debug, Clone, Copy)]

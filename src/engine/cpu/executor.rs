@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use peregrine_core::PixelInput;
+
 use super::explain::StepReport;
 use super::layout::Memory;
 use super::pool::{Pool, Stages};
 use super::PlanReport;
-use crate::engine::quantization::TensorScale;
-use crate::engine::{EngineError, Graph, PixelInput};
+use crate::quantization::TensorScale;
+use crate::{EngineError, Graph};
 
 /// A 64-byte cache line of floats: what the memory is made of, so that it is aligned.
 #[derive(Clone, Copy)]

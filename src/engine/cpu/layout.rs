@@ -3,10 +3,10 @@
 //! Rows have room for a border of zeros left and right, as wide as the convolutions that read the tensor need, so
 //! that these need no special case there; rows above and below are skipped instead. A map that is needed only a few
 //! rows at a time is a ring of rows. An input of few channels that only dense convolutions read lies in memory of its own,
-//! in blocks of four, so that whoever makes it can write it there ([`crate::engine::PixelInput`]).
+//! in blocks of four, so that whoever makes it can write it there ([`peregrine_core::PixelInput`]).
 
 use super::simd::BLOCK;
-use crate::engine::Shape;
+use crate::Shape;
 
 /// The memory that one thread's kernels work on.
 #[derive(Clone, Copy)]

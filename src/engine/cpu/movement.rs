@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::convolution::Residual;
 use super::layout::{Memory, View, PIXEL};
 use super::simd::BLOCK;
-use crate::engine::quantization::TensorScale;
+use crate::quantization::TensorScale;
 
 /// Planar input → blocks, or pixels, with zeros in the channels that fill the last block up.
 ///

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::layout::{Memory, View};
 use super::simd::{Vector, BLOCK};
 use super::tiles::MAX_KERNEL;
-use crate::engine::graph::padding;
+use crate::graph::padding;
 
 /// A maximum over windows.
 #[derive(Clone, Copy)]

@@ -13,10 +13,10 @@ use super::simd::BLOCK;
 use super::stage::{self, Action, Stage, Step, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
 use super::views::whole_views;
-use crate::engine::plan::{self, Channels, Operand, Plan, TensorId, Work};
-use crate::engine::plan_memory::{place, Lifetime};
-use crate::engine::quantization::TensorScale;
-use crate::engine::{Conv, EngineError, Graph, Op, Weights};
+use crate::plan::{Channels, Operand, Plan, TensorId, Work};
+use crate::plan_memory::{place, Lifetime};
+use crate::quantization::TensorScale;
+use crate::{plan, Conv, EngineError, Graph, Op, Weights};
 
 /// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache, the least among
 /// processors worth naming; weights and the maps at both ends need the rest.
@@ -342,7 +342,7 @@ impl executor::Program for Program {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Activation, Conv, Shape};
+    use crate::{Activation, Conv, Shape};
 
     #[test]
     fn an_oversized_kernel_is_refused_by_name() {

@@ -7,7 +7,7 @@
 
 use super::input_channels::Run;
 use super::simd::{Vector, BLOCK};
-use crate::engine::Activation;
+use crate::Activation;
 
 /// The largest kernel side whose row pointers a tile can hold.
 pub const MAX_KERNEL: usize = 8;

@@ -1,7 +1,7 @@
 //! How each tensor of a plan lies in memory, before it has a place there.
 
 use super::layout::View;
-use crate::engine::plan::{Plan, Step, Tensor, TensorId, Work};
+use crate::plan::{Plan, Step, Tensor, TensorId, Work};
 
 /// A view of each tensor with all its rows and the border that its readers need; the parts of a concatenation and the
 /// whole have one geometry.

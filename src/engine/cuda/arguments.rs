@@ -43,7 +43,7 @@ pub struct Channel {
     pub unused: i32,
 }
 
-/// What becomes of a quantized step's sums: [`Requantization`](crate::engine::quantization::Requantization).
+/// What becomes of a quantized step's sums: [`Requantization`](crate::quantization::Requantization).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[repr(C)]
 pub struct Requantization {

@@ -73,8 +73,8 @@ fn measure(
 /// Bytes that hold any step's weights in any variant: padding at most doubles each side of a matrix, up to 64 channels.
 fn most_weights(network: &Network) -> usize {
     let plan = &network.layout.plan;
-    let of = |s: &crate::engine::plan::Step| match s.work {
-        crate::engine::plan::Work::Conv { conv, .. } => {
+    let of = |s: &crate::plan::Step| match s.work {
+        crate::plan::Work::Conv { conv, .. } => {
             let (from, to) = (network.view(s.inputs[0]).shape.channels, network.view(s.output).shape.channels);
             4 * conv.kernel * conv.kernel * from.next_multiple_of(64) * to.next_multiple_of(128)
                 + 16 * to.next_multiple_of(128)

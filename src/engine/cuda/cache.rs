@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use peregrine_core::files::write_atomically;
 use sha2::{Digest, Sha256};
-
-use crate::student::package::write_atomically;
 
 /// `$PEREGRINE_CUDA_CACHE`, else `peregrine/cuda` in the user's cache; none where neither is known.
 pub fn folder() -> Option<PathBuf> {

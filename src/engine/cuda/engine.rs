@@ -11,7 +11,7 @@ use super::kernels::THREADS;
 use super::launch::{dependencies, span, Launch, Node, Work};
 use super::model::Model;
 use super::CudaError;
-use crate::engine::{Engine, EngineError};
+use crate::{Engine, EngineError};
 
 /// Runs a [`Model`].
 pub struct CudaEngine {
@@ -31,7 +31,7 @@ impl CudaEngine {
     /// # Errors
     /// When the device fails.
     pub fn new(model: &Arc<Model>, wait: Wait) -> Result<Self, CudaError> {
-        let (driver, network) = (&model.driver, &model.network);
+        let (driver, network) = (model.driver(), model.network());
         let graph_outputs = network.layout.plan.outputs.clone();
         let mut ranges = vec![];
         let mut end = 0;
@@ -90,7 +90,7 @@ impl CudaEngine {
             reads: vec![planar],
             writes: vec![network.span(0, bases)],
         });
-        nodes.extend(network.nodes(&model.variants, &model.packed, bases));
+        nodes.extend(model.nodes(&arena));
         for (&tensor, &(first, length)) in graph_outputs.iter().zip(&ranges) {
             let (argument, planar) = repack(tensor, planar_output + 4 * first as u64);
             nodes.push(Node {
@@ -130,7 +130,7 @@ impl CudaEngine {
     /// # Errors
     /// When the device fails.
     pub fn profile(&mut self, runs: usize) -> Result<Option<Vec<(String, f32)>>, CudaError> {
-        let times = self.model.driver.time(&self.nodes, runs)?;
+        let times = self.model.driver().time(&self.nodes, runs)?;
         Ok(times.map(|times| self.nodes.iter().map(|n| n.name.clone()).zip(times).collect()))
     }
 

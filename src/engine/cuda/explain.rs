@@ -7,8 +7,8 @@ use super::model::Model;
 
 /// A table of `nodes`, each with those that it waits for.
 pub fn table(model: &Model, nodes: &[Node], edges: &[Vec<usize>]) -> String {
-    let device = model.driver.device();
-    let plan = &model.network.layout.plan;
+    let device = model.driver().device();
+    let plan = &model.network().layout.plan;
     let mut text = String::new();
     let mut say = |line: String| writeln!(text, "{line}").expect("a String takes all");
     say(format!("{}, sm_{}, {} multiprocessors", device.name, device.architecture, device.multiprocessors));
@@ -19,7 +19,7 @@ pub fn table(model: &Model, nodes: &[Node], edges: &[Vec<usize>]) -> String {
     for (i, (node, before)) in nodes.iter().zip(edges).enumerate() {
         let step = plan.steps.iter().find(|s| s.name == node.name);
         let shape = step.map_or(String::new(), |s| {
-            let s = model.network.view(s.output).shape;
+            let s = model.network().view(s.output).shape;
             format!("{}x{}x{}", s.channels, s.height, s.width)
         });
         let flops = step.map_or(0, |s| plan.flops(s)) / 1000;
@@ -41,7 +41,7 @@ pub fn table(model: &Model, nodes: &[Node], edges: &[Vec<usize>]) -> String {
         "{} nodes, {} one after the other; arena {:.2} MiB, weights {:.2} MiB",
         nodes.len(),
         depth(edges),
-        mib(model.network.layout.arena),
+        mib(model.network().layout.arena),
         mib(model.weight_bytes())
     ));
     text

@@ -6,10 +6,10 @@
 
 use super::kernels::Element;
 use super::precision;
-use crate::engine::plan::{Plan, TensorId, Work};
-use crate::engine::plan_memory::{place, Lifetime};
-use crate::engine::quantization::TensorScale;
-use crate::engine::{EngineError, Graph, Quantization, Shape};
+use crate::plan::{Plan, TensorId, Work};
+use crate::plan_memory::{place, Lifetime};
+use crate::quantization::TensorScale;
+use crate::{EngineError, Graph, Quantization, Shape};
 
 /// Channels in half precision are padded to a multiple of this, 16 bytes, with zeros. Bytes are padded to 16, whatever
 /// they hold: the weights that meet them are zero.

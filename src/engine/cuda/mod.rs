@@ -28,7 +28,6 @@ pub mod device;
 pub mod driver;
 pub mod engine;
 pub mod explain;
-pub mod frame;
 pub mod kernels;
 pub mod launch;
 pub mod layout;
@@ -43,7 +42,6 @@ pub mod recording;
 pub use device::{find_device, CudaDevice, NoCudaDevice};
 pub use driver::{Driver, Wait};
 pub use engine::CudaEngine;
-pub use frame::FramePath;
 pub use model::Model;
 pub use real::open;
 

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::driver::{Driver, Memory};
+use super::launch::Node;
 use super::network::{Bases, Network, PackedWeights, Variant};
 use super::{autotune, cache, CudaError};
-use crate::engine::{EngineError, Graph, Quantization, Weights};
+use crate::{EngineError, Graph, Quantization, Weights};
 
 /// See the module.
 pub struct Model {
-    pub(super) driver: Arc<dyn Driver>,
-    pub(super) network: Network,
-    pub(super) variants: Vec<Variant>,
+    driver: Arc<dyn Driver>,
+    network: Network,
+    variants: Vec<Variant>,
     /// Where each step's weights begin; the bytes themselves are on the device.
-    pub(super) packed: PackedWeights,
-    pub(super) weights: Memory,
+    packed: PackedWeights,
+    weights: Memory,
 }
 
 impl Model {
@@ -99,7 +100,14 @@ impl Model {
         self.weights.len()
     }
 
-    pub(super) fn bases(&self, arena: &Memory) -> Bases {
+    /// The launches of the whole network, with its tensors in `arena`, [`Layout::arena`](super::layout::Layout::arena)
+    /// bytes of the device.
+    pub fn nodes(&self, arena: &Memory) -> Vec<Node> {
+        self.network.nodes(&self.variants, &self.packed, self.bases(arena))
+    }
+
+    /// Where tensors and weights begin, for a network with its tensors in `arena`.
+    pub fn bases(&self, arena: &Memory) -> Bases {
         Bases { arena: arena.device(), weights: self.weights.device() }
     }
 }

@@ -4,10 +4,10 @@
 //! a second one, made right after the first by a gathering of all its channels, which converts since the elements differ.
 //! So order, memory and dependencies need know nothing of precision.
 
-use crate::engine::plan::{Channels, Plan, Step, Tensor, TensorId, Work};
-use crate::engine::quantization::TensorScale;
-use crate::engine::quantized_plan::Lowered;
-use crate::engine::{EngineError, Graph, Quantization};
+use crate::plan::{Channels, Plan, Step, Tensor, TensorId, Work};
+use crate::quantization::TensorScale;
+use crate::quantized_plan::Lowered;
+use crate::{EngineError, Graph, Quantization};
 
 /// The plan, and the scale of each tensor in bytes; none for those in half precision, as all outputs are.
 ///

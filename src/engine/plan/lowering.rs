@@ -1,7 +1,7 @@
 //! From the layers of a graph to the steps of a plan.
 
 use super::{Channels, Operand, Plan, Step, Tensor, TensorId, Work};
-use crate::engine::{Graph, LayerId, Op};
+use crate::{Graph, LayerId, Op};
 
 /// A graph on its way to a plan.
 pub(super) struct Lowering<'a> {

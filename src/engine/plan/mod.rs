@@ -8,13 +8,12 @@
 //!   a step gathers where a whole tensor is needed, or which a dense convolution reads in place
 //!   ([`Plan::read_in_place`]).
 //!
-//! [`crate::engine::plan_memory`] places the tensors in one arena.
+//! [`crate::plan_memory`] places the tensors in one arena.
 
 mod lowering;
 
-use lowering::Lowering;
-
 use super::{Conv, Graph, LayerId, Shape};
+use lowering::Lowering;
 
 /// Index into [`Plan::tensors`].
 pub type TensorId = usize;
@@ -164,7 +163,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Activation;
+    use crate::Activation;
 
     fn conv(depthwise: bool) -> Conv {
         Conv { kernel: 1, stride: 1, depthwise, activation: Activation::Identity }

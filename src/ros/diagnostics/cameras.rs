@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::stream::{Memory, Rejections};
 use super::Board;
-use crate::ros::shared::{Camera, Shared};
+use crate::shared::{Camera, Shared};
 
 /// The cameras of the configuration that there is, if there is one, and rejections of all that there ever was: like the
 /// ledgers, their counts go on when the node is configured anew.
@@ -60,14 +60,14 @@ impl Cameras {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Ledger, Outcome};
-    use crate::ros::diagnostics::Stream;
-    use crate::ros::live::LiveSettings;
-    use crate::ros::parameters::Parameters;
-    use crate::ros::record::{Record, Rejection};
+    use crate::diagnostics::Stream;
+    use crate::live::LiveSettings;
+    use crate::parameters::Parameters;
+    use crate::record::{Record, Rejection};
+    use peregrine_core::{FrameAccounting, FrameOutcome};
 
     /// A board of a node with one camera.
-    fn board(ledger: &Arc<Ledger>) -> Board {
+    fn board(ledger: &Arc<FrameAccounting>) -> Board {
         let shared = Shared::new(vec![Arc::clone(ledger)], LiveSettings::new(&Parameters::default()));
         let stream =
             Stream { name: "rear".into(), topic: "/rear/image".into(), publishers: "".into(), ground: "".into() };
@@ -77,7 +77,7 @@ mod tests {
     fn reject(board: &Board) {
         let camera = &board.shared.as_ref().unwrap().cameras[0];
         camera.ledger.arrive();
-        camera.ledger.end(Outcome::Rejected);
+        camera.ledger.end(FrameOutcome::Rejected);
         camera.records.force_push(Record::Rejected(Rejection::Publishing));
     }
 

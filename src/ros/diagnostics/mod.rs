@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use peregrine_core::now_ns;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::Publisher;
-
-use crate::pipeline::now_ns;
 
 use super::engines::Description;
 use super::lifecycle::State;
 use super::realtime::Report;
 use super::shared::{Camera, Shared};
+
 pub use cameras::Cameras;
 use stream::{Level, View};
 

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::pipeline::camera::StampCounts;
-use crate::pipeline::monitor::Condition;
-use crate::pipeline::now_ns;
-use crate::pipeline::Counts;
-use crate::ros::clock::Nanoseconds;
-use crate::ros::live::FrameSettings;
-use crate::ros::record::{FrameRecord, Record, Rejection};
-use crate::ros::shared::Camera;
+use peregrine_core::{now_ns, FrameCounts};
+use peregrine_pipeline::camera::StampCounts;
+use peregrine_pipeline::monitor::Condition;
 
 use super::window::Window;
+use crate::clock::Nanoseconds;
+use crate::live::FrameSettings;
+use crate::record::{FrameRecord, Record, Rejection};
+use crate::shared::Camera;
 
 /// A step of a frame in nanoseconds; none for a frame that did not get there.
 type Step = fn(&FrameRecord) -> Option<i64>;
@@ -80,7 +79,7 @@ impl Memory {
     }
 
     /// Takes in what has happened since the last time.
-    pub fn learn(&mut self, camera: &Camera, now: Instant) -> Counts {
+    pub fn learn(&mut self, camera: &Camera, now: Instant) -> FrameCounts {
         while let Some(record) = camera.records.pop() {
             match record {
                 Record::Frame(frame) => self.window.add(now, frame),
@@ -181,7 +180,7 @@ impl Memory {
     }
 
     /// The numbers behind it.
-    pub fn values(&self, counts: &Counts, view: &View) -> Vec<(String, String)> {
+    pub fn values(&self, counts: &FrameCounts, view: &View) -> Vec<(String, String)> {
         let mut values: Vec<(String, String)> = Vec::new();
         let mut put = |key: &str, value: String| values.push((key.into(), value));
         put("topic", view.topic.to_owned());
@@ -195,7 +194,7 @@ impl Memory {
             ("superseded", counts.superseded),
             ("dropped_late", counts.dropped_late),
             ("rejected", counts.rejected),
-            ("in_hand", counts.in_hand),
+            ("in_flight", counts.in_flight),
             ("publishing_failures", self.publishing_failures),
             ("misses_in_a_row", u64::from(self.misses_in_a_row)),
             // Estimated from stamps, and apart from the counts above: these images never arrived.
@@ -249,10 +248,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::preprocess::image::ImageError;
-    use crate::ros::incoming::UnpackError;
-    use crate::ros::live::LiveSettings;
-    use crate::ros::parameters::Parameters;
+    use crate::incoming::UnpackError;
+    use crate::live::LiveSettings;
+    use crate::parameters::Parameters;
+    use peregrine_core::ImageError;
 
     /// With a deadline of 50 ms.
     fn view() -> View<'static> {
@@ -262,9 +261,9 @@ mod tests {
     }
 
     /// A second in which `counts` were gained, all frames being like `frame`.
-    fn after_a_second(counts: Counts, frame: FrameRecord) -> Memory {
+    fn after_a_second(counts: FrameCounts, frame: FrameRecord) -> Memory {
         let (start, mut memory) = (Instant::now(), Memory::default());
-        memory.window.advance(start, Counts::default());
+        memory.window.advance(start, FrameCounts::default());
         let now = start + Duration::from_secs(1);
         memory.window.add(now, frame);
         memory.window.advance(now, counts);
@@ -286,21 +285,21 @@ mod tests {
         framed: true,
     };
 
-    fn assessed(counts: Counts, frame: FrameRecord) -> (Level, String) {
+    fn assessed(counts: FrameCounts, frame: FrameRecord) -> (Level, String) {
         after_a_second(counts, frame).assess(&view())
     }
 
     #[test]
     fn frames_on_time_are_well() {
-        let counts = Counts { arrived: 30, on_time: 30, ..Counts::default() };
+        let counts = FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() };
         assert_eq!(assessed(counts, GOOD), (Level::Ok, "30.0 Hz, p99 20.0 ms from stamp to publish".into()));
     }
 
     #[test]
     fn few_misses_warn_and_many_are_an_error() {
-        let few = Counts { arrived: 100, on_time: 95, late: 5, ..Counts::default() };
+        let few = FrameCounts { arrived: 100, on_time: 95, late: 5, ..FrameCounts::default() };
         assert_eq!(assessed(few, GOOD).0, Level::Warn);
-        let many = Counts { arrived: 100, on_time: 40, dropped_late: 60, ..Counts::default() };
+        let many = FrameCounts { arrived: 100, on_time: 40, dropped_late: 60, ..FrameCounts::default() };
         let (level, sentence) = assessed(many, GOOD);
         assert_eq!(level, Level::Error);
         assert!(sentence.starts_with("60 of 100 frames missed the deadline of 50 ms"), "{sentence}");
@@ -317,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_stops_is_an_error() {
-        let counts = Counts { arrived: 30, on_time: 30, ..Counts::default() };
+        let counts = FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() };
         let mut memory = after_a_second(counts, GOOD);
         memory.silence = 5_000_000_000;
         let (level, sentence) = memory.assess(&view());
@@ -326,7 +325,7 @@ mod tests {
 
     #[test]
     fn when_every_image_is_rejected_the_reason_is_given() {
-        let mut memory = after_a_second(Counts { arrived: 9, rejected: 9, ..Counts::default() }, GOOD);
+        let mut memory = after_a_second(FrameCounts { arrived: 9, rejected: 9, ..FrameCounts::default() }, GOOD);
         memory.rejections.last = Some(UnpackError::from(ImageError::Step { step: 1, row_bytes: 9 }).into());
         let (level, sentence) = memory.assess(&view());
         assert_eq!(level, Level::Error);
@@ -335,7 +334,7 @@ mod tests {
 
     #[test]
     fn stamps_from_the_future_are_pointed_out() {
-        let counts = Counts { arrived: 30, on_time: 30, ..Counts::default() };
+        let counts = FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() };
         let ahead = FrameRecord { age_at_arrival: -5_000_000, ..GOOD };
         assert!(assessed(counts, ahead).1.contains("future"));
     }
@@ -343,15 +342,15 @@ mod tests {
     #[test]
     fn frames_that_were_never_processed_have_no_stage_times() {
         let dropped = FrameRecord { processed: false, ..GOOD };
-        let memory = after_a_second(Counts { arrived: 1, dropped_late: 1, ..Counts::default() }, dropped);
-        let values = memory.values(&Counts::default(), &view());
+        let memory = after_a_second(FrameCounts { arrived: 1, dropped_late: 1, ..FrameCounts::default() }, dropped);
+        let values = memory.values(&FrameCounts::default(), &view());
         let has = |key: &str| values.iter().any(|(k, _)| k == key);
         assert!(has("stamp_to_publish_p99_ms") && !has("inference_p99_ms"));
     }
 
     #[test]
     fn a_miss_warns_at_once_and_misses_in_a_row_are_an_error() {
-        let counts = Counts { arrived: 1000, on_time: 1000, ..Counts::default() };
+        let counts = FrameCounts { arrived: 1000, on_time: 1000, ..FrameCounts::default() };
         let mut memory = after_a_second(counts, GOOD);
         memory.condition = Condition::Missing;
         assert_eq!(memory.assess(&view()).0, Level::Warn);
@@ -364,19 +363,19 @@ mod tests {
 
     #[test]
     fn the_degraded_mode_is_announced() {
-        let memory = after_a_second(Counts { arrived: 30, on_time: 30, ..Counts::default() }, GOOD);
+        let memory = after_a_second(FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() }, GOOD);
         let view = View { left_out: Some("without segmentation"), ..view() };
         let expected = "degraded mode, to keep deadlines: without segmentation";
         assert_eq!(memory.assess(&view), (Level::Warn, expected.into()));
-        let values = memory.values(&Counts::default(), &view);
+        let values = memory.values(&FrameCounts::default(), &view);
         assert!(values.contains(&("mode".into(), "degraded: without segmentation".into())));
     }
 
     #[test]
     fn images_that_do_not_say_where_they_were_taken_are_told_of() {
         let frame_id = |framed: bool| {
-            let memory = after_a_second(Counts::default(), FrameRecord { framed, ..GOOD });
-            let values = memory.values(&Counts::default(), &view());
+            let memory = after_a_second(FrameCounts::default(), FrameRecord { framed, ..GOOD });
+            let values = memory.values(&FrameCounts::default(), &view());
             values.into_iter().find(|(key, _)| key == "frame_id").unwrap().1
         };
         assert_eq!(frame_id(true), "as in the image's header");

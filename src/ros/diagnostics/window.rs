@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use peregrine_core::FrameCounts;
 
-use crate::pipeline::Counts;
-
-use crate::ros::record::FrameRecord;
+use crate::record::FrameRecord;
 
 /// Frames at most, whatever their rate: beyond it the oldest go first.
 const CAPACITY: usize = 20_000;
@@ -16,7 +15,7 @@ const CAPACITY: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Window {
     frames: VecDeque<(Instant, FrameRecord)>,
-    counts: VecDeque<(Instant, Counts)>,
+    counts: VecDeque<(Instant, FrameCounts)>,
 }
 
 /// Percentiles of one duration, in milliseconds.
@@ -40,7 +39,7 @@ impl Window {
     }
 
     /// Moves the window's end to `at`, where the ledger says `counts`.
-    pub fn advance(&mut self, at: Instant, counts: Counts) {
+    pub fn advance(&mut self, at: Instant, counts: FrameCounts) {
         self.counts.push_back((at, counts));
         while self.counts.len() > 2 && at.duration_since(self.counts[0].0) > Self::SPAN {
             self.counts.pop_front();
@@ -55,18 +54,18 @@ impl Window {
     }
 
     /// What was added to the counts within the window.
-    pub fn gained(&self) -> Counts {
+    pub fn gained(&self) -> FrameCounts {
         let (Some((_, first)), Some((_, last))) = (self.counts.front(), self.counts.back()) else {
-            return Counts::default();
+            return FrameCounts::default();
         };
-        Counts {
+        FrameCounts {
             arrived: last.arrived - first.arrived,
             on_time: last.on_time - first.on_time,
             late: last.late - first.late,
             superseded: last.superseded - first.superseded,
             dropped_late: last.dropped_late - first.dropped_late,
             rejected: last.rejected - first.rejected,
-            in_hand: last.in_hand,
+            in_flight: last.in_flight,
         }
     }
 
@@ -110,7 +109,7 @@ mod tests {
         window.add(start, frame(9_000));
         let later = start + Window::SPAN + Duration::from_secs(1);
         (1..=1000).for_each(|ms| window.add(later, frame(ms)));
-        window.advance(later, Counts::default());
+        window.advance(later, FrameCounts::default());
         let p = window.percentiles(|f| Some(f.latency)).unwrap();
         // Three significant digits: within a thousandth.
         for (found, expected) in [(p.p50, 500.0), (p.p99, 990.0), (p.p999, 999.0), (p.max, 1000.0)] {
@@ -122,7 +121,7 @@ mod tests {
     fn gains_are_counted_from_the_windows_beginning() {
         let (start, mut window) = (Instant::now(), Window::default());
         for second in 0..30 {
-            let counts = Counts { arrived: 30 * second, on_time: 30 * second, ..Counts::default() };
+            let counts = FrameCounts { arrived: 30 * second, on_time: 30 * second, ..FrameCounts::default() };
             window.advance(start + Duration::from_secs(second), counts);
         }
         assert_eq!(window.seconds(), 10.0);

@@ -6,7 +6,7 @@ use r2r::lifecycle_msgs::srv::{ChangeState, GetAvailableStates, GetAvailableTran
 use r2r::{Node, Publisher, QosProfile, ServiceRequest};
 
 use super::machine::{Machine, State, Transition, TRANSITIONS};
-use crate::ros::requests::{next, Requests};
+use crate::requests::{next, Requests};
 
 /// A request for a transition, to be answered when it has ended.
 pub type ChangeRequest = ServiceRequest<ChangeState::Service>;

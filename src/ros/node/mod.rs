@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peregrine_core::{FrameAccounting, FrameCounts};
 use r2r::{Node, QosProfile};
-
-use crate::pipeline::{Counts, Ledger};
 
 use super::configured::{camera_names, Configured};
 use super::diagnostics::{lock, Board, Cameras, Diagnostics};
@@ -45,7 +44,7 @@ pub(super) struct Perception {
     configured: Option<Configured>,
     loading: Option<Loading>,
     /// By camera; counts go on when the node is configured anew.
-    ledgers: BTreeMap<String, Arc<Ledger>>,
+    ledgers: BTreeMap<String, Arc<FrameAccounting>>,
     autostart: bool,
     origin: Origin,
     last_post: Instant,
@@ -362,7 +361,7 @@ impl Perception {
     }
 
     /// Ends everything; `outcome` is how spinning ended.
-    pub(super) fn stop(mut self, outcome: Result<(), NodeError>) -> Result<Counts, NodeError> {
+    pub(super) fn stop(mut self, outcome: Result<(), NodeError>) -> Result<FrameCounts, NodeError> {
         self.autostart = false;
         // A thread that loads a model is left to itself: it touches nothing that goes away.
         self.loading = None;

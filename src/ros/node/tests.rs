@@ -5,9 +5,9 @@ use r2r::rcl_interfaces::{msg, srv::SetParametersAtomically};
 use r2r::{Parameter, ParameterValue};
 
 use super::*;
-use crate::ros::incoming::{Frame, ImageMessage};
+use crate::incoming::{Frame, ImageMessage};
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/peregrine-s");
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/peregrine-s");
 const LONGEST: Duration = Duration::from_secs(120);
 
 struct Stage {
@@ -155,13 +155,13 @@ fn after_the_frame_thread_has_died_the_node_can_be_led_through_its_life_again() 
     lead(&mut stage, 3, State::Active);
     let shared = Arc::clone(&stage.perception.configured.as_ref().unwrap().shared);
     let message = ImageMessage::Raw(r2r::NativeMsg::new());
-    let arrival = crate::ros::clock::Instant { ros: 0, monotonic: 0 };
+    let arrival = crate::clock::Instant { ros: 0, monotonic: 0 };
     let sequence = shared.cameras[0].ledger.arrive();
     // Of a camera that there is not, which is a panic.
     shared.waiting.put(0, Frame { message, arrival, camera: 7, sequence }, 0);
     stage.turn_until(|perception| (perception.machine.state() == State::Unconfigured).then_some(()));
     let counts = shared.cameras[0].ledger.counts();
-    assert_eq!((counts.arrived, counts.rejected, counts.in_hand), (1, 1, 0));
+    assert_eq!((counts.arrived, counts.rejected, counts.in_flight), (1, 1, 0));
     stage.configure();
     lead(&mut stage, 3, State::Active);
     lead(&mut stage, 4, State::Inactive);

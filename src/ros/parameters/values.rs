@@ -3,7 +3,7 @@
 use r2r::ParameterValue;
 
 use super::{declaration, of_camera, Declaration, Refusal, DECLARATIONS};
-use crate::ros::qos;
+use crate::qos;
 
 /// The value of every parameter, each checked: what is in here is in range.
 #[derive(Debug, Clone)]

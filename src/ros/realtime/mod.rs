@@ -7,7 +7,7 @@ use std::io;
 
 use super::parameters::{Parameters, Refusal};
 #[cfg(test)]
-pub(in crate::ros) use threads::policies;
+pub(crate) use threads::policies;
 use threads::set_scheduling;
 pub use threads::{be_patient, raise_threads, Origin};
 

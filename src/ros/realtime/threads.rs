@@ -33,7 +33,7 @@ fn threads() -> Vec<(libc::pid_t, String)> {
 
 /// How the threads of that name are scheduled.
 #[cfg(test)]
-pub(in crate::ros) fn policies(name: &str) -> Vec<libc::c_int> {
+pub(crate) fn policies(name: &str) -> Vec<libc::c_int> {
     let named = threads().into_iter().filter(|(_, n)| n == name);
     // SAFETY: asks for numbers.
     named.map(|(thread, _)| unsafe { libc::sched_getscheduler(thread) }).collect()

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use nalgebra::Vector3;
+use peregrine_geometry::occupancy::{Extent, OccupancyGrid};
+use peregrine_geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Uncertainty};
 use r2r::sensor_msgs::msg::CameraInfo as InfoMessage;
 use r2r::{Node, QosProfile};
 
 use super::{SceneShared, View};
-use crate::geometry::occupancy::{Extent, OccupancyGrid};
-use crate::geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Uncertainty};
-use crate::ros::error::NodeError;
-use crate::ros::parameters::{Parameters, Refusal};
-use crate::ros::topics::CameraTopics;
+use crate::error::NodeError;
+use crate::parameters::{Parameters, Refusal};
+use crate::topics::CameraTopics;
 
 /// Most cells of the map: a larger one would take longer to publish than a frame.
 const MAX_CELLS: usize = 1_000_000;

@@ -1,10 +1,10 @@
 //! `vision_msgs/LabelInfo`: what the numbers in the mask mean, latched.
 
+use peregrine_student::Architecture;
 use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
 use r2r::{Node, Publisher, QosProfile};
 
-use crate::ros::topics::CameraTopics;
-use crate::student::Architecture;
+use crate::topics::CameraTopics;
 
 /// Publishes the class table of the segmentation for everybody who ever subscribes (transient local).
 ///

@@ -1,10 +1,10 @@
 //! `nav_msgs/OccupancyGrid`: where the ground ahead is road.
 
+use peregrine_geometry::occupancy::Extent;
 use r2r::nav_msgs::msg::OccupancyGrid;
 use r2r::NativeMsg;
 
-use crate::geometry::occupancy::Extent;
-use crate::ros::messages::{set_header, set_string, NativeHeader};
+use crate::messages::{set_header, set_string, NativeHeader};
 
 /// In a frame of reference that moves with the vehicle.
 pub struct MapMessage {
@@ -23,7 +23,7 @@ impl MapMessage {
         Self { native: NativeMsg::from(&message), frame: frame.into() }
     }
 
-    /// `cells` as [`crate::geometry::OccupancyGrid::fill`] gives them. Allocates only for a larger map than before.
+    /// `cells` as [`peregrine_geometry::OccupancyGrid::fill`] gives them. Allocates only for a larger map than before.
     pub fn fill(&mut self, header: &NativeHeader, extent: &Extent, cells: &[i8]) {
         let m = &mut *self.native;
         set_header(&mut m.header, header);

@@ -6,7 +6,7 @@ use r2r::NativeMsg;
 use super::objects::Placed;
 use super::picture::COLOURS;
 use super::sequence::{longest, name_of, resize};
-use crate::ros::messages::{set_header, set_string, NativeHeader};
+use crate::messages::{set_header, set_string, NativeHeader};
 
 /// Markers for one object: where it is sure to stand (the ellipse of two standard deviations), its box, its name.
 const EACH: usize = 3;
@@ -86,7 +86,7 @@ impl MarkersMessage {
             self.text.extend_from_slice(name_of(&self.class_names, placed.detection.class));
             if placed.identity != 0 {
                 self.text.push(b' ');
-                crate::ros::messages::decimal(placed.identity, |digits| self.text.extend_from_slice(digits));
+                crate::messages::decimal(placed.identity, |digits| self.text.extend_from_slice(digits));
             }
             set_string(&mut name.text, &self.text);
         }
@@ -110,9 +110,9 @@ mod tests {
     use r2r::WrappedTypesupport;
 
     use super::*;
-    use crate::decode::{BoundingBox, Detection};
-    use crate::geometry::ground::{GroundObject, GroundPoint};
     use nalgebra::{Matrix2, Vector2};
+    use peregrine_core::{BoundingBox, Detection};
+    use peregrine_geometry::ground::{GroundObject, GroundPoint};
 
     #[test]
     fn an_ellipse_has_the_axes_of_its_covariance() {

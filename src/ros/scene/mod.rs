@@ -21,12 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use peregrine_geometry::occupancy::OccupancyGrid;
+use peregrine_geometry::Ground;
+use peregrine_pipeline::FrameResult;
+use peregrine_student::Architecture;
 use r2r::{Node, Publisher, QosProfile};
-
-use crate::geometry::occupancy::OccupancyGrid;
-use crate::geometry::Ground;
-use crate::pipeline::FrameResult;
-use crate::student::Architecture;
 
 use super::error::NodeError;
 use super::incoming::Frame;
@@ -106,7 +105,7 @@ impl Scene {
         let qos = QosProfile::default;
         let classes = &architecture.detection.classes;
         let most = parameters.count("max_detections");
-        let tracks_most = crate::track::TrackerOptions::default().max_tracks;
+        let tracks_most = peregrine_track::TrackerOptions::default().max_tracks;
         let tracks = topics.publisher(node, "tracks", qos())?;
         let placed = topics.publisher(node, "objects", qos())?;
         let map = topics.publisher(node, "drivable_ground", qos())?;

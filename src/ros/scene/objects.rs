@@ -1,14 +1,14 @@
 //! `vision_msgs/Detection3DArray`: detections on the ground.
 
+use peregrine_core::Detection;
+use peregrine_geometry::ground::GroundObject;
+use peregrine_geometry::Ground;
+use peregrine_pipeline::FrameResult;
 use r2r::vision_msgs::msg::{Detection3D, Detection3DArray, ObjectHypothesisWithPose};
 use r2r::NativeMsg;
 
 use super::sequence::{longest, name_of, resize};
-use crate::decode::Detection;
-use crate::geometry::ground::GroundObject;
-use crate::geometry::Ground;
-use crate::pipeline::FrameResult;
-use crate::ros::messages::{set_header, set_identity, set_string, NativeHeader};
+use crate::messages::{set_header, set_identity, set_string, NativeHeader};
 
 /// A detection that has a place.
 #[derive(Debug, Clone, Copy)]

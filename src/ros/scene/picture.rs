@@ -12,14 +12,14 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Primitive, Size};
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
+use peregrine_core::{BoundingBox, ClassMask, Detection, ImageView, LatestSlot};
+use peregrine_pipeline::FrameResult;
+use peregrine_track::Track;
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
 use r2r::Publisher;
 
-use crate::decode::{BoundingBox, ClassMask, Detection};
-use crate::pipeline::{FrameResult, LatestSlot};
-use crate::preprocess::{ImageView, Letterbox, Normalisation};
-use crate::ros::incoming::{Frame, Unpacker};
-use crate::ros::messages::{bytes, set_header, NativeHeader};
-use crate::track::Track;
+use crate::incoming::{Frame, Unpacker};
+use crate::messages::{bytes, set_header, NativeHeader};
 
 /// Colours that are told apart at a glance, also by most who do not see red and green: Okabe & Ito (2008).
 pub const COLOURS: [[u8; 3]; 7] =
@@ -75,7 +75,7 @@ impl PictureThread {
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("pictures".into()).spawn(move || {
             // The thread that starts it may have the priority of those that frames wait for.
-            crate::ros::realtime::be_patient();
+            crate::realtime::be_patient();
             while !theirs.stop.load(Relaxed) {
                 if let Some(mut job) = theirs.work.take_timeout(LONGEST_SLEEP) {
                     studio.publish(&job);
@@ -324,8 +324,8 @@ mod tests {
 
     fn frame(sequence: u64) -> Frame {
         let message = r2r::NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
-        let arrival = crate::ros::clock::Instant { ros: 0, monotonic: 0 };
-        Frame { message: crate::ros::incoming::ImageMessage::Raw(message), arrival, camera: 0, sequence }
+        let arrival = crate::clock::Instant { ros: 0, monotonic: 0 };
+        Frame { message: crate::incoming::ImageMessage::Raw(message), arrival, camera: 0, sequence }
     }
 
     #[test]

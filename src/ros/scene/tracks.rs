@@ -1,11 +1,11 @@
 //! `peregrine_msgs/Track2DArray`.
 
+use peregrine_track::Track;
 use r2r::peregrine_msgs::msg::{Track2D, Track2DArray};
 use r2r::NativeMsg;
 
 use super::sequence::{longest, name_of, resize};
-use crate::ros::messages::{set_header, set_string, NativeHeader};
-use crate::track::Track;
+use crate::messages::{set_header, set_string, NativeHeader};
 
 /// With room for a fixed number of tracks.
 pub struct TracksMessage {
@@ -48,7 +48,7 @@ mod tests {
     use r2r::WrappedTypesupport;
 
     use super::*;
-    use crate::decode::BoundingBox;
+    use peregrine_core::BoundingBox;
 
     #[test]
     fn a_track_goes_out_field_by_field_and_a_shorter_list_after_a_longer_one() {

@@ -1,13 +1,13 @@
 //! Cross-head distillation, CrossKD (Wang et al. 2024, eq. 4 to 6).
 
 use candle_core::{Device, Result, Tensor};
+use peregrine_student::architecture::DETECTION_STRIDES;
+use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::super::scene::Scene;
 use super::super::schedule::Schedule;
 use super::{kd, ld, Method};
-use crate::student::architecture::DETECTION_STRIDES;
-use crate::student::Student;
 
 /// The student's features after the first `cut` separable convolutions of its detection head go on through the
 /// *teacher's* remaining head, and what comes out is held against the teacher's own predictions. The student's own outputs
@@ -183,11 +183,11 @@ mod tests {
 
     use super::super::super::scene::Tensors;
     use super::*;
-    use crate::distill::loss::check;
-    use crate::distill::net::check::values;
-    use crate::engine::cpu::CpuEngine;
-    use crate::engine::Engine;
-    use crate::student::Architecture;
+    use crate::loss::check;
+    use crate::net::check::values;
+    use peregrine_engine::cpu::CpuEngine;
+    use peregrine_engine::Engine;
+    use peregrine_student::Architecture;
 
     const SIZE: (usize, usize) = (64, 32);
 

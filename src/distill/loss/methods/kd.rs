@@ -9,7 +9,7 @@ use super::super::schedule::Schedule;
 use super::super::soft;
 use super::outputs::{cells, Head};
 use super::Method;
-use crate::distill::data::VOID;
+use crate::data::VOID;
 
 /// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation", eq. 2): the mean over
 /// all cells that the teacher sees, labelled or not. With `labelled`, over those alone that have a label, so that the teacher is not asked about

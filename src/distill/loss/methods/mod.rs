@@ -23,11 +23,11 @@ pub mod rkd;
 mod reference;
 
 use candle_core::{DType, Device, Result, Tensor};
+use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::scene::Scene;
 use super::schedule::Schedule;
-use crate::student::Student;
 
 /// A distillation loss.
 pub trait Method: Send {

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::scene::Scene;
-use crate::distill::data::VOID;
+use crate::data::VOID;
 
 /// Which head's outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

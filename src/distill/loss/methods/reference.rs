@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use peregrine_core::BoundingBox;
+use peregrine_student::Student;
 use serde_json::Value;
 
 use super::super::scene::{Scene, Tensors};
 use super::MethodConfig;
-use crate::decode::BoundingBox;
-use crate::distill::loss::check;
-use crate::student::Student;
+use crate::loss::check;
 
 const PARTS: [&str; 5] = ["class", "sides", "segmentation", "fine", "coarse"];
 

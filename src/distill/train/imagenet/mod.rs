@@ -7,15 +7,15 @@ mod reference;
 use std::collections::HashMap;
 
 use anyhow::{bail, ensure, Context};
+use peregrine_engine::{ConvWeights, Weights};
+use peregrine_student::backbone::{Family, StoredKernel};
+use peregrine_student::package::to_f32;
+use peregrine_student::presets::Preset;
+use peregrine_student::Architecture;
 use prost::Message;
 use safetensors::SafeTensors;
 
-use crate::distill::export::messages::{Model, Tensor};
-use crate::engine::{ConvWeights, Weights};
-use crate::student::backbone::{Family, StoredKernel};
-use crate::student::package::to_f32;
-use crate::student::presets::Preset;
-use crate::student::Architecture;
+use crate::export::messages::{Model, Tensor};
 
 /// torch.nn.BatchNorm2d's.
 const TORCH_EPSILON: f32 = 1e-5;
@@ -151,8 +151,8 @@ fn torch_names(layer: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::export::onnx::{model, Labels};
-    use crate::distill::net::NetParams;
+    use crate::export::onnx::{model, Labels};
+    use crate::net::NetParams;
 
     fn exported(architecture: &Architecture) -> (Weights, Vec<u8>) {
         let graph = architecture.graph(32, 32);

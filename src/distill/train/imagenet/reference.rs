@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Engine, Graph};
+use peregrine_student::presets::Preset;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
-use crate::distill::net::{Mode, NetParams, TrainNet};
-use crate::distill::train::init;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::{Engine, Graph};
-use crate::student::presets::Preset;
+use crate::net::{Mode, NetParams, TrainNet};
+use crate::train::init;
 
 /// As tests/reference/resnet.py has it.
 fn uniform(name: &str, count: usize) -> impl Iterator<Item = f32> {

@@ -9,8 +9,8 @@ use super::isa::{Depthwise, IntegerIsa, Kernels};
 use super::layout::{ByteView, BLOCK, QUAD};
 use super::packing::{blocks_and_rest, pack_dense, pack_depthwise, pairs_fit, starts, DensePanel};
 use super::tiles::{DenseTile, DepthwiseTile, Epilogue};
-use crate::engine::quantization::{QuantizedConv, Requantization};
-use crate::engine::{Conv, Shape};
+use crate::quantization::{QuantizedConv, Requantization};
+use crate::{Conv, Shape};
 
 /// What is added to a convolution's result.
 #[derive(Debug, Clone, Copy)]

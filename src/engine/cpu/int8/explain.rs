@@ -3,7 +3,7 @@
 use super::super::explain::StepReport;
 use super::convolution::Output;
 use super::stage::{Action, Stage};
-use crate::engine::Shape;
+use crate::Shape;
 
 impl Stage {
     /// Its one step.

@@ -7,7 +7,7 @@ use super::layout::{ByteView, QUAD};
 use super::movement;
 use super::simd::{Lanes, Portable};
 use super::tiles::{self, DenseTile, DepthwiseTile};
-use crate::engine::quantization::TensorScale;
+use crate::quantization::TensorScale;
 
 /// An instruction set that the integer kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 //! which is what zero is in bytes. A network's input of up to 4 channels may have blocks of 4 instead.
 
 use super::super::layout::Memory;
-use crate::engine::Shape;
+use crate::Shape;
 
 /// Channels in a block of bytes, and lanes of the kernels.
 pub const BLOCK: usize = 16;

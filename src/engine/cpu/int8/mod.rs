@@ -1,7 +1,7 @@
 //! The CPU engine in 8-bit integers: for a [`Quantization`] of a graph, on the same threads as the f32 engine.
 //!
 //! From the outside in:
-//! - `program`: stages over one arena, for what [`crate::engine::quantized_plan`] says is integer;
+//! - `program`: stages over one arena, for what [`crate::quantized_plan`] says is integer;
 //! - `explain`: what its stages are, for people;
 //! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights; `layout`: how bytes lie, in blocks of 16 channels;
 //! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`, `neon`: the vectors they are written over;
@@ -33,9 +33,10 @@ pub use isa::IntegerIsa;
 use super::executor::{sensible, Executor};
 use super::tiles::MAX_KERNEL;
 use super::PlanReport;
-use crate::engine::quantization::TensorScale;
-use crate::engine::quantized_plan::Lowered;
-use crate::engine::{Engine, EngineError, Graph, PixelInput, Quantization, Weights};
+use crate::quantization::TensorScale;
+use crate::quantized_plan::Lowered;
+use crate::{Engine, EngineError, Graph, Quantization, Weights};
+use peregrine_core::PixelInput;
 
 /// Runs a quantized graph on CPU cores.
 pub struct Int8Engine {

@@ -6,7 +6,7 @@ use super::super::layout::{Memory, View};
 use super::super::simd::BLOCK as FLOAT_BLOCK;
 use super::convolution::Residual;
 use super::layout::{ByteView, BLOCK, QUAD};
-use crate::engine::quantization::{nearest_byte, TensorScale};
+use crate::quantization::{nearest_byte, TensorScale};
 
 /// The planar input → bytes.
 ///

@@ -13,11 +13,11 @@ use super::convolution::{Convolution, Output, Residual};
 use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
 use super::stage::{Action, Stage};
-use crate::engine::plan::{Operand, Step, TensorId, Work};
-use crate::engine::plan_memory::{place, Lifetime};
-use crate::engine::quantization::{relative_factor, Quantization, Requantization, TensorScale};
-use crate::engine::quantized_plan::Lowered;
-use crate::engine::{Graph, Weights};
+use crate::plan::{Operand, Step, TensorId, Work};
+use crate::plan_memory::{place, Lifetime};
+use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
+use crate::quantized_plan::Lowered;
+use crate::{Graph, Weights};
 
 /// Bytes in a cache line, to which everything in the arena is aligned.
 const LINE: usize = 64;

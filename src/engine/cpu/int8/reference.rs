@@ -4,10 +4,10 @@
 //! with them only the plan and which steps are integer (which fix where a value is rounded to 8 bits), and the
 //! constants.
 
-use crate::engine::plan::{Operand, Plan, Step, TensorId, Work};
-use crate::engine::quantization::{relative_factor, Quantization, Requantization, TensorScale};
-use crate::engine::quantized_plan::Lowered;
-use crate::engine::{Activation, Conv, ConvWeights, Engine, EngineError, Graph, Shape, Weights};
+use crate::plan::{Operand, Plan, Step, TensorId, Work};
+use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
+use crate::quantized_plan::Lowered;
+use crate::{Activation, Conv, ConvWeights, Engine, EngineError, Graph, Shape, Weights};
 
 /// Runs a quantized graph step by step.
 pub struct IntegerReference {

@@ -3,7 +3,7 @@
 //! All hold 16 lanes: the channels of one block. An instruction set that is narrower uses several registers.
 
 use super::layout::{BLOCK, QUAD};
-use crate::engine::quantization::nearest_byte;
+use crate::quantization::nearest_byte;
 
 /// 16 sums of 32 bits.
 ///

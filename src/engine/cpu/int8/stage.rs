@@ -8,7 +8,7 @@ use super::convolution::{Convolution, Residual};
 use super::isa::Kernels;
 use super::layout::ByteView;
 use super::movement;
-use crate::engine::quantization::TensorScale;
+use crate::quantization::TensorScale;
 
 /// What one stage does.
 pub enum Action {

@@ -6,7 +6,7 @@ use super::super::tiles::MAX_KERNEL;
 use super::layout::{BLOCK, QUAD};
 use super::simd::{Lanes, Reals};
 
-/// What happens to the sums; see [`Requantization`](crate::engine::quantization::Requantization).
+/// What happens to the sums; see [`Requantization`](crate::quantization::Requantization).
 #[derive(Clone, Copy)]
 pub struct Epilogue {
     pub factor: *const f32,

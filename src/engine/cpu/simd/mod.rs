@@ -3,7 +3,7 @@
 //! A vector holds one block of 8 channels, or two (AVX-512). A further instruction set is one more instance here and
 //! one line in [`super::isa`]; on NEON a block is a pair of 4-lane registers.
 
-use crate::engine::graph::LEAK;
+use crate::graph::LEAK;
 
 /// Channels in one block of the engine's layout.
 pub const BLOCK: usize = 8;

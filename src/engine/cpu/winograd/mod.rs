@@ -16,7 +16,7 @@ use super::isa::{run, Kernels, Panel};
 use super::layout::{Memory, View};
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, MAX_KERNEL};
-use crate::engine::{Activation, Conv, ConvWeights};
+use crate::{Activation, Conv, ConvWeights};
 pub use transforms::{input, output, InputPatch, OutputPatch, TILE};
 use transforms::{transformed_filter, PATCH, PRODUCTS};
 

@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "rows and columns, as in the formulas")]
 
 use super::super::simd::{Vector, BLOCK};
-use crate::engine::Activation;
+use crate::Activation;
 
 /// Side of a tile of outputs, and of the inputs under it.
 pub const TILE: usize = 4;

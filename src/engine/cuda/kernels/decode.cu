@@ -1,4 +1,4 @@
-// From the heads' logits to a fixed-size result, as src/decode does it: score filter, the best candidates, boxes,
+// From the heads' logits to a fixed-size result, as src/vision/decode does it: score filter, the best candidates, boxes,
 // class-wise non-maximum suppression, and the mask.
 
 // Thresholds of the frame; travels in front of the image.

@@ -1,6 +1,6 @@
 // From a camera's bytes to the network's input in one pass: colour conversion, letterbox, normalisation, layout.
 //
-// The samples and their weights are those of src/preprocess/letterbox.rs, and so are the sums, in whole numbers: the
+// The samples and their weights are those of src/vision/preprocess/letterbox.rs, and so are the sums, in whole numbers: the
 // result differs from the CPU's by the rounding to half precision alone. For a quantized network the bytes that its first
 // layer reads are written at once.
 //

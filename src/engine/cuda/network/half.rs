@@ -3,12 +3,13 @@
 use half::f16;
 
 use super::{f32_bytes, int, is_point, Bases, Network, Variant};
-use crate::engine::cuda::arguments::{self as arg, Plain};
-use crate::engine::cuda::kernels::{stem, Element, THREADS};
-use crate::engine::cuda::launch::Launch;
-use crate::engine::cuda::pack;
-use crate::engine::plan::{Operand, Step};
-use crate::engine::{Conv, ConvWeights};
+use crate::cuda::arguments as arg;
+use crate::cuda::arguments::Plain;
+use crate::cuda::kernels::{stem, Element, THREADS};
+use crate::cuda::launch::Launch;
+use crate::cuda::pack;
+use crate::plan::{Operand, Step};
+use crate::{Conv, ConvWeights};
 
 impl Network {
     /// Weights in the kernel's order, and biases.

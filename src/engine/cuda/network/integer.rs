@@ -2,13 +2,14 @@
 //! [`Requantization`]'s, bit by bit.
 
 use super::{int, is_point, Bases, Network, Variant};
-use crate::engine::cuda::arguments::{self as arg, Plain};
-use crate::engine::cuda::kernels::{stem, Element, THREADS};
-use crate::engine::cuda::launch::Launch;
-use crate::engine::cuda::pack;
-use crate::engine::plan::{Operand, Step, TensorId};
-use crate::engine::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
-use crate::engine::{Activation, Conv};
+use crate::cuda::arguments as arg;
+use crate::cuda::arguments::Plain;
+use crate::cuda::kernels::{stem, Element, THREADS};
+use crate::cuda::launch::Launch;
+use crate::cuda::pack;
+use crate::plan::{Operand, Step, TensorId};
+use crate::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
+use crate::{Activation, Conv};
 
 impl Network {
     /// The scale of a tensor in bytes.

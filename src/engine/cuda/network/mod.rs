@@ -10,9 +10,9 @@ use super::arguments as arg;
 use super::kernels::{Run, Tile, STEM_CHANNELS, THREADS};
 use super::launch::{Launch, Node, Span, Work as Job};
 use super::layout::{Layout, View};
-use crate::engine::graph::padding;
-use crate::engine::plan::{Channels, Operand, Step, Work};
-use crate::engine::{Activation, Conv, EngineError, Graph, Quantization, Weights};
+use crate::graph::padding;
+use crate::plan::{Channels, Operand, Step, Work};
+use crate::{Activation, Conv, EngineError, Graph, Quantization, Weights};
 
 /// Which variant of its kernel a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -105,7 +105,7 @@ impl Network {
     pub fn signature(&self, s: usize) -> String {
         let step = &self.layout.plan.steps[s];
         let (from, to) = (self.view(step.inputs[0]).shape, self.view(step.output).shape);
-        let shape = |s: crate::engine::Shape| format!("{}x{}x{}", s.channels, s.height, s.width);
+        let shape = |s: crate::Shape| format!("{}x{}x{}", s.channels, s.height, s.width);
         match &step.work {
             Work::Conv { conv, residual, .. } => {
                 let kind = match (conv.depthwise, self.is_stem(step)) {

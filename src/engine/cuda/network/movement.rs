@@ -1,12 +1,12 @@
 //! Steps without weights: sums, pooling, copies, and conversions between bytes and half precision.
 
 use super::{int, Bases, Network};
-use crate::engine::cuda::arguments as arg;
-use crate::engine::cuda::kernels::{Element, THREADS};
-use crate::engine::cuda::launch::{span, Launch, Node, Work as Job};
-use crate::engine::plan::{Channels, Operand, Step};
-use crate::engine::quantization::relative_factor;
-use crate::engine::Activation;
+use crate::cuda::arguments as arg;
+use crate::cuda::kernels::{Element, THREADS};
+use crate::cuda::launch::{span, Launch, Node, Work as Job};
+use crate::plan::{Channels, Operand, Step};
+use crate::quantization::relative_factor;
+use crate::Activation;
 
 impl Network {
     /// The sum of one or two operands.

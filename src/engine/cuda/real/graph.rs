@@ -10,9 +10,9 @@ use cudarc::driver::sys;
 
 use super::stream::{Argument, Event, Stream};
 use super::{check, device, failed, Context, Real};
-use crate::engine::cuda::driver::{Instance, Wait};
-use crate::engine::cuda::launch::{Node, Work};
-use crate::engine::cuda::CudaError;
+use crate::cuda::driver::{Instance, Wait};
+use crate::cuda::launch::{Node, Work};
+use crate::cuda::CudaError;
 
 /// The first architecture whose kernels can start before those that they wait for have ended.
 const FIRST_EARLY: u32 = 90;
@@ -29,7 +29,7 @@ const EARLY: sys::CUgraphEdgeData = sys::CUgraphEdgeData {
 };
 
 impl Real {
-    /// See [`Driver::instantiate`](crate::engine::cuda::Driver::instantiate).
+    /// See [`Driver::instantiate`](crate::cuda::Driver::instantiate).
     pub(super) fn graph(
         &self,
         nodes: &[Node],

@@ -7,9 +7,9 @@ use cudarc::driver::result;
 use cudarc::driver::sys;
 
 use super::{check, failed, Real};
-use crate::engine::cuda::driver::Wait;
-use crate::engine::cuda::launch::{Launch, Node};
-use crate::engine::cuda::CudaError;
+use crate::cuda::driver::Wait;
+use crate::cuda::launch::{Launch, Node};
+use crate::cuda::CudaError;
 
 impl Real {
     pub(super) fn stream(&self, priority: i32) -> Result<Stream, CudaError> {
@@ -21,7 +21,7 @@ impl Real {
         Ok(Stream(stream.map_err(|e| failed("cuStreamCreateWithPriority", e))?))
     }
 
-    /// See [`Driver::time`](crate::engine::cuda::Driver::time).
+    /// See [`Driver::time`](crate::cuda::Driver::time).
     pub(super) fn least_times(&self, nodes: &[Node], runs: usize) -> Result<Vec<f32>, CudaError> {
         // In a graph each waits for the one before, as in a network. Launched one by one, small kernels would be timed by
         // how fast the CPU launches them.

@@ -1,0 +1,76 @@
+//! Files that are written whole or not at all.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Why a file could not be read or written. The message names it.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}{}", remedy(.source))]
+pub struct FileError {
+    pub path: PathBuf,
+    pub source: std::io::Error,
+}
+
+impl FileError {
+    pub fn new(path: &Path, source: std::io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
+}
+
+/// What to do about an error of the disk, as the end of its sentence; empty where there is nothing to say.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "; make room there and give the command again: what it has written before is whole"
+        }
+        _ => "",
+    }
+}
+
+/// Writes `bytes` to `path` under a temporary name in the same folder, syncs file and folder, and renames it into
+/// place. A link keeps pointing where it does: the file behind it is replaced. What is not a plain file (`/dev/null`,
+/// `/dev/stdout`, a pipe) is written to as it is, since a rename would put a plain file in the device's place for the
+/// whole machine.
+///
+/// # Errors
+/// When the folder cannot be written to; `path` then holds what it held before.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let at = |source| FileError::new(path, source);
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return fs::write(path, bytes).map_err(at);
+    }
+    replace(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), bytes).map_err(at)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // As any new file, and not for its owner alone, as temporary files are.
+    #[cfg(unix)]
+    builder.permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Has the folder itself reach the disk, without which a rename may be lost with the power.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    match fs::File::open(folder)?.sync_all() {
+        // Some file systems cannot sync a folder; the file itself is safe there.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        result => result,
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,28 @@
+//! What the crates of Peregrine share.
+//!
+//! - [`boxes`] and [`mask`]: what leaves the pipeline. [`image`]: a borrowed image of any supported
+//!   encoding, checked once. [`pixels`]: how a network's input is filled.
+//! - [`clock`]: the one monotonic clock. [`accounting`]: each received frame gets exactly one outcome.
+//! - [`mailbox`]: from the threads that receive frames to the one that processes them, the newest of
+//!   each camera; [`latest`]: the same for a single value.
+//! - [`files`]: files that are written whole or not at all. [`allocations`]: a counting allocator.
+
+pub mod accounting;
+pub mod allocations;
+pub mod boxes;
+pub mod clock;
+pub mod files;
+pub mod image;
+pub mod latest;
+pub mod mailbox;
+pub mod mask;
+pub mod pixels;
+
+pub use accounting::{FrameAccounting, FrameCounts, FrameOutcome};
+pub use boxes::{BoundingBox, Detection};
+pub use clock::now_ns;
+pub use image::{Encoding, ImageError, ImageView};
+pub use latest::LatestSlot;
+pub use mailbox::FrameMailbox;
+pub use mask::ClassMask;
+pub use pixels::PixelInput;

@@ -1,0 +1,93 @@
+//! A run of the CPU engine allocates nothing. In a file of its own, since the counting allocator serves all of it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::CpuEngine;
+use peregrine_engine::{Activation, Conv, Engine, Graph, Shape};
+use peregrine_student::architecture::Architecture;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.alloc(layout)
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        System.dealloc(p, layout)
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.realloc(p, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Held by each test, since all are counted together.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The fewest allocations, in all threads, of three times `times` runs: the test harness allocates now and then on threads
+/// of its own; what a run allocates would be there each time.
+fn least_allocations(times: usize, mut run: impl FnMut()) -> usize {
+    let mut count = || {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..times).for_each(|_| run());
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    (0..3).map(|_| count()).min().expect("it was counted")
+}
+
+#[test]
+fn ten_thousand_inferences_allocate_nothing() {
+    let _alone = ALONE.lock();
+    let mut graph = Graph::new(Shape::new(3, 8, 8));
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Silu };
+    let a = graph.conv("a", 0, 16, conv);
+    let b = graph.conv("b", a, 0, Conv { depthwise: true, ..conv });
+    let pooled = graph.max_pool("pool", b, 3, 1);
+    let part = graph.slice("part", pooled, 3..11);
+    let c = graph.conv("c", part, 16, Conv { kernel: 1, ..conv });
+    let sum = graph.add("sum", b, c);
+    graph.outputs.push(sum);
+    let weights = peregrine_reference::random_weights(&graph, 1);
+    let mut engine = CpuEngine::new(&graph, &weights, 1).unwrap();
+    engine.run().unwrap();
+    let run = || {
+        engine.input()[0] += 1e-3;
+        engine.run().unwrap();
+        std::hint::black_box(engine.output(0)[0]);
+    };
+    assert_eq!(least_allocations(10_000, run), 0);
+}
+
+#[test]
+fn a_run_allocates_nothing_in_any_thread() {
+    let _alone = ALONE.lock();
+    let graph = Architecture::default_student().graph(96, 64);
+    let weights = peregrine_reference::random_weights(&graph, 1);
+    let quantization = peregrine_reference::random_quantization(&graph, 2, 0.2);
+    for (threads, quantized) in [(1, false), (3, false), (1, true), (3, true)] {
+        let mut engine: Box<dyn Engine> = if quantized {
+            Box::new(Int8Engine::new(&graph, &weights, &quantization, threads).unwrap())
+        } else {
+            Box::new(CpuEngine::new(&graph, &weights, threads).unwrap())
+        };
+        for _ in 0..3 {
+            engine.run().unwrap();
+        }
+        let run = || {
+            engine.input()[0] += 1.0;
+            engine.run().unwrap();
+            std::hint::black_box(engine.output(0)[0]);
+        };
+        assert_eq!(least_allocations(200, run), 0, "{threads} threads, quantized {quantized}");
+    }
+}

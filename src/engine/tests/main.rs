@@ -1,0 +1,9 @@
+//! The engine beside candle, its integer reference and itself.
+
+mod agreement;
+#[cfg(feature = "cuda")]
+mod cuda_nvrtc;
+mod int8_agreement;
+mod isas;
+mod pixels;
+mod refusals;

@@ -1,0 +1,72 @@
+//! Networks, weights and settings that the CPU engine cannot serve are refused with one error that says which and why.
+
+use peregrine_engine::cpu::{CpuEngine, Isa};
+use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
+
+const CONV: Conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu6 };
+
+/// Two convolutions, and weights that fit.
+fn sound() -> (Graph, Weights) {
+    let mut graph = Graph::new(Shape::new(3, 8, 8));
+    let a = graph.conv("first", 0, 8, CONV);
+    let b = graph.conv("second", a, 8, CONV);
+    graph.outputs.push(b);
+    let of = |from: usize| ConvWeights { weight: vec![0.1; 8 * from * 9], bias: vec![0.0; 8] };
+    (graph, Weights([("first".to_string(), of(3)), ("second".to_string(), of(8))].into()))
+}
+
+fn refusal(graph: &Graph, weights: &Weights) -> String {
+    CpuEngine::new(graph, weights, 1).err().expect("must be refused").to_string()
+}
+
+#[test]
+fn missing_weights() {
+    let (graph, mut weights) = sound();
+    weights.0.remove("second");
+    assert_eq!(refusal(&graph, &weights), "layer second is missing");
+}
+
+#[test]
+fn shapes_that_do_not_chain() {
+    let (mut graph, weights) = sound();
+    graph.layers[1].shape.height = 5;
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("first") && error.contains("8x8x8") && error.contains("8x5x8"), "{error}");
+}
+
+#[test]
+fn an_operand_that_comes_later() {
+    let (mut graph, weights) = sound();
+    graph.layers[1].inputs = vec![2];
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("first") && error.contains("before"), "{error}");
+}
+
+#[test]
+fn an_output_that_there_is_not() {
+    let (mut graph, weights) = sound();
+    graph.outputs = vec![7];
+    assert!(refusal(&graph, &weights).contains("output"), "{}", refusal(&graph, &weights));
+}
+
+#[test]
+fn a_stride_of_zero() {
+    let (mut graph, weights) = sound();
+    graph.layers[1].op = peregrine_engine::Op::Conv(Conv { stride: 0, ..CONV });
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("first") && error.contains("stride"), "{error}");
+}
+
+#[test]
+fn pinning_to_a_cpu_that_there_is_not() {
+    let (graph, weights) = sound();
+    let engine = CpuEngine::new(&graph, &weights, 2).unwrap();
+    assert!(engine.pin(&[]).is_err());
+    assert!(engine.pin(&[1_000_000]).unwrap_err().to_string().contains("1000000"));
+}
+
+#[test]
+fn a_processor_without_vectors_is_told_so() {
+    assert!(Isa::Portable.advice().unwrap().contains("portable"));
+    assert_eq!(Isa::Avx2.advice(), None);
+}

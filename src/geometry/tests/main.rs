@@ -1,0 +1,3 @@
+//! The camera model beside OpenCV's.
+
+mod camera_opencv;

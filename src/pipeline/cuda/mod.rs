@@ -1,0 +1,271 @@
+//! A frame's way on the device: from the camera's bytes to boxes and mask, as one graph for each kind of image.
+//!
+//! bytes → pinned memory → device → letterbox → network → candidates → boxes, mask → pinned memory. The thresholds travel
+//! in front of the image. A graph is made when the first image of its encoding and size comes; the last few are kept.
+//!
+//! - `nodes`: what is done before and after the network; `staging`: how an image gets to pinned memory.
+
+mod nodes;
+mod staging;
+
+use std::sync::Arc;
+
+use peregrine_core::{BoundingBox, ClassMask, Detection, Encoding, ImageView};
+use peregrine_engine::cuda::arguments::{self as arg, Plain};
+use peregrine_engine::cuda::driver::{Instance, Memory, Place, Wait};
+use peregrine_engine::cuda::launch::{dependencies, span, Node, Work};
+use peregrine_engine::cuda::model::Model;
+use peregrine_engine::cuda::CudaError;
+use peregrine_student::Architecture;
+use peregrine_vision::decode::head::logit;
+use peregrine_vision::decode::MaskDecoder;
+use peregrine_vision::preprocess::Letterbox;
+
+use nodes::Around;
+
+/// Kinds of images whose graphs are kept.
+const KEPT: usize = 4;
+
+/// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
+const HEADER: usize = 64;
+
+/// What a frame is to be made into; fixed for the life of a [`FramePath`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrameOptions {
+    /// Most detections, 1 to 1000.
+    pub max_detections: usize,
+    /// Whether the network has its segmentation head.
+    pub segmentation: bool,
+    pub wait: Wait,
+    /// Of the stream: 0 is normal, below 0 more urgent.
+    pub priority: i32,
+}
+
+/// A student on a device, ready for images.
+pub struct FramePath {
+    /// The most recently used first. Dropped before the memory below.
+    sessions: Vec<Session>,
+    model: Arc<Model>,
+    architecture: Architecture,
+    options: FrameOptions,
+    arena: Memory,
+    /// Keys of candidates, and behind them their count.
+    keys: Memory,
+    places: usize,
+}
+
+/// All that depends on the encoding and size of the images.
+struct Session {
+    instance: Box<dyn Instance>,
+    kind: Kind,
+    upload: Memory,
+    download: Memory,
+    mask: (usize, usize),
+    mask_at: usize,
+    nodes: Vec<Node>,
+    edges: Vec<Vec<usize>>,
+    _device: Vec<Memory>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    encoding: Encoding,
+    size: (usize, usize),
+}
+
+impl FramePath {
+    /// For the model of a student's `architecture`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
+        let input = model.network().view(0).shape;
+        let cells =
+            |level: &peregrine_student::DetectionLevel| (input.width / level.stride) * (input.height / level.stride);
+        let cells: usize = Architecture::detection_levels().iter().map(cells).sum();
+        let places = cells * architecture.detection.classes.len();
+        Ok(Self {
+            sessions: Vec::with_capacity(KEPT + 1),
+            arena: Memory::new(model.driver(), Place::Device, model.network().layout.arena)?,
+            keys: Memory::new(model.driver(), Place::Device, 8 * places + 4)?,
+            model: Arc::clone(model),
+            architecture: architecture.clone(),
+            options,
+            places,
+        })
+    }
+
+    /// Finds what is in `image`: replaces `detections` and, with segmentation, `mask`. Allocates only for the first image
+    /// of a kind. `submitted` is called once the image's bytes have been handed over.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn process(
+        &mut self,
+        image: &ImageView,
+        (score_threshold, nms_iou): (f32, f32),
+        detections: &mut Vec<Detection>,
+        mask: &mut ClassMask,
+        submitted: impl FnOnce(),
+    ) -> Result<(), CudaError> {
+        let kind = Kind { encoding: image.encoding(), size: image.size() };
+        self.select(kind)?;
+        let session = &mut self.sessions[0];
+        let header = arg::FrameHeader { logit: logit(score_threshold), iou: nms_iou };
+        session.submit(image, header)?;
+        submitted();
+        session.instance.wait()?;
+        session.read(detections, mask);
+        Ok(())
+    }
+
+    /// Makes the graph for a kind of image beforehand, so that its first frame is no slower.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn prepare(&mut self, encoding: Encoding, size: (usize, usize)) -> Result<(), CudaError> {
+        self.select(Kind { encoding, size })
+    }
+
+    /// The graph of the last image's kind, as a table for people; none before the first.
+    pub fn explain(&self) -> Option<String> {
+        self.sessions.first().map(|s| peregrine_engine::cuda::explain::table(&self.model, &s.nodes, &s.edges))
+    }
+
+    /// The graph of the last image's kind: its nodes, each with those that it waits for.
+    pub fn graph(&self) -> Option<(&[Node], &[Vec<usize>])> {
+        self.sessions.first().map(|s| (s.nodes.as_slice(), s.edges.as_slice()))
+    }
+
+    /// The least microseconds that each node took alone in `runs` runs, for the last image's kind.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn profile(&mut self, runs: usize) -> Result<Option<Vec<(String, f32)>>, CudaError> {
+        let Some(session) = self.sessions.first_mut() else { return Ok(None) };
+        let mut times = Vec::with_capacity(session.nodes.len());
+        for node in &session.nodes {
+            // Whatever an earlier one did to the memory in its many runs, each finds what it finds in a frame.
+            session.instance.launch()?;
+            session.instance.wait()?;
+            let Some(time) = self.model.driver().time(std::slice::from_ref(node), runs)? else { return Ok(None) };
+            times.push((node.name.clone(), time.iter().sum()));
+        }
+        Ok(Some(times))
+    }
+
+    /// Runs the last image again, and gives the microseconds of the device's clock; none before the first, or without one.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn device_time(&mut self) -> Result<Option<f32>, CudaError> {
+        self.sessions.first_mut().map_or(Ok(None), |session| session.instance.time())
+    }
+
+    /// Brings the session of `kind` to the front.
+    fn select(&mut self, kind: Kind) -> Result<(), CudaError> {
+        match self.sessions.iter().position(|s| s.kind == kind) {
+            Some(at) => self.sessions[..=at].rotate_right(1),
+            None => {
+                // Room first: the device may have no memory for one more.
+                self.sessions.truncate(KEPT - 1);
+                let session = self.session(kind)?;
+                self.sessions.insert(0, session);
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&self, kind: Kind) -> Result<Session, CudaError> {
+        let driver = self.model.driver();
+        let input = self.model.network().view(0).shape;
+        let letterbox = Letterbox::new(kind.size, (input.width, input.height));
+        let cells = MaskDecoder::new(&letterbox);
+        let (columns, rows) = cells.cells();
+        let mask = if self.options.segmentation { (columns.len(), rows.len()) } else { (0, 0) };
+
+        let found = size_of::<arg::ResultHeader>() + self.options.max_detections * size_of::<arg::Found>();
+        let mask_at = found.next_multiple_of(16);
+        let result_bytes = mask_at + mask.0 * mask.1;
+        let image_bytes = HEADER + kind.encoding.row_bytes(kind.size.0) * kind.size.1;
+        let upload = Memory::new(driver, Place::Upload, image_bytes)?;
+        let download = Memory::new(driver, Place::Download, result_bytes)?;
+        // Shared memory is read in place. The result is written in place everywhere: it is small, and a copy would be one
+        // more node to wait for.
+        let device_image = match driver.device().integrated {
+            true => None,
+            false => Some(Memory::new(driver, Place::Device, image_bytes)?),
+        };
+
+        let taps = letterbox.taps();
+        let tables = [words(taps.columns), words(taps.rows), indices(columns), indices(rows)];
+        let tables: Vec<_> = tables.iter().map(|t| Memory::holding(driver, t)).collect::<Result<_, _>>()?;
+
+        let build = Around {
+            path: self,
+            letterbox: &letterbox,
+            image: device_image.as_ref().unwrap_or(&upload).device(),
+            result: download.device(),
+            tables: [0, 1, 2, 3].map(|i| tables[i].device()),
+            taps: [taps.per_column, taps.per_row],
+        };
+        let mut nodes = vec![];
+        if device_image.is_some() {
+            nodes.push(Node {
+                name: "upload".into(),
+                work: Work::Upload { host: upload.host(), device: build.image, bytes: image_bytes },
+                reads: vec![],
+                writes: vec![span(build.image, image_bytes)],
+            });
+        }
+        nodes.push(build.letterbox(kind, image_bytes));
+        nodes.extend(self.model.nodes(&self.arena));
+        nodes.extend(build.detect(found));
+        if self.options.segmentation {
+            nodes.push(build.mask(mask, mask_at));
+        }
+        driver.prepare(&nodes)?;
+        let edges = dependencies(&nodes);
+        let instance = driver.instantiate(&nodes, &edges, self.options.wait, self.options.priority)?;
+        let device = tables.into_iter().chain(device_image).collect();
+        Ok(Session { instance, kind, upload, download, mask, mask_at, nodes, edges, _device: device })
+    }
+}
+
+impl Session {
+    fn submit(&mut self, image: &ImageView, header: arg::FrameHeader) -> Result<(), CudaError> {
+        let row_bytes = image.encoding().row_bytes(image.width());
+        let (front, rows) = self.upload.as_mut_slice().split_at_mut(HEADER);
+        header.write(front);
+        match image.without_gaps() {
+            Some(bytes) => staging::copy(rows, bytes),
+            None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| staging::copy(row, image.row(y))),
+        }
+        staging::finish();
+        self.instance.launch()
+    }
+
+    fn read(&self, detections: &mut Vec<Detection>, mask: &mut ClassMask) {
+        let bytes = self.download.as_slice();
+        let header = arg::ResultHeader::read(bytes);
+        let found = bytes[size_of::<arg::ResultHeader>()..].chunks_exact(size_of::<arg::Found>());
+        detections.clear();
+        detections.extend(found.take(header.count as usize).map(|bytes| {
+            let found = arg::Found::read(bytes);
+            let [x_min, y_min, x_max, y_max] = found.bbox;
+            let bbox = BoundingBox { x_min, y_min, x_max, y_max };
+            Detection { class: found.class as usize, score: found.score, bbox }
+        }));
+        (mask.width, mask.height) = self.mask;
+        mask.classes.clear();
+        mask.classes.extend_from_slice(&bytes[self.mask_at..][..self.mask.0 * self.mask.1]);
+    }
+}
+
+fn words(pairs: impl Iterator<Item = [u32; 2]>) -> Vec<u8> {
+    pairs.flatten().flat_map(u32::to_ne_bytes).collect()
+}
+
+fn indices(values: &[usize]) -> Vec<u8> {
+    values.iter().flat_map(|&v| (v as u32).to_ne_bytes()).collect()
+}

@@ -1,0 +1,165 @@
+//! What is done on the device before and after the network.
+
+use peregrine_core::Encoding;
+use peregrine_engine::cuda::arguments as arg;
+use peregrine_engine::cuda::kernels::{DETECT_THREADS, THREADS};
+use peregrine_engine::cuda::launch::{span, Launch, Node, Work};
+use peregrine_student::Architecture;
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
+
+use super::{FramePath, Kind, HEADER};
+
+/// What the nodes around the network have in common.
+pub(super) struct Around<'a> {
+    pub path: &'a FramePath,
+    pub letterbox: &'a Letterbox,
+    pub image: u64,
+    pub result: u64,
+    /// Column taps, row taps, columns and rows of the mask.
+    pub tables: [u64; 4],
+    /// Taps of a column and of a row.
+    pub taps: [usize; 2],
+}
+
+impl Around<'_> {
+    pub fn letterbox(&self, kind: Kind, image_bytes: usize) -> Node {
+        let network = &self.path.model.network();
+        let bases = self.path.model.bases(&self.path.arena);
+        let view = network.view(0);
+        let input = &self.path.architecture.input;
+        let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
+        let (yuv, bytes, at) = places(kind.encoding);
+        let counter = self.counter();
+        let bytes_out = network.layout.scales[0];
+        let argument = arg::LetterboxImage {
+            image: self.image + HEADER as u64,
+            columns: self.tables[0],
+            rows: self.tables[1],
+            output: network.address(0, bases),
+            candidates: counter,
+            row_bytes: kind.encoding.row_bytes(kind.size.0) as i32,
+            column_taps: self.taps[0] as i32,
+            row_taps: self.taps[1] as i32,
+            width: view.shape.width as i32,
+            height: view.shape.height as i32,
+            left: self.letterbox.pad().0 as i32,
+            top: self.letterbox.pad().1 as i32,
+            content_width: self.letterbox.content().0 as i32,
+            content_height: self.letterbox.content().1 as i32,
+            pitch: view.pitch as i32,
+            yuv,
+            bytes,
+            at,
+            factor,
+            offset,
+            scale: bytes_out.map_or(0.0, |scale| scale.scale),
+            zero: bytes_out.map_or(0, |scale| i32::from(scale.zero_point)),
+            unused: 0,
+        };
+        Node {
+            name: "letterbox".into(),
+            work: Work::Kernel(Launch::flat("letterbox", view.shape.pixels(), THREADS, &argument)),
+            reads: vec![span(self.image, image_bytes)],
+            writes: vec![network.span(0, bases), counter..counter + 4],
+        }
+    }
+
+    fn counter(&self) -> u64 {
+        self.path.keys.device() + 8 * self.path.places as u64
+    }
+
+    pub fn detect(&self, result_bytes: usize) -> [Node; 2] {
+        let (path, network) = (self.path, &self.path.model.network());
+        let bases = path.model.bases(&path.arena);
+        let classes = path.architecture.detection.classes.len();
+        let mut first = 0;
+        let mut reads = vec![];
+        let levels = Architecture::detection_levels().map(|level| {
+            let (class, side) = (network.output(level.class), network.output(level.sides));
+            reads.extend([network.span(class, bases), network.span(side, bases)]);
+            let shape = network.view(class).shape;
+            let level = arg::Level {
+                classes: network.address(class, bases),
+                sides: network.address(side, bases),
+                class_pitch: network.view(class).pitch as i32,
+                side_pitch: network.view(side).pitch as i32,
+                width: shape.width as i32,
+                cells: shape.pixels() as i32,
+                stride: level.stride as i32,
+                first: first as i32,
+            };
+            first += shape.pixels() * classes;
+            level
+        });
+        let (scale, pad, source) = (self.letterbox.scale(), self.letterbox.pad(), self.letterbox.source());
+        let keys = path.keys.device();
+        let argument = arg::Decode {
+            levels,
+            header: self.image,
+            keys,
+            counter: self.counter(),
+            result: self.result,
+            classes: classes as i32,
+            bins: path.architecture.detection.bins as i32,
+            places: path.places as i32,
+            most: path.options.max_detections as i32,
+            scale: [scale.0, scale.1],
+            pad: [pad.0 as f32, pad.1 as f32],
+            source: [source.0 as f32, source.1 as f32],
+        };
+        let header = self.image..self.image + size_of::<arg::FrameHeader>() as u64;
+        let all_keys = keys..self.counter() + 4;
+        let candidates = Node {
+            name: "candidates".into(),
+            work: Work::Kernel(Launch::flat("candidates", path.places, THREADS, &argument)),
+            reads: reads.iter().cloned().chain([header.clone()]).collect(),
+            writes: vec![all_keys.clone()],
+        };
+        let detect = Node {
+            name: "detect".into(),
+            work: Work::Kernel(Launch::flat("detect", DETECT_THREADS as usize, DETECT_THREADS, &argument)),
+            reads: reads.into_iter().chain([header, all_keys]).collect(),
+            writes: vec![span(self.result, result_bytes)],
+        };
+        [candidates, detect]
+    }
+
+    pub fn mask(&self, (width, height): (usize, usize), at: usize) -> Node {
+        let network = &self.path.model.network();
+        let bases = self.path.model.bases(&self.path.arena);
+        let logits = network.output(Architecture::SEGMENTATION_OUTPUT);
+        let view = network.view(logits);
+        let output = self.result + at as u64;
+        let argument = arg::Mask {
+            logits: network.address(logits, bases),
+            columns: self.tables[2],
+            rows: self.tables[3],
+            output,
+            pitch: view.pitch as i32,
+            classes: view.shape.channels as i32,
+            map_width: view.shape.width as i32,
+            width: width as i32,
+            height: height as i32,
+            unused: 0,
+        };
+        Node {
+            name: "mask".into(),
+            work: Work::Kernel(Launch::flat("mask", width * height, THREADS, &argument)),
+            reads: vec![network.span(logits, bases)],
+            writes: vec![span(output, width * height)],
+        }
+    }
+}
+
+/// Whether pairs of pixels share chroma, bytes of a pixel, and where R, G and B (or Y, U and V) are.
+fn places(encoding: Encoding) -> (i32, i32, [i32; 3]) {
+    match encoding {
+        Encoding::Rgb8 => (0, 3, [0, 1, 2]),
+        Encoding::Bgr8 => (0, 3, [2, 1, 0]),
+        Encoding::Rgba8 => (0, 4, [0, 1, 2]),
+        Encoding::Bgra8 => (0, 4, [2, 1, 0]),
+        Encoding::Mono8 => (0, 1, [0, 0, 0]),
+        Encoding::Uyvy => (1, 2, [1, 0, 2]),
+        Encoding::Yuyv => (1, 2, [0, 1, 3]),
+    }
+}

@@ -1,0 +1,25 @@
+//! One frame's way from camera bytes to boxes and mask, and what keeps a stream of frames on time.
+//!
+//! - [`frame`]: the hot path, in the order in which a frame flows: letterbox → network → boxes and mask.
+//! - [`options`]: what is to be done with each frame.
+//! - [`device`]: where it runs, and how it falls back. `cuda` (feature `cuda`): the same frame as one CUDA graph.
+//! - [`monitor`]: when missed deadlines become a warning, an error, or less work a frame.
+//! - [`camera`]: what a camera's stamps tell of frames that never arrived.
+//! - [`explain`]: what a device would do for a frame, as a table.
+//! - [`timing`]: when a frame passed each stage.
+
+pub mod camera;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod device;
+pub mod explain;
+pub mod frame;
+pub mod monitor;
+pub mod options;
+pub mod timing;
+
+pub use device::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait};
+pub use explain::{cpu_plan, explain_plan};
+pub use frame::{FrameError, FrameResult, Pipeline};
+pub use options::{PipelineError, PipelineOptions};
+pub use timing::StageTimes;

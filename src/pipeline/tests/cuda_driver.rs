@@ -1,0 +1,220 @@
+//! The calls to the CUDA driver, against a library that stands in for it (`tests/reference_engine/cuda/driver.c`): it checks what it is
+//! given, and counts what is not given back. Kernels do nothing there.
+//!
+//! A library is found when a process starts, so this program starts itself again for each case.
+
+#![cfg(all(feature = "cuda", target_os = "linux"))]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use peregrine_core::allocations::{allocations, CountingAllocator};
+use peregrine_core::ImageView;
+use peregrine_engine::cuda::compiled;
+use peregrine_engine::cuda::driver::DeviceInfo;
+use peregrine_engine::cuda::kernels::Module;
+use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait, Pipeline, PipelineOptions};
+use peregrine_student::Student;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Set where it is to count what frames allocate once all is warm.
+const STEADY: &str = "PEREGRINE_TEST_STEADY";
+
+/// What the process started again is to do.
+const CHILD: &str = "PEREGRINE_TEST_CHILD";
+
+/// Frames of two cameras on the device that the variable asks for: prints where they were worked on, or why not.
+#[test]
+#[ignore = "the other tests start it"]
+fn child() {
+    let Ok(device) = std::env::var(CHILD) else { return };
+    let gpu = GpuOptions { wait: GpuWait::Spin, priority: -9 };
+    let options = PipelineOptions { input_size: Some((64, 64)), gpu, ..PipelineOptions::default() };
+    let choice: DeviceChoice = device.parse().unwrap();
+    let pixels = vec![7; 3 * 48 * 40];
+    let outcome =
+        Pipeline::on(&Student::embedded(), options, choice).map_err(|e| e.to_string()).and_then(|mut pipeline| {
+            let mut frame = |camera, encoding| {
+                let image = ImageView::new(encoding, 48, 40, 3 * 48, &pixels).unwrap();
+                pipeline.process_from(camera, &image, 0).map(|_| ()).map_err(|e| e.to_string())
+            };
+            let kinds = [(0, "rgb8"), (1, "bgr8"), (0, "rgb8"), (1, "rgb8")];
+            kinds.iter().try_for_each(|&(camera, encoding)| frame(camera, encoding))?;
+            if std::env::var_os(STEADY).is_some() {
+                let before = allocations();
+                (0..1000).try_for_each(|i| frame(kinds[i % 4].0, kinds[i % 4].1))?;
+                println!("allocations of 1000 frames: {}", allocations() - before);
+            }
+            Ok(pipeline.device())
+        });
+    println!("outcome: {outcome:?}");
+    match outcome {
+        Ok(DeviceInUse::Cuda(_)) => println!("on cuda"),
+        Ok(DeviceInUse::Cpu { instead_of_cuda }) => println!("on cpu: {}", instead_of_cuda.unwrap_or_default()),
+        Err(why) => println!("refused: {why}"),
+    }
+}
+
+/// The stand-in, built, and kernels for it that need no compiler.
+struct StandIn {
+    folder: tempfile::TempDir,
+}
+
+/// How a case ended: what the child said last, the calls made, and whether all was given back.
+struct Ended {
+    said: String,
+    text: String,
+    calls: usize,
+    /// Edges over which a kernel starts before another has ended.
+    early: usize,
+    held: String,
+}
+
+impl StandIn {
+    /// None, with a message, where there is no compiler of C.
+    fn new(define: &[&str]) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference_engine/cuda/driver.c");
+        let built = Command::new("gcc")
+            .args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])
+            .arg(folder.path().join("libcuda.so.1"))
+            .args(define)
+            .arg(source)
+            .status();
+        match built {
+            Ok(status) => assert!(status.success(), "the stand-in does not compile"),
+            Err(why) => {
+                eprintln!("skipped: gcc does not start ({why})");
+                return None;
+            }
+        }
+        let this = Self { folder };
+        for (architecture, integrated) in [(90, false), (87, true)] {
+            let device = DeviceInfo {
+                name: "a stand-in 0".into(),
+                architecture,
+                multiprocessors: 132,
+                integrated,
+                driver: 13_000,
+            };
+            for module in Module::ALL {
+                let kept = compiled::cubin(&device, module, Some(&this.cache()), Some(&|_, _| Ok(b"\x7fELF".to_vec())));
+                kept.unwrap();
+            }
+        }
+        Some(this)
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    fn run(&self, device: &str, settings: &[(&str, &str)]) -> Ended {
+        let report = self.folder.path().join("report");
+        let libraries = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+        let out = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "child", "--nocapture"])
+            .env(CHILD, device)
+            .env("LD_LIBRARY_PATH", format!("{}:{libraries}", self.folder.path().display()))
+            .env("PEREGRINE_CUDA_CACHE", self.cache())
+            .env("STAND_IN_REPORT", &report)
+            .envs(settings.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{settings:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
+        let report = std::fs::read_to_string(report).unwrap();
+        let [calls, early, held] = report.lines().collect::<Vec<_>>()[..] else { panic!("{report}") };
+        let said = |line: &&str| ["on cuda", "on cpu: ", "refused: "].iter().any(|start| line.starts_with(start));
+        Ended {
+            said: text.lines().rfind(said).unwrap_or_else(|| panic!("{text}")).to_owned(),
+            calls: calls.trim_start_matches("calls ").parse().unwrap(),
+            early: early.trim_start_matches("early ").parse().unwrap(),
+            held: held.trim().to_owned(),
+            text,
+        }
+    }
+}
+
+#[test]
+fn kernels_start_early_on_devices_and_drivers_that_let_them_and_wait_for_the_end_elsewhere() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    let on = |capability, refuse| {
+        let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), ("STAND_IN_REFUSE_EARLY", refuse)]);
+        assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
+        ended.early
+    };
+    assert!(on("90", "0") > 50);
+    assert_eq!(on("87", "0"), 0);
+    // A driver that refuses such graphs is asked for others.
+    assert!(on("90", "1") > 0);
+
+    let Some(old) = StandIn::new(&["-DLACKS_EARLY"]) else { return };
+    let ended = old.run("cuda", &[("STAND_IN_VERSION", "12020")]);
+    assert_eq!((ended.said.as_str(), ended.early, ended.held.as_str()), ("on cuda", 0, NOTHING_HELD));
+}
+
+const NOTHING_HELD: &str = "held 0 0 0 0 0 0 0";
+
+#[test]
+fn frames_of_two_cameras_go_through_the_driver_and_everything_is_given_back() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    for capability in ["90", "87"] {
+        let first = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability)]);
+        assert_eq!((first.said.as_str(), first.held.as_str()), ("on cuda", NOTHING_HELD));
+        let second = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability)]);
+        assert_eq!((second.said.as_str(), second.held.as_str()), ("on cuda", NOTHING_HELD));
+        assert!(second.calls * 2 < first.calls, "variants are measured once: {} and {}", first.calls, second.calls);
+    }
+}
+
+#[test]
+fn frames_of_known_kinds_allocate_nothing_on_the_host() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    for capability in ["90", "87"] {
+        let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), (STEADY, "1")]);
+        assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
+        assert!(ended.text.contains("allocations of 1000 frames: 0\n"), "sm_{capability}: {}", ended.text);
+    }
+}
+
+#[test]
+fn a_device_lost_at_any_call_of_the_driver_is_a_sentence_the_cpu_and_nothing_kept() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    stand_in.run("cuda", &[]);
+    let calls = stand_in.run("cuda", &[]).calls;
+    // Every call of the beginning and of the end, where frames are; a few of the many in between.
+    let cases = (0..6).chain((6..calls - 8).step_by(calls / 12)).chain(calls - 8..calls);
+    for n in cases {
+        let n = n.to_string();
+        let ended = stand_in.run("auto", &[("STAND_IN_FAIL", &n)]);
+        assert_eq!(ended.held, NOTHING_HELD, "lost after call {n}: {}", ended.said);
+        // What is left undone at the very end, when all frames are done, nobody notices.
+        let sentence = ended.said.starts_with("on cpu: ") && ended.said.contains("lost in a test");
+        assert!(sentence && !ended.said.contains("DriverError") || ended.said == "on cuda", "call {n}: {}", ended.said);
+    }
+    let refused = stand_in.run("cuda", &[("STAND_IN_FAIL", "40")]).said;
+    assert!(refused.starts_with("refused: ") && refused.contains("nvidia-smi"), "{refused}");
+}
+
+#[test]
+fn what_keeps_a_driver_from_being_used_is_a_sentence_with_its_remedy() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    let refused = |stand_in: &StandIn, settings: &[(&str, &str)], parts: &[&str]| {
+        let ended = stand_in.run("cuda", settings);
+        assert!(parts.iter().all(|part| ended.said.contains(part)), "{settings:?}: {}", ended.said);
+        assert!(ended.said.starts_with("refused: "), "{}", ended.said);
+        assert_eq!(ended.held, NOTHING_HELD);
+    };
+    refused(&stand_in, &[("STAND_IN_VERSION", "11040")], &["CUDA 11.4", "12.0", "update the NVIDIA driver"]);
+    refused(&stand_in, &[("STAND_IN_CAPABILITY", "61")], &["a stand-in 0", "sm_61", "sm_75", "device: cpu"]);
+    refused(&stand_in, &[("STAND_IN_DEVICES", "0")], &["no device", "CUDA_VISIBLE_DEVICES"]);
+    // No kernels are kept for this one, and NVRTC is out of reach.
+    let nowhere = [("STAND_IN_CAPABILITY", "75"), ("LD_LIBRARY_PATH", stand_in.folder.path().to_str().unwrap())];
+    let ended = stand_in.run("cuda", &nowhere);
+    assert!(ended.said.contains("NVRTC") || ended.said == "on cuda", "{}", ended.said);
+    let without_graphs = StandIn::new(&["-DLACKS_GRAPHS"]).unwrap();
+    refused(&without_graphs, &[], &["lacks cuGraph", "update the NVIDIA driver"]);
+}

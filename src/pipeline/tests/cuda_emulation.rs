@@ -1,0 +1,187 @@
+//! The CUDA engine on an emulated device: plans, packed weights and kernels together agree with candle and the CPU.
+
+use std::sync::Arc;
+
+use peregrine_core::{Detection, Encoding, ImageView};
+use peregrine_engine::cuda::network::{Network, Variant};
+use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
+use peregrine_engine::{Graph, Weights};
+use peregrine_pipeline::{FrameResult, Pipeline, PipelineOptions};
+use peregrine_reference::cuda::Emulated;
+use peregrine_reference::graphs::any_graph;
+use peregrine_reference::{outputs, random_input, random_weights, reference_outputs, relative_error, rounded};
+use peregrine_student::architecture::Architecture;
+use peregrine_student::Student;
+use proptest::prelude::*;
+
+/// Half precision keeps 11 bits; a network of a few layers keeps two or three fewer, relative to its largest value.
+const TOLERANCE: f32 = 6e-3;
+
+/// Runs `graph` with the variants that `choose` picks, by its number, among those of each step.
+fn run(driver: &Arc<dyn Driver>, graph: &Graph, weights: &Weights, input: &[f32], choose: usize) -> Vec<Vec<f32>> {
+    let network = Network::new(graph).unwrap();
+    let pick = |s: usize| -> Variant {
+        let variants = network.variants(s);
+        variants[(choose + 7 * s) % variants.len()]
+    };
+    let variants = (0..network.layout.plan.steps.len()).map(pick).collect();
+    let model = Arc::new(Model::with_variants(driver, network, weights, variants).unwrap());
+    outputs(graph, &mut CudaEngine::new(&model, Wait::Block).unwrap(), input)
+}
+
+#[test]
+fn any_network_agrees_with_candle_on_tensor_cores_and_on_scalar_paths() {
+    for scalar in [false, true] {
+        let Some(driver) = Emulated::driver(scalar, false) else { return };
+        let cases = ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() };
+        proptest!(cases, |(graph in any_graph(), seed: u64, choose in 0usize..100)| {
+            let weights = rounded(&random_weights(&graph, seed));
+            let input = random_input(&graph, seed);
+            let expected = reference_outputs(&graph, &weights, &input);
+            let found = run(&driver, &graph, &weights, &input, choose);
+            let error = relative_error(&expected, &found);
+            prop_assert!(error < TOLERANCE, "{error}");
+        });
+    }
+}
+
+#[test]
+fn the_student_agrees_with_candle() {
+    let graph = Architecture::default_student().graph(96, 64);
+    let weights = rounded(&random_weights(&graph, 7));
+    let input = random_input(&graph, 8);
+    let expected = reference_outputs(&graph, &weights, &input);
+    for (scalar, integrated) in [(false, false), (true, true)] {
+        let Some(driver) = Emulated::driver(scalar, integrated) else { return };
+        let error = relative_error(&expected, &run(&driver, &graph, &weights, &input, 3));
+        assert!(error < 2.0 * TOLERANCE, "{error}");
+    }
+}
+
+/// A picture without pattern or symmetry, of bytes that any encoding may have.
+fn picture(bytes: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..bytes)
+        .map(|i| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Smooth in part, so that samples a little beside one another differ a little.
+            ((state >> 24) / 4) as u8 + (i / 97 % 192) as u8
+        })
+        .collect()
+}
+
+/// A student as untrained as they come, whose scores lie around one half.
+fn untrained() -> Student {
+    let mut student = Student::embedded();
+    student.weights = random_weights(&student.graph(), 11);
+    student
+}
+
+/// The CPU's result of the same frame.
+fn on_cpu(student: &Student, options: &PipelineOptions, image: &ImageView) -> FrameResult {
+    Pipeline::new(student, options.clone()).unwrap().process(image).unwrap().clone()
+}
+
+/// The part of `expected` that has a partner in `found`: of the same class, with a score and a box as near as half
+/// precision allows.
+fn matched(expected: &[Detection], found: &[Detection]) -> f64 {
+    let partner = |e: &&Detection| {
+        found.iter().any(|f| f.class == e.class && (f.score - e.score).abs() < 0.02 && f.bbox.iou(&e.bbox) > 0.9)
+    };
+    expected.iter().filter(partner).count() as f64 / expected.len().max(1) as f64
+}
+
+#[test]
+fn the_whole_way_of_a_frame_agrees_with_the_cpu_in_every_encoding() {
+    let Some(driver) = Emulated::driver(false, false) else { return };
+    let student = Student::embedded();
+    let options = PipelineOptions { score_threshold: 0.02, input_size: Some((160, 128)), ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    let photo = image::open("models/frames/highway-00.jpg").unwrap();
+    for (i, encoding) in Encoding::ALL.into_iter().enumerate() {
+        // Odd sizes, more and less than the input's, in both aspects; rows with padding.
+        let (width, height) = [(321, 180), (97, 211), (640, 360), (160, 128), (33, 45), (705, 403), (480, 270)][i];
+        let rgb = photo.resize_exact(width, height, image::imageops::FilterType::Triangle).to_rgb8();
+        let (data, step) = encode(encoding, &rgb, 5);
+        let image = ImageView::with_encoding(encoding, width, height, step, &data).unwrap();
+        let expected = on_cpu(&student, &options, &image);
+        let found = pipeline.process(&image).unwrap();
+        let (there, back) =
+            (matched(&expected.detections, &found.detections), matched(&found.detections, &expected.detections));
+        assert!(there > 0.9 && back > 0.9, "{encoding:?}: {there} of the CPU's detections, {back} the other way");
+        let same = expected.mask.classes.iter().zip(&found.mask.classes).filter(|(a, b)| a == b).count();
+        let same = same as f64 / expected.mask.classes.len() as f64;
+        assert_eq!((found.mask.width, found.mask.height), (expected.mask.width, expected.mask.height));
+        assert!(same > 0.98, "{encoding:?}: {same} of the mask");
+    }
+}
+
+/// `rgb` in `encoding`, with `padding` bytes after each row, and the step.
+fn encode(encoding: Encoding, rgb: &image::RgbImage, padding: usize) -> (Vec<u8>, u32) {
+    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+    let step = encoding.row_bytes(width) + padding;
+    let mut data = vec![0xa5; step * height];
+    for (y, row) in data.chunks_exact_mut(step).enumerate() {
+        for x in 0..width {
+            let [r, g, b] = rgb.get_pixel(x as u32, y as u32).0;
+            let luma = (77 * u32::from(r) + 150 * u32::from(g) + 29 * u32::from(b)) / 256;
+            let (y8, u, v) = (16 + (luma * 219 / 255) as u8, 110 + r / 16, 120 + b / 16);
+            let pair = x / 2 * 4;
+            match encoding {
+                Encoding::Rgb8 => row[3 * x..][..3].copy_from_slice(&[r, g, b]),
+                Encoding::Bgr8 => row[3 * x..][..3].copy_from_slice(&[b, g, r]),
+                Encoding::Rgba8 => row[4 * x..][..4].copy_from_slice(&[r, g, b, 7]),
+                Encoding::Bgra8 => row[4 * x..][..4].copy_from_slice(&[b, g, r, 7]),
+                Encoding::Mono8 => row[x] = luma as u8,
+                Encoding::Uyvy => {
+                    (row[pair], row[pair + 2]) = (u, v);
+                    row[pair + 1 + x % 2 * 2] = y8;
+                }
+                Encoding::Yuyv => {
+                    (row[pair + 1], row[pair + 3]) = (u, v);
+                    row[pair + x % 2 * 2] = y8;
+                }
+            }
+        }
+    }
+    (data, step as u32)
+}
+
+#[test]
+fn more_candidates_than_can_be_kept_are_cut_to_the_best_as_on_the_cpu() {
+    let Some(driver) = Emulated::driver(false, true) else { return };
+    let student = untrained();
+    let options = PipelineOptions {
+        score_threshold: 0.05,
+        nms_iou: 0.9,
+        max_detections: 1000,
+        input_size: Some((160, 128)),
+        ..PipelineOptions::default()
+    };
+    let data = picture(3 * 160 * 128, 5);
+    let image = ImageView::new("rgb8", 160, 128, 480, &data).unwrap();
+    let expected = on_cpu(&student, &options, &image).detections;
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    let found = pipeline.process(&image).unwrap().detections.clone();
+    assert!(expected.len() > 100, "{} detections test too little", expected.len());
+    assert!(found.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    let (there, back) = (matched(&expected, &found), matched(&found, &expected));
+    assert!(there > 0.9 && back > 0.9, "{there} and {back} of {} and {}", expected.len(), found.len());
+}
+
+#[test]
+fn thresholds_apply_from_one_frame_to_the_next_and_frames_leave_nothing_behind() {
+    let Some(driver) = Emulated::driver(false, false) else { return };
+    let student = untrained();
+    let options = PipelineOptions { input_size: Some((64, 64)), ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    let (a, b) = (picture(3 * 64 * 64, 1), picture(3 * 50 * 70, 2));
+    let (a, b) = (ImageView::new("rgb8", 64, 64, 192, &a).unwrap(), ImageView::new("bgr8", 50, 70, 150, &b).unwrap());
+    pipeline.set_thresholds(0.05, 0.6);
+    let first = pipeline.process(&a).unwrap().detections.clone();
+    pipeline.set_thresholds(0.99, 0.6);
+    let strict = pipeline.process(&b).unwrap().detections.len();
+    pipeline.set_thresholds(0.05, 0.6);
+    assert_eq!(pipeline.process(&a).unwrap().detections, first);
+    assert!(strict < first.len(), "{strict} above 0.99, {} above 0.05", first.len());
+}

@@ -1,0 +1,137 @@
+//! A quantized student on disk: what it holds, that it runs like any other, and what is refused.
+
+use std::fs;
+use std::path::Path;
+
+use peregrine_core::ImageView;
+use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_pipeline::{Pipeline, PipelineOptions};
+use peregrine_reference::{outputs, random_input, random_quantization};
+use peregrine_student::manifest::QuantizationSection;
+use peregrine_student::Student;
+
+/// The embedded student with a random quantization that leaves some layers f32.
+fn quantized() -> Student {
+    let mut student = Student::embedded();
+    let graph = student.graph();
+    let quantization = random_quantization(&graph, 5, 0.1);
+    let float_layers = graph.convs().map(|(l, ..)| l.name.clone()).filter(|l| !quantization.convs.contains_key(l));
+    student.manifest.quantization = Some(QuantizationSection {
+        command: "a test".into(),
+        activations: "min-max".into(),
+        weights: "max".into(),
+        data: [("frames".to_string(), 12)].into(),
+        float_layers: float_layers.collect(),
+        tensors: quantization.tensors.clone(),
+    });
+    student.quantization = Some(quantization);
+    student
+}
+
+fn saved() -> (tempfile::TempDir, Student) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut student = quantized();
+    student.save(folder.path()).unwrap();
+    (folder, student)
+}
+
+/// Saves `student` as it is, with a good hash.
+fn error_of(student: &mut Student) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    student.save(folder.path()).unwrap();
+    error(folder.path())
+}
+
+fn error(folder: &Path) -> String {
+    Student::load(folder).unwrap_err().to_string()
+}
+
+fn edit_manifest(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} is not in the manifest");
+    fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn a_quantized_package_survives_the_disk_in_half_the_size() {
+    let (folder, student) = saved();
+    let loaded = Student::load(folder.path()).unwrap();
+    assert_eq!(loaded.quantization, student.quantization);
+    assert_eq!(loaded.manifest, student.manifest);
+    let size = fs::metadata(folder.path().join("weights.safetensors")).unwrap().len();
+    assert!(size < 1_300_000, "{size} bytes");
+}
+
+#[test]
+fn the_pipeline_runs_it_as_the_integer_engine_does() {
+    let (folder, _) = saved();
+    let student = Student::load(folder.path()).unwrap();
+    let graph = student.graph();
+    let input = random_input(&graph, 1);
+    let quantization = student.quantization.as_ref().unwrap();
+    let mut engine = Int8Engine::new(&graph, &student.weights, quantization, 1).unwrap();
+    let expected = outputs(&graph, &mut engine, &input);
+    assert_eq!(expected, outputs(&graph, student.cpu_engine(&graph, 2, true).unwrap().as_mut(), &input));
+
+    let mut pipeline = Pipeline::new(&student, PipelineOptions::default()).unwrap();
+    let pixels = vec![100; 3 * 64 * 48];
+    let image = ImageView::new("rgb8", 64, 48, 3 * 64, &pixels).unwrap();
+    assert!(pipeline.process(&image).is_ok());
+    let small = PipelineOptions { input_size: Some((96, 64)), segmentation: false, ..Default::default() };
+    assert!(Pipeline::new(&student, small).unwrap().process(&image).is_ok());
+}
+
+#[test]
+fn a_student_that_is_not_quantized_keeps_the_first_format() {
+    let folder = tempfile::tempdir().unwrap();
+    Student::embedded().save(folder.path()).unwrap();
+    let manifest = fs::read_to_string(folder.path().join("manifest.json")).unwrap();
+    assert!(manifest.contains("\"format_version\": 1") && !manifest.contains("quantization"));
+}
+
+#[test]
+fn version_and_quantization_must_belong_together() {
+    let (folder, _) = saved();
+    edit_manifest(folder.path(), "\"format_version\": 2", "\"format_version\": 1");
+    assert!(
+        error(folder.path()).contains("format_version is 1, but it has a quantization"),
+        "{}",
+        error(folder.path())
+    );
+}
+
+#[test]
+fn a_layer_that_is_listed_wrongly_is_named() {
+    let mut student = quantized();
+    let section = student.manifest.quantization.as_mut().unwrap();
+    let listed = section.float_layers.remove(0);
+    let message = error_of(&mut student);
+    assert!(message.contains(&format!("{listed}.weight is F16; I8 is expected")), "{message}");
+
+    let section = student.manifest.quantization.as_mut().unwrap();
+    section.float_layers.extend([listed, "neck.99".into()]);
+    let message = error_of(&mut student);
+    assert!(message.contains("neck.99") && message.contains("weights.safetensors"), "{message}");
+}
+
+#[test]
+fn scales_that_cannot_be_used_are_refused_by_layer() {
+    let mut student = quantized();
+    let section = student.manifest.quantization.as_mut().unwrap();
+    section.tensors.get_mut("neck.16.add").unwrap().scale = 0.0;
+    let message = error_of(&mut student);
+    assert!(message.contains("neck.16.add") && message.contains("positive"), "{message}");
+
+    let mut student = quantized();
+    student.manifest.quantization.as_mut().unwrap().tensors.remove("input");
+    let message = error_of(&mut student);
+    assert!(message.contains("input") && message.contains("no tensor scale"), "{message}");
+
+    let mut student = quantized();
+    let (layer, conv) = student.quantization.as_mut().unwrap().convs.iter_mut().next().unwrap();
+    let layer = layer.clone();
+    conv.scale[0] = f32::NAN;
+    let message = error_of(&mut student);
+    assert!(message.contains(&layer), "{message}");
+}

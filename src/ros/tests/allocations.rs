@@ -1,0 +1,138 @@
+//! The node's frame thread allocates nothing once the first frames have gone through it.
+//!
+//! What is counted is Rust's allocations: ours and those of the crates below us. The middleware has its own memory.
+
+mod in_process;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use peregrine_core::{now_ns, Encoding};
+use peregrine_geometry::CameraInfo;
+use peregrine_ros::clock::Instant;
+use peregrine_ros::incoming::ImageMessage;
+use r2r::{NativeMsg, ParameterValue};
+
+use in_process::{ros_is_absent, small, Parts};
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The system's allocator, counting what threads that asked for it allocate.
+struct Counting;
+
+fn count() {
+    if COUNTED.try_with(Cell::get).unwrap_or(false) {
+        ALLOCATIONS.fetch_add(1, SeqCst);
+    }
+}
+
+// SAFETY: all work is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        System.alloc(layout)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        System.dealloc(pointer, layout)
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        System.realloc(pointer, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Of all encodings together, as much as the node does in five minutes; src/pipeline/tests/pipeline.rs has ten thousand of each.
+const FRAMES: usize = 10_000;
+
+/// Small, since what is counted does not depend on it.
+const WIDTH: usize = 96;
+const HEIGHT: usize = 64;
+
+fn message(encoding: Encoding) -> ImageMessage {
+    let mut message = NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
+    message.header.stamp.sec = 1_700_000_000;
+    message.header.frame_id.assign("front camera");
+    message.encoding.assign(encoding.ros_name());
+    let step = encoding.row_bytes(WIDTH);
+    (message.width, message.height, message.step) = (WIDTH as u32, HEIGHT as u32, step as u32);
+    let pixels: Vec<u8> = (0..step * HEIGHT).map(|i| (i * 7 % 251) as u8).collect();
+    message.data.update(&pixels);
+    ImageMessage::Raw(message)
+}
+
+#[test]
+fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings() {
+    if ros_is_absent() {
+        return;
+    }
+    // Every detection and both masks, so that the longest way is gone; and deadlines that are missed for a while, so
+    // that the degraded mode is entered and left.
+    let text = |text: &str| ParameterValue::String(text.into());
+    let parameters = small([
+        ("score_threshold", ParameterValue::Double(0.01)),
+        ("degraded_mode", text("no_segmentation")),
+        ("restore_after_frames", ParameterValue::Integer(20)),
+        ("map_resolution_m", ParameterValue::Double(2.0)),
+        ("mounting", text("1 0 1.5 0 0.1 0")),
+        ("mask_resolution", text("source")),
+    ]);
+    let mut parts = Parts::new("allocations", 1, &parameters);
+    let Parts { path, arrivals, inputs, shared, .. } = &mut parts;
+    let camera = &shared.cameras[0];
+    camera.road_mask_wanted.store(true, SeqCst);
+    camera.segmentation_wanted.store(true, SeqCst);
+    inputs[0].learn(CameraInfo {
+        width: WIDTH as u32,
+        height: HEIGHT as u32,
+        distortion_model: "plumb_bob".into(),
+        d: vec![-0.28, 0.07, 0.001, 0.0, 0.0],
+        k: [75.0, 0.0, 48.0, 0.0, 67.0, 32.0, 0.0, 0.0, 1.0],
+        ..CameraInfo::default()
+    });
+    let wanted = &path.outlets[0].scene.shared().wanted;
+    for output in [&wanted.tracks, &wanted.objects, &wanted.map, &wanted.markers, &wanted.picture] {
+        output.store(true, SeqCst);
+    }
+
+    let per_encoding = FRAMES.div_ceil(Encoding::ALL.len());
+    let mut degraded = (0, 0);
+    for encoding in Encoding::ALL {
+        for i in 0..per_encoding {
+            // Of the first frames of each hundred the stamp is older than the deadline.
+            let age = if i % 100 < 10 { 500_000_000 } else { 10_000_000 };
+            let message = message(encoding);
+            let arrival = Instant { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
+            // The first ones of an encoding make what is kept; from then on it is as it is.
+            COUNTED.set(i >= 10);
+            arrivals[0].accept(message, arrival);
+            let worked = path.turn(Duration::ZERO);
+            COUNTED.set(false);
+            assert!(worked);
+            if shared.degraded.load(SeqCst) {
+                degraded.0 += 1;
+            } else {
+                degraded.1 += 1;
+            }
+        }
+    }
+    let counts = camera.ledger.counts();
+    assert_eq!((counts.arrived, counts.published()), ((per_encoding * Encoding::ALL.len()) as u64, counts.arrived));
+    assert!(degraded.0 > 100 && degraded.1 > 100, "both modes are gone through: {degraded:?}");
+    assert_eq!(ALLOCATIONS.load(SeqCst), 0, "allocations in {} frames", counts.arrived);
+
+    COUNTED.set(true);
+    drop(std::hint::black_box(Box::new(1)));
+    COUNTED.set(false);
+    assert_eq!(ALLOCATIONS.load(SeqCst), 1, "the counting works");
+}

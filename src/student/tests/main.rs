@@ -1,0 +1,3 @@
+//! Student packages on disk.
+
+mod package;

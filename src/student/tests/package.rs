@@ -1,0 +1,145 @@
+//! What a damaged or mistaken student package costs: one clear error that names the file.
+
+use std::fs;
+use std::path::Path;
+
+use peregrine_core::files::write_atomically;
+use peregrine_student::Student;
+
+fn copy_of_the_embedded_student() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    Student::embedded().save(folder.path()).unwrap();
+    folder
+}
+
+fn edit_manifest(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} is not in the manifest");
+    fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+fn error(folder: &Path) -> String {
+    Student::load(folder).unwrap_err().to_string()
+}
+
+#[test]
+fn a_package_survives_the_disk() {
+    let folder = copy_of_the_embedded_student();
+    let (embedded, loaded) = (Student::embedded(), Student::load(folder.path()).unwrap());
+    assert_eq!(embedded.weights, loaded.weights);
+    assert_eq!(embedded.manifest.architecture, loaded.manifest.architecture);
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+}
+
+/// The embedded student with one weight changed by `by`.
+fn changed(by: f32) -> Student {
+    let mut student = Student::embedded();
+    student.weights.0.get_mut("backbone.stem").unwrap().bias[0] += by;
+    student
+}
+
+/// A folder in the place of the temporary file stops the writing where a kill would.
+#[test]
+fn a_package_that_takes_anothers_place_is_whole_wherever_it_is_interrupted() {
+    let folder = copy_of_the_embedded_student();
+    let folder = fs::canonicalize(folder.path()).unwrap();
+    let bias = |student: Student| student.weights.of("backbone.stem").bias[0];
+    let before = bias(Student::load(&folder).unwrap());
+    let pid = std::process::id();
+    for (file, by, comes_through) in [("manifest.json", 1.0, false), ("weights.safetensors", 2.0, true)] {
+        let obstacle = folder.join(format!("{file}.{pid}.tmp"));
+        fs::create_dir(&obstacle).unwrap();
+        changed(by).save(&folder).unwrap_err();
+        fs::remove_dir(&obstacle).unwrap();
+        let found = bias(Student::load(&folder).unwrap());
+        let expected = if comes_through { before + by } else { before };
+        assert!((found - expected).abs() < 1e-2, "interrupted at {file}: {found}, not {expected}");
+    }
+    let mut last = changed(3.0);
+    last.save(&folder).unwrap();
+    assert!((bias(Student::load(&folder).unwrap()) - before - 3.0).abs() < 1e-2);
+    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["manifest.json", "weights.safetensors"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_told_with_what_to_do() {
+    let error = write_atomically(Path::new("/dev/full"), b"report").unwrap_err().to_string();
+    assert!(error.contains("/dev/full") && error.contains("make room there"), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = copy_of_the_embedded_student();
+    fs::remove_file(folder.path().join("weights.safetensors")).unwrap();
+    assert!(error(folder.path()).contains("weights.safetensors"));
+    assert!(error(Path::new("/nowhere")).contains("/nowhere/manifest.json"));
+}
+
+#[test]
+fn changed_weights_are_refused_by_their_hash() {
+    let folder = copy_of_the_embedded_student();
+    let path = folder.path().join("weights.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = error(folder.path());
+    assert!(error.contains("SHA-256") && error.contains("weights.safetensors"), "{error}");
+}
+
+#[test]
+fn weights_of_another_architecture_are_refused_by_layer() {
+    let folder = copy_of_the_embedded_student();
+    edit_manifest(folder.path(), "\"stem\": 32", "\"stem\": 24");
+    assert!(error(folder.path()).contains("backbone.stem"), "{}", error(folder.path()));
+}
+
+#[test]
+fn a_manifest_is_refused_by_field() {
+    for (from, to, named) in [
+        ("\"width\": 320", "\"width\": 321", "input.width"),
+        ("\"format_version\": 1", "\"format_version\": 99", "format_version"),
+        ("\"file\": \"weights.safetensors\"", "\"file\": \"../weights.safetensors\"", "weights.file"),
+        ("\"neck\"", "\"nack\"", "nack"),
+    ] {
+        let folder = copy_of_the_embedded_student();
+        edit_manifest(folder.path(), from, to);
+        let error = error(folder.path());
+        assert!(error.contains(named) && error.contains("manifest.json"), "{to}: {error}");
+    }
+}
+
+/// A rename over `/dev/null`, done as root, once left a plain file in its place, and every later build of the machine
+/// read in it what other programs had thrown away.
+#[test]
+#[cfg(unix)]
+fn what_is_no_plain_file_is_written_to_and_not_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read(pipe).unwrap())
+    };
+    write_atomically(&pipe, b"report").unwrap();
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(reader.join().unwrap(), b"report");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_goes_on_pointing_at_the_file_that_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    fs::write(&file, b"before").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    write_atomically(&link, b"after").unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"after");
+}

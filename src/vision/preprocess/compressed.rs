@@ -1,0 +1,228 @@
+//! JPEG and PNG bytes, as `sensor_msgs/CompressedImage` carries them, to an image in a reused buffer.
+//!
+//! The decoders themselves allocate for each image (some tens of kilobytes for a baseline JPEG); only raw images are
+//! free of allocation end to end.
+
+use std::io::Cursor;
+
+use image::codecs::png::PngDecoder;
+use image::{ColorType, DynamicImage, ImageDecoder, Limits};
+use peregrine_core::image::{Encoding, ImageError, ImageView, MAX_SIDE};
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+/// Most pixels of a compressed image, such as 4096×4096: a few kilobytes may unpack to any size, so it is checked before
+/// decoding.
+pub const MAX_PIXELS: usize = 1 << 24;
+
+/// Images in a row after which room that all of them left empty is given back.
+const PATIENCE: u32 = 100;
+
+/// Why a compressed image is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CompressedError {
+    #[error("the data is neither JPEG nor PNG")]
+    Format,
+    #[error("the image is {width}x{height}: at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are decoded")]
+    TooLarge { width: usize, height: usize },
+    #[error("the {format} image ends early: its last bytes are missing")]
+    Truncated { format: &'static str },
+    #[error("the {format} image is damaged: {why}")]
+    Damaged { format: &'static str, why: String },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl CompressedError {
+    /// A short name for counters, such as `truncated`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Format => "format",
+            Self::TooLarge { .. } => "too_large",
+            Self::Truncated { .. } => "truncated",
+            Self::Damaged { .. } => "damaged",
+            Self::Image(error) => error.reason(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Jpeg,
+    Png,
+}
+
+/// Whether the data is of a JPEG or PNG image that is whole and of a permitted size, as far as its beginning and its end
+/// tell; only decoding finds damage in its midst. The format is told by the data, since drivers write many things into a
+/// message's `format`.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(data: &[u8]) -> Result<(), CompressedError> {
+    format_of(data).map(drop)
+}
+
+fn format_of(data: &[u8]) -> Result<Format, CompressedError> {
+    if data.starts_with(&[0xff, 0xd8, 0xff]) {
+        // Decoders go on as if what is missing were grey, and a grey half of a picture has no road users in it.
+        return is_whole_jpeg(data).then_some(Format::Jpeg).ok_or(CompressedError::Truncated { format: "JPEG" });
+    }
+    if !data.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err(CompressedError::Format);
+    }
+    // The header chunk comes first, and the chunk IEND last (ISO/IEC 15948, 5.6).
+    let field = |at: usize| Some(u32::from_be_bytes(data.get(at..at + 4)?.try_into().ok()?) as usize);
+    let (Some(width), Some(height)) = (field(16), field(20)) else {
+        return Err(CompressedError::Truncated { format: "PNG" });
+    };
+    check_size(width, height)?;
+    is_whole_png(data).then_some(Format::Png).ok_or(CompressedError::Truncated { format: "PNG" })
+}
+
+/// Whether a PNG has its last chunk; a little may be appended to it.
+fn is_whole_png(data: &[u8]) -> bool {
+    data[data.len().saturating_sub(4096)..].windows(8).any(|bytes| bytes == b"IEND\xAE\x42\x60\x82")
+}
+
+/// Whether the last scan of a JPEG comes to its end: after its start (marker SOS) there is an end of image (EOI; ITU-T T.81,
+/// B.1.1.3). Compressed data has neither marker in it, and what cameras append has no scan.
+fn is_whole_jpeg(data: &[u8]) -> bool {
+    const END: [u8; 2] = [0xFF, 0xD9];
+    const SCAN: [u8; 2] = [0xFF, 0xDA];
+    data.windows(2).rev().find(|pair| *pair == END || *pair == SCAN).is_some_and(|pair| pair == END)
+}
+
+/// Decodes image after image into one buffer, as large as the largest of late.
+#[derive(Debug, Default)]
+pub struct Decompressor {
+    pixels: Vec<u8>,
+    /// Images in a row that took less than a quarter of the buffer, and the most bytes that one of them took.
+    small: (u32, usize),
+}
+
+impl Decompressor {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decodes a JPEG or PNG image, known by its first bytes. The view is of rgb8, rgba8 or mono8, whichever is nearest
+    /// to what the file holds; 16-bit and palette images become rgb8.
+    ///
+    /// # Errors
+    /// When the data is of another format, too large, ends early or is damaged. The decompressor stays usable.
+    pub fn decode(&mut self, data: &[u8]) -> Result<ImageView<'_>, CompressedError> {
+        let (encoding, width, height) = match format_of(data)? {
+            Format::Jpeg => self.decode_jpeg(data)?,
+            Format::Png => self.decode_png(data)?,
+        };
+        let step = encoding.row_bytes(width);
+        Ok(ImageView::with_encoding(encoding, width as u32, height as u32, step as u32, &self.pixels)?)
+    }
+
+    fn decode_jpeg(&mut self, data: &[u8]) -> Result<(Encoding, usize, usize), CompressedError> {
+        let damaged = |why: String| CompressedError::Damaged { format: "JPEG", why };
+        let options = DecoderOptions::default()
+            .set_max_width(usize::MAX)
+            .set_max_height(usize::MAX)
+            .jpeg_set_out_colorspace(ColorSpace::RGB);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data), options);
+        decoder.decode_headers().map_err(|e| damaged(e.to_string()))?;
+        let (width, height) = decoder.dimensions().ok_or_else(|| damaged("it gives no size".into()))?;
+        check_size(width, height)?;
+        if decoder.input_colorspace() == Some(ColorSpace::Luma) {
+            decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+        }
+        let encoding = match decoder.output_colorspace() {
+            Some(ColorSpace::Luma) => Encoding::Mono8,
+            _ => Encoding::Rgb8,
+        };
+        self.make_room(encoding.row_bytes(width) * height);
+        decoder.decode_into(&mut self.pixels).map_err(|e| damaged(e.to_string()))?;
+        Ok((encoding, width, height))
+    }
+
+    fn decode_png(&mut self, data: &[u8]) -> Result<(Encoding, usize, usize), CompressedError> {
+        let fault = |e: image::ImageError| match e {
+            image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                CompressedError::Truncated { format: "PNG" }
+            }
+            e => CompressedError::Damaged { format: "PNG", why: e.to_string() },
+        };
+        let mut limits = Limits::no_limits();
+        // Sixteen bits of four channels, and what inflating takes.
+        limits.max_alloc = Some(8 * MAX_PIXELS as u64 + (1 << 20));
+        let decoder = PngDecoder::with_limits(Cursor::new(data), limits).map_err(fault)?;
+        let (width, height) = decoder.dimensions();
+        let (width, height) = (width as usize, height as usize);
+        check_size(width, height)?;
+        let encoding = match decoder.color_type() {
+            ColorType::L8 => Encoding::Mono8,
+            ColorType::Rgb8 => Encoding::Rgb8,
+            ColorType::Rgba8 => Encoding::Rgba8,
+            _ => {
+                self.pixels = DynamicImage::from_decoder(decoder).map_err(fault)?.into_rgb8().into_raw();
+                return Ok((Encoding::Rgb8, width, height));
+            }
+        };
+        self.make_room(encoding.row_bytes(width) * height);
+        decoder.read_image(&mut self.pixels).map_err(fault)?;
+        Ok((encoding, width, height))
+    }
+
+    /// Room for `bytes` of pixels, and not for long much more than that.
+    fn make_room(&mut self, bytes: usize) {
+        self.pixels.resize(bytes, 0);
+        let (in_a_row, most) = self.small;
+        self.small = if bytes < self.pixels.capacity() / 4 { (in_a_row + 1, most.max(bytes)) } else { (0, 0) };
+        if self.small.0 == PATIENCE {
+            self.pixels.shrink_to(self.small.1);
+            self.small = (0, 0);
+        }
+    }
+}
+
+fn check_size(width: usize, height: usize) -> Result<(), CompressedError> {
+    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
+        return Err(CompressedError::TooLarge { width, height });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(side: u32) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let red = image::RgbImage::from_pixel(side, side, image::Rgb([200, 10, 10]));
+        red.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn what_one_large_image_took_is_given_back_after_many_small_ones() {
+        let mut decompressor = Decompressor::new();
+        let (large, small) = (png(512), png(16));
+        decompressor.decode(&large).unwrap();
+        for _ in 1..PATIENCE {
+            decompressor.decode(&small).unwrap();
+        }
+        assert!(decompressor.pixels.capacity() >= 512 * 512 * 3, "large ones may come in between");
+        decompressor.decode(&small).unwrap();
+        assert!(decompressor.pixels.capacity() < 512 * 512);
+    }
+
+    #[test]
+    fn a_claimed_size_beyond_the_limit_is_refused_before_memory_is_set_aside() {
+        let mut decompressor = Decompressor::new();
+        for (width, height) in [(100_000u32, 100_000u32), (4_097, 4_096), (u32::MAX, u32::MAX)] {
+            let mut data = png(4);
+            data[16..20].copy_from_slice(&width.to_be_bytes());
+            data[20..24].copy_from_slice(&height.to_be_bytes());
+            let refused = decompressor.decode(&data).unwrap_err();
+            assert_eq!((refused.reason(), decompressor.pixels.capacity()), ("too_large", 0));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Images to tensors.
+
+mod preprocess;

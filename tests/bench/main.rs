@@ -1,0 +1,3 @@
+//! `latency_bench` as its users meet it.
+
+mod latency_bench;

@@ -1,0 +1,136 @@
+//! Commands that write packages and soft targets, killed at several moments: what they leave is whole, and started again
+//! they come to what an uninterrupted run comes to. (`student.rs` holds the same of a training.)
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Instant;
+
+use peregrine_distill::text::network::Network;
+use peregrine_student::Student;
+
+/// When a run is killed, as shares of the time that an uninterrupted one takes.
+const MOMENTS: [f64; 3] = [0.2, 0.5, 0.8];
+
+/// Two data sets of two frames with a box each, and the embedded student at a small size as `model`.
+fn project(folder: &Path) {
+    let mut student = Student::embedded();
+    (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (96, 64);
+    student.save(&folder.join("model")).unwrap();
+    let frames = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
+    for (split, stems) in [("train", ["highway-00", "street-20"]), ("val", ["highway-12", "street-26"])] {
+        let data = folder.join(split);
+        fs::create_dir_all(data.join("images")).unwrap();
+        fs::create_dir_all(data.join("labels")).unwrap();
+        fs::write(data.join("dataset.toml"), "name = 'tiny'\nclasses = ['car']\n").unwrap();
+        for stem in stems {
+            fs::copy(frames.join(format!("{stem}.jpg")), data.join(format!("images/{stem}.jpg"))).unwrap();
+            fs::write(data.join(format!("labels/{stem}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
+        }
+    }
+}
+
+/// Runs `distill` with `arguments` whole, with `OUT` as `whole`; then again and again with `OUT` as `killed`, killed at each
+/// of the moments, and at last to its end. `look` is shown the folder after each kill.
+fn run_whole_and_killed(folder: &Path, arguments: &str, look: impl Fn(&Path)) {
+    let command = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+        command.current_dir(folder).args(arguments.replace("OUT", out).split(' '));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let begun = Instant::now();
+    assert!(command("whole").status().unwrap().success(), "{arguments}");
+    let time = begun.elapsed();
+    for moment in MOMENTS {
+        let mut child = command("killed").spawn().unwrap();
+        sleep(time.mul_f64(moment));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        look(&folder.join("killed"));
+    }
+    assert!(command("killed").status().unwrap().success(), "{arguments}");
+}
+
+fn assert_equal(folder: &Path, files: &[&str]) {
+    let read = |out: &str, file: &str| fs::read(folder.join(out).join(file)).unwrap();
+    for file in files {
+        assert!(read("whole", file) == read("killed", file), "{file} differs");
+    }
+}
+
+/// A package that has a manifest can be loaded.
+fn is_whole_or_not_there(package: &Path) {
+    if package.join("manifest.json").exists() {
+        Student::load(package).unwrap();
+    }
+}
+
+#[test]
+fn soft_targets_come_out_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path());
+    run_whole_and_killed(folder.path(), "soften train val --teacher model --feature neck.32 --out OUT", |out| {
+        if out.join("index.json").exists() {
+            peregrine_distill::soften::SoftTargets::open(out).unwrap();
+        }
+    });
+    let files = ["index.json", "tiny-train-0000.safetensors", "tiny-val-0000.safetensors"];
+    assert_equal(folder.path(), &files);
+}
+
+#[test]
+fn a_pruned_student_comes_out_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path());
+    let arguments = "prune --model model --data train --keep 0.7 --images 4 --out OUT";
+    run_whole_and_killed(folder.path(), arguments, is_whole_or_not_there);
+    assert_equal(folder.path(), &["weights.safetensors", "manifest.json"]);
+}
+
+/// A WordPiece tokenizer that knows the words of the sentences in `text`.
+fn tokenizer(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let words: std::collections::BTreeSet<String> = words.map(str::to_lowercase).collect();
+    let marks = ["[UNK]", "[CLS]", "[SEP]"].map(str::to_owned);
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        marks.into_iter().chain(words).zip(0..).map(|(word, id)| (word, id.into())).collect();
+    let json = serde_json::json!({
+        "version": "1.0",
+        "normalizer": { "type": "Lowercase" },
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1] },
+        "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 100, "vocab": vocabulary },
+    });
+    json.to_string()
+}
+
+#[test]
+fn a_language_student_comes_out_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands");
+    for file in ["commands.toml", "train.txt", "val.txt"] {
+        fs::copy(commands.join(file), folder.path().join(file)).unwrap();
+    }
+    let text = fs::read_to_string(commands.join("train.txt")).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer(&text)).unwrap();
+    let arguments = "text student commands.toml --tokenizer tokenizer.json --steps 450 --width 16 --out OUT";
+    run_whole_and_killed(folder.path(), arguments, |package| {
+        if package.join("manifest.json").exists() {
+            Network::load(package).unwrap();
+        }
+    });
+    assert_equal(folder.path(), &["manifest.json", "tokenizer.json", "weights.safetensors"]);
+    assert!(!folder.path().join("killed/checkpoint.safetensors").exists());
+}
+
+#[test]
+fn a_quantized_student_comes_out_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path());
+    let arguments = "quantize --model model --data train --evaluate val --max-drop 100 --out OUT";
+    run_whole_and_killed(folder.path(), arguments, is_whole_or_not_there);
+    assert_equal(folder.path(), &["weights.safetensors"]);
+}

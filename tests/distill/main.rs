@@ -1,0 +1,15 @@
+//! `distill` as its users meet it: the program, its files and its exit codes.
+
+mod ablate;
+mod evaluate;
+mod export;
+mod features;
+mod guide;
+mod killed;
+mod quantize;
+mod share;
+mod soften;
+mod student;
+mod teacher;
+#[path = "../../src/distill/tests/teacher_support.rs"]
+mod teacher_support;

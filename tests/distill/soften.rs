@@ -1,0 +1,256 @@
+//! `distill soften` with a real ONNX network through a real ONNX Runtime.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+use peregrine_distill::soften::SoftTargets;
+use peregrine_student::Student;
+
+const TEACHER: &str = "name = 'tiny'\nfamily = 'centernet'\ninput = 'x'\nsize = 64\nlayout = 'nhwc'\ncolours = 'rgb'\n\
+    mean = [0.0, 0.0, 0.0]\nstd = [255.0, 255.0, 255.0]\noutputs = ['heat', 'sides']\nstrides = [4]\ncenter = 0.5\nfit = 'stretch'\n\
+    [classes]\ncar = [0]\nbus = [2]\n";
+
+/// Index of a class of the default student.
+const CAR: usize = 2;
+const BUS: usize = 3;
+
+fn soften(folder: &Path, description: &str) -> Output {
+    fs::write(folder.join("tiny.toml"), description).unwrap();
+    let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny_teacher.onnx");
+    Command::new(env!("CARGO_BIN_EXE_distill"))
+        .arg("soften")
+        .arg(folder.join("data"))
+        .arg("--out")
+        .arg(folder.join("soft"))
+        .arg("--teacher")
+        .arg(format!("{}={}", folder.join("tiny.toml").display(), network.display()))
+        .output()
+        .unwrap()
+}
+
+/// Two pictures of 128 × 64 pixels with a spot each, and no labels.
+fn pictures(folder: &Path) {
+    let images = folder.join("data/images");
+    fs::create_dir_all(&images).unwrap();
+    for (name, colour, left) in [("a.png", [255, 0, 0], 40), ("b.png", [0, 0, 255], 80)] {
+        let spot = |x: u32, y: u32| (left..left + 8).contains(&x) && (20..24).contains(&y);
+        RgbImage::from_fn(128, 64, |x, y| Rgb(if spot(x, y) { colour } else { [0; 3] }))
+            .save(images.join(name))
+            .unwrap();
+    }
+    let config = "name = 'spots'\nclasses = ['car']\n[detection]\ncar = 'car'\n";
+    fs::write(folder.join("data/dataset.toml"), config).unwrap();
+}
+
+fn has_onnx_runtime() -> bool {
+    let found = std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| Path::new(&path).is_file());
+    if !found {
+        eprintln!("skipped: ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+    }
+    found
+}
+
+#[test]
+fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let output = soften(folder.path(), TEACHER);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+    for (file, class, center) in [("a.png", CAR, 44.0), ("b.png", BUS, 84.0)] {
+        let found = &soft.of("spots/data", file).expect("the image was looked at").boxes;
+        assert_eq!(found[0].best().0, class);
+        let (x, y) = found[0].bbox.center();
+        assert!((x - center).abs() < 1.0 && (y - 22.0).abs() < 1.0, "{:?}", found[0].bbox);
+        assert!((found[0].bbox.width() - 24.0).abs() < 1e-3 && (found[0].bbox.height() - 12.0).abs() < 1e-3);
+    }
+    assert!(soft.of("spots/data", "c.png").is_none());
+}
+
+#[test]
+fn soft_targets_that_are_there_already_are_not_made_again() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let shard = folder.path().join("soft/spots-data-0000.safetensors");
+    let written = fs::metadata(&shard).unwrap().modified().unwrap();
+    assert!(soften(folder.path(), TEACHER).status.success());
+    assert_eq!(fs::metadata(&shard).unwrap().modified().unwrap(), written);
+}
+
+#[test]
+fn a_teacher_that_does_not_fit_its_description_is_refused_by_tensor() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    for (from, to, named) in [
+        ("'heat'", "'hat'", "\"hat\""),
+        ("input = 'x'", "input = 'y'", "\"y\""),
+        ("strides = [4]", "strides = [8]", "\"heat\""),
+        ("bus = [2]", "bus = [7]", "\"heat\""),
+    ] {
+        let output = soften(folder.path(), &TEACHER.replace(from, to));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(named), "{to}: {said}");
+    }
+}
+
+#[test]
+fn the_index_says_which_classes_the_teachers_know() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let known = SoftTargets::open(&folder.path().join("soft")).unwrap().known;
+    assert_eq!(known, (0..known.len()).map(|class| class == CAR || class == BUS).collect::<Vec<_>>());
+}
+
+#[test]
+fn soft_targets_of_a_corrected_description_do_not_go_on_those_of_the_mistaken_one() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let output = soften(folder.path(), &TEACHER.replace("colours = 'rgb'", "colours = 'bgr'"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("description") && said.contains("--out"), "{said}");
+}
+
+/// `distill soften` with a small package as the teacher, which needs no ONNX Runtime.
+fn soften_by_package(folder: &Path, arguments: &[&str]) -> Output {
+    let mut student = Student::embedded();
+    (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (64, 32);
+    student.save(&folder.join("model")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command
+        .current_dir(folder)
+        .args(["soften", "--out", "soft", "--teacher", "model"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_image_that_breaks_off_is_left_out_where_that_is_asked_for_and_looked_at_once_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let path = folder.path().join("data/images/b.png");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let output = soften_by_package(folder.path(), &["data"]);
+    assert!(!output.status.success() && said(&output).contains("b.png"), "{}", said(&output));
+    let shard = folder.path().join("soft/spots-data-0000.safetensors");
+    let has = |file: &str| SoftTargets::open(&folder.path().join("soft")).unwrap().of("spots/data", file).is_some();
+    let skip = || {
+        let output = soften_by_package(folder.path(), &["data", "--skip-bad"]);
+        assert!(output.status.success(), "{}", said(&output));
+        (said(&output), fs::metadata(&shard).unwrap().modified().unwrap())
+    };
+    let (first, written) = skip();
+    assert!(first.contains("left out") && first.contains("b.png") && has("a.png") && !has("b.png"), "{first}");
+    let (again, kept) = skip();
+    assert!(again.contains("b.png") && kept == written, "{again}");
+    fs::write(&path, &whole).unwrap();
+    skip();
+    assert!(has("a.png") && has("b.png"));
+}
+
+#[test]
+fn folders_of_one_name_do_not_overwrite_each_other_s_soft_targets() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    fs::create_dir_all(folder.path().join("other")).unwrap();
+    fs::rename(folder.path().join("data"), folder.path().join("other/data")).unwrap();
+    pictures(folder.path());
+    fs::rename(folder.path().join("data/images/b.png"), folder.path().join("data/images/c.png")).unwrap();
+    let output = soften_by_package(folder.path(), &["data", "other/data"]);
+    assert!(!output.status.success() && said(&output).contains("named spots/data"), "{}", said(&output));
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    let output = soften_by_package(folder.path(), &["other/data"]);
+    assert!(!output.status.success() && said(&output).contains("another name in dataset.toml"), "{}", said(&output));
+}
+
+#[test]
+fn a_folder_without_a_description_takes_the_one_given() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    fs::rename(folder.path().join("data/dataset.toml"), folder.path().join("given.toml")).unwrap();
+    let output = soften_by_package(folder.path(), &["data", "--config", "given.toml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(SoftTargets::open(&folder.path().join("soft")).unwrap().of("spots/data", "a.png").is_some());
+}
+
+/// The same network as a segmenter: a cell's logits are ten times its colour.
+fn segmenter() -> String {
+    let text = TEACHER.replace("'centernet'", "'pixel_logits'").replace("['heat', 'sides']", "['heat']");
+    let text = text.replace("strides = [4]\ncenter = 0.5\n", "").replace("255.0, 255.0, 255.0", "25.5, 25.5, 25.5");
+    text.replace("car = [0]\nbus = [2]\n", "sky = [0]\nbuilding = [1]\nroad = [2]\n")
+}
+
+/// A training of two steps on what was softened, with `tables` added.
+fn train(folder: &Path, tables: &str) -> Output {
+    let keys = "steps = 2\nbatch = 2\nwarmup = 1\ncheckpoint_every = 2\ninput = [64, 64]\nsoft_targets = 'soft'\n";
+    let text = format!("{keys}[[data]]\nfolder = 'data'\nshare = 1.0\n{tables}");
+    fs::write(folder.join("train.toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.current_dir(folder).args(["student", "train.toml", "--run", "run"]).output().unwrap()
+}
+
+const BY_PIXEL: &str = "[[method]]\nkind = 'kd'\non = 'segmentation'\n[[method]]\nkind = 'cwd'\n";
+
+#[test]
+fn a_segmenter_s_logits_are_kept_of_the_whole_image_and_taught_view_by_view() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let output = soften(folder.path(), &segmenter());
+    assert!(output.status.success() && said(&output).contains("maps nothing to"), "{}", said(&output));
+    let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+    let classes = soft.segmentation.as_ref().unwrap();
+    assert!(soft.known.iter().all(|known| !known), "it was not asked about boxes");
+    for (file, class, (x, y)) in [("a.png", "sky", (27, 13)), ("b.png", "road", (52, 13))] {
+        let mask = soft.of("spots/data", file).unwrap().mask.clone().unwrap();
+        // 128 × 64 pixels fill the width of the student's 320 × 256.
+        assert_eq!((mask.width, mask.height), (80, 40));
+        let logit = |class: usize| mask.values[(class * 40 + y) * 80 + x].to_f32();
+        let best = (0..classes.len()).max_by(|&a, &b| logit(a).total_cmp(&logit(b))).unwrap();
+        assert!(classes[best] == class && logit(best) > 2.0, "{file}: {} at {}", classes[best], logit(best));
+    }
+
+    let output = train(folder.path(), BY_PIXEL);
+    assert!(output.status.success(), "{}", said(&output));
+    let log = fs::read_to_string(folder.path().join("run/log.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert!(line["methods"].as_array().unwrap().iter().all(|loss| loss.as_f64().unwrap() > 0.0), "{log}");
+    let teachers = Student::load(&folder.path().join("run/student")).unwrap().manifest.training.teachers;
+    assert_eq!(teachers, ["tiny"]);
+}
+
+#[test]
+fn methods_for_masks_are_refused_where_soft_targets_hold_none() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    let output = train(folder.path(), BY_PIXEL);
+    assert!(!output.status.success() && said(&output).contains("soft_targets of a segmenter"), "{}", said(&output));
+}

@@ -1,0 +1,95 @@
+//! The node as a managed one: driven over the middleware by what `ros2 lifecycle` and launch_ros speak.
+
+use serde_json::{json, Value};
+
+use crate::support::*;
+
+#[test]
+fn a_managed_node_goes_through_its_life_as_the_design_has_it() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["autostart:=false"]);
+    let a = domain.ask_peer("lead_through_life.py", &[]);
+    let reference: Value = serde_json::from_str(include_str!("../reference/lifecycle_states.json")).unwrap();
+    assert_eq!(a["at_start"], json!([1, "unconfigured"]));
+    for key in ["states", "graph"] {
+        assert_eq!(a[key], reference[key], "{key}");
+    }
+    assert_eq!(a["available"], reference["available_at_start"]);
+    for refused in a["impossible"].as_array().unwrap() {
+        assert_eq!(*refused, json!([false, "unconfigured"]));
+    }
+    assert_eq!(a["configured"], json!([true, "inactive"]));
+    assert_eq!(a["arrived_while_inactive"], 0);
+    assert_eq!(a["active"], json!([true, "active"]));
+    assert_eq!(a["first_sequence"], 1);
+    assert_eq!(a["inactive"], json!([true, "inactive"]));
+    assert_eq!((&a["lost_while_inactive"], &a["in_hand_while_inactive"]), (&json!(0), &json!(0)));
+    assert_eq!(a["clean"], json!([true, "unconfigured"]));
+    assert_eq!(a["again"], json!([[true, "inactive"], [true, "active"]]));
+    assert_eq!(a["counts_go_on"], true);
+    assert_eq!(a["finalized"], json!([true, "finalized"]));
+    assert_eq!(a["available_at_the_end"], json!([]));
+    let there_and_back = [
+        ["unconfigured", "configuring"],
+        ["configuring", "inactive"],
+        ["inactive", "activating"],
+        ["activating", "active"],
+        ["active", "deactivating"],
+        ["deactivating", "inactive"],
+        ["inactive", "cleaningup"],
+        ["cleaningup", "unconfigured"],
+        ["unconfigured", "configuring"],
+        ["configuring", "inactive"],
+        ["inactive", "activating"],
+        ["activating", "active"],
+        ["active", "shuttingdown"],
+        ["shuttingdown", "finalized"],
+    ];
+    assert_eq!(a["events"], json!(there_and_back));
+    assert_eq!(node.end("-INT").0, Some(0));
+}
+
+#[test]
+fn a_bad_model_or_parameter_fails_the_transition_with_the_reason_and_the_node_lives_on() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["autostart:=false", "model:=/no/such/folder", "nms_iou:=7.0"]);
+    let a = domain.ask_peer("configure_badly.py", &[]);
+    assert_eq!(a["parameter"], json!([false, "unconfigured"]));
+    assert_eq!(a["parameter_problem"][0], 2);
+    let reason = a["parameter_problem"][1].as_str().unwrap();
+    assert!(reason.contains("'nms_iou' must be a number from 0 to 1, not 7.0"), "{reason}");
+    assert_eq!(a["model"], json!([false, "unconfigured"]));
+    let reason = a["model_problem"][1].as_str().unwrap();
+    assert!(reason.contains("/no/such/folder/manifest.json"), "{reason}");
+    assert_eq!(a["set_model"], json!([true, ""]));
+    assert_eq!(a["well"], json!([[true, "inactive"], [true, "active"]]));
+    assert_eq!(node.end("-TERM").0, Some(0));
+}
+
+#[test]
+fn the_model_can_be_changed_while_images_flow_and_every_one_is_accounted_for() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["deadline_ms:=0.0"]);
+    let good = concat!(env!("CARGO_MANIFEST_DIR"), "/models/peregrine-s");
+    let a = domain.ask_peer("change_model.py", &[good, "/no/such/folder"]);
+    assert_eq!(a["bad"][0], false);
+    let reason = a["bad"][1].as_str().unwrap();
+    assert!(reason.contains("/no/such/folder/manifest.json"), "{reason}");
+    assert_eq!(a["good"], json!([true, ""]));
+    assert!(a["sent_meanwhile"].as_u64().unwrap() > 0, "images flowed while the model was loaded");
+    assert_counts_add_up(&a["diagnostics"], 0);
+    assert_eq!(integer(&a["diagnostics"], "rejected"), 0);
+    assert_eq!(a["last_sequence"], integer(&a["diagnostics"], "arrived"), "numbers and counts are not begun anew");
+    assert_eq!(a["state"], json!([3, "active"]));
+    let line = node.end("-INT").1;
+    assert!(line.contains(", 0 rejected, 0 in hand"), "{line}");
+}

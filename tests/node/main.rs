@@ -1,0 +1,9 @@
+//! The node as its users meet it: over DDS, beside a peer written with rclpy.
+
+mod documents;
+mod end_to_end;
+mod lifecycle;
+mod packaging;
+mod resilience;
+mod scene;
+mod support;

@@ -1,0 +1,185 @@
+//! The oracle: candle, eager, one operation a layer, nothing fused and nothing reused.
+//!
+//! Slow and obvious on purpose. Every other engine is tested against it; nothing on a per-frame path uses it.
+
+use candle_core::{Device, Tensor};
+use peregrine_engine::graph::{padding, LEAK};
+use peregrine_engine::{Activation, Conv, Engine, EngineError, Graph, Op, Weights};
+
+/// Runs a graph layer by layer, in f32.
+pub struct Reference {
+    graph: Graph,
+    /// Weight and bias of each layer that is a convolution.
+    parameters: Vec<Option<(Tensor, Tensor)>>,
+    input: Vec<f32>,
+    outputs: Vec<Vec<f32>>,
+}
+
+impl Reference {
+    /// # Errors
+    /// When `weights` do not fit `graph`.
+    pub fn new(graph: &Graph, weights: &Weights) -> Result<Self, EngineError> {
+        weights.check(graph)?;
+        let mut parameters = vec![None; graph.layers.len()];
+        let ids = (0..graph.layers.len()).filter(|&id| matches!(graph.layers[id].op, Op::Conv(_)));
+        for (id, (layer, _, shape)) in ids.zip(graph.convs()) {
+            let values = weights.of(&layer.name);
+            let [out, per_group, kernel, _] = shape;
+            let weight =
+                Tensor::from_slice(&values.weight, (out, per_group, kernel, kernel), &Device::Cpu).map_err(refused)?;
+            let bias = Tensor::from_slice(&values.bias, (1, out, 1, 1), &Device::Cpu).map_err(refused)?;
+            parameters[id] = Some((weight, bias));
+        }
+        let input = vec![0.0; graph.input_shape().len()];
+        let outputs = graph.outputs.iter().map(|&id| vec![0.0; graph.layers[id].shape.len()]).collect();
+        Ok(Self { graph: graph.clone(), parameters, input, outputs })
+    }
+
+    /// The tensors of all layers, `[1, channels, height, width]` each.
+    fn forward(&self) -> candle_core::Result<Vec<Tensor>> {
+        let mut tensors: Vec<Tensor> = Vec::with_capacity(self.graph.layers.len());
+        for (id, layer) in self.graph.layers.iter().enumerate() {
+            let operand = |i: usize| &tensors[layer.inputs[i]];
+            let tensor = match layer.op {
+                Op::Input => {
+                    let s = layer.shape;
+                    Tensor::from_slice(&self.input, (1, s.channels, s.height, s.width), &Device::Cpu)?
+                }
+                Op::Conv(conv) => {
+                    let (weight, bias) = self.parameters[id].as_ref().expect("set for every convolution by `new`");
+                    convolve(operand(0), weight, bias, conv)?
+                }
+                Op::Add => (operand(0) + operand(1))?,
+                Op::Upsample2x => operand(0).upsample_nearest2d(layer.shape.height, layer.shape.width)?,
+                Op::Concat => {
+                    let parts: Vec<&Tensor> = layer.inputs.iter().map(|&i| &tensors[i]).collect();
+                    Tensor::cat(&parts, 1)?
+                }
+                Op::MaxPool { kernel, stride } => max_pool(operand(0), kernel, stride)?,
+                Op::Slice { first } => operand(0).narrow(1, first, layer.shape.channels)?,
+                Op::Shuffle { groups } => {
+                    let s = layer.shape;
+                    let grouped = operand(0).reshape((groups, s.channels / groups, s.height, s.width))?;
+                    grouped.transpose(0, 1)?.reshape((1, s.channels, s.height, s.width))?
+                }
+            };
+            tensors.push(tensor);
+        }
+        Ok(tensors)
+    }
+}
+
+impl Engine for Reference {
+    fn input(&mut self) -> &mut [f32] {
+        &mut self.input
+    }
+
+    fn run(&mut self) -> Result<(), EngineError> {
+        let tensors = self.forward().map_err(refused)?;
+        for (output, &id) in self.outputs.iter_mut().zip(&self.graph.outputs) {
+            *output = tensors[id].flatten_all().and_then(|tensor| tensor.to_vec1()).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    fn output(&self, index: usize) -> &[f32] {
+        &self.outputs[index]
+    }
+}
+
+fn refused(error: candle_core::Error) -> EngineError {
+    EngineError::Unsupported { device: "candle", why: error.to_string() }
+}
+
+fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_core::Result<Tensor> {
+    let channels = x.dim(1)?;
+    let groups = if conv.depthwise { channels } else { 1 };
+    let x = same(x, conv.kernel, conv.stride, 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
+    match conv.activation {
+        Activation::Identity => Ok(x),
+        Activation::Relu6 => x.clamp(0f32, 6f32),
+        Activation::Relu => x.relu(),
+        Activation::Silu => x.silu(),
+        Activation::Hardswish => (&x * ((&x + 3.0)?.clamp(0f32, 6f32)? / 6.0)?)?.contiguous(),
+        Activation::LeakyRelu => x.maximum(&(&x * f64::from(LEAK))?),
+    }
+}
+
+fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> candle_core::Result<Tensor> {
+    same(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
+}
+
+/// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it is done by hand.
+fn same(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
+    let mut x = x.clone();
+    for axis in [2, 3] {
+        let (before, after) = padding(kernel, stride, x.dim(axis)?);
+        x = pad(&x, axis, before, after, value)?;
+    }
+    x.contiguous()
+}
+
+/// `x` with so many values before and after an axis.
+fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> candle_core::Result<Tensor> {
+    let filling = |size: usize| {
+        let mut dims = x.dims().to_vec();
+        dims[axis] = size;
+        Tensor::full(value, dims, x.device())
+    };
+    let mut parts = vec![x.clone()];
+    if before > 0 {
+        parts.insert(0, filling(before)?);
+    }
+    if after > 0 {
+        parts.push(filling(after)?);
+    }
+    Tensor::cat(&parts, axis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peregrine_engine::{ConvWeights, Shape};
+
+    fn run(graph: &Graph, weights: Weights, input: &[f32]) -> Vec<f32> {
+        let mut engine = Reference::new(graph, &weights).unwrap();
+        engine.input().copy_from_slice(input);
+        engine.run().unwrap();
+        engine.output(0).to_vec()
+    }
+
+    #[test]
+    fn stride_2_on_an_even_map_pads_only_the_end() {
+        let mut graph = Graph::new(Shape::new(1, 2, 4));
+        let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6 };
+        let id = graph.conv("c", 0, 1, conv);
+        graph.outputs.push(id);
+        let ones = ConvWeights { weight: vec![1.0; 9], bias: vec![-20.0] };
+        // Sums of the windows at columns 0…2 and 2…4: 24 and 22; less 20, the first is capped at 6 and the second is not.
+        let input = [1.0, 3.0, 5.0, 4.0, 2.0, 6.0, 9.0, 4.0];
+        assert_eq!(run(&graph, Weights([("c".to_string(), ones)].into()), &input), [6.0, 2.0]);
+    }
+
+    #[test]
+    fn upsampling_repeats_each_pixel_and_concat_keeps_its_order() {
+        let mut graph = Graph::new(Shape::new(1, 1, 2));
+        let up = graph.upsample2x("up", 0);
+        let sum = graph.add("sum", up, up);
+        let cat = graph.concat("cat", &[sum, up]);
+        graph.outputs.push(cat);
+        let expected = [2.0, 2.0, 4.0, 4.0, 2.0, 2.0, 4.0, 4.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0];
+        assert_eq!(run(&graph, Weights::default(), &[1.0, 2.0]), expected);
+    }
+
+    #[test]
+    fn pooling_ignores_what_is_outside_and_a_shuffle_interleaves() {
+        let mut graph = Graph::new(Shape::new(4, 1, 2));
+        let pooled = graph.max_pool("pool", 0, 3, 1);
+        let shuffled = graph.shuffle("shuffle", pooled, 2);
+        let part = graph.slice("part", shuffled, 1..3);
+        graph.outputs.push(part);
+        // Channels 0 to 3 pool to -1, -3, -5, -7; interleaved: 0, 2, 1, 3.
+        let input = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0];
+        assert_eq!(run(&graph, Weights::default(), &input), [-5.0, -5.0, -3.0, -3.0]);
+    }
+}

@@ -1,0 +1,122 @@
+//! A driver that fails when it is told to: in front of any other, to see what becomes of the calls around.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use peregrine_engine::cuda::launch::Node;
+use peregrine_engine::cuda::CudaError;
+
+/// See the module. Giving memory back does not fail, as nobody could act on it.
+pub struct Failing {
+    inner: Arc<dyn Driver>,
+    faults: Faults,
+}
+
+/// What fails.
+#[derive(Clone)]
+pub struct Faults {
+    calls: Arc<AtomicUsize>,
+    /// The first call that fails, counted from 0; all later ones fail too, as they do when a device is lost.
+    lost_at: usize,
+    /// Bytes that may be allocated altogether.
+    memory: usize,
+    allocated: Arc<AtomicUsize>,
+}
+
+impl Faults {
+    /// The device is lost at call `n`.
+    pub fn lost_at(n: usize) -> Self {
+        Self { calls: Arc::default(), lost_at: n, memory: usize::MAX, allocated: Arc::default() }
+    }
+
+    /// The device has `bytes` of memory.
+    pub fn memory(bytes: usize) -> Self {
+        Self { memory: bytes, ..Self::lost_at(usize::MAX) }
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn call(&self, call: &'static str) -> Result<(), CudaError> {
+        match self.calls.fetch_add(1, Ordering::Relaxed) < self.lost_at {
+            true => Ok(()),
+            false => Err(CudaError::Failed { call, why: "CUDA_ERROR_DEVICE_UNAVAILABLE: lost in a test".into() }),
+        }
+    }
+}
+
+impl Failing {
+    pub fn driver(inner: Arc<dyn Driver>, faults: &Faults) -> Arc<dyn Driver> {
+        Arc::new(Self { inner, faults: faults.clone() })
+    }
+}
+
+impl Driver for Failing {
+    fn device(&self) -> &DeviceInfo {
+        self.inner.device()
+    }
+
+    fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
+        self.faults.call("loading a kernel")?;
+        self.inner.prepare(nodes)
+    }
+
+    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+        self.faults.call("allocating memory")?;
+        if self.faults.allocated.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.faults.memory {
+            return Err(CudaError::OutOfMemory { bytes });
+        }
+        self.inner.allocate(place, bytes)
+    }
+
+    fn free(&self, place: Place, address: Address) {
+        self.inner.free(place, address);
+    }
+
+    fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.faults.call("cuMemcpyHtoD")?;
+        self.inner.upload(device, bytes)
+    }
+
+    fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.faults.call("cuMemcpyDtoH")?;
+        self.inner.download(device, bytes)
+    }
+
+    fn instantiate(
+        &self,
+        nodes: &[Node],
+        edges: &[Vec<usize>],
+        wait: Wait,
+        priority: i32,
+    ) -> Result<Box<dyn Instance>, CudaError> {
+        self.faults.call("cuGraphInstantiate")?;
+        let inner = self.inner.instantiate(nodes, edges, wait, priority)?;
+        Ok(Box::new(FailingInstance { inner, faults: self.faults.clone() }))
+    }
+
+    fn time(&self, nodes: &[Node], runs: usize) -> Result<Option<Vec<f32>>, CudaError> {
+        self.faults.call("cuEventElapsedTime")?;
+        self.inner.time(nodes, runs)
+    }
+}
+
+struct FailingInstance {
+    inner: Box<dyn Instance>,
+    faults: Faults,
+}
+
+impl Instance for FailingInstance {
+    fn launch(&mut self) -> Result<(), CudaError> {
+        self.faults.call("cuGraphLaunch")?;
+        self.inner.launch()
+    }
+
+    fn wait(&mut self) -> Result<(), CudaError> {
+        self.faults.call("running the graph")?;
+        self.inner.wait()
+    }
+}

@@ -1,0 +1,119 @@
+//! Random networks: whatever the engine's graphs may hold, on small maps.
+
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape};
+use proptest::prelude::*;
+
+/// One random layer: numbers that [`grow`] reads as a kind, operands and sizes that fit the graph so far.
+type Seed = (u8, usize, usize, usize);
+
+/// Appends what `seed` stands for; nothing where it does not fit.
+fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
+    let n = graph.layers.len();
+    let x = if at % 2 == 0 { n - 1 } else { at / 2 % n };
+    let shape = graph.layers[x].shape;
+    let alike = |graph: &Graph, same: &dyn Fn(Shape) -> bool, i: usize| -> LayerId {
+        let found: Vec<_> = (0..n).filter(|&l| same(graph.layers[l].shape)).collect();
+        found[i % found.len()]
+    };
+    let same_map = |s: Shape| (s.height, s.width) == (shape.height, shape.width);
+    let pointwise = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 };
+    let channels = 1 + a % 50;
+    match kind % if plain { 8 } else { 12 } {
+        0 if shape.width < 40 && shape.height < 40 => {
+            // Half of the time as a pyramid level: the upsampled map is added to a convolution's result.
+            let up = graph.upsample2x(format!("{name}.up"), x);
+            if b % 2 == 0 {
+                let fine = graph.upsample2x(format!("{name}.fine"), x);
+                let lateral = graph.conv(format!("{name}.lateral"), fine, shape.channels, pointwise);
+                graph.add(format!("{name}.sum"), lateral, up);
+            }
+        }
+        1 => {
+            let y = alike(graph, &|s| s == shape, a);
+            graph.add(name, x, y);
+        }
+        2 => {
+            let parts: Vec<_> = (0..1 + b % 3).map(|i| alike(graph, &same_map, a + i * 7)).collect();
+            graph.concat(name, &parts);
+        }
+        3 => {
+            // An inverted residual, wide enough on larger maps to be run as a chain.
+            let wide = graph.conv(format!("{name}.expand"), x, 8 + a % 120, pointwise);
+            let depthwise = Conv { kernel: 3 + b % 2 * 2, stride: 1 + b / 2 % 2, depthwise: true, ..pointwise };
+            let filtered = graph.conv(format!("{name}.depthwise"), wide, 0, depthwise);
+            let project = Conv { activation: Activation::Identity, ..pointwise };
+            let narrow = graph.conv(format!("{name}.project"), filtered, shape.channels, project);
+            if depthwise.stride == 1 {
+                graph.add(format!("{name}.add"), x, narrow);
+            }
+        }
+        4 if !plain => {
+            graph.max_pool(name, x, [2, 3, 5][b % 3], 1 + b / 3 % 2);
+        }
+        5 if !plain => {
+            // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and often again.
+            let half = shape.channels / 2;
+            if half > 0 {
+                let by = graph.slice(format!("{name}.by"), x, 0..half);
+                let through = graph.slice(format!("{name}.through"), x, half..2 * half);
+                let conv = Conv { kernel: [1, 3][b % 2], activation: Activation::LeakyRelu, ..pointwise };
+                let worked = graph.conv(format!("{name}.conv"), through, half, conv);
+                let both = graph.concat(format!("{name}.both"), &[by, worked]);
+                graph.shuffle(format!("{name}.shuffle"), both, 2);
+            }
+        }
+        6 if !plain => {
+            let first = a % shape.channels;
+            let first = if b % 2 == 0 { first / 8 * 8 } else { first };
+            let part = graph.slice(format!("{name}.slice"), x, first..first + 1 + b / 2 % (shape.channels - first));
+            if b % 3 == 0 {
+                let same = alike(graph, &same_map, a + 3);
+                graph.concat(name, &[part, same, part]);
+            }
+        }
+        _ => {
+            let conv = Conv {
+                kernel: [1, 1, 3, 5, 7][b % 5],
+                stride: [1, 1, 1, 2, 3][b / 5 % 5],
+                depthwise: b / 25 % 2 == 0,
+                activation: [
+                    Activation::Identity,
+                    Activation::Relu6,
+                    Activation::Silu,
+                    Activation::Hardswish,
+                    Activation::LeakyRelu,
+                ][b / 50 % if plain { 2 } else { 5 }],
+            };
+            graph.conv(name, x, channels, conv);
+        }
+    }
+}
+
+prop_compose! {
+    /// Up to nine of them on a map of up to 70 × 90 pixels, with the last layer and another as outputs.
+    fn graph_of(plain: bool)(
+        channels in 1usize..10,
+        height in prop_oneof![4 => 1usize..20, 1 => 40usize..70],
+        width in prop_oneof![4 => 1usize..30, 1 => 40usize..90],
+        seeds in prop::collection::vec((any::<u8>(), 0usize..64, 0usize..1000, 0usize..1000), 1..10),
+        extra in any::<prop::sample::Index>(),
+    ) -> Graph {
+        let mut graph = Graph::new(Shape::new(channels, height, width));
+        for (i, &seed) in seeds.iter().enumerate() {
+            grow(&mut graph, &format!("layer{i}"), plain, seed);
+        }
+        let last = graph.layers.len() - 1;
+        graph.outputs.extend([last, extra.index(last + 1)]);
+        graph
+    }
+}
+
+/// Of all that a graph may hold.
+pub fn any_graph() -> impl Strategy<Value = Graph> {
+    graph_of(false)
+}
+
+/// Of what a student may hold.
+pub fn student_graph() -> impl Strategy<Value = Graph> {
+    graph_of(true)
+}
