@@ -5,6 +5,7 @@
 //! - [`clock`]: the one monotonic clock. [`accounting`]: each received frame gets exactly one outcome.
 //! - [`mailbox`]: from the threads that receive frames to the one that processes them, the newest of
 //!   each camera; [`latest`]: the same for a single value.
+//! - `scheduling` (Linux): priorities, cores and locked memory of threads.
 //! - [`files`]: files that are written whole or not at all. [`allocations`]: a counting allocator.
 
 pub mod accounting;
@@ -17,6 +18,8 @@ pub mod latest;
 pub mod mailbox;
 pub mod mask;
 pub mod pixels;
+#[cfg(target_os = "linux")]
+pub mod scheduling;
 
 pub use accounting::{FrameAccounting, FrameCounts, FrameOutcome};
 pub use boxes::{BoundingBox, Detection};
