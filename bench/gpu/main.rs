@@ -15,7 +15,7 @@ use peregrine_core::ImageView;
 use peregrine_engine::cuda::launch::{Node, Work};
 use peregrine_engine::cuda::{CudaEngine, Model, Wait};
 use peregrine_engine::{Engine, Op};
-use peregrine_pipeline::cuda::FramePath;
+use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::{Architecture, Student};
 use peregrine_vision::preprocess::Letterbox;
@@ -104,7 +104,7 @@ fn main() -> anyhow::Result<()> {
     for wait in [Wait::Block, Wait::Spin] {
         let options =
             peregrine_pipeline::cuda::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
-        let mut path = FramePath::new(&model, &student.manifest.architecture, options)?;
+        let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options)?;
         let photo = photo()?;
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;
         let (mut detections, mut mask) = (vec![], Default::default());

@@ -4,7 +4,7 @@ use nalgebra::{Matrix2, Matrix2x3, Vector2, Vector3};
 
 use super::distortion::Distortion;
 
-/// What is used of a `sensor_msgs/CameraInfo`, field by field.
+/// The fields of a `sensor_msgs/CameraInfo` that are used.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CameraInfo {
     /// Of the image at full resolution, in pixels.
@@ -25,7 +25,7 @@ pub struct CameraInfo {
     pub roi_size: [u32; 2],
 }
 
-/// Why a camera cannot be used: what is wrong in its `CameraInfo`.
+/// Why a camera cannot be used: the fault in its `CameraInfo`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CameraError {
     #[error("CameraInfo.{field} is {value}; {expected} (is the camera calibrated?)")]
@@ -134,7 +134,7 @@ impl Camera {
         (pixel.iter().all(|v| v.is_finite())).then_some((pixel, derivative))
     }
 
-    /// The direction, of length 1 in the optical frame, in which `pixel` looks. None where the lens model ends.
+    /// The direction, of length 1 in the optical frame, in which `pixel` looks. `None` beyond the lens model's range.
     pub fn bearing(&self, pixel: Vector2<f64>) -> Option<Vector3<f64>> {
         let y = (pixel[1] - self.centre[1]) / self.focal[1];
         let x = (pixel[0] - self.centre[0] - self.skew * y) / self.focal[0];

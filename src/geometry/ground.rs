@@ -6,7 +6,7 @@ use peregrine_core::BoundingBox;
 use super::camera::Camera;
 use super::mounting::Mounting;
 
-/// How far what goes into a place on the ground may be off: standard deviations, each independent of the others.
+/// 1-σ uncertainties of the inputs of a ground position, independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uncertainty {
     /// Of a box's edge, in sides of the box. A twentieth, as for tracking: see [`peregrine_track::Noise`].
@@ -53,7 +53,8 @@ pub struct Ground {
     pub camera: Camera,
     pub mounting: Mounting,
     pub uncertainty: Uncertainty,
-    /// Metres from under the camera; what stands beyond has no place. Near the horizon a pixel is hundreds of metres.
+    /// Maximum range from the camera's foot point [m]; farther objects get no position. Near the horizon a pixel spans
+    /// hundreds of metres.
     pub max_range: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Where the camera is, over the ground and which way it looks.
+//! The camera's extrinsics: height over the ground and orientation.
 
 use nalgebra::{Matrix3, Rotation3, Vector3};
 

@@ -6,7 +6,7 @@ use peregrine_core::ClassMask;
 use super::camera::Camera;
 use super::mounting::Mounting;
 
-/// What a cell may be, with the numbers of `nav_msgs/OccupancyGrid`.
+/// State of a cell, with the values of `nav_msgs/OccupancyGrid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i8)]
 pub enum Occupancy {

@@ -1,4 +1,4 @@
-//! What a camera's stamps tell of the frames that never arrived.
+//! Lost frames, estimated from the gaps between a camera's stamps.
 
 /// Intervals from which the period is estimated: half a second at 30 Hz.
 const INTERVALS: usize = 16;
@@ -6,19 +6,19 @@ const INTERVALS: usize = 16;
 /// Periods that a gap may span; beyond it the camera was stopped or its clock was set, and nothing is estimated.
 const LONGEST_GAP: i64 = 300;
 
-/// Stamps in a row before the newest that there was, after which that one is taken for the mistake.
+/// Consecutive stamps older than the newest one, after which that newest one is treated as the outlier.
 const STRAGGLERS: u32 = 4;
 
-/// What was seen in a camera's stamps. Each count only ever grows.
+/// Anomalies in a camera's stamps. Each count is monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct StampCounts {
-    /// Frames that the camera must have taken and that never arrived: an estimate, apart from every other count.
+    /// Estimated frames that the camera took and that never arrived; not part of any other count.
     pub missing: u64,
     /// Frames with the stamp of the one before.
     pub duplicates: u64,
     /// Frames with a stamp before that of the one before.
     pub out_of_order: u64,
-    /// Leaps of the stamps, either way, that no frame rate explains: the clock was set, or a recording begins anew.
+    /// Jumps of the stamps, in either direction, that no frame rate explains: a clock step, or a recording that loops.
     pub jumps: u64,
 }
 
@@ -74,7 +74,7 @@ impl StampWatch {
         self.counts
     }
 
-    /// Nanoseconds between two frames; none before enough have come.
+    /// Frame period in nanoseconds; `None` before enough frames have arrived.
     pub fn period(&self) -> Option<i64> {
         (self.known >= INTERVALS).then(|| {
             let mut sorted = self.intervals;

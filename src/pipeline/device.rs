@@ -1,21 +1,21 @@
-//! Where a pipeline runs: the choice, and how it falls back.
+//! Device selection and fallback of a pipeline.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where inference is to run.
+/// Requested device for inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// On CUDA where there is a device, else, and when the device fails, on the CPU.
+    /// CUDA if there is a usable GPU, else the CPU; also once the GPU fails.
     Auto,
     #[default]
     Cpu,
-    /// On CUDA or not at all.
+    /// CUDA only: an error without it.
     Cuda,
 }
 
 impl fmt::Display for DeviceChoice {
-    /// As it is read.
+    /// As [`FromStr`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
@@ -33,26 +33,26 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda),
-            _ => Err(format!("{text:?} is no device; use auto, cpu or cuda")),
+            _ => Err(format!("invalid device {text:?}: use auto, cpu or cuda")),
         }
     }
 }
 
-/// How a GPU is used; of no effect on the CPU.
+/// GPU settings; no effect on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GpuOptions {
     pub wait: GpuWait,
-    /// Of the stream: 0 is normal, below 0 more urgent. What is beyond the device's range counts as its end.
+    /// CUDA stream priority: 0 is normal, negative is more urgent; clamped to the device's range.
     pub priority: i32,
 }
 
-/// How the CPU waits for a frame on the GPU.
+/// GPU synchronisation: how the CPU waits for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GpuWait {
-    /// Asleep: the CPU is free for others.
+    /// Sleeps: frees the CPU.
     #[default]
     Block,
-    /// Asking again and again: some microseconds sooner, at the price of a core.
+    /// Busy-waits: lower latency, uses a core.
     Spin,
 }
 
@@ -63,16 +63,16 @@ impl FromStr for GpuWait {
         match text {
             "block" => Ok(Self::Block),
             "spin" => Ok(Self::Spin),
-            _ => Err(format!("{text:?} is no way to wait for a GPU; use block or spin")),
+            _ => Err(format!("invalid GPU synchronisation {text:?}: use block or spin")),
         }
     }
 }
 
-/// Where inference runs.
+/// Device in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceInUse {
     Cpu {
-        /// Why not on CUDA, where that was asked for or tried: a sentence.
+        /// Why CUDA is not used although it was requested or tried: a sentence.
         instead_of_cuda: Option<String>,
     },
     /// Name of the device.
@@ -106,26 +106,26 @@ pub(super) use on_cuda::CudaPath;
 mod on_cuda {
     use std::sync::Arc;
 
+    use crate::cuda::FrameGraphs;
     use crate::cuda::FrameOptions;
-    use crate::cuda::FramePath;
     use crate::frame::graph_for;
     use crate::{GpuWait, PipelineOptions};
     use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
     use peregrine_engine::{Engine, EngineError};
     use peregrine_student::{Architecture, Student};
 
-    /// The cameras' ways on CUDA, and what to go on with where it fails.
+    /// The cameras' CUDA graphs, and the CPU engine to fall back to.
     ///
-    /// Each camera has graphs, a stream and working memory of its own, made when its first image comes, and shares the
-    /// weights. So no camera's graphs give way to another's, however many kinds of images there are.
+    /// Each camera has graphs, a stream and working memory of its own, created with its first image, and shares the
+    /// weights. So no camera evicts another's graphs, however many image formats there are.
     pub struct CudaPath {
         model: Arc<Model>,
         architecture: Architecture,
         options: FrameOptions,
-        cameras: Vec<FramePath>,
+        cameras: Vec<FrameGraphs>,
         pub name: String,
-        /// The engine that goes on where the device fails, with its threads asleep until then: made now, since a frame waits
-        /// then. None where only CUDA will do.
+        /// The CPU engine that takes over if the device fails, its threads asleep until then: created up front, since a
+        /// frame is waiting at that moment. `None` without fallback.
         pub spare: Option<Box<dyn Engine>>,
     }
 
@@ -158,18 +158,18 @@ mod on_cuda {
             let spare = fallback.then(cpu_engine).transpose()?;
             let (architecture, name) = (architecture.clone(), driver.device().name.clone());
             let mut path = Self { model, architecture, options: frame, cameras: Vec::new(), name, spare };
-            // A device without room for one camera is found out now.
+            // A device with too little memory for one camera is detected now.
             path.of(0)?;
             Ok(path)
         }
 
-        /// A camera's way. The first call for a camera allocates.
+        /// A camera's graphs. The first call for a camera allocates.
         ///
         /// # Errors
-        /// When the device fails, for want of memory for instance.
-        pub fn of(&mut self, camera: usize) -> Result<&mut FramePath, CudaError> {
+        /// When the device fails, out of memory for instance.
+        pub fn of(&mut self, camera: usize) -> Result<&mut FrameGraphs, CudaError> {
             while self.cameras.len() <= camera {
-                self.cameras.push(FramePath::new(&self.model, &self.architecture, self.options.clone())?);
+                self.cameras.push(FrameGraphs::new(&self.model, &self.architecture, self.options.clone())?);
             }
             Ok(&mut self.cameras[camera])
         }

@@ -1,4 +1,4 @@
-//! What a device would do for a frame, as a table: also where that device is not.
+//! The execution plan of a device as a table, also without that device.
 
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::{CpuEngine, PlanReport};
@@ -9,7 +9,7 @@ use super::{DeviceChoice, PipelineError, PipelineOptions};
 use crate::frame::graph_for;
 
 /// The plan for `student`: on the CPU, or (`cuda`) for the GPU that is there, else for the `architecture` named, such as
-/// 87 for Orin. Nothing runs on a GPU for this, and variants of kernels are guessed instead of measured.
+/// 87 for Orin. No GPU is used: kernel variants are estimated instead of measured.
 ///
 /// # Errors
 /// When an option is out of range, or the program was built without CUDA.
@@ -27,7 +27,7 @@ pub fn explain_plan(
     Ok(cpu_plan(student, &graph, options.threads, 0)?.text())
 }
 
-/// What a CPU runs for `student`, in integers where it is quantized, with the least time of each stage in `runs` runs.
+/// The CPU's plan for `student`, in integers where it is quantized, with the minimum time of each stage over `runs` runs.
 ///
 /// # Errors
 /// When its weights do not fit `graph`.

@@ -1,4 +1,4 @@
-//! The hot path: what happens to one frame, in the order in which it happens.
+//! The hot path: one frame from bytes to boxes and mask, in the order of execution.
 
 use peregrine_core::{now_ns, ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::{Engine, EngineError, Graph};
@@ -21,7 +21,7 @@ pub enum FrameError {
     Tracking(#[from] TrackError),
 }
 
-/// What is known of a frame. Owned by the pipeline and overwritten by the next frame.
+/// The result of a frame. Owned by the pipeline and overwritten by the next frame.
 #[derive(Debug, Clone, Default)]
 pub struct FrameResult {
     /// By falling score; boxes in source pixels, clipped to the image.
@@ -52,24 +52,24 @@ pub struct Pipeline {
     result: FrameResult,
 }
 
-/// What is kept of a camera from frame to frame.
+/// State of a camera from frame to frame.
 #[derive(Default)]
 struct Camera {
-    /// For the size of the last image; none before the first.
+    /// For the size of the last image; `None` before the first.
     source: Option<SourceTables>,
     tracker: Option<Tracker>,
 }
 
-/// What does the work.
+/// What runs the network.
 enum Inference {
-    /// The network alone; what comes before and after it is done here.
+    /// The network alone; pre- and postprocessing run on the host.
     Engine(Box<dyn Engine>),
-    /// All of a frame.
+    /// The whole frame.
     #[cfg(feature = "cuda")]
     Cuda(Box<super::device::CudaPath>),
 }
 
-/// What depends on the size of the source images.
+/// Tables that depend on the size of the source images.
 struct SourceTables {
     letterbox: Letterbox,
     mask: MaskDecoder,
@@ -90,7 +90,7 @@ impl Pipeline {
     /// A pipeline on the device that `choice` asks for; [`device`](Self::device) tells which one it got.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`PipelineError::Device`] when only CUDA will do and does not.
+    /// As [`new`](Self::new), and [`PipelineError::Device`] when `choice` is [`DeviceChoice::Cuda`] and CUDA is unusable.
     pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
         #[cfg(feature = "cuda")]
         if choice != DeviceChoice::Cpu {
@@ -104,11 +104,11 @@ impl Pipeline {
         }
     }
 
-    /// A pipeline on a CUDA device that was `opened`. Where it was not, or cannot be used, or fails later, the CPU takes
-    /// over if `fallback` says so.
+    /// A pipeline on a CUDA device that was `opened`. If it was not, is unusable, or fails later, the CPU takes over,
+    /// provided that `fallback` is set.
     ///
     /// # Errors
-    /// When an option is out of range, and [`PipelineError::Device`] when only CUDA will do and does not.
+    /// When an option is out of range, and [`PipelineError::Device`] when CUDA is unusable and `fallback` is not set.
     #[cfg(feature = "cuda")]
     pub fn on_opened(
         opened: Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>, peregrine_engine::cuda::CudaError>,
@@ -125,8 +125,7 @@ impl Pipeline {
         }
     }
 
-    /// A pipeline on a CUDA device, or on what stands in for one. With `fallback`, a device that fails later is replaced
-    /// by the CPU.
+    /// A pipeline on a CUDA driver, real or emulated. With `fallback`, a device that fails later is replaced by the CPU.
     ///
     /// # Errors
     /// When an option is out of range, or the device fails.
@@ -155,7 +154,7 @@ impl Pipeline {
         Ok(Self::with(architecture, Inference::Engine(engine), options))
     }
 
-    /// With options that are checked.
+    /// `options` have been checked.
     fn with(architecture: &Architecture, inference: Inference, options: PipelineOptions) -> Self {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
@@ -180,7 +179,7 @@ impl Pipeline {
         }
     }
 
-    /// Where inference runs; another place than at first where a device has failed since.
+    /// The device in use; changes when the CPU has taken over from a failed GPU.
     pub fn device(&self) -> DeviceInUse {
         match &self.inference {
             Inference::Engine(_) => DeviceInUse::Cpu { instead_of_cuda: self.instead_of_cuda.clone() },
@@ -194,7 +193,7 @@ impl Pipeline {
         !matches!(self.inference, Inference::Engine(_))
     }
 
-    /// What the device does for a frame, as a table; none on the CPU.
+    /// The CUDA graph of a frame as a human-readable table; `None` on the CPU.
     #[cfg(feature = "cuda")]
     pub fn explain_cuda(&mut self, image: &ImageView) -> Option<String> {
         let Inference::Cuda(cuda) = &mut self.inference else { return None };
@@ -241,8 +240,8 @@ impl Pipeline {
         self.options.segmentation
     }
 
-    /// Makes ready for images of an encoding and `size` (width, height) of `camera`, so that the first of them allocates
-    /// nothing. A device that fails at that will do so again with the image, and is dealt with then.
+    /// Warms up for images of an encoding and `size` (width, height) of `camera`, so that the first of them allocates
+    /// nothing. A device that fails here fails again with the image, and the fallback happens then.
     pub fn prepare(&mut self, camera: usize, encoding: Encoding, size: (usize, usize)) {
         if self.cameras.len() <= camera {
             self.cameras.resize_with(camera + 1, Camera::default);
@@ -256,11 +255,11 @@ impl Pipeline {
                 let _ = cuda.of(camera).and_then(|path| path.prepare(encoding, size));
             }
         }
-        // Only a device has something for each encoding.
+        // Only the GPU keeps something per encoding.
         let _ = encoding;
     }
 
-    /// Exchanges all tracks with another pipeline, which is to go on, or to stop, following the same objects.
+    /// Swaps all tracks with another pipeline, as when a new model or the degraded mode takes over the tracked objects.
     pub fn exchange_tracks(&mut self, other: &mut Self) {
         // Only a pipeline that never saw those cameras, that of a new model, has to make room.
         if self.cameras.len() < other.cameras.len() {
@@ -281,7 +280,7 @@ impl Pipeline {
         self.cameras.clear();
     }
 
-    /// Finds what is in `image`, as if it were taken now. The result is valid until the next call.
+    /// Processes `image` with the current time as its stamp. The result is valid until the next call.
     ///
     /// # Errors
     /// When the engine fails; the next frame may well succeed.
@@ -289,8 +288,8 @@ impl Pipeline {
         self.process_from(0, image, now_ns() as i64)
     }
 
-    /// Finds what is in `image`, taken at `stamp` (in nanoseconds of whatever clock; objects are tracked by it) by one
-    /// of several cameras, numbered from 0, which share the pipeline. The first image of a camera allocates.
+    /// Processes `image` with `stamp` (nanoseconds of any one clock; the tracker's time) from one of several cameras,
+    /// numbered from 0, which share the pipeline. The first image of a camera allocates.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -298,8 +297,8 @@ impl Pipeline {
         if self.cameras.len() <= camera {
             self.cameras.resize_with(camera + 1, Camera::default);
         }
-        // The tracker makes use of lower scores as well. They take nothing from the others: those come first, here as
-        // in the suppression.
+        // The tracker uses lower scores as well. They never displace higher ones, which come first both in the sorting
+        // and in the suppression.
         let score_threshold = self.options.score_threshold;
         let least_score = self.options.tracking.map_or(score_threshold, |t| t.low_score.clamp(0.01, score_threshold));
         let mut times = self.detect(camera, image, least_score)?;
@@ -369,8 +368,8 @@ impl Pipeline {
         Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
     }
 
-    /// The device does all in one go. The times are the host's: preprocessing ends when the image's bytes are handed
-    /// over, inference and decoding when the result is back.
+    /// One CUDA graph launch. The times are the host's: preprocessing ends when the image has been submitted, inference
+    /// and decoding when the result is back.
     #[cfg(feature = "cuda")]
     fn detect_on_cuda(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
         let Inference::Cuda(cuda) = &mut self.inference else { unreachable!("`detect` has looked") };
@@ -394,7 +393,7 @@ impl Pipeline {
 }
 
 impl SourceTables {
-    /// The tables for images of `size`: those in `kept` if they fit, else new ones, kept in their turn.
+    /// The tables for images of `size`: the cached ones in `kept` if they fit, else new ones, cached in their place.
     fn for_size(kept: &mut Option<Self>, size: (usize, usize), input: (usize, usize)) -> &mut Self {
         if kept.as_ref().is_some_and(|tables| tables.letterbox.source() != size) {
             *kept = None;
@@ -406,7 +405,7 @@ impl SourceTables {
     }
 }
 
-/// The graph that a pipeline with `options` runs: of the asked size, and without the segmentation head if it is off.
+/// The graph that a pipeline with `options` runs: at `options.input_size`, without the segmentation head if it is off.
 pub fn graph_for(architecture: &Architecture, options: &PipelineOptions) -> Graph {
     let input = &architecture.input;
     let (width, height) = options.input_size.unwrap_or((input.width, input.height));

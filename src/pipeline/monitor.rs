@@ -1,8 +1,8 @@
-//! Whether deadlines are kept, frame by frame: when to warn, when to give less, and when all is well again.
+//! Deadline monitoring, frame by frame: when to warn, when to degrade, and when to recover.
 //!
-//! Both machines here are a few numbers, fed once a frame on the frame thread: no clock, no allocation.
+//! Both state machines are a few numbers, updated once a frame on the frame thread: no clock, no allocation.
 
-/// How a camera's stream does.
+/// Health of a camera's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum Condition {
@@ -15,7 +15,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The inverse of `as u8`; what is no condition is the worst.
+    /// The inverse of `as u8`; an unknown value is the worst condition.
     pub fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Good,
@@ -25,7 +25,7 @@ impl Condition {
     }
 }
 
-/// When a [`Monitor`] changes its mind. Counts of frames, at least 1.
+/// Thresholds of a [`Monitor`] in frames, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitorSettings {
     /// Misses in a row that make the stream [`Failing`](Condition::Failing).
@@ -34,7 +34,7 @@ pub struct MonitorSettings {
     pub recover_after: u32,
 }
 
-/// Follows one camera's stream.
+/// Monitors one camera's stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Monitor {
     condition: Condition,
@@ -60,7 +60,7 @@ impl Monitor {
         self.condition
     }
 
-    /// The stream had stopped, and goes on with the frame to be observed next.
+    /// The stream had stopped, and resumes with the next observed frame.
     pub fn interrupt(&mut self) {
         self.condition = Condition::Failing;
         self.on_time_in_a_row = 0;
@@ -71,7 +71,7 @@ impl Monitor {
     }
 }
 
-/// When a [`Degradation`] begins and ends. Counts of frames, at least 1.
+/// Thresholds of a [`Degradation`] in frames, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DegradationSettings {
     /// Misses in a row after which less is computed.
@@ -80,10 +80,10 @@ pub struct DegradationSettings {
     pub restore_after: u32,
 }
 
-/// Decides whether frames get the full work or less of it.
+/// Decides whether frames are processed in full or in the degraded mode.
 ///
-/// A machine that can just keep its deadlines with less work would go back and forth for ever, missing some each time.
-/// So each return that does not last as long as it was waited for doubles the wait before the next one, up to
+/// A machine that keeps its deadlines only in the degraded mode would alternate for ever, missing some each time.
+/// So each restoration that lasts shorter than its wait doubles the wait before the next one (exponential back-off), up to
 /// [`MOST_PATIENCE`](Self::MOST_PATIENCE) times; one that lasts makes it short again.
 #[derive(Debug, Clone, Copy)]
 pub struct Degradation {

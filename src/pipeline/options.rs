@@ -1,4 +1,4 @@
-//! What a pipeline is to do with each frame, and the check of it.
+//! Options of a pipeline and their validation.
 
 use peregrine_engine::EngineError;
 use peregrine_student::architecture::MAX_STRIDE;
@@ -6,7 +6,7 @@ use peregrine_track::{TrackError, TrackerOptions};
 
 use super::device::GpuOptions;
 
-/// What a pipeline is to do with each frame.
+/// Options of a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PipelineOptions {
     /// Least score of a detection, 0 to 1 (exclusive).
@@ -22,10 +22,10 @@ pub struct PipelineOptions {
     /// Whether each of the engine's own threads stays on a CPU of its own, of those that the thread that makes the
     /// pipeline may use; the caller's is left as it is.
     pub pin_threads: bool,
-    /// Width and height of the network's input, multiples of 32 up to 4096; the student's own where none.
+    /// Width and height of the network's input, multiples of 32 up to 4096; `None`: the student's own.
     pub input_size: Option<(usize, usize)>,
-    /// How to follow objects from frame to frame; not at all where none. `max_detections` and `high_score` are taken
-    /// from the options above: what is published as a detection may begin a track.
+    /// Tracker options; `None`: no tracking. Their `max_detections` and `high_score` are taken from the options above:
+    /// every published detection may start a track.
     pub tracking: Option<TrackerOptions>,
     pub gpu: GpuOptions,
 }
@@ -77,7 +77,7 @@ impl PipelineOptions {
         Ok(())
     }
 
-    /// The tracker's options with what these say.
+    /// The tracker's options, with the thresholds of these.
     pub(super) fn tracker(&self) -> Option<TrackerOptions> {
         let (high_score, max_detections) = (self.score_threshold, self.max_detections);
         self.tracking.map(|tracking| TrackerOptions { high_score, max_detections, ..tracking })
@@ -93,7 +93,7 @@ pub enum PipelineError {
     Tracking(#[from] TrackError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// CUDA was asked for, and there is none: a sentence with the remedy.
+    /// CUDA was requested and is unusable: a sentence with the remedy.
     #[error("{0}")]
     Device(String),
 }

@@ -17,7 +17,7 @@ pub struct Assignment {
     column_potential: Vec<f64>,
     /// The row that has each column; 0 for none, rows counted from 1.
     row_of: Vec<usize>,
-    /// Least reduced cost by which each column can be reached from the row in hand, and from which column.
+    /// Minimum reduced cost at which each column can be reached from the current row, and from which column.
     distance: Vec<f64>,
     from: Vec<usize>,
     visited: Vec<bool>,
@@ -133,7 +133,7 @@ mod tests {
         pairs
     }
 
-    /// The greatest total over every way to pair.
+    /// Maximum total over all assignments.
     fn brute_force(weights: &[Vec<f64>], row: usize, taken: &mut Vec<bool>) -> f64 {
         if row == weights.len() {
             return 0.0;

@@ -1,10 +1,10 @@
-//! A track, or what may become one.
+//! A confirmed or tentative track.
 
 use peregrine_core::{BoundingBox, Detection};
 
 use super::box_filter::{BoxFilter, Noise};
 
-/// What a tracker knows of an object that was seen.
+/// State of an object, confirmed or not.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
     /// 0 until it is confirmed.
@@ -12,13 +12,13 @@ pub struct Candidate {
     pub class: usize,
     pub score: f32,
     pub filter: BoxFilter,
-    /// The filter's box before the frame at hand corrected it: what detections are compared with.
+    /// The predicted box of the current frame, with which detections are associated.
     pub bbox: BoundingBox,
     pub age: u32,
     pub missed: u32,
     /// Seconds since it was seen.
     pub unseen: f64,
-    /// Whether it was seen in the frame at hand.
+    /// Whether it was detected in the current frame.
     pub matched: bool,
 }
 

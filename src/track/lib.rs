@@ -1,7 +1,7 @@
 //! Objects followed from frame to frame: detections in, identities with position, velocity and covariance out.
 //!
 //! - [`tracker`]: one frame after another: predict, associate (high scores first, then low ones), correct, begin and end.
-//! - [`options`]: how to track. `candidate`: what is known of an object.
+//! - [`options`]: tracker options. `candidate`: state of an object.
 //! - [`association`]: which detection belongs to which track, the best over all pairs.
 //! - [`box_filter`]: a box that moves: four [`kalman`] filters, and the noise they assume.
 //! - [`kalman`]: a position and a velocity along one axis.

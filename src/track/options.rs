@@ -22,9 +22,9 @@ pub struct TrackerOptions {
     pub confirm_frames: u32,
     /// Seconds for which a track goes on without being seen.
     pub keep_unseen: f64,
-    /// Tracks at most, confirmed or not. When there are so many, no new one begins.
+    /// Maximum number of tracks, confirmed or not; at the limit no new one starts.
     pub max_tracks: usize,
-    /// Detections of a frame at most; what comes beyond is passed over.
+    /// Maximum number of detections per frame; excess ones are ignored.
     pub max_detections: usize,
     pub noise: Noise,
 }

@@ -36,7 +36,7 @@ pub struct Track {
 pub struct Tracker {
     options: TrackerOptions,
     candidates: Vec<Candidate>,
-    /// For each detection of the frame at hand, whether it is spoken for.
+    /// For each detection of the current frame, whether it has been assigned.
     taken: Vec<bool>,
     /// For each detection of the last frame, the identity that it was matched to; 0 for none.
     identities: Vec<u64>,
@@ -69,7 +69,7 @@ impl Tracker {
         })
     }
 
-    /// Changes the scores for the frames to come; those out of range leave what was.
+    /// Changes the score thresholds for the following frames; values out of range are ignored.
     pub fn set_scores(&mut self, high_score: f32, low_score: f32) {
         let options = TrackerOptions { high_score, low_score, ..self.options };
         if options.check().is_ok() {
@@ -87,7 +87,7 @@ impl Tracker {
     /// Time is only ever taken as the step since the frame before. A step of zero, of a stamp that came twice, moves
     /// nothing: the detections are a second look at the same instant. A stamp that lies before the last one moves
     /// nothing either, and time goes on from it. One that jumps by more than a second and more than `keep_unseen`,
-    /// either way, says nothing about where anything is now: all tracks end. Boxes that are not finite are passed over.
+    /// either way, says nothing about where anything is now: all tracks end. Boxes that are not finite are ignored.
     pub fn update(&mut self, stamp: i64, detections: &[Detection]) {
         let detections = &detections[..detections.len().min(self.options.max_detections)];
         self.taken.clear();

@@ -1,9 +1,9 @@
-//! A frame's way on the device: from the camera's bytes to boxes and mask, as one graph for each kind of image.
+//! A frame on the GPU: from the camera's bytes to boxes and mask, as one CUDA graph per image format.
 //!
 //! bytes → pinned memory → device → letterbox → network → candidates → boxes, mask → pinned memory. The thresholds travel
-//! in front of the image. A graph is made when the first image of its encoding and size comes; the last few are kept.
+//! in front of the image. A graph is created with the first image of its encoding and size; the most recent ones are cached.
 //!
-//! - `nodes`: what is done before and after the network; `staging`: how an image gets to pinned memory.
+//! - `nodes`: pre- and postprocessing nodes; `staging`: copies into pinned memory.
 
 mod nodes;
 mod staging;
@@ -29,7 +29,7 @@ const KEPT: usize = 4;
 /// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
 const HEADER: usize = 64;
 
-/// What a frame is to be made into; fixed for the life of a [`FramePath`].
+/// Options of a [`FrameGraphs`], fixed for its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameOptions {
     /// Most detections, 1 to 1000.
@@ -37,12 +37,12 @@ pub struct FrameOptions {
     /// Whether the network has its segmentation head.
     pub segmentation: bool,
     pub wait: Wait,
-    /// Of the stream: 0 is normal, below 0 more urgent.
+    /// CUDA stream priority: 0 is normal, negative is more urgent.
     pub priority: i32,
 }
 
 /// A student on a device, ready for images.
-pub struct FramePath {
+pub struct FrameGraphs {
     /// The most recently used first. Dropped before the memory below.
     sessions: Vec<Session>,
     model: Arc<Model>,
@@ -73,7 +73,7 @@ struct Kind {
     size: (usize, usize),
 }
 
-impl FramePath {
+impl FrameGraphs {
     /// For the model of a student's `architecture`.
     ///
     /// # Errors
@@ -95,8 +95,8 @@ impl FramePath {
         })
     }
 
-    /// Finds what is in `image`: replaces `detections` and, with segmentation, `mask`. Allocates only for the first image
-    /// of a kind. `submitted` is called once the image's bytes have been handed over.
+    /// Processes `image`: replaces `detections` and, with segmentation, `mask`. Allocates only for the first image of a
+    /// format. `submitted` is called once the graph has been launched.
     ///
     /// # Errors
     /// When the device fails.
@@ -119,7 +119,7 @@ impl FramePath {
         Ok(())
     }
 
-    /// Makes the graph for a kind of image beforehand, so that its first frame is no slower.
+    /// Creates the graph for an image format ahead of its first frame.
     ///
     /// # Errors
     /// When the device fails.
@@ -127,7 +127,7 @@ impl FramePath {
         self.select(Kind { encoding, size })
     }
 
-    /// The graph of the last image's kind, as a table for people; none before the first.
+    /// The graph of the last image's format as a human-readable table; `None` before the first image.
     pub fn explain(&self) -> Option<String> {
         self.sessions.first().map(|s| peregrine_engine::cuda::explain::table(&self.model, &s.nodes, &s.edges))
     }
@@ -137,7 +137,7 @@ impl FramePath {
         self.sessions.first().map(|s| (s.nodes.as_slice(), s.edges.as_slice()))
     }
 
-    /// The least microseconds that each node took alone in `runs` runs, for the last image's kind.
+    /// Minimum microseconds of each node, timed alone in `runs` runs, for the last image's format.
     ///
     /// # Errors
     /// When the device fails.
@@ -145,7 +145,7 @@ impl FramePath {
         let Some(session) = self.sessions.first_mut() else { return Ok(None) };
         let mut times = Vec::with_capacity(session.nodes.len());
         for node in &session.nodes {
-            // Whatever an earlier one did to the memory in its many runs, each finds what it finds in a frame.
+            // Repeated runs of the previous node changed the memory: restore what each node finds in a frame.
             session.instance.launch()?;
             session.instance.wait()?;
             let Some(time) = self.model.driver().time(std::slice::from_ref(node), runs)? else { return Ok(None) };
@@ -154,7 +154,7 @@ impl FramePath {
         Ok(Some(times))
     }
 
-    /// Runs the last image again, and gives the microseconds of the device's clock; none before the first, or without one.
+    /// Runs the last image again: microseconds by the device's clock; `None` before the first image or without such a clock.
     ///
     /// # Errors
     /// When the device fails.
@@ -167,7 +167,7 @@ impl FramePath {
         match self.sessions.iter().position(|s| s.kind == kind) {
             Some(at) => self.sessions[..=at].rotate_right(1),
             None => {
-                // Room first: the device may have no memory for one more.
+                // Evict first: the device may not have memory for one more.
                 self.sessions.truncate(KEPT - 1);
                 let session = self.session(kind)?;
                 self.sessions.insert(0, session);

@@ -7,11 +7,11 @@ use peregrine_engine::cuda::launch::{span, Launch, Node, Work};
 use peregrine_student::Architecture;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
-use super::{FramePath, Kind, HEADER};
+use super::{FrameGraphs, Kind, HEADER};
 
 /// What the nodes around the network have in common.
 pub(super) struct Around<'a> {
-    pub path: &'a FramePath,
+    pub path: &'a FrameGraphs,
     pub letterbox: &'a Letterbox,
     pub image: u64,
     pub result: u64,

@@ -14,8 +14,8 @@ use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::recording::{RecordedGraph, Recording};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
 use peregrine_engine::{Activation, Conv, Graph, Shape};
+use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::cuda::FrameOptions;
-use peregrine_pipeline::cuda::FramePath;
 use peregrine_pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine_reference::cuda::clock::Clock;
 use peregrine_reference::graphs::{any_graph, student_graph};
@@ -219,11 +219,11 @@ fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
     assert!(error.contains("pixels") && error.contains("CUDA"), "{error}");
 }
 
-fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FramePath {
+fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FrameGraphs {
     let model =
         Model::shared(driver, &student.graph(), &student.weights, None, &student.manifest.weights.sha256).unwrap();
     let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
-    FramePath::new(&model, &student.manifest.architecture, options).unwrap()
+    FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap()
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_profile_has_a_time_for_every_node_of_the_frame_in_its_order() {
     let variants = network.guess(132);
     let model = Arc::new(Model::with_variants(&clock, network, &student.weights, variants).unwrap());
     let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
-    let mut path = FramePath::new(&model, &student.manifest.architecture, options).unwrap();
+    let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap();
     assert_eq!(path.profile(3).unwrap(), None, "there was no image yet");
     path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
     let profile = path.profile(3).unwrap().unwrap();

@@ -1,6 +1,5 @@
 //! The annotated image, drawn off the frame path and only for those who look.
 
-use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,6 +11,7 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Primitive, Size};
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
+use jpeg_encoder::{ColorType, Encoder};
 use peregrine_core::{BoundingBox, ClassMask, Detection, ImageView, LatestSlot};
 use peregrine_pipeline::FrameResult;
 use peregrine_track::Track;
@@ -140,9 +140,7 @@ impl Studio {
         if wanted(self.compressed.get_inter_process_subscription_count()) {
             let mut message = r2r::sensor_msgs::msg::CompressedImage { format: "jpeg".into(), ..Default::default() };
             message.header = rust_header(header);
-            let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(Cursor::new(&mut message.data), QUALITY);
-            let (width, height) = (picture.width as u32, picture.height as u32);
-            if picture.encode(encoder, width, height) {
+            if picture.encode_jpeg(&mut message.data) {
                 let _ = self.compressed.publish(&message);
             }
         }
@@ -269,13 +267,10 @@ impl Picture {
         (Point::new(x as i32, y as i32), size)
     }
 
-    fn encode(
-        &self,
-        mut encoder: image::codecs::jpeg::JpegEncoder<Cursor<&mut Vec<u8>>>,
-        width: u32,
-        height: u32,
-    ) -> bool {
-        encoder.encode(&self.pixels, width, height, image::ExtendedColorType::Rgb8).is_ok()
+    /// Appends the picture as JPEG; false where it is larger than the format allows.
+    fn encode_jpeg(&self, to: &mut Vec<u8>) -> bool {
+        let (Ok(width), Ok(height)) = (u16::try_from(self.width), u16::try_from(self.height)) else { return false };
+        Encoder::new(to, QUALITY).encode(&self.pixels, width, height, ColorType::Rgb).is_ok()
     }
 }
 

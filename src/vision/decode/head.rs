@@ -62,7 +62,7 @@ impl HeadDecoder {
     pub fn decode<'a>(&mut self, output: impl Fn(usize) -> &'a [f32], threshold: f32, detections: &mut Vec<Detection>) {
         self.collect_candidates(&output, logit(threshold));
         if self.candidates.len() > MAX_CANDIDATES {
-            // Ties at the cut go by place, so that the same logits always give the same boxes.
+            // Ties at the limit are broken by position, so that equal logits always give equal boxes.
             let place = |c: &Candidate| (c.level, c.class, c.cell);
             self.candidates.select_nth_unstable_by(MAX_CANDIDATES, |a, b| {
                 b.logit.total_cmp(&a.logit).then_with(|| place(a).cmp(&place(b)))
@@ -85,7 +85,7 @@ impl HeadDecoder {
             let logits = output(grid.level.class);
             for (class, plane) in logits.chunks_exact(grid.cells).take(self.classes).enumerate() {
                 for (cell, &logit) in plane.iter().enumerate() {
-                    // Not-a-number is above no threshold.
+                    // NaN compares below every threshold.
                     if logit > threshold && logit < f32::INFINITY {
                         let (level, class, cell) = (level as u32, class as u32, cell as u32);
                         self.candidates.push(Candidate { logit, level, class, cell });

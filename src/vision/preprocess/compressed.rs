@@ -5,9 +5,8 @@
 
 use std::io::Cursor;
 
-use image::codecs::png::PngDecoder;
-use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 use peregrine_core::image::{Encoding, ImageError, ImageView, MAX_SIDE};
+use png::{ColorType, DecodingError, Limits, Transformations};
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
@@ -17,8 +16,8 @@ use zune_jpeg::JpegDecoder;
 /// decoding.
 pub const MAX_PIXELS: usize = 1 << 24;
 
-/// Images in a row after which room that all of them left empty is given back.
-const PATIENCE: u32 = 100;
+/// Consecutive small images after which unused capacity is released.
+const SHRINK_AFTER: u32 = 100;
 
 /// Why a compressed image is refused.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,7 @@ pub fn check(data: &[u8]) -> Result<(), CompressedError> {
 
 fn format_of(data: &[u8]) -> Result<Format, CompressedError> {
     if data.starts_with(&[0xff, 0xd8, 0xff]) {
-        // Decoders go on as if what is missing were grey, and a grey half of a picture has no road users in it.
+        // Decoders fill what is missing with grey, and no road user is detected in a grey half of an image.
         return is_whole_jpeg(data).then_some(Format::Jpeg).ok_or(CompressedError::Truncated { format: "JPEG" });
     }
     if !data.starts_with(b"\x89PNG\r\n\x1a\n") {
@@ -94,11 +93,11 @@ fn is_whole_jpeg(data: &[u8]) -> bool {
     data.windows(2).rev().find(|pair| *pair == END || *pair == SCAN).is_some_and(|pair| pair == END)
 }
 
-/// Decodes image after image into one buffer, as large as the largest of late.
+/// Decodes images into one reused buffer, sized for the largest recent one.
 #[derive(Debug, Default)]
 pub struct Decompressor {
     pixels: Vec<u8>,
-    /// Images in a row that took less than a quarter of the buffer, and the most bytes that one of them took.
+    /// Consecutive images that took less than a quarter of the buffer, and the largest of them in bytes.
     small: (u32, usize),
 }
 
@@ -108,7 +107,7 @@ impl Decompressor {
     }
 
     /// Decodes a JPEG or PNG image, known by its first bytes. The view is of rgb8, rgba8 or mono8, whichever is nearest
-    /// to what the file holds; 16-bit and palette images become rgb8.
+    /// to what the file holds: palettes become rgb8, 16-bit channels lose their lower 8 bits, and grey loses its transparency.
     ///
     /// # Errors
     /// When the data is of another format, too large, ends early or is damaged. The decompressor stays usable.
@@ -138,45 +137,47 @@ impl Decompressor {
             Some(ColorSpace::Luma) => Encoding::Mono8,
             _ => Encoding::Rgb8,
         };
-        self.make_room(encoding.row_bytes(width) * height);
+        self.resize_buffer(encoding.row_bytes(width) * height);
         decoder.decode_into(&mut self.pixels).map_err(|e| damaged(e.to_string()))?;
         Ok((encoding, width, height))
     }
 
     fn decode_png(&mut self, data: &[u8]) -> Result<(Encoding, usize, usize), CompressedError> {
-        let fault = |e: image::ImageError| match e {
-            image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+        let fault = |e: DecodingError| match e {
+            DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                 CompressedError::Truncated { format: "PNG" }
             }
             e => CompressedError::Damaged { format: "PNG", why: e.to_string() },
         };
-        let mut limits = Limits::no_limits();
         // Sixteen bits of four channels, and what inflating takes.
-        limits.max_alloc = Some(8 * MAX_PIXELS as u64 + (1 << 20));
-        let decoder = PngDecoder::with_limits(Cursor::new(data), limits).map_err(fault)?;
-        let (width, height) = decoder.dimensions();
-        let (width, height) = (width as usize, height as usize);
+        let limits = Limits { bytes: 8 * MAX_PIXELS + (1 << 20) };
+        let mut decoder = png::Decoder::new_with_limits(Cursor::new(data), limits);
+        // Palettes become colours, and each channel has 8 bits.
+        decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+        let mut reader = decoder.read_info().map_err(fault)?;
+        let (width, height) = (reader.info().width as usize, reader.info().height as usize);
         check_size(width, height)?;
-        let encoding = match decoder.color_type() {
-            ColorType::L8 => Encoding::Mono8,
-            ColorType::Rgb8 => Encoding::Rgb8,
-            ColorType::Rgba8 => Encoding::Rgba8,
-            _ => {
-                self.pixels = DynamicImage::from_decoder(decoder).map_err(fault)?.into_rgb8().into_raw();
-                return Ok((Encoding::Rgb8, width, height));
-            }
+        let (encoding, channels) = match reader.output_color_type().0 {
+            ColorType::Grayscale => (Encoding::Mono8, 1),
+            ColorType::GrayscaleAlpha => (Encoding::Mono8, 2),
+            ColorType::Rgba => (Encoding::Rgba8, 4),
+            ColorType::Rgb | ColorType::Indexed => (Encoding::Rgb8, 3),
         };
-        self.make_room(encoding.row_bytes(width) * height);
-        decoder.read_image(&mut self.pixels).map_err(fault)?;
+        self.resize_buffer(channels * width * height);
+        reader.next_frame(&mut self.pixels).map_err(fault)?;
+        if channels == 2 {
+            (0..width * height).for_each(|i| self.pixels[i] = self.pixels[2 * i]);
+            self.pixels.truncate(width * height);
+        }
         Ok((encoding, width, height))
     }
 
-    /// Room for `bytes` of pixels, and not for long much more than that.
-    fn make_room(&mut self, bytes: usize) {
+    /// Resizes the buffer to `bytes`, and shrinks it when it has been far too large for a while.
+    fn resize_buffer(&mut self, bytes: usize) {
         self.pixels.resize(bytes, 0);
         let (in_a_row, most) = self.small;
         self.small = if bytes < self.pixels.capacity() / 4 { (in_a_row + 1, most.max(bytes)) } else { (0, 0) };
-        if self.small.0 == PATIENCE {
+        if self.small.0 == SHRINK_AFTER {
             self.pixels.shrink_to(self.small.1);
             self.small = (0, 0);
         }
@@ -202,11 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn what_one_large_image_took_is_given_back_after_many_small_ones() {
+    fn capacity_of_one_large_image_is_released_after_small_ones() {
         let mut decompressor = Decompressor::new();
         let (large, small) = (png(512), png(16));
         decompressor.decode(&large).unwrap();
-        for _ in 1..PATIENCE {
+        for _ in 1..SHRINK_AFTER {
             decompressor.decode(&small).unwrap();
         }
         assert!(decompressor.pixels.capacity() >= 512 * 512 * 3, "large ones may come in between");
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_size_beyond_the_limit_is_refused_before_memory_is_set_aside() {
+    fn a_claimed_size_beyond_the_limit_is_refused_before_allocation() {
         let mut decompressor = Decompressor::new();
         for (width, height) in [(100_000u32, 100_000u32), (4_097, 4_096), (u32::MAX, u32::MAX)] {
             let mut data = png(4);

@@ -9,7 +9,7 @@ use super::resample::{pairs, Affine, Pair, Resampling};
 /// Padding starts at a multiple of this, so that the cells of the segmentation map (stride 4) line up with the image.
 const PAD_ALIGN: usize = 4;
 
-/// What turns a colour of 0…255 into a network's input: (value − mean) / std, for R, G and B.
+/// Normalisation of a colour of 0…255 to a network's input: (value − mean) / std, for R, G and B.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalisation {
     pub mean: [f32; 3],
@@ -32,11 +32,11 @@ pub struct Letterbox {
     pad: (usize, usize),
     columns: Axis,
     rows: Axis,
-    /// The columns' taps as [`Resampling`] takes them: so many pairs for each.
+    /// The columns' taps as [`Resampling`] takes them, as pairs.
     pairs: (usize, Vec<Pair>),
 }
 
-/// Samples of a [`Letterbox`]: for each column (and row) of the scaled image so many source columns (rows), as pairs of
+/// Samples of a [`Letterbox`]: for each column (and row) of the scaled image its source columns (rows), as pairs of
 /// index and weight.
 #[derive(Debug)]
 pub struct Taps<I> {
@@ -158,7 +158,7 @@ impl Letterbox {
         resampling.run(image, normalisation, input);
     }
 
-    /// Zeroes what [`Resampling`] does not write.
+    /// Zeroes the padding, which [`Resampling`] does not write.
     fn clear_padding(&self, input: &mut dyn PixelInput) {
         const ZEROS: [[f32; 4]; 64] = [[0.0; 4]; 64];
         let ((width, height), (left, top)) = (self.input, self.pad);

@@ -14,10 +14,10 @@ use super::letterbox::Normalisation;
 /// Bytes of a source row blended at a time: enough for a full row of most cameras, and within the first-level cache.
 const TILE: usize = 8192;
 
-/// What [`Pixel::samples`] may read past the last pixel.
+/// Bytes that [`Pixel::samples`] may read past the last pixel.
 const SLACK: usize = 4;
 
-/// Pixels handed over at a time.
+/// Pixels stored at a time.
 const RUN: usize = 64;
 
 /// Two source columns of an output column, and their weights.
@@ -37,7 +37,7 @@ pub fn pairs(columns: &Axis) -> (usize, Vec<Pair>) {
     (columns.per_position.div_ceil(2), columns.taps.chunks_exact(columns.per_position).flat_map(position).collect())
 }
 
-/// Where the scaled image lies in the input, and what it is made of.
+/// Position of the scaled image in the input, and its source taps.
 pub struct Resampling<'a> {
     /// Width and height of the scaled image.
     pub content: (usize, usize),
@@ -168,7 +168,7 @@ fn blend_rows(image: &ImageView, rows: &[Tap], bytes: Range<usize>, blended: &mu
 trait Pixel {
     /// Of one pixel.
     const BYTES: usize;
-    /// What pixel `x` has, in the encoding's own order and colour space; reads [`SLACK`] past the row's end at most.
+    /// Channels of pixel `x` in the encoding's own order and colour space; reads at most [`SLACK`] bytes past the row's end.
     fn samples(row: &[u16], x: usize) -> [u16; 4];
     /// RGB, from the weighted sum of samples; both in units of [`UNIT`]. The fourth has no meaning.
     fn to_rgb(sum: [f32; 4]) -> [f32; 4];
@@ -234,7 +234,7 @@ impl<const Y: usize, const U: usize, const V: usize> Pixel for Yuv422<Y, U, V> {
 
 /// (value − mean) / std for values in units of [`UNIT`], as one multiplication and one addition.
 pub struct Affine {
-    /// Of R, G and B. The fourth has no meaning, but is not zero: so that all four are computed alike.
+    /// Of R, G and B. The fourth is unused, but not zero, so that all four are computed alike.
     pub factor: [f32; 4],
     pub offset: [f32; 4],
 }
