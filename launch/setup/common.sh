@@ -56,13 +56,17 @@ ros_prefixes=
 
 digest() { sha256sum | cut -c1-12; }
 
+# Nothing but what a requirements file names, by the digests in it.
+pip_install=(-m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes)
+pip_remedy="; check that this machine reaches PyPI (or that pip is set to a mirror), then run this again."
+
 # Every folder is named by what went into it, so that a change makes a new one.
 # messages_dir is also how Cargo learns of changed messages: r2r generates anew when a prefix is renamed.
 if [[ -n $ros_prefixes ]]; then
   python_dir=$cache_dir/peers-$(cat "$setup_dir"/{requirements-peers.txt,peers.sh} <(printf '%s' "$ros_prefixes") | digest)
   ros_key=$ros_prefixes
 else
-  python_dir=$cache_dir/ros-$(cat "$setup_dir"/{requirements.txt,requirements-peers.txt,ros_from_wheels.sh} | digest)
+  python_dir=$cache_dir/ros-$(cat "$setup_dir"/{requirements-base.txt,requirements.txt,requirements-peers.txt,ros_from_wheels.sh} | digest)
   ros_key=$python_dir
 fi
 
@@ -82,8 +86,11 @@ messages_dir=$cache_dir/messages-$({
   printf '%s' "$ros_key" "$(vision_msgs_prefix)"
 } | digest)
 
-# Only tests need it: a set-up without network goes on without.
-nvrtc_dir=$cache_dir/nvrtc-$(cat "$setup_dir"/{requirements-nvrtc.txt,nvrtc.sh} | digest)
+tools_dir=$cache_dir/tools-$(cat "$setup_dir"/{requirements-build.txt,build_tools.sh} | digest)
+cmake_bin=cmake/data/bin # in tools_dir
+
+# Only the GPU and its tests need it: a set-up without network goes on without.
+nvrtc_dir=$cache_dir/nvrtc-$(cat "$setup_dir"/{requirements-nvrtc-12.txt,requirements-nvrtc-13.txt,nvrtc.sh} | digest)
 
 done_mark=.complete
 is_done() { [[ -f $1/$done_mark ]]; }

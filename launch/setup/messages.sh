@@ -2,11 +2,17 @@
 # messages.sh DIR: builds and installs the message packages into DIR, with plain CMake (no colcon).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$setup_dir/python.sh"
 dir=$1
 
 export AMENT_PREFIX_PATH=$dir:${ros_prefixes:-$python_dir}
 export CMAKE_PREFIX_PATH=$AMENT_PREFIX_PATH
-export PATH=$python_dir/bin:$PATH
+if [[ -n $ros_prefixes ]]; then # as in env.sh
+  export PATH=$python_dir/bin:$PATH:$tools_dir/$cmake_bin
+else
+  export PATH=$python_dir/bin:$tools_dir/$cmake_bin:$PATH
+fi
+python_include=$(python_headers "$python_dir/bin/python3")
 export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1 # see env.sh
 build=$dir.build
 rm -rf "$build"
@@ -19,7 +25,7 @@ build_package() {
 
 cmake_build() {
   cmake -S "$repo_dir/msg/$1" -B "$build/$1" -DCMAKE_INSTALL_PREFIX="$dir" -DCMAKE_BUILD_TYPE=Release \
-    -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$python_dir/bin/python3" &&
+    -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$python_dir/bin/python3" -DPython3_INCLUDE_DIR="$python_include" &&
     cmake --build "$build/$1" --parallel "$(nproc)" &&
     cmake --install "$build/$1"
 }

@@ -14,9 +14,8 @@ if ! is_done "$dir"; then
   rm -rf "$dir"
   python=$python_dir/bin/python3
   [[ -x $python ]] || python=python3
-  logged pip-nvcc "downloading nvcc failed; check that this machine reaches PyPI (or that pip is set to a mirror)." \
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-cache-dir --only-binary :all: \
-    --target "$dir" -r "$setup_dir/requirements-nvcc.txt"
+  logged pip-nvcc "downloading nvcc failed$pip_remedy" \
+    "$python" "${pip_install[@]}" --no-cache-dir --target "$dir" -r "$setup_dir/requirements-nvcc.txt"
   # Wheels keep neither modes nor links.
   chmod +x "$home"/bin/* "$home"/nvvm/bin/*
   ln -s lib "$home/lib64"

@@ -2,6 +2,7 @@
 # peers.sh DIR: a Python environment for the tests and the replay camera beside the machine's own ROS.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$setup_dir/python.sh"
 dir=$1
 
 # The Python that this ROS was built for, which need not be the first on PATH.
@@ -13,8 +14,6 @@ done
 
 # With the system's packages: rclpy's compiled parts and its numpy belong together. What is installed goes into
 # this environment even where the system has it, because env.sh points at onnxruntime's library here.
-logged venv "making a Python environment failed; install its parts (Debian, Ubuntu: apt-get install python3-venv)." \
-  "$python" -m venv --system-site-packages "$dir"
-logged pip-peers "installing Pillow and onnxruntime failed; check that this machine reaches PyPI (or that pip is set to a mirror), then run this again." \
-  "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --ignore-installed \
-  -r "$setup_dir/requirements-peers.txt"
+make_environment "$python" "$dir" --system-site-packages
+logged pip-peers "installing Pillow and onnxruntime failed$pip_remedy" \
+  "$dir/bin/python" "${pip_install[@]}" --ignore-installed -r "$setup_dir/requirements-peers.txt"

