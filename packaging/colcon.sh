@@ -15,8 +15,16 @@ paths=(.)
 # colcon, where it is not installed, from PyPI.
 if ! command -v colcon >/dev/null; then
   if [[ ! -x $workspace/python/bin/colcon ]]; then
-    "${PEREGRINE_PYTHON:-python3}" -m venv "$workspace/python"
-    "$workspace/python/bin/pip" install --quiet --disable-pip-version-check -r packaging/requirements-colcon.txt
+    (
+      # shellcheck source=../launch/setup/common.sh
+      . launch/setup/common.sh
+      # shellcheck source=../launch/setup/python.sh
+      . "$setup_dir/python.sh"
+      make_environment "${PEREGRINE_PYTHON:-python3}" "$workspace/python"
+      "$workspace/python/bin/python" "${pip_install[@]}" -r "$setup_dir/requirements-base.txt"
+      "$workspace/python/bin/python" "${pip_install[@]}" --no-build-isolation --no-binary empy \
+        -r packaging/requirements-colcon.txt
+    )
   fi
   # Not the ROS environment's modules, whose versions are others.
   colcon() { PYTHONPATH='' "$workspace/python/bin/colcon" "$@"; }

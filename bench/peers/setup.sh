@@ -5,16 +5,20 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${1:?usage: setup.sh DIR}
 python=${PEREGRINE_PYTHON:-python3}
+# shellcheck source=../../launch/setup/common.sh
+. "$here/../../launch/setup/common.sh"
+# shellcheck source=../../launch/setup/python.sh
+. "$setup_dir/python.sh"
 
 if ! cmp -s "$here/requirements.txt" "$dir/requirements.txt"; then
   echo "[peers] a Python environment in $dir (about 600 MB from PyPI)"
-  env -u PYTHONPATH "$python" -m venv --clear "$dir"
-  "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r "$here/requirements.txt"
+  (unset PYTHONPATH; make_environment "$python" "$dir" --clear)
+  "$dir/bin/python" "${pip_install[@]}" -r "$here/requirements.txt"
   cp "$here/requirements.txt" "$dir/requirements.txt"
 fi
 if ! cmp -s "$here/requirements-torch.txt" "$dir/requirements-torch.txt"; then
   echo "[peers] PyTorch, which PyPI has with all of CUDA alone (5 GB on the disk)"
-  if "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: -r "$here/requirements-torch.txt"; then
+  if "$dir/bin/python" "${pip_install[@]}" --no-cache-dir -r "$here/requirements-torch.txt"; then
     cp "$here/requirements-torch.txt" "$dir/requirements-torch.txt"
   else
     echo "[peers] PyTorch could not be installed, so it is left out" >&2
