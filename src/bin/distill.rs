@@ -1,5 +1,7 @@
 //! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 use peregrine_distill::ablate;
 use peregrine_distill::ablate::AblateArgs;
@@ -51,7 +53,18 @@ enum Command {
     Ablate(AblateArgs),
 }
 
+/// Where neither an option nor the environment names an ONNX Runtime, the one beside which this was
+/// built is taken.
+fn remember_onnx_runtime() {
+    const VARIABLE: &str = "ORT_DYLIB_PATH";
+    let built_beside = option_env!("PEREGRINE_ONNXRUNTIME").filter(|path| Path::new(path).is_file());
+    if let (None, Some(path)) = (std::env::var_os(VARIABLE), built_beside) {
+        std::env::set_var(VARIABLE, path);
+    }
+}
+
 fn main() -> anyhow::Result<()> {
+    remember_onnx_runtime();
     match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Teacher(args) => teacher::run(&args),
@@ -69,8 +82,6 @@ fn main() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::CommandFactory;
 
     use super::*;
