@@ -2,7 +2,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
+
+# All that is shipped: the node with ROS 2, and the GPU's engine, which loads CUDA at run time where there is a GPU.
+SHIPPED := ros,cuda
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.
@@ -21,14 +24,22 @@ ready:
 	@launch/setup/setup.sh
 
 build: ready ## Build the node and the tools (release)
-	$(IN_ENV) cargo build $(LOCKED) --release --features ros
+	$(IN_ENV) cargo build $(LOCKED) --release --features $(SHIPPED)
 
-run: build ## Start the demonstration: make run ARGS="--help" tells what it can do
+run: node ## Start the demonstration: make run ARGS="--help" tells what it can do
 	$(IN_ENV) exec python3 launch/demo.py $(ARGS)
 
-test: ready ## Build what needs no ROS without it, then run all tests, with a real ROS 2 in the loop
-	$(IN_ENV) cargo build $(LOCKED)
-	$(IN_ENV) cargo test $(LOCKED) --workspace --features ros,cuda
+# What the demonstration starts; the other programs have dependencies of their own that take longer to build.
+node: ready
+	$(IN_ENV) cargo build $(LOCKED) --release --no-default-features --features $(SHIPPED) --bin perception_node
+
+# Tests that find something missing here say so in this file.
+SKIPS := $(CURDIR)/target/skipped-tests.txt
+test: ready ## Build and run all tests, with a real ROS 2 in the loop, and tell which did not run, and why
+	mkdir -p target && rm -f $(SKIPS)
+	$(IN_ENV) PEREGRINE_SKIPS=$(SKIPS) cargo test $(LOCKED) --workspace --features $(SHIPPED) && failed=0 || failed=$$?; \
+	  if [[ -s $(SKIPS) ]]; then echo 'These tests did not run:'; sort -u $(SKIPS) | sed 's/^/  /'; fi; \
+	  exit $$failed
 
 # Whatever C there is in the dependencies is compiled for the board too (Debian: g++-aarch64-linux-gnu, qemu-user).
 ARM := aarch64-unknown-linux-gnu
@@ -97,14 +108,15 @@ ablation: ## What distillation is worth, from ../shared (hours; goes on where it
 	$(IN_ENV) models/ablation.sh $(ARGS)
 
 fmt: ## Format the Rust code
-	cargo fmt
+	cargo fmt --all
 
 lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is installed) licences
-	cargo fmt --check
+	cargo fmt --all --check
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
-	$(IN_ENV) cargo clippy $(LOCKED) --all-targets --features ros,cuda -- -D warnings
-	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --features ros,cuda --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh models/ablation.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
+	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED) -- -D warnings
+	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 clean: ## Remove what was built here (the prepared environment stays in its cache)

@@ -52,7 +52,7 @@ def node_program(wanted):
     candidates = [wanted] if wanted else [target / p / "perception_node" for p in ("release", "debug")]
     found = [c for c in candidates if c.is_file()]
     if not found:
-        sys.exit(f"demo: there is no {candidates[0]}; build it with `cargo build --release --features ros`")
+        sys.exit(f"demo: there is no {candidates[0]}; `make run` builds it")
     return max(found, key=lambda c: c.stat().st_mtime)
 
 
