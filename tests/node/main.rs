@@ -6,4 +6,5 @@ mod lifecycle;
 mod packaging;
 mod resilience;
 mod scene;
+mod set_up;
 mod support;

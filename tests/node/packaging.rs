@@ -39,6 +39,32 @@ fn the_build_generates_the_messages_that_the_set_up_does() {
 }
 
 #[test]
+fn the_node_is_built_for_ros_and_gpu_whoever_builds_it() {
+    let makefile = text("Makefile");
+    let shipped = makefile.lines().find_map(|line| line.strip_prefix("SHIPPED := ")).expect("it names the features");
+    assert_eq!(shipped, "ros,cuda");
+    assert!(text("CMakeLists.txt").contains(&format!("--features {shipped}\n")));
+    for file in ["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"] {
+        let file = text(file);
+        assert!(file.contains("colcon build") && file.contains("launch/setup/nvrtc.sh"));
+    }
+}
+
+#[test]
+fn kernels_compiled_for_a_gpu_are_kept_between_starts() {
+    let unit = text("packaging/peregrine.service");
+    let folder = unit.lines().find_map(|line| line.strip_prefix("CacheDirectory=")).expect("systemd makes the folder");
+    assert!(unit.contains(&format!("Environment=PEREGRINE_CUDA_CACHE=%C/{folder}\n")));
+    for file in ["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"] {
+        let text = text(file);
+        let set = text.lines().find_map(|line| line.strip_prefix("ENV PEREGRINE_CUDA_CACHE="));
+        let folder = set.unwrap_or_else(|| panic!("{file} sets no cache"));
+        assert!(text.contains(&format!("install -d -o peregrine {folder}")), "{file} lets the node write there");
+        assert!(text.contains(&format!("-v peregrine-cache:{folder} ")), "{file} tells how it is kept");
+    }
+}
+
+#[test]
 fn what_is_copied_or_installed_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for file in ["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"] {
