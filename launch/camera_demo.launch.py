@@ -27,7 +27,8 @@ def generate_launch_description():
         name="replay_camera",
         output="screen",
     )
-    # Either name, by the distribution. Without it Fast DDS loses every third image of this size; the file says why.
+    # The variable's name depends on the distribution. Without it Fast DDS loses every third image of
+    # this size; the file says why.
     profile = str(HERE / "fastdds.xml")
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     shared_memory = [

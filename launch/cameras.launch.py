@@ -1,4 +1,4 @@
-"""Several cameras, one node: one model on one device serves them all, the most urgent image first.
+"""Several cameras, one node: they share one model on one device; the earliest deadline goes first.
 
     ros2 launch launch/cameras.launch.py cameras:=front,rear
 
@@ -13,7 +13,7 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess
 from launch.substitutions import LaunchConfiguration
 
 HERE = pathlib.Path(__file__).resolve().parent
-# As Cargo built it here, or else as colcon installed it.
+# The program that Cargo built here, or the one that colcon installed.
 PROGRAMS = (
     HERE.parent / "target" / "release" / "perception_node",
     HERE.parents[2] / "lib" / "peregrine" / "perception_node",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The perception node at work: a camera, the node, and a viewer that says what it found and how fast.
+"""Demonstration: a camera, the perception node, and a viewer that prints detections and latencies.
 
     launch/demo.py                                  replays the sample frames at 30 Hz
     launch/demo.py --frames drive.mp4               replays a video (needs ffmpeg)
@@ -28,7 +28,8 @@ except ModuleNotFoundError as missing:
 
 import picture
 
-# Either name, by the distribution. Without it Fast DDS loses every third image of this size; the file says why.
+# The variable's name depends on the distribution. Without it Fast DDS loses every third image of
+# this size; the file says why.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -57,7 +58,7 @@ def node_program(wanted):
 
 
 def die_with_parent():
-    """Runs in the child: the kernel ends it if this process is killed without a chance to do so itself."""
+    """Runs in the child: the kernel ends it if this process is killed before it can do so itself."""
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -68,7 +69,7 @@ def start(command):
 
 
 def stop(process):
-    """Asks a process to end, then makes it. Returns its exit code."""
+    """Interrupts a process, and kills it if it does not exit in time. Returns its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
@@ -79,18 +80,18 @@ def stop(process):
 
 
 def watch(options, viewer, node, processes):
-    """Prints a line a second until the time is up, Ctrl-C, or the end of a process. Returns what went wrong, or None."""
+    """Prints a line a second until the time is up, Ctrl-C, or the end of a process. Returns the error, or None."""
     begun = last = time.monotonic()
     first_frame, measure_from = None, None
     while not options.seconds or time.monotonic() - begun < options.seconds:
         rclpy.spin_once(node, timeout_sec=0.05)
         for name, process in processes.items():
             if process.poll() is not None:
-                return f"{name} ended by itself with exit code {process.returncode}"
+                return f"{name} exited with code {process.returncode}"
         pictures = viewer.take_pictures()
         if pictures:
             save(pictures)
-            # Drawing kept the messages waiting that have come meanwhile; their wait is not the node's.
+            # Messages that arrived while drawing had to wait; that is not the node's latency.
             measure_from = time.monotonic() + WARM_UP
         now = time.monotonic()
         if now - last < 1.0:
@@ -143,7 +144,7 @@ def main():
         trouble = watch(options, viewer, node, processes)
     except KeyboardInterrupt:
         print()
-    # The camera first, so that the node has nothing left in hand when it counts.
+    # The camera first, so that no frame is in flight when the node counts.
     for name in reversed(list(processes)):
         code = stop(processes[name])
         if code != 0 and trouble is None:

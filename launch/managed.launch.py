@@ -1,4 +1,4 @@
-"""The node led by its launch file through its life: configured at start, activated when that has succeeded.
+"""A managed node: launch configures it at start, and activates it once that has succeeded.
 
     ros2 launch launch/managed.launch.py image:=/camera/image_raw
 
@@ -17,7 +17,7 @@ from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
 HERE = pathlib.Path(__file__).resolve().parent
-# As Cargo built it here, or else as colcon installed it.
+# The program that Cargo built here, or the one that colcon installed.
 PROGRAMS = (
     HERE.parent / "target" / "release" / "perception_node",
     HERE.parents[2] / "lib" / "peregrine" / "perception_node",
@@ -27,7 +27,7 @@ PROGRAM = next((program for program in PROGRAMS if program.is_file()), PROGRAMS[
 
 def generate_launch_description():
     node = LifecycleNode(
-        # A path and no package: the program is Cargo's. Once installed by colcon: package="peregrine".
+        # A path, not a package: Cargo built the program. Once colcon installed it: package="peregrine".
         executable=LaunchConfiguration("node"),
         name="perception",
         namespace=LaunchConfiguration("namespace"),

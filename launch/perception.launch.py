@@ -12,7 +12,7 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess
 from launch.substitutions import LaunchConfiguration
 
 HERE = pathlib.Path(__file__).resolve().parent
-# As Cargo built it here, or else as colcon installed it.
+# The program that Cargo built here, or the one that colcon installed.
 PROGRAMS = (
     HERE.parent / "target" / "release" / "perception_node",
     HERE.parents[2] / "lib" / "peregrine" / "perception_node",

@@ -80,7 +80,7 @@ def pictures(source, wanted):
 def raw_message(pixels):
     height, width, _ = pixels.shape
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    # An array of bytes is copied at once; a list or bytes would be converted number by number.
+    # An array of bytes is copied in one piece; a list or bytes would be converted item by item.
     message.data = array.array("B", pixels.tobytes())
     return message
 
@@ -106,7 +106,7 @@ def replay(node, publisher, messages, rate, stop):
             if stop.wait(wait):
                 break
         elif wait < -period:
-            # A camera does not catch up: what it could not take in time is not taken.
+            # A camera does not catch up: frames that it could not take in time are skipped.
             missed = int(-wait / period)
             tick, late = tick + missed, late + missed
         message = messages[tick % len(messages)]
@@ -121,7 +121,7 @@ def main():
     add_arguments(parser)
     parser.add_argument("--topic", default="image", help="topic of the images (default image)")
     parser.add_argument("--frame-id", default="camera", help="the header's frame_id (default camera)")
-    # launch starts nodes with --ros-args of its own.
+    # launch appends --ros-args of its own.
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
 
     frames = pictures(options.frames, options.size)

@@ -52,7 +52,7 @@ class Viewer:
             self.all_published.append(message.latency_ms)
 
     def forget(self):
-        """Leaves what came so far out of the summary: discovery and first frames are no steady state."""
+        """Leaves out of the summary what came so far: discovery and first frames are not steady state."""
         self.all_received.clear()
         self.all_published.clear()
 
@@ -89,7 +89,7 @@ class Viewer:
         self.capture = Capture(self.node, self.image_topic, count, apart)
 
     def take_pictures(self):
-        """The pictures of a finished capture, once; none while there is nothing to take."""
+        """The pictures of a finished capture, once; an empty list until then."""
         if not self.capture or not self.capture.is_full():
             return []
         pictures = self.capture.pictures()
@@ -147,7 +147,7 @@ class Capture:
 def percentiles(milliseconds, which=(50, 99)):
     if not milliseconds:
         return "-"
-    # The nearest rank: a latency that was really seen, not one between two.
+    # The nearest rank: a measured latency, not an interpolated one.
     values = numpy.percentile(milliseconds, which, method="inverted_cdf")
     names = ["max" if q == 100 else f"p{q:g}" for q in which]
     return " ".join(f"{name} {value:.1f}" for name, value in zip(names, values)) + " ms"
