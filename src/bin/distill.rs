@@ -83,57 +83,26 @@ fn main() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use peregrine_support::documents::{documents, words};
 
     use super::*;
 
-    /// The command lines of `distill` in a document: those of its shell blocks, and those in the text that have more than a
-    /// command's name.
-    fn command_lines(document: &str) -> Vec<String> {
-        let document = document.replace("\\\n", " ").replace("target/release/distill ", "distill ");
-        let (mut lines, mut in_shell) = (Vec::new(), false);
-        for line in document.lines() {
-            if line.starts_with("```") {
-                in_shell = !in_shell && ["```sh", "```bash"].contains(&line.trim());
-            } else if in_shell {
-                lines.extend(line.starts_with("distill ").then(|| line.to_owned()));
-            } else {
-                let spans = line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("distill "));
-                lines.extend(spans.filter(|span| span.contains(['/', '-'])).map(str::to_owned));
-            }
-        }
-        lines
-    }
-
-    /// As the shell splits it, without its comment.
-    fn words(line: &str) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        for (i, part) in line.split('"').enumerate() {
-            if i % 2 == 1 {
-                words.push(part.to_owned());
-                continue;
-            }
-            let end = part.find(" #").unwrap_or(part.len());
-            words.extend(part[..end].split_whitespace().map(str::to_owned));
-        }
-        words
-    }
-
-    fn assert_understood(line: &str, place: &str) {
-        if let Err(e) = Cli::try_parse_from(words(line)) {
-            assert!(e.kind() == clap::error::ErrorKind::DisplayHelp, "{place}: {line}\n{e}");
+    fn assert_understood(words: &[String], place: &str) {
+        if let Err(e) = Cli::try_parse_from(words) {
+            assert!(e.kind() == clap::error::ErrorKind::DisplayHelp, "{place}: {words:?}\n{e}");
         }
     }
 
     #[test]
     fn every_command_line_in_the_documents_is_understood() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for (file, least) in [("README.md", 10), ("docs/guide.md", 10), ("models/commands/README.md", 5)] {
-            let document = std::fs::read_to_string(root.join(file)).unwrap();
-            let lines = command_lines(&document);
-            let lines: Vec<_> = lines.iter().filter(|line| !line.contains("COMMAND")).collect();
-            assert!(lines.len() >= least, "{file}: {lines:?}");
-            lines.iter().for_each(|line| assert_understood(line, file));
+        let mut found = 0;
+        for document in documents() {
+            for line in document.lines_of("distill").iter().filter(|line| line[1] != "COMMAND") {
+                assert_understood(line, &document.path);
+                found += 1;
+            }
         }
+        assert!(found >= 35, "{found}");
     }
 
     #[test]
@@ -142,7 +111,7 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
             for example in about.split("Example: ").skip(1) {
-                assert_understood(example, command.get_name());
+                assert_understood(&words(example), command.get_name());
                 found += 1;
             }
         }

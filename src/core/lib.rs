@@ -29,3 +29,8 @@ pub use latest::LatestSlot;
 pub use mailbox::FrameMailbox;
 pub use mask::ClassMask;
 pub use pixels::PixelInput;
+
+/// The example of README.md, tested.
+#[cfg(doctest)]
+#[doc = include_str!("README.md")]
+pub struct Readme;

@@ -58,3 +58,8 @@ pub trait Engine: Send {
     /// The `index`-th of the graph's outputs after a [`run`](Self::run): planar, row-major.
     fn output(&self, index: usize) -> &[f32];
 }
+
+/// The example of README.md, tested.
+#[cfg(doctest)]
+#[doc = include_str!("README.md")]
+pub struct Readme;

@@ -1,10 +1,11 @@
-//! What describes the node agrees with the node: parameter file, launch files, README.
+//! What describes the node agrees with the node: parameter file, launch files, documents.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use peregrine_ros::command_line::{parse, Command as Said};
 use peregrine_ros::parameters::{declaration, markdown, shown, DECLARATIONS};
 use peregrine_ros::scene::TOPICS;
 
@@ -140,29 +141,28 @@ fn the_foxglove_layout_shows_topics_that_exist() {
 }
 
 #[test]
-fn the_readme_and_the_help_name_every_topic() {
-    use peregrine_ros::command_line::{parse, Command as Said};
+fn the_document_and_the_help_name_every_topic() {
     let Ok(Said::Print(help)) = parse(["--help".to_owned()]) else { panic!("--help prints") };
-    let readme = fs::read_to_string(project("README.md")).unwrap();
+    let document = fs::read_to_string(project("docs/node.md")).unwrap();
     for (topic, kind) in TOPICS {
         let kind = kind.replace("/msg/", "/");
         assert!(help.contains(topic), "{topic} in --help");
-        assert!(readme.contains(&format!("`{topic}`")) && readme.contains(&kind), "{topic}, {kind} in README.md");
+        assert!(
+            document.contains(&format!("`{topic}`")) && document.contains(&kind),
+            "{topic}, {kind} in docs/node.md"
+        );
     }
 }
 
 #[test]
-fn the_readme_shows_the_parameters_as_they_are() {
-    let Ok(readme) = fs::read_to_string(project("README.md")) else {
-        eprintln!("skipped: there is no README.md");
-        return;
-    };
+fn the_document_shows_the_parameters_as_they_are() {
+    let document = fs::read_to_string(project("docs/parameters.md")).unwrap();
     let (begin, end) = ("<!-- parameters: perception_node --describe markdown -->\n", "<!-- end of parameters -->");
     let section =
-        readme.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map(|(section, _)| section.trim());
+        document.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map(|(section, _)| section.trim());
     assert_eq!(
         section,
         Some(markdown().trim()),
-        "README.md must hold, between {begin:?} and {end:?}, what `perception_node --describe markdown` prints"
+        "docs/parameters.md must hold, between {begin:?} and {end:?}, what `perception_node --describe markdown` prints"
     );
 }

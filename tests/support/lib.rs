@@ -1,9 +1,11 @@
-//! What all tests share: how a test that cannot run here says so, and where data beside the
-//! repository lies.
+//! What all tests share: how a test that cannot run here says so, where data beside the repository
+//! lies, and the repository's [`documents`].
 //!
 //! A test that needs what this machine lacks calls [`skip`] and returns. `make test` lists these at
 //! its end, and `PEREGRINE_REQUIRE=ros,nvrtc` (comma-separated needs; `all` for every one) makes
 //! them failures on a machine that is meant to have it all.
+
+pub mod documents;
 
 use std::fs::OpenOptions;
 use std::io::Write;

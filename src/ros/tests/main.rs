@@ -1,7 +1,8 @@
-//! The frame path in process, without a middleware.
+//! The frame path in process, without a middleware, and the node's command lines in the documents.
 
 mod accounting;
 mod degraded;
 #[cfg(feature = "cuda")]
 mod device;
+mod documents;
 mod in_process;
