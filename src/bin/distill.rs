@@ -11,6 +11,7 @@ use peregrine_distill::export;
 use peregrine_distill::export::ExportArgs;
 use peregrine_distill::inspect;
 use peregrine_distill::inspect::InspectArgs;
+use peregrine_distill::log;
 use peregrine_distill::prune;
 use peregrine_distill::prune::PruneArgs;
 use peregrine_distill::quantize;
@@ -65,7 +66,9 @@ fn remember_onnx_runtime() {
 
 fn main() -> anyhow::Result<()> {
     remember_onnx_runtime();
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    log::init();
+    match cli.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Teacher(args) => teacher::run(&args),
         Command::Soften(args) => soften::run(&args),

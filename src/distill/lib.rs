@@ -7,7 +7,7 @@
 //! - [`quantize`]: a student in 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
 //! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights; [`before_after`]: what that costs.
-//! - [`page`]: web pages with pictures. - [`lock`]: folders that one program at a time writes to.
+//! - [`page`]: web pages with pictures. - [`lock`]: folders that one program at a time writes to. - [`log`]: log lines.
 //! - [`ablate`]: many trainings compared.
 
 pub mod ablate;
@@ -17,6 +17,7 @@ pub mod evaluate;
 pub mod export;
 pub mod inspect;
 pub mod lock;
+pub mod log;
 pub mod loss;
 pub mod metrics;
 pub mod net;
