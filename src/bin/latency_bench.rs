@@ -8,7 +8,7 @@ use peregrine_core::allocations::CountingAllocator;
 
 // What a frame allocates is part of what is measured.
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 
 fn main() -> ExitCode {
     command::main()

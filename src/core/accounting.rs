@@ -1,19 +1,19 @@
-//! What became of every frame that arrived.
+//! Frame accounting: each received frame gets exactly one outcome.
 
 use std::fmt;
 use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a frame ends. Every frame that arrives ends in exactly one way.
+/// How a frame ends. Every frame that arrives gets exactly one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameOutcome {
     /// Its result was published within the deadline.
     OnTime,
     /// Its result was published after the deadline.
     Late,
-    /// A newer frame took its place before work on it began.
+    /// A newer frame superseded it before work on it began.
     Superseded,
-    /// Its deadline had passed, so that its result was not published.
+    /// Its deadline had passed, and its result was not published.
     DroppedLate,
     /// It could not be used: a malformed image, or an engine that failed.
     Rejected,
@@ -35,13 +35,19 @@ impl FrameOutcome {
 /// The counts at one time. `arrived` is always the sum of all the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct FrameCounts {
+    /// All frames.
     pub arrived: u64,
+    /// [`FrameOutcome::OnTime`].
     pub on_time: u64,
+    /// [`FrameOutcome::Late`].
     pub late: u64,
+    /// [`FrameOutcome::Superseded`].
     pub superseded: u64,
+    /// [`FrameOutcome::DroppedLate`].
     pub dropped_late: u64,
+    /// [`FrameOutcome::Rejected`].
     pub rejected: u64,
-    /// Arrived, and not yet ended.
+    /// Arrived and not yet ended.
     pub in_flight: u64,
 }
 
@@ -51,7 +57,7 @@ impl FrameCounts {
         self.on_time + self.late
     }
 
-    /// Frames that ended, in whichever way.
+    /// Frames that have ended, with any outcome.
     pub fn ended(&self) -> u64 {
         self.published() + self.superseded + self.dropped_late + self.rejected
     }
@@ -84,7 +90,7 @@ impl fmt::Display for FrameCounts {
     }
 }
 
-/// FrameCounts frames as they arrive and end, from any number of threads, without locks.
+/// Counts frames as they arrive and end, from any number of threads, without locks.
 #[derive(Debug, Default)]
 pub struct FrameAccounting {
     arrived: AtomicU64,
@@ -92,6 +98,7 @@ pub struct FrameAccounting {
 }
 
 impl FrameAccounting {
+    /// No frames yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -101,15 +108,16 @@ impl FrameAccounting {
         self.arrived.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A frame that has arrived has ended.
+    /// A frame that has arrived ends with an outcome.
     pub fn end(&self, outcome: FrameOutcome) {
         self.outcomes[outcome as usize].fetch_add(1, Ordering::Release);
     }
 
     /// The counts now, always adding up.
     ///
-    /// Ends are read before arrivals, and each end comes after its frame's arrival: so no frame is seen to end that is
-    /// not seen to arrive, and one that arrives during the call counts as in flight.
+    /// Ends are read before arrivals, and each end comes after its frame's arrival: so no frame is
+    /// seen to end that is not seen to arrive, and one that arrives during the call counts as in
+    /// flight.
     pub fn counts(&self) -> FrameCounts {
         let ended = |outcome: FrameOutcome| self.outcomes[outcome as usize].load(Ordering::Acquire);
         let mut counts = FrameCounts {
@@ -136,10 +144,10 @@ mod tests {
     use super::*;
     use crate::LatestSlot;
 
-    /// One step of a schedule as a node might live through it.
+    /// One step of a schedule of a node.
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        /// So many frames arrive at once; those marked are malformed.
+        /// A number of frames arrive at once; if the flag is set, malformed ones.
         Burst(u8, bool),
         /// The worker takes the newest frame, if there is one.
         Take,
@@ -164,26 +172,26 @@ mod tests {
     proptest! {
         #[test]
         fn counts_add_up_at_each_step_of_any_schedule(steps in prop::collection::vec(step(), 1..200)) {
-            let (ledger, slot) = (FrameAccounting::new(), LatestSlot::new());
+            let (accounting, slot) = (FrameAccounting::new(), LatestSlot::new());
             let (mut worked_on, mut arrived) = (VecDeque::new(), 0u64);
             for step in steps {
                 match step {
                     Step::Burst(n, malformed) => for _ in 0..n {
-                        ledger.arrive();
+                        accounting.arrive();
                         arrived += 1;
                         if malformed {
-                            ledger.end(FrameOutcome::Rejected);
+                            accounting.end(FrameOutcome::Rejected);
                         } else if slot.put(arrived).is_some() {
-                            ledger.end(FrameOutcome::Superseded);
+                            accounting.end(FrameOutcome::Superseded);
                         }
                     },
                     Step::Take if worked_on.is_empty() => worked_on.extend(slot.take()),
                     Step::Take => {}
                     Step::Finish(outcome) => if worked_on.pop_front().is_some() {
-                        ledger.end(outcome);
+                        accounting.end(outcome);
                     },
                 }
-                let counts = ledger.counts();
+                let counts = accounting.counts();
                 prop_assert_eq!(counts.arrived, arrived);
                 prop_assert_eq!(counts.in_flight, worked_on.len() as u64 + !slot.is_empty() as u64);
                 prop_assert_eq!(counts.arrived, counts.ended() + counts.in_flight);
@@ -193,24 +201,24 @@ mod tests {
 
     #[test]
     fn counts_add_up_while_other_threads_count() {
-        let (ledger, done) = (FrameAccounting::new(), AtomicBool::new(false));
+        let (accounting, done) = (FrameAccounting::new(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for i in 0..50_000 {
-                    ledger.arrive();
-                    ledger.end(if i % 3 == 0 { FrameOutcome::Superseded } else { FrameOutcome::OnTime });
+                    accounting.arrive();
+                    accounting.end(if i % 3 == 0 { FrameOutcome::Superseded } else { FrameOutcome::OnTime });
                 }
                 done.store(true, Ordering::Release);
             });
             let mut before = FrameCounts::default();
             while !done.load(Ordering::Acquire) {
-                let now = ledger.counts();
+                let now = accounting.counts();
                 assert_eq!(now.arrived, now.ended() + now.in_flight);
                 assert!(now.arrived >= before.arrived && now.on_time >= before.on_time);
                 before = now;
             }
         });
-        let counts = ledger.counts();
+        let counts = accounting.counts();
         assert_eq!((counts.arrived, counts.in_flight), (50_000, 0));
     }
 }

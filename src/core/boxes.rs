@@ -5,23 +5,28 @@ use serde::{Deserialize, Serialize};
 /// An axis-aligned box in pixels; pixel `i` spans `[i, i + 1)`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct BoundingBox {
+    /// Left side.
     pub x_min: f32,
+    /// Upper side.
     pub y_min: f32,
+    /// Right side.
     pub x_max: f32,
+    /// Lower side.
     pub y_max: f32,
 }
 
 impl BoundingBox {
+    /// A box from its sides, in pixels.
     pub fn new(x_min: f32, y_min: f32, x_max: f32, y_max: f32) -> Self {
         Self { x_min, y_min, x_max, y_max }
     }
 
-    /// Zero for a box turned inside out.
+    /// Pixels; zero for an inverted box.
     pub fn width(&self) -> f32 {
         (self.x_max - self.x_min).max(0.0)
     }
 
-    /// Zero for a box turned inside out.
+    /// Pixels; zero for an inverted box.
     pub fn height(&self) -> f32 {
         (self.y_max - self.y_min).max(0.0)
     }
@@ -53,6 +58,7 @@ impl BoundingBox {
         }
     }
 
+    /// Whether all sides are finite.
     pub fn is_finite(&self) -> bool {
         [self.x_min, self.y_min, self.x_max, self.y_max].iter().all(|v| v.is_finite())
     }
@@ -65,6 +71,7 @@ pub struct Detection {
     pub class: usize,
     /// 0 to 1.
     pub score: f32,
+    /// Where it is, in pixels of the source image unless its maker says otherwise.
     pub bbox: BoundingBox,
 }
 
@@ -82,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_turned_inside_out_has_no_area() {
+    fn an_inverted_box_has_no_area() {
         assert_eq!(BoundingBox::new(3.0, 3.0, 1.0, 1.0).area(), 0.0);
     }
 }

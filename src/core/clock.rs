@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// Nanoseconds since this program first asked; never falls, and wall-clock adjustments do not touch it.
+/// Nanoseconds since the first call in this process; monotonic, so that wall-clock adjustments do
+/// not affect it.
 pub fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64

@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all.
+//! Atomic writing of files: a file is replaced whole or not at all.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -10,17 +10,21 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}{}", remedy(.source))]
 pub struct FileError {
+    /// The file.
     pub path: PathBuf,
+    /// What the system said.
     pub source: std::io::Error,
 }
 
 impl FileError {
+    /// An error of the file at `path`.
     pub fn new(path: &Path, source: std::io::Error) -> Self {
         Self { path: path.to_owned(), source }
     }
 }
 
-/// What to do about an error of the disk, as the end of its sentence; empty where there is nothing to say.
+/// What to do about an error of the disk, as the end of its sentence; empty where there is nothing
+/// to say.
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
@@ -30,10 +34,10 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Writes `bytes` to `path` under a temporary name in the same folder, syncs file and folder, and renames it into
-/// place. A link keeps pointing where it does: the file behind it is replaced. What is not a plain file (`/dev/null`,
-/// `/dev/stdout`, a pipe) is written to as it is, since a rename would put a plain file in the device's place for the
-/// whole machine.
+/// Writes `bytes` to `path` under a temporary name in the same folder, syncs file and folder, and
+/// renames it into place. A link keeps pointing where it does: the file behind it is replaced. What
+/// is not a plain file (`/dev/null`, `/dev/stdout`, a pipe) is written to as it is, since a rename
+/// would put a plain file in the device's place for the whole machine.
 ///
 /// # Errors
 /// When the folder cannot be written to; `path` then holds what it held before.

@@ -1,4 +1,4 @@
-//! A borrowed image, checked once so that all code after it may index without fear.
+//! A borrowed image, checked once, so that all code after it may index without checks of its own.
 
 /// Longest side of an image, in pixels: beyond it a header is taken for damaged.
 pub const MAX_SIDE: usize = 16_384;
@@ -6,10 +6,15 @@ pub const MAX_SIDE: usize = 16_384;
 /// How the bytes of a row stand for colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
+    /// Red, green, blue; a byte each.
     Rgb8,
+    /// Blue, green, red; a byte each.
     Bgr8,
+    /// Red, green, blue, alpha; a byte each. Alpha is not used.
     Rgba8,
+    /// Blue, green, red, alpha; a byte each. Alpha is not used.
     Bgra8,
+    /// One byte of grey.
     Mono8,
     /// Two pixels in four bytes: U, Y₀, V, Y₁; BT.601, limited range.
     Uyvy,
@@ -21,7 +26,7 @@ impl Encoding {
     /// Every encoding, in the order of declaration.
     pub const ALL: [Self; 7] = [Self::Rgb8, Self::Bgr8, Self::Rgba8, Self::Bgra8, Self::Mono8, Self::Uyvy, Self::Yuyv];
 
-    /// The encoding that `sensor_msgs/Image` calls by `name`; none for those that are not supported.
+    /// The encoding that `sensor_msgs/Image` calls by `name`; `None` if it is not supported.
     pub fn from_ros(name: &str) -> Option<Self> {
         Some(match name {
             "rgb8" => Self::Rgb8,
@@ -58,7 +63,8 @@ impl Encoding {
         }
     }
 
-    /// Bytes of a row of `width` pixels without padding. A pair of pixels that shares its chroma is always whole.
+    /// Bytes of a row of `width` pixels without padding. A pair of pixels that shares its chroma is
+    /// always whole.
     pub fn row_bytes(self, width: usize) -> usize {
         match self {
             Self::Uyvy | Self::Yuyv => width.div_ceil(2) * 4,
@@ -70,14 +76,23 @@ impl Encoding {
 /// Why an image is refused. Made without allocation, since a camera may send thousands of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ImageError {
+    /// The encoding is not one of [`Encoding::ALL`].
     #[error("the encoding is not supported; use rgb8, bgr8, rgba8, bgra8, mono8, uyvy or yuyv")]
     Encoding,
+    /// Width or height is 0.
+    #[allow(missing_docs, reason = "pixels")]
     #[error("the image is {width}x{height}: it has no pixels")]
     Empty { width: u32, height: u32 },
+    /// Width or height is above [`MAX_SIDE`].
+    #[allow(missing_docs, reason = "pixels")]
     #[error("the image is {width}x{height}: a side may have {MAX_SIDE} pixels at most")]
     TooLarge { width: u32, height: u32 },
+    /// The step from row to row is shorter than a row; both in bytes.
+    #[allow(missing_docs, reason = "said above")]
     #[error("step is {step} bytes, but a row of pixels takes {row_bytes}")]
     Step { step: u32, row_bytes: usize },
+    /// The data are shorter than height and step ask for; both in bytes.
+    #[allow(missing_docs, reason = "said above")]
     #[error("data has {found} bytes, but height and step ask for {expected}")]
     ShortData { found: usize, expected: usize },
 }
@@ -95,7 +110,7 @@ impl ImageError {
     }
 }
 
-/// An image of someone else's memory. The fields hold what [`ImageView::new`] has checked.
+/// A borrowed image. The fields hold what [`ImageView::new`] has checked.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageView<'a> {
     encoding: Encoding,
@@ -106,8 +121,9 @@ pub struct ImageView<'a> {
 }
 
 impl<'a> ImageView<'a> {
-    /// Checks an image as `sensor_msgs/Image` describes it: `step` bytes from row to row (any number that holds a row;
-    /// the last row needs no padding), sides from 1 to [`MAX_SIDE`] pixels.
+    /// Checks an image as `sensor_msgs/Image` describes it: `step` bytes from row to row (any
+    /// number that holds a row; the last row needs no padding), sides from 1 to [`MAX_SIDE`]
+    /// pixels.
     ///
     /// # Errors
     /// [`ImageError`], the first that applies in its order of declaration.
@@ -137,7 +153,8 @@ impl<'a> ImageView<'a> {
         if (step as usize) < row_bytes {
             return Err(ImageError::Step { step, row_bytes });
         }
-        // Below 2^14 · 2^32, so it cannot overflow a 64-bit usize; saturating covers 32-bit targets.
+        // Below 2^14 · 2^32, so it cannot overflow a 64-bit usize; saturating covers 32-bit
+        // targets.
         let expected = (step as usize).saturating_mul(height as usize - 1).saturating_add(row_bytes);
         if data.len() < expected {
             return Err(ImageError::ShortData { found: data.len(), expected });
@@ -145,6 +162,7 @@ impl<'a> ImageView<'a> {
         Ok(Self { encoding, width: width as usize, height: height as usize, step: step as usize, data })
     }
 
+    /// How the bytes of a row stand for colours.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
@@ -164,7 +182,7 @@ impl<'a> ImageView<'a> {
         (self.width, self.height)
     }
 
-    /// All rows at once, where none is padded.
+    /// All rows as one slice; `None` if rows are padded.
     pub fn without_gaps(&self) -> Option<&'a [u8]> {
         let row_bytes = self.encoding.row_bytes(self.width);
         (self.step == row_bytes).then(|| &self.data[..row_bytes * self.height])

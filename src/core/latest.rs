@@ -1,4 +1,4 @@
-//! The one place between the thread that receives frames and the thread that processes them.
+//! A slot for the newest value between producers and one consumer.
 
 use std::sync::atomic::{fence, Ordering};
 use std::sync::OnceLock;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
-/// Holds the newest value; a newer one takes the place of one not yet taken.
+/// Holds the newest value; a newer one supersedes one not yet taken.
 ///
-/// Any thread may [`put`](Self::put); one thread takes. Neither ever waits for the other: a slow taker costs old
-/// values, never the time of the putter, and no queue builds up.
+/// Any thread may [`put`](Self::put); one thread takes. Neither ever waits for the other: a slow
+/// consumer costs old values, never the producer's time, and no queue builds up.
 #[derive(Debug)]
 pub struct LatestSlot<T> {
-    place: ArrayQueue<T>,
-    taker: OnceLock<Thread>,
+    slot: ArrayQueue<T>,
+    consumer: OnceLock<Thread>,
 }
 
 impl<T> Default for LatestSlot<T> {
@@ -24,31 +24,33 @@ impl<T> Default for LatestSlot<T> {
 }
 
 impl<T> LatestSlot<T> {
+    /// An empty slot.
     pub fn new() -> Self {
-        Self { place: ArrayQueue::new(1), taker: OnceLock::new() }
+        Self { slot: ArrayQueue::new(1), consumer: OnceLock::new() }
     }
 
-    /// Puts a value and wakes the taker; returns the value whose place it took, if any: count it as superseded.
+    /// Puts a value and wakes the consumer; returns the value that it supersedes, if any.
     pub fn put(&self, value: T) -> Option<T> {
-        let superseded = self.place.force_push(value);
-        // Either this thread sees the taker, or the taker, which registers before it looks, sees the value.
+        let superseded = self.slot.force_push(value);
+        // Either this thread sees the consumer, or the consumer, which registers before it looks,
+        // sees the value.
         fence(Ordering::SeqCst);
-        if let Some(taker) = self.taker.get() {
-            taker.unpark();
+        if let Some(consumer) = self.consumer.get() {
+            consumer.unpark();
         }
         superseded
     }
 
-    /// Takes the value, if there is one.
+    /// Takes the value; `None` if there is none.
     pub fn take(&self) -> Option<T> {
-        self.place.pop()
+        self.slot.pop()
     }
 
-    /// Takes the value, waiting for one up to `timeout`. Only the first thread ever to call this is woken by a value;
-    /// another would sleep to its timeout.
+    /// Takes the value, waiting for one up to `timeout`. Only the first thread ever to call this is
+    /// woken by a value; another would sleep to its timeout.
     pub fn take_timeout(&self, timeout: Duration) -> Option<T> {
-        let taker = self.taker.get_or_init(thread::current);
-        debug_assert_eq!(taker.id(), thread::current().id(), "only one thread may wait at a slot");
+        let consumer = self.consumer.get_or_init(thread::current);
+        debug_assert_eq!(consumer.id(), thread::current().id(), "only one thread may wait at a slot");
         fence(Ordering::SeqCst);
         let deadline = Instant::now() + timeout;
         loop {
@@ -65,7 +67,7 @@ impl<T> LatestSlot<T> {
 
     /// Whether there is nothing to take at this moment.
     pub fn is_empty(&self) -> bool {
-        self.place.is_empty()
+        self.slot.is_empty()
     }
 }
 
@@ -91,12 +93,12 @@ mod tests {
         const LAST: u64 = 200_000;
         let slot = LatestSlot::new();
         let (taken, superseded) = std::thread::scope(|scope| {
-            let putter = scope.spawn(|| (1..=LAST).filter_map(|value| slot.put(value)).collect::<Vec<_>>());
+            let producer = scope.spawn(|| (1..=LAST).filter_map(|value| slot.put(value)).collect::<Vec<_>>());
             let mut taken = Vec::new();
             while taken.last() != Some(&LAST) {
                 taken.extend(slot.take_timeout(LONG));
             }
-            (taken, putter.join().unwrap())
+            (taken, producer.join().unwrap())
         });
         assert!(taken.is_sorted(), "values are taken in the order in which they were put");
         let mut all = [taken, superseded].concat();
@@ -105,15 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_taker_is_woken() {
+    fn a_waiting_consumer_is_woken() {
         let slot = Arc::new(LatestSlot::new());
-        let taker = std::thread::spawn({
+        let consumer = std::thread::spawn({
             let slot = slot.clone();
             move || slot.take_timeout(LONG)
         });
         std::thread::sleep(Duration::from_millis(20));
         slot.put(7);
-        assert_eq!(taker.join().unwrap(), Some(7));
+        assert_eq!(consumer.join().unwrap(), Some(7));
     }
 
     #[test]

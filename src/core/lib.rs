@@ -1,12 +1,17 @@
-//! What the crates of Peregrine share.
+#![doc = include_str!("README.md")]
+//!
+//! ## Modules
 //!
 //! - [`boxes`] and [`mask`]: what leaves the pipeline. [`image`]: a borrowed image of any supported
 //!   encoding, checked once. [`pixels`]: how a network's input is filled.
-//! - [`clock`]: the one monotonic clock. [`accounting`]: each received frame gets exactly one outcome.
-//! - [`mailbox`]: from the threads that receive frames to the one that processes them, the newest of
-//!   each camera; [`latest`]: the same for a single value.
+//! - [`clock`]: the one monotonic clock. [`accounting`]: each received frame gets exactly one
+//!   outcome.
+//! - [`mailbox`]: from the threads that receive frames to the one that processes them, the newest
+//!   of each camera; [`latest`]: the same for a single value.
 //! - `scheduling` (Linux): priorities, cores and locked memory of threads.
 //! - [`files`]: files that are written whole or not at all. [`allocations`]: a counting allocator.
+
+#![warn(missing_docs)]
 
 pub mod accounting;
 pub mod allocations;

@@ -1,4 +1,5 @@
-//! Where the frames of several cameras wait for one worker: the newest of each, the most urgent first.
+//! Where the frames of several cameras wait for one consumer: keep-latest per camera, earliest
+//! deadline first.
 
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 use std::sync::OnceLock;
@@ -7,74 +8,83 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
-/// One place for each camera. A newer frame takes the place of one not yet taken, and the worker takes first the frame
-/// whose camera has the earliest due time.
+/// One slot for each camera. A newer frame supersedes one not yet taken, and the consumer takes
+/// first the frame whose camera has the earliest deadline.
 ///
-/// A camera's due time is that of the *first* frame put since the worker last took one of it, superseded or not. So
-/// waiting counts for the camera and not for the frame: under overload, where places are overwritten again and again,
-/// every camera gets its turn, whatever the phases of their clocks. (Due times of the frames themselves would let one
-/// camera whose frames always come just before the worker looks be served never.)
+/// A camera's deadline is that of the *first* frame put since the consumer last took one of it,
+/// superseded or not. So waiting counts for the camera and not for the frame: under overload, where
+/// slots are overwritten again and again, every camera gets its turn, whatever the phases of their
+/// clocks. (With deadlines of the frames themselves, a camera whose frames always come just before
+/// the consumer looks would starve.)
 ///
 /// Any thread may [`put`](Self::put), one thread takes, and neither ever waits for the other.
 #[derive(Debug)]
 pub struct FrameMailbox<T> {
-    places: Vec<Place<T>>,
-    taker: OnceLock<Thread>,
+    slots: Vec<Slot<T>>,
+    consumer: OnceLock<Thread>,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     frame: ArrayQueue<T>,
-    /// [`NONE`] while nobody waits.
+    /// [`NONE`] while no frame waits.
     due: AtomicU64,
 }
 
 const NONE: u64 = u64::MAX;
 
 impl<T> FrameMailbox<T> {
-    /// Places for `cameras` cameras, which are numbered from 0.
+    /// Slots for `cameras` cameras, which are numbered from 0.
     pub fn new(cameras: usize) -> Self {
-        let place = || Place { frame: ArrayQueue::new(1), due: AtomicU64::new(NONE) };
-        Self { places: (0..cameras).map(|_| place()).collect(), taker: OnceLock::new() }
+        let slot = || Slot { frame: ArrayQueue::new(1), due: AtomicU64::new(NONE) };
+        Self { slots: (0..cameras).map(|_| slot()).collect(), consumer: OnceLock::new() }
     }
 
-    /// Puts a frame of `camera`, due at `due` (any clock, as long as it is the same for all), and wakes the worker.
-    /// Returns the frame whose place it took, if any: count it as superseded.
+    /// Puts a frame of `camera`, due at `due` (any clock, as long as it is the same for all), and
+    /// wakes the consumer. Returns the frame that it supersedes, if any.
+    ///
+    /// # Panics
+    /// When `camera` is not below the number of cameras.
     pub fn put(&self, camera: usize, frame: T, due: u64) -> Option<T> {
-        let place = &self.places[camera];
-        // Before the frame, so that one that can be taken has a due time; should the worker take the frame before in
-        // between, this one waits without a due time and counts as overdue, which does no harm.
-        let _ = place.due.compare_exchange(NONE, due.min(NONE - 1), Ordering::Relaxed, Ordering::Relaxed);
-        let superseded = place.frame.force_push(frame);
-        // Either this thread sees the taker, or the taker, which registers before it looks, sees the frame.
+        let slot = &self.slots[camera];
+        // Before the frame, so that one that can be taken has a due time; should the consumer take
+        // the frame before in between, this one waits without a due time and counts as overdue,
+        // which does no harm.
+        let _ = slot.due.compare_exchange(NONE, due.min(NONE - 1), Ordering::Relaxed, Ordering::Relaxed);
+        let superseded = slot.frame.force_push(frame);
+        // Either this thread sees the consumer, or the consumer, which registers before it looks,
+        // sees the frame.
         fence(Ordering::SeqCst);
-        if let Some(taker) = self.taker.get() {
-            taker.unpark();
+        if let Some(consumer) = self.consumer.get() {
+            consumer.unpark();
         }
         superseded
     }
 
-    /// Takes the most urgent frame and tells whose it is; the lower number wins a tie.
+    /// Takes the most urgent frame and returns it with its camera; the lower camera wins a tie.
+    /// `None` if no frame waits.
     pub fn take(&self) -> Option<(usize, T)> {
         loop {
-            let urgency = |place: &Place<T>| match place.due.load(Ordering::Relaxed) {
+            let urgency = |slot: &Slot<T>| match slot.due.load(Ordering::Relaxed) {
                 NONE => 0,
                 due => due,
             };
-            let waiting = self.places.iter().enumerate().filter(|(_, place)| !place.frame.is_empty());
-            let (camera, place) = waiting.min_by_key(|(_, place)| urgency(place))?;
-            place.due.store(NONE, Ordering::Relaxed);
-            // Nobody else takes; and if a putter is just replacing the frame, there is one again at the next look.
-            if let Some(frame) = place.frame.pop() {
+            let waiting = self.slots.iter().enumerate().filter(|(_, slot)| !slot.frame.is_empty());
+            let (camera, slot) = waiting.min_by_key(|(_, slot)| urgency(slot))?;
+            slot.due.store(NONE, Ordering::Relaxed);
+            // No other thread takes; and if a producer is just replacing the frame, there is one
+            // again at the next look.
+            if let Some(frame) = slot.frame.pop() {
                 return Some((camera, frame));
             }
         }
     }
 
-    /// Takes the most urgent frame, waiting for one up to `timeout`. Only the first thread ever to call this is woken.
+    /// Takes the most urgent frame, waiting for one up to `timeout`. Only the first thread ever to
+    /// call this is woken.
     pub fn take_timeout(&self, timeout: Duration) -> Option<(usize, T)> {
-        let taker = self.taker.get_or_init(thread::current);
-        debug_assert_eq!(taker.id(), thread::current().id(), "only one thread may wait");
+        let consumer = self.consumer.get_or_init(thread::current);
+        debug_assert_eq!(consumer.id(), thread::current().id(), "only one thread may wait");
         fence(Ordering::SeqCst);
         let end = Instant::now() + timeout;
         loop {
@@ -91,7 +101,7 @@ impl<T> FrameMailbox<T> {
 
     /// Whether there is nothing to take at this moment.
     pub fn is_empty(&self) -> bool {
-        self.places.iter().all(|place| place.frame.is_empty())
+        self.slots.iter().all(|slot| slot.frame.is_empty())
     }
 }
 
@@ -104,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_due_is_taken_first_and_the_newest_of_a_camera_wins() {
+    fn the_earliest_deadline_and_the_newest_frame_win() {
         let mailbox = FrameMailbox::new(3);
         assert_eq!(mailbox.put(0, "a", 30), None);
         assert_eq!(mailbox.put(1, "b", 10), None);

@@ -1,48 +1,42 @@
-//! A run of the CPU engine allocates nothing. In a file of its own, since the counting allocator serves all of it.
+//! A run of the CPU engine allocates nothing. In a file of its own, since the counting allocator
+//! serves all of it.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 
+use peregrine_core::allocations::{process_allocations, CountingAllocator};
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{Activation, Conv, Engine, Graph, Shape};
 use peregrine_student::architecture::Architecture;
 
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: hands everything to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        System.alloc(layout)
-    }
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        System.dealloc(p, layout)
-    }
-    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        System.realloc(p, layout, size)
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator::whole_process();
 
 /// Held by each test, since all are counted together.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The fewest allocations, in all threads, of three times `times` runs: the test harness allocates now and then on threads
-/// of its own; what a run allocates would be there each time.
-fn least_allocations(times: usize, mut run: impl FnMut()) -> usize {
+/// The fewest allocations, in all threads, of three times `times` runs: the test harness allocates
+/// now and then on threads of its own; what a run allocates would be there each time.
+fn least_allocations(times: usize, mut run: impl FnMut()) -> u64 {
     let mut count = || {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = process_allocations();
         (0..times).for_each(|_| run());
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        process_allocations() - before
     };
     (0..3).map(|_| count()).min().expect("it was counted")
+}
+
+#[test]
+fn allocations_of_all_threads_are_counted() {
+    let _alone = ALONE.lock();
+    let allocate = || {
+        std::hint::black_box(Vec::<u8>::with_capacity(1));
+    };
+    let before = process_allocations();
+    std::thread::spawn(allocate).join().unwrap();
+    // The thread itself allocates as well.
+    assert!(process_allocations() > before);
+    assert!(least_allocations(10, allocate) >= 10);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! The whole frame path: with an engine that says what it is told, and with the real one without allocation.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::{ConvWeights, Engine, EngineError, Graph, Weights};
 use peregrine_pipeline::frame::graph_for;
@@ -11,32 +10,8 @@ use peregrine_pipeline::{Pipeline, PipelineError, PipelineOptions};
 use peregrine_student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
 use peregrine_student::{Architecture, Student};
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // The variable is gone while a thread ends.
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        System.alloc(layout)
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        System.dealloc(pointer, layout);
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        System.realloc(pointer, layout, size)
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator::per_thread();
 
 /// The default student with small weights without pattern.
 fn untrained_student() -> Student {
@@ -56,7 +31,7 @@ fn untrained_student() -> Student {
         format_version: FORMAT_VERSION,
         name: "untrained".into(),
         architecture,
-        weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new(), shared_bits: None },
+        weights: WeightsFile { file: "weights.safetensors".into(), sha256: String::new(), cluster_bits: None },
         training: Training::default(),
         quantization: None,
         accuracy: BTreeMap::new(),
@@ -214,9 +189,9 @@ fn after_the_first_frame_of_a_size_nothing_is_allocated_for_any_encoding() {
             pipeline.process(&image).unwrap();
         }
         for _ in 0..30 {
-            let before = ALLOCATIONS.get();
+            let before = allocations();
             detections += pipeline.process(&image).unwrap().detections.len();
-            assert_eq!(ALLOCATIONS.get() - before, 0, "{encoding:?}");
+            assert_eq!(allocations() - before, 0, "{encoding:?}");
         }
     }
     assert!(detections > 0, "the test means little unless something is decoded");
@@ -246,12 +221,12 @@ fn ten_thousand_frames_of_every_encoding_are_worked_on_without_allocation() {
         for i in 0..5 {
             pipeline.process_from(0, &image, i * 33_000_000).unwrap();
         }
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         for i in 5..10_005 {
             let result = pipeline.process_from(0, &image, i * 33_000_000).unwrap();
             assert!(!result.detections.is_empty() && !result.tracks.is_empty() && !result.mask.classes.is_empty());
         }
-        assert_eq!(ALLOCATIONS.get() - before, 0, "{encoding:?}");
+        assert_eq!(allocations() - before, 0, "{encoding:?}");
         pipeline.forget_tracks();
     }
 }

@@ -4,11 +4,10 @@
 
 mod in_process;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{now_ns, Encoding};
 use peregrine_geometry::CameraInfo;
 use peregrine_ros::clock::Instant;
@@ -17,40 +16,8 @@ use r2r::{NativeMsg, ParameterValue};
 
 use in_process::{ros_is_absent, small, Parts};
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static COUNTED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The system's allocator, counting what threads that asked for it allocate.
-struct Counting;
-
-fn count() {
-    if COUNTED.try_with(Cell::get).unwrap_or(false) {
-        ALLOCATIONS.fetch_add(1, SeqCst);
-    }
-}
-
-// SAFETY: all work is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        System.alloc(layout)
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        System.dealloc(pointer, layout)
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        System.realloc(pointer, layout, size)
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 
 /// Of all encodings together, as much as the node does in five minutes; src/pipeline/tests/pipeline.rs has ten thousand of each.
 const FRAMES: usize = 10_000;
@@ -106,7 +73,7 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
     }
 
     let per_encoding = FRAMES.div_ceil(Encoding::ALL.len());
-    let mut degraded = (0, 0);
+    let (mut degraded, mut allocated) = ((0, 0), 0);
     for encoding in Encoding::ALL {
         for i in 0..per_encoding {
             // Of the first frames of each hundred the stamp is older than the deadline.
@@ -114,10 +81,10 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
             let message = message(encoding);
             let arrival = Instant { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
             // The first ones of an encoding make what is kept; from then on it is as it is.
-            COUNTED.set(i >= 10);
+            let before = allocations();
             arrivals[0].accept(message, arrival);
             let worked = path.turn(Duration::ZERO);
-            COUNTED.set(false);
+            allocated += if i < 10 { 0 } else { allocations() - before };
             assert!(worked);
             if shared.degraded.load(SeqCst) {
                 degraded.0 += 1;
@@ -129,10 +96,9 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
     let counts = camera.ledger.counts();
     assert_eq!((counts.arrived, counts.published()), ((per_encoding * Encoding::ALL.len()) as u64, counts.arrived));
     assert!(degraded.0 > 100 && degraded.1 > 100, "both modes are gone through: {degraded:?}");
-    assert_eq!(ALLOCATIONS.load(SeqCst), 0, "allocations in {} frames", counts.arrived);
+    assert_eq!(allocated, 0, "allocations in {} frames", counts.arrived);
 
-    COUNTED.set(true);
+    let before = allocations();
     drop(std::hint::black_box(Box::new(1)));
-    COUNTED.set(false);
-    assert_eq!(ALLOCATIONS.load(SeqCst), 1, "the counting works");
+    assert_eq!(allocations() - before, 1, "the counting works");
 }

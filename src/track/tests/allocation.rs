@@ -1,35 +1,11 @@
 //! A tracker allocates nothing once it is made.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{BoundingBox, Detection};
 use peregrine_track::{Tracker, TrackerOptions};
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread: the test harness has threads of its own.
-struct Counting;
-
-// SAFETY: hands everything to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        System.alloc(layout)
-    }
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        System.dealloc(p, layout)
-    }
-    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        System.realloc(p, layout, size)
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 
 /// Up to 300 boxes without pattern, more than the tracker takes, some of low score, many of which overlap.
 fn detections(frame: usize, into: &mut Vec<Detection>) {
@@ -51,7 +27,7 @@ fn detections(frame: usize, into: &mut Vec<Detection>) {
 fn five_thousand_frames_of_births_and_deaths_allocate_nothing() {
     let mut tracker = Tracker::new(TrackerOptions { max_tracks: 100, ..TrackerOptions::default() }).unwrap();
     let mut frame = Vec::with_capacity(301);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     let (mut most, mut seen) = (0, 0);
     for i in 0..5_000 {
         detections(i, &mut frame);
@@ -59,6 +35,6 @@ fn five_thousand_frames_of_births_and_deaths_allocate_nothing() {
         most = most.max(tracker.tracks().count());
         seen += tracker.identities().iter().filter(|&&id| id != 0).count();
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     assert!(most > 50 && seen > 10_000, "{most} tracks at most, {seen} detections with an identity");
 }
