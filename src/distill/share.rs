@@ -11,7 +11,7 @@ use anyhow::ensure;
 use clap::Args;
 use half::f16;
 use peregrine_core::files::write_atomically;
-use peregrine_student::{shared, Student};
+use peregrine_student::{clustered, Student};
 use rayon::prelude::*;
 
 use super::before_after::BeforeAfter;
@@ -77,10 +77,13 @@ pub fn share(student: &Student, bits: u8) -> Student {
     small.manifest.name = format!("{}-shared", student.manifest.name);
     small.manifest.training.command = format!("distill share --bits {bits} of {}", student.manifest.name);
     small.manifest.accuracy.clear();
-    small.manifest.weights.shared_bits = Some(bits);
+    small.manifest.weights.cluster_bits = Some(bits);
     let graph = student.graph();
-    let layers: Vec<_> =
-        graph.convs().filter(|(_, _, shape)| shared::pays(shape, bits)).map(|(l, ..)| &l.name).collect();
+    let layers: Vec<_> = graph
+        .convs()
+        .filter(|(_, _, shape)| clustered::is_worth_a_codebook(shape, bits))
+        .map(|(l, ..)| &l.name)
+        .collect();
     let clustered: Vec<_> =
         layers.par_iter().map(|&name| (name, cluster(&student.weights.of(name).weight, 1 << bits))).collect();
     for (name, weight) in clustered {

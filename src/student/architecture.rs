@@ -1,17 +1,18 @@
-//! The description from which teacher, student and pruned student are built: one code, other widths.
+//! The description from which teacher, student and pruned student are built: one code, other
+//! widths.
 //!
-//! A [`Backbone`], a feature pyramid (Lin et al. 2017), a detection head of the generalized-focal-loss kind
-//! (Li et al. 2020: class logits, and a discrete distribution for the distance to each side), and a segmentation head.
+//! A [`Backbone`], a feature pyramid (Lin et al. 2017), a detection head of the
+//! generalized-focal-loss kind (Li et al. 2020: class logits, and a discrete distribution for the
+//! distance to each side), and a segmentation head.
 
 use std::collections::BTreeMap;
 
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape};
+use peregrine_engine::{Activation, Graph, LayerId, Op, Shape};
 use serde::{Deserialize, Serialize};
 
-use super::backbone::{Backbone, Family, Stage};
-
-/// The deepest stride; input sizes are multiples of it.
-pub const MAX_STRIDE: usize = 32;
+pub use super::backbone::MAX_STRIDE;
+use super::backbone::{Backbone, BackboneFamily, BackboneStage};
+use super::builder::{dense, NetworkBuilder};
 
 /// What a student consists of; serialised in its manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +23,8 @@ pub struct Architecture {
     pub neck: Neck,
     pub detection: DetectionHead,
     pub segmentation: SegmentationHead,
-    /// Channels of the dense convolutions that pruning narrowed, by layer; the others have what the fields above say.
+    /// Channels of the dense convolutions that pruning narrowed, by layer; the others have what the
+    /// fields above say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub widths: BTreeMap<String, usize>,
 }
@@ -46,7 +48,8 @@ pub struct Neck {
     pub channels: usize,
 }
 
-/// Separable convolutions, then class logits and side distributions, at each of strides 8, 16 and 32.
+/// Separable convolutions, then class logits and box distributions, at each of strides 8, 16 and
+/// 32.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectionHead {
@@ -73,22 +76,25 @@ pub struct DetectionLevel {
     pub stride: usize,
     /// Output with class logits `[classes, h, w]`.
     pub class: usize,
-    /// Output with side logits `[4·bins, h, w]`, sides in the order left, top, right, bottom.
-    pub sides: usize,
+    /// Output `[4·bins, h, w]`: for each side of the box, in the order left, top, right, bottom,
+    /// the logits of the distribution of its distance from the cell (distribution focal loss, DFL).
+    pub box_distribution: usize,
 }
 
 /// The strides of the detection head's levels, in the order of the graph's outputs.
 pub const DETECTION_STRIDES: [usize; 3] = [8, 16, 32];
 
 impl Architecture {
-    /// The default student: EfficientNet-Lite0 without its last blocks, for 5 road users and CamVid's 11 classes.
+    /// The default student: EfficientNet-Lite0 without its last blocks, for 5 road users and
+    /// CamVid's 11 classes.
     pub fn default_student() -> Self {
-        let stage = |blocks, kernel, stride, expand, channels| Stage { blocks, kernel, stride, expand, channels };
+        let stage =
+            |blocks, kernel, stride, expand, channels| BackboneStage { blocks, kernel, stride, expand, channels };
         let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect();
         Self {
             input: Input { width: 320, height: 256, mean: [127.0; 3], std: [128.0; 3] },
             backbone: Backbone {
-                family: Family::default(),
+                family: BackboneFamily::default(),
                 stem: 32,
                 stages: vec![
                     stage(1, 3, 1, 1, 16),
@@ -166,7 +172,8 @@ impl Architecture {
         self.check_widths()
     }
 
-    /// Checks that the pruned widths are those of layers, and that what is added stays of equal width.
+    /// Checks that the pruned widths are those of layers, and that what is added stays of equal
+    /// width.
     fn check_widths(&self) -> Result<(), String> {
         if self.widths.is_empty() {
             return Ok(());
@@ -208,7 +215,7 @@ impl Architecture {
             .find(|name| !full.convs().any(|(layer, conv, _)| layer.name == **name && !conv.depthwise))
         {
             Some(name) if known < self.widths.len() => {
-                Err(format!("widths.{name:?} is no dense convolution of this network"))
+                Err(format!("widths.{name:?} does not name a dense convolution of this network"))
             }
             _ => Ok(()),
         }
@@ -216,81 +223,73 @@ impl Architecture {
 
     /// The network for an input of `width` × `height` pixels (multiples of [`MAX_STRIDE`]).
     ///
-    /// Outputs: for each of [`DETECTION_STRIDES`] the class logits and the side logits, then the segmentation logits.
-    /// Call [`check`](Self::check) first.
+    /// Outputs: for each of [`DETECTION_STRIDES`] the class logits and the box distribution, then
+    /// the segmentation logits. Call [`check`](Self::check) first.
     pub fn graph(&self, width: usize, height: usize) -> Graph {
-        let mut g = Graph::new(Shape::new(3, height, width));
-        let [c4, c8, c16, c32] = self.lower_backbone(&mut g);
+        let mut g = NetworkBuilder::new(Shape::new(3, height, width), &self.widths);
+        let [c4, c8, c16, c32] = self.backbone.lower(&mut g);
         let [p8, p16, p32] = self.lower_neck(&mut g, [c8, c16, c32]);
         for (level, stride) in [p8, p16, p32].into_iter().zip(DETECTION_STRIDES) {
             self.lower_detection(&mut g, level, stride);
         }
         self.lower_segmentation(&mut g, c4, p8);
-        g
+        g.graph
     }
 
     /// The levels of the detection head, as indices into the graph's outputs.
     pub fn detection_levels() -> [DetectionLevel; 3] {
-        std::array::from_fn(|i| DetectionLevel { stride: DETECTION_STRIDES[i], class: 2 * i, sides: 2 * i + 1 })
+        std::array::from_fn(|i| DetectionLevel {
+            stride: DETECTION_STRIDES[i],
+            class: 2 * i,
+            box_distribution: 2 * i + 1,
+        })
     }
 
     /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs.
     pub const SEGMENTATION_OUTPUT: usize = 2 * DETECTION_STRIDES.len();
 
-    fn lower_neck(&self, g: &mut Graph, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
+    fn lower_neck(&self, g: &mut NetworkBuilder, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
         let channels = self.neck.channels;
-        let p32 = self.conv(g, "neck.32".into(), c32, channels, dense(1, 1, Activation::Identity));
-        let p16 = self.top_down(g, "neck.16", c16, p32, channels);
-        let p8 = self.top_down(g, "neck.8", c8, p16, channels);
+        let p32 = g.dense("neck.32".into(), c32, channels, dense(1, 1, Activation::Identity));
+        let p16 = top_down(g, "neck.16", c16, p32, channels);
+        let p8 = top_down(g, "neck.8", c8, p16, channels);
         [p8, p16, p32]
     }
 
-    fn lower_detection(&self, g: &mut Graph, level: LayerId, stride: usize) {
+    fn lower_detection(&self, g: &mut NetworkBuilder, level: LayerId, stride: usize) {
         let head = &self.detection;
         let mut x = level;
         for i in 0..head.convs {
-            x = self.separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
+            x = separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
         }
         let output = dense(1, 1, Activation::Identity);
-        let class = self.conv(g, format!("detect.{stride}.class"), x, head.classes.len(), output);
-        let sides = self.conv(g, format!("detect.{stride}.sides"), x, 4 * head.bins, output);
-        g.outputs.extend([class, sides]);
+        let class = g.dense(format!("detect.{stride}.class"), x, head.classes.len(), output);
+        let distribution = g.dense(format!("detect.{stride}.sides"), x, 4 * head.bins, output);
+        g.graph.outputs.extend([class, distribution]);
     }
 
-    fn lower_segmentation(&self, g: &mut Graph, c4: LayerId, p8: LayerId) {
+    fn lower_segmentation(&self, g: &mut NetworkBuilder, c4: LayerId, p8: LayerId) {
         let head = &self.segmentation;
-        let reduced = self.conv(g, "segment.reduce".into(), p8, head.channels, dense(1, 1, Activation::Identity));
-        let p4 = self.top_down(g, "segment.4", c4, reduced, head.channels);
-        let x = self.separable(g, "segment.0", p4, head.channels, 3);
-        let out = self.conv(g, "segment.class".into(), x, head.classes.len(), dense(1, 1, Activation::Identity));
-        g.outputs.push(out);
-    }
-
-    /// A dense convolution to `channels`, or to fewer where it was pruned.
-    pub(super) fn conv(&self, g: &mut Graph, name: String, input: LayerId, channels: usize, conv: Conv) -> LayerId {
-        let channels = self.widths.get(&name).copied().unwrap_or(channels);
-        g.conv(name, input, channels, conv)
-    }
-
-    /// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
-    fn top_down(&self, g: &mut Graph, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
-        let lateral = self.conv(g, name.into(), fine, channels, dense(1, 1, Activation::Identity));
-        let up = g.upsample2x(format!("{name}.up"), coarse);
-        g.add(format!("{name}.add"), lateral, up)
-    }
-
-    /// Depthwise, then 1×1, each with its activation.
-    fn separable(&self, g: &mut Graph, name: &str, input: LayerId, channels: usize, kernel: usize) -> LayerId {
-        let depthwise = Conv { kernel, stride: 1, depthwise: true, activation: Activation::Relu6 };
-        let x = g.conv(format!("{name}.depthwise"), input, 0, depthwise);
-        self.conv(g, format!("{name}.pointwise"), x, channels, dense(1, 1, Activation::Relu6))
+        let reduced = g.dense("segment.reduce".into(), p8, head.channels, dense(1, 1, Activation::Identity));
+        let p4 = top_down(g, "segment.4", c4, reduced, head.channels);
+        let x = separable(g, "segment.0", p4, head.channels, 3);
+        let out = g.dense("segment.class".into(), x, head.classes.len(), dense(1, 1, Activation::Identity));
+        g.graph.outputs.push(out);
     }
 }
 
-pub(super) fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
-    Conv { kernel, stride, depthwise: false, activation }
+/// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
+fn top_down(g: &mut NetworkBuilder, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
+    let lateral = g.dense(name.into(), fine, channels, dense(1, 1, Activation::Identity));
+    let up = g.graph.upsample2x(format!("{name}.up"), coarse);
+    g.graph.add(format!("{name}.add"), lateral, up)
 }
 
+/// Depthwise, then 1×1, each with its activation.
+fn separable(g: &mut NetworkBuilder, name: &str, input: LayerId, channels: usize, kernel: usize) -> LayerId {
+    let x = g.depthwise(format!("{name}.depthwise"), input, (kernel, 1), Activation::Relu6);
+    g.dense(format!("{name}.pointwise"), x, channels, dense(1, 1, Activation::Relu6))
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +311,7 @@ mod tests {
         for level in Architecture::detection_levels() {
             let (h, w) = (96 / level.stride, 64 / level.stride);
             assert_eq!(shapes[level.class], Shape::new(5, h, w));
-            assert_eq!(shapes[level.sides], Shape::new(32, h, w));
+            assert_eq!(shapes[level.box_distribution], Shape::new(32, h, w));
         }
         assert_eq!(shapes[Architecture::SEGMENTATION_OUTPUT], Shape::new(11, 24, 16));
     }

@@ -1,42 +1,50 @@
 //! Backbones: what turns an image into maps at strides 4, 8, 16 and 32.
 //!
-//! Inverted residuals without squeeze-and-excitation (the EfficientNet-Lite family: Tan & Le 2019 and its "Lite" release)
-//! for students and teachers, and residual networks (He et al. 2015, "Deep Residual Learning", table 1, with the stride in
-//! a bottleneck's 3×3, as torchvision has it) for teachers.
+//! Inverted residuals without squeeze-and-excitation (the EfficientNet-Lite family: Tan & Le 2019
+//! and its "Lite" release) for students and teachers, and residual networks (He et al. 2015, "Deep
+//! Residual Learning", table 1, with the stride in a bottleneck's 3×3, as torchvision has it) for
+//! teachers.
 //!
-//! A graph pads as TensorFlow does, but ResNets were trained with PyTorch's equal padding on both sides. On maps of even
-//! size, and here all are, a convolution of kernel k and stride 2 with that padding is *exactly* a "same" one of kernel
-//! k + 1 whose last row and column are zero ([`StoredKernel`] says which are so), and a 3×3 max-pooling of stride 2 is one
-//! of stride 1 of whose pixels every second is kept. The ReLU after a sum is a channelwise convolution of weight 1.
+//! A graph pads as TensorFlow does, but ResNets were trained with PyTorch's equal padding on both
+//! sides. On maps of even size, and here all are, a convolution of kernel k and stride 2 with that
+//! padding is *exactly* a "same" one of kernel k + 1 whose last row and column are zero
+//! ([`StoredKernel`] says which are so), and a 3×3 max-pooling of stride 2 is one of stride 1 of
+//! whose pixels every second is kept. The ReLU after a sum is a channelwise convolution of weight
+//! 1.
 
-use peregrine_engine::{Activation, Conv, Graph, LayerId};
+use peregrine_engine::{Activation, Conv, LayerId};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{dense, Architecture, MAX_STRIDE};
+use super::builder::{dense, NetworkBuilder};
+
+/// The deepest stride; input sizes are multiples of it.
+pub const MAX_STRIDE: usize = 32;
 
 /// Stem and stages; their strides multiply to [`MAX_STRIDE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backbone {
-    #[serde(default, skip_serializing_if = "Family::is_default")]
-    pub family: Family,
-    /// Channels of the first convolution: 3×3, or 7×7 with a 3×3 max-pooling after it in a residual network; stride 2 each.
+    #[serde(default, skip_serializing_if = "BackboneFamily::is_default")]
+    pub family: BackboneFamily,
+    /// Channels of the first convolution: 3×3, or 7×7 with a 3×3 max-pooling after it in a residual
+    /// network; stride 2 each.
     pub stem: usize,
-    pub stages: Vec<Stage>,
+    pub stages: Vec<BackboneStage>,
 }
 
 /// What its blocks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Family {
+pub enum BackboneFamily {
     /// Expand (1×1), depthwise, project (1×1); ReLU6.
     #[default]
     InvertedResidual,
-    /// Two 3×3, or with an `expand` above 1 a bottleneck of 1×1, 3×3 and 1×1; ReLU after each and after the sum.
+    /// Two 3×3, or with an `expand` above 1 a bottleneck of 1×1, 3×3 and 1×1; ReLU after each and
+    /// after the sum.
     Residual,
 }
 
-impl Family {
+impl BackboneFamily {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -45,14 +53,14 @@ impl Family {
 /// A run of blocks of one width.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stage {
+pub struct BackboneStage {
     pub blocks: usize,
     /// Side of the depthwise kernel: 3 or 5; 3 in a residual network.
     pub kernel: usize,
     /// Of the first block: 1 or 2.
     pub stride: usize,
-    /// Factor from a block's input channels to its depthwise channels; of a bottleneck, from its inner channels to
-    /// `channels`; 1 in a residual network means blocks of two 3×3.
+    /// Factor from a block's input channels to its depthwise channels; of a bottleneck, from its
+    /// inner channels to `channels`; 1 in a residual network means blocks of two 3×3.
     pub expand: usize,
     pub channels: usize,
 }
@@ -76,7 +84,7 @@ impl Backbone {
                         channels 1 to 2048"
                 .into());
         }
-        let residual = self.family == Family::Residual;
+        let residual = self.family == BackboneFamily::Residual;
         if residual && stages.iter().any(|s| s.kernel != 3 || s.channels % s.expand != 0) {
             return Err("backbone.stages of a residual network need kernel 3 and channels that expand divides".into());
         }
@@ -89,23 +97,23 @@ impl Backbone {
         }
         Ok(())
     }
-}
 
-impl Architecture {
-    /// Returns the last layer at each of strides 4, 8, 16 and 32.
-    pub(super) fn lower_backbone(&self, g: &mut Graph) -> [LayerId; 4] {
-        let residual = self.backbone.family == Family::Residual;
-        let mut x = if residual { self.residual_stem(g) } else { self.stem(g) };
-        let mut stride = if residual { 4 } else { 2 };
+    /// Adds the backbone to a network of an input alone; returns the last layer at each of strides
+    /// 4, 8, 16 and 32.
+    pub(crate) fn lower(&self, g: &mut NetworkBuilder) -> [LayerId; 4] {
+        let (mut x, mut stride) = match self.family {
+            BackboneFamily::InvertedResidual => (self.lower_stem(g), 2),
+            BackboneFamily::Residual => (self.lower_residual_stem(g), 4),
+        };
         let mut last_at = [x; 6];
-        let mut from = self.backbone.stem;
-        for (s, stage) in self.backbone.stages.iter().enumerate() {
+        let mut from = self.stem;
+        for (s, stage) in self.stages.iter().enumerate() {
             for b in 0..stage.blocks {
                 let step = if b == 0 { stage.stride } else { 1 };
                 let name = format!("backbone.{s}.{b}");
-                x = match self.backbone.family {
-                    Family::InvertedResidual => self.inverted_residual(g, &name, (x, from), stage, step),
-                    Family::Residual => self.residual(g, &name, (x, from), stage, step),
+                x = match self.family {
+                    BackboneFamily::InvertedResidual => inverted_residual(g, &name, (x, from), stage, step),
+                    BackboneFamily::Residual => residual(g, &name, (x, from), stage, step),
                 };
                 from = stage.channels;
                 stride *= step;
@@ -115,71 +123,67 @@ impl Architecture {
         [last_at[2], last_at[3], last_at[4], last_at[5]]
     }
 
-    fn stem(&self, g: &mut Graph) -> LayerId {
-        self.conv(g, "backbone.stem".into(), 0, self.backbone.stem, dense(3, 2, Activation::Relu6))
+    fn lower_stem(&self, g: &mut NetworkBuilder) -> LayerId {
+        g.dense("backbone.stem".into(), 0, self.stem, dense(3, 2, Activation::Relu6))
     }
 
-    fn residual_stem(&self, g: &mut Graph) -> LayerId {
-        let x = self.conv(g, "backbone.stem".into(), 0, self.backbone.stem, centred(7, 2, Activation::Relu));
-        let x = g.max_pool("backbone.stem.pool", x, 3, 1);
-        g.max_pool("backbone.stem.even", x, 1, 2)
-    }
-
-    /// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays. `from`: the input and its channels
-    /// before any pruning, which is what decides on the shortcut.
-    fn inverted_residual(
-        &self,
-        g: &mut Graph,
-        name: &str,
-        (input, from): (LayerId, usize),
-        stage: &Stage,
-        stride: usize,
-    ) -> LayerId {
-        let mut x = input;
-        if stage.expand > 1 {
-            let expand = dense(1, 1, Activation::Relu6);
-            x = self.conv(g, format!("{name}.expand"), x, from * stage.expand, expand);
-        }
-        let depthwise = Conv { kernel: stage.kernel, stride, depthwise: true, activation: Activation::Relu6 };
-        x = g.conv(format!("{name}.depthwise"), x, 0, depthwise);
-        x = self.conv(g, format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
-        if stride == 1 && from == stage.channels {
-            x = g.add(format!("{name}.add"), input, x);
-        }
-        x
-    }
-
-    /// A basic block or a bottleneck, its shortcut a 1×1 convolution where the shape changes.
-    fn residual(
-        &self,
-        g: &mut Graph,
-        name: &str,
-        (input, from): (LayerId, usize),
-        stage: &Stage,
-        stride: usize,
-    ) -> LayerId {
-        let Stage { channels, expand, .. } = *stage;
-        let mut conv = |i: usize, x, channels, conv| self.conv(g, format!("{name}.conv{i}"), x, channels, conv);
-        let last = if expand == 1 {
-            let x = conv(1, input, channels, centred(3, stride, Activation::Relu));
-            conv(2, x, channels, dense(3, 1, Activation::Identity))
-        } else {
-            let x = conv(1, input, channels / expand, dense(1, 1, Activation::Relu));
-            let x = conv(2, x, channels / expand, centred(3, stride, Activation::Relu));
-            conv(3, x, channels, dense(1, 1, Activation::Identity))
-        };
-        let shortcut = if stride == 1 && from == channels {
-            input
-        } else {
-            self.conv(g, format!("{name}.shortcut"), input, channels, dense(1, stride, Activation::Identity))
-        };
-        let sum = g.add(format!("{name}.add"), shortcut, last);
-        let relu = Conv { kernel: 1, stride: 1, depthwise: true, activation: Activation::Relu };
-        g.conv(format!("{name}.relu"), sum, 0, relu)
+    fn lower_residual_stem(&self, g: &mut NetworkBuilder) -> LayerId {
+        let x = g.dense("backbone.stem".into(), 0, self.stem, centred(7, 2, Activation::Relu));
+        let x = g.graph.max_pool("backbone.stem.pool", x, 3, 1);
+        g.graph.max_pool("backbone.stem.even", x, 1, 2)
     }
 }
 
-/// A dense convolution with PyTorch's padding of (kernel − 1) / 2 on both sides, for maps of even size.
+/// Expand (1×1), depthwise, project (1×1), with a shortcut where the shape stays. `from`: the input
+/// and its channels before any pruning, which is what decides on the shortcut.
+fn inverted_residual(
+    g: &mut NetworkBuilder,
+    name: &str,
+    (input, from): (LayerId, usize),
+    stage: &BackboneStage,
+    stride: usize,
+) -> LayerId {
+    let mut x = input;
+    if stage.expand > 1 {
+        let expand = dense(1, 1, Activation::Relu6);
+        x = g.dense(format!("{name}.expand"), x, from * stage.expand, expand);
+    }
+    x = g.depthwise(format!("{name}.depthwise"), x, (stage.kernel, stride), Activation::Relu6);
+    x = g.dense(format!("{name}.project"), x, stage.channels, dense(1, 1, Activation::Identity));
+    if stride == 1 && from == stage.channels {
+        x = g.graph.add(format!("{name}.add"), input, x);
+    }
+    x
+}
+
+/// A basic block or a bottleneck, its shortcut a 1×1 convolution where the shape changes.
+fn residual(
+    g: &mut NetworkBuilder,
+    name: &str,
+    (input, from): (LayerId, usize),
+    stage: &BackboneStage,
+    stride: usize,
+) -> LayerId {
+    let BackboneStage { channels, expand, .. } = *stage;
+    let mut conv = |i: usize, x, channels, conv| g.dense(format!("{name}.conv{i}"), x, channels, conv);
+    let last = if expand == 1 {
+        let x = conv(1, input, channels, centred(3, stride, Activation::Relu));
+        conv(2, x, channels, dense(3, 1, Activation::Identity))
+    } else {
+        let x = conv(1, input, channels / expand, dense(1, 1, Activation::Relu));
+        let x = conv(2, x, channels / expand, centred(3, stride, Activation::Relu));
+        conv(3, x, channels, dense(1, 1, Activation::Identity))
+    };
+    let shortcut = if stride == 1 && from == channels {
+        input
+    } else {
+        g.dense(format!("{name}.shortcut"), input, channels, dense(1, stride, Activation::Identity))
+    };
+    let sum = g.graph.add(format!("{name}.add"), shortcut, last);
+    g.depthwise(format!("{name}.relu"), sum, (1, 1), Activation::Relu)
+}
+/// A dense convolution with PyTorch's padding of (kernel − 1) / 2 on both sides, for maps of even
+/// size.
 fn centred(kernel: usize, stride: usize, activation: Activation) -> Conv {
     dense(StoredKernel { kernel, stride }.side(), stride, activation)
 }

@@ -13,14 +13,15 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Version of the package format of a quantized student: version 1 with a `quantization`.
 pub const QUANTIZED_FORMAT_VERSION: u32 = 2;
 
-/// Version of the package format of a student whose weights share values: version 1 with `weights.shared_bits`.
-pub const SHARED_FORMAT_VERSION: u32 = 3;
+/// Version of the package format of a student with clustered weights: version 1 with
+/// `weights.shared_bits`.
+pub const CLUSTERED_FORMAT_VERSION: u32 = 3;
 
 /// The manifest of a student package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`], [`QUANTIZED_FORMAT_VERSION`] or [`SHARED_FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`], [`QUANTIZED_FORMAT_VERSION`] or [`CLUSTERED_FORMAT_VERSION`].
     pub format_version: u32,
     pub name: String,
     pub architecture: Architecture,
@@ -43,9 +44,11 @@ pub struct WeightsFile {
     pub file: String,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
-    /// Where weights share values: bits of a weight's code, 1 to 8 (see [`shared`](super::shared)).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shared_bits: Option<u8>,
+    /// Bits of a weight's code, 1 to 8, where weights are clustered (see
+    /// [`clustered`](super::clustered)). In JSON `shared_bits`, the name that the format has had
+    /// from its start.
+    #[serde(rename = "shared_bits", default, skip_serializing_if = "Option::is_none")]
+    pub cluster_bits: Option<u8>,
 }
 
 impl Manifest {
@@ -54,10 +57,10 @@ impl Manifest {
     /// # Errors
     /// A sentence, when it has what no version holds.
     pub fn needed_version(&self) -> Result<u32, String> {
-        match (&self.quantization, self.weights.shared_bits) {
+        match (&self.quantization, self.weights.cluster_bits) {
             (None, None) => Ok(FORMAT_VERSION),
             (Some(_), None) => Ok(QUANTIZED_FORMAT_VERSION),
-            (None, Some(1..=8)) => Ok(SHARED_FORMAT_VERSION),
+            (None, Some(1..=8)) => Ok(CLUSTERED_FORMAT_VERSION),
             (None, Some(bits)) => Err(format!("weights.shared_bits is {bits}; it must be 1 to 8")),
             (Some(_), Some(_)) => Err("it has a quantization and weights.shared_bits; one of them is possible".into()),
         }

@@ -3,15 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use peregrine_core::files::{sha256, write_atomically, FileError};
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::manifest::{Manifest, WeightsFile, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION};
-use super::{quantized, shared, Architecture};
+use super::manifest::{Manifest, WeightsFile, CLUSTERED_FORMAT_VERSION, FORMAT_VERSION, QUANTIZED_FORMAT_VERSION};
+use super::tensors::{self, to_f32};
+use super::{clustered, quantized, Architecture};
 
 /// Name of the manifest in its folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -75,8 +75,8 @@ impl Student {
         self.manifest.architecture.graph(input.width, input.height)
     }
 
-    /// An engine on the CPU for `graph`, this student's network of some size, whole or cut: in integers where the student
-    /// is quantized. `pinned`: with a CPU for each of its own threads.
+    /// An engine on the CPU for `graph`, this student's network of some size, whole or cut: in
+    /// integers where the student is quantized. `pinned`: with a CPU for each of its own threads.
     ///
     /// # Errors
     /// When the weights do not fit the graph, or the system pins no threads.
@@ -95,9 +95,10 @@ impl Student {
         Ok(Box::new(engine))
     }
 
-    /// Writes the package into `folder`, each file under a temporary name that is then renamed. Whenever it is interrupted,
-    /// the folder holds a whole package, this one or the one that was there before. Fills in the manifest's version, file
-    /// name and hash. Weights are stored as f16, in 8 bits where they are quantized, or as codes where they share values.
+    /// Writes the package into `folder`, each file under a temporary name that is then renamed.
+    /// Whenever it is interrupted, the folder holds a whole package, this one or the one that was
+    /// there before. Fills in the manifest's version, file name and hash. Weights are stored as
+    /// f16, in 8 bits where they are quantized, or as codes of clusters.
     ///
     /// # Errors
     /// When `folder` cannot be written to, or the manifest has what no version of the format holds.
@@ -107,8 +108,9 @@ impl Student {
         let fault = |why| PackageError::Manifest { path: folder.join(MANIFEST_FILE), why };
         self.manifest.format_version = self.manifest.needed_version().map_err(fault)?;
         self.manifest.weights.sha256 = sha256(&bytes);
-        // Weights that the manifest beside them describes must not change before it does, nor it before them: the new ones
-        // first come under another name, which the new manifest gives them until they have taken the old ones' place.
+        // Weights that the manifest beside them describes must not change before it does, nor it
+        // before them: the new ones first come under another name, which the new manifest gives
+        // them until they have taken the old ones' place.
         let described =
             |weights: &WeightsFile| weights.file == WEIGHTS_FILE && weights.sha256 != self.manifest.weights.sha256;
         let takes_place = weights_of(folder).is_some_and(|weights| described(&weights));
@@ -127,9 +129,9 @@ impl Student {
 
     /// The bytes of the weights file.
     pub fn weights_file(&self) -> Vec<u8> {
-        match (&self.quantization, self.manifest.weights.shared_bits) {
+        match (&self.quantization, self.manifest.weights.cluster_bits) {
             (Some(quantization), _) => quantized::serialize(&self.graph(), &self.weights, quantization),
-            (None, Some(bits)) => shared::serialize(&self.graph(), &self.weights, bits),
+            (None, Some(bits)) => clustered::serialize(&self.graph(), &self.weights, bits),
             (None, None) => serialize_f16(&self.graph(), &self.weights),
         }
     }
@@ -142,8 +144,8 @@ impl Student {
         let fault = |why: String| PackageError::Manifest { path: path.to_owned(), why };
         let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| fault(e.to_string()))?;
         let found = manifest.format_version;
-        if ![FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, SHARED_FORMAT_VERSION].contains(&found) {
-            let known = format!("{FORMAT_VERSION}, {QUANTIZED_FORMAT_VERSION} and {SHARED_FORMAT_VERSION}");
+        if ![FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, CLUSTERED_FORMAT_VERSION].contains(&found) {
+            let known = format!("{FORMAT_VERSION}, {QUANTIZED_FORMAT_VERSION} and {CLUSTERED_FORMAT_VERSION}");
             return Err(fault(format!("format_version is {found}; this program reads {known}")));
         }
         let needed = manifest.needed_version().map_err(fault)?;
@@ -151,7 +153,7 @@ impl Student {
             let has = match (found, needed) {
                 (QUANTIZED_FORMAT_VERSION, _) => "lacks its quantization",
                 (_, QUANTIZED_FORMAT_VERSION) => "has a quantization",
-                (SHARED_FORMAT_VERSION, _) => "lacks its weights.shared_bits",
+                (CLUSTERED_FORMAT_VERSION, _) => "lacks its weights.shared_bits",
                 _ => "has weights.shared_bits",
             };
             return Err(fault(format!("format_version is {found}, but it {has}")));
@@ -170,12 +172,12 @@ impl Student {
         let weights_fault = |why: String| PackageError::Weights { path: weights_path.clone(), why };
         let Architecture { input, .. } = &manifest.architecture;
         let graph = manifest.architecture.graph(input.width, input.height);
-        let (weights, quantization) = match (&manifest.quantization, manifest.weights.shared_bits) {
+        let (weights, quantization) = match (&manifest.quantization, manifest.weights.cluster_bits) {
             (Some(section), _) => {
                 let (weights, quantization) = quantized::deserialize(&bytes, section).map_err(weights_fault)?;
                 (weights, Some(quantization))
             }
-            (None, Some(bits)) => (shared::deserialize(&bytes, &graph, bits).map_err(weights_fault)?, None),
+            (None, Some(bits)) => (clustered::deserialize(&bytes, &graph, bits).map_err(weights_fault)?, None),
             (None, None) => (deserialize(&bytes).map_err(weights_fault)?, None),
         };
         let student = Self { manifest, weights, quantization };
@@ -200,17 +202,13 @@ fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
 
 /// Each convolution as `<layer>.weight` and `<layer>.bias`.
 fn serialize_f16(graph: &Graph, weights: &Weights) -> Vec<u8> {
-    let half = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect() };
-    let mut tensors = Vec::new();
+    let mut file = Vec::new();
     for (layer, _, shape) in graph.convs() {
         let conv = weights.of(&layer.name);
-        tensors.push((format!("{}.weight", layer.name), shape.to_vec(), half(&conv.weight)));
-        tensors.push((format!("{}.bias", layer.name), vec![shape[0]], half(&conv.bias)));
+        file.push((format!("{}.weight", layer.name), Dtype::F16, shape.to_vec(), tensors::f16_bytes(&conv.weight)));
+        file.push((format!("{}.bias", layer.name), Dtype::F16, vec![shape[0]], tensors::f16_bytes(&conv.bias)));
     }
-    let views = tensors.iter().map(|(name, shape, data)| {
-        (name, TensorView::new(Dtype::F16, shape.clone(), data).expect("lengths follow from the shape"))
-    });
-    safetensors::serialize(views, None).expect("names are unique")
+    tensors::serialize(&file)
 }
 
 /// Reads weights: tensors `<layer>.weight` and `<layer>.bias`, F16 or F32.
@@ -233,15 +231,4 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
         }
     }
     Ok(weights)
-}
-
-/// The values of an F16 or F32 tensor.
-pub fn to_f32(tensor: &TensorView) -> Option<Vec<f32>> {
-    match tensor.dtype() {
-        Dtype::F16 => Some(tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        Dtype::F32 => {
-            Some(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-        }
-        _ => None,
-    }
 }

@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, Input, Neck};
-use super::backbone::{Backbone, Family, Stage};
+use super::backbone::{Backbone, BackboneFamily, BackboneStage};
 
 /// A backbone that ImageNet weights exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// EfficientNet-Lite (Tan & Le 2019, table 1, without squeeze-and-excitation, and ReLU6 for swish).
+    /// EfficientNet-Lite (Tan & Le 2019, table 1, without squeeze-and-excitation, and ReLU6 for
+    /// swish).
     Lite0,
     Lite1,
     Lite2,
@@ -56,8 +57,8 @@ impl Preset {
         }
     }
 
-    /// The default student's heads on this backbone, with a neck of 96 channels and a mask head of 48. The input is
-    /// normalised as for the ImageNet weights.
+    /// The default student's heads on this backbone, with a neck of 96 channels and a mask head of
+    /// 48. The input is normalised as for the ImageNet weights.
     pub fn teacher(self) -> Architecture {
         let mut architecture = Architecture::default_student();
         architecture.backbone = self.backbone();
@@ -70,19 +71,24 @@ impl Preset {
     }
 }
 
-/// By the factors on channels and on blocks. The stem keeps its 32 channels, the first and the last stage their one block.
+/// By the factors on channels and on blocks. The stem keeps its 32 channels, the first and the last
+/// stage their one block.
 fn lite(width: f64, depth: f64) -> Backbone {
     let last = STAGES.len() - 1;
     let stage = |(i, &(blocks, kernel, stride, expand, channels)): (usize, &(usize, usize, usize, usize, usize))| {
         let repeated = (blocks as f64 * depth).ceil() as usize;
         let blocks = if i == 0 || i == last { blocks } else { repeated };
-        Stage { blocks, kernel, stride, expand, channels: round(channels as f64 * width) }
+        BackboneStage { blocks, kernel, stride, expand, channels: round(channels as f64 * width) }
     };
-    Backbone { family: Family::InvertedResidual, stem: 32, stages: STAGES.iter().enumerate().map(stage).collect() }
+    Backbone {
+        family: BackboneFamily::InvertedResidual,
+        stem: 32,
+        stages: STAGES.iter().enumerate().map(stage).collect(),
+    }
 }
 
 fn resnet(blocks: [usize; 4], expand: usize) -> Backbone {
-    let stage = |(i, (&blocks, &width)): (usize, (&usize, &usize))| Stage {
+    let stage = |(i, (&blocks, &width)): (usize, (&usize, &usize))| BackboneStage {
         blocks,
         kernel: 3,
         stride: if i == 0 { 1 } else { 2 },
@@ -90,7 +96,7 @@ fn resnet(blocks: [usize; 4], expand: usize) -> Backbone {
         channels: width * expand,
     };
     let stages = blocks.iter().zip(&WIDTHS).enumerate().map(stage).collect();
-    Backbone { family: Family::Residual, stem: 64, stages }
+    Backbone { family: BackboneFamily::Residual, stem: 64, stages }
 }
 
 /// To the nearest multiple of 8 that loses no more than a tenth.
@@ -118,7 +124,8 @@ mod tests {
 
     #[test]
     fn resnets_have_the_published_numbers_of_parameters() {
-        // torchvision's counts without the classifier and batch-norm, whose scale and offset are folded into one bias.
+        // torchvision's counts without the classifier and batch-norm, whose scale and offset are
+        // folded into one bias.
         for (preset, weights, biases) in [
             (Preset::Resnet18, 11_166_912, 4_800),
             (Preset::Resnet34, 21_267_648, 8_512),

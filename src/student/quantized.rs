@@ -1,28 +1,24 @@
 //! The weights file of a quantized student.
 //!
-//! A quantized convolution is `<layer>.weight` (I8), `<layer>.scale` (F32, one an output channel) and `<layer>.bias`
-//! (F32); one that the manifest lists under `quantization.float_layers` is `<layer>.weight` and `<layer>.bias` (F16 or
-//! F32), as in a student that is not quantized.
+//! A quantized convolution is `<layer>.weight` (I8), `<layer>.scale` (F32, one an output channel)
+//! and `<layer>.bias` (F32); one that the manifest lists under `quantization.float_layers` is
+//! `<layer>.weight` and `<layer>.bias` (F16 or F32), as in a student that is not quantized.
 
 use std::collections::BTreeMap;
 
-use half::f16;
 use peregrine_engine::quantization::QuantizedConv;
 use peregrine_engine::{ConvWeights, Graph, Quantization, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::manifest::QuantizationSection;
-use super::package::to_f32;
+use super::tensors::{self, f16_bytes, f32_bytes, to_f32};
 
-/// The file of `graph`; `weights` serve where a layer is not quantized.
+/// The file of `graph`; `weights` are those of layers that are not quantized.
 pub fn serialize(graph: &Graph, weights: &Weights, quantization: &Quantization) -> Vec<u8> {
-    let f32_bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-    let f16_bytes =
-        |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect() };
-    let mut tensors = Vec::new();
+    let mut file = Vec::new();
     for (layer, _, shape) in graph.convs() {
         let mut push = |part: &str, dtype, shape: &[usize], bytes: Vec<u8>| {
-            tensors.push((format!("{}.{part}", layer.name), dtype, shape.to_vec(), bytes));
+            file.push((format!("{}.{part}", layer.name), dtype, shape.to_vec(), bytes));
         };
         if let Some(conv) = quantization.convs.get(&layer.name) {
             push("weight", Dtype::I8, &shape, conv.weight.iter().map(|&w| w as u8).collect());
@@ -34,10 +30,7 @@ pub fn serialize(graph: &Graph, weights: &Weights, quantization: &Quantization) 
             push("bias", Dtype::F16, &shape[..1], f16_bytes(&conv.bias));
         }
     }
-    let views = tensors.iter().map(|(name, dtype, shape, data)| {
-        (name, TensorView::new(*dtype, shape.clone(), data).expect("lengths follow from the shape"))
-    });
-    safetensors::serialize(views, None).expect("names are unique")
+    tensors::serialize(&file)
 }
 
 /// Reads what [`serialize`] wrote; shapes are left to be checked against the graph.

@@ -132,7 +132,7 @@ pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f
     manifest.architecture.widths.extend(widths);
     manifest.name = format!("{}-pruned", student.manifest.name);
     manifest.accuracy.clear();
-    manifest.weights.shared_bits = None;
+    manifest.weights.cluster_bits = None;
     manifest.architecture.check().map_err(anyhow::Error::msg)?;
     let weights = slice::weights(&graph, &student.weights, channels, keep, means);
     let pruned = Student { manifest, weights, quantization: None };

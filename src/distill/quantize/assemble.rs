@@ -103,7 +103,7 @@ impl<'a> Calibrated<'a> {
         let name = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         student.manifest.name = format!("{}-int8", self.f32_student.manifest.name);
         student.manifest.accuracy.clear();
-        student.manifest.weights.shared_bits = None;
+        student.manifest.weights.cluster_bits = None;
         student.manifest.quantization = Some(QuantizationSection {
             command: command.to_owned(),
             activations: name(serde_json::json!(self.settings.activations)),

@@ -82,7 +82,7 @@ impl PackageTeacher {
         let mut found = Vec::new();
         let mut first = 0;
         for level in Architecture::detection_levels() {
-            let (class, sides) = (self.engine.output(level.class), self.engine.output(level.sides));
+            let (class, sides) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
             let count = class.len() / self.classes;
             for (at, cell) in self.cells[first..first + count].iter().enumerate() {
                 let logits: Vec<f32> = (0..self.classes).map(|c| class[c * count + at]).collect();

@@ -195,7 +195,7 @@ impl Distillation {
         let levels = Architecture::detection_levels();
         let mut teacher = Tensors {
             class: rows(levels.map(|l| l.class), student.class.dim(1)?)?,
-            sides: rows(levels.map(|l| l.sides), student.sides.dim(1)?)?,
+            sides: rows(levels.map(|l| l.box_distribution), student.sides.dim(1)?)?,
             segmentation: maps(Architecture::SEGMENTATION_OUTPUT, student.segmentation.dim(1)?)?,
             layers: BTreeMap::new(),
         };

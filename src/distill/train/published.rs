@@ -41,7 +41,7 @@ impl Published<'_> {
                 format_version: FORMAT_VERSION,
                 name: self.config.name.clone(),
                 architecture: self.architecture.clone(),
-                weights: WeightsFile { file: WEIGHTS_FILE.into(), sha256: String::new(), shared_bits: None },
+                weights: WeightsFile { file: WEIGHTS_FILE.into(), sha256: String::new(), cluster_bits: None },
                 training: Training { steps, ..self.training.clone() },
                 quantization: None,
                 accuracy: BTreeMap::new(),

@@ -63,7 +63,7 @@ impl Teaching {
 
         let levels = Architecture::detection_levels();
         let class = self.rows(net, levels.map(|l| net.graph.outputs[l.class]))?;
-        let sides = self.rows(net, levels.map(|l| net.graph.outputs[l.sides]))?;
+        let sides = self.rows(net, levels.map(|l| net.graph.outputs[l.box_distribution]))?;
         let targets = self.targets(batch);
         let terms = detection::loss(&class.rows, &sides.rows, &targets, &config.loss)?;
         let mask = self.mask(net, batch)?;

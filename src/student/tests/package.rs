@@ -42,7 +42,7 @@ fn changed(by: f32) -> Student {
 
 /// A folder in the place of the temporary file stops the writing where a kill would.
 #[test]
-fn a_package_that_takes_anothers_place_is_whole_wherever_it_is_interrupted() {
+fn a_package_is_replaced_whole_wherever_it_is_interrupted() {
     let folder = copy_of_the_embedded_student();
     let folder = fs::canonicalize(folder.path()).unwrap();
     let bias = |student: Student| student.weights.of("backbone.stem").bias[0];
@@ -113,8 +113,8 @@ fn a_manifest_is_refused_by_field() {
     }
 }
 
-/// A rename over `/dev/null`, done as root, once left a plain file in its place, and every later build of the machine
-/// read in it what other programs had thrown away.
+/// A rename over `/dev/null`, done as root, once left a plain file in its place, and every later
+/// build of the machine read in it what other programs had thrown away.
 #[test]
 #[cfg(unix)]
 fn what_is_no_plain_file_is_written_to_and_not_replaced() {

@@ -72,7 +72,7 @@ impl HeadDecoder {
         detections.clear();
         for candidate in &self.candidates {
             let grid = self.levels[candidate.level as usize];
-            let bbox = decode_box(output(grid.level.sides), grid, candidate.cell as usize, self.bins);
+            let bbox = decode_box(output(grid.level.box_distribution), grid, candidate.cell as usize, self.bins);
             if bbox.is_finite() {
                 detections.push(Detection { class: candidate.class as usize, score: sigmoid(candidate.logit), bbox });
             }

@@ -212,7 +212,7 @@ mod tests {
         };
         Tensors {
             class: rows(levels.map(|l| l.class)),
-            sides: rows(levels.map(|l| l.sides)),
+            sides: rows(levels.map(|l| l.box_distribution)),
             segmentation: tensor(Architecture::SEGMENTATION_OUTPUT).flatten(2, 3).unwrap(),
             layers: names.into_iter().enumerate().map(|(i, name)| (name, tensor(7 + i))).collect::<BTreeMap<_, _>>(),
         }

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use anyhow::{bail, ensure, Context};
 use peregrine_engine::{ConvWeights, Weights};
-use peregrine_student::backbone::{Family, StoredKernel};
-use peregrine_student::package::to_f32;
+use peregrine_student::backbone::{BackboneFamily, StoredKernel};
 use peregrine_student::presets::Preset;
+use peregrine_student::tensors::to_f32;
 use peregrine_student::Architecture;
 use prost::Message;
 use safetensors::SafeTensors;
@@ -78,7 +78,7 @@ impl Layer {
 
 fn layers(preset: Preset) -> Vec<Layer> {
     let network = Architecture { backbone: preset.backbone(), ..Architecture::default_student() };
-    let residual = network.backbone.family == Family::Residual;
+    let residual = network.backbone.family == BackboneFamily::Residual;
     let graph = network.graph(32, 32);
     let backbone = graph
         .convs()

@@ -1,38 +1,38 @@
-//! The weights file of a student whose weights share values.
+//! The weights file of a student with clustered weights: those of a layer take few values.
 //!
-//! A layer that it pays for is `<layer>.codebook` (F16, at most 2^bits values), `<layer>.codes` (U8: a number of `bits` bits
-//! for each weight, packed from the lowest bit of the first byte on) and `<layer>.bias` (F16); another is `<layer>.weight` and
-//! `<layer>.bias`, as in a student that shares nothing.
+//! A layer that is worth a codebook is `<layer>.codebook` (F16, at most 2^bits values),
+//! `<layer>.codes` (U8: a number of `bits` bits for each weight, packed from the lowest bit of the
+//! first byte on) and `<layer>.bias` (F16); another is `<layer>.weight` and `<layer>.bias`, as in a
+//! student without clusters.
 
 use std::collections::BTreeMap;
 
-use half::f16;
 use peregrine_engine::{ConvWeights, Graph, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::package::to_f32;
+use super::tensors::{self, f16_bytes, to_f32};
 
-/// Whether weights of `[out, in per group, kernel, kernel]` are worth a codebook: there must be many for each of its
-/// values, and depthwise kernels, of which there are few, suffer most.
-pub fn pays(shape: &[usize; 4], bits: u8) -> bool {
+/// Whether weights of shape `[out, in per group, kernel, kernel]` are clustered: there must be at
+/// least 8 for each of the codebook's 2^`bits` values, and depthwise kernels, which have few
+/// weights, lose the most accuracy.
+pub fn is_worth_a_codebook(shape: &[usize; 4], bits: u8) -> bool {
     shape[1] > 1 && shape.iter().product::<usize>() >= 8 << bits
 }
 
 /// The file of `graph`.
 ///
 /// # Panics
-/// When a layer that it pays for has more than 2^`bits` different weights.
+/// When a layer that is worth a codebook has more than 2^`bits` different weights.
 pub fn serialize(graph: &Graph, weights: &Weights, bits: u8) -> Vec<u8> {
-    let half = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect() };
-    let mut tensors = Vec::new();
+    let mut file = Vec::new();
     for (layer, _, shape) in graph.convs() {
         let conv = weights.of(&layer.name);
         let mut push = |part: &str, dtype, shape: &[usize], bytes: Vec<u8>| {
-            tensors.push((format!("{}.{part}", layer.name), dtype, shape.to_vec(), bytes));
+            file.push((format!("{}.{part}", layer.name), dtype, shape.to_vec(), bytes));
         };
-        push("bias", Dtype::F16, &shape[..1], half(&conv.bias));
-        if !pays(&shape, bits) {
-            push("weight", Dtype::F16, &shape, half(&conv.weight));
+        push("bias", Dtype::F16, &shape[..1], f16_bytes(&conv.bias));
+        if !is_worth_a_codebook(&shape, bits) {
+            push("weight", Dtype::F16, &shape, f16_bytes(&conv.weight));
             continue;
         }
         let mut codebook = conv.weight.clone();
@@ -42,13 +42,10 @@ pub fn serialize(graph: &Graph, weights: &Weights, bits: u8) -> Vec<u8> {
         assert!(codebook.len() <= 1 << bits, "{}: {} values do not fit {bits} bits", layer.name, codebook.len());
         let code = |v: &f32| codebook.binary_search_by(|c| c.total_cmp(v)).expect("the codebook has every weight");
         let codes = pack(conv.weight.iter().map(|v| code(v) as u8), conv.weight.len(), bits);
-        push("codebook", Dtype::F16, &[codebook.len()], half(&codebook));
+        push("codebook", Dtype::F16, &[codebook.len()], f16_bytes(&codebook));
         push("codes", Dtype::U8, &[codes.len()], codes);
     }
-    let views = tensors.iter().map(|(name, dtype, shape, data)| {
-        (name, TensorView::new(*dtype, shape.clone(), data).expect("lengths follow from the shape"))
-    });
-    safetensors::serialize(views, None).expect("names are unique")
+    tensors::serialize(&file)
 }
 
 /// Reads what [`serialize`] wrote for `graph`; shapes are left to be checked against it.
@@ -68,7 +65,7 @@ pub fn deserialize(bytes: &[u8], graph: &Graph, bits: u8) -> Result<Weights, Str
             to_f32(&tensor).ok_or_else(|| format!("{name} is {:?}; F16 or F32 is expected", tensor.dtype()))
         };
         let bias = real(take("bias")?)?;
-        let weight = if pays(&shape, bits) {
+        let weight = if is_worth_a_codebook(&shape, bits) {
             let codebook = real(take("codebook")?)?;
             let (name, codes) = take("codes")?;
             let count: usize = shape.iter().product();
