@@ -1,7 +1,8 @@
 //! Which channels of a graph's tensors are one and the same, so that they stay or go together.
 //!
-//! A dense convolution makes new channels; a depthwise one and an upsampling pass theirs on; a sum ties those of its two
-//! operands together, place by place; a concatenation lines them up. What the input and the outputs hold is fixed.
+//! A dense convolution makes new channels; a depthwise one and an upsampling pass theirs on; a sum
+//! ties those of its two operands together, place by place; a concatenation lines them up. What the
+//! input and the outputs hold is fixed.
 
 use super::{Graph, LayerId, Op};
 
@@ -68,8 +69,8 @@ impl Channels {
         self.fixed.is_empty()
     }
 
-    /// The channels that may go, by the layers that they lie in: those of one list can be exchanged for each other, so that
-    /// only their number is a matter of the network's shape.
+    /// The channels that may go, by the layers that they lie in: those of one list can be exchanged
+    /// for each other, so that only their number is a matter of the network's shape.
     pub fn spaces(&self) -> Vec<Vec<ChannelId>> {
         let mut layers: Vec<Vec<LayerId>> = vec![Vec::new(); self.len()];
         for (layer, ids) in self.of.iter().enumerate() {
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortcut_ties_what_it_adds_and_a_concatenation_keeps_its_parts() {
+    fn sums_tie_channels_and_concatenations_keep_them() {
         let mut g = Graph::new(Shape::new(3, 4, 4));
         let a = g.conv("a", 0, 4, dense());
         let b = g.conv("b", a, 0, Conv { depthwise: true, kernel: 3, ..dense() });

@@ -1,6 +1,8 @@
-//! Places buffers of known size and life in one arena, so that those never alive together share memory.
+//! Places buffers of known size and life in one arena, so that those never alive together share
+//! memory.
 
-/// A buffer: its size, and the first and last moment (inclusive) at which it holds something needed.
+/// A buffer: its size, and the first and last moment (inclusive) at which it holds something
+/// needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     pub size: usize,
@@ -16,7 +18,8 @@ impl Lifetime {
 
 /// Returns each buffer's offset and the arena's size.
 ///
-/// Largest first, each at the lowest offset that is free throughout its life (Pisarchyk & Lee 2020, "Greedy by size").
+/// Largest first, each at the lowest offset that is free throughout its life (Pisarchyk & Lee 2020,
+/// "Greedy by size").
 pub fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(buffers[i].size));

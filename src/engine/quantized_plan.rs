@@ -1,15 +1,17 @@
-//! Which steps of a quantized network's plan are computed in integers, and in which forms their tensors are kept: for any
-//! device, so that all engines round where the others do.
+//! Which steps of a quantized network's plan are computed in integers, and in which forms their
+//! tensors are kept: for any device, so that all engines round where the others do.
 //!
-//! A convolution is integer where it has 8-bit weights. An addition, upsampling or concatenation is integer where all
-//! that it reads was made by integer steps. A tensor takes the form that its step makes, and is converted once, right
-//! after, where a reader wants the other. What leaves the network is real.
+//! A convolution is integer where it has 8-bit weights. An addition, upsampling or concatenation is
+//! integer where all that it reads was made by integer steps. A tensor takes the form that its step
+//! makes, and is converted once, right after, where a reader wants the other. What leaves the
+//! network is real.
 
-use crate::plan::{Plan, Step, TensorId, Work};
+use crate::plan::{Plan, PlanStep, TensorId, Work};
 use crate::quantization::{Quantization, TensorScale};
 use crate::{Activation, EngineError, Graph, Op};
 
-/// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another tensor.
+/// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another
+/// tensor.
 pub struct Lowered {
     pub plan: Plan,
     /// Per step.
@@ -83,7 +85,8 @@ impl Lowered {
             };
             forms[step.output] = made;
         }
-        // An input that leaves again does so as it came, and one that nothing reads is kept like one.
+        // An input that leaves again does so as it came, and one that nothing reads is kept like
+        // one.
         forms[0].floats |= plan.outputs.contains(&0) || !forms[0].bytes;
         let mut scales = vec![None; plan.tensors.len()];
         for (tensor, scale) in scales.iter_mut().enumerate().filter(|(t, _)| forms[*t].bytes) {
@@ -97,8 +100,8 @@ impl Lowered {
         self.scales[tensor].expect("set for every tensor in bytes")
     }
 
-    /// The scale of what a step makes; none where that leaves as real values.
-    pub fn output_scale(&self, step: &Step) -> Option<TensorScale> {
+    /// The scale of what a step makes; `None` if that is a network output, which stays real.
+    pub fn output_scale(&self, step: &PlanStep) -> Option<TensorScale> {
         (!self.forms[step.output].departs).then(|| self.scale(step.output))
     }
 }

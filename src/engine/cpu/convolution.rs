@@ -2,85 +2,70 @@
 
 use std::ops::Range;
 
+use super::dispatch::{split_evenly, DepthwiseKernels, PanelKernels};
 use super::input_channels::InputChannels;
-use super::isa::{run, Depthwise, Kernels, Panel};
-use super::layout::{Memory, View};
+use super::kernels::FloatKernels;
+use super::layout::{FloatView, ThreadMemory};
+use super::residual::Residual;
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
 use super::winograd::{self, Winograd, TILE};
 use crate::{Conv, ConvWeights};
 
-/// What is added to a convolution's result.
-#[derive(Debug, Clone, Copy)]
-pub struct Residual {
-    pub view: View,
-    pub upsampled: bool,
-}
-
-impl Residual {
-    /// Pixel `x` of row `y` of a block.
-    ///
-    /// # Safety
-    /// As for [`View::at`].
-    unsafe fn at(&self, memory: &Memory, block: usize, y: usize, x: usize) -> *const f32 {
-        let (y, x) = if self.upsampled { (y / 2, x / 2) } else { (y, x) };
-        self.view.at(memory, block, y).add(x * BLOCK)
-    }
-}
-
 /// A convolution with its weights packed.
-pub struct Convolution {
+pub struct FloatConvolution {
     conv: Conv,
-    residual: Option<Residual>,
+    residual: Option<Residual<FloatView>>,
     weights: Vec<f32>,
     bias: Vec<f32>,
     /// Of a dense one.
     channels: InputChannels,
-    kind: Kind,
+    algorithm: FloatAlgorithm,
 }
 
-enum Kind {
+/// How a convolution is computed.
+enum FloatAlgorithm {
     /// Its panels of output channels, in order.
     Dense(Vec<DensePanel>),
     Winograd(Winograd),
-    Depthwise(&'static Depthwise),
+    Depthwise(&'static DepthwiseKernels<DepthwiseTile>),
 }
 
 struct DensePanel {
-    kernels: &'static Panel,
+    kernels: &'static PanelKernels<DenseTile>,
     first_block: usize,
     /// Offset into the packed weights.
     weights: usize,
 }
 
-impl Convolution {
+impl FloatConvolution {
     /// Packs the weights of a convolution from `channels` to `to` channels.
     pub fn new(
         conv: Conv,
         channels: InputChannels,
         to: usize,
         values: &ConvWeights,
-        residual: Option<Residual>,
-        kernels: &'static Kernels,
+        residual: Option<Residual<FloatView>>,
+        kernels: &'static FloatKernels,
     ) -> Self {
         let blocks = to.div_ceil(BLOCK);
         let mut bias = values.bias.clone();
         bias.resize(blocks * BLOCK, 0.0);
         let taps = conv.kernel * conv.kernel;
         let mut weights = vec![];
-        let kind = if conv.depthwise {
+        let algorithm = if conv.depthwise {
             for block in 0..blocks {
                 for tap in 0..taps {
                     let value = |c: usize| if c < to { values.weight[c * taps + tap] } else { 0.0 };
                     weights.extend((block * BLOCK..(block + 1) * BLOCK).map(value));
                 }
             }
-            Kind::Depthwise(kernels.depthwise(conv.kernel, conv.stride))
+            FloatAlgorithm::Depthwise(DepthwiseKernels::choose(kernels.depthwise, conv.kernel, conv.stride))
         } else {
             let mut panels = vec![];
             let mut first_block = 0;
             while first_block < blocks {
-                let fits = |p: &&Panel| p.blocks <= blocks - first_block;
+                let fits = |p: &&PanelKernels<DenseTile>| p.blocks <= blocks - first_block;
                 let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
                 panels.push(DensePanel { kernels: panel, first_block, weights: weights.len() });
                 let outs = first_block * BLOCK..(first_block + panel.blocks) * BLOCK;
@@ -93,20 +78,20 @@ impl Convolution {
                 }
                 first_block += panel.blocks;
             }
-            Kind::Dense(panels)
+            FloatAlgorithm::Dense(panels)
         };
-        Self { conv, residual, weights, bias, channels, kind }
+        Self { conv, residual, weights, bias, channels, algorithm }
     }
 
-    /// A 3×3 convolution of one tensor by fewer multiplications, for which the thread's scratch is needed; none where
-    /// that does not serve or pay.
+    /// A 3×3 convolution of one tensor by F(4×4, 3×3), which needs scratch memory; `None` if it
+    /// does not apply or is not faster than direct convolution.
     pub fn by_winograd(
         conv: Conv,
-        input: &View,
+        input: &FloatView,
         to: usize,
         values: &ConvWeights,
-        residual: Option<Residual>,
-        kernels: &'static Kernels,
+        residual: Option<Residual<FloatView>>,
+        kernels: &'static FloatKernels,
     ) -> Option<Self> {
         if !Winograd::suits(conv, input, to, residual.as_ref()) {
             return None;
@@ -115,20 +100,20 @@ impl Convolution {
         let mut bias = values.bias.clone();
         bias.resize(to.next_multiple_of(BLOCK), 0.0);
         let channels = InputChannels::of_view(input);
-        Some(Self { conv, residual, weights: vec![], bias, channels, kind: Kind::Winograd(winograd) })
+        Some(Self { conv, residual, weights: vec![], bias, channels, algorithm: FloatAlgorithm::Winograd(winograd) })
     }
 
     /// Floats of scratch that it takes by itself.
     pub fn scratch(&self) -> usize {
-        match &self.kind {
-            Kind::Winograd(winograd) => winograd.scratch(),
+        match &self.algorithm {
+            FloatAlgorithm::Winograd(winograd) => winograd.scratch(),
             _ => 0,
         }
     }
 
     /// Rows that are computed together: parts of the work begin at multiples of it.
     pub fn rows_together(&self) -> usize {
-        if matches!(self.kind, Kind::Winograd(_)) {
+        if matches!(self.algorithm, FloatAlgorithm::Winograd(_)) {
             TILE
         } else {
             1
@@ -141,20 +126,21 @@ impl Convolution {
 
     /// Parts along the channels into which the work can be split.
     pub fn groups(&self) -> usize {
-        match &self.kind {
-            Kind::Dense(panels) => panels.len(),
-            Kind::Winograd(winograd) => winograd.groups(),
-            Kind::Depthwise(_) => self.bias.len() / BLOCK,
+        match &self.algorithm {
+            FloatAlgorithm::Dense(panels) => panels.len(),
+            FloatAlgorithm::Winograd(winograd) => winograd.groups(),
+            FloatAlgorithm::Depthwise(_) => self.bias.len() / BLOCK,
         }
     }
 
     /// Bytes of its packed weights and biases.
     pub fn weight_bytes(&self) -> usize {
-        let transformed = if let Kind::Winograd(winograd) = &self.kind { winograd.weight_floats() } else { 0 };
+        let transformed =
+            if let FloatAlgorithm::Winograd(winograd) = &self.algorithm { winograd.weight_floats() } else { 0 };
         4 * (self.weights.len() + transformed + self.bias.len())
     }
 
-    /// Which kernel it runs, for people.
+    /// A human-readable description of the kernel that it runs.
     pub fn describe(&self) -> String {
         let Conv { kernel, stride, .. } = self.conv;
         let residual = match self.residual {
@@ -162,15 +148,15 @@ impl Convolution {
             Some(_) => " + residual",
             None => "",
         };
-        match &self.kind {
-            Kind::Dense(panels) => {
+        match &self.algorithm {
+            FloatAlgorithm::Dense(panels) => {
                 let widths: Vec<_> = panels.iter().map(|p| (p.kernels.blocks * BLOCK).to_string()).collect();
                 let scattered =
                     if self.channels.runs.len() > self.channels.order.len().div_ceil(BLOCK) { " gathered" } else { "" };
                 format!("dense {kernel}x{kernel}/{stride}{scattered}{residual}, panels {}", widths.join("+"))
             }
-            Kind::Winograd(_) => format!("Winograd 4x4, 3x3/1{residual}"),
-            Kind::Depthwise(d) => {
+            FloatAlgorithm::Winograd(_) => format!("Winograd 4x4, 3x3/1{residual}"),
+            FloatAlgorithm::Depthwise(d) => {
                 let generic = if d.kernel == 0 { ", generic" } else { "" };
                 format!("depthwise {kernel}x{kernel}/{stride}{residual}{generic}")
             }
@@ -180,23 +166,33 @@ impl Convolution {
     /// Computes `rows` of the output channels of `groups`.
     ///
     /// # Safety
-    /// The views must lie within `memory`, no other thread may write what this reads or touch what it writes, and
-    /// `input` must have the border that the convolution needs.
-    pub unsafe fn run(&self, memory: &Memory, input: &View, output: &View, groups: Range<usize>, rows: Range<usize>) {
-        match &self.kind {
-            Kind::Dense(panels) => {
+    /// The views must lie within `memory`, no other thread may write what this reads or touch what
+    /// it writes, and `input` must have the border that the convolution needs.
+    pub unsafe fn run(
+        &self,
+        memory: &ThreadMemory,
+        input: &FloatView,
+        output: &FloatView,
+        groups: Range<usize>,
+        rows: Range<usize>,
+    ) {
+        match &self.algorithm {
+            FloatAlgorithm::Dense(panels) => {
                 for panel in &panels[groups] {
                     for y in rows.clone() {
                         self.dense_row(memory, input, output, panel, y);
                     }
                 }
             }
-            Kind::Winograd(winograd) => {
-                let output =
-                    winograd::Output { view: output, bias: self.bias.as_ptr(), residual: self.residual.as_ref() };
+            FloatAlgorithm::Winograd(winograd) => {
+                let output = winograd::WinogradOutput {
+                    view: output,
+                    bias: self.bias.as_ptr(),
+                    residual: self.residual.as_ref(),
+                };
                 winograd.run(memory, input, &output, groups, rows);
             }
-            Kind::Depthwise(kernels) => {
+            FloatAlgorithm::Depthwise(kernels) => {
                 for block in groups {
                     for y in rows.clone() {
                         self.depthwise_row(memory, input, output, kernels, block, y);
@@ -206,16 +202,16 @@ impl Convolution {
         }
     }
 
-    /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many; the first one's
-    /// kernel row.
+    /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many;
+    /// the first one's kernel row.
     ///
     /// # Safety
     /// As for [`run`](Self::run); `y` must be a row of the output.
     #[inline]
     unsafe fn input_rows(
         &self,
-        memory: &Memory,
-        input: &View,
+        memory: &ThreadMemory,
+        input: &FloatView,
         block: usize,
         y: usize,
     ) -> ([*const f32; MAX_KERNEL], usize, usize) {
@@ -233,7 +229,14 @@ impl Convolution {
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline]
-    unsafe fn dense_row(&self, memory: &Memory, input: &View, output: &View, panel: &DensePanel, y: usize) {
+    unsafe fn dense_row(
+        &self,
+        memory: &ThreadMemory,
+        input: &FloatView,
+        output: &FloatView,
+        panel: &DensePanel,
+        y: usize,
+    ) {
         let Conv { kernel, stride, .. } = self.conv;
         let (rows, row_count, first_row) = self.input_rows(memory, input, 0, y);
         let from = self.channels.order.len();
@@ -259,7 +262,7 @@ impl Convolution {
         let kernels = if tile.pixel == BLOCK { panel.kernels.stride_1 } else { panel.kernels.any_stride };
         let pixels = output.shape.width;
         for i in 0..pixels.div_ceil(kernels.len()) {
-            let (x, length) = run(pixels, kernels.len(), i);
+            let (x, length) = split_evenly(pixels, kernels.len(), i);
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * tile.pixel);
             }
@@ -280,10 +283,10 @@ impl Convolution {
     #[inline]
     unsafe fn depthwise_row(
         &self,
-        memory: &Memory,
-        input: &View,
-        output: &View,
-        kernels: &Depthwise,
+        memory: &ThreadMemory,
+        input: &FloatView,
+        output: &FloatView,
+        kernels: &DepthwiseKernels<DepthwiseTile>,
         block: usize,
         y: usize,
     ) {
@@ -304,7 +307,7 @@ impl Convolution {
         };
         let pixels = output.shape.width;
         for i in 0..pixels.div_ceil(kernels.tiles.len()) {
-            let (x, length) = run(pixels, kernels.tiles.len(), i);
+            let (x, length) = split_evenly(pixels, kernels.tiles.len(), i);
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * stride * BLOCK);
             }

@@ -1,13 +1,13 @@
-//! A program, the threads that run it and the memory that they work on: what both CPU engines are made of.
+//! A program, the threads that run it and the memory that they work on: what both CPU engines are
+//! made of.
 
 use std::time::{Duration, Instant};
 
 use peregrine_core::PixelInput;
 
-use super::explain::StepReport;
-use super::layout::Memory;
+use super::explain::{PlanReport, StageReport, StepReport};
+use super::layout::ThreadMemory;
 use super::pool::{Pool, Stages};
-use super::PlanReport;
 use crate::quantization::TensorScale;
 use crate::{EngineError, Graph};
 
@@ -30,16 +30,18 @@ pub trait Program: Stages {
     /// Offset of each of the graph's outputs among the planar outputs.
     fn outputs(&self) -> &[usize];
 
-    /// How it holds the input pixel by pixel, if its first stage does nothing but turn the planar one into that.
-    fn pixels(&self) -> Option<Pixels>;
+    /// How it holds the input pixel by pixel, if its first stage does nothing but turn the planar
+    /// one into that.
+    fn pixels(&self) -> Option<PixelLayout>;
 
     /// The steps of a stage, of which there is at least one.
     fn steps(&self, stage: usize) -> Vec<StepReport>;
 }
 
-/// An input held pixel by pixel, in memory that no step writes but the one that turns the planar input into it.
+/// An input held pixel by pixel, in memory that no step writes but the one that turns the planar
+/// input into it.
 #[derive(Clone, Copy)]
-pub struct Pixels {
+pub struct PixelLayout {
     /// Width and height.
     pub size: (usize, usize),
     /// Bytes of the first border in a row, of a row, and of a pixel.
@@ -70,11 +72,12 @@ pub struct Executor<P> {
     _work: Vec<Line>,
 }
 
-// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the executor as vectors.
+// SAFETY: the raw pointers among the fields are the pool's, to memory that moves with the executor
+// as vectors.
 unsafe impl<P: Send> Send for Executor<P> {}
 
-/// How many threads an engine takes that was asked for `threads`.
-pub fn sensible(threads: usize) -> usize {
+/// The number of threads that an engine uses when asked for `threads`: 1 to 256.
+pub fn clamp_thread_count(threads: usize) -> usize {
     threads.clamp(1, 256)
 }
 
@@ -99,19 +102,21 @@ impl<P: Program> Executor<P> {
         let (arena, scratch) = (program.arena().div_ceil(LINE), program.scratch().div_ceil(LINE));
         let mut work = lines((arena + threads * scratch) * LINE);
         let start = work.as_mut_ptr();
-        let memory = (0..threads).map(|thread| Memory {
+        let memory = (0..threads).map(|thread| ThreadMemory {
             arena: start.cast(),
-            // SAFETY: within `work`, or at its end; it has a scratch for each thread after the arena.
+            // SAFETY: within `work`, or at its end; it has a scratch for each thread after the
+            // arena.
             scratch: unsafe { start.add(arena + thread * scratch) }.cast(),
             input: input.as_mut_ptr().cast(),
             pixels: pixels.as_mut_ptr().cast(),
             outputs: outputs.as_mut_ptr().cast(),
         });
-        // SAFETY: sized as the program says just above; the vectors live in the executor, after the pool.
+        // SAFETY: sized as the program says just above; the vectors live in the executor, after the
+        // pool.
         let pool = unsafe { Pool::new(program, memory.collect()) }
             .map_err(|e| fault(format!("a thread could not be started: {e}")))?;
         let mut executor = Self { pool, input, input_len, pixels, by_pixels: false, outputs, ranges, _work: work };
-        // Fills the borders between the rows of pixels, which nobody else writes.
+        // Fills the borders between the rows of pixels, which no other step writes.
         executor.pool.run(0..usize::from(pixel_bytes > 0), |_| ());
         Ok(executor)
     }
@@ -119,8 +124,8 @@ impl<P: Program> Executor<P> {
     /// See [`CpuEngine::pin`](super::CpuEngine::pin).
     ///
     /// # Errors
-    /// When `cpus` is empty or names a CPU that there is not or that this process may not use; also on systems other
-    /// than Linux.
+    /// When `cpus` is empty or names a CPU that does not exist or that this process may not use;
+    /// also on systems other than Linux.
     pub fn pin(&self, cpus: &[usize]) -> Result<(), EngineError> {
         if cpus.is_empty() {
             return Err(fault("no CPU to pin its threads to; name one for each thread".into()));
@@ -131,8 +136,8 @@ impl<P: Program> Executor<P> {
         Err(fault("threads can be pinned on Linux only".into()))
     }
 
-    /// Gives each thread but the caller's a CPU of its own among those that the calling thread may use, from the second
-    /// on.
+    /// Gives each thread but the caller's a CPU of its own among those that the calling thread may
+    /// use, from the second on.
     ///
     /// # Errors
     /// When the system does not let this process choose; on systems other than Linux.
@@ -143,13 +148,22 @@ impl<P: Program> Executor<P> {
         Err(fault("threads can be pinned on Linux only".into()))
     }
 
-    /// What runs, with the least time of each stage in `runs` runs; without times where that is 0. `peak` tells what one
-    /// thread can do at most, in 10⁹ operations a second.
+    /// What runs, with the least time of each stage in `runs` runs; without times where that is 0.
+    /// `peak` tells what one thread can do at most, in 10⁹ operations a second.
     pub fn explain(&mut self, runs: usize, instruction_set: String, peak: impl FnOnce() -> f64) -> PlanReport {
         let times = if runs == 0 { vec![] } else { self.least_times(runs) };
         let threads = self.pool.threads();
         let peak = if runs == 0 { 0.0 } else { threads as f64 * peak() };
-        PlanReport::new(self.pool.program(), instruction_set, threads, &times, peak)
+        let program = self.pool.program();
+        let stage = |i: usize| StageReport::new(program.steps(i), program.chunks(i), times.get(i).copied(), peak);
+        PlanReport {
+            instruction_set,
+            threads,
+            peak_gflops_per_second: peak,
+            arena_bytes: 4 * program.arena(),
+            scratch_bytes_per_thread: 4 * program.scratch(),
+            stages: (0..program.stages()).map(stage).collect(),
+        }
     }
 
     /// The least time that each stage took in `runs` runs, by the name of its last step.
@@ -206,14 +220,14 @@ impl<P: Program> PixelInput for Executor<P> {
         let (width, height) = held.size;
         assert!(y < height && x <= width && pixels.len() <= width - x, "outside of the input");
         let at = y * held.row + held.left + x * held.pixel;
-        // SAFETY: within the row, as just asserted, and so within the buffer, which nothing reads between runs; the
-        // engine has checked the instruction set.
+        // SAFETY: within the row, as just asserted, and so within the buffer, which nothing reads
+        // between runs; the engine has checked the instruction set.
         unsafe { (held.write)(pixels, self.pixels.as_mut_ptr().cast::<u8>().add(at), held.scale) };
     }
 }
 
-/// Zeroed memory for `floats` floats. A vector and no box: moving a box would claim its content for itself alone, and the
-/// pointers of the threads with it (Miri, Stacked Borrows).
+/// Zeroed memory for `floats` floats. A vector and no box: moving a box would claim its content for
+/// itself alone, and the pointers of the threads with it (Miri, Stacked Borrows).
 fn lines(floats: usize) -> Vec<Line> {
     vec![Line([0.0; LINE]); floats.div_ceil(LINE)]
 }

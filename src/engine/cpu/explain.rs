@@ -1,17 +1,18 @@
-//! What an engine runs, for people: step by step, with what each stage costs and how near it comes to the machine's peak.
+//! A human-readable report of what an engine runs: step by step, with what each stage costs and how
+//! near it comes to the machine's peak.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::executor::Program;
-use super::layout::Place;
-use super::stage::{Action, Step};
+use super::layout::Region;
+use super::stage::{FloatAction, FloatStep};
 
 /// One step of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
+    /// The layer, or what is done to it.
     pub name: String,
     /// Channels, height and width of its output.
     pub shape: [usize; 3],
@@ -19,6 +20,7 @@ pub struct StepReport {
     pub flops: usize,
     /// Bytes of its input, its output and its weights, each counted once.
     pub bytes: usize,
+    /// The kernel that computes it.
     pub kernel: String,
     /// Set within a chain: how many rows of the output exist at a time.
     pub rows_at_a_time: Option<usize>,
@@ -27,60 +29,54 @@ pub struct StepReport {
 /// What runs between two barriers: one step, or a chain of them whose maps stay in cache.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageReport {
+    /// In execution order.
     pub steps: Vec<StepReport>,
     /// Parts that the threads share.
     pub chunks: usize,
-    /// The least that was measured.
+    /// The least that was measured; `None` if nothing was.
     pub microseconds: Option<f64>,
+    /// 10⁹ operations a second; `None` for a stage without arithmetic.
     pub gflops_per_second: Option<f64>,
-    /// Of the machine's peak with as many threads, measured with independent multiply-adds in registers.
+    /// Fraction of the machine's peak with as many threads, measured with independent multiply-adds
+    /// in registers.
     pub share_of_peak: Option<f64>,
 }
 
 /// A whole engine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanReport {
+    /// For which the kernels are compiled.
     pub instruction_set: String,
+    /// That share the work, the caller's included.
     pub threads: usize,
     /// Of all threads together; 0 where nothing was measured.
     pub peak_gflops_per_second: f64,
+    /// Of the tensors.
     pub arena_bytes: usize,
+    /// Of maps within chains, and of transforms.
     pub scratch_bytes_per_thread: usize,
+    /// In execution order.
     pub stages: Vec<StageReport>,
 }
 
-impl PlanReport {
-    /// `times`: the least time of each stage; empty where nothing was measured. `peak`: of all threads together.
-    pub(super) fn new(
-        program: &impl Program,
-        instruction_set: String,
-        threads: usize,
-        times: &[Duration],
-        peak: f64,
-    ) -> Self {
-        let stage = |i: usize| {
-            let steps = program.steps(i);
-            let seconds = times.get(i).map(Duration::as_secs_f64);
-            let flops = steps.iter().map(|step| step.flops).sum::<usize>();
-            let rate = seconds.filter(|_| flops > 0).map(|s| flops as f64 / s / 1e9);
-            StageReport {
-                steps,
-                chunks: program.chunks(i),
-                microseconds: seconds.map(|s| s * 1e6),
-                gflops_per_second: rate,
-                share_of_peak: rate.map(|rate| rate / peak),
-            }
-        };
+impl StageReport {
+    /// Of a stage of `steps` that threads share in `chunks` parts. `time`: the least that was
+    /// measured; `peak`: of the machine, in 10⁹ operations a second.
+    pub(super) fn new(steps: Vec<StepReport>, chunks: usize, time: Option<Duration>, peak: f64) -> Self {
+        let seconds = time.map(|time| time.as_secs_f64());
+        let flops = steps.iter().map(|step| step.flops).sum::<usize>();
+        let rate = seconds.filter(|_| flops > 0).map(|s| flops as f64 / s / 1e9);
         Self {
-            instruction_set,
-            threads,
-            peak_gflops_per_second: peak,
-            arena_bytes: 4 * program.arena(),
-            scratch_bytes_per_thread: 4 * program.scratch(),
-            stages: (0..program.stages()).map(stage).collect(),
+            steps,
+            chunks,
+            microseconds: seconds.map(|s| s * 1e6),
+            gflops_per_second: rate,
+            share_of_peak: rate.map(|rate| rate / peak),
         }
     }
+}
 
+impl PlanReport {
     /// A table: a line a step; the stage's figures are on its last one.
     pub fn text(&self) -> String {
         let width = self.stages.iter().flat_map(|s| &s.steps).map(|s| s.name.len()).max().unwrap_or(0);
@@ -138,16 +134,16 @@ impl PlanReport {
 
 impl StepReport {
     /// Of a step of the f32 engine.
-    pub(super) fn new(step: &Step) -> Self {
+    pub(super) fn new(step: &FloatStep) -> Self {
         let s = step.output.shape;
         let (kernel, weights) = match &step.action {
-            Action::Pack if step.output.place == Place::Pixels => ("planar to pixels".to_string(), 0),
-            Action::Pack => ("planar to blocks".to_string(), 0),
-            Action::Convolution(c) => (c.describe(), c.weight_bytes()),
-            Action::Sum(operands) => (format!("sum of {}", operands.len()), 0),
-            Action::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.kernel, pool.stride), 0),
-            Action::Copy(parts) => (format!("{} parts copied", parts.len()), 0),
-            Action::Unpack(_) => ("blocks to planar".to_string(), 0),
+            FloatAction::Pack if step.output.place == Region::Pixels => ("planar to pixels".to_string(), 0),
+            FloatAction::Pack => ("planar to blocks".to_string(), 0),
+            FloatAction::Convolution(c) => (c.describe(), c.weight_bytes()),
+            FloatAction::Sum(operands) => (format!("sum of {}", operands.len()), 0),
+            FloatAction::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.kernel, pool.stride), 0),
+            FloatAction::Copy(parts) => (format!("{} parts copied", parts.len()), 0),
+            FloatAction::Unpack(_) => ("blocks to planar".to_string(), 0),
         };
         Self {
             name: step.name.clone(),
@@ -155,13 +151,14 @@ impl StepReport {
             flops: step.flops,
             bytes: 4 * (step.input.shape.len() + s.len()) + weights,
             kernel,
-            rows_at_a_time: (step.output.place == Place::Scratch).then_some(step.output.rows),
+            rows_at_a_time: (step.output.place == Region::Scratch).then_some(step.output.rows),
         }
     }
 }
 
-/// The most that one thread can multiply and add, in 10⁹ operations a second: the best of several short trials of
-/// `rounds`, a kernel that does so in registers and returns the number of operations.
+/// The most that one thread can multiply and add, in 10⁹ operations a second: the best of several
+/// short trials of `rounds`, a kernel that does so in registers and returns the number of
+/// operations.
 pub(super) fn peak(rounds: unsafe fn(usize) -> usize) -> f64 {
     const ROUNDS: usize = 200_000;
     let trial = |_| {

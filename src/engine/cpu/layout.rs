@@ -1,16 +1,18 @@
-//! How tensors lie in memory: channels in blocks of [`BLOCK`], `[block][row][column][channel in block]`.
+//! How tensors lie in memory: channels in blocks of [`BLOCK`], `[block][row][column][channel in
+//! block]`.
 //!
-//! Rows have room for a border of zeros left and right, as wide as the convolutions that read the tensor need, so
-//! that these need no special case there; rows above and below are skipped instead. A map that is needed only a few
-//! rows at a time is a ring of rows. An input of few channels that only dense convolutions read lies in memory of its own,
-//! in blocks of four, so that whoever makes it can write it there ([`peregrine_core::PixelInput`]).
+//! Rows have room for a border of zeros left and right, as wide as the convolutions that read the
+//! tensor need, so that these need no special case there; rows above and below are skipped instead.
+//! A map that is needed only a few rows at a time is a ring of rows. An input of few channels that
+//! only dense convolutions read lies in memory of its own, in blocks of four, so that preprocessing
+//! can write it there ([`peregrine_core::PixelInput`]).
 
 use super::simd::BLOCK;
 use crate::Shape;
 
 /// The memory that one thread's kernels work on.
 #[derive(Clone, Copy)]
-pub struct Memory {
+pub struct ThreadMemory {
     /// Shared by all threads.
     pub arena: *mut f32,
     /// This thread's own.
@@ -25,7 +27,7 @@ pub struct Memory {
 
 /// What a view's `base` counts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Region {
     Arena,
     /// A thread's scratch.
     Scratch,
@@ -38,9 +40,9 @@ pub const PIXEL: usize = 4;
 
 /// Where a tensor lies. Lengths and offsets in floats, `left` and `right` in pixels.
 #[derive(Debug, Clone, Copy)]
-pub struct View {
+pub struct FloatView {
     pub shape: Shape,
-    pub place: Place,
+    pub place: Region,
     /// Channels in a block: [`BLOCK`], or [`PIXEL`].
     pub block: usize,
     pub base: usize,
@@ -52,21 +54,22 @@ pub struct View {
     pub right: usize,
 }
 
-impl View {
+impl FloatView {
     /// A view of `shape` at offset 0 with room for `rows` rows and the given border.
     pub fn new(shape: Shape, rows: usize, (left, right): (usize, usize)) -> Self {
         let rows = rows.min(shape.height);
         let row = (left + shape.width + right) * BLOCK;
-        // Planes an odd number of 64-byte cache lines apart: else those of large maps would compete for the same sets.
+        // Planes an odd number of 64-byte cache lines apart: else those of large maps would compete
+        // for the same sets.
         let plane = ((rows * row).div_ceil(16) | 1) * 16;
-        Self { shape, place: Place::Arena, block: BLOCK, base: 0, plane, row, rows, left, right }
+        Self { shape, place: Region::Arena, block: BLOCK, base: 0, plane, row, rows, left, right }
     }
 
     /// A view of an input of up to [`PIXEL`] channels, pixel by pixel.
     pub fn of_pixels(shape: Shape, (left, right): (usize, usize)) -> Self {
         let row = (left + shape.width + right) * PIXEL;
         let (plane, rows) = (shape.height * row, shape.height);
-        Self { shape, place: Place::Pixels, block: PIXEL, base: 0, plane, row, rows, left, right }
+        Self { shape, place: Region::Pixels, block: PIXEL, base: 0, plane, row, rows, left, right }
     }
 
     pub fn blocks(&self) -> usize {
@@ -83,12 +86,12 @@ impl View {
     /// # Safety
     /// The view must lie within `memory`, and `block` and `y` within the view.
     #[inline]
-    pub unsafe fn at(&self, memory: &Memory, block: usize, y: usize) -> *mut f32 {
+    pub unsafe fn at(&self, memory: &ThreadMemory, block: usize, y: usize) -> *mut f32 {
         debug_assert!(block < self.blocks() && y < self.shape.height);
         let start = match self.place {
-            Place::Arena => memory.arena,
-            Place::Scratch => memory.scratch,
-            Place::Pixels => memory.pixels,
+            Region::Arena => memory.arena,
+            Region::Scratch => memory.scratch,
+            Region::Pixels => memory.pixels,
         };
         start.add(self.base + block * self.plane + (y % self.rows) * self.row + self.left * self.block)
     }
@@ -98,7 +101,7 @@ impl View {
     /// # Safety
     /// As for [`at`](Self::at).
     #[inline]
-    pub unsafe fn zero_border(&self, memory: &Memory, block: usize, y: usize) {
+    pub unsafe fn zero_border(&self, memory: &ThreadMemory, block: usize, y: usize) {
         let row = self.at(memory, block, y);
         row.sub(self.left * self.block).write_bytes(0, self.left * self.block);
         row.add(self.shape.width * self.block).write_bytes(0, self.right * self.block);

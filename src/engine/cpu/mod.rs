@@ -1,31 +1,36 @@
-//! The CPU engine: fused kernels over channels in blocks of 8, for the instruction set found at run time.
+//! The CPU engine: fused kernels over channels in blocks of 8, for the instruction set found at run
+//! time.
 //!
 //! From the outside in:
 //! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
 //! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
 //! - `executor`: a program with its memory and threads; `pool`: these share each stage;
-//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`, `views`: how their tensors lie;
-//!   `input_channels`: where a dense convolution finds its input;
-//! - [`explain`]: all that, as a table for people;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are written over;
+//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`, `views`: how their
+//!   tensors lie; `input_channels`: where a dense convolution finds its input;
+//! - [`explain`]: all that, as a human-readable table;
+//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are
+//!   written over;
 //! - [`int8`]: the same in 8-bit integers, for a quantized student.
 //!
-//! The result does not depend on the number of threads: each value is computed by the same operations in the same
-//! order.
+//! The result does not depend on the number of threads: each value is computed by the same
+//! operations in the same order.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod convolution;
+mod dispatch;
 mod executor;
 pub mod explain;
 mod input_channels;
 pub mod int8;
 mod isa;
+mod kernels;
 mod layout;
 mod movement;
 mod pool;
 mod pooling;
 mod program;
+mod residual;
 mod simd;
 mod stage;
 mod tiles;
@@ -42,13 +47,13 @@ use super::{Engine, EngineError, Graph, PixelInput, Weights};
 
 /// Runs a graph on CPU cores, in f32.
 pub struct CpuEngine {
-    executor: Executor<program::Program>,
+    executor: Executor<program::FloatProgram>,
     isa: Isa,
 }
 
 impl CpuEngine {
-    /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0 counts as 1), with the
-    /// best instruction set that the processor has.
+    /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0
+    /// counts as 1), with the best instruction set that the processor has.
     ///
     /// # Errors
     /// When `weights` do not fit `graph`, or a convolution's kernel is larger than 8.
@@ -66,23 +71,23 @@ impl CpuEngine {
         if !Isa::available().contains(&isa) {
             return Err(fault(format!("this processor has no {isa:?}")));
         }
-        let threads = executor::sensible(threads);
+        let threads = executor::clamp_thread_count(threads);
         let program = program::build(graph, weights, isa, threads)?;
         Ok(Self { executor: Executor::new(program, graph, threads)?, isa })
     }
 
-    /// Pins the calling thread, which is to call [`run`](Engine::run), and each of the engine's own to a CPU of `cpus`,
-    /// in order; from the start again where there are more threads than CPUs.
+    /// Pins the calling thread, which is to call [`run`](Engine::run), and each of the engine's own
+    /// to a CPU of `cpus`, in order; from the start again where there are more threads than CPUs.
     ///
     /// # Errors
-    /// When `cpus` is empty or names a CPU that there is not or that this process may not use; also on systems other
-    /// than Linux.
+    /// When `cpus` is empty or names a CPU that does not exist or that this process may not use;
+    /// also on systems other than Linux.
     pub fn pin(&self, cpus: &[usize]) -> Result<(), EngineError> {
         self.executor.pin(cpus)
     }
 
-    /// Gives each of the engine's own threads a CPU of its own among those that the calling thread may use, from the
-    /// second on; the thread that calls [`run`](Engine::run) is left as it is.
+    /// Gives each of the engine's own threads a CPU of its own among those that the calling thread
+    /// may use, from the second on; the thread that calls [`run`](Engine::run) is left as it is.
     ///
     /// # Errors
     /// When the system does not let this process choose; on systems other than Linux.
@@ -95,8 +100,8 @@ impl CpuEngine {
         self.isa
     }
 
-    /// What runs, for people: shapes, operations, memory and kernels, step by step, and what each stage takes at least
-    /// in `runs` runs; without times where that is 0.
+    /// A human-readable report of what runs: shapes, operations, memory and kernels, step by step,
+    /// and what each stage takes at least in `runs` runs; without times where that is 0.
     pub fn explain(&mut self, runs: usize) -> PlanReport {
         self.executor.explain(runs, format!("{:?}", self.isa), || explain::peak(self.isa.kernels().peak))
     }

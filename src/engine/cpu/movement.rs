@@ -1,17 +1,19 @@
-//! Steps that move values and hardly compute: in and out of the blocked layout, sums, upsampling, concatenation.
+//! Steps that move values and hardly compute: in and out of the blocked layout, sums, upsampling,
+//! concatenation.
 
 use std::ops::Range;
 
-use super::convolution::Residual;
-use super::layout::{Memory, View, PIXEL};
+use super::layout::{FloatView, ThreadMemory, PIXEL};
+use super::residual::Residual;
 use super::simd::BLOCK;
 use crate::quantization::TensorScale;
 
 /// Planar input → blocks, or pixels, with zeros in the channels that fill the last block up.
 ///
 /// # Safety
-/// The view must lie within `memory`, whose input must hold its shape; no other thread may touch what this writes.
-pub unsafe fn pack(memory: &Memory, output: &View, blocks: Range<usize>, rows: Range<usize>) {
+/// The view must lie within `memory`, whose input must hold its shape; no other thread may touch
+/// what this writes.
+pub unsafe fn pack(memory: &ThreadMemory, output: &FloatView, blocks: Range<usize>, rows: Range<usize>) {
     for block in blocks {
         for y in rows.clone() {
             match (output.block, output.shape.channels) {
@@ -24,14 +26,15 @@ pub unsafe fn pack(memory: &Memory, output: &View, blocks: Range<usize>, rows: R
     }
 }
 
-/// One row of a block of `N` channels, of which there are `CHANNELS`, or, where that is 0, at most `left`.
+/// One row of a block of `N` channels, of which there are `CHANNELS`, or, where that is 0, at most
+/// `left`.
 ///
 /// # Safety
 /// As for [`pack`].
 #[inline(always)]
 unsafe fn pack_row<const N: usize, const CHANNELS: usize>(
-    memory: &Memory,
-    output: &View,
+    memory: &ThreadMemory,
+    output: &FloatView,
     block: usize,
     y: usize,
     left: usize,
@@ -72,7 +75,13 @@ pub unsafe fn write_pixels(pixels: &[[f32; PIXEL]], out: *mut u8, _: TensorScale
 ///
 /// # Safety
 /// As for [`pack`], of the outputs.
-pub unsafe fn unpack(memory: &Memory, input: &View, offset: usize, blocks: Range<usize>, rows: Range<usize>) {
+pub unsafe fn unpack(
+    memory: &ThreadMemory,
+    input: &FloatView,
+    offset: usize,
+    blocks: Range<usize>,
+    rows: Range<usize>,
+) {
     let (width, pixels) = (input.shape.width, input.shape.pixels());
     for block in blocks {
         for y in rows.clone() {
@@ -87,11 +96,19 @@ pub unsafe fn unpack(memory: &Memory, input: &View, offset: usize, blocks: Range
     }
 }
 
-/// The sum of `operands`; of a single one, a copy: which, of an upsampled operand, is the upsampling.
+/// The sum of `operands`; of a single one, a copy: which, of an upsampled operand, is the
+/// upsampling.
 ///
 /// # Safety
-/// The views must lie within `memory`, and no other thread may write what this reads or touch what it writes.
-pub unsafe fn sum(memory: &Memory, operands: &[Residual], output: &View, blocks: Range<usize>, rows: Range<usize>) {
+/// The views must lie within `memory`, and no other thread may write what this reads or touch what
+/// it writes.
+pub unsafe fn sum(
+    memory: &ThreadMemory,
+    operands: &[Residual<FloatView>],
+    output: &FloatView,
+    blocks: Range<usize>,
+    rows: Range<usize>,
+) {
     for block in blocks {
         for y in rows.clone() {
             let out = output.at(memory, block, y);
@@ -114,7 +131,7 @@ pub unsafe fn sum(memory: &Memory, operands: &[Residual], output: &View, blocks:
 /// Channels to copy: `count` of `view` from `from` on, to those of the output from `to` on.
 #[derive(Debug, Clone, Copy)]
 pub struct Copied {
-    pub view: View,
+    pub view: FloatView,
     pub from: usize,
     pub to: usize,
     pub count: usize,
@@ -124,7 +141,7 @@ pub struct Copied {
 ///
 /// # Safety
 /// As for [`sum`].
-pub unsafe fn copy(memory: &Memory, parts: &[Copied], output: &View, rows: Range<usize>) {
+pub unsafe fn copy(memory: &ThreadMemory, parts: &[Copied], output: &FloatView, rows: Range<usize>) {
     for y in rows {
         for part in parts {
             for c in 0..part.count {

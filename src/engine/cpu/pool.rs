@@ -1,11 +1,12 @@
 //! Threads that share the stages of one program.
 //!
-//! The caller of [`Pool::run`] opens stage after stage; it and the helpers take chunks by one compare-and-swap each. A
-//! stage ends when its chunks are done, so a helper that is asleep or preempted between chunks delays nobody. Helpers
-//! spin for a while after the last work that they saw, then park; only waking a parked one is a system call.
+//! The caller of [`Pool::run`] opens stage after stage; it and the helpers take chunks by one
+//! compare-and-swap each. A stage ends when its chunks are done, so a helper that is asleep or
+//! preempted between chunks delays no other thread. Helpers spin for a while after the last work
+//! that they saw, then park; only waking a parked one is a system call.
 //!
-//! A caller that waits long for a helper's chunk sleeps between its looks: at a real-time priority, spinning or yielding
-//! would keep a helper of ordinary priority off the core for good.
+//! A caller that waits long for a helper's chunk sleeps between its looks: at a real-time priority,
+//! spinning or yielding would keep a helper of ordinary priority off the core for good.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::layout::Memory;
+use super::layout::ThreadMemory;
 
 /// How long a helper looks for work before it parks: longer than any pause within a frame.
 const BEFORE_PARKING: Duration = Duration::from_micros(100);
 
-/// How long the caller looks at an unfinished stage before it sleeps, lest it keep the helper that it waits for off its
-/// core: longer than a chunk takes where the helper has a core of its own.
+/// How long the caller looks at an unfinished stage before it sleeps, so that it does not keep the
+/// helper that it waits for off its core: longer than a chunk takes where the helper has a core of
+/// its own.
 const BEFORE_SLEEPING: Duration = Duration::from_micros(500);
 
 /// How long the caller sleeps between looks then.
@@ -51,7 +53,8 @@ impl Spin {
     }
 }
 
-/// What a pool runs: stages one after the other, each in chunks that threads may run at the same time.
+/// What a pool runs: stages one after the other, each in chunks that threads may run at the same
+/// time.
 pub trait Stages: Send + Sync + 'static {
     fn stages(&self) -> usize;
 
@@ -61,16 +64,16 @@ pub trait Stages: Send + Sync + 'static {
     /// Runs one chunk.
     ///
     /// # Safety
-    /// `memory` must be large enough for the program, its scratch this thread's own, and no chunk of another stage may
-    /// run at the same time.
-    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize);
+    /// `memory` must be large enough for the program, its scratch this thread's own, and no chunk
+    /// of another stage may run at the same time.
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize);
 }
 
-struct Shared<P> {
+struct SharedProgram<P> {
     program: P,
     memory: Memories,
-    /// The open stage: generation (32 bits), stage (16), next chunk (16). The generation tells apart two openings of
-    /// one stage.
+    /// The open stage: generation (32 bits), stage (16), next chunk (16). The generation tells
+    /// apart two openings of one stage.
     state: AtomicU64,
     /// Chunks of the open stage that are done.
     done: AtomicUsize,
@@ -79,18 +82,18 @@ struct Shared<P> {
 }
 
 /// The memory of each thread, the caller's first.
-struct Memories(Vec<Memory>);
+struct Memories(Vec<ThreadMemory>);
 
-// SAFETY: the pointers are to buffers that the engine owns for as long as the pool. Threads write to disjoint places
-// within a stage (chunks are disjoint, scratch is each thread's own), and stages are ordered by `done` (release) and
-// `state` (acquire).
+// SAFETY: the pointers are to buffers that the engine owns for as long as the pool. Threads write
+// to disjoint places within a stage (chunks are disjoint, scratch is each thread's own), and stages
+// are ordered by `done` (release) and `state` (acquire).
 unsafe impl Send for Memories {}
 // SAFETY: as above.
 unsafe impl Sync for Memories {}
 
 /// A program with the threads that run it.
 pub struct Pool<P> {
-    shared: Arc<Shared<P>>,
+    shared: Arc<SharedProgram<P>>,
     helpers: Vec<JoinHandle<()>>,
 }
 
@@ -98,12 +101,13 @@ impl<P: Stages> Pool<P> {
     /// Starts a helper for every memory but the first, which is the caller's.
     ///
     /// # Safety
-    /// Each memory must be large enough for the program, with its own scratch, and valid for as long as the pool lives.
-    pub unsafe fn new(program: P, memory: Vec<Memory>) -> std::io::Result<Self> {
+    /// Each memory must be large enough for the program, with its own scratch, and valid for as
+    /// long as the pool lives.
+    pub unsafe fn new(program: P, memory: Vec<ThreadMemory>) -> std::io::Result<Self> {
         let stages = program.stages();
         assert!(stages < 1 << 16 && (0..stages).all(|s| (program.chunks(s) as u64) < CLOSED));
         let parked = memory.iter().skip(1).map(|_| AtomicBool::new(false)).collect();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedProgram {
             program,
             memory: Memories(memory),
             state: AtomicU64::new(CLOSED),
@@ -129,11 +133,12 @@ impl<P: Stages> Pool<P> {
         self.helpers.len() + 1
     }
 
-    /// Pins the calling thread, which is to call [`run`](Self::run), and the helpers to one CPU each: the first to the
-    /// first, and from the start again where there are more threads than CPUs.
+    /// Pins the calling thread, which is to call [`run`](Self::run), and the helpers to one CPU
+    /// each: the first to the first, and from the start again where there are more threads than
+    /// CPUs.
     ///
     /// # Errors
-    /// When there is no such CPU, or the system does not let this process choose.
+    /// When a CPU does not exist, or the system does not let this process choose.
     #[cfg(target_os = "linux")]
     pub fn pin(&self, cpus: &[usize]) -> std::io::Result<()> {
         use std::os::unix::thread::JoinHandleExt;
@@ -146,8 +151,8 @@ impl<P: Stages> Pool<P> {
         Ok(())
     }
 
-    /// Gives each helper a CPU of its own among those that the calling thread may use, from the second on; the caller's
-    /// thread is left as it is.
+    /// Gives each helper a CPU of its own among those that the calling thread may use, from the
+    /// second on; the caller's thread is left as it is.
     ///
     /// # Errors
     /// When the system does not let this process choose.
@@ -183,8 +188,8 @@ impl<P: Stages> Pool<P> {
     fn open(&self, stage: usize) {
         let generation = (self.shared.state.load(Relaxed) >> 32) as u32;
         self.shared.done.store(0, Relaxed);
-        // Sequentially consistent, as are a helper's two accesses before it parks: either it sees the stage, or this
-        // sees that it is parked.
+        // Sequentially consistent, as are a helper's two accesses before it parks: either it sees
+        // the stage, or this sees that it is parked.
         self.shared.state.store(u64::from(generation.wrapping_add(1)) << 32 | (stage as u64) << 16, SeqCst);
         for (parked, helper) in self.shared.parked.iter().zip(&self.helpers) {
             if parked.load(SeqCst) && parked.swap(false, SeqCst) {
@@ -205,7 +210,7 @@ impl<P: Stages> Pool<P> {
     }
 }
 
-impl<P: Stages> Shared<P> {
+impl<P: Stages> SharedProgram<P> {
     /// Takes and runs one chunk of the open stage; false when none is left.
     fn take(&self, thread: usize) -> bool {
         let mut state = self.state.load(SeqCst);
@@ -216,7 +221,8 @@ impl<P: Stages> Shared<P> {
             }
             match self.state.compare_exchange_weak(state, state + 1, AcqRel, Acquire) {
                 Ok(_) => {
-                    // SAFETY: the exchange made this thread the only one with this chunk, of the only open stage.
+                    // SAFETY: the exchange made this thread the only one with this chunk, of the
+                    // only open stage.
                     unsafe { self.program.run(&self.memory.0[thread], index, chunk) };
                     self.done.fetch_add(1, Release);
                     return true;
@@ -281,7 +287,7 @@ impl<P> Drop for Pool<P> {
         self.shared.stop.store(true, SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
-            // A helper does not panic; if it did, there is nobody to tell.
+            // A helper does not panic; if it did, the caller could do nothing about it.
             let _ = helper.join();
         }
     }

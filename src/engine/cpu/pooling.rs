@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::layout::{Memory, View};
+use super::layout::{FloatView, ThreadMemory};
 use super::simd::{Vector, BLOCK};
 use super::tiles::MAX_KERNEL;
 use crate::graph::padding;
@@ -35,8 +35,16 @@ impl MaxPool {
     /// Computes `rows` of the output of `blocks`.
     ///
     /// # Safety
-    /// The views must lie within `memory`, and no other thread may write what this reads or touch what it writes.
-    pub unsafe fn run(&self, memory: &Memory, input: &View, output: &View, blocks: Range<usize>, rows: Range<usize>) {
+    /// The views must lie within `memory`, and no other thread may write what this reads or touch
+    /// what it writes.
+    pub unsafe fn run(
+        &self,
+        memory: &ThreadMemory,
+        input: &FloatView,
+        output: &FloatView,
+        blocks: Range<usize>,
+        rows: Range<usize>,
+    ) {
         let (height, width) = (input.shape.height, input.shape.width);
         let top = padding(self.kernel, self.stride, height).0;
         for block in blocks {
@@ -66,7 +74,8 @@ impl MaxPool {
 /// Computes one row.
 ///
 /// # Safety
-/// The row's pointers must be valid for its lengths, `V` one block wide, and the function compiled for it.
+/// The row's pointers must be valid for its lengths, `V` one block wide, and the function compiled
+/// for it.
 #[inline(always)]
 pub unsafe fn row<V: Vector>(row: &PoolRow) {
     for x in 0..row.width {

@@ -1,37 +1,41 @@
-//! Turns a [`Plan`] into stages over memory: which convolutions form chains, where each tensor lies.
+//! Turns a [`Plan`] into stages over memory: which convolutions form chains, where each tensor
+//! lies.
 
-use super::convolution::{Convolution, Residual};
-use super::executor::{self, Pixels};
+use super::convolution::FloatConvolution;
+use super::executor::{PixelLayout, Program};
 use super::explain::StepReport;
 use super::input_channels::InputChannels;
 use super::isa::Isa;
-use super::layout::{Memory, Place, View, PIXEL};
+use super::layout::{FloatView, Region, ThreadMemory, PIXEL};
 use super::movement::{self, Copied};
 use super::pool::Stages;
 use super::pooling::MaxPool;
+use super::residual::Residual;
 use super::simd::BLOCK;
-use super::stage::{self, Action, Stage, Step, MAX_CHAIN};
+use super::stage::{self, FloatAction, FloatStage, FloatStep, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
 use super::views::whole_views;
-use crate::plan::{Channels, Operand, Plan, TensorId, Work};
+use crate::plan::{ChannelRange, Operand, Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
 use crate::{plan, Conv, EngineError, Graph, Op, Weights};
 
-/// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache, the least among
-/// processors worth naming; weights and the maps at both ends need the rest.
+/// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache,
+/// the least among processors worth naming; weights and the maps at both ends need the rest.
 const BAND_FLOATS: usize = 64 * 1024;
 
-/// A chain is worth its rows of overlap where a map inside it has at least this many floats: the 1 MiB of a second-level
-/// cache. Measured on Zen 4, one thread: from 16 Ki to 512 Ki floats make no difference of more than 2 % with AVX-512.
+/// A chain is worth its rows of overlap where a map inside it has at least this many floats: the 1
+/// MiB of a second-level cache. Measured on Zen 4, one thread: from 16 Ki to 512 Ki floats make no
+/// difference of more than 2 % with AVX-512.
 const CHAINED_FLOATS: usize = 256 * 1024;
 
-/// What overlap may add to a chain's operations before it is split into no more parts than there are threads.
+/// What overlap may add to a chain's operations before it is split into no more parts than there
+/// are threads.
 const MOST_OVERLAP: f64 = 1.04;
 
 /// Stages, and how much memory they need, in floats.
-pub struct Program {
-    pub stages: Vec<Stage>,
+pub struct FloatProgram {
+    pub stages: Vec<FloatStage>,
     pub arena: usize,
     /// Per thread.
     pub scratch: usize,
@@ -41,25 +45,25 @@ pub struct Program {
 
 /// A step of the plan, or the packing of the input before them all.
 #[derive(Clone, Copy, PartialEq)]
-enum Item {
+enum FloatItem {
     Pack,
     Step(usize),
 }
 
-struct Builder<'a> {
+struct FloatBuilder<'a> {
     plan: Plan,
     graph: &'a Graph,
     weights: &'a Weights,
     isa: Isa,
     threads: usize,
-    views: Vec<View>,
+    views: Vec<FloatView>,
 }
 
 /// Builds the program for `threads` threads of `isa`.
 ///
 /// # Errors
 /// Where a kernel is larger than the tiles can take.
-pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<Program, EngineError> {
+pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<FloatProgram, EngineError> {
     for layer in &graph.layers {
         let (Op::Conv(Conv { kernel, .. }) | Op::MaxPool { kernel, .. }) = layer.op else { continue };
         if kernel > MAX_KERNEL {
@@ -70,11 +74,11 @@ pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Resu
     let mut plan = Plan::new(graph, BLOCK);
     plan.read_in_place();
     let views = whole_views(&plan);
-    Ok(Builder { plan, graph, weights, isa, threads, views }.run())
+    Ok(FloatBuilder { plan, graph, weights, isa, threads, views }.run())
 }
 
-impl Builder<'_> {
-    fn run(mut self) -> Program {
+impl FloatBuilder<'_> {
+    fn run(mut self) -> FloatProgram {
         let groups = self.group();
         let arena = self.place_whole(&groups);
         let mut scratch = 0;
@@ -84,50 +88,51 @@ impl Builder<'_> {
             scratch = scratch.max(floats);
             let steps: Vec<_> = items.iter().map(|&item| self.step(item, items.len() == 1)).collect();
             for step in &steps {
-                if let Action::Convolution(convolution) = &step.action {
+                if let FloatAction::Convolution(convolution) = &step.action {
                     scratch = scratch.max(convolution.scratch());
                 }
             }
-            stages.push(Stage { chunks: self.chunks(&steps), steps, band });
+            stages.push(FloatStage { chunks: self.chunks(&steps), steps, band });
         }
         let mut outputs = vec![];
         let mut offset = 0;
         for &tensor in &self.plan.outputs {
             let view = self.views[tensor];
-            let steps = vec![Step {
+            let steps = vec![FloatStep {
                 name: "unpack".into(),
-                action: Action::Unpack(offset),
+                action: FloatAction::Unpack(offset),
                 input: view,
                 output: view,
                 flops: 0,
             }];
-            stages.push(Stage { chunks: self.chunks(&steps), steps, band: 0 });
+            stages.push(FloatStage { chunks: self.chunks(&steps), steps, band: 0 });
             outputs.push(offset);
             offset += view.shape.len();
         }
-        Program { stages, arena, scratch, outputs }
+        FloatProgram { stages, arena, scratch, outputs }
     }
 
     /// The plan's steps in order, those that form a chain together.
-    fn group(&self) -> Vec<Vec<Item>> {
-        let mut groups: Vec<Vec<Item>> = vec![vec![Item::Pack]];
+    fn group(&self) -> Vec<Vec<FloatItem>> {
+        let mut groups: Vec<Vec<FloatItem>> = vec![vec![FloatItem::Pack]];
         for at in 0..self.plan.steps.len() {
             let group = groups.last_mut().expect("starts with one");
             if group.len() < MAX_CHAIN && self.chains(*group.last().expect("no group is empty"), at) {
-                group.push(Item::Step(at));
+                group.push(FloatItem::Step(at));
             } else {
-                groups.push(vec![Item::Step(at)]);
+                groups.push(vec![FloatItem::Step(at)]);
             }
         }
         groups
     }
 
-    /// Whether the map between `before` and the step `at` is used nowhere else and is worth keeping in cache.
-    fn chains(&self, before: Item, at: usize) -> bool {
+    /// Whether the map between `before` and the step `at` is used nowhere else and is worth keeping
+    /// in cache.
+    fn chains(&self, before: FloatItem, at: usize) -> bool {
         let is_conv = |i: usize| matches!(self.plan.steps[i].work, Work::Conv { .. });
         let (tensor, conv) = match before {
-            Item::Pack => (0, self.views[0].place == Place::Arena),
-            Item::Step(i) => (self.plan.steps[i].output, is_conv(i)),
+            FloatItem::Pack => (0, self.views[0].place == Region::Arena),
+            FloatItem::Step(i) => (self.plan.steps[i].output, is_conv(i)),
         };
         let next = &self.plan.steps[at];
         let only_here =
@@ -136,22 +141,23 @@ impl Builder<'_> {
         conv && is_conv(at) && only_here && !placed && self.views[tensor].len() >= CHAINED_FLOATS
     }
 
-    fn output(&self, item: Item) -> TensorId {
+    fn output(&self, item: FloatItem) -> TensorId {
         match item {
-            Item::Pack => 0,
-            Item::Step(i) => self.plan.steps[i].output,
+            FloatItem::Pack => 0,
+            FloatItem::Step(i) => self.plan.steps[i].output,
         }
     }
 
-    /// Gives an offset to every tensor that is whole in memory: all but those inside chains. Returns the arena's size.
-    fn place_whole(&mut self, groups: &[Vec<Item>]) -> usize {
+    /// Gives an offset to every tensor that is whole in memory: all but those inside chains.
+    /// Returns the arena's size.
+    fn place_whole(&mut self, groups: &[Vec<FloatItem>]) -> usize {
         let unused = Lifetime { size: 0, first: usize::MAX, last: 0 };
         let mut lives = vec![unused; self.plan.tensors.len()];
         for (now, items) in groups.iter().enumerate() {
             let inside: Vec<_> = items[..items.len() - 1].iter().map(|&i| self.output(i)).collect();
             let read = items.iter().flat_map(|&item| match item {
-                Item::Pack => [].as_slice(),
-                Item::Step(i) => &self.plan.steps[i].inputs,
+                FloatItem::Pack => [].as_slice(),
+                FloatItem::Step(i) => &self.plan.steps[i].inputs,
             });
             let made = items.iter().map(|&i| self.output(i));
             for tensor in read.copied().chain(made).filter(|t| !inside.contains(t)) {
@@ -163,7 +169,7 @@ impl Builder<'_> {
             lives[self.plan.storage(tensor)].last = groups.len();
         }
         let mut placed: Vec<TensorId> = (0..lives.len()).filter(|&t| lives[t].first != usize::MAX).collect();
-        placed.retain(|&t| self.plan.storage(t) == t && self.views[t].place == Place::Arena);
+        placed.retain(|&t| self.plan.storage(t) == t && self.views[t].place == Region::Arena);
         let buffers: Vec<_> = placed.iter().map(|&t| Lifetime { size: self.views[t].len(), ..lives[t] }).collect();
         let (offsets, total) = place(&buffers);
         for (&tensor, offset) in placed.iter().zip(offsets) {
@@ -178,9 +184,9 @@ impl Builder<'_> {
         total
     }
 
-    /// Makes rings in the scratch of the maps inside a chain, for the highest band that [`BAND_FLOATS`] allows.
-    /// Returns that band and the floats that the rings take.
-    fn place_chain(&mut self, items: &[Item]) -> (usize, usize) {
+    /// Makes rings in the scratch of the maps inside a chain, for the highest band that
+    /// [`BAND_FLOATS`] allows. Returns that band and the floats that the rings take.
+    fn place_chain(&mut self, items: &[FloatItem]) -> (usize, usize) {
         if items.len() == 1 {
             return (0, 0);
         }
@@ -188,13 +194,13 @@ impl Builder<'_> {
         let rings = |band: usize| {
             let (mut views, mut rows, mut floats) = (vec![], band, 0);
             for pair in items.windows(2).rev() {
-                let Item::Step(reader) = pair[1] else { unreachable!("a pack comes first") };
+                let FloatItem::Step(reader) = pair[1] else { unreachable!("a pack comes first") };
                 let Work::Conv { conv, .. } = self.plan.steps[reader].work else { unreachable!("chains convolve") };
                 let tensor = self.output(pair[0]);
                 let whole = self.views[tensor];
                 rows = (rows - 1) * conv.stride + conv.kernel;
-                let view = View::new(whole.shape, rows, (whole.left, whole.right));
-                views.push((tensor, View { place: Place::Scratch, base: floats, ..view }));
+                let view = FloatView::new(whole.shape, rows, (whole.left, whole.right));
+                views.push((tensor, FloatView { place: Region::Scratch, base: floats, ..view }));
                 floats += view.len();
             }
             (views, floats)
@@ -209,11 +215,11 @@ impl Builder<'_> {
     }
 
     /// `alone`: not within a chain.
-    fn step(&self, item: Item, alone: bool) -> Step {
+    fn step(&self, item: FloatItem, alone: bool) -> FloatStep {
         let view = |tensor: TensorId| self.views[tensor];
-        let Item::Step(at) = item else {
+        let FloatItem::Step(at) = item else {
             let output = view(0);
-            return Step { name: "pack".into(), action: Action::Pack, input: output, output, flops: 0 };
+            return FloatStep { name: "pack".into(), action: FloatAction::Pack, input: output, output, flops: 0 };
         };
         let step = &self.plan.steps[at];
         let operand = |o: &Operand| Residual { view: view(o.tensor), upsampled: o.upsampled };
@@ -226,37 +232,37 @@ impl Builder<'_> {
                 let input = view(step.inputs[0]);
                 // In a chain the scratch is taken by its maps, and bands begin where they must.
                 let fast = (alone && step.gathered.is_empty())
-                    .then(|| Convolution::by_winograd(*conv, &input, to, values, residual, kernels));
-                let direct = || Convolution::new(*conv, channels, to, values, residual, kernels);
-                Action::Convolution(Box::new(fast.flatten().unwrap_or_else(direct)))
+                    .then(|| FloatConvolution::by_winograd(*conv, &input, to, values, residual, kernels));
+                let direct = || FloatConvolution::new(*conv, channels, to, values, residual, kernels);
+                FloatAction::Convolution(Box::new(fast.flatten().unwrap_or_else(direct)))
             }
-            Work::Add(operands) => Action::Sum(operands.iter().map(operand).collect()),
-            Work::Upsample2x => Action::Sum(vec![Residual { view: view(step.inputs[0]), upsampled: true }]),
+            Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
+            Work::Upsample2x => FloatAction::Sum(vec![Residual { view: view(step.inputs[0]), upsampled: true }]),
             Work::Concat(parts) => {
                 let whole = |&(t, to): &(TensorId, usize)| {
                     let view = view(t);
                     Copied { view, from: 0, to, count: view.shape.channels }
                 };
-                Action::Copy(parts.iter().map(whole).collect())
+                FloatAction::Copy(parts.iter().map(whole).collect())
             }
             Work::Gather(channels) => {
                 let mut to = 0;
-                let copied = |c: &Channels| {
+                let copied = |c: &ChannelRange| {
                     to += c.count;
                     Copied { view: view(c.tensor), from: c.first, to: to - c.count, count: c.count }
                 };
-                Action::Copy(channels.iter().map(copied).collect())
+                FloatAction::Copy(channels.iter().map(copied).collect())
             }
             &Work::MaxPool { kernel, stride } => {
-                Action::MaxPool(MaxPool { kernel, stride, row: self.isa.kernels().pool })
+                FloatAction::MaxPool(MaxPool { kernel, stride, row: self.isa.kernels().pool })
             }
         };
         let (input, output) = (view(step.inputs[0]), view(step.output));
-        Step { name: step.name.clone(), action, input, output, flops: self.plan.flops(step) }
+        FloatStep { name: step.name.clone(), action, input, output, flops: self.plan.flops(step) }
     }
 
     /// Where a convolution finds its input channels.
-    fn input_channels(&self, step: &plan::Step) -> InputChannels {
+    fn input_channels(&self, step: &plan::PlanStep) -> InputChannels {
         let first = self.views[step.inputs[0]];
         if step.gathered.is_empty() {
             return InputChannels::of_view(&first);
@@ -266,18 +272,19 @@ impl Builder<'_> {
             let at = view.base + channel / BLOCK * view.plane + channel % BLOCK;
             at as isize - first.base as isize
         };
-        let of = |c: &Channels| (c.first..c.first + c.count).map(|i| offset(i, c.tensor)).collect::<Vec<_>>();
+        let of = |c: &ChannelRange| (c.first..c.first + c.count).map(|i| offset(i, c.tensor)).collect::<Vec<_>>();
         InputChannels::of_offsets(&step.gathered.iter().flat_map(of).collect::<Vec<_>>())
     }
 
-    /// Parts for the threads to take: one for a lone thread; else a few for each, so that one that starts late or is
-    /// interrupted takes fewer. A chain's parts each cost some rows of overlap.
-    fn chunks(&self, steps: &[Step]) -> usize {
+    /// Parts for the threads to take: one for a lone thread; else a few for each, so that one that
+    /// starts late or is interrupted takes fewer. A chain's parts each cost some rows of overlap.
+    fn chunks(&self, steps: &[FloatStep]) -> usize {
         let last = &steps[steps.len() - 1];
         let rows = last.output.shape.height;
         match (self.threads, steps.len()) {
             (1, _) => 1,
-            // Each part transforms all of the inputs that it needs, so there are no more than threads.
+            // Each part transforms all of the inputs that it needs, so there are no more than
+            // threads.
             (threads, 1) if last.rows_together() > 1 => {
                 threads.min(last.groups() * rows.div_ceil(last.rows_together()))
             }
@@ -295,7 +302,7 @@ impl Builder<'_> {
     }
 }
 
-impl Stages for Program {
+impl Stages for FloatProgram {
     fn stages(&self) -> usize {
         self.stages.len()
     }
@@ -304,12 +311,12 @@ impl Stages for Program {
         self.stages[stage].chunks
     }
 
-    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize) {
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize) {
         self.stages[stage].run(memory, chunk);
     }
 }
 
-impl executor::Program for Program {
+impl Program for FloatProgram {
     fn arena(&self) -> usize {
         self.arena
     }
@@ -322,9 +329,9 @@ impl executor::Program for Program {
         &self.outputs
     }
 
-    fn pixels(&self) -> Option<Pixels> {
+    fn pixels(&self) -> Option<PixelLayout> {
         let view = self.stages[0].steps[0].output;
-        (view.place == Place::Pixels).then_some(Pixels {
+        (view.place == Region::Pixels).then_some(PixelLayout {
             size: (view.shape.width, view.shape.height),
             left: 4 * view.left * PIXEL,
             row: 4 * view.row,

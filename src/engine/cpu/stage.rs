@@ -1,53 +1,57 @@
-//! Stages: what runs between two barriers. A stage is one step, or a chain of convolutions run band by band.
+//! Stages: what runs between two barriers. A stage is one step, or a chain of convolutions run band
+//! by band.
 //!
-//! In a chain, a few rows of each map between its convolutions exist at a time, in the thread's scratch, small enough
-//! for its second-level cache: the wide maps inside an inverted residual never reach memory. Threads split a chain by
-//! rows and each computes the few rows of overlap itself.
+//! In a chain, a few rows of each map between its convolutions exist at a time, in the thread's
+//! scratch, small enough for its second-level cache: the wide maps inside an inverted residual
+//! never reach memory. Threads split a chain by rows and each computes the few rows of overlap
+//! itself.
 
 use std::ops::Range;
 
-use super::convolution::{Convolution, Residual};
-use super::layout::{Memory, View};
+use super::convolution::FloatConvolution;
+use super::layout::{FloatView, ThreadMemory};
 use super::movement::{self, Copied};
 use super::pooling::MaxPool;
+use super::residual::Residual;
 
 /// The most convolutions in one chain.
 pub const MAX_CHAIN: usize = 8;
 
 /// What one step does.
-pub enum Action {
+pub enum FloatAction {
     Pack,
-    Convolution(Box<Convolution>),
-    Sum(Vec<Residual>),
+    Convolution(Box<FloatConvolution>),
+    Sum(Vec<Residual<FloatView>>),
     MaxPool(MaxPool),
     Copy(Vec<Copied>),
     /// To this offset of the outputs.
     Unpack(usize),
 }
 
-/// One step with its views; of those of a pack only the output means something, of an unpack only the input.
-pub struct Step {
+/// One step with its views; of those of a pack only the output means something, of an unpack only
+/// the input.
+pub struct FloatStep {
     pub name: String,
-    pub action: Action,
-    pub input: View,
-    pub output: View,
+    pub action: FloatAction,
+    pub input: FloatView,
+    pub output: FloatView,
     pub flops: usize,
 }
 
-impl Step {
+impl FloatStep {
     /// Parts along the channels into which it can be split.
     pub fn groups(&self) -> usize {
         match &self.action {
-            Action::Convolution(c) => c.groups(),
-            Action::Copy(_) => 1,
-            Action::Pack | Action::Sum(_) | Action::MaxPool(_) => self.output.blocks(),
-            Action::Unpack(_) => self.input.blocks(),
+            FloatAction::Convolution(c) => c.groups(),
+            FloatAction::Copy(_) => 1,
+            FloatAction::Pack | FloatAction::Sum(_) | FloatAction::MaxPool(_) => self.output.blocks(),
+            FloatAction::Unpack(_) => self.input.blocks(),
         }
     }
 
     /// Rows that are computed together.
     pub fn rows_together(&self) -> usize {
-        if let Action::Convolution(c) = &self.action {
+        if let FloatAction::Convolution(c) = &self.action {
             c.rows_together()
         } else {
             1
@@ -56,7 +60,7 @@ impl Step {
 
     /// The input rows under output rows `rows`.
     fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
-        let Action::Convolution(c) = &self.action else { return rows.clone() };
+        let FloatAction::Convolution(c) = &self.action else { return rows.clone() };
         let (conv, height) = (c.conv(), self.input.shape.height);
         let top = conv.pad_before(height);
         let first = (rows.start * conv.stride).saturating_sub(top);
@@ -65,22 +69,23 @@ impl Step {
     }
 
     /// # Safety
-    /// As for [`Stage::run`]; `groups` and `rows` must be within the output.
-    unsafe fn run(&self, memory: &Memory, groups: Range<usize>, rows: Range<usize>) {
+    /// As for [`FloatStage::run`]; `groups` and `rows` must be within the output.
+    unsafe fn run(&self, memory: &ThreadMemory, groups: Range<usize>, rows: Range<usize>) {
         match &self.action {
-            Action::Pack => movement::pack(memory, &self.output, groups, rows),
-            Action::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
-            Action::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
-            Action::MaxPool(pool) => pool.run(memory, &self.input, &self.output, groups, rows),
-            Action::Copy(parts) => movement::copy(memory, parts, &self.output, rows),
-            Action::Unpack(offset) => movement::unpack(memory, &self.input, *offset, groups, rows),
+            FloatAction::Pack => movement::pack(memory, &self.output, groups, rows),
+            FloatAction::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
+            FloatAction::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
+            FloatAction::MaxPool(pool) => pool.run(memory, &self.input, &self.output, groups, rows),
+            FloatAction::Copy(parts) => movement::copy(memory, parts, &self.output, rows),
+            FloatAction::Unpack(offset) => movement::unpack(memory, &self.input, *offset, groups, rows),
         }
     }
 }
 
-/// The operations of a chain that is split by rows into `chunks`, as a multiple of those of the whole.
-pub fn overlap(steps: &[Step], chunks: usize) -> f64 {
-    let height = |step: &Step| step.output.shape.height;
+/// The operations of a chain that is split by rows into `chunks`, as a multiple of those of the
+/// whole.
+pub fn overlap(steps: &[FloatStep], chunks: usize) -> f64 {
+    let height = |step: &FloatStep| step.output.shape.height;
     let rows = steps.last().map_or(1, height);
     let mut split = 0.0;
     for chunk in 0..chunks {
@@ -94,28 +99,29 @@ pub fn overlap(steps: &[Step], chunks: usize) -> f64 {
 }
 
 /// One step, or a chain of them.
-pub struct Stage {
-    pub steps: Vec<Step>,
+pub struct FloatStage {
+    pub steps: Vec<FloatStep>,
     /// Output rows of a chain computed at a time.
     pub band: usize,
     /// Parts into which the work is split.
     pub chunks: usize,
 }
 
-impl Stage {
+impl FloatStage {
     /// Runs one of the chunks.
     ///
     /// # Safety
-    /// All views must lie within `memory`; chunks of other stages must not run at the same time; `memory.scratch` must
-    /// be this thread's own.
-    pub unsafe fn run(&self, memory: &Memory, chunk: usize) {
+    /// All views must lie within `memory`; chunks of other stages must not run at the same time;
+    /// `memory.scratch` must be this thread's own.
+    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize) {
         let last = self.steps.last().expect("a stage has a step");
         let rows = last.output.shape.height;
         let part = |n: usize| n * chunk / self.chunks..n * (chunk + 1) / self.chunks;
         if self.steps.len() > 1 {
             return self.run_chain(memory, part(rows));
         }
-        // Units of one row of one group (or of a few that are computed together), the groups in order.
+        // Units of one row of one group (or of a few that are computed together), the groups in
+        // order.
         let (together, height) = (last.rows_together(), rows);
         let rows = height.div_ceil(together);
         let units = part(last.groups() * rows);
@@ -131,7 +137,7 @@ impl Stage {
 
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn run_chain(&self, memory: &Memory, rows: Range<usize>) {
+    unsafe fn run_chain(&self, memory: &ThreadMemory, rows: Range<usize>) {
         // Per step, the first row not made yet.
         let mut made = [0; MAX_CHAIN];
         let mut start = rows.start;

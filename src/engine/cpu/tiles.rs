@@ -1,11 +1,12 @@
-//! The innermost kernels: one tile of output pixels of one panel of output channels, held in registers.
+//! The innermost kernels: one tile of output pixels of one panel of output channels, held in
+//! registers.
 //!
-//! Generic over the vector, the number of pixels `M` and of vectors `N`, so that the compiler unrolls them fully;
-//! [`super::isa`] instantiates them for each instruction set.
+//! Generic over the vector, the number of pixels `M` and of vectors `N`, so that the compiler
+//! unrolls them fully; [`super::isa`] instantiates them for each instruction set.
 
 #![allow(clippy::needless_range_loop, reason = "what keeps the accumulators in registers; see `dense`")]
 
-use super::input_channels::Run;
+use super::input_channels::ChannelRun;
 use super::simd::{Vector, BLOCK};
 use crate::Activation;
 
@@ -14,15 +15,16 @@ pub const MAX_KERNEL: usize = 8;
 
 /// What a tile of a dense convolution reads and writes. Lengths are in floats.
 ///
-/// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile (kernel column 0,
-/// channel 0). The weights are packed `[kernel row][kernel column][input channel, in the order of the runs][N vectors]`.
+/// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile
+/// (kernel column 0, channel 0). The weights are packed `[kernel row][kernel column][input channel,
+/// in the order of the runs][N vectors]`.
 #[derive(Clone, Copy)]
 pub struct DenseTile {
     pub rows: [*const f32; MAX_KERNEL],
     pub row_count: usize,
     pub kernel: usize,
     /// The input channels.
-    pub runs: *const Run,
+    pub runs: *const ChannelRun,
     pub run_count: usize,
     /// From one input pixel to the next.
     pub column: usize,
@@ -40,7 +42,8 @@ pub struct DenseTile {
     pub upsampled_from: Option<usize>,
 }
 
-/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][column][BLOCK]`.
+/// What a tile of a depthwise convolution reads and writes; the weights are packed
+/// `[row][column][BLOCK]`.
 #[derive(Clone, Copy)]
 pub struct DepthwiseTile {
     pub rows: [*const f32; MAX_KERNEL],
@@ -64,7 +67,8 @@ fn residual_offset(upsampled_from: Option<usize>, m: usize) -> usize {
 /// `M` output pixels × `N` vectors of channels. `PIXEL` is `tile.pixel` where it is known, else 0.
 ///
 /// # Safety
-/// Every pointer of the tile must be valid for what the lengths imply, and the function compiled for `V`.
+/// Every pointer of the tile must be valid for what the lengths imply, and the function compiled
+/// for `V`.
 #[inline(always)]
 pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usize>(tile: &DenseTile) {
     let pixel = if PIXEL == 0 { tile.pixel } else { PIXEL };
@@ -96,8 +100,9 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
             }
         }
     }
-    // Loops over indices: with iterators that borrow `acc` it was kept in memory, at half the speed.
-    // Each choice once a tile and not once a value: a tile may be little more than its epilogue.
+    // Loops over indices: with iterators that borrow `acc` it was kept in memory, at half the
+    // speed. Each choice once a tile and not once a value: a tile may be little more than its
+    // epilogue.
     match tile.activation {
         Activation::Relu6 => {
             for m in 0..M {
@@ -142,8 +147,9 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
     }
 }
 
-/// The longer activations, and the residual after them, over a tile that was just stored: unrolled over registers,
-/// they would be too much for the compiler, which then keeps the accumulators in memory throughout.
+/// The longer activations, and the residual after them, over a tile that was just stored: unrolled
+/// over registers, they would be too much for the compiler, which then keeps the accumulators in
+/// memory throughout.
 ///
 /// # Safety
 /// As for [`dense`].
@@ -187,7 +193,8 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize>(
     }
 }
 
-/// `M` output pixels of one block. `KERNEL` and `STRIDE` are the convolution's where they are known, else 0.
+/// `M` output pixels of one block. `KERNEL` and `STRIDE` are the convolution's where they are
+/// known, else 0.
 ///
 /// # Safety
 /// As for [`dense`]; `V` must be one block wide.
@@ -250,7 +257,8 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
     }
 }
 
-/// `rounds` rounds of independent multiply-adds in registers, what no kernel can beat; returns the operations.
+/// `rounds` rounds of independent multiply-adds in registers, what no kernel can beat; returns the
+/// operations.
 ///
 /// # Safety
 /// The function must be compiled for `V`.

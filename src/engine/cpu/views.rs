@@ -1,11 +1,11 @@
 //! How each tensor of a plan lies in memory, before it has a place there.
 
-use super::layout::View;
-use crate::plan::{Plan, Step, Tensor, TensorId, Work};
+use super::layout::FloatView;
+use crate::plan::{Plan, PlanStep, PlanTensor, TensorId, Work};
 
-/// A view of each tensor with all its rows and the border that its readers need; the parts of a concatenation and the
-/// whole have one geometry.
-pub fn whole_views(plan: &Plan) -> Vec<View> {
+/// A view of each tensor with all its rows and the border that its readers need; the parts of a
+/// concatenation and the whole have one geometry.
+pub fn whole_views(plan: &Plan) -> Vec<FloatView> {
     let mut border = vec![(0, 0); plan.tensors.len()];
     for step in &plan.steps {
         if let Work::Conv { conv, .. } = step.work {
@@ -16,7 +16,8 @@ pub fn whole_views(plan: &Plan) -> Vec<View> {
             *border = (border.0.max(left), border.1.max(right));
         }
     }
-    // Tensors that a convolution reads together have one geometry; each may belong to several such groups.
+    // Tensors that a convolution reads together have one geometry; each may belong to several such
+    // groups.
     loop {
         let before = border.clone();
         for step in plan.steps.iter().filter(|step| !step.gathered.is_empty()) {
@@ -31,21 +32,22 @@ pub fn whole_views(plan: &Plan) -> Vec<View> {
     let view = |t: TensorId| {
         let (shape, border) = (plan.tensors[t].shape, border[plan.storage(t)]);
         if t == 0 && by_pixels(plan) {
-            View::of_pixels(shape, border)
+            FloatView::of_pixels(shape, border)
         } else {
-            View::new(shape, usize::MAX, border)
+            FloatView::new(shape, usize::MAX, border)
         }
     };
     (0..plan.tensors.len()).map(view).collect()
 }
 
-/// Whether the input can be held pixel by pixel: an image of three channels that dense convolutions alone read.
+/// Whether the input can be held pixel by pixel: an image of three channels that dense convolutions
+/// alone read.
 fn by_pixels(plan: &Plan) -> bool {
-    let dense = |step: &Step| {
+    let dense = |step: &PlanStep| {
         let dense = matches!(step.work, Work::Conv { conv, .. } if !conv.depthwise);
         dense && step.gathered.is_empty() && !step.inputs[1..].contains(&0)
     };
-    let inside = |t: &Tensor| t.within.is_some_and(|(whole, _)| whole == 0);
+    let inside = |t: &PlanTensor| t.within.is_some_and(|(whole, _)| whole == 0);
     plan.tensors[0].shape.channels == 3
         && plan.tensors[0].within.is_none()
         && !plan.tensors.iter().any(inside)

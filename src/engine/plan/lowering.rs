@@ -1,9 +1,9 @@
 //! From the layers of a graph to the steps of a plan.
 
-use super::{Channels, Operand, Plan, Step, Tensor, TensorId, Work};
+use super::{ChannelRange, Operand, Plan, PlanStep, PlanTensor, TensorId, Work};
 use crate::{Graph, LayerId, Op};
 
-/// A graph on its way to a plan.
+/// A plan under construction.
 pub(super) struct Lowering<'a> {
     graph: &'a Graph,
     block: usize,
@@ -13,7 +13,8 @@ pub(super) struct Lowering<'a> {
     fused: Vec<Option<(LayerId, LayerId)>>,
     /// Layers that need no step of their own.
     skipped: Vec<bool>,
-    /// [`NONE`] for what is fused away, or is a list of channels that no whole tensor was asked of yet.
+    /// [`NONE`] for what is fused away, or is a list of channels that no whole tensor was asked of
+    /// yet.
     tensor_of: Vec<TensorId>,
     /// Layers that are lists of channels rather than tensors of their own.
     listed: Vec<bool>,
@@ -38,7 +39,7 @@ impl<'a> Lowering<'a> {
         for (id, layer) in self.graph.layers.iter().enumerate() {
             if !self.skipped[id] && !self.listed[id] {
                 self.tensor_of[id] = self.plan.tensors.len();
-                self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within: None });
+                self.plan.tensors.push(PlanTensor { shape: layer.shape, layer: id, within: None });
             }
         }
         for id in 1..self.graph.layers.len() {
@@ -87,12 +88,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// The channels of a layer, wherever they are.
-    fn channels(&self, id: LayerId) -> Vec<Channels> {
+    fn channels(&self, id: LayerId) -> Vec<ChannelRange> {
         let layer = &self.graph.layers[id];
         if !self.listed[id] {
-            return vec![Channels { tensor: self.tensor_of[id], first: 0, count: layer.shape.channels }];
+            return vec![ChannelRange { tensor: self.tensor_of[id], first: 0, count: layer.shape.channels }];
         }
-        let parts: Vec<Channels> = layer.inputs.iter().flat_map(|&input| self.channels(input)).collect();
+        let parts: Vec<ChannelRange> = layer.inputs.iter().flat_map(|&input| self.channels(input)).collect();
         match layer.op {
             Op::Slice { first } => slice(&parts, first, layer.shape.channels),
             Op::Shuffle { groups } => {
@@ -112,24 +113,24 @@ impl<'a> Lowering<'a> {
             let tensor = self.plan.tensors.len();
             self.tensor_of[id] = tensor;
             let mut within = None;
-            if let [Channels { tensor: from, first, count }] = channels[..] {
+            if let [ChannelRange { tensor: from, first, count }] = channels[..] {
                 let ends = count.is_multiple_of(self.block) || first + count == self.plan.tensors[from].shape.channels;
                 // The input has its own layout in some engines.
                 within = (first.is_multiple_of(self.block) && ends && from != 0).then_some((from, first));
             }
-            self.plan.tensors.push(Tensor { shape: layer.shape, layer: id, within });
+            self.plan.tensors.push(PlanTensor { shape: layer.shape, layer: id, within });
             if within.is_none() {
                 let mut inputs: Vec<TensorId> = channels.iter().map(|c| c.tensor).collect();
                 inputs.sort_unstable();
                 inputs.dedup();
                 let (name, work) = (layer.name.clone(), Work::Gather(channels));
-                self.plan.steps.push(Step { name, work, inputs, gathered: vec![], output: tensor });
+                self.plan.steps.push(PlanStep { name, work, inputs, gathered: vec![], output: tensor });
             }
         }
         self.tensor_of[id]
     }
 
-    fn step(&mut self, id: LayerId) -> Step {
+    fn step(&mut self, id: LayerId) -> PlanStep {
         let graph = self.graph;
         let layer = &graph.layers[id];
         let fused = self.fused[id];
@@ -158,10 +159,11 @@ impl<'a> Lowering<'a> {
             (Op::Input, _) => unreachable!("a graph has its input as layer 0 only"),
             (Op::Slice { .. } | Op::Shuffle { .. }, _) => unreachable!("a list of channels has no step"),
         };
-        Step { name: name.clone(), work, inputs, gathered: vec![], output: self.tensor_of[id] }
+        PlanStep { name: name.clone(), work, inputs, gathered: vec![], output: self.tensor_of[id] }
     }
 
-    /// Puts what parts it can in their place within the concatenation `id`, and returns the others, to be copied.
+    /// Puts what parts it can in their place within the concatenation `id`, and returns the others,
+    /// to be copied.
     fn place_parts(&mut self, id: LayerId) -> Vec<(TensorId, usize)> {
         let (mut copied, mut channel) = (vec![], 0usize);
         let whole = self.tensor_of[id];
@@ -185,7 +187,8 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Which layers are lists of channels: slices and shuffles, and the concatenations that read or feed one.
+/// Which layers are lists of channels: slices and shuffles, and the concatenations that read or
+/// feed one.
 fn listed(graph: &Graph) -> Vec<bool> {
     let moves = |op: Op| matches!(op, Op::Slice { .. } | Op::Shuffle { .. });
     let mut listed: Vec<bool> = graph.layers.iter().map(|layer| moves(layer.op)).collect();
@@ -201,12 +204,12 @@ fn listed(graph: &Graph) -> Vec<bool> {
 }
 
 /// `count` channels of a list, from its `first` on.
-fn slice(list: &[Channels], first: usize, count: usize) -> Vec<Channels> {
+fn slice(list: &[ChannelRange], first: usize, count: usize) -> Vec<ChannelRange> {
     let (mut skip, mut left, mut result) = (first, count, vec![]);
     for part in list {
         let take = part.count.saturating_sub(skip).min(left);
         if take > 0 {
-            result.push(Channels { first: part.first + skip, count: take, ..*part });
+            result.push(ChannelRange { first: part.first + skip, count: take, ..*part });
         }
         skip = skip.saturating_sub(part.count);
         left -= take;

@@ -1,12 +1,14 @@
 //! Lowers a graph to the steps that an engine executes: fused, and each tensor's life known.
 //!
 //! Nothing here knows a device. Fusions:
-//! - a convolution takes the [`Op::Add`](super::Op::Add) of its result with it, when nothing else reads that result;
+//! - a convolution takes the [`Op::Add`](super::Op::Add) of its result with it, when nothing else
+//!   reads that result;
 //! - an addition reads an upsampled operand by index, so that the upsampled tensor is never made;
-//! - a concatenation's parts are written in place where their channel offset is a multiple of the engine's block;
-//! - slices and shuffles, and concatenations beside them, move nothing by themselves: they are lists of channels, which
-//!   a step gathers where a whole tensor is needed, or which a dense convolution reads in place
-//!   ([`Plan::read_in_place`]).
+//! - a concatenation's parts are written in place where their channel offset is a multiple of the
+//!   engine's block;
+//! - slices and shuffles, and concatenations beside them, move nothing by themselves: they are
+//!   lists of channels, which a step gathers where a whole tensor is needed, or which a dense
+//!   convolution reads in place ([`Plan::read_in_place`]).
 //!
 //! [`crate::plan_memory`] places the tensors in one arena.
 
@@ -20,12 +22,12 @@ pub type TensorId = usize;
 
 /// A tensor that some step makes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
+pub struct PlanTensor {
     pub shape: Shape,
     /// The layer whose result it is; of a convolution with an addition in it, the addition.
     pub layer: LayerId,
-    /// Set for a part of a concatenation that is written in place, and for a slice that is read in place: the whole,
-    /// and the part's first channel there. The whole may itself be such a part.
+    /// Set for a part of a concatenation that is written in place, and for a slice that is read in
+    /// place: the whole, and the part's first channel there. The whole may itself be such a part.
     pub within: Option<(TensorId, usize)>,
 }
 
@@ -33,13 +35,14 @@ pub struct Tensor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operand {
     pub tensor: TensorId,
-    /// Read through a nearest-neighbour upsampling by two: pixel (y, x) is the tensor's (y / 2, x / 2).
+    /// Read through a nearest-neighbour upsampling by two: pixel (y, x) is the tensor's (y / 2, x /
+    /// 2).
     pub upsampled: bool,
 }
 
 /// Consecutive channels of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Channels {
+pub struct ChannelRange {
     pub tensor: TensorId,
     pub first: usize,
     pub count: usize,
@@ -59,37 +62,40 @@ pub enum Work {
     /// The largest value of each window.
     MaxPool { kernel: usize, stride: usize },
     /// Copies channels of any tensors of the output's size, in order.
-    Gather(Vec<Channels>),
+    Gather(Vec<ChannelRange>),
 }
 
 /// One step: `inputs[0]` is what a convolution convolves; a residual is listed too.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct PlanStep {
     pub name: String,
     pub work: Work,
     pub inputs: Vec<TensorId>,
-    /// Of a dense convolution that reads its input channels in place from several tensors: which, in order; the tensors
-    /// come first among `inputs`. Empty where `inputs[0]` holds them all.
-    pub gathered: Vec<Channels>,
+    /// Of a dense convolution that reads its input channels in place from several tensors: which,
+    /// in order; the tensors come first among `inputs`. Empty where `inputs[0]` holds them all.
+    pub gathered: Vec<ChannelRange>,
     pub output: TensorId,
 }
 
 /// Steps in execution order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    pub tensors: Vec<Tensor>,
-    pub steps: Vec<Step>,
-    /// The tensors that leave the network, in the order of the graph's outputs. Tensor 0 is the input.
+    pub tensors: Vec<PlanTensor>,
+    pub steps: Vec<PlanStep>,
+    /// The tensors that leave the network, in the order of the graph's outputs. Tensor 0 is the
+    /// input.
     pub outputs: Vec<TensorId>,
 }
 
 impl Plan {
-    /// Lowers `graph` for an engine that stores channels in blocks of `block` (1: any offset will do).
+    /// Lowers `graph` for an engine that stores channels in blocks of `block` (1: any offset will
+    /// do).
     pub fn new(graph: &Graph, block: usize) -> Self {
         Lowering::new(graph, block).run()
     }
 
-    /// The tensor that holds the storage of `tensor`: itself, or the outermost that it is a part of.
+    /// The tensor that holds the storage of `tensor`: itself, or the outermost that it is a part
+    /// of.
     pub fn storage(&self, tensor: TensorId) -> TensorId {
         self.place(tensor).0
     }
@@ -112,16 +118,17 @@ impl Plan {
                 None => return false,
             }
         };
-        let reads = |step: &&Step| step.inputs.iter().any(|&t| is_part(t));
+        let reads = |step: &&PlanStep| step.inputs.iter().any(|&t| is_part(t));
         self.steps.iter().filter(reads).count() + usize::from(self.outputs.iter().any(|&t| is_part(t)))
     }
 
-    /// Drops each gathering step whose channels only dense convolutions read: they read them where they are.
+    /// Drops each gathering step whose channels only dense convolutions read: they read them where
+    /// they are.
     pub fn read_in_place(&mut self) {
         for at in (0..self.steps.len()).rev() {
             let Work::Gather(channels) = &self.steps[at].work else { continue };
             let (channels, output) = (channels.clone(), self.steps[at].output);
-            let takes_it = |step: &Step| {
+            let takes_it = |step: &PlanStep| {
                 let dense = matches!(&step.work, Work::Conv { conv, .. } if !conv.depthwise);
                 dense && step.inputs[0] == output && !step.inputs[1..].contains(&output)
             };
@@ -143,7 +150,7 @@ impl Plan {
     }
 
     /// Floating-point operations of one step, a multiply-accumulate counted as two.
-    pub fn flops(&self, step: &Step) -> usize {
+    pub fn flops(&self, step: &PlanStep) -> usize {
         let out = self.tensors[step.output].shape;
         match &step.work {
             Work::Conv { conv, residual, .. } => {
@@ -218,7 +225,7 @@ mod tests {
         let c = graph.conv("c", half, 8, conv(false));
         graph.outputs.push(c);
         let mut plan = Plan::new(&graph, 8);
-        let one = |tensor, first| Channels { tensor, first, count: 1 };
+        let one = |tensor, first| ChannelRange { tensor, first, count: 1 };
         let expected = vec![one(a, 1), one(b, 1), one(a, 2)];
         assert_eq!(plan.steps[2].work, Work::Gather(expected.clone()));
         plan.read_in_place();

@@ -2,39 +2,22 @@
 
 use std::ops::Range;
 
-use super::super::isa::run;
-use super::super::layout::Memory;
+use super::super::dispatch::{split_evenly, DepthwiseKernels};
+use super::super::layout::ThreadMemory;
+use super::super::residual::Residual;
 use super::super::tiles::MAX_KERNEL;
-use super::isa::{Depthwise, IntegerIsa, Kernels};
+use super::isa::IntegerIsa;
+use super::kernels::{is_sliding, IntegerKernels};
 use super::layout::{ByteView, BLOCK, QUAD};
-use super::packing::{blocks_and_rest, pack_dense, pack_depthwise, pairs_fit, starts, DensePanel};
-use super::tiles::{DenseTile, DepthwiseTile, Epilogue};
+use super::packing::{blocks_and_rest, pack_dense, pack_depthwise, pairs_fit, starts, IntegerDensePanel};
+use super::residual::ScaledResidual;
+use super::tiles::{Epilogue, IntegerDenseTile, IntegerDepthwiseTile};
 use crate::quantization::{QuantizedConv, Requantization};
 use crate::{Conv, Shape};
 
-/// What is added to a convolution's result.
-#[derive(Debug, Clone, Copy)]
-pub struct Residual {
-    pub view: ByteView,
-    pub upsampled: bool,
-    /// Its scale in units of the result's.
-    pub factor: f32,
-}
-
-impl Residual {
-    /// Pixel `x` of row `y` of a block.
-    ///
-    /// # Safety
-    /// As for [`ByteView::at`].
-    pub unsafe fn at(&self, memory: &Memory, block: usize, y: usize, x: usize) -> *const u8 {
-        let (y, x) = if self.upsampled { (y / 2, x / 2) } else { (y, x) };
-        self.view.at(memory, block, y).add(x * BLOCK)
-    }
-}
-
 /// Where a convolution's result goes.
 #[derive(Debug, Clone, Copy)]
-pub enum Output {
+pub enum ConvolutionOutput {
     Bytes(ByteView),
     /// To this offset of the network's outputs, planar.
     Floats {
@@ -43,47 +26,48 @@ pub enum Output {
     },
 }
 
-impl Output {
+impl ConvolutionOutput {
     pub fn shape(&self) -> Shape {
         match self {
-            Output::Bytes(view) => view.shape,
-            Output::Floats { shape, .. } => *shape,
+            ConvolutionOutput::Bytes(view) => view.shape,
+            ConvolutionOutput::Floats { shape, .. } => *shape,
         }
     }
 }
 
 /// A convolution with its weights packed.
-pub struct Convolution {
+pub struct IntegerConvolution {
     conv: Conv,
     input: ByteView,
-    output: Output,
-    residual: Option<Residual>,
+    output: ConvolutionOutput,
+    residual: Option<ScaledResidual>,
     weights: Vec<i8>,
-    /// What sums start from, the zero point's share taken off: for each first kernel row inside the input and each row
-    /// past the last, all output channels.
+    /// What sums start from, the zero point's share taken off: for each first kernel row inside the
+    /// input and each row past the last, all output channels.
     starts: Vec<i32>,
     factor: Vec<f32>,
     offset: Vec<f32>,
     bounds: Option<(f32, f32)>,
-    kernels: &'static Kernels,
-    kind: Kind,
+    kernels: &'static IntegerKernels,
+    algorithm: IntegerAlgorithm,
 }
 
-enum Kind {
+/// How a convolution is computed.
+enum IntegerAlgorithm {
     /// Its panels of output channels, in order.
-    Dense(Vec<DensePanel>),
-    Depthwise(&'static Depthwise),
+    Dense(Vec<IntegerDensePanel>),
+    Depthwise(&'static DepthwiseKernels<IntegerDepthwiseTile>),
 }
 
-impl Convolution {
+impl IntegerConvolution {
     /// Packs the weights for `isa`. A depthwise convolution's input must have blocks of 16.
     pub fn new(
         conv: Conv,
         values: &QuantizedConv,
         constants: Requantization,
         input: ByteView,
-        output: Output,
-        residual: Option<Residual>,
+        output: ConvolutionOutput,
+        residual: Option<ScaledResidual>,
         isa: IntegerIsa,
     ) -> Self {
         let to = output.shape().channels;
@@ -97,22 +81,24 @@ impl Convolution {
                 0
             }
         };
-        let (weights, kernels, kind) = if conv.depthwise {
+        let (weights, kernels, algorithm) = if conv.depthwise {
             // Both tables pack alike.
-            let sliding = isa.kernels(true).depthwise(conv.kernel, conv.stride).sliding;
+            let sliding = is_sliding(DepthwiseKernels::choose(isa.kernels(true).depthwise, conv.kernel, conv.stride));
             let weights = pack_depthwise(conv.kernel, sliding, blocks, &|o, tap| weight(o, 0, tap));
             let kernels = isa.kernels(pairs_fit(&weights));
-            (weights, kernels, Kind::Depthwise(kernels.depthwise(conv.kernel, conv.stride)))
+            let depthwise = DepthwiseKernels::choose(kernels.depthwise, conv.kernel, conv.stride);
+            (weights, kernels, IntegerAlgorithm::Depthwise(depthwise))
         } else {
-            // Whether pairs fit does not depend on the panels: it is tried with those of either table.
-            let packed = |kernels: &'static Kernels| pack_dense(kernels, blocks, from, taps, &weight);
+            // Whether pairs fit does not depend on the panels: it is tried with those of either
+            // table.
+            let packed = |kernels: &'static IntegerKernels| pack_dense(kernels, blocks, from, taps, &weight);
             let narrow = isa.kernels(true);
             let (weights, panels) = packed(narrow);
             if pairs_fit(&weights) {
-                (weights, narrow, Kind::Dense(panels))
+                (weights, narrow, IntegerAlgorithm::Dense(panels))
             } else {
                 let (weights, panels) = packed(isa.kernels(false));
-                (weights, isa.kernels(false), Kind::Dense(panels))
+                (weights, isa.kernels(false), IntegerAlgorithm::Dense(panels))
             }
         };
         let zero = i32::from(input.zero) - i32::from(kernels.bias);
@@ -122,16 +108,16 @@ impl Convolution {
         factor.resize(blocks * BLOCK, 0.0);
         offset.resize(blocks * BLOCK, 0.0);
         // What a byte's own bounds do anyway is left to them.
-        let saturates = residual.is_none() && matches!(output, Output::Bytes(_));
+        let saturates = residual.is_none() && matches!(output, ConvolutionOutput::Bytes(_));
         let bounds = bounds.filter(|&(low, high)| !(saturates && low <= 0.0 && high >= 255.0));
-        Self { conv, input, output, residual, weights, starts, factor, offset, bounds, kernels, kind }
+        Self { conv, input, output, residual, weights, starts, factor, offset, bounds, kernels, algorithm }
     }
 
     /// Parts along the channels into which the work can be split.
     pub fn groups(&self) -> usize {
-        match &self.kind {
-            Kind::Dense(panels) => panels.len(),
-            Kind::Depthwise(_) => self.factor.len() / BLOCK,
+        match &self.algorithm {
+            IntegerAlgorithm::Dense(panels) => panels.len(),
+            IntegerAlgorithm::Depthwise(_) => self.factor.len() / BLOCK,
         }
     }
 
@@ -139,7 +125,7 @@ impl Convolution {
         &self.input
     }
 
-    pub fn output(&self) -> &Output {
+    pub fn output(&self) -> &ConvolutionOutput {
         &self.output
     }
 
@@ -148,39 +134,39 @@ impl Convolution {
         self.weights.len()
     }
 
-    /// Which kernel it runs, for people.
+    /// A human-readable description of the kernel that it runs.
     pub fn describe(&self) -> String {
         let Conv { kernel, stride, .. } = self.conv;
         let residual = match self.residual {
-            Some(Residual { upsampled: true, .. }) => " + upsampled",
+            Some(ScaledResidual { tensor: Residual { upsampled: true, .. }, .. }) => " + upsampled",
             Some(_) => " + residual",
             None => "",
         };
         let name = self.kernels.name;
-        match &self.kind {
-            Kind::Dense(panels) => {
+        match &self.algorithm {
+            IntegerAlgorithm::Dense(panels) => {
                 let widths: Vec<_> = panels.iter().map(|p| (p.kernels.blocks * BLOCK).to_string()).collect();
                 format!("dense {kernel}x{kernel}/{stride}{residual}, int8 {name}, panels {}", widths.join("+"))
             }
-            Kind::Depthwise(_) => format!("depthwise {kernel}x{kernel}/{stride}{residual}, int8 {name}"),
+            IntegerAlgorithm::Depthwise(_) => format!("depthwise {kernel}x{kernel}/{stride}{residual}, int8 {name}"),
         }
     }
 
     /// Computes `rows` of the output channels of `groups`.
     ///
     /// # Safety
-    /// The views must lie within `memory`, no other thread may write what this reads or touch what it writes, and
-    /// the input must have the border that the convolution needs.
-    pub unsafe fn run(&self, memory: &Memory, groups: Range<usize>, rows: Range<usize>) {
-        match &self.kind {
-            Kind::Dense(panels) => {
+    /// The views must lie within `memory`, no other thread may write what this reads or touch what
+    /// it writes, and the input must have the border that the convolution needs.
+    pub unsafe fn run(&self, memory: &ThreadMemory, groups: Range<usize>, rows: Range<usize>) {
+        match &self.algorithm {
+            IntegerAlgorithm::Dense(panels) => {
                 for panel in &panels[groups] {
                     for y in rows.clone() {
                         self.dense_row(memory, panel, y);
                     }
                 }
             }
-            Kind::Depthwise(kernels) => {
+            IntegerAlgorithm::Depthwise(kernels) => {
                 for block in groups {
                     for y in rows.clone() {
                         self.depthwise_row(memory, kernels, block, y);
@@ -190,13 +176,18 @@ impl Convolution {
         }
     }
 
-    /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many; the first one's
-    /// kernel row.
+    /// Pointers to the input rows under output row `y` of a block, at kernel column 0; how many;
+    /// the first one's kernel row.
     ///
     /// # Safety
     /// As for [`run`](Self::run); `y` must be a row of the output.
     #[inline]
-    unsafe fn input_rows(&self, memory: &Memory, block: usize, y: usize) -> ([*const u8; MAX_KERNEL], usize, usize) {
+    unsafe fn input_rows(
+        &self,
+        memory: &ThreadMemory,
+        block: usize,
+        y: usize,
+    ) -> ([*const u8; MAX_KERNEL], usize, usize) {
         let input = &self.input;
         let top = self.conv.pad_before(input.shape.height);
         let left = self.conv.pad_before(input.shape.width) * input.block;
@@ -209,7 +200,8 @@ impl Convolution {
         (rows, past - first, first)
     }
 
-    /// What the sums of a block start from where kernel rows `first`, … `count` of them, lie inside the input.
+    /// What the sums of a block start from where kernel rows `first`, … `count` of them, lie inside
+    /// the input.
     fn start(&self, first: usize, count: usize, block: usize) -> *const i32 {
         let channels = self.factor.len();
         let at = (first * (self.conv.kernel + 1) + first + count) * channels + block * BLOCK;
@@ -220,15 +212,15 @@ impl Convolution {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn epilogue(&self, memory: &Memory, block: usize, y: usize) -> Epilogue {
+    unsafe fn epilogue(&self, memory: &ThreadMemory, block: usize, y: usize) -> Epilogue {
         let residual = self.residual.as_ref();
         let mut epilogue = Epilogue {
             factor: self.factor.as_ptr().add(block * BLOCK),
             offset: self.offset.as_ptr().add(block * BLOCK),
             bounds: self.bounds,
             residual: std::ptr::null(),
-            residual_plane: residual.map_or(0, |r| r.view.plane),
-            residual_zero: residual.map_or(0.0, |r| f32::from(r.view.zero)),
+            residual_plane: residual.map_or(0, |r| r.tensor.view.plane),
+            residual_zero: residual.map_or(0.0, |r| f32::from(r.tensor.view.zero)),
             residual_factor: residual.map_or(0.0, |r| r.factor),
             upsampled_from: None,
             out: std::ptr::null_mut(),
@@ -238,11 +230,11 @@ impl Convolution {
             float_channels: 0,
         };
         match &self.output {
-            Output::Bytes(view) => {
+            ConvolutionOutput::Bytes(view) => {
                 epilogue.out = view.at(memory, block, y);
                 epilogue.out_plane = view.plane;
             }
-            Output::Floats { offset, shape } => {
+            ConvolutionOutput::Floats { offset, shape } => {
                 let at = offset + block * BLOCK * shape.pixels() + y * shape.width;
                 epilogue.floats = memory.outputs.add(at);
                 epilogue.float_plane = shape.pixels();
@@ -257,13 +249,19 @@ impl Convolution {
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline]
-    unsafe fn move_to(&self, to: &mut Epilogue, row: &Epilogue, memory: &Memory, (block, y, x): (usize, usize, usize)) {
+    unsafe fn move_to(
+        &self,
+        to: &mut Epilogue,
+        row: &Epilogue,
+        memory: &ThreadMemory,
+        (block, y, x): (usize, usize, usize),
+    ) {
         if row.out.is_null() {
             to.floats = row.floats.add(x);
         } else {
             to.out = row.out.add(x * BLOCK);
         }
-        if let Some(residual) = &self.residual {
+        if let Some(ScaledResidual { tensor: residual, .. }) = &self.residual {
             to.residual = residual.at(memory, block, y, x);
             to.upsampled_from = residual.upsampled.then_some(x);
         }
@@ -272,7 +270,7 @@ impl Convolution {
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline]
-    unsafe fn dense_row(&self, memory: &Memory, panel: &DensePanel, y: usize) {
+    unsafe fn dense_row(&self, memory: &ThreadMemory, panel: &IntegerDensePanel, y: usize) {
         let Conv { kernel, stride, .. } = self.conv;
         let (rows, row_count, first_row) = self.input_rows(memory, 0, y);
         let (input, first_block) = (&self.input, panel.first_block);
@@ -280,7 +278,7 @@ impl Convolution {
         let row_bytes = kernel * (blocks * BLOCK + rest * QUAD) * panel.kernels.blocks * BLOCK;
         let row_epilogue = self.epilogue(memory, first_block, y);
         let pixel = stride * input.block;
-        let mut tile = DenseTile {
+        let mut tile = IntegerDenseTile {
             rows,
             row_count,
             kernel,
@@ -296,14 +294,14 @@ impl Convolution {
         let kernels = if pixel == BLOCK { panel.kernels.stride_1 } else { panel.kernels.any_stride };
         let pixels = self.output.shape().width;
         for i in 0..pixels.div_ceil(kernels.len()) {
-            let (x, length) = run(pixels, kernels.len(), i);
+            let (x, length) = split_evenly(pixels, kernels.len(), i);
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * pixel);
             }
             self.move_to(&mut tile.epilogue, &row_epilogue, memory, (first_block, y, x));
             kernels[length - 1](&tile);
         }
-        if let Output::Bytes(view) = &self.output {
+        if let ConvolutionOutput::Bytes(view) = &self.output {
             for block in 0..panel.kernels.blocks {
                 view.fill_border(memory, first_block + block, y);
             }
@@ -313,13 +311,19 @@ impl Convolution {
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline]
-    unsafe fn depthwise_row(&self, memory: &Memory, kernels: &Depthwise, block: usize, y: usize) {
+    unsafe fn depthwise_row(
+        &self,
+        memory: &ThreadMemory,
+        kernels: &DepthwiseKernels<IntegerDepthwiseTile>,
+        block: usize,
+        y: usize,
+    ) {
         let Conv { kernel, stride, .. } = self.conv;
         let (rows, row_count, first_row) = self.input_rows(memory, block, y);
         let quads = kernel.div_ceil(QUAD);
-        let row_vectors = if kernels.sliding { 2 * QUAD } else { quads };
+        let row_vectors = if is_sliding(kernels) { 2 * QUAD } else { quads };
         let row_epilogue = self.epilogue(memory, block, y);
-        let mut tile = DepthwiseTile {
+        let mut tile = IntegerDepthwiseTile {
             rows,
             row_count,
             quads,
@@ -330,14 +334,14 @@ impl Convolution {
         };
         let pixels = self.output.shape().width;
         for i in 0..pixels.div_ceil(kernels.tiles.len()) {
-            let (x, length) = run(pixels, kernels.tiles.len(), i);
+            let (x, length) = split_evenly(pixels, kernels.tiles.len(), i);
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * tile.pixel);
             }
             self.move_to(&mut tile.epilogue, &row_epilogue, memory, (block, y, x));
             kernels.tiles[length - 1](&tile);
         }
-        if let Output::Bytes(view) = &self.output {
+        if let ConvolutionOutput::Bytes(view) = &self.output {
             view.fill_border(memory, block, y);
         }
     }

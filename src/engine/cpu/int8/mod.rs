@@ -1,18 +1,24 @@
-//! The CPU engine in 8-bit integers: for a [`Quantization`] of a graph, on the same threads as the f32 engine.
+//! The CPU engine in 8-bit integers: for a [`Quantization`] of a graph, on the same threads as the
+//! f32 engine.
 //!
 //! From the outside in:
 //! - `program`: stages over one arena, for what [`crate::quantized_plan`] says is integer;
-//! - `explain`: what its stages are, for people;
-//! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights; `layout`: how bytes lie, in blocks of 16 channels;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`, `neon`: the vectors they are written over;
-//! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match bit by bit.
+//! - `explain`: a human-readable report of its stages;
+//! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights;
+//!   `layout`: how bytes lie, in blocks of 16 channels;
+//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`, `neon`: the
+//!   vectors they are written over;
+//! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match
+//!   bit by bit.
 //!
-//! Every result is exact integer arithmetic followed by a fixed sequence of f32 operations, so it depends on neither the
-//! instruction set nor the number of threads. Steps that stay f32 are the f32 engine's own.
+//! Every result is exact integer arithmetic followed by a fixed sequence of f32 operations, so it
+//! depends on neither the instruction set nor the number of threads. Steps that stay f32 are the
+//! f32 engine's own.
 
 mod convolution;
 mod explain;
 mod isa;
+mod kernels;
 mod layout;
 mod movement;
 #[cfg(target_arch = "aarch64")]
@@ -20,6 +26,7 @@ mod neon;
 mod packing;
 mod program;
 pub mod reference;
+mod residual;
 mod simd;
 mod stage;
 mod tiles;
@@ -30,7 +37,7 @@ use std::time::Duration;
 
 pub use isa::IntegerIsa;
 
-use super::executor::{sensible, Executor};
+use super::executor::{clamp_thread_count, Executor};
 use super::tiles::MAX_KERNEL;
 use super::PlanReport;
 use crate::quantization::TensorScale;
@@ -40,16 +47,18 @@ use peregrine_core::PixelInput;
 
 /// Runs a quantized graph on CPU cores.
 pub struct Int8Engine {
-    executor: Executor<program::Program>,
+    executor: Executor<program::IntegerProgram>,
     isa: IntegerIsa,
 }
 
 impl Int8Engine {
-    /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0 counts as 1), with the
-    /// best instruction set that the processor has. Layers without 8-bit weights are computed in f32 from `weights`.
+    /// Prepares `graph` for `threads` threads, the caller of [`run`](Engine::run) included (0
+    /// counts as 1), with the best instruction set that the processor has. Layers without 8-bit
+    /// weights are computed in f32 from `weights`.
     ///
     /// # Errors
-    /// When `weights` or `quantization` do not fit `graph`, or a convolution's kernel is larger than 8.
+    /// When `weights` or `quantization` do not fit `graph`, or a convolution's kernel is larger
+    /// than 8.
     pub fn new(
         graph: &Graph,
         weights: &Weights,
@@ -80,7 +89,7 @@ impl Int8Engine {
             let why = format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel);
             return Err(fault(why));
         }
-        let threads = sensible(threads);
+        let threads = clamp_thread_count(threads);
         let lowered = Lowered::new(graph, quantization)?;
         let program = program::build(graph, weights, quantization, &lowered, isa, threads);
         Ok(Self { executor: Executor::new(program, graph, threads)?, isa })
@@ -109,8 +118,8 @@ impl Int8Engine {
         Ok(layers)
     }
 
-    /// Gives each of the engine's own threads a CPU of its own among those that the calling thread may use, from the
-    /// second on; the thread that calls [`run`](Engine::run) is left as it is.
+    /// Gives each of the engine's own threads a CPU of its own among those that the calling thread
+    /// may use, from the second on; the thread that calls [`run`](Engine::run) is left as it is.
     ///
     /// # Errors
     /// When the system does not let this process choose; on systems other than Linux.

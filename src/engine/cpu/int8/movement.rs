@@ -2,18 +2,19 @@
 
 use std::ops::Range;
 
-use super::super::layout::{Memory, View};
+use super::super::layout::{FloatView, ThreadMemory};
 use super::super::simd::BLOCK as FLOAT_BLOCK;
-use super::convolution::Residual;
 use super::layout::{ByteView, BLOCK, QUAD};
+use super::residual::ScaledResidual;
 use crate::quantization::{nearest_byte, TensorScale};
 
 /// The planar input → bytes.
 ///
 /// # Safety
-/// The view must lie within `memory`, whose input must hold its shape; no other thread may touch what this writes.
+/// The view must lie within `memory`, whose input must hold its shape; no other thread may touch
+/// what this writes.
 #[inline(always)]
-pub unsafe fn quantize_input(memory: &Memory, output: &ByteView, scale: TensorScale, rows: Range<usize>) {
+pub unsafe fn quantize_input(memory: &ThreadMemory, output: &ByteView, scale: TensorScale, rows: Range<usize>) {
     let (width, pixels) = (output.shape.width, output.shape.pixels());
     for y in rows {
         let channel = |c: usize| std::slice::from_raw_parts(memory.input.add(c * pixels + y * width), width);
@@ -38,7 +39,7 @@ pub unsafe fn quantize_input(memory: &Memory, output: &ByteView, scale: TensorSc
     }
 }
 
-/// Pixels of real numbers → bytes, as [`quantize_input`] makes them; the fourth becomes whatever its place asks for.
+/// Pixels of real numbers → bytes, as [`quantize_input`] makes them; the fourth value is not used.
 ///
 /// # Safety
 /// There must be room for them at `out`.
@@ -52,9 +53,9 @@ pub unsafe fn quantize_pixels(pixels: &[[f32; QUAD]], out: *mut u8, scale: Tenso
 /// Bytes → the planar outputs, from `offset` on.
 ///
 /// # Safety
-/// The view must lie within `memory`, whose outputs must have room for its shape; no other thread may touch what this
-/// writes.
-pub unsafe fn unpack(memory: &Memory, input: &ByteView, scale: TensorScale, offset: usize, rows: Range<usize>) {
+/// The view must lie within `memory`, whose outputs must have room for its shape; no other thread
+/// may touch what this writes.
+pub unsafe fn unpack(memory: &ThreadMemory, input: &ByteView, scale: TensorScale, offset: usize, rows: Range<usize>) {
     let (width, pixels) = (input.shape.width, input.shape.pixels());
     for c in 0..input.shape.channels {
         for y in rows.clone() {
@@ -71,7 +72,13 @@ pub unsafe fn unpack(memory: &Memory, input: &ByteView, scale: TensorScale, offs
 ///
 /// # Safety
 /// As for [`unpack`].
-pub unsafe fn to_floats(memory: &Memory, input: &ByteView, scale: TensorScale, output: &View, rows: Range<usize>) {
+pub unsafe fn to_floats(
+    memory: &ThreadMemory,
+    input: &ByteView,
+    scale: TensorScale,
+    output: &FloatView,
+    rows: Range<usize>,
+) {
     for y in rows {
         for block in 0..output.blocks() {
             let out = output.at(memory, block, y);
@@ -94,7 +101,13 @@ pub unsafe fn to_floats(memory: &Memory, input: &ByteView, scale: TensorScale, o
 ///
 /// # Safety
 /// As for [`unpack`].
-pub unsafe fn to_bytes(memory: &Memory, input: &View, scale: TensorScale, output: &ByteView, rows: Range<usize>) {
+pub unsafe fn to_bytes(
+    memory: &ThreadMemory,
+    input: &FloatView,
+    scale: TensorScale,
+    output: &ByteView,
+    rows: Range<usize>,
+) {
     for y in rows {
         // Whole blocks, in vectors; what fills the last one up has no meaning in either form.
         for block in 0..input.blocks() {
@@ -116,10 +129,11 @@ pub unsafe fn to_bytes(memory: &Memory, input: &View, scale: TensorScale, output
 /// The sum of two operands.
 ///
 /// # Safety
-/// The views must lie within `memory`, and no other thread may write what this reads or touch what it writes.
+/// The views must lie within `memory`, and no other thread may write what this reads or touch what
+/// it writes.
 pub unsafe fn sum(
-    memory: &Memory,
-    operands: &[Residual; 2],
+    memory: &ThreadMemory,
+    operands: &[ScaledResidual; 2],
     output: &ByteView,
     blocks: Range<usize>,
     rows: Range<usize>,
@@ -128,13 +142,13 @@ pub unsafe fn sum(
     for block in blocks {
         for y in rows.clone() {
             let out = output.at(memory, block, y);
-            let rows = operands.each_ref().map(|o| o.at(memory, block, y, 0));
+            let rows = operands.each_ref().map(|o| o.tensor.at(memory, block, y, 0));
             for x in 0..output.shape.width {
                 for lane in 0..BLOCK {
                     let value = |i: usize| {
-                        let column = if operands[i].upsampled { x / 2 } else { x };
+                        let column = if operands[i].tensor.upsampled { x / 2 } else { x };
                         let q = *rows[i].add(column * BLOCK + lane);
-                        (f32::from(q) - f32::from(operands[i].view.zero)) * operands[i].factor
+                        (f32::from(q) - f32::from(operands[i].tensor.view.zero)) * operands[i].factor
                     };
                     *out.add(x * BLOCK + lane) = nearest_byte(value(0) + value(1) + zero);
                 }
@@ -148,7 +162,13 @@ pub unsafe fn sum(
 ///
 /// # Safety
 /// As for [`sum`].
-pub unsafe fn upsample(memory: &Memory, input: &ByteView, output: &ByteView, blocks: Range<usize>, rows: Range<usize>) {
+pub unsafe fn upsample(
+    memory: &ThreadMemory,
+    input: &ByteView,
+    output: &ByteView,
+    blocks: Range<usize>,
+    rows: Range<usize>,
+) {
     for block in blocks {
         for y in rows.clone() {
             let (from, out) = (input.at(memory, block, y / 2), output.at(memory, block, y));
@@ -164,7 +184,7 @@ pub unsafe fn upsample(memory: &Memory, input: &ByteView, output: &ByteView, blo
 ///
 /// # Safety
 /// As for [`sum`].
-pub unsafe fn concat(memory: &Memory, parts: &[(ByteView, usize)], output: &ByteView, rows: Range<usize>) {
+pub unsafe fn concat(memory: &ThreadMemory, parts: &[(ByteView, usize)], output: &ByteView, rows: Range<usize>) {
     for y in rows {
         for (part, first) in parts {
             for c in 0..part.shape.channels {

@@ -1,4 +1,5 @@
-//! The integer kernels' vectors on aarch64 with dot products (Armv8.2 DotProd: Jetson Xavier and Orin, not Nano or TX2).
+//! The integer kernels' vectors on aarch64 with dot products (Armv8.2 DotProd: Jetson Xavier and
+//! Orin, not Nano or TX2).
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -6,8 +7,9 @@ use std::arch::asm;
 use super::layout::BLOCK;
 use super::simd::{Lanes, Reals};
 
-/// NEON with SDOT, which multiplies signed bytes: 128 is taken off each byte, and what that takes off the sums is in what
-/// they start from ([`Kernels::bias`](super::isa::Kernels::bias)).
+/// NEON with SDOT, which multiplies signed bytes: 128 is taken off each byte, and what that takes
+/// off the sums is in what they start from
+/// ([`IntegerKernels::bias`](super::kernels::Kernels::bias)).
 #[derive(Clone, Copy)]
 pub struct NeonDot([int32x4_t; 4]);
 

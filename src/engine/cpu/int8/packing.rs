@@ -1,12 +1,13 @@
 //! How an integer convolution's weights are packed.
 
-use super::super::isa::run;
-use super::isa::{Kernels, Panel};
+use super::super::dispatch::{split_evenly, PanelKernels};
+use super::kernels::IntegerKernels;
 use super::layout::{BLOCK, QUAD};
+use super::tiles::IntegerDenseTile;
 
 /// Weights for a panel of output channels.
-pub struct DensePanel {
-    pub kernels: &'static Panel,
+pub struct IntegerDensePanel {
+    pub kernels: &'static PanelKernels<IntegerDenseTile>,
     pub first_block: usize,
     /// Offset into the packed weights.
     pub weights: usize,
@@ -26,8 +27,8 @@ pub fn blocks_and_rest(channels: usize, block: usize) -> (usize, usize) {
     }
 }
 
-/// `[block][row][shift][quad of pixels][16 channels][4 pixels]`: one shift, 0, and the quads that the kernel needs, or for
-/// `sliding` four and two.
+/// `[block][row][shift][quad of pixels][16 channels][4 pixels]`: one shift, 0, and the quads that
+/// the kernel needs, or for `sliding` four and two.
 pub fn pack_depthwise(kernel: usize, sliding: bool, blocks: usize, weight: &dyn Fn(usize, usize) -> i8) -> Vec<i8> {
     let (shifts, quads) = if sliding { (QUAD, 2) } else { (1, kernel.div_ceil(QUAD)) };
     let mut packed = vec![];
@@ -48,18 +49,18 @@ pub fn pack_depthwise(kernel: usize, sliding: bool, blocks: usize, weight: &dyn 
 
 /// Panels of even widths, each `[tap][quad of inputs][blocks][16 outputs][4 inputs]`.
 pub fn pack_dense(
-    kernels: &'static Kernels,
+    kernels: &'static IntegerKernels,
     blocks: usize,
     from: usize,
     taps: usize,
     weight: &dyn Fn(usize, usize, usize) -> i8,
-) -> (Vec<i8>, Vec<DensePanel>) {
+) -> (Vec<i8>, Vec<IntegerDensePanel>) {
     let (mut packed, mut panels) = (vec![], vec![]);
     let widest = kernels.panels.len();
     for panel in 0..blocks.div_ceil(widest) {
-        let (first_block, count) = run(blocks, widest, panel);
+        let (first_block, count) = split_evenly(blocks, widest, panel);
         let weights = packed.len();
-        panels.push(DensePanel { kernels: &kernels.panels[count - 1], first_block, weights });
+        panels.push(IntegerDensePanel { kernels: &kernels.panels[count - 1], first_block, weights });
         for tap in 0..taps {
             for quad in 0..from.div_ceil(QUAD) {
                 for output in first_block * BLOCK..(first_block + count) * BLOCK {

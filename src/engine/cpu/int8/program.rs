@@ -1,19 +1,21 @@
 //! Turns a lowered plan into stages over memory, integer steps and those that stay f32.
 
-use super::super::convolution::{Convolution as FloatConvolution, Residual as FloatResidual};
-use super::super::executor::{self, Pixels};
+use super::super::convolution::FloatConvolution;
+use super::super::executor::{PixelLayout, Program};
 use super::super::explain::StepReport;
 use super::super::input_channels::InputChannels;
 use super::super::isa::Isa;
-use super::super::layout::{Memory, View};
+use super::super::layout::{FloatView, ThreadMemory};
 use super::super::movement::Copied;
 use super::super::pool::Stages;
-use super::super::stage::{Action as FloatAction, Stage as FloatStage, Step as FloatStep};
-use super::convolution::{Convolution, Output, Residual};
+use super::super::residual::Residual;
+use super::super::stage::{FloatAction, FloatStage, FloatStep};
+use super::convolution::{ConvolutionOutput, IntegerConvolution};
 use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
-use super::stage::{Action, Stage};
-use crate::plan::{Operand, Step, TensorId, Work};
+use super::residual::ScaledResidual;
+use super::stage::{IntegerAction, IntegerStage};
+use crate::plan::{Operand, PlanStep, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
 use crate::quantized_plan::Lowered;
@@ -23,8 +25,8 @@ use crate::{Graph, Weights};
 const LINE: usize = 64;
 
 /// Stages, and how much memory they need.
-pub struct Program {
-    pub stages: Vec<Stage>,
+pub struct IntegerProgram {
+    pub stages: Vec<IntegerStage>,
     /// Floats.
     pub arena: usize,
     /// Offset of each output among the planar outputs.
@@ -33,7 +35,7 @@ pub struct Program {
 
 /// What a stage is made from.
 #[derive(Clone, Copy)]
-enum Item {
+enum IntegerItem {
     QuantizeInput,
     PackInput,
     Step(usize),
@@ -42,7 +44,7 @@ enum Item {
     Unpack(usize),
 }
 
-struct Builder<'a> {
+struct IntegerBuilder<'a> {
     lowered: &'a Lowered,
     graph: &'a Graph,
     weights: &'a Weights,
@@ -50,7 +52,7 @@ struct Builder<'a> {
     isa: IntegerIsa,
     threads: usize,
     bytes: Vec<Option<ByteView>>,
-    floats: Vec<Option<View>>,
+    floats: Vec<Option<FloatView>>,
     outputs: Vec<usize>,
 }
 
@@ -62,7 +64,7 @@ pub fn build(
     lowered: &Lowered,
     isa: IntegerIsa,
     threads: usize,
-) -> Program {
+) -> IntegerProgram {
     let lengths = lowered.plan.outputs.iter().map(|&t| lowered.plan.tensors[t].shape.len());
     let ends = lengths.clone().scan(0, |end, len| {
         *end += len;
@@ -71,37 +73,37 @@ pub fn build(
     let outputs = ends.zip(lengths).map(|(end, len)| end - len).collect();
     let tensors = lowered.plan.tensors.len();
     let (bytes, floats) = (vec![None; tensors], vec![None; tensors]);
-    Builder { lowered, graph, weights, quantization, isa, threads, bytes, floats, outputs }.run()
+    IntegerBuilder { lowered, graph, weights, quantization, isa, threads, bytes, floats, outputs }.run()
 }
 
-impl Builder<'_> {
-    fn run(mut self) -> Program {
+impl IntegerBuilder<'_> {
+    fn run(mut self) -> IntegerProgram {
         let items = self.items();
         self.make_views();
         let arena = self.place(&items);
         let stages = items.iter().map(|&item| self.stage(item)).collect();
-        Program { stages, arena: arena / 4, outputs: self.outputs }
+        IntegerProgram { stages, arena: arena / 4, outputs: self.outputs }
     }
 
     /// What happens, in order: each tensor is converted right after it was made.
-    fn items(&self) -> Vec<Item> {
+    fn items(&self) -> Vec<IntegerItem> {
         let Lowered { plan, forms, .. } = self.lowered;
         let mut items = vec![];
         if forms[0].bytes {
-            items.push(Item::QuantizeInput);
+            items.push(IntegerItem::QuantizeInput);
         }
         if forms[0].floats {
-            items.push(Item::PackInput);
+            items.push(IntegerItem::PackInput);
         }
         for (i, step) in plan.steps.iter().enumerate() {
-            items.push(Item::Step(i));
+            items.push(IntegerItem::Step(i));
             let form = forms[step.output];
             if form.bytes && form.floats {
-                items.push(Item::Convert(step.output));
+                items.push(IntegerItem::Convert(step.output));
             }
         }
         let real = |&k: &usize| !forms[plan.outputs[k]].departs;
-        items.extend((0..plan.outputs.len()).filter(real).map(Item::Unpack));
+        items.extend((0..plan.outputs.len()).filter(real).map(IntegerItem::Unpack));
         items
     }
 
@@ -130,18 +132,18 @@ impl Builder<'_> {
                 self.bytes[t] = Some(ByteView { pixels, ..ByteView::new(tensor.shape, block, border[t], zero) });
             }
             if forms[t].floats {
-                self.floats[t] = Some(View::new(tensor.shape, usize::MAX, border[t]));
+                self.floats[t] = Some(FloatView::new(tensor.shape, usize::MAX, border[t]));
             }
         }
     }
 
     /// The tensors that an item reads and makes, and in which form: true for bytes.
-    fn touched(&self, item: Item) -> Vec<(TensorId, bool)> {
+    fn touched(&self, item: IntegerItem) -> Vec<(TensorId, bool)> {
         let Lowered { plan, forms, integer, .. } = self.lowered;
         match item {
-            Item::QuantizeInput => vec![(0, true)],
-            Item::PackInput => vec![(0, false)],
-            Item::Step(i) => {
+            IntegerItem::QuantizeInput => vec![(0, true)],
+            IntegerItem::PackInput => vec![(0, false)],
+            IntegerItem::Step(i) => {
                 let step = &plan.steps[i];
                 let mut touched: Vec<_> = step.inputs.iter().map(|&t| (t, integer[i])).collect();
                 if !forms[step.output].departs {
@@ -149,13 +151,13 @@ impl Builder<'_> {
                 }
                 touched
             }
-            Item::Convert(t) => vec![(t, true), (t, false)],
-            Item::Unpack(k) => vec![(plan.outputs[k], forms[plan.outputs[k]].made_as_bytes)],
+            IntegerItem::Convert(t) => vec![(t, true), (t, false)],
+            IntegerItem::Unpack(k) => vec![(plan.outputs[k], forms[plan.outputs[k]].made_as_bytes)],
         }
     }
 
     /// Gives each view its place; returns the arena's size in bytes.
-    fn place(&mut self, items: &[Item]) -> usize {
+    fn place(&mut self, items: &[IntegerItem]) -> usize {
         let mut lives = std::collections::BTreeMap::new();
         for (now, &item) in items.iter().enumerate() {
             let in_arena = |&(tensor, as_bytes): &(TensorId, bool)| !(as_bytes && self.byte_view(tensor).pixels);
@@ -181,26 +183,26 @@ impl Builder<'_> {
         self.bytes[tensor].expect("made where the lowering asks for bytes")
     }
 
-    fn float_view(&self, tensor: TensorId) -> View {
+    fn float_view(&self, tensor: TensorId) -> FloatView {
         self.floats[tensor].expect("made where the lowering asks for floats")
     }
 
-    fn stage(&self, item: Item) -> Stage {
+    fn stage(&self, item: IntegerItem) -> IntegerStage {
         let plan = &self.lowered.plan;
-        let named = |name: String, flops: usize, action: Action| self.split(name, flops, action);
+        let named = |name: String, flops: usize, action: IntegerAction| self.split(name, flops, action);
         let tensor_name = |t: TensorId| self.graph.layers[plan.tensors[t].layer].name.clone();
         match item {
-            Item::QuantizeInput => {
+            IntegerItem::QuantizeInput => {
                 // The pairs of weights are of no concern to it.
                 let kernels = self.isa.kernels(true);
-                let action = Action::QuantizeInput(kernels, self.byte_view(0), self.lowered.scale(0));
+                let action = IntegerAction::QuantizeInput(kernels, self.byte_view(0), self.lowered.scale(0));
                 named("quantize input".into(), 0, action)
             }
-            Item::PackInput => {
+            IntegerItem::PackInput => {
                 let view = self.float_view(0);
                 self.float("pack".into(), 0, FloatAction::Pack, view, view)
             }
-            Item::Step(i) => {
+            IntegerItem::Step(i) => {
                 let step = &plan.steps[i];
                 if self.lowered.integer[i] {
                     named(step.name.clone(), plan.flops(step), self.integer_action(step))
@@ -208,19 +210,19 @@ impl Builder<'_> {
                     self.float_step(step)
                 }
             }
-            Item::Convert(t) => {
+            IntegerItem::Convert(t) => {
                 let (bytes, floats, scale) = (self.byte_view(t), self.float_view(t), self.lowered.scale(t));
                 if self.lowered.forms[t].made_as_bytes {
-                    named(format!("{} to f32", tensor_name(t)), 0, Action::ToFloats(bytes, scale, floats))
+                    named(format!("{} to f32", tensor_name(t)), 0, IntegerAction::ToFloats(bytes, scale, floats))
                 } else {
-                    named(format!("{} to int8", tensor_name(t)), 0, Action::ToBytes(floats, scale, bytes))
+                    named(format!("{} to int8", tensor_name(t)), 0, IntegerAction::ToBytes(floats, scale, bytes))
                 }
             }
-            Item::Unpack(k) => {
+            IntegerItem::Unpack(k) => {
                 let (t, offset) = (plan.outputs[k], self.outputs[k]);
                 if self.lowered.forms[t].made_as_bytes {
                     let scale = self.lowered.scale(t);
-                    named("unpack".into(), 0, Action::Unpack(self.byte_view(t), scale, offset))
+                    named("unpack".into(), 0, IntegerAction::Unpack(self.byte_view(t), scale, offset))
                 } else {
                     let view = self.float_view(t);
                     self.float("unpack".into(), 0, FloatAction::Unpack(offset), view, view)
@@ -229,15 +231,14 @@ impl Builder<'_> {
         }
     }
 
-    fn operand(&self, operand: &Operand, output: Option<TensorScale>) -> Residual {
-        Residual {
-            view: self.byte_view(operand.tensor),
-            upsampled: operand.upsampled,
+    fn operand(&self, operand: &Operand, output: Option<TensorScale>) -> ScaledResidual {
+        ScaledResidual {
+            tensor: Residual { view: self.byte_view(operand.tensor), upsampled: operand.upsampled },
             factor: relative_factor(self.lowered.scale(operand.tensor), output),
         }
     }
 
-    fn integer_action(&self, step: &Step) -> Action {
+    fn integer_action(&self, step: &PlanStep) -> IntegerAction {
         let plan = &self.lowered.plan;
         let output_scale = self.lowered.output_scale(step);
         match &step.work {
@@ -248,29 +249,29 @@ impl Builder<'_> {
                 let constants = Requantization::new(values, conv.activation, input_scale, output_scale);
                 let output = if self.lowered.forms[step.output].departs {
                     let k = plan.outputs.iter().position(|&t| t == step.output).expect("it departs");
-                    Output::Floats { offset: self.outputs[k], shape: plan.tensors[step.output].shape }
+                    ConvolutionOutput::Floats { offset: self.outputs[k], shape: plan.tensors[step.output].shape }
                 } else {
-                    Output::Bytes(self.byte_view(step.output))
+                    ConvolutionOutput::Bytes(self.byte_view(step.output))
                 };
                 let residual = residual.as_ref().map(|r| self.operand(r, output_scale));
-                let convolution = Convolution::new(*conv, values, constants, input, output, residual, self.isa);
-                Action::Convolution(Box::new(convolution))
+                let convolution = IntegerConvolution::new(*conv, values, constants, input, output, residual, self.isa);
+                IntegerAction::Convolution(Box::new(convolution))
             }
             Work::Add(operands) => {
                 let operands = operands.each_ref().map(|o| self.operand(o, output_scale));
-                Action::Sum(operands, self.byte_view(step.output))
+                IntegerAction::Sum(operands, self.byte_view(step.output))
             }
-            Work::Upsample2x => Action::Upsample(self.byte_view(step.inputs[0]), self.byte_view(step.output)),
+            Work::Upsample2x => IntegerAction::Upsample(self.byte_view(step.inputs[0]), self.byte_view(step.output)),
             Work::Concat(parts) => {
                 let parts = parts.iter().map(|&(t, channel)| (self.byte_view(t), channel)).collect();
-                Action::Concat(parts, self.byte_view(step.output))
+                IntegerAction::Concat(parts, self.byte_view(step.output))
             }
             Work::MaxPool { .. } | Work::Gather(_) => unreachable!("refused when lowered"),
         }
     }
 
-    fn float_step(&self, step: &Step) -> Stage {
-        let operand = |o: &Operand| FloatResidual { view: self.float_view(o.tensor), upsampled: o.upsampled };
+    fn float_step(&self, step: &PlanStep) -> IntegerStage {
+        let operand = |o: &Operand| Residual { view: self.float_view(o.tensor), upsampled: o.upsampled };
         let (input, output) = (self.float_view(step.inputs[0]), self.float_view(step.output));
         let action = match &step.work {
             Work::Conv { conv, layer, residual } => {
@@ -283,7 +284,7 @@ impl Builder<'_> {
                 FloatAction::Convolution(Box::new(convolution))
             }
             Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
-            Work::Upsample2x => FloatAction::Sum(vec![FloatResidual { view: input, upsampled: true }]),
+            Work::Upsample2x => FloatAction::Sum(vec![Residual { view: input, upsampled: true }]),
             Work::Concat(parts) => {
                 let whole = |&(t, to): &(TensorId, usize)| {
                     let view = self.float_view(t);
@@ -296,13 +297,20 @@ impl Builder<'_> {
         self.float(step.name.clone(), self.lowered.plan.flops(step), action, input, output)
     }
 
-    fn float(&self, name: String, flops: usize, action: FloatAction, input: View, output: View) -> Stage {
+    fn float(
+        &self,
+        name: String,
+        flops: usize,
+        action: FloatAction,
+        input: FloatView,
+        output: FloatView,
+    ) -> IntegerStage {
         let step = FloatStep { name: name.clone(), action, input, output, flops };
         let (groups, rows) = (step.groups(), output.shape.height);
         let chunks = self.chunks(groups, rows);
-        Stage {
+        IntegerStage {
             name,
-            action: Action::Float(FloatStage { steps: vec![step], band: 0, chunks }),
+            action: IntegerAction::Float(FloatStage { steps: vec![step], band: 0, chunks }),
             groups,
             rows,
             chunks,
@@ -310,17 +318,17 @@ impl Builder<'_> {
         }
     }
 
-    fn split(&self, name: String, flops: usize, action: Action) -> Stage {
+    fn split(&self, name: String, flops: usize, action: IntegerAction) -> IntegerStage {
         let (groups, rows) = match &action {
-            Action::QuantizeInput(_, view, _) | Action::Concat(_, view) | Action::ToBytes(_, _, view) => {
-                (1, view.shape.height)
-            }
-            Action::ToFloats(view, ..) | Action::Unpack(view, ..) => (1, view.shape.height),
-            Action::Convolution(c) => (c.groups(), c.output().shape().height),
-            Action::Sum(_, view) | Action::Upsample(_, view) => (view.blocks(), view.shape.height),
-            Action::Float(_) => unreachable!("has its own split"),
+            IntegerAction::QuantizeInput(_, view, _)
+            | IntegerAction::Concat(_, view)
+            | IntegerAction::ToBytes(_, _, view) => (1, view.shape.height),
+            IntegerAction::ToFloats(view, ..) | IntegerAction::Unpack(view, ..) => (1, view.shape.height),
+            IntegerAction::Convolution(c) => (c.groups(), c.output().shape().height),
+            IntegerAction::Sum(_, view) | IntegerAction::Upsample(_, view) => (view.blocks(), view.shape.height),
+            IntegerAction::Float(_) => unreachable!("has its own split"),
         };
-        Stage { chunks: self.chunks(groups, rows), name, action, groups, rows, flops }
+        IntegerStage { chunks: self.chunks(groups, rows), name, action, groups, rows, flops }
     }
 
     /// As in the f32 engine: one part for a lone thread, else a few for each.
@@ -332,7 +340,7 @@ impl Builder<'_> {
     }
 }
 
-impl Stages for Program {
+impl Stages for IntegerProgram {
     fn stages(&self) -> usize {
         self.stages.len()
     }
@@ -341,12 +349,12 @@ impl Stages for Program {
         self.stages[stage].chunks
     }
 
-    unsafe fn run(&self, memory: &Memory, stage: usize, chunk: usize) {
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize) {
         self.stages[stage].run(memory, chunk);
     }
 }
 
-impl executor::Program for Program {
+impl Program for IntegerProgram {
     fn arena(&self) -> usize {
         // A line more: kernels read a little past a row's end.
         self.arena + LINE / 4
@@ -361,9 +369,9 @@ impl executor::Program for Program {
         &self.outputs
     }
 
-    fn pixels(&self) -> Option<Pixels> {
-        let Action::QuantizeInput(kernels, view, scale) = &self.stages[0].action else { return None };
-        view.pixels.then_some(Pixels {
+    fn pixels(&self) -> Option<PixelLayout> {
+        let IntegerAction::QuantizeInput(kernels, view, scale) = &self.stages[0].action else { return None };
+        view.pixels.then_some(PixelLayout {
             size: (view.shape.width, view.shape.height),
             left: view.left * QUAD,
             row: view.row,

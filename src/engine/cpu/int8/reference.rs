@@ -1,10 +1,10 @@
 //! The integer reference: the arithmetic of [`Requantization`] in plain Rust, one value at a time.
 //!
-//! Slow and obvious on purpose. The kernels agree with it bit by bit; nothing on a per-frame path uses it. It shares
-//! with them only the plan and which steps are integer (which fix where a value is rounded to 8 bits), and the
-//! constants.
+//! Slow and obvious on purpose. The kernels agree with it bit by bit; nothing on a per-frame path
+//! uses it. It shares with them only the plan and which steps are integer (which fix where a value
+//! is rounded to 8 bits), and the constants.
 
-use crate::plan::{Operand, Plan, Step, TensorId, Work};
+use crate::plan::{Operand, Plan, PlanStep, TensorId, Work};
 use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
 use crate::quantized_plan::Lowered;
 use crate::{Activation, Conv, ConvWeights, Engine, EngineError, Graph, Shape, Weights};
@@ -27,6 +27,8 @@ enum Values {
 }
 
 impl IntegerReference {
+    /// Prepares `graph`.
+    ///
     /// # Errors
     /// When weights or quantization do not fit the graph.
     pub fn new(graph: &Graph, weights: &Weights, quantization: &Quantization) -> Result<Self, EngineError> {
@@ -64,7 +66,7 @@ impl IntegerReference {
         }
     }
 
-    fn integer_step(&self, step: &Step, tensors: &[Values]) -> Values {
+    fn integer_step(&self, step: &PlanStep, tensors: &[Values]) -> Values {
         let out = self.shape(step.output);
         let output_scale = self.lowered.output_scale(step);
         match &step.work {
@@ -115,7 +117,7 @@ impl IntegerReference {
         bytes.iter().map(|&q| (f32::from(q) - f32::from(scale.zero_point)) * factor).collect()
     }
 
-    fn float_step(&self, step: &Step, tensors: &[Values]) -> Values {
+    fn float_step(&self, step: &PlanStep, tensors: &[Values]) -> Values {
         let out = self.shape(step.output);
         let operand = |operand: &Operand| {
             let values = self.floats(tensors, operand.tensor);

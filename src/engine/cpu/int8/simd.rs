@@ -1,6 +1,7 @@
 //! The vectors that the integer kernels are written over, once for all instruction sets.
 //!
-//! All hold 16 lanes: the channels of one block. An instruction set that is narrower uses several registers.
+//! All hold 16 lanes: the channels of one block. An instruction set that is narrower uses several
+//! registers.
 
 use super::layout::{BLOCK, QUAD};
 use crate::quantization::nearest_byte;
@@ -8,9 +9,9 @@ use crate::quantization::nearest_byte;
 /// 16 sums of 32 bits.
 ///
 /// # Safety
-/// All methods may use instructions of their set: call them only inside a function compiled for it. They are
-/// `inline(always)` so that they take on that function's target features. Pointers must be good for the lanes that a
-/// method names, and an implementation must touch no others.
+/// All methods may use instructions of their set: call them only inside a function compiled for it.
+/// They are `inline(always)` so that they take on that function's target features. Pointers must be
+/// good for the lanes that a method names, and an implementation must touch no others.
 pub unsafe trait Lanes: Copy {
     /// For each lane four weights.
     type Weights: Copy;

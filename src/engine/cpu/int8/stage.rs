@@ -2,23 +2,24 @@
 
 use std::ops::Range;
 
-use super::super::layout::{Memory, View};
-use super::super::stage::Stage as FloatStage;
-use super::convolution::{Convolution, Residual};
-use super::isa::Kernels;
+use super::super::layout::{FloatView, ThreadMemory};
+use super::super::stage::FloatStage;
+use super::convolution::IntegerConvolution;
+use super::kernels::IntegerKernels;
 use super::layout::ByteView;
 use super::movement;
+use super::residual::ScaledResidual;
 use crate::quantization::TensorScale;
 
 /// What one stage does.
-pub enum Action {
-    QuantizeInput(&'static Kernels, ByteView, TensorScale),
-    Convolution(Box<Convolution>),
-    Sum([Residual; 2], ByteView),
+pub enum IntegerAction {
+    QuantizeInput(&'static IntegerKernels, ByteView, TensorScale),
+    Convolution(Box<IntegerConvolution>),
+    Sum([ScaledResidual; 2], ByteView),
     Upsample(ByteView, ByteView),
     Concat(Vec<(ByteView, usize)>, ByteView),
-    ToFloats(ByteView, TensorScale, View),
-    ToBytes(View, TensorScale, ByteView),
+    ToFloats(ByteView, TensorScale, FloatView),
+    ToBytes(FloatView, TensorScale, ByteView),
     /// To this offset of the outputs.
     Unpack(ByteView, TensorScale, usize),
     /// A step of the f32 engine.
@@ -26,22 +27,22 @@ pub enum Action {
 }
 
 /// One step, in parts of whole rows of a few channel blocks.
-pub struct Stage {
+pub struct IntegerStage {
     pub name: String,
-    pub action: Action,
+    pub action: IntegerAction,
     pub groups: usize,
     pub rows: usize,
     pub chunks: usize,
     pub flops: usize,
 }
 
-impl Stage {
+impl IntegerStage {
     /// Runs one of the chunks: units of one row of one group, the groups in order.
     ///
     /// # Safety
     /// As for [`Stages::run`](super::super::pool::Stages::run).
-    pub unsafe fn run(&self, memory: &Memory, chunk: usize) {
-        if let Action::Float(stage) = &self.action {
+    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize) {
+        if let IntegerAction::Float(stage) = &self.action {
             return stage.run(memory, chunk);
         }
         let units = self.groups * self.rows;
@@ -57,17 +58,17 @@ impl Stage {
 
     /// # Safety
     /// As for [`Stages::run`](super::super::pool::Stages::run).
-    unsafe fn run_part(&self, memory: &Memory, groups: Range<usize>, rows: Range<usize>) {
+    unsafe fn run_part(&self, memory: &ThreadMemory, groups: Range<usize>, rows: Range<usize>) {
         match &self.action {
-            Action::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
-            Action::Convolution(c) => c.run(memory, groups, rows),
-            Action::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
-            Action::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
-            Action::Concat(parts, output) => movement::concat(memory, parts, output, rows),
-            Action::ToFloats(input, scale, output) => movement::to_floats(memory, input, *scale, output, rows),
-            Action::ToBytes(input, scale, output) => movement::to_bytes(memory, input, *scale, output, rows),
-            Action::Unpack(input, scale, offset) => movement::unpack(memory, input, *scale, *offset, rows),
-            Action::Float(_) => unreachable!("run as a whole"),
+            IntegerAction::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
+            IntegerAction::Convolution(c) => c.run(memory, groups, rows),
+            IntegerAction::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
+            IntegerAction::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
+            IntegerAction::Concat(parts, output) => movement::concat(memory, parts, output, rows),
+            IntegerAction::ToFloats(input, scale, output) => movement::to_floats(memory, input, *scale, output, rows),
+            IntegerAction::ToBytes(input, scale, output) => movement::to_bytes(memory, input, *scale, output, rows),
+            IntegerAction::Unpack(input, scale, offset) => movement::unpack(memory, input, *scale, *offset, rows),
+            IntegerAction::Float(_) => unreachable!("run as a whole"),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The innermost integer kernels: one tile of output pixels of one panel of output channels, held in registers.
+//! The innermost integer kernels: one tile of output pixels of one panel of output channels, held
+//! in registers.
 
 #![allow(clippy::needless_range_loop, reason = "what keeps the sums in registers, as in the f32 tiles")]
 
@@ -33,10 +34,11 @@ pub struct Epilogue {
 
 /// What a tile of a dense convolution reads and writes. Lengths are in bytes.
 ///
-/// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile (kernel column 0, block 0).
-/// The weights are packed `[kernel row][kernel column][quad of input channels][N blocks][16 outputs][4 inputs]`.
+/// `rows` holds, for each kernel row inside the input, the first of its pixels under the tile
+/// (kernel column 0, block 0). The weights are packed `[kernel row][kernel column][quad of input
+/// channels][N blocks][16 outputs][4 inputs]`.
 #[derive(Clone, Copy)]
-pub struct DenseTile {
+pub struct IntegerDenseTile {
     pub rows: [*const u8; MAX_KERNEL],
     pub row_count: usize,
     pub kernel: usize,
@@ -55,10 +57,11 @@ pub struct DenseTile {
     pub epilogue: Epilogue,
 }
 
-/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][quad of columns][16][4 columns]`,
-/// or, for [`sliding`], `[row][shift 0…3][2 quads of pixels][16][4 pixels]`.
+/// What a tile of a depthwise convolution reads and writes; the weights are packed `[row][quad of
+/// columns][16][4 columns]`, or, for [`sliding`], `[row][shift 0…3][2 quads of pixels][16][4
+/// pixels]`.
 #[derive(Clone, Copy)]
-pub struct DepthwiseTile {
+pub struct IntegerDepthwiseTile {
     pub rows: [*const u8; MAX_KERNEL],
     pub row_count: usize,
     pub quads: usize,
@@ -71,9 +74,10 @@ pub struct DepthwiseTile {
 /// `M` output pixels × `N` blocks of channels. `PIXEL` is `tile.pixel` where it is known, else 0.
 ///
 /// # Safety
-/// Every pointer of the tile must be valid for what the lengths imply, and the function compiled for `L`.
+/// Every pointer of the tile must be valid for what the lengths imply, and the function compiled
+/// for `L`.
 #[inline(always)]
-pub unsafe fn dense<L: Lanes, const M: usize, const N: usize, const PIXEL: usize>(tile: &DenseTile) {
+pub unsafe fn dense<L: Lanes, const M: usize, const N: usize, const PIXEL: usize>(tile: &IntegerDenseTile) {
     let pixel = if PIXEL == 0 { tile.pixel } else { PIXEL };
     let mut sums = [[L::load(tile.start); N]; M];
     for n in 1..N {
@@ -130,7 +134,7 @@ unsafe fn multiply<L: Lanes, const M: usize, const N: usize>(
 /// # Safety
 /// As for [`dense`].
 #[inline(always)]
-pub unsafe fn depthwise<L: Lanes, const M: usize, const QUADS: usize, const PIXEL: usize>(tile: &DepthwiseTile) {
+pub unsafe fn depthwise<L: Lanes, const M: usize, const QUADS: usize, const PIXEL: usize>(tile: &IntegerDepthwiseTile) {
     let quads = if QUADS == 0 { tile.quads } else { QUADS };
     let pixel = if PIXEL == 0 { tile.pixel } else { PIXEL };
     let mut sums = [[L::load(tile.start)]; M];
@@ -148,13 +152,14 @@ pub unsafe fn depthwise<L: Lanes, const M: usize, const QUADS: usize, const PIXE
     finish(&sums, &tile.epilogue);
 }
 
-/// `M` output pixels of one block at stride 1, for a `KERNEL` of 3 or 5: four pixels are transposed once and serve all
-/// outputs whose window they are in, with the weights shifted by the output's place among four.
+/// `M` output pixels of one block at stride 1, for a `KERNEL` of 3 or 5: four pixels are transposed
+/// once and serve all outputs whose window they are in, with the weights shifted by the output's
+/// place among four.
 ///
 /// # Safety
 /// As for [`dense`].
 #[inline(always)]
-pub unsafe fn sliding<L: Lanes, const M: usize, const KERNEL: usize>(tile: &DepthwiseTile) {
+pub unsafe fn sliding<L: Lanes, const M: usize, const KERNEL: usize>(tile: &IntegerDepthwiseTile) {
     let mut sums = [[L::load(tile.start)]; M];
     let quad_bytes = BLOCK * QUAD;
     for row in 0..tile.row_count {
@@ -245,8 +250,8 @@ unsafe fn scatter<R: Reals, const M: usize, const N: usize>(values: &[[R; N]; M]
     }
 }
 
-/// `rounds` rounds of products in registers, each of `VECTORS` of weights with `PIXELS` pixels as in the kernels, what none
-/// of them can beat; returns the operations.
+/// `rounds` rounds of products in registers, each of `VECTORS` of weights with `PIXELS` pixels as
+/// in the kernels, what none of them can beat; returns the operations.
 ///
 /// # Safety
 /// The function must be compiled for `L`.
@@ -258,8 +263,8 @@ pub unsafe fn peak<L: Lanes, const PIXELS: usize, const VECTORS: usize>(rounds: 
     let (weights, x, start) = (Weights([1; STEPS * BLOCK * QUAD]), [[1u8; QUAD]; PIXELS], [0i32; BLOCK]);
     let mut sums = [[L::load(start.as_ptr()); VECTORS]; PIXELS];
     for _ in 0..rounds / STEPS {
-        // Hidden anew each time: else products of what never changes would be formed once. Not at each step, since what
-        // is hidden goes through memory.
+        // Hidden anew each time: else products of what never changes would be formed once. Not at
+        // each step, since what is hidden goes through memory.
         let (w, x) = (std::hint::black_box(weights.0.as_ptr()), std::hint::black_box(x.as_ptr()));
         let mut pixels = [L::broadcast(x.cast()); PIXELS];
         for pixel in 1..PIXELS {

@@ -6,8 +6,9 @@ use super::simd::{Lanes, Reals};
 
 /// AVX2, for weights whose adjacent pairs sum to at most 128 in magnitude.
 ///
-/// `vpmaddubsw` multiplies bytes by weights and adds pairs in 16 bits, saturating. 255 · 128 = 32640 fits, so under that
-/// condition, which [`pairs_fit`](super::convolution::pairs_fit) tests, nothing saturates and the sums are exact.
+/// `vpmaddubsw` multiplies bytes by weights and adds pairs in 16 bits, saturating. 255 · 128 =
+/// 32640 fits, so under that condition, which [`pairs_fit`](super::convolution::pairs_fit) tests,
+/// nothing saturates and the sums are exact.
 #[derive(Clone, Copy)]
 pub struct Avx2([__m256i; 2]);
 
@@ -46,7 +47,8 @@ unsafe fn broadcast256(p: *const u8) -> __m256i {
     _mm256_set1_epi32(p.cast::<i32>().read_unaligned())
 }
 
-/// See [`Lanes::transpose`]: four pixels' dwords gathered into lanes, then 4×4 bytes transposed within each.
+/// See [`Lanes::transpose`]: four pixels' dwords gathered into lanes, then 4×4 bytes transposed
+/// within each.
 ///
 /// # Safety
 /// The processor must have AVX2, and `p` point to 64 bytes.
@@ -241,8 +243,9 @@ unsafe impl Reals for Reals256 {
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8) {
-        // Conversion rounds half to even in the default mode, and packing saturates at both ends. What no 32 bits hold
-        // becomes their least value, and so 0: right for what is negative or, the minimum's second operand, not a number.
+        // Conversion rounds half to even in the default mode, and packing saturates at both ends.
+        // What no 32 bits hold becomes their least value, and so 0: right for what is negative or,
+        // the minimum's second operand, not a number.
         let integers = |v| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(255.0), v));
         let words = _mm256_packs_epi32(integers(self.0[0]), integers(self.0[1]));
         let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
@@ -274,7 +277,8 @@ unsafe impl Reals for Reals512 {
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8) {
-        // The maximum makes 0 of what is not a number, its first operand. What 32 bits do not hold becomes 2³¹, unsigned.
+        // The maximum makes 0 of what is not a number, its first operand. What 32 bits do not hold
+        // becomes 2³¹, unsigned.
         let integers = _mm512_cvtps_epi32(_mm512_max_ps(self.0, _mm512_setzero_ps()));
         _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(integers));
     }

@@ -1,7 +1,7 @@
 //! The vectors that the kernels are written over, once for all instruction sets.
 //!
-//! A vector holds one block of 8 channels, or two (AVX-512). A further instruction set is one more instance here and
-//! one line in [`super::isa`]; on NEON a block is a pair of 4-lane registers.
+//! A vector holds one block of 8 channels, or two (AVX-512). A further instruction set is one more
+//! instance here and one line in [`super::isa`]; on NEON a block is a pair of 4-lane registers.
 
 use crate::graph::LEAK;
 
@@ -11,9 +11,9 @@ pub const BLOCK: usize = 8;
 /// A SIMD register, or what behaves like one.
 ///
 /// # Safety
-/// All methods may use instructions of their set: call them only inside a function compiled for it. They are
-/// `inline(always)` so that they take on that function's target features. Pointers must be good for the lanes that a
-/// method names, and an implementation must touch no others.
+/// All methods may use instructions of their set: call them only inside a function compiled for it.
+/// They are `inline(always)` so that they take on that function's target features. Pointers must be
+/// good for the lanes that a method names, and an implementation must touch no others.
 pub unsafe trait Vector: Copy {
     /// Blocks that one vector spans: 1 or 2.
     const BLOCKS: usize;
@@ -77,9 +77,9 @@ pub unsafe trait Vector: Copy {
 
     /// e^self for |self| ≤ 87, else e^±87; relative error at most 3e-7.
     ///
-    /// e^x = 2ⁿ · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2. The Taylor polynomial of degree 6 leaves out less
-    /// than (ln 2 / 2)⁷ / 7! · 1.2 = 1.5e-7 of e^r. ln 2 is subtracted in two parts, the first of so few bits that its
-    /// product with n is exact (Cody & Waite 1980).
+    /// e^x = 2ⁿ · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2. The Taylor polynomial of degree
+    /// 6 leaves out less than (ln 2 / 2)⁷ / 7! · 1.2 = 1.5e-7 of e^r. ln 2 is subtracted in two
+    /// parts, the first of so few bits that its product with n is exact (Cody & Waite 1980).
     #[inline(always)]
     unsafe fn exp(self) -> Self {
         let x = self.min(Self::splat(87.0)).max(Self::splat(-87.0));
@@ -94,14 +94,15 @@ pub unsafe trait Vector: Copy {
     }
 }
 
-/// 1.5 · 2²³: added to a small number, it rounds that to a whole one, which then is in the lowest bits.
+/// 1.5 · 2²³: added to a small number, it rounds that to a whole one, which then is in the lowest
+/// bits.
 pub const MAGIC: f32 = 12_582_912.0;
 
 /// The first nine bits of ln 2, and the rest.
 const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
 
-/// Plain Rust, which the compiler turns into whatever vectors the target has.
+/// Plain Rust, which the compiler vectorises for its target.
 #[derive(Clone, Copy)]
 pub struct Portable([f32; BLOCK]);
 
@@ -196,14 +197,16 @@ mod tests {
         let mut padded = arguments.to_vec();
         padded.resize(results.len(), 0.0);
         for i in (0..padded.len()).step_by(lanes) {
-            // SAFETY: within both; the instruction set is the portable one, or the callers have checked it.
+            // SAFETY: within both; the instruction set is the portable one, or the callers have
+            // checked it.
             unsafe { f(V::load(&padded[i])).store_blocks(&mut results[i], BLOCK) };
         }
         results.truncate(arguments.len());
         results
     }
 
-    /// The worst of |found − exact| / max(|exact|, floor) over −100 … 100 in steps of a hundredth and closer around 0.
+    /// The worst of |found − exact| / max(|exact|, floor) over −100 … 100 in steps of a hundredth
+    /// and closer around 0.
     fn worst<V: Vector>(f: unsafe fn(V) -> V, exact: impl Fn(f64) -> f64, floor: f64) -> f64 {
         let arguments: Vec<f32> = (-10_000..=10_000).flat_map(|i| [i as f32 / 100.0, i as f32 / 1e6]).collect();
         let error = |(&x, found): (&f32, f32)| {
@@ -232,7 +235,7 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn approximated_activations_keep_their_error_bounds_in_x86_vectors() {
+    fn approximated_activations_keep_error_bounds_on_x86() {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2() {
             check::<Avx2>();

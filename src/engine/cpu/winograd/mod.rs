@@ -1,26 +1,29 @@
-//! 3×3 convolutions of stride 1 by F(4×4, 3×3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks"):
-//! a quarter of the multiplications.
+//! 3×3 convolutions of stride 1 by F(4×4, 3×3) (Lavin & Gray 2016, "Fast Algorithms for
+//! Convolutional Neural Networks"): a quarter of the multiplications.
 //!
-//! A tile of 4×4 outputs is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, d the 6×6 inputs under it and g a filter. Summed over the input
-//! channels, each of the 36 products is a matrix product, tiles × input channels × output channels, for which the dense
-//! kernels serve: as a 1×1 convolution whose pixels are tiles. A band of tile rows is worked on at a time, in the
-//! thread's scratch. Tiles begin at multiples of four rows, so that results do not depend on how rows are shared out.
+//! A tile of 4×4 outputs is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, d the 6×6 inputs under it and g a filter.
+//! Summed over the input channels, each of the 36 products is a matrix product, tiles × input
+//! channels × output channels, for which the dense kernels serve: as a 1×1 convolution whose pixels
+//! are tiles. A band of tile rows is worked on at a time, in the thread's scratch. Tiles begin at
+//! multiples of four rows, so that results do not depend on how rows are shared out.
 
-mod transforms;
+pub(super) mod transforms;
 
 use std::ops::Range;
 
-use super::convolution::Residual;
-use super::input_channels::Run;
-use super::isa::{run, Kernels, Panel};
-use super::layout::{Memory, View};
+use super::dispatch::{split_evenly, PanelKernels};
+use super::input_channels::ChannelRun;
+use super::kernels::FloatKernels;
+use super::layout::{FloatView, ThreadMemory};
+use super::residual::Residual;
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, MAX_KERNEL};
 use crate::{Activation, Conv, ConvWeights};
-pub use transforms::{input, output, InputPatch, OutputPatch, TILE};
-use transforms::{transformed_filter, PATCH, PRODUCTS};
+pub use transforms::TILE;
+use transforms::{transformed_filter, InputPatch, OutputPatch, PATCH, PRODUCTS};
 
-/// Floats of transformed inputs and products that a band may take, where one tile row allows: half of a 1 MiB cache.
+/// Floats of transformed inputs and products that a band may take, where one tile row allows: half
+/// of a 1 MiB cache.
 const BAND_FLOATS: usize = 128 * 1024;
 
 /// A convolution with its filters transformed and packed.
@@ -32,7 +35,7 @@ pub struct Winograd {
     product_weights: usize,
     zeros: Vec<f32>,
     /// The input's blocks as the dense kernels read them, `plane` floats apart.
-    runs: Vec<Run>,
+    runs: Vec<ChannelRun>,
     /// Output blocks of all panels.
     blocks: usize,
     /// Tiles across, and tile rows worked on at a time.
@@ -41,19 +44,20 @@ pub struct Winograd {
     /// Floats of one block's tiles.
     plane: usize,
     activation: Activation,
-    kernels: &'static Kernels,
+    kernels: &'static FloatKernels,
 }
 
 struct WinogradPanel {
-    kernels: &'static Panel,
+    kernels: &'static PanelKernels<DenseTile>,
     first_block: usize,
     weights: usize,
 }
 
 impl Winograd {
-    /// Whether it serves, and pays. With few channels the transforms cost more than the products save; with few tiles
-    /// (12 are what the dense kernels take at a time) so does reading four times the weights.
-    pub fn suits(conv: Conv, input: &View, to: usize, residual: Option<&Residual>) -> bool {
+    /// Whether F(4×4, 3×3) applies and is faster than direct convolution. With few channels the
+    /// transforms cost more than the products save; with few tiles (the dense kernels take 12 at a
+    /// time) so does reading four times the weights.
+    pub fn suits(conv: Conv, input: &FloatView, to: usize, residual: Option<&Residual<FloatView>>) -> bool {
         let s = input.shape;
         (conv.kernel, conv.stride, conv.depthwise) == (3, 1, false)
             && input.block == BLOCK
@@ -65,11 +69,11 @@ impl Winograd {
 
     /// Transforms and packs the weights `[to, input's channels, 3, 3]`.
     pub fn new(
-        input: &View,
+        input: &FloatView,
         to: usize,
         values: &ConvWeights,
         activation: Activation,
-        kernels: &'static Kernels,
+        kernels: &'static FloatKernels,
     ) -> Self {
         let (from, blocks) = (input.shape.channels, to.div_ceil(BLOCK));
         let across = input.shape.width.div_ceil(TILE);
@@ -77,11 +81,11 @@ impl Winograd {
         let band = (BAND_FLOATS / tile_row).clamp(1, input.shape.height.div_ceil(TILE));
         // An odd number of cache lines, as in a view.
         let plane = ((band * across * BLOCK).div_ceil(16) | 1) * 16;
-        let run = |b: usize| Run { offset: (b * plane) as isize, len: BLOCK.min(from - b * BLOCK) };
+        let run = |b: usize| ChannelRun { offset: (b * plane) as isize, len: BLOCK.min(from - b * BLOCK) };
         let runs = (0..input.blocks()).map(run).collect();
         let (mut panels, mut first_block, mut at) = (vec![], 0, 0);
         while first_block < blocks {
-            let fits = |p: &&Panel| p.blocks <= blocks - first_block;
+            let fits = |p: &&PanelKernels<DenseTile>| p.blocks <= blocks - first_block;
             let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
             panels.push(WinogradPanel { kernels: panel, first_block, weights: at });
             at += from * panel.blocks * BLOCK;
@@ -122,8 +126,16 @@ impl Winograd {
     /// Computes `rows`, which begin at a multiple of [`TILE`], of the output channels of `groups`.
     ///
     /// # Safety
-    /// As for a convolution's `run`; the thread's scratch must have [`scratch`](Self::scratch) floats and hold nothing.
-    pub unsafe fn run(&self, memory: &Memory, input: &View, output: &Output, groups: Range<usize>, rows: Range<usize>) {
+    /// As for a convolution's `run`; the thread's scratch must have [`scratch`](Self::scratch)
+    /// floats and hold nothing.
+    pub unsafe fn run(
+        &self,
+        memory: &ThreadMemory,
+        input: &FloatView,
+        output: &WinogradOutput,
+        groups: Range<usize>,
+        rows: Range<usize>,
+    ) {
         let mut y = rows.start;
         while y < rows.end {
             let band = y..rows.end.min(y + self.band * TILE);
@@ -145,7 +157,7 @@ impl Winograd {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn transformed(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
+    unsafe fn transformed(&self, memory: &ThreadMemory, product: usize, block: usize) -> *mut f32 {
         memory.scratch.add((product * self.runs.len() + block) * self.plane)
     }
 
@@ -153,7 +165,7 @@ impl Winograd {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn product(&self, memory: &Memory, product: usize, block: usize) -> *mut f32 {
+    unsafe fn product(&self, memory: &ThreadMemory, product: usize, block: usize) -> *mut f32 {
         let inputs = PRODUCTS * self.runs.len() * self.plane;
         memory.scratch.add(inputs + (product * self.blocks + block) * self.plane)
     }
@@ -162,7 +174,7 @@ impl Winograd {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn transform_inputs(&self, memory: &Memory, input: &View, rows: Range<usize>) {
+    unsafe fn transform_inputs(&self, memory: &ThreadMemory, input: &FloatView, rows: Range<usize>) {
         let (height, width) = (input.shape.height, input.shape.width);
         for block in 0..input.blocks() {
             for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
@@ -192,7 +204,7 @@ impl Winograd {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn multiply(&self, memory: &Memory, panel: &WinogradPanel, product: usize, tiles: usize) {
+    unsafe fn multiply(&self, memory: &ThreadMemory, panel: &WinogradPanel, product: usize, tiles: usize) {
         let from = self.transformed(memory, product, 0).cast_const();
         let out = self.product(memory, product, panel.first_block);
         let mut tile = DenseTile {
@@ -214,7 +226,7 @@ impl Winograd {
         };
         let kernels = panel.kernels.stride_1;
         for i in 0..tiles.div_ceil(kernels.len()) {
-            let (first, length) = run(tiles, kernels.len(), i);
+            let (first, length) = split_evenly(tiles, kernels.len(), i);
             tile.rows[0] = from.add(first * BLOCK);
             tile.out = out.add(first * BLOCK);
             kernels[length - 1](&tile);
@@ -225,7 +237,13 @@ impl Winograd {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    unsafe fn transform_outputs(&self, memory: &Memory, output: &Output, block: usize, rows: Range<usize>) {
+    unsafe fn transform_outputs(
+        &self,
+        memory: &ThreadMemory,
+        output: &WinogradOutput,
+        block: usize,
+        rows: Range<usize>,
+    ) {
         let width = output.view.shape.width;
         for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
             let height = TILE.min(rows.end - y);
@@ -257,8 +275,8 @@ impl Winograd {
 }
 
 /// Where results go, and what is added on the way.
-pub struct Output<'a> {
-    pub view: &'a View,
+pub struct WinogradOutput<'a> {
+    pub view: &'a FloatView,
     pub bias: *const f32,
-    pub residual: Option<&'a Residual>,
+    pub residual: Option<&'a Residual<FloatView>>,
 }

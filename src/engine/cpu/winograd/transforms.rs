@@ -93,7 +93,8 @@ unsafe fn backward<V: Vector>(v: [V; PATCH]) -> [V; TILE] {
 /// Transforms the inputs under a tile.
 ///
 /// # Safety
-/// The patch's pointers must be valid for its lengths, `V` one block wide, and the function compiled for it.
+/// The patch's pointers must be valid for its lengths, `V` one block wide, and the function
+/// compiled for it.
 #[inline(always)]
 pub unsafe fn input<V: Vector>(patch: &InputPatch) {
     // Columns first: `half[j]` is Bᵀ of column j.
