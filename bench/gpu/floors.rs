@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peregrine_engine::cuda::arguments as arg;
-use peregrine_engine::cuda::driver::{Memory, Place};
+use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::kernels::THREADS;
-use peregrine_engine::cuda::launch::{dependencies, span, Launch, Node, Work};
+use peregrine_engine::cuda::launch::{dependencies, span, Launch, Node, NodeWork};
 use peregrine_engine::cuda::{Driver, Wait};
 
 /// Kernels of the longer chain.
@@ -26,10 +26,10 @@ pub fn measure(driver: &Arc<dyn Driver>, bytes: usize, runs: usize) -> anyhow::R
             ));
         }
     }
-    let device = Memory::new(driver, Place::Device, bytes)?;
+    let device = DeviceMemory::new(driver, MemoryKind::Device, bytes)?;
     let image: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
-    for (name, place) in [("write-combined", Place::Upload), ("cached", Place::Download)] {
-        let mut pinned = Memory::new(driver, place, bytes)?;
+    for (name, place) in [("write-combined", MemoryKind::Upload), ("cached", MemoryKind::Download)] {
+        let mut pinned = DeviceMemory::new(driver, place, bytes)?;
         let staged = median(runs, || {
             pinned.as_mut_slice().copy_from_slice(&image);
             Ok(())
@@ -37,7 +37,7 @@ pub fn measure(driver: &Arc<dyn Driver>, bytes: usize, runs: usize) -> anyhow::R
         floors.push((format!("copying {} KiB to pinned memory, {name}", bytes / 1024), staged));
         let upload = Node {
             name: "upload".into(),
-            work: Work::Upload { host: pinned.host(), device: device.device(), bytes },
+            work: NodeWork::Upload { host: pinned.host(), device: device.device(), bytes },
             reads: vec![],
             writes: vec![span(device.device(), bytes)],
         };
@@ -48,8 +48,8 @@ pub fn measure(driver: &Arc<dyn Driver>, bytes: usize, runs: usize) -> anyhow::R
 }
 
 /// `length` sums of eight values, each reading what the one before has written.
-fn chain(driver: &Arc<dyn Driver>, length: usize) -> anyhow::Result<(Vec<Node>, Vec<Memory>)> {
-    let values = [Memory::holding(driver, &[0; 256])?, Memory::holding(driver, &[0; 256])?];
+fn chain(driver: &Arc<dyn Driver>, length: usize) -> anyhow::Result<(Vec<Node>, Vec<DeviceMemory>)> {
+    let values = [DeviceMemory::holding(driver, &[0; 256])?, DeviceMemory::holding(driver, &[0; 256])?];
     let nodes = (0..length).map(|i| {
         let [from, to] = [values[i % 2].device(), values[(i + 1) % 2].device()];
         let argument = arg::Sum {
@@ -63,7 +63,7 @@ fn chain(driver: &Arc<dyn Driver>, length: usize) -> anyhow::Result<(Vec<Node>, 
         };
         Node {
             name: "sum".into(),
-            work: Work::Kernel(Launch::flat("sum", 1, THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("sum", 1, THREADS, &argument)),
             reads: vec![span(from, 16)],
             writes: vec![span(to, 16)],
         }
@@ -73,7 +73,7 @@ fn chain(driver: &Arc<dyn Driver>, length: usize) -> anyhow::Result<(Vec<Node>, 
 
 fn graph(
     driver: &Arc<dyn Driver>,
-    (nodes, _memory): &(Vec<Node>, Vec<Memory>),
+    (nodes, _memory): &(Vec<Node>, Vec<DeviceMemory>),
     wait: Wait,
     runs: usize,
 ) -> anyhow::Result<f64> {

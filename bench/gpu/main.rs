@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser;
 use peregrine_core::ImageView;
-use peregrine_engine::cuda::launch::{Node, Work};
+use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::cuda::{CudaEngine, Model, Wait};
 use peregrine_engine::{Engine, Op};
 use peregrine_pipeline::cuda::FrameGraphs;
@@ -167,7 +167,7 @@ fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: O
     println!("{:<28} {:<26} {:>8} {:>9} {:>9} {:>9} {:>9}", "step", "kernel", "us", "KiB", "MFLOP", "GB/s", "GFLOP/s");
     let plan = &model.network().layout.plan;
     for (node, (name, us)) in nodes.iter().zip(times) {
-        let Work::Kernel(launch) = &node.work else { continue };
+        let NodeWork::Kernel(launch) = &node.work else { continue };
         let step = plan.steps.iter().find(|s| &s.name == name);
         let flops = step.map_or(0, |s| plan.flops(s)) as f64;
         // Bytes are multiplied at twice the rate of halves.
@@ -207,7 +207,7 @@ fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
     let letterbox = Letterbox::new((640, 480), (input.width, input.height));
     let levels: Vec<_> = Architecture::detection_levels()
         .iter()
-        .map(|level| serde_json::json!({"stride": level.stride, "class": level.class, "sides": level.sides}))
+        .map(|level| serde_json::json!({"stride": level.stride, "class": level.class, "sides": level.box_distribution}))
         .collect();
     let options = PipelineOptions { threads: 1, ..PipelineOptions::default() };
     let (threshold, nms_iou) = (options.score_threshold, options.nms_iou);

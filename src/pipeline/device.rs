@@ -100,7 +100,7 @@ impl fmt::Display for DeviceInUse {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use on_cuda::CudaPath;
+pub(super) use on_cuda::CudaFrontEnd;
 
 #[cfg(feature = "cuda")]
 mod on_cuda {
@@ -118,7 +118,7 @@ mod on_cuda {
     ///
     /// Each camera has graphs, a stream and working memory of its own, created with its first image, and shares the
     /// weights. So no camera evicts another's graphs, however many image formats there are.
-    pub struct CudaPath {
+    pub struct CudaFrontEnd {
         model: Arc<Model>,
         architecture: Architecture,
         options: FrameOptions,
@@ -129,7 +129,7 @@ mod on_cuda {
         pub spare: Option<Box<dyn Engine>>,
     }
 
-    impl CudaPath {
+    impl CudaFrontEnd {
         pub fn new(
             driver: &Arc<dyn Driver>,
             student: &Student,

@@ -66,7 +66,7 @@ enum Inference {
     Engine(Box<dyn Engine>),
     /// The whole frame.
     #[cfg(feature = "cuda")]
-    Cuda(Box<super::device::CudaPath>),
+    Cuda(Box<super::device::CudaFrontEnd>),
 }
 
 /// Tables that depend on the size of the source images.
@@ -137,7 +137,7 @@ impl Pipeline {
         fallback: bool,
     ) -> Result<Self, PipelineError> {
         options.check()?;
-        let path = super::device::CudaPath::new(driver, student, options, fallback)?;
+        let path = super::device::CudaFrontEnd::new(driver, student, options, fallback)?;
         Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path)), options.clone()))
     }
 

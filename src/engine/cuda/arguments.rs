@@ -1,330 +1,15 @@
-//! The arguments of the kernels, field for field as in `kernels/*.cu`. Addresses are the device's; 0 is none.
+//! The arguments of the kernels, field for field as in `kernels/*.cu`. Addresses are the device's;
+//! 0 stands for none.
 //!
-//! The sources check the sizes ([`Module::source`](super::kernels::Module::source)).
+//! The sources check the sizes and the offset of every field
+//! ([`Module::source`](super::kernels::Module::source)).
 
-/// A window that moves over a map: what the arguments of all layers that have one begin with.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Window {
-    pub in_height: i32,
-    pub in_width: i32,
-    pub in_pitch: i32,
-    pub out_height: i32,
-    pub out_width: i32,
-    pub out_pitch: i32,
-    /// Of the result.
-    pub pixels: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub pad_top: i32,
-    pub pad_left: i32,
-    /// What follows, by its number; of no effect on bytes.
-    pub activation: i32,
-}
-
-/// A tensor that is added to a result.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Residual {
-    pub values: u64,
-    pub pitch: i32,
-    /// Of the map that is read through an upsampling by two; 0 where it is read as it is.
-    pub width: i32,
-}
-
-/// Of an output channel of a quantized convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Channel {
-    /// Minus the input's zero point times the sum of the weights.
-    pub correction: i32,
-    pub factor: f32,
-    pub offset: f32,
-    pub unused: i32,
-}
-
-/// What becomes of a quantized step's sums: [`Requantization`](crate::quantization::Requantization).
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Requantization {
-    pub low: f32,
-    pub high: f32,
-    pub residual_zero: i32,
-    pub residual_factor: f32,
-    /// 0 where the result is real, in half precision.
-    pub to_bytes: i32,
-    /// Four times the input's zero point.
-    pub fill: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Convolution {
-    pub window: Window,
-    pub input: u64,
-    pub weights: u64,
-    /// Biases, or of bytes [`Channel`]s.
-    pub constants: u64,
-    pub residual: Residual,
-    pub output: u64,
-    pub quantized: Requantization,
-    pub channels_in: i32,
-    pub channels_out: i32,
-    pub chunks: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Depthwise {
-    pub window: Window,
-    pub input: u64,
-    pub weights: u64,
-    pub bias: u64,
-    pub residual: Residual,
-    pub output: u64,
-    pub channels: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Stem {
-    pub window: Window,
-    pub input: u64,
-    pub weights: u64,
-    pub bias: u64,
-    pub output: u64,
-    pub channels: i32,
-    pub written: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Repack {
-    pub planar: u64,
-    pub packed: u64,
-    pub channels: i32,
-    pub pixels: i32,
-    pub pitch: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Sum {
-    pub a: Residual,
-    pub b: Residual,
-    pub output: u64,
-    pub width: i32,
-    pub pixels: i32,
-    pub pitch: i32,
-    pub channels: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Pool {
-    pub window: Window,
-    pub input: u64,
-    pub output: u64,
-    pub channels: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Part {
-    pub input: u64,
-    pub output: u64,
-    pub pixels: i32,
-    pub in_pitch: i32,
-    pub out_pitch: i32,
-    pub channels: i32,
-    pub written: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct IntegerDepthwise {
-    pub window: Window,
-    pub input: u64,
-    pub weights: u64,
-    pub channels: u64,
-    pub residual: Residual,
-    pub output: u64,
-    pub quantized: Requantization,
-    pub written: i32,
-    pub weight_pitch: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct IntegerStem {
-    pub window: Window,
-    pub input: u64,
-    pub weights: u64,
-    pub constants: u64,
-    pub output: u64,
-    pub quantized: Requantization,
-    pub channels: i32,
-    pub written: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct IntegerSum {
-    pub a: Residual,
-    pub b: Residual,
-    pub output: u64,
-    pub width: i32,
-    pub pixels: i32,
-    pub pitch: i32,
-    pub channels: i32,
-    pub a_zero: i32,
-    pub b_zero: i32,
-    pub a_factor: f32,
-    pub b_factor: f32,
-    pub zero: i32,
-    pub unused: i32,
-}
-
-/// A tensor to bytes, or from bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Convert {
-    pub input: u64,
-    pub output: u64,
-    pub pixels: i32,
-    pub in_pitch: i32,
-    pub out_pitch: i32,
-    pub channels: i32,
-    pub written: i32,
-    pub scale: f32,
-    pub zero: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct PackBytes {
-    pub planar: u64,
-    pub packed: u64,
-    pub channels: i32,
-    pub pixels: i32,
-    pub pitch: i32,
-    pub scale: f32,
-    pub zero: i32,
-    pub unused: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct LetterboxImage {
-    pub image: u64,
-    pub columns: u64,
-    pub rows: u64,
-    pub output: u64,
-    pub candidates: u64,
-    pub row_bytes: i32,
-    pub column_taps: i32,
-    pub row_taps: i32,
-    pub width: i32,
-    pub height: i32,
-    pub left: i32,
-    pub top: i32,
-    pub content_width: i32,
-    pub content_height: i32,
-    pub pitch: i32,
-    pub yuv: i32,
-    pub bytes: i32,
-    pub at: [i32; 3],
-    pub factor: [f32; 3],
-    pub offset: [f32; 3],
-    /// Of the output's bytes; 0 where it is in half precision.
-    pub scale: f32,
-    pub zero: i32,
-    pub unused: i32,
-}
-
-/// Travels in front of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct FrameHeader {
-    /// Least logit of a detection, exclusive.
-    pub logit: f32,
-    pub iou: f32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Level {
-    pub classes: u64,
-    pub sides: u64,
-    pub class_pitch: i32,
-    pub side_pitch: i32,
-    pub width: i32,
-    pub cells: i32,
-    pub stride: i32,
-    pub first: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Decode {
-    pub levels: [Level; 3],
-    pub header: u64,
-    pub keys: u64,
-    pub counter: u64,
-    pub result: u64,
-    pub classes: i32,
-    pub bins: i32,
-    pub places: i32,
-    pub most: i32,
-    pub scale: [f32; 2],
-    pub pad: [f32; 2],
-    pub source: [f32; 2],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Mask {
-    pub logits: u64,
-    pub columns: u64,
-    pub rows: u64,
-    pub output: u64,
-    pub pitch: i32,
-    pub classes: i32,
-    pub map_width: i32,
-    pub width: i32,
-    pub height: i32,
-    pub unused: i32,
-}
-
-/// What a result begins with; as many [`Found`] as `count` follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct ResultHeader {
-    pub count: u32,
-    /// Above the threshold, before suppression.
-    pub candidates: u32,
-    pub unused: [u32; 2],
-}
-
-/// One object of a result, in source pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C)]
-pub struct Found {
-    pub class: u32,
-    pub score: f32,
-    pub bbox: [f32; 4],
-}
+use std::mem::offset_of;
 
 /// Plain values without padding, whose bytes may be copied to a device.
 ///
 /// # Safety
-/// Every byte of a value must be initialised, whatever the value, and every pattern of bytes be a value.
+/// Every byte of every value must be initialised, and every pattern of bytes must be a value.
 pub unsafe trait Plain: Copy {
     fn bytes(&self) -> Vec<u8> {
         // SAFETY: the trait's condition.
@@ -347,17 +32,325 @@ pub unsafe trait Plain: Copy {
     /// When there are too few.
     fn read(from: &[u8]) -> Self {
         assert!(from.len() >= size_of::<Self>());
-        // SAFETY: the trait's condition, and so many bytes.
+        // SAFETY: the trait's condition, and enough bytes.
         unsafe { from.as_ptr().cast::<Self>().read_unaligned() }
     }
 }
 
-macro_rules! plain {
-    ($($name:ty),*) => {
-        // SAFETY: integers and floats alone, of sizes that leave no gap between or after them.
-        $(unsafe impl Plain for $name {})*
-    };
+/// A structure that kernels know as well.
+pub trait Argument: Plain {
+    /// Name and offset of each field that the kernels' structure has too.
+    const FIELDS: &'static [(&'static str, usize)];
 }
-plain!(Convolution, Depthwise, Stem, Repack, Sum, Pool, Part, LetterboxImage, FrameHeader, Decode, Mask);
-plain!(Channel, IntegerDepthwise, IntegerStem, IntegerSum, Convert, PackBytes);
-plain!(ResultHeader, Found);
+
+/// Declares structures with C's layout and without padding, and the table of their fields.
+macro_rules! arguments {
+    ($($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Default)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$type>())*, "there is a gap between two fields");
+
+        // SAFETY: integers and floats alone, without a gap between or after them, as just asserted.
+        unsafe impl Plain for $name {}
+
+        impl Argument for $name {
+            const FIELDS: &'static [(&'static str, usize)] =
+                &[$((stringify!($field), offset_of!($name, $field))),*];
+        }
+    )*};
+}
+
+arguments! {
+    /// A window that moves over a map: what the arguments of all layers that have one begin with.
+    pub struct Window {
+        pub in_height: i32,
+        pub in_width: i32,
+        pub in_pitch: i32,
+        pub out_height: i32,
+        pub out_width: i32,
+        pub out_pitch: i32,
+        /// Of the result.
+        pub pixels: i32,
+        pub kernel: i32,
+        pub stride: i32,
+        pub pad_top: i32,
+        pub pad_left: i32,
+        /// What follows, by its number; of no effect on bytes.
+        pub activation: i32,
+    }
+
+    /// A tensor that is added to a result.
+    pub struct Residual {
+        pub values: u64,
+        pub pitch: i32,
+        /// Of the map that is read through an upsampling by two; 0 where it is read as it is.
+        pub width: i32,
+    }
+
+    /// Of an output channel of a quantized convolution.
+    pub struct Channel {
+        /// Minus the input's zero point times the sum of the weights.
+        pub correction: i32,
+        pub factor: f32,
+        pub offset: f32,
+        pub unused: i32,
+    }
+
+    /// What becomes of a quantized step's sums:
+    /// [`Requantization`](crate::quantization::Requantization).
+    pub struct Requantization {
+        pub low: f32,
+        pub high: f32,
+        pub residual_zero: i32,
+        pub residual_factor: f32,
+        /// 0 where the result is real, in half precision.
+        pub to_bytes: i32,
+        /// Four times the input's zero point.
+        pub fill: u32,
+    }
+
+    /// A dense convolution.
+    pub struct Convolution {
+        pub window: Window,
+        pub input: u64,
+        pub weights: u64,
+        /// Biases, or of bytes [`Channel`]s.
+        pub constants: u64,
+        pub residual: Residual,
+        pub output: u64,
+        pub quantized: Requantization,
+        pub channels_in: i32,
+        pub channels_out: i32,
+        pub chunks: i32,
+        pub unused: i32,
+    }
+
+    /// A depthwise convolution in half precision.
+    pub struct Depthwise {
+        pub window: Window,
+        pub input: u64,
+        pub weights: u64,
+        pub bias: u64,
+        pub residual: Residual,
+        pub output: u64,
+        pub channels: i32,
+        pub unused: i32,
+    }
+
+    /// The first convolution, of an image, in half precision.
+    pub struct Stem {
+        pub window: Window,
+        pub input: u64,
+        pub weights: u64,
+        pub bias: u64,
+        pub output: u64,
+        pub channels: i32,
+        pub written: i32,
+    }
+
+    /// Planar single precision to or from channels-last half precision.
+    pub struct Repack {
+        pub planar: u64,
+        pub packed: u64,
+        pub channels: i32,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub unused: i32,
+    }
+
+    /// The sum of one or two operands in half precision.
+    pub struct Sum {
+        pub a: Residual,
+        pub b: Residual,
+        pub output: u64,
+        pub width: i32,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub channels: i32,
+    }
+
+    /// A max-pooling.
+    pub struct Pool {
+        pub window: Window,
+        pub input: u64,
+        pub output: u64,
+        pub channels: i32,
+        pub unused: i32,
+    }
+
+    /// A part of a concatenation, of either element.
+    pub struct Part {
+        pub input: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
+        pub written: i32,
+        pub unused: i32,
+    }
+
+    /// A depthwise convolution of bytes.
+    pub struct IntegerDepthwise {
+        pub window: Window,
+        pub input: u64,
+        pub weights: u64,
+        pub channels: u64,
+        pub residual: Residual,
+        pub output: u64,
+        pub quantized: Requantization,
+        pub written: i32,
+        pub weight_pitch: i32,
+    }
+
+    /// The first convolution, of an image in bytes.
+    pub struct IntegerStem {
+        pub window: Window,
+        pub input: u64,
+        pub weights: u64,
+        pub constants: u64,
+        pub output: u64,
+        pub quantized: Requantization,
+        pub channels: i32,
+        pub written: i32,
+    }
+
+    /// The sum of one or two operands in bytes.
+    pub struct IntegerSum {
+        pub a: Residual,
+        pub b: Residual,
+        pub output: u64,
+        pub width: i32,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub channels: i32,
+        pub a_zero: i32,
+        pub b_zero: i32,
+        pub a_factor: f32,
+        pub b_factor: f32,
+        pub zero: i32,
+        pub unused: i32,
+    }
+
+    /// A tensor to bytes, or from bytes.
+    pub struct Convert {
+        pub input: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
+        pub written: i32,
+        pub scale: f32,
+        pub zero: i32,
+        pub unused: i32,
+    }
+
+    /// Planar single precision to channels-last bytes.
+    pub struct PackBytes {
+        pub planar: u64,
+        pub packed: u64,
+        pub channels: i32,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub scale: f32,
+        pub zero: i32,
+        pub unused: i32,
+    }
+
+    /// An image to the network's input.
+    pub struct LetterboxImage {
+        pub image: u64,
+        pub columns: u64,
+        pub rows: u64,
+        pub output: u64,
+        pub candidates: u64,
+        pub row_bytes: i32,
+        pub column_taps: i32,
+        pub row_taps: i32,
+        pub width: i32,
+        pub height: i32,
+        pub left: i32,
+        pub top: i32,
+        pub content_width: i32,
+        pub content_height: i32,
+        pub pitch: i32,
+        pub yuv: i32,
+        pub bytes: i32,
+        pub at: [i32; 3],
+        pub factor: [f32; 3],
+        pub offset: [f32; 3],
+        /// Of the output's bytes; 0 where it is in half precision.
+        pub scale: f32,
+        pub zero: i32,
+        pub unused: i32,
+    }
+
+    /// Travels in front of each image.
+    pub struct FrameHeader {
+        /// Least logit of a detection, exclusive.
+        pub logit: f32,
+        pub iou: f32,
+    }
+
+    /// A level of the detection head.
+    pub struct Level {
+        pub classes: u64,
+        pub box_distribution: u64,
+        pub class_pitch: i32,
+        pub distribution_pitch: i32,
+        pub width: i32,
+        pub cells: i32,
+        pub stride: i32,
+        pub first: i32,
+    }
+
+    /// All levels of the detection head to boxes.
+    pub struct Decode {
+        pub levels: [Level; 3],
+        pub header: u64,
+        pub keys: u64,
+        pub counter: u64,
+        pub result: u64,
+        pub classes: i32,
+        pub bins: i32,
+        pub places: i32,
+        pub most: i32,
+        pub scale: [f32; 2],
+        pub pad: [f32; 2],
+        pub source: [f32; 2],
+    }
+
+    /// The segmentation head's logits to a mask.
+    pub struct Mask {
+        pub logits: u64,
+        pub columns: u64,
+        pub rows: u64,
+        pub output: u64,
+        pub pitch: i32,
+        pub classes: i32,
+        pub map_width: i32,
+        pub width: i32,
+        pub height: i32,
+        pub unused: i32,
+    }
+
+    /// What a result begins with; as many [`Found`] as `count` follow.
+    pub struct ResultHeader {
+        pub count: u32,
+        /// Above the threshold, before suppression.
+        pub candidates: u32,
+        pub unused: [u32; 2],
+    }
+
+    /// One object of a result, in source pixels.
+    pub struct Found {
+        /// Its class.
+        pub label: u32,
+        pub score: f32,
+        pub bbox: [f32; 4],
+    }
+}

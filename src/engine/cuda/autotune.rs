@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::driver::{Driver, Memory, Place};
+use super::driver::{DeviceMemory, Driver, MemoryKind};
 use super::kernels::Module;
 use super::network::{Bases, Network, Variant};
 use super::{cache, CudaError};
@@ -12,8 +12,9 @@ use super::{cache, CudaError};
 /// Times that each kernel is run; the least counts.
 const RUNS: usize = 20;
 
-/// A variant for each of the plan's steps: those kept in `folder` for this device, these kernels and network, else the fastest as
-/// measured now, else (where the driver has no clock) a guess by the number of blocks.
+/// A variant for each of the plan's steps: those kept in `folder` for this device, these kernels
+/// and network, else the fastest as measured now, else (where the driver has no clock) a guess by
+/// the number of blocks.
 ///
 /// # Errors
 /// When the device fails.
@@ -37,15 +38,16 @@ pub fn choose(driver: &Arc<dyn Driver>, network: &Network, folder: Option<&Path>
     Ok(signatures.iter().map(|s| best[s]).collect())
 }
 
-/// The fastest variant by signature; none where the driver has no clock.
+/// The fastest variant by signature; `None` if the driver has no clock.
 fn measure(
     driver: &Arc<dyn Driver>,
     network: &Network,
     signatures: &[String],
 ) -> Result<Option<BTreeMap<String, Variant>>, CudaError> {
-    // Every variant runs over the same memory: the weights of the largest, whatever they hold, and the arena.
-    let arena = Memory::new(driver, Place::Device, network.layout.arena)?;
-    let weights = Memory::new(driver, Place::Device, most_weights(network))?;
+    // Every variant runs over the same memory: the weights of the largest, whatever they hold, and
+    // the arena.
+    let arena = DeviceMemory::new(driver, MemoryKind::Device, network.layout.arena)?;
+    let weights = DeviceMemory::new(driver, MemoryKind::Device, most_weights(network))?;
     driver.upload(arena.device(), &vec![0; network.layout.arena])?;
     driver.upload(weights.device(), &vec![0; weights.len()])?;
     let bases = Bases { arena: arena.device(), weights: weights.device() };
@@ -70,10 +72,11 @@ fn measure(
     Ok(Some(best))
 }
 
-/// Bytes that hold any step's weights in any variant: padding at most doubles each side of a matrix, up to 64 channels.
+/// Bytes that hold any step's weights in any variant: padding at most doubles each side of a
+/// matrix, up to 64 channels.
 fn most_weights(network: &Network) -> usize {
     let plan = &network.layout.plan;
-    let of = |s: &crate::plan::Step| match s.work {
+    let of = |s: &crate::plan::PlanStep| match s.work {
         crate::plan::Work::Conv { conv, .. } => {
             let (from, to) = (network.view(s.inputs[0]).shape.channels, network.view(s.output).shape.channels);
             4 * conv.kernel * conv.kernel * from.next_multiple_of(64) * to.next_multiple_of(128)
@@ -85,7 +88,7 @@ fn most_weights(network: &Network) -> usize {
     plan.steps.iter().map(of).max().unwrap_or(0)
 }
 
-/// Reads what `measure` found; none where it does not fit the network.
+/// Reads what `measure` found; `None` if it does not fit the network.
 fn parse(bytes: &[u8], network: &Network, signatures: &[String]) -> Option<Vec<Variant>> {
     let best: BTreeMap<String, Variant> = serde_json::from_slice(bytes).ok()?;
     let of = |(s, signature): (usize, &String)| {

@@ -1,14 +1,14 @@
 //! What is kept on disk from one start to the next: compiled kernels and measured variants.
 //!
-//! Each file is named by a digest of all that it depends on, begins with a digest of its content, and is written under
-//! another name first: so what is found is either whole or as good as absent.
+//! Each file is named by a digest of all that it depends on, begins with a digest of its content,
+//! and is written under another name first: so what is found is either whole or as good as absent.
 
 use std::path::{Path, PathBuf};
 
 use peregrine_core::files::write_atomically;
 use sha2::{Digest, Sha256};
 
-/// `$PEREGRINE_CUDA_CACHE`, else `peregrine/cuda` in the user's cache; none where neither is known.
+/// `$PEREGRINE_CUDA_CACHE`, else `peregrine/cuda` in the user's cache; `None` if neither is known.
 pub fn folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("PEREGRINE_CUDA_CACHE")
@@ -26,15 +26,15 @@ pub fn key(kind: &str, depends_on: &[&str]) -> String {
     format!("{kind}-{}", hex(&digest.finalize()[..12]))
 }
 
-/// The content of `key` in `folder`; none where it is absent or damaged.
+/// The content of `key` in `folder`; `None` if it is absent or damaged.
 pub fn load(folder: &Path, key: &str) -> Option<Vec<u8>> {
     let bytes = std::fs::read(folder.join(key)).ok()?;
     let (digest, content) = bytes.split_at_checked(32)?;
     (Sha256::digest(content).as_slice() == digest).then(|| content.to_vec())
 }
 
-/// Keeps `content` as `key` in `folder`. A folder that cannot be written to only makes the next start slower, so that
-/// this does not fail.
+/// Keeps `content` as `key` in `folder`. A folder that cannot be written to only makes the next
+/// start slower, so that this does not fail.
 pub fn store(folder: &Path, key: &str, content: &[u8]) {
     let mut bytes = Sha256::digest(content).to_vec();
     bytes.extend_from_slice(content);

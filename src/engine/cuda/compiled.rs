@@ -9,11 +9,11 @@ use super::{cache, CudaError};
 /// Makes a module's cubin for an architecture, as [`nvrtc::compile`](super::nvrtc::compile) does.
 pub type Compiler = dyn Fn(Module, u32) -> Result<Vec<u8>, CudaError>;
 
-/// The cubin of `module` for `device`, from `folder` or by `compiler` (none: there is none). A damaged file counts as
-/// absent, and is replaced.
+/// The cubin of `module` for `device`, from `folder` or by `compiler` (`None` if NVRTC is absent).
+/// A damaged file counts as absent, and is replaced.
 ///
 /// # Errors
-/// [`CudaError::NoCompiler`] where nothing is kept and there is no compiler, and as `compiler`.
+/// [`CudaError::NoCompiler`] when nothing is kept and `compiler` is `None`, and as `compiler`.
 pub fn cubin(
     device: &DeviceInfo,
     module: Module,
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compiled_is_kept_and_needs_no_compiler_until_it_is_damaged() {
+    fn compiled_kernels_are_reused_until_they_are_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let compiler: &Compiler = &|module, architecture| Ok(format!("{} {architecture}", module.name()).into_bytes());
         let get = |driver, compiler| cubin(&device(driver), Module::Image, Some(folder.path()), compiler);

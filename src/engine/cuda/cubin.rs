@@ -1,8 +1,9 @@
-//! What a compiled kernel needs, read from its cubin: an ELF file (ELF-64 specification) with notes on each kernel.
+//! What a compiled kernel needs, read from its cubin: an ELF file (ELF-64 specification) with notes
+//! on each kernel.
 //!
-//! `.nv.info` holds attributes, of which 0x2f is the number of registers of a thread of a kernel, by its symbol; and
-//! `.nv.shared.<kernel>` is as large as the static shared memory of a block. Both as `cuobjdump -elf` and `-res-usage` of
-//! CUDA 13.0 show them.
+//! `.nv.info` holds attributes, of which 0x2f is the number of registers of a thread of a kernel,
+//! by its symbol; and `.nv.shared.<kernel>` is as large as the static shared memory of a block.
+//! Both as `cuobjdump -elf` and `-res-usage` of CUDA 13.0 show them.
 
 /// What one kernel needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ struct Section<'a> {
     size: u64,
 }
 
-/// What the kernels in a cubin need; none where it is damaged.
+/// What the kernels in a cubin need; `None` if it is damaged.
 pub fn needs(cubin: &[u8]) -> Option<Vec<Needs>> {
     let sections = sections(cubin)?;
     let named = |name: &str| sections.iter().find(|s| s.name == name);

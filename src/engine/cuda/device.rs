@@ -1,4 +1,5 @@
-//! Looking for a CUDA device. The driver's library is opened at run time, so that one binary runs with and without it.
+//! Looking for a CUDA device. The driver's library is opened at run time, so that one binary runs
+//! with and without it.
 //!
 //! What there is to say where the engine cannot be used; [`super::real`] makes ready what is found.
 
@@ -13,20 +14,25 @@ use super::{nvrtc, CudaError};
 /// A device that the driver offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CudaDevice {
+    /// As the driver gives it.
     pub name: String,
     /// Major and minor, such as (8, 7) for Orin.
     pub compute_capability: (i32, i32),
 }
 
-/// Why there is none.
+/// Why there is no CUDA device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoCudaDevice {
+    /// libcuda.so.1 cannot be opened.
     #[error("the CUDA driver (libcuda.so.1) is not installed; install the NVIDIA driver, or use device: cpu")]
     NoDriver,
+    /// The driver does not start; its words.
     #[error("the CUDA driver does not start ({0}); check nvidia-smi")]
     Driver(String),
+    /// The driver lacks a function, by its name.
     #[error("the CUDA driver (libcuda.so.1) lacks {0}; update the NVIDIA driver, or use device: cpu")]
     Lacks(&'static str),
+    /// The driver finds no GPU.
     #[error("the CUDA driver offers no device; check nvidia-smi and CUDA_VISIBLE_DEVICES")]
     NoDevice,
 }
@@ -50,7 +56,8 @@ const CALLS: [&str; 8] = [
     "cuGetErrorString",
 ];
 
-/// Whether the driver has these calls. cudarc looks for each when it is first made, and panics where it is missing.
+/// Whether the driver has these calls. cudarc looks for each when it is first made, and panics
+/// where it is missing.
 ///
 /// # Errors
 /// Names one that is missing.
@@ -119,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_driver_and_an_old_device_are_told_apart_and_what_helps() {
+    fn old_drivers_and_old_devices_are_refused_with_a_remedy() {
         let device = |architecture, driver| DeviceInfo {
             name: "GeForce GTX 1080".into(),
             architecture,
@@ -138,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_a_driver_is_told_the_remedy_and_one_with_it_its_device() {
+    fn a_device_is_found_or_the_error_names_the_remedy() {
         match find_device() {
             Ok(found) => assert!(found.compute_capability.0 > 0, "{found}"),
             Err(none) => assert!(none.to_string().contains("nvidia-smi") || none.to_string().contains("device: cpu")),

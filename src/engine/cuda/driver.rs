@@ -1,5 +1,6 @@
-//! The thin layer below which calls reach a device. Everything above it is the same on the real driver
-//! ([`super::real`]), on one that only records ([`super::recording`]), and on the tests' emulation.
+//! The thin layer below which calls reach a device. Everything above it is the same on the real
+//! driver ([`super::real`]), on one that only records ([`super::recording`]), and on the tests'
+//! emulation.
 
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use super::CudaError;
 /// A device, as far as plans depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
+    /// As the driver gives it.
     pub name: String,
-    /// Such as 87 for Orin.
+    /// Compute capability, such as 87 for Orin.
     pub architecture: u32,
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
     /// Whether it shares the CPU's memory, so that copies are a waste.
     pub integrated: bool,
@@ -21,7 +24,7 @@ pub struct DeviceInfo {
 
 /// Where memory lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum MemoryKind {
     /// The device's own.
     Device,
     /// The CPU's, pinned, and mapped for the device. The CPU writes to it.
@@ -30,26 +33,29 @@ pub enum Place {
     Download,
 }
 
-/// How the CPU waits for a frame.
+/// How the CPU waits for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wait {
-    /// Asleep: the CPU is free for others.
+    /// Sleep until the device signals.
     #[default]
     Block,
-    /// Asking again and again: some microseconds sooner, at the price of a core.
+    /// Busy-wait: some microseconds lower latency, but uses a core.
     Spin,
 }
 
 /// Addresses of an allocation: the device's, and for pinned memory the CPU's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
+    /// The device's.
     pub device: u64,
-    /// 0 for memory of the device.
+    /// The CPU's; 0 for memory of the device.
     pub host: u64,
 }
 
-/// What is asked of a driver. All calls but those of [`Instance`] happen at configure time and may take their time.
+/// What is asked of a driver. All calls but those of [`Instance`] happen at configure time and may
+/// take their time.
 pub trait Driver: Send + Sync {
+    /// The device.
     fn device(&self) -> &DeviceInfo;
 
     /// Makes the kernels that `nodes` launch ready.
@@ -58,13 +64,14 @@ pub trait Driver: Send + Sync {
     /// Where they cannot be compiled or loaded.
     fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError>;
 
-    /// Allocates; [`Memory`] gives it back.
+    /// Allocates; [`DeviceMemory`] gives it back.
     ///
     /// # Errors
     /// [`CudaError::OutOfMemory`] among others.
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError>;
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError>;
 
-    fn free(&self, place: Place, address: Address);
+    /// Gives back what [`allocate`](Self::allocate) returned.
+    fn free(&self, place: MemoryKind, address: Address);
 
     /// Copies to memory of the device, and waits.
     ///
@@ -78,8 +85,8 @@ pub trait Driver: Send + Sync {
     /// Where the device fails.
     fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError>;
 
-    /// A graph of `nodes`, each after those that `edges` names for it, on a stream of its own of the given priority (0
-    /// is normal, below 0 more urgent).
+    /// A graph of `nodes`, each after those that `edges` names for it, on a stream of its own of
+    /// the given priority (0 is normal, below 0 more urgent).
     ///
     /// # Errors
     /// Where the device fails.
@@ -91,13 +98,14 @@ pub trait Driver: Send + Sync {
         priority: i32,
     ) -> Result<Box<dyn Instance>, CudaError>;
 
-    /// Microseconds that each of `nodes` takes in a row of itself, the least of `runs`; none where there is no clock.
+    /// Microseconds that each of `nodes` takes in a row of itself, the least of `runs`; `None` if
+    /// the driver has no clock.
     ///
     /// # Errors
     /// Where the device fails.
     fn time(&self, nodes: &[Node], runs: usize) -> Result<Option<Vec<f32>>, CudaError>;
 
-    /// Free and total bytes of the device's memory; none where that is not known.
+    /// Free and total bytes of the device's memory; `None` if unknown.
     fn memory(&self) -> Option<(usize, usize)> {
         None
     }
@@ -117,8 +125,8 @@ pub trait Instance: Send {
     /// Where the device fails.
     fn wait(&mut self) -> Result<(), CudaError>;
 
-    /// Runs it, and gives the microseconds that it took by the device's clock; none where there is no clock. Not for the
-    /// per-frame path.
+    /// Runs it and returns the microseconds that it took by the device's clock; `None` if it has no
+    /// clock. Not for the per-frame path.
     ///
     /// # Errors
     /// Where the device fails.
@@ -128,19 +136,19 @@ pub trait Instance: Send {
 }
 
 /// An allocation, given back when dropped.
-pub struct Memory {
+pub struct DeviceMemory {
     driver: Arc<dyn Driver>,
-    place: Place,
+    place: MemoryKind,
     address: Address,
     bytes: usize,
 }
 
-impl Memory {
+impl DeviceMemory {
     /// At least one byte.
     ///
     /// # Errors
     /// As [`Driver::allocate`].
-    pub fn new(driver: &Arc<dyn Driver>, place: Place, bytes: usize) -> Result<Self, CudaError> {
+    pub fn new(driver: &Arc<dyn Driver>, place: MemoryKind, bytes: usize) -> Result<Self, CudaError> {
         let bytes = bytes.max(1);
         Ok(Self { address: driver.allocate(place, bytes)?, driver: Arc::clone(driver), place, bytes })
     }
@@ -150,7 +158,7 @@ impl Memory {
     /// # Errors
     /// As [`Driver::allocate`] and [`Driver::upload`].
     pub fn holding(driver: &Arc<dyn Driver>, values: &[u8]) -> Result<Self, CudaError> {
-        let memory = Self::new(driver, Place::Device, values.len())?;
+        let memory = Self::new(driver, MemoryKind::Device, values.len())?;
         driver.upload(memory.device(), values)?;
         Ok(memory)
     }
@@ -165,10 +173,12 @@ impl Memory {
         self.address.host
     }
 
+    /// Bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
+    /// Never: an allocation has at least one byte.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -179,7 +189,8 @@ impl Memory {
     /// For memory of the device.
     pub fn as_slice(&self) -> &[u8] {
         assert!(self.address.host != 0, "memory of the device is not the CPU's to read");
-        // SAFETY: the driver allocated so many bytes there; no graph writes to them outside a launch.
+        // SAFETY: the driver allocated `bytes` bytes there; no graph writes to them outside a
+        // launch.
         unsafe { std::slice::from_raw_parts(self.address.host as *const u8, self.bytes) }
     }
 
@@ -194,7 +205,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for DeviceMemory {
     fn drop(&mut self) {
         self.driver.free(self.place, self.address);
     }

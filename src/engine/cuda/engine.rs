@@ -1,14 +1,13 @@
 //! The network alone behind the [`Engine`] trait: planar floats in, planar floats out.
 //!
-//! What tests compare with the CPU, and what serves code that knows no images. A frame's own way is
-//! [`super::frame`], which copies bytes instead of floats.
+//! For networks whose input is not a camera image, and for tests against the CPU.
 
 use std::sync::Arc;
 
 use super::arguments as arg;
-use super::driver::{Instance, Memory, Place, Wait};
+use super::driver::{DeviceMemory, Instance, MemoryKind, Wait};
 use super::kernels::THREADS;
-use super::launch::{dependencies, span, Launch, Node, Work};
+use super::launch::{dependencies, span, Launch, Node, NodeWork};
 use super::model::Model;
 use super::CudaError;
 use crate::{Engine, EngineError};
@@ -17,19 +16,21 @@ use crate::{Engine, EngineError};
 pub struct CudaEngine {
     // Declared, and so dropped, before the memory that it works on.
     instance: Box<dyn Instance>,
-    input: Memory,
-    output: Memory,
+    input: DeviceMemory,
+    output: DeviceMemory,
     /// First value and number of values of each output.
     ranges: Vec<(usize, usize)>,
     nodes: Vec<Node>,
     edges: Vec<Vec<usize>>,
     model: Arc<Model>,
-    _device: Vec<Memory>,
+    _device: Vec<DeviceMemory>,
 }
 
 impl CudaEngine {
+    /// Allocates memory for a run of `model` and instantiates its graph.
+    ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails, or has too little memory.
     pub fn new(model: &Arc<Model>, wait: Wait) -> Result<Self, CudaError> {
         let (driver, network) = (model.driver(), model.network());
         let graph_outputs = network.layout.plan.outputs.clone();
@@ -41,13 +42,15 @@ impl CudaEngine {
             end += length;
         }
         let input_bytes = 4 * network.view(0).shape.len();
-        let arena = Memory::new(driver, Place::Device, network.layout.arena)?;
-        let input = Memory::new(driver, Place::Upload, input_bytes)?;
-        let output = Memory::new(driver, Place::Download, 4 * end)?;
+        let arena = DeviceMemory::new(driver, MemoryKind::Device, network.layout.arena)?;
+        let input = DeviceMemory::new(driver, MemoryKind::Upload, input_bytes)?;
+        let output = DeviceMemory::new(driver, MemoryKind::Download, 4 * end)?;
         // Shared memory is read and written in place.
         let integrated = driver.device().integrated;
-        let staged_input = if integrated { None } else { Some(Memory::new(driver, Place::Device, input_bytes)?) };
-        let staged_output = if integrated { None } else { Some(Memory::new(driver, Place::Device, 4 * end)?) };
+        let staged_input =
+            if integrated { None } else { Some(DeviceMemory::new(driver, MemoryKind::Device, input_bytes)?) };
+        let staged_output =
+            if integrated { None } else { Some(DeviceMemory::new(driver, MemoryKind::Device, 4 * end)?) };
         let planar_input = staged_input.as_ref().unwrap_or(&input).device();
         let planar_output = staged_output.as_ref().unwrap_or(&output).device();
 
@@ -56,7 +59,7 @@ impl CudaEngine {
         if staged_input.is_some() {
             nodes.push(Node {
                 name: "upload".into(),
-                work: Work::Upload { host: input.host(), device: planar_input, bytes: input_bytes },
+                work: NodeWork::Upload { host: input.host(), device: planar_input, bytes: input_bytes },
                 reads: vec![],
                 writes: vec![span(planar_input, input_bytes)],
             });
@@ -86,7 +89,7 @@ impl CudaEngine {
         };
         nodes.push(Node {
             name: "pack".into(),
-            work: Work::Kernel(launch),
+            work: NodeWork::Kernel(launch),
             reads: vec![planar],
             writes: vec![network.span(0, bases)],
         });
@@ -95,7 +98,7 @@ impl CudaEngine {
             let (argument, planar) = repack(tensor, planar_output + 4 * first as u64);
             nodes.push(Node {
                 name: "unpack".into(),
-                work: Work::Kernel(Launch::flat("unpack_planar", length, THREADS, &argument)),
+                work: NodeWork::Kernel(Launch::flat("unpack_planar", length, THREADS, &argument)),
                 reads: vec![network.span(tensor, bases)],
                 writes: vec![planar],
             });
@@ -103,7 +106,7 @@ impl CudaEngine {
         if staged_output.is_some() {
             nodes.push(Node {
                 name: "download".into(),
-                work: Work::Download { device: planar_output, host: output.host(), bytes: 4 * end },
+                work: NodeWork::Download { device: planar_output, host: output.host(), bytes: 4 * end },
                 reads: vec![span(planar_output, 4 * end)],
                 writes: vec![],
             });
@@ -115,7 +118,7 @@ impl CudaEngine {
         Ok(Self { instance, input, output, ranges, nodes, edges, model: Arc::clone(model), _device: device })
     }
 
-    /// What runs, as a table for people.
+    /// What runs, as a human-readable table.
     pub fn explain(&self) -> String {
         super::explain::table(&self.model, &self.nodes, &self.edges)
     }
@@ -125,7 +128,8 @@ impl CudaEngine {
         (&self.nodes, &self.edges)
     }
 
-    /// The least microseconds that each node took alone in `runs` runs, by its name; none where the driver has no clock.
+    /// The least microseconds that each node took alone in `runs` runs, by its name; `None` if the
+    /// driver has no clock.
     ///
     /// # Errors
     /// When the device fails.
@@ -134,7 +138,8 @@ impl CudaEngine {
         Ok(times.map(|times| self.nodes.iter().map(|n| n.name.clone()).zip(times).collect()))
     }
 
-    /// Runs it, and gives the microseconds of the device's clock; none where it has none.
+    /// Runs the network and returns the microseconds that it took by the device's clock; `None` if
+    /// it has no clock.
     ///
     /// # Errors
     /// When the device fails.
@@ -146,7 +151,8 @@ impl CudaEngine {
 impl Engine for CudaEngine {
     fn input(&mut self) -> &mut [f32] {
         let bytes = self.input.as_mut_slice();
-        // SAFETY: allocated as that many floats, aligned far beyond them, and every pattern of bits is one.
+        // SAFETY: allocated as that many floats, aligned far beyond them, and every pattern of bits
+        // is one.
         unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / 4) }
     }
 

@@ -1,8 +1,8 @@
-//! A plan for people: what the device would do for a frame.
+//! A human-readable plan: what the device does for a frame.
 
 use std::fmt::Write;
 
-use super::launch::{depth, Node, Work};
+use super::launch::{depth, Node, NodeWork};
 use super::model::Model;
 
 /// A table of `nodes`, each with those that it waits for.
@@ -24,9 +24,9 @@ pub fn table(model: &Model, nodes: &[Node], edges: &[Vec<usize>]) -> String {
         });
         let flops = step.map_or(0, |s| plan.flops(s)) / 1000;
         let (kernel, blocks, threads) = match &node.work {
-            Work::Kernel(l) => (l.kernel.as_str(), l.grid.iter().map(|&g| u64::from(g)).product(), l.threads),
-            Work::Upload { .. } => ("copy to the device", 0, 0),
-            Work::Download { .. } => ("copy from the device", 0, 0),
+            NodeWork::Kernel(l) => (l.kernel.as_str(), l.grid.iter().map(|&g| u64::from(g)).product(), l.threads),
+            NodeWork::Upload { .. } => ("copy to the device", 0, 0),
+            NodeWork::Download { .. } => ("copy from the device", 0, 0),
         };
         let at = node.writes.first().map_or(String::new(), |w| format!("{:x}", w.start & 0xff_ffff));
         let after: Vec<_> = before.iter().map(usize::to_string).collect();

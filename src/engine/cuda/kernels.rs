@@ -1,12 +1,12 @@
 //! The kernels: their sources, and the one table of the variants that exist.
 //!
-//! A source file under `kernels/` is a module. Variants of a kernel are instances of one template, appended to its source
-//! by [`Module::source`], together with a check that Rust and CUDA agree on the size of every argument.
+//! A source file under `kernels/` is a module. Variants of a kernel are instances of one template,
+//! appended to its source by [`Module::source`], together with checks that Rust and CUDA agree on
+//! the size and the offset of every field of every argument.
 
 use std::fmt::Write as _;
-use std::mem::size_of;
 
-use super::arguments;
+use super::arguments::{self, Argument};
 
 /// One source file, compiled and loaded as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,7 +55,8 @@ impl Element {
         }
     }
 
-    /// Channels that a lane loads at once (16 bytes). Channels of a tensor are padded to a multiple of it.
+    /// Channels that a lane loads at once (16 bytes). Channels of a tensor are padded to a multiple
+    /// of it.
     pub const fn per_lane(self) -> usize {
         16 / self.bytes()
     }
@@ -144,18 +145,18 @@ impl Tile {
 
 /// What a thread of a depthwise kernel filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Run {
+pub struct FilterRun {
     /// Neighbouring output pixels.
     pub columns: usize,
     /// Neighbouring channels.
     pub channels: usize,
 }
 
-const fn run(columns: usize, channels: usize) -> Run {
-    Run { columns, channels }
+const fn run(columns: usize, channels: usize) -> FilterRun {
+    FilterRun { columns, channels }
 }
 
-impl Run {
+impl FilterRun {
     const SIZES: [(usize, usize); 4] = [(3, 1), (3, 2), (5, 1), (5, 2)];
     const F16: [Self; 6] = [run(1, 2), run(2, 2), run(1, 4), run(2, 4), run(2, 8), run(4, 8)];
     const I8: [Self; 3] = [run(1, 8), run(2, 8), run(4, 8)];
@@ -163,8 +164,8 @@ impl Run {
     /// Channels of a block.
     const SLICE: usize = 32;
 
-    /// Blocks for `channels` channels of `width` × `height` pixels: tiles, and slices of channels (`Filtered` in
-    /// kernels/common.cuh).
+    /// Blocks for `channels` channels of `width` × `height` pixels: tiles, and slices of channels
+    /// (`Filtered` in kernels/common.cuh).
     pub fn blocks(&self, channels: usize, width: usize, height: usize) -> [usize; 2] {
         let items = THREADS as usize / (Self::SLICE / self.channels);
         let rows = if items < 16 { 2 } else { 4 };
@@ -181,12 +182,14 @@ impl Run {
         }
     }
 
-    /// Name of the kernel, such as `depthwise_f16_5_s1_x4_c8`; `depthwise_f16_any` for sizes that have none of their own.
+    /// Name of the kernel, such as `depthwise_f16_5_s1_x4_c8`; `depthwise_f16_any` for sizes that
+    /// have none of their own.
     pub fn kernel(&self, element: Element, kernel: usize, stride: usize) -> String {
         let (Self { columns, channels }, element) = (self, element.name());
-        match Self::SIZES.contains(&(kernel, stride)) {
-            true => format!("depthwise_{element}_{kernel}_s{stride}_x{columns}_c{channels}"),
-            false => format!("depthwise_{element}_any"),
+        if Self::SIZES.contains(&(kernel, stride)) {
+            format!("depthwise_{element}_{kernel}_s{stride}_x{columns}_c{channels}")
+        } else {
+            format!("depthwise_{element}_any")
         }
     }
 
@@ -246,8 +249,17 @@ impl Module {
     pub fn own_source(self) -> String {
         let mut source = self.body().to_owned();
         let mut line = |text: String| writeln!(source, "{text}").expect("a String takes all");
-        for (structure, bytes) in self.arguments() {
-            line(format!("static_assert(sizeof({structure}) == {bytes}, \"{structure} differs from arguments.rs\");"));
+        for Structure { name, bytes, fields } in self.structures() {
+            if let Some(bytes) = bytes {
+                line(format!("static_assert(sizeof({name}) == {bytes}, \"{name} differs from arguments.rs\");"));
+            }
+            // `window` is a base class in the sources, `unused` is padding there.
+            for (field, offset) in fields.iter().filter(|(field, _)| !["window", "unused"].contains(field)) {
+                line(format!(
+                    "static_assert(OFFSET_OF({name}, {field}) == {offset}, \"{name}::{field} differs from \
+                     arguments.rs\");"
+                ));
+            }
         }
         match self {
             Self::Convolution => {
@@ -258,12 +270,14 @@ impl Module {
                     line(format!("CONVOLUTION({name}, {kind}, {rows}, {columns}, {m}, {n}, {k}, {point})"));
                 }
             }
-            Self::Depthwise => Run::instances(Element::F16).for_each(|(name, k, s, Run { columns, channels })| {
-                line(format!("DEPTHWISE({name}, {k}, {s}, {columns}, {channels})"))
-            }),
+            Self::Depthwise => {
+                FilterRun::instances(Element::F16).for_each(|(name, k, s, FilterRun { columns, channels })| {
+                    line(format!("DEPTHWISE({name}, {k}, {s}, {columns}, {channels})"))
+                })
+            }
             Self::Stem => stems(Element::F16).for_each(|(name, k, c)| line(format!("STEM({name}, {k}, {c})"))),
             Self::Integer => {
-                Run::instances(Element::I8).for_each(|(name, k, s, Run { columns, .. })| {
+                FilterRun::instances(Element::I8).for_each(|(name, k, s, FilterRun { columns, .. })| {
                     line(format!("INTEGER_DEPTHWISE({name}, {k}, {s}, {columns})"))
                 });
                 stems(Element::I8).for_each(|(name, _, c)| line(format!("INTEGER_STEM({name}, {c})")));
@@ -287,11 +301,11 @@ impl Module {
             Self::Convolution => convolutions()
                 .map(|(element, point, tile)| Kernel { name: tile.kernel(element, point), threads: tile.threads() })
                 .collect(),
-            Self::Depthwise => named(Run::instances(Element::F16).map(|instance| instance.0).collect()),
+            Self::Depthwise => named(FilterRun::instances(Element::F16).map(|instance| instance.0).collect()),
             Self::Stem => named(stems(Element::F16).map(|instance| instance.0).collect()),
             Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "max_pool", "copy_part"]),
             Self::Integer => {
-                let depthwise = Run::instances(Element::I8).map(|instance| instance.0);
+                let depthwise = FilterRun::instances(Element::I8).map(|instance| instance.0);
                 let mut kernels = named(depthwise.chain(stems(Element::I8).map(|instance| instance.0)).collect());
                 kernels.extend(plain(&["sum_i8", "copy_part_i8", "to_bytes", "to_halves", "pack_bytes"]));
                 kernels
@@ -305,45 +319,73 @@ impl Module {
         }
     }
 
-    fn arguments(self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::Convolution => vec![("Convolution", size_of::<arguments::Convolution>())],
-            Self::Depthwise => vec![("Depthwise", size_of::<arguments::Depthwise>())],
-            Self::Stem => vec![("Stem", size_of::<arguments::Stem>())],
+    /// The structures that the module's kernels share with Rust.
+    fn structures(self) -> Vec<Structure> {
+        use arguments as arg;
+        let mut structures = vec![
+            Structure::of::<arg::Window>("Window"),
+            Structure::of::<arg::Residual>("Residual"),
+            Structure::of::<arg::Channel>("Channel"),
+            Structure::of::<arg::Requantization>("Requantization"),
+        ];
+        structures.extend(match self {
+            Self::Convolution => vec![Structure::of::<arg::Convolution>("Convolution")],
+            Self::Depthwise => vec![Structure::of::<arg::Depthwise>("Depthwise")],
+            Self::Stem => vec![Structure::of::<arg::Stem>("Stem")],
             Self::Movement => vec![
-                ("Repack", size_of::<arguments::Repack>()),
-                ("Sum", size_of::<arguments::Sum>()),
-                ("Pool", size_of::<arguments::Pool>()),
-                ("Part", size_of::<arguments::Part>()),
+                Structure::of::<arg::Repack>("Repack"),
+                Structure::of::<arg::Sum>("Sum"),
+                Structure::of::<arg::Pool>("Pool"),
+                Structure::of::<arg::Part>("Part"),
             ],
             Self::Integer => vec![
-                ("Channel", size_of::<arguments::Channel>()),
-                ("IntegerDepthwise", size_of::<arguments::IntegerDepthwise>()),
-                ("IntegerStem", size_of::<arguments::IntegerStem>()),
-                ("IntegerSum", size_of::<arguments::IntegerSum>()),
-                ("BytePart", size_of::<arguments::Part>()),
-                ("Convert", size_of::<arguments::Convert>()),
-                ("PackBytes", size_of::<arguments::PackBytes>()),
+                Structure::of::<arg::IntegerDepthwise>("IntegerDepthwise"),
+                Structure::of::<arg::IntegerStem>("IntegerStem"),
+                Structure::of::<arg::IntegerSum>("IntegerSum"),
+                Structure::of::<arg::Part>("Part"),
+                Structure::of::<arg::Convert>("Convert"),
+                Structure::of::<arg::PackBytes>("PackBytes"),
             ],
-            Self::Image => vec![("Letterbox", size_of::<arguments::LetterboxImage>())],
+            Self::Image => vec![Structure::of::<arg::LetterboxImage>("Letterbox")],
             Self::Decode => vec![
-                ("Decode", size_of::<arguments::Decode>()),
-                ("Mask", size_of::<arguments::Mask>()),
-                ("Detection", size_of::<arguments::Found>()),
-                ("FrameHeader", size_of::<arguments::FrameHeader>()),
+                Structure::of::<arg::Level>("Level"),
+                Structure::of::<arg::Decode>("Decode"),
+                Structure::of::<arg::Mask>("Mask"),
+                Structure::of::<arg::Found>("Detection"),
+                Structure::of::<arg::FrameHeader>("FrameHeader"),
+                // The detections follow.
+                Structure { bytes: None, ..Structure::of::<arg::ResultHeader>("Result") },
             ],
-        }
+        });
+        structures
+    }
+}
+
+/// A structure of the sources, as Rust lays it out.
+struct Structure {
+    name: &'static str,
+    /// `None` where more follows in the sources.
+    bytes: Option<usize>,
+    /// Name and offset.
+    fields: &'static [(&'static str, usize)],
+}
+
+impl Structure {
+    fn of<A: Argument>(name: &'static str) -> Self {
+        Self { name, bytes: Some(size_of::<A>()), fields: A::FIELDS }
     }
 }
 
 /// The kernels of first layers that have an instance of their own.
 const STEM_KERNEL: usize = 3;
 
-/// Name of the kernel of first layers of `kernel` × `kernel` that makes `channels` output channels a thread.
+/// Name of the kernel of first layers of `kernel` × `kernel` that makes `channels` output channels
+/// a thread.
 pub fn stem(element: Element, kernel: usize, channels: usize) -> String {
-    match element == Element::F16 && kernel == STEM_KERNEL {
-        true => format!("stem_{}_{kernel}_c{channels}", element.name()),
-        false => format!("stem_{}_any_c{channels}", element.name()),
+    if element == Element::F16 && kernel == STEM_KERNEL {
+        format!("stem_{}_{kernel}_c{channels}", element.name())
+    } else {
+        format!("stem_{}_any_c{channels}", element.name())
     }
 }
 
@@ -353,7 +395,8 @@ fn stems(element: Element) -> impl Iterator<Item = (String, usize, usize)> {
     kernels.iter().flat_map(move |&k| STEM_CHANNELS.iter().map(move |&c| (stem(element, k, c), k, c)))
 }
 
-/// All instances of the dense convolution: what it multiplies, whether it is pointwise, and its shape.
+/// All instances of the dense convolution: what it multiplies, whether it is pointwise, and its
+/// shape.
 fn convolutions() -> impl Iterator<Item = (Element, bool, Tile)> {
     [(Element::F16, true), (Element::F16, false), (Element::I8, true), (Element::I8, false)]
         .into_iter()

@@ -15,15 +15,15 @@ pub fn span(start: u64, bytes: usize) -> Span {
 /// One thing that the device does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// For people: the layer, or what is done to it.
+    /// Human-readable: the layer, or what is done to it.
     pub name: String,
-    pub work: Work,
+    pub work: NodeWork,
     pub reads: Vec<Span>,
     pub writes: Vec<Span>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Work {
+pub enum NodeWork {
     Kernel(Launch),
     /// From pinned memory to the device.
     Upload {
@@ -58,8 +58,8 @@ impl Launch {
     }
 }
 
-/// For each node those before it that it must wait for: the ones that write what it reads, and those that read or write
-/// what it writes. What is implied by others is left out.
+/// For each node those before it that it must wait for: the ones that write what it reads, and
+/// those that read or write what it writes. What is implied by others is left out.
 pub fn dependencies(nodes: &[Node]) -> Vec<Vec<usize>> {
     let clash = |a: &[Span], b: &[Span]| a.iter().any(|a| b.iter().any(|b| a.start < b.end && b.start < a.end));
     // All that each node waits for, directly or not.
@@ -85,7 +85,7 @@ pub fn dependencies(nodes: &[Node]) -> Vec<Vec<usize>> {
     edges
 }
 
-/// The most nodes on any way through the graph: what its latency grows with.
+/// The number of nodes on the longest path through the graph, with which its latency grows.
 pub fn depth(edges: &[Vec<usize>]) -> usize {
     let mut depths: Vec<usize> = Vec::with_capacity(edges.len());
     for before in edges {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn node(reads: &[Span], writes: &[Span]) -> Node {
-        let work = Work::Upload { host: 0, device: 0, bytes: 0 };
+        let work = NodeWork::Upload { host: 0, device: 0, bytes: 0 };
         Node { name: String::new(), work, reads: reads.to_vec(), writes: writes.to_vec() }
     }
 
@@ -110,7 +110,8 @@ mod tests {
             node(&[], std::slice::from_ref(&a)),
             node(std::slice::from_ref(&a), std::slice::from_ref(&b)),
             node(std::slice::from_ref(&a), std::slice::from_ref(&c)),
-            // Overwrites a, which two read; the way over them makes waiting for the first node needless.
+            // Overwrites a, which two read; the path over them makes waiting for the first node
+            // needless.
             node(&[b, c], &[a]),
         ];
         assert_eq!(dependencies(&nodes), [vec![], vec![0], vec![0], vec![1, 2]]);

@@ -1,8 +1,9 @@
-//! Where a network's tensors lie: channels last, in half precision or in bytes, in one arena; and in what order its steps
-//! run.
+//! Where a network's tensors lie: channels last, in half precision or in bytes, in one arena; and
+//! in what order its steps run.
 //!
-//! Steps are ordered by their level, the longest way from the input. Steps of one level are independent, and a tensor's
-//! memory is used again only by a later level: so those of one level can run at the same time, as the heads do.
+//! Steps are ordered by their level, the longest path from the input. Steps of one level are
+//! independent, and a tensor's memory is used again only by a later level: so those of one level
+//! can run at the same time, as the heads do.
 
 use super::kernels::Element;
 use super::precision;
@@ -11,8 +12,8 @@ use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
 use crate::{EngineError, Graph, Quantization, Shape};
 
-/// Channels in half precision are padded to a multiple of this, 16 bytes, with zeros. Bytes are padded to 16, whatever
-/// they hold: the weights that meet them are zero.
+/// Channels in half precision are padded to a multiple of this, 16 bytes, with zeros. Bytes are
+/// padded to 16, whatever they hold: the weights that meet them are zero.
 pub const BLOCK: usize = Element::F16.per_lane();
 
 /// What tensors are aligned to, in bytes.
@@ -26,7 +27,7 @@ const MAX_PIXELS: usize = 1 << 28;
 
 /// A tensor in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
+pub struct TensorView {
     pub shape: Shape,
     /// Byte of the arena at which its first channel of its first pixel lies.
     pub base: usize,
@@ -35,7 +36,7 @@ pub struct View {
     pub element: Element,
 }
 
-impl View {
+impl TensorView {
     /// Channels with the padding.
     pub fn padded(&self) -> usize {
         self.shape.channels.next_multiple_of(self.element.per_lane()).min(self.pitch)
@@ -55,8 +56,8 @@ pub struct Layout {
     pub order: Vec<usize>,
     /// Of each step.
     pub levels: Vec<usize>,
-    pub views: Vec<View>,
-    /// Of each tensor in bytes; none for those in half precision.
+    pub views: Vec<TensorView>,
+    /// Of each tensor in bytes; `None` for those in half precision.
     pub scales: Vec<Option<TensorScale>>,
     /// Bytes.
     pub arena: usize,
@@ -94,7 +95,8 @@ impl Layout {
         layout
     }
 
-    /// Whether the input has four values a pixel, for the kernel of first layers; it has blocks of eight otherwise.
+    /// Whether the input has four values a pixel, for the kernel of first layers; it has blocks of
+    /// eight otherwise.
     pub fn narrow_input(&self) -> bool {
         self.views[0].pitch == 4
     }
@@ -161,7 +163,7 @@ fn levels(plan: &Plan) -> Vec<usize> {
 }
 
 /// Views without bases.
-fn views(plan: &Plan, scales: &[Option<TensorScale>]) -> Vec<View> {
+fn views(plan: &Plan, scales: &[Option<TensorScale>]) -> Vec<TensorView> {
     let narrow = plan.tensors[0].shape.channels <= 4 && only_first_layers_read_the_input(plan);
     let view = |t: TensorId| {
         let element = if scales[t].is_some() { Element::I8 } else { Element::F16 };
@@ -169,7 +171,7 @@ fn views(plan: &Plan, scales: &[Option<TensorScale>]) -> Vec<View> {
             0 if narrow => 4,
             _ => plan.tensors[plan.storage(t)].shape.channels.next_multiple_of(element.per_lane()),
         };
-        View { shape: plan.tensors[t].shape, base: 0, pitch, element }
+        TensorView { shape: plan.tensors[t].shape, base: 0, pitch, element }
     };
     (0..plan.tensors.len()).map(view).collect()
 }

@@ -1,30 +1,32 @@
-//! A student on a device: its network, the variants of its kernels and its weights, shared by all that run it.
+//! A student on a device: its network, the variants of its kernels and its weights, shared by all
+//! that run it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::driver::{Driver, Memory};
+use super::driver::{DeviceMemory, Driver};
 use super::launch::Node;
 use super::network::{Bases, Network, PackedWeights, Variant};
 use super::{autotune, cache, CudaError};
 use crate::{EngineError, Graph, Quantization, Weights};
 
-/// See the module.
+/// A network on a device: planned, with its weights loaded; shared by all engines that run it.
 pub struct Model {
     driver: Arc<dyn Driver>,
     network: Network,
     variants: Vec<Variant>,
     /// Where each step's weights begin; the bytes themselves are on the device.
     packed: PackedWeights,
-    weights: Memory,
+    weights: DeviceMemory,
 }
 
 impl Model {
-    /// Plans `graph`, chooses variants ([`autotune::choose`]) and loads `weights`; layers that `quantization` names are
-    /// computed in integers.
+    /// Plans `graph`, chooses variants ([`autotune::choose`]) and loads `weights`; layers that
+    /// `quantization` names are computed in integers.
     ///
     /// # Errors
-    /// When `weights` or `quantization` do not fit, a layer is more than the kernels can take, or the device fails.
+    /// When `weights` or `quantization` do not fit, a layer is more than the kernels can take, or
+    /// the device fails.
     pub fn new(
         driver: &Arc<dyn Driver>,
         graph: &Graph,
@@ -51,12 +53,12 @@ impl Model {
         variants: Vec<Variant>,
     ) -> Result<Self, CudaError> {
         let mut packed = network.pack(weights, &variants);
-        let memory = Memory::holding(driver, &std::mem::take(&mut packed.bytes))?;
+        let memory = DeviceMemory::holding(driver, &std::mem::take(&mut packed.bytes))?;
         Ok(Self { driver: Arc::clone(driver), network, variants, packed, weights: memory })
     }
 
-    /// The model of these weights and this graph that the process has already, or a new one. `identity` tells weights
-    /// apart, as their hash does.
+    /// The model of these weights and this graph that the process has already, or a new one.
+    /// `identity` tells weights apart, as their hash does.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -82,10 +84,12 @@ impl Model {
         Ok(model)
     }
 
+    /// The device that it is on.
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
     }
 
+    /// The network as it was planned.
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -100,14 +104,14 @@ impl Model {
         self.weights.len()
     }
 
-    /// The launches of the whole network, with its tensors in `arena`, [`Layout::arena`](super::layout::Layout::arena)
-    /// bytes of the device.
-    pub fn nodes(&self, arena: &Memory) -> Vec<Node> {
+    /// The launches of the whole network, with its tensors in `arena`,
+    /// [`Layout::arena`](super::layout::Layout::arena) bytes of the device.
+    pub fn nodes(&self, arena: &DeviceMemory) -> Vec<Node> {
         self.network.nodes(&self.variants, &self.packed, self.bases(arena))
     }
 
     /// Where tensors and weights begin, for a network with its tensors in `arena`.
-    pub fn bases(&self, arena: &Memory) -> Bases {
+    pub fn bases(&self, arena: &DeviceMemory) -> Bases {
         Bases { arena: arena.device(), weights: self.weights.device() }
     }
 }

@@ -16,14 +16,15 @@ pub fn is_present() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// NVRTC's version, such as (13, 0); none where it is absent.
+/// NVRTC's version, such as (13, 0); `None` if it is absent.
 pub fn version() -> Option<(i32, i32)> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both outlive the call; the library is there.
     (is_present() && unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().is_ok()).then_some((major, minor))
 }
 
-/// Compiles `module` for `architecture`, such as 87, to a cubin. Takes some seconds for the largest.
+/// Compiles `module` for `architecture`, such as 87, to a cubin. Takes some seconds for the
+/// largest.
 ///
 /// # Errors
 /// [`CudaError::Compile`] with the first error of NVRTC's log.
@@ -32,9 +33,10 @@ pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> 
     let call = |e: result::NvrtcError| fault(e.to_string());
     let source = CString::new(module.source()).expect("sources have no NUL");
     let name = CString::new(format!("{}.cu", module.name())).expect("names have no NUL");
-    let program = Program(result::create_program(&source, Some(&name)).map_err(call)?);
+    let program = NvrtcProgram(result::create_program(&source, Some(&name)).map_err(call)?);
     let options = [format!("--gpu-architecture=sm_{architecture}"), "--std=c++17".into()];
-    // SAFETY: the program lives until the end of this function, and so do the texts that it may refer to.
+    // SAFETY: the program lives until the end of this function, and so do the texts that it may
+    // refer to.
     unsafe {
         if let Err(error) = result::compile_program(program.0, &options) {
             let log = result::get_program_log(program.0).unwrap_or_default();
@@ -57,9 +59,9 @@ fn first_error(log: &str) -> &str {
 }
 
 /// Destroyed when dropped.
-struct Program(sys::nvrtcProgram);
+struct NvrtcProgram(sys::nvrtcProgram);
 
-impl Drop for Program {
+impl Drop for NvrtcProgram {
     fn drop(&mut self) {
         // SAFETY: created by `compile`, and destroyed here alone.
         let _ = unsafe { result::destroy_program(self.0) };

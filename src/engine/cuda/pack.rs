@@ -5,11 +5,11 @@ use super::kernels::{Element, Tile};
 /// Shape `[out, in, kernel, kernel]` of a dense convolution's weights.
 pub type DenseShape = [usize; 4];
 
-/// For `kernels/convolution.cu`: `[tile of channels][step of the depth][8 channels][lane][16 bytes]`, zeros where a tile
-/// reaches past the last channel.
+/// For `kernels/convolution.cu`: `[tile of channels][step of the depth][8 channels][lane][16
+/// bytes]`, zeros where a tile reaches past the last channel.
 ///
-/// A lane's 16 bytes are contiguous input channels of one output channel, at which the kernel's permutations of depth
-/// and columns are undone.
+/// A lane's 16 bytes are contiguous input channels of one output channel, at which the kernel's
+/// permutations of depth and columns are undone.
 pub fn dense<T: Copy + Default>(weights: &[T], shape: DenseShape, element: Element, tile: Tile) -> Vec<T> {
     let [out, channels, kernel, _] = shape;
     let chunks = padded_channels(channels, element).div_ceil(element.chunk());
@@ -22,9 +22,12 @@ pub fn dense<T: Copy + Default>(weights: &[T], shape: DenseShape, element: Eleme
                 let (group, quad) = (lane / 4, lane % 4);
                 let to = t * tile.warp_channels() + group / 2 * 2 * columns + 2 * column + group % 2;
                 let first = chunk * element.chunk() + quad * per_lane;
-                packed.extend((first..first + per_lane).map(|from| match to < out && from < channels {
-                    true => weights[(to * channels + from) * kernel * kernel + tap],
-                    false => T::default(),
+                packed.extend((first..first + per_lane).map(|from| {
+                    if to < out && from < channels {
+                        weights[(to * channels + from) * kernel * kernel + tap]
+                    } else {
+                        T::default()
+                    }
                 }));
             }
         }
@@ -42,13 +45,11 @@ pub fn padded_channels(channels: usize, element: Element) -> usize {
     channels.next_multiple_of(element.per_lane())
 }
 
-/// For depthwise kernels: `[kernel row][kernel column][channels, padded to 16 bytes]`, from `[channel][row][column]`.
+/// For depthwise kernels: `[kernel row][kernel column][channels, padded to 16 bytes]`, from
+/// `[channel][row][column]`.
 pub fn depthwise<T: Copy + Default>(weights: &[T], channels: usize, kernel: usize, element: Element) -> Vec<T> {
     let padded = padded_channels(channels, element);
-    let at = |tap: usize, c: usize| match c < channels {
-        true => weights[c * kernel * kernel + tap],
-        false => T::default(),
-    };
+    let at = |tap: usize, c: usize| if c < channels { weights[c * kernel * kernel + tap] } else { T::default() };
     (0..kernel * kernel).flat_map(|tap| (0..padded).map(move |c| at(tap, c))).collect()
 }
 
@@ -71,9 +72,12 @@ fn first_layer<T: Copy + Default>(
     weights: &[T],
     [out, channels, kernel, _]: DenseShape,
 ) -> impl Fn(usize, usize, usize) -> T + Copy + '_ {
-    move |tap, from, to| match from < channels && to < out {
-        true => weights[(to * channels + from) * kernel * kernel + tap],
-        false => T::default(),
+    move |tap, from, to| {
+        if from < channels && to < out {
+            weights[(to * channels + from) * kernel * kernel + tap]
+        } else {
+            T::default()
+        }
     }
 }
 

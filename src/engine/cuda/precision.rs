@@ -1,15 +1,17 @@
 //! The plan of a quantized network with each form of a tensor as a tensor of its own.
 //!
-//! Which steps are integer is [`Lowered`]'s to say, as for the CPU. Here a tensor that readers want in its other form gets
-//! a second one, made right after the first by a gathering of all its channels, which converts since the elements differ.
-//! So order, memory and dependencies need know nothing of precision.
+//! Which steps are integer is [`Lowered`]'s to say, as for the CPU. Here a tensor that readers want
+//! in its other form gets a second one, made right after the first by a gathering of all its
+//! channels, which converts since the elements differ. So order, memory and dependencies need know
+//! nothing of precision.
 
-use crate::plan::{Channels, Plan, Step, Tensor, TensorId, Work};
+use crate::plan::{ChannelRange, Plan, PlanStep, PlanTensor, TensorId, Work};
 use crate::quantization::TensorScale;
 use crate::quantized_plan::Lowered;
 use crate::{EngineError, Graph, Quantization};
 
-/// The plan, and the scale of each tensor in bytes; none for those in half precision, as all outputs are.
+/// The plan, and the scale of each tensor in bytes; `None` for those in half precision, as all
+/// outputs are.
 ///
 /// # Errors
 /// As [`Lowered::new`].
@@ -50,11 +52,11 @@ impl Both {
     /// Appends the conversion of tensor `t`, whose bytes have `scale`.
     fn convert(&mut self, t: TensorId, scale: Option<TensorScale>, graph: &Graph) {
         let (to_bytes, made) = (self.scales[t].is_none(), self.plan.tensors.len());
-        let tensor = Tensor { within: None, ..self.plan.tensors[t] };
+        let tensor = PlanTensor { within: None, ..self.plan.tensors[t] };
         let count = tensor.shape.channels;
-        let step = Step {
+        let step = PlanStep {
             name: format!("{} to {}", graph.layers[tensor.layer].name, if to_bytes { "int8" } else { "f16" }),
-            work: Work::Gather(vec![Channels { tensor: t, first: 0, count }]),
+            work: Work::Gather(vec![ChannelRange { tensor: t, first: 0, count }]),
             inputs: vec![t],
             gathered: vec![],
             output: made,
@@ -75,7 +77,7 @@ impl Both {
     }
 
     /// A step of the lowered plan that reads tensors in its own form.
-    fn reading(&self, step: &Step, integer: bool) -> Step {
+    fn reading(&self, step: &PlanStep, integer: bool) -> PlanStep {
         let mut step = step.clone();
         let form = |t: &mut TensorId| *t = self.form(*t, integer);
         step.inputs.iter_mut().for_each(form);

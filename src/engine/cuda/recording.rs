@@ -6,7 +6,7 @@ use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use super::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use super::launch::Node;
 use super::CudaError;
 
@@ -19,11 +19,11 @@ const ALIGNMENT: u64 = 256;
 /// See the module.
 pub struct Recording {
     device: DeviceInfo,
-    state: Mutex<State>,
+    state: Mutex<RecordingState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RecordingState {
     next: u64,
     /// Sizes of the allocations that are held, by address.
     held: BTreeMap<u64, usize>,
@@ -44,11 +44,11 @@ pub struct RecordedGraph {
 impl Recording {
     /// Stands in for `device`.
     pub fn new(device: DeviceInfo) -> Self {
-        Self { device, state: Mutex::new(State { next: FIRST, ..State::default() }) }
+        Self { device, state: Mutex::new(RecordingState { next: FIRST, ..RecordingState::default() }) }
     }
 
-    /// Stands in for the first device of the table in the documentation that is of `architecture`: an H100 for 90, and
-    /// Orin for 87.
+    /// Stands in for the first device of the table in the documentation that is of `architecture`:
+    /// an H100 for 90, and Orin for 87.
     pub fn of_architecture(architecture: u32) -> Self {
         let (name, multiprocessors) = match architecture {
             87 => ("Orin", 16),
@@ -69,7 +69,7 @@ impl Recording {
         self.lock().graphs.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RecordingState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -87,11 +87,11 @@ impl Driver for Recording {
         Ok(())
     }
 
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
         let host = match place {
-            Place::Device => 0,
-            // SAFETY: at least one byte, as `Memory` sees to.
-            Place::Upload | Place::Download => unsafe { alloc_zeroed(layout(bytes)) as u64 },
+            MemoryKind::Device => 0,
+            // SAFETY: at least one byte, as `DeviceMemory` sees to.
+            MemoryKind::Upload | MemoryKind::Download => unsafe { alloc_zeroed(layout(bytes)) as u64 },
         };
         let mut state = self.lock();
         let device = state.next;
@@ -100,7 +100,7 @@ impl Driver for Recording {
         Ok(Address { device, host })
     }
 
-    fn free(&self, _: Place, address: Address) {
+    fn free(&self, _: MemoryKind, address: Address) {
         let bytes = self.lock().held.remove(&address.device);
         if let (Some(bytes), true) = (bytes, address.host != 0) {
             // SAFETY: allocated above with the same layout.
@@ -126,7 +126,7 @@ impl Driver for Recording {
     ) -> Result<Box<dyn Instance>, CudaError> {
         let (nodes, edges) = (nodes.to_vec(), edges.to_vec());
         self.lock().graphs.push(RecordedGraph { nodes, edges, wait, priority });
-        Ok(Box::new(Nothing))
+        Ok(Box::new(RecordedInstance))
     }
 
     fn time(&self, _: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
@@ -135,9 +135,9 @@ impl Driver for Recording {
 }
 
 /// A graph that does nothing.
-struct Nothing;
+struct RecordedInstance;
 
-impl Instance for Nothing {
+impl Instance for RecordedInstance {
     fn launch(&mut self) -> Result<(), CudaError> {
         Ok(())
     }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use peregrine_core::{BoundingBox, ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::arguments::{self as arg, Plain};
-use peregrine_engine::cuda::driver::{Instance, Memory, Place, Wait};
-use peregrine_engine::cuda::launch::{dependencies, span, Node, Work};
+use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind, Wait};
+use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork};
 use peregrine_engine::cuda::model::Model;
 use peregrine_engine::cuda::CudaError;
 use peregrine_student::Architecture;
@@ -21,7 +21,7 @@ use peregrine_vision::decode::head::logit;
 use peregrine_vision::decode::MaskDecoder;
 use peregrine_vision::preprocess::Letterbox;
 
-use nodes::Around;
+use nodes::PrePostNodes;
 
 /// Kinds of images whose graphs are kept.
 const KEPT: usize = 4;
@@ -48,27 +48,27 @@ pub struct FrameGraphs {
     model: Arc<Model>,
     architecture: Architecture,
     options: FrameOptions,
-    arena: Memory,
+    arena: DeviceMemory,
     /// Keys of candidates, and behind them their count.
-    keys: Memory,
+    keys: DeviceMemory,
     places: usize,
 }
 
 /// All that depends on the encoding and size of the images.
 struct Session {
     instance: Box<dyn Instance>,
-    kind: Kind,
-    upload: Memory,
-    download: Memory,
+    kind: ImageKind,
+    upload: DeviceMemory,
+    download: DeviceMemory,
     mask: (usize, usize),
     mask_at: usize,
     nodes: Vec<Node>,
     edges: Vec<Vec<usize>>,
-    _device: Vec<Memory>,
+    _device: Vec<DeviceMemory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
+struct ImageKind {
     encoding: Encoding,
     size: (usize, usize),
 }
@@ -86,8 +86,8 @@ impl FrameGraphs {
         let places = cells * architecture.detection.classes.len();
         Ok(Self {
             sessions: Vec::with_capacity(KEPT + 1),
-            arena: Memory::new(model.driver(), Place::Device, model.network().layout.arena)?,
-            keys: Memory::new(model.driver(), Place::Device, 8 * places + 4)?,
+            arena: DeviceMemory::new(model.driver(), MemoryKind::Device, model.network().layout.arena)?,
+            keys: DeviceMemory::new(model.driver(), MemoryKind::Device, 8 * places + 4)?,
             model: Arc::clone(model),
             architecture: architecture.clone(),
             options,
@@ -108,7 +108,7 @@ impl FrameGraphs {
         mask: &mut ClassMask,
         submitted: impl FnOnce(),
     ) -> Result<(), CudaError> {
-        let kind = Kind { encoding: image.encoding(), size: image.size() };
+        let kind = ImageKind { encoding: image.encoding(), size: image.size() };
         self.select(kind)?;
         let session = &mut self.sessions[0];
         let header = arg::FrameHeader { logit: logit(score_threshold), iou: nms_iou };
@@ -124,7 +124,7 @@ impl FrameGraphs {
     /// # Errors
     /// When the device fails.
     pub fn prepare(&mut self, encoding: Encoding, size: (usize, usize)) -> Result<(), CudaError> {
-        self.select(Kind { encoding, size })
+        self.select(ImageKind { encoding, size })
     }
 
     /// The graph of the last image's format as a human-readable table; `None` before the first image.
@@ -163,7 +163,7 @@ impl FrameGraphs {
     }
 
     /// Brings the session of `kind` to the front.
-    fn select(&mut self, kind: Kind) -> Result<(), CudaError> {
+    fn select(&mut self, kind: ImageKind) -> Result<(), CudaError> {
         match self.sessions.iter().position(|s| s.kind == kind) {
             Some(at) => self.sessions[..=at].rotate_right(1),
             None => {
@@ -176,7 +176,7 @@ impl FrameGraphs {
         Ok(())
     }
 
-    fn session(&self, kind: Kind) -> Result<Session, CudaError> {
+    fn session(&self, kind: ImageKind) -> Result<Session, CudaError> {
         let driver = self.model.driver();
         let input = self.model.network().view(0).shape;
         let letterbox = Letterbox::new(kind.size, (input.width, input.height));
@@ -188,20 +188,21 @@ impl FrameGraphs {
         let mask_at = found.next_multiple_of(16);
         let result_bytes = mask_at + mask.0 * mask.1;
         let image_bytes = HEADER + kind.encoding.row_bytes(kind.size.0) * kind.size.1;
-        let upload = Memory::new(driver, Place::Upload, image_bytes)?;
-        let download = Memory::new(driver, Place::Download, result_bytes)?;
-        // Shared memory is read in place. The result is written in place everywhere: it is small, and a copy would be one
-        // more node to wait for.
-        let device_image = match driver.device().integrated {
-            true => None,
-            false => Some(Memory::new(driver, Place::Device, image_bytes)?),
+        let upload = DeviceMemory::new(driver, MemoryKind::Upload, image_bytes)?;
+        let download = DeviceMemory::new(driver, MemoryKind::Download, result_bytes)?;
+        // Shared memory is read in place. The result is written in place everywhere: it is small,
+        // and a copy would be one more node to wait for.
+        let device_image = if driver.device().integrated {
+            None
+        } else {
+            Some(DeviceMemory::new(driver, MemoryKind::Device, image_bytes)?)
         };
 
         let taps = letterbox.taps();
         let tables = [words(taps.columns), words(taps.rows), indices(columns), indices(rows)];
-        let tables: Vec<_> = tables.iter().map(|t| Memory::holding(driver, t)).collect::<Result<_, _>>()?;
+        let tables: Vec<_> = tables.iter().map(|t| DeviceMemory::holding(driver, t)).collect::<Result<_, _>>()?;
 
-        let build = Around {
+        let build = PrePostNodes {
             path: self,
             letterbox: &letterbox,
             image: device_image.as_ref().unwrap_or(&upload).device(),
@@ -213,7 +214,7 @@ impl FrameGraphs {
         if device_image.is_some() {
             nodes.push(Node {
                 name: "upload".into(),
-                work: Work::Upload { host: upload.host(), device: build.image, bytes: image_bytes },
+                work: NodeWork::Upload { host: upload.host(), device: build.image, bytes: image_bytes },
                 reads: vec![],
                 writes: vec![span(build.image, image_bytes)],
             });
@@ -254,7 +255,7 @@ impl Session {
             let found = arg::Found::read(bytes);
             let [x_min, y_min, x_max, y_max] = found.bbox;
             let bbox = BoundingBox { x_min, y_min, x_max, y_max };
-            Detection { class: found.class as usize, score: found.score, bbox }
+            Detection { class: found.label as usize, score: found.score, bbox }
         }));
         (mask.width, mask.height) = self.mask;
         mask.classes.clear();

@@ -3,14 +3,15 @@
 use peregrine_core::Encoding;
 use peregrine_engine::cuda::arguments as arg;
 use peregrine_engine::cuda::kernels::{DETECT_THREADS, THREADS};
-use peregrine_engine::cuda::launch::{span, Launch, Node, Work};
+use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork};
 use peregrine_student::Architecture;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
-use super::{FrameGraphs, Kind, HEADER};
+use super::{FrameGraphs, ImageKind, HEADER};
 
-/// What the nodes around the network have in common.
-pub(super) struct Around<'a> {
+/// Builds the nodes of preprocessing and postprocessing, on either side of the network: what they
+/// have in common.
+pub(super) struct PrePostNodes<'a> {
     pub path: &'a FrameGraphs,
     pub letterbox: &'a Letterbox,
     pub image: u64,
@@ -21,8 +22,8 @@ pub(super) struct Around<'a> {
     pub taps: [usize; 2],
 }
 
-impl Around<'_> {
-    pub fn letterbox(&self, kind: Kind, image_bytes: usize) -> Node {
+impl PrePostNodes<'_> {
+    pub fn letterbox(&self, kind: ImageKind, image_bytes: usize) -> Node {
         let network = &self.path.model.network();
         let bases = self.path.model.bases(&self.path.arena);
         let view = network.view(0);
@@ -58,7 +59,7 @@ impl Around<'_> {
         };
         Node {
             name: "letterbox".into(),
-            work: Work::Kernel(Launch::flat("letterbox", view.shape.pixels(), THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("letterbox", view.shape.pixels(), THREADS, &argument)),
             reads: vec![span(self.image, image_bytes)],
             writes: vec![network.span(0, bases), counter..counter + 4],
         }
@@ -75,14 +76,14 @@ impl Around<'_> {
         let mut first = 0;
         let mut reads = vec![];
         let levels = Architecture::detection_levels().map(|level| {
-            let (class, side) = (network.output(level.class), network.output(level.sides));
-            reads.extend([network.span(class, bases), network.span(side, bases)]);
+            let (class, distribution) = (network.output(level.class), network.output(level.box_distribution));
+            reads.extend([network.span(class, bases), network.span(distribution, bases)]);
             let shape = network.view(class).shape;
             let level = arg::Level {
                 classes: network.address(class, bases),
-                sides: network.address(side, bases),
+                box_distribution: network.address(distribution, bases),
                 class_pitch: network.view(class).pitch as i32,
-                side_pitch: network.view(side).pitch as i32,
+                distribution_pitch: network.view(distribution).pitch as i32,
                 width: shape.width as i32,
                 cells: shape.pixels() as i32,
                 stride: level.stride as i32,
@@ -111,13 +112,13 @@ impl Around<'_> {
         let all_keys = keys..self.counter() + 4;
         let candidates = Node {
             name: "candidates".into(),
-            work: Work::Kernel(Launch::flat("candidates", path.places, THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("candidates", path.places, THREADS, &argument)),
             reads: reads.iter().cloned().chain([header.clone()]).collect(),
             writes: vec![all_keys.clone()],
         };
         let detect = Node {
             name: "detect".into(),
-            work: Work::Kernel(Launch::flat("detect", DETECT_THREADS as usize, DETECT_THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("detect", DETECT_THREADS as usize, DETECT_THREADS, &argument)),
             reads: reads.into_iter().chain([header, all_keys]).collect(),
             writes: vec![span(self.result, result_bytes)],
         };
@@ -144,14 +145,15 @@ impl Around<'_> {
         };
         Node {
             name: "mask".into(),
-            work: Work::Kernel(Launch::flat("mask", width * height, THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("mask", width * height, THREADS, &argument)),
             reads: vec![network.span(logits, bases)],
             writes: vec![span(output, width * height)],
         }
     }
 }
 
-/// Whether pairs of pixels share chroma, bytes of a pixel, and where R, G and B (or Y, U and V) are.
+/// Whether pairs of pixels share chroma, bytes of a pixel, and where R, G and B (or Y, U and V)
+/// are.
 fn places(encoding: Encoding) -> (i32, i32, [i32; 3]) {
     match encoding {
         Encoding::Rgb8 => (0, 3, [0, 1, 2]),

@@ -1,7 +1,8 @@
 //! Copying an image to pinned memory, past the caches.
 //!
-//! What an ordinary copy leaves in a cache the device has to fetch from there: on an H200's host (Sapphire Rapids) a copy of
-//! 900 KiB and its upload then take 80 µs, and 70 with stores that go straight to memory (bench/RESULTS-gpu.md).
+//! What an ordinary copy leaves in a cache the device has to fetch from there: on an H200's host
+//! (Sapphire Rapids) a copy of 900 KiB and its upload then take 80 µs, and 70 with stores that go
+//! straight to memory (bench/RESULTS-gpu.md).
 
 /// Copies `from` to `to`; [`finish`] must be called before the device reads it.
 ///
@@ -38,7 +39,8 @@ fn stream(to: &mut [u8], from: &[u8]) {
     let mut words = rest.chunks_exact_mut(WORD);
     let mut values = from[head..].chunks_exact(WORD);
     for (to, from) in words.by_ref().zip(values.by_ref()) {
-        // SAFETY: either is a word long, and `to` is aligned: it begins whole words behind the head.
+        // SAFETY: either is a word long, and `to` is aligned: it begins whole words behind the
+        // head.
         unsafe { _mm256_stream_si256(to.as_mut_ptr().cast(), _mm256_loadu_si256(from.as_ptr().cast())) };
     }
     words.into_remainder().copy_from_slice(values.remainder());

@@ -10,7 +10,8 @@ use peregrine_vision::preprocess::Decompressor;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let image = arguments.next().ok_or("give a JPEG or PNG file, and a package's folder if you like")?;
-    let student = arguments.next().map_or_else(|| Ok(Student::embedded()), |folder| Student::load(Path::new(&folder)))?;
+    let student =
+        arguments.next().map_or_else(|| Ok(Student::embedded()), |folder| Student::load(Path::new(&folder)))?;
     let classes = student.manifest.architecture.detection.classes.clone();
 
     let mut decompressor = Decompressor::new();

@@ -1,5 +1,6 @@
-//! The calls to the CUDA driver, against a library that stands in for it (`tests/reference_engine/cuda/driver.c`): it checks what it is
-//! given, and counts what is not given back. Kernels do nothing there.
+//! The calls to the CUDA driver, against a library that stands in for it
+//! (`tests/reference_engine/cuda/driver.c`): it checks what it is given, and counts what is not
+//! given back. Kernels do nothing there.
 //!
 //! A library is found when a process starts, so this program starts itself again for each case.
 
@@ -17,7 +18,7 @@ use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait, Pipelin
 use peregrine_student::Student;
 
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 
 /// Set where it is to count what frames allocate once all is warm.
 const STEADY: &str = "PEREGRINE_TEST_STEADY";
@@ -25,7 +26,8 @@ const STEADY: &str = "PEREGRINE_TEST_STEADY";
 /// What the process started again is to do.
 const CHILD: &str = "PEREGRINE_TEST_CHILD";
 
-/// Frames of two cameras on the device that the variable asks for: prints where they were worked on, or why not.
+/// Frames of two cameras on the device that the variable asks for: prints where they were worked
+/// on, or why not.
 #[test]
 #[ignore = "the other tests start it"]
 fn child() {
@@ -73,7 +75,7 @@ struct Ended {
 }
 
 impl StandIn {
-    /// None, with a message, where there is no compiler of C.
+    /// `None`, with the skip recorded, if there is no C compiler.
     fn new(define: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference_engine/cuda/driver.c");
@@ -86,7 +88,7 @@ impl StandIn {
         match built {
             Ok(status) => assert!(status.success(), "the stand-in does not compile"),
             Err(why) => {
-                eprintln!("skipped: gcc does not start ({why})");
+                peregrine_support::skip("cxx", &format!("gcc does not start ({why})"));
                 return None;
             }
         }
@@ -139,7 +141,7 @@ impl StandIn {
 }
 
 #[test]
-fn kernels_start_early_on_devices_and_drivers_that_let_them_and_wait_for_the_end_elsewhere() {
+fn kernels_start_early_where_device_and_driver_allow_it() {
     let Some(stand_in) = StandIn::new(&[]) else { return };
     let on = |capability, refuse| {
         let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), ("STAND_IN_REFUSE_EARLY", refuse)]);
@@ -159,7 +161,7 @@ fn kernels_start_early_on_devices_and_drivers_that_let_them_and_wait_for_the_end
 const NOTHING_HELD: &str = "held 0 0 0 0 0 0 0";
 
 #[test]
-fn frames_of_two_cameras_go_through_the_driver_and_everything_is_given_back() {
+fn two_cameras_frames_run_and_all_memory_is_given_back() {
     let Some(stand_in) = StandIn::new(&[]) else { return };
     for capability in ["90", "87"] {
         let first = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability)]);
@@ -181,7 +183,7 @@ fn frames_of_known_kinds_allocate_nothing_on_the_host() {
 }
 
 #[test]
-fn a_device_lost_at_any_call_of_the_driver_is_a_sentence_the_cpu_and_nothing_kept() {
+fn a_device_lost_at_any_call_falls_back_and_leaks_nothing() {
     let Some(stand_in) = StandIn::new(&[]) else { return };
     stand_in.run("cuda", &[]);
     let calls = stand_in.run("cuda", &[]).calls;
@@ -191,7 +193,7 @@ fn a_device_lost_at_any_call_of_the_driver_is_a_sentence_the_cpu_and_nothing_kep
         let n = n.to_string();
         let ended = stand_in.run("auto", &[("STAND_IN_FAIL", &n)]);
         assert_eq!(ended.held, NOTHING_HELD, "lost after call {n}: {}", ended.said);
-        // What is left undone at the very end, when all frames are done, nobody notices.
+        // A failure at the very end, after all frames, affects no frame.
         let sentence = ended.said.starts_with("on cpu: ") && ended.said.contains("lost in a test");
         assert!(sentence && !ended.said.contains("DriverError") || ended.said == "on cuda", "call {n}: {}", ended.said);
     }
@@ -200,7 +202,7 @@ fn a_device_lost_at_any_call_of_the_driver_is_a_sentence_the_cpu_and_nothing_kep
 }
 
 #[test]
-fn what_keeps_a_driver_from_being_used_is_a_sentence_with_its_remedy() {
+fn an_unusable_driver_is_refused_with_a_remedy() {
     let Some(stand_in) = StandIn::new(&[]) else { return };
     let refused = |stand_in: &StandIn, settings: &[(&str, &str)], parts: &[&str]| {
         let ended = stand_in.run("cuda", settings);

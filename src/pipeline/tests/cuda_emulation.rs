@@ -1,4 +1,5 @@
-//! The CUDA engine on an emulated device: plans, packed weights and kernels together agree with candle and the CPU.
+//! The CUDA engine on an emulated device: plans, packed weights and kernels together agree with
+//! candle and the CPU.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
 use proptest::prelude::*;
 
-/// Half precision keeps 11 bits; a network of a few layers keeps two or three fewer, relative to its largest value.
+/// Half precision keeps 11 bits; a network of a few layers keeps two or three fewer, relative to
+/// its largest value.
 const TOLERANCE: f32 = 6e-3;
 
 /// Runs `graph` with the variants that `choose` picks, by its number, among those of each step.
@@ -30,7 +32,7 @@ fn run(driver: &Arc<dyn Driver>, graph: &Graph, weights: &Weights, input: &[f32]
 }
 
 #[test]
-fn any_network_agrees_with_candle_on_tensor_cores_and_on_scalar_paths() {
+fn any_network_agrees_with_candle_on_either_path() {
     for scalar in [false, true] {
         let Some(driver) = Emulated::driver(scalar, false) else { return };
         let cases = ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() };
@@ -82,8 +84,8 @@ fn on_cpu(student: &Student, options: &PipelineOptions, image: &ImageView) -> Fr
     Pipeline::new(student, options.clone()).unwrap().process(image).unwrap().clone()
 }
 
-/// The part of `expected` that has a partner in `found`: of the same class, with a score and a box as near as half
-/// precision allows.
+/// The part of `expected` that has a partner in `found`: of the same class, with a score and a box
+/// as near as half precision allows.
 fn matched(expected: &[Detection], found: &[Detection]) -> f64 {
     let partner = |e: &&Detection| {
         found.iter().any(|f| f.class == e.class && (f.score - e.score).abs() < 0.02 && f.bbox.iou(&e.bbox) > 0.9)
@@ -92,12 +94,12 @@ fn matched(expected: &[Detection], found: &[Detection]) -> f64 {
 }
 
 #[test]
-fn the_whole_way_of_a_frame_agrees_with_the_cpu_in_every_encoding() {
+fn a_frame_agrees_with_the_cpu_in_every_encoding() {
     let Some(driver) = Emulated::driver(false, false) else { return };
     let student = Student::embedded();
     let options = PipelineOptions { score_threshold: 0.02, input_size: Some((160, 128)), ..PipelineOptions::default() };
     let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
-    let photo = image::open("models/frames/highway-00.jpg").unwrap();
+    let photo = image::open(peregrine_support::root().join("models/frames/highway-00.jpg")).unwrap();
     for (i, encoding) in Encoding::ALL.into_iter().enumerate() {
         // Odd sizes, more and less than the input's, in both aspects; rows with padding.
         let (width, height) = [(321, 180), (97, 211), (640, 360), (160, 128), (33, 45), (705, 403), (480, 270)][i];
@@ -148,7 +150,7 @@ fn encode(encoding: Encoding, rgb: &image::RgbImage, padding: usize) -> (Vec<u8>
 }
 
 #[test]
-fn more_candidates_than_can_be_kept_are_cut_to_the_best_as_on_the_cpu() {
+fn surplus_candidates_are_cut_to_the_best_as_on_the_cpu() {
     let Some(driver) = Emulated::driver(false, true) else { return };
     let student = untrained();
     let options = PipelineOptions {
@@ -170,7 +172,7 @@ fn more_candidates_than_can_be_kept_are_cut_to_the_best_as_on_the_cpu() {
 }
 
 #[test]
-fn thresholds_apply_from_one_frame_to_the_next_and_frames_leave_nothing_behind() {
+fn thresholds_apply_per_frame_and_frames_leave_no_state() {
     let Some(driver) = Emulated::driver(false, false) else { return };
     let student = untrained();
     let options = PipelineOptions { input_size: Some((64, 64)), ..PipelineOptions::default() };

@@ -1,4 +1,5 @@
-//! A GPU that fails, at whatever call: one sentence, the CPU where that is allowed, nothing kept and nothing hung.
+//! A GPU that fails, at whatever call: one sentence, the CPU where that is allowed, nothing kept
+//! and nothing hung.
 
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ fn fault_of(message: &str) -> Option<&'static str> {
     }
 }
 
-/// A frame on a device that stands in, with `faults`; the device that was in use after it, and the detections.
+/// A frame on a device that stands in, with `faults`; the device that was in use after it, and the
+/// detections.
 fn frame(recording: &Arc<Recording>, faults: &Faults, fallback: bool) -> Result<DeviceInUse, String> {
     let driver = Failing::driver(recording.clone(), faults);
     let student = Student::embedded();
@@ -99,7 +101,7 @@ fn the_frame_in_which_the_device_is_lost_is_the_cpus_frame() {
 }
 
 #[test]
-fn a_device_without_enough_memory_says_how_much_was_asked_and_keeps_nothing() {
+fn too_little_memory_is_refused_with_the_amount_asked_for() {
     let recording = Arc::new(Recording::of_architecture(90));
     let mut memory = 0;
     let mut refused = 0;
@@ -115,7 +117,7 @@ fn a_device_without_enough_memory_says_how_much_was_asked_and_keeps_nothing() {
 }
 
 #[test]
-fn whatever_keeps_cuda_from_opening_is_a_sentence_with_its_remedy_and_the_cpu_where_allowed() {
+fn an_unusable_device_is_refused_with_a_remedy_or_falls_back() {
     let device = || "GeForce GTX 1080".to_owned();
     let errors = [
         CudaError::NoDevice(NoCudaDevice::NoDriver),
@@ -140,7 +142,7 @@ fn whatever_keeps_cuda_from_opening_is_a_sentence_with_its_remedy_and_the_cpu_wh
 }
 
 #[test]
-fn a_device_that_was_lost_serves_again_once_it_is_configured_anew() {
+fn a_lost_device_works_again_after_reconfiguration() {
     let recording = Arc::new(Recording::of_architecture(90));
     let used = frame(&recording, &Faults::lost_at(calls(90) - 1), true).unwrap();
     assert!(matches!(used, DeviceInUse::Cpu { .. }));

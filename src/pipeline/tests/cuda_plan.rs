@@ -8,7 +8,7 @@ use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::cuda::autotune;
 use peregrine_engine::cuda::driver::DeviceInfo;
 use peregrine_engine::cuda::kernels::Module;
-use peregrine_engine::cuda::launch::{Launch, Node, Work};
+use peregrine_engine::cuda::launch::{Launch, Node, NodeWork};
 use peregrine_engine::cuda::layout::Layout;
 use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::recording::{RecordedGraph, Recording};
@@ -24,7 +24,8 @@ use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
 use proptest::prelude::*;
 
-/// Follows the steps over the arena, and returns the first that reads something other than what was written for it.
+/// Follows the steps over the arena, and returns the first that reads something other than what was
+/// written for it.
 fn first_disturbed(layout: &Layout) -> Option<String> {
     let mut owner = vec![usize::MAX; layout.arena];
     // The bytes of a tensor, pixel by pixel: parts of a concatenation lie between one another.
@@ -67,7 +68,7 @@ fn first_disturbed(layout: &Layout) -> Option<String> {
 
 fn kernels(nodes: &[Node]) -> impl Iterator<Item = (&Node, &Launch)> {
     nodes.iter().filter_map(|node| match &node.work {
-        Work::Kernel(launch) => Some((node, launch)),
+        NodeWork::Kernel(launch) => Some((node, launch)),
         _ => None,
     })
 }
@@ -81,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn no_step_of_a_quantized_network_overwrites_what_another_still_needs(graph in student_graph(), seed: u64) {
+    fn no_quantized_step_overwrites_what_another_still_needs(graph in student_graph(), seed: u64) {
         for float in [0.0, 0.3] {
             let quantization = random_quantization(&graph, seed, float);
             prop_assert_eq!(first_disturbed(&Layout::quantized(&graph, &quantization).unwrap()), None);
@@ -109,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn launches_stay_within_what_is_allocated_and_cover_their_outputs(graph in any_graph(), choose in 0usize..50) {
+    fn launches_stay_within_memory_and_cover_their_outputs(graph in any_graph(), choose in 0usize..50) {
         check_launches(&graph, Network::new(&graph).unwrap(), choose)?;
     }
 
@@ -145,7 +146,8 @@ fn check_launches(graph: &Graph, network: Network, choose: usize) -> Result<(), 
     Ok(())
 }
 
-/// Each node waits for earlier ones only, stays within what is allocated, and has the threads that its kernel is compiled for.
+/// Each node waits for earlier ones only, stays within what is allocated, and has the threads that
+/// its kernel is compiled for.
 fn check_graph(nodes: &[Node], edges: &[Vec<usize>], recording: &Recording) -> Result<(), TestCaseError> {
     let held = recording.held();
     let threads: BTreeMap<_, _> = Module::ALL.iter().flat_map(|m| m.kernels()).map(|k| (k.name, k.threads)).collect();
@@ -164,7 +166,7 @@ fn check_graph(nodes: &[Node], edges: &[Vec<usize>], recording: &Recording) -> R
 }
 
 #[test]
-fn a_frames_launches_stay_within_what_is_allocated_whatever_the_image() {
+fn a_frames_launches_stay_within_memory_for_any_image() {
     let recording = Arc::new(Recording::of_architecture(90));
     let driver: Arc<dyn Driver> = recording.clone();
     let path = RefCell::new(frame_path(&driver, &Student::embedded()));
@@ -227,7 +229,7 @@ fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FrameGraphs {
 }
 
 #[test]
-fn a_graph_is_made_for_each_kind_of_image_and_the_last_few_are_kept() {
+fn each_kind_of_image_has_a_graph_and_the_last_are_kept() {
     let recording = Arc::new(Recording::of_architecture(90));
     let driver: Arc<dyn Driver> = recording.clone();
     let mut path = frame_path(&driver, &Student::embedded());
@@ -244,7 +246,7 @@ fn a_graph_is_made_for_each_kind_of_image_and_the_last_few_are_kept() {
     assert_eq!(frame(Encoding::Bgr8, 64), 2);
     assert_eq!(frame(Encoding::Rgb8, 80), 3);
     assert_eq!(frame(Encoding::Mono8, 64), 4);
-    // Used again, and so not the one that gives way.
+    // Used again, and so not the one that is evicted.
     assert_eq!(frame(Encoding::Rgb8, 64), 4);
     assert_eq!(frame(Encoding::Uyvy, 64), 5);
     assert_eq!(frame(Encoding::Rgb8, 64), 5);
@@ -273,7 +275,7 @@ fn streams_of_one_student_share_its_weights() {
 }
 
 #[test]
-fn each_stream_waits_as_it_was_asked_to_and_has_its_own_priority_and_memory() {
+fn each_stream_has_its_own_wait_priority_and_memory() {
     let recording = Arc::new(Recording::of_architecture(90));
     let driver: Arc<dyn Driver> = recording.clone();
     let student = Student::embedded();
@@ -313,7 +315,7 @@ fn assert_apart(graphs: &[RecordedGraph]) {
 }
 
 #[test]
-fn cameras_of_one_pipeline_share_weights_and_take_no_graph_or_memory_from_one_another() {
+fn cameras_share_weights_but_neither_graphs_nor_memory() {
     const CAMERAS: usize = 6;
     let recording = Arc::new(Recording::of_architecture(90));
     let driver: Arc<dyn Driver> = recording.clone();
@@ -351,7 +353,7 @@ fn cameras_of_one_pipeline_share_weights_and_take_no_graph_or_memory_from_one_an
 }
 
 #[test]
-fn variants_are_measured_once_for_a_device_and_again_for_another_or_where_the_file_is_damaged() {
+fn variants_are_measured_once_per_device_and_intact_file() {
     let folder = tempfile::tempdir().unwrap();
     let network = Network::new(&Architecture::default_student().graph(64, 64)).unwrap();
     let choose = |name: &str, driver: u32| {
@@ -373,7 +375,7 @@ fn variants_are_measured_once_for_a_device_and_again_for_another_or_where_the_fi
 }
 
 #[test]
-fn a_profile_has_a_time_for_every_node_of_the_frame_in_its_order() {
+fn a_profile_times_every_node_in_order() {
     let student = Student::embedded();
     let clock: Arc<dyn Driver> = Arc::new(Clock::on(Recording::of_architecture(90)));
     let network = Network::new(&student.graph()).unwrap();
@@ -401,5 +403,5 @@ fn integrated_memory_is_read_and_written_in_place() {
     let driver: Arc<dyn Driver> = recording.clone();
     let mut path = frame_path(&driver, &Student::embedded());
     path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
-    assert!(path.graph().unwrap().0.iter().all(|node| matches!(node.work, Work::Kernel(_))));
+    assert!(path.graph().unwrap().0.iter().all(|node| matches!(node.work, NodeWork::Kernel(_))));
 }

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use peregrine_engine::cuda::launch::Node;
 use peregrine_engine::cuda::recording::Recording;
 use peregrine_engine::cuda::CudaError;
 
-/// A recording driver with a clock by which the n-th node that is timed takes n microseconds, from 0.
+/// A recording driver with a clock by which the n-th node that is timed takes n microseconds, from
+/// 0.
 pub struct Clock {
     recording: Recording,
     timed: AtomicUsize,
@@ -31,10 +32,10 @@ impl Driver for Clock {
     fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
         self.recording.prepare(nodes)
     }
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
         self.recording.allocate(place, bytes)
     }
-    fn free(&self, place: Place, address: Address) {
+    fn free(&self, place: MemoryKind, address: Address) {
         self.recording.free(place, address);
     }
     fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {

@@ -293,5 +293,5 @@ static bool launch(const Kernel* kernels, const char* name, const unsigned grid[
                 }
         return true;
     }
-    return fprintf(stderr, "emulation: there is no kernel %s\n", name), false;
+    return fprintf(stderr, "emulation: unknown kernel %s\n", name), false;
 }

@@ -1,7 +1,8 @@
-//! A device for tests where there is none: the kernels, compiled by g++ over `emulation.h`, run on the CPU.
+//! A device for tests where there is none: the kernels, compiled by g++ over `emulation.h`, run on
+//! the CPU.
 //!
-//! Memory of this device is the process's own, filled with not-a-number so that what was never written shows, and
-//! ending at a page that may not be touched.
+//! Memory of this device is the process's own, filled with not-a-number so that what was never
+//! written shows, and ending at a page that may not be touched.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void, CString};
@@ -10,16 +11,16 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use peregrine_core::files::sha256;
-use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use peregrine_engine::cuda::kernels::Module;
-use peregrine_engine::cuda::launch::{Node, Work};
+use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::cuda::CudaError;
 
-type Run = unsafe extern "C" fn(*const c_char, *const u32, u32, *const c_void) -> bool;
+type RunKernel = unsafe extern "C" fn(*const c_char, *const u32, u32, *const c_void) -> bool;
 
 /// The kernels, compiled for this machine.
-struct Kernels {
-    run: Run,
+struct EmulatedKernels {
+    run: RunKernel,
 }
 
 /// Blocks share the emulation's state: one launch at a time.
@@ -28,23 +29,24 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// See the module.
 pub struct Emulated {
     device: DeviceInfo,
-    kernels: Kernels,
+    kernels: EmulatedKernels,
     held: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Emulated {
-    /// With tensor cores emulated, or (`scalar`) the kernels' scalar paths. None, with a message, where there is no g++.
+    /// With tensor cores emulated, or (`scalar`) the kernels' scalar paths. `None`, with the skip
+    /// recorded, if there is no g++.
     pub fn driver(scalar: bool, integrated: bool) -> Option<Arc<dyn Driver>> {
         // Tests of one program would compile the same files at once.
         let _alone = alone();
-        let kernels = Kernels::build(scalar)?;
+        let kernels = EmulatedKernels::build(scalar)?;
         let name = "an emulated device".into();
         let device = DeviceInfo { name, architecture: 80, multiprocessors: 4, integrated, driver: 13000 };
         Some(Arc::new(Self { device, kernels, held: Mutex::default() }))
     }
 }
 
-impl Kernels {
+impl EmulatedKernels {
     fn build(scalar: bool) -> Option<Self> {
         if Command::new("g++").arg("--version").output().is_err() {
             peregrine_support::skip("cxx", "there is no g++ to compile the emulation of a GPU with");
@@ -106,14 +108,14 @@ impl Kernels {
         unsafe {
             // Never unloaded: graphs may outlive the driver.
             let library = Box::leak(Box::new(libloading::Library::new(&library).expect("compiled above")));
-            Some(Self { run: *library.get::<Run>(b"peregrine_run\0").expect("defined above") })
+            Some(Self { run: *library.get::<RunKernel>(b"peregrine_run\0").expect("defined above") })
         }
     }
 }
 
-fn run(kernel: Run, node: &Node) {
+fn run(kernel: RunKernel, node: &Node) {
     match &node.work {
-        Work::Kernel(launch) => {
+        NodeWork::Kernel(launch) => {
             let name = CString::new(launch.kernel.clone()).unwrap();
             let argument: Vec<u64> = launch
                 .argument
@@ -128,12 +130,12 @@ fn run(kernel: Run, node: &Node) {
             let done = unsafe { kernel(name.as_ptr(), launch.grid.as_ptr(), launch.threads, argument.as_ptr().cast()) };
             assert!(done, "{} ({})", node.name, launch.kernel);
         }
-        // SAFETY: both ends are allocations of at least so many bytes.
-        &Work::Upload { host, device, bytes } => unsafe {
+        // SAFETY: both ends are allocations of at least as many bytes.
+        &NodeWork::Upload { host, device, bytes } => unsafe {
             std::ptr::copy_nonoverlapping(host as *const u8, device as *mut u8, bytes);
         },
         // SAFETY: as above.
-        &Work::Download { device, host, bytes } => unsafe {
+        &NodeWork::Download { device, host, bytes } => unsafe {
             std::ptr::copy_nonoverlapping(device as *const u8, host as *mut u8, bytes);
         },
     }
@@ -152,7 +154,7 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
         const PAGE: usize = 4096;
         let pages = bytes.next_multiple_of(PAGE);
         // SAFETY: fresh pages, the last of which is then closed.
@@ -166,10 +168,10 @@ impl Driver for Emulated {
             all.cast::<u8>().add((pages - bytes) / 16 * 16)
         };
         self.held.lock().unwrap().insert(start as u64, bytes);
-        Ok(Address { device: start as u64, host: if place == Place::Device { 0 } else { start as u64 } })
+        Ok(Address { device: start as u64, host: if place == MemoryKind::Device { 0 } else { start as u64 } })
     }
 
-    fn free(&self, _: Place, address: Address) {
+    fn free(&self, _: MemoryKind, address: Address) {
         let bytes = self.held.lock().unwrap().remove(&address.device).expect("freed once");
         let pages = bytes.next_multiple_of(4096);
         // SAFETY: mapped above.
@@ -177,13 +179,13 @@ impl Driver for Emulated {
     }
 
     fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
-        // SAFETY: an allocation of at least so many bytes.
+        // SAFETY: an allocation of at least as many bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), device as *mut u8, bytes.len()) };
         Ok(())
     }
 
     fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
-        // SAFETY: an allocation of at least so many bytes.
+        // SAFETY: an allocation of at least as many bytes.
         unsafe { std::ptr::copy_nonoverlapping(device as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
@@ -195,7 +197,8 @@ impl Driver for Emulated {
         _: Wait,
         _: i32,
     ) -> Result<Box<dyn Instance>, CudaError> {
-        // The last of those that are ready first: an order far from the list's that the edges must allow.
+        // The last of those that are ready first: an order far from the list's that the edges must
+        // allow.
         let mut waiting: Vec<usize> = edges.iter().map(Vec::len).collect();
         let mut ready: Vec<usize> = (0..nodes.len()).filter(|&i| waiting[i] == 0).collect();
         let mut order = vec![];
@@ -219,7 +222,7 @@ impl Driver for Emulated {
 
 struct Emulation {
     nodes: Vec<Node>,
-    run: Run,
+    run: RunKernel,
 }
 
 impl Instance for Emulation {

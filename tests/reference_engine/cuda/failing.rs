@@ -1,13 +1,14 @@
-//! A driver that fails when it is told to: in front of any other, to see what becomes of the calls around.
+//! A driver that fails when it is told to: in front of any other, to see what becomes of the calls
+//! around.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use peregrine_engine::cuda::launch::Node;
 use peregrine_engine::cuda::CudaError;
 
-/// See the module. Giving memory back does not fail, as nobody could act on it.
+/// See the module. Giving memory back does not fail, as no caller could act on it.
 pub struct Failing {
     inner: Arc<dyn Driver>,
     faults: Faults,
@@ -17,7 +18,8 @@ pub struct Failing {
 #[derive(Clone)]
 pub struct Faults {
     calls: Arc<AtomicUsize>,
-    /// The first call that fails, counted from 0; all later ones fail too, as they do when a device is lost.
+    /// The first call that fails, counted from 0; all later ones fail too, as they do when a device
+    /// is lost.
     lost_at: usize,
     /// Bytes that may be allocated altogether.
     memory: usize,
@@ -41,9 +43,10 @@ impl Faults {
     }
 
     fn call(&self, call: &'static str) -> Result<(), CudaError> {
-        match self.calls.fetch_add(1, Ordering::Relaxed) < self.lost_at {
-            true => Ok(()),
-            false => Err(CudaError::Failed { call, why: "CUDA_ERROR_DEVICE_UNAVAILABLE: lost in a test".into() }),
+        if self.calls.fetch_add(1, Ordering::Relaxed) < self.lost_at {
+            Ok(())
+        } else {
+            Err(CudaError::Failed { call, why: "CUDA_ERROR_DEVICE_UNAVAILABLE: lost in a test".into() })
         }
     }
 }
@@ -64,7 +67,7 @@ impl Driver for Failing {
         self.inner.prepare(nodes)
     }
 
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
         self.faults.call("allocating memory")?;
         if self.faults.allocated.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.faults.memory {
             return Err(CudaError::OutOfMemory { bytes });
@@ -72,7 +75,7 @@ impl Driver for Failing {
         self.inner.allocate(place, bytes)
     }
 
-    fn free(&self, place: Place, address: Address) {
+    fn free(&self, place: MemoryKind, address: Address) {
         self.inner.free(place, address);
     }
 

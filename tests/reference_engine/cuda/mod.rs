@@ -1,7 +1,7 @@
 //! Devices for tests where there is none.
 //!
-//! - [`emulation`]: the kernels, compiled for the CPU. [`failing`]: a driver that fails when it is told to.
-//!   [`clock`]: a driver that counts time.
+//! - [`emulation`]: the kernels, compiled for the CPU. [`failing`]: a driver that fails when it is
+//!   told to. [`clock`]: a driver that counts time.
 
 pub mod clock;
 pub mod emulation;

@@ -1,6 +1,8 @@
-// What every kernel uses. NVRTC compiles without headers, so half precision is its bits and a few instructions.
+// What every kernel uses. NVRTC compiles without headers, so half precision is its bits and a few
+// instructions.
 //
-// PEREGRINE_HOST is set where tests run the kernels on a CPU: tests/cuda_emulation/ then provides what is left out here.
+// PEREGRINE_HOST is set where tests run the kernels on a CPU: tests/cuda_emulation/ then provides
+// what is left out here.
 
 typedef unsigned short f16;  // IEEE 754 binary16, as bits
 typedef signed char s8;
@@ -21,8 +23,9 @@ __device__ __forceinline__ f16 to_half(float f) {
     return h;
 }
 
-// d += a · b for a 16×16 and a 16×8 tile of half precision, spread over a warp as PTX ISA 8.8, section 9.7.14.5.8
-// ("Matrix fragments for mma.m16n8k16") says. Turing has half that depth an instruction.
+// d += a · b for a 16×16 and a 16×8 tile of half precision, spread over a warp as PTX ISA 8.8,
+// section 9.7.14.5.8 ("Matrix fragments for mma.m16n8k16") says. Turing has half that depth an
+// instruction.
 __device__ __forceinline__ void mma_f16(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                         unsigned b1) {
 #if __CUDA_ARCH__ >= 800
@@ -39,8 +42,8 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], unsigned a0, unsigned a1,
 #endif
 }
 
-// The same for bytes, the first without sign and the second with: 16×32 and 32×8 (section 9.7.14.5.10). Turing multiplies
-// 8×16 by 16×8.
+// The same for bytes, the first without sign and the second with: 16×32 and 32×8 (section
+// 9.7.14.5.10). Turing multiplies 8×16 by 16×8.
 __device__ __forceinline__ void mma_u8s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                          unsigned b1) {
 #if __CUDA_ARCH__ >= 800
@@ -71,26 +74,28 @@ __device__ __forceinline__ void know(long long& n) { asm volatile("" : "+l"(n));
 
 #endif  // PEREGRINE_HOST
 
-// Loads what no kernel writes, such as weights, where it stands: in front of `wait_for_inputs`. With a path of its own
-// through the cache (__ldg) it would have no order, and compilers put it behind, as registers would have it.
+// Loads what no kernel writes, such as weights, where it stands: in front of `wait_for_inputs`.
+// With a path of its own through the cache (__ldg) it would have no order, and compilers put it
+// behind, as registers would have it.
 template <typename T>
 __device__ __forceinline__ T load_constant(const T* p) {
     return *p;
 }
 
-// Where the graph starts a kernel while those that it waits for still run (programmatic dependent launch, from sm_90 on),
-// these two make it right and fast. Elsewhere they do nothing.
+// Where the graph starts a kernel while those that it waits for still run (programmatic dependent
+// launch, from sm_90 on), these two make it right and fast. Elsewhere they do nothing.
 
-// First in every kernel: lets the next one start, once all blocks of this have. From here to there takes the device most of
-// a microsecond, which a chain of small kernels waits for where this comes late.
+// First in every kernel: lets the next one start, once all blocks of this have. From here to there
+// takes the device most of a microsecond, which a chain of small kernels waits for where this comes
+// late.
 __device__ __forceinline__ void let_next_start() {
 #if !defined(PEREGRINE_HOST) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
 
-// Every thread calls this before it reads what another kernel has written, or writes: it waits until those kernels have
-// ended. What comes before, such as loading weights, costs no time then.
+// Every thread calls this before it reads what another kernel has written, or writes: it waits
+// until those kernels have ended. What comes before, such as loading weights, costs no time then.
 __device__ __forceinline__ void wait_for_inputs() {
 #if defined(PEREGRINE_HOST)
     waited_for_inputs();
@@ -116,7 +121,8 @@ __device__ __forceinline__ uint4 zero4() { return make_uint4(0, 0, 0, 0); }
 
 __device__ __forceinline__ float clamp(float v, float least, float most) { return fminf(fmaxf(v, least), most); }
 
-// What follows a convolution's bias, by its number in network.rs; see Activation::apply in src/engine/graph.rs.
+// What follows a convolution's bias, by its number in network.rs; see Activation::apply in
+// src/engine/graph.rs.
 __device__ __forceinline__ float activate(int activation, float v) {
     switch (activation) {
         case 1: return clamp(v, 0.0f, 6.0f);
@@ -137,7 +143,8 @@ struct Window {
     int activation;  // f16 only
 };
 
-// A tensor that is added to a result: its first channel, elements from pixel to pixel, and how it is read.
+// A tensor that is added to a result: its first channel, elements from pixel to pixel, and how it
+// is read.
 struct Residual {
     const void* values;  // f16, or u8 where the result is a quantized step's; null: none
     int pitch;
@@ -155,9 +162,10 @@ __device__ __forceinline__ const T* residual_at(const Residual& r, int pixel, in
     return (const T*)r.values + at * r.pitch;
 }
 
-// What a thread of a depthwise kernel filters: CHANNELS channels of COLUMNS neighbouring output pixels. A block has a slice
-// of 32 channels (64 bytes of halves) of a tile of pixels, so that what windows have in common is loaded into its L1 cache
-// once; blockIdx.x counts tiles, row-major, and blockIdx.y slices. See Run in kernels.rs.
+// What a thread of a depthwise kernel filters: CHANNELS channels of COLUMNS neighbouring output
+// pixels. A block has a slice of 32 channels (64 bytes of halves) of a tile of pixels, so that what
+// windows have in common is loaded into its L1 cache once; blockIdx.x counts tiles, row-major, and
+// blockIdx.y slices. See Run in kernels.rs.
 template <int CHANNELS, int COLUMNS>
 struct Filtered {
     int channel, y, first;  // channel, row and column
@@ -204,6 +212,49 @@ __device__ __forceinline__ void store_halves(f16* out, const float (&v)[N]) {
     }
 }
 
+// The offset of a field, as a constant: NVRTC has no offsetof, but its front end's __INTADDR__.
+#ifdef PEREGRINE_HOST
+#define OFFSET_OF(STRUCTURE, FIELD) __builtin_offsetof(STRUCTURE, FIELD)
+#else
+#define OFFSET_OF(STRUCTURE, FIELD) __INTADDR__(&((STRUCTURE*)0)->FIELD)
+#endif
+
+// ---- what moves values without multiplying them ----
+
+// What a thread makes of `pixels` pixels of `channels` channels, or groups of channels: one of
+// them.
+struct Moved {
+    long long thread;
+    int pixel, channel;
+    bool outside;  // nothing is there
+
+    __device__ __forceinline__ Moved(int pixels, int channels) {
+        thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+        outside = thread >= (long long)pixels * channels;
+        pixel = (int)(thread / channels), channel = (int)(thread % channels);
+    }
+};
+
+// A part of a concatenation that could not be written in its place.
+struct Part {
+    const void* input;
+    void* output;  // from the part's first channel
+    int pixels, in_pitch, out_pitch;
+    int channels;
+    int written;  // channels, those past the last as zeros
+};
+
+// A thread copies one value.
+template <typename T>
+__device__ __forceinline__ void copy(const Part& p) {
+    let_next_start();
+    wait_for_inputs();
+    const Moved to(p.pixels, p.written);
+    if (to.outside) return;
+    const T* in = (const T*)p.input + (long long)to.pixel * p.in_pitch + to.channel;
+    ((T*)p.output)[(long long)to.pixel * p.out_pitch + to.channel] = to.channel < p.channels ? *in : (T)0;
+}
+
 // ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by itself ----
 
 // Of an output channel.
@@ -247,7 +298,8 @@ __device__ __forceinline__ void store_bytes(u8* out, const float (&v)[N]) {
     }
 }
 
-// Requantizes the sums of N contiguous channels, adds the residual (null: none), and writes them from element `at` on.
+// Requantizes the sums of N contiguous channels, adds the residual (null: none), and writes them
+// from element `at` on.
 template <int N>
 __device__ __forceinline__ void finish_integer(const Requantization& q, const Channel* channels, const int (&sums)[N],
                                                const u8* residual, void* output, long long at) {

@@ -1,21 +1,24 @@
-// Dense convolution as a matrix product on tensor cores, its patches gathered by index (implicit GEMM).
+// Dense convolution as a matrix product on tensor cores, its patches gathered by index (implicit
+// GEMM).
 //
-//   rows    output pixels, row-major             columns  output channels
-//   depth   kernel taps, and within each the input channels in chunks of 64 bytes (32 halves or 64 bytes)
+//   rows    output pixels, row-major             columns  output channels depth   kernel taps, and
+//   within each the input channels in chunks of 64 bytes (32 halves or 64 bytes)
 //
-// There is no shared memory and no barrier in the loop over the depth. The operands of STAGES steps are under way at a
-// time, the first weights before the input is there. A lane loads 16 contiguous bytes of a pixel's channels, four lanes a
-// whole chunk; it takes them for the places that a tensor-core fragment gives it, which permutes the depth within a chunk.
-// The weights are packed on the host (pack.rs) with the same permutation, in the order in which lanes read them, and with
-// a second one of the columns, after which a lane's results are contiguous channels. The kernels are thus made for maps of
-// a few thousand pixels, where latency decides and not bandwidth.
+// There is no shared memory and no barrier in the loop over the depth. The operands of STAGES steps
+// are under way at a time, the first weights before the input is there. A lane loads 16 contiguous
+// bytes of a pixel's channels, four lanes a whole chunk; it takes them for the places that a
+// tensor-core fragment gives it, which permutes the depth within a chunk. The weights are packed on
+// the host (pack.rs) with the same permutation, in the order in which lanes read them, and with a
+// second one of the columns, after which a lane's results are contiguous channels. The kernels are
+// thus made for maps of a few thousand pixels, where latency decides and not bandwidth.
 //
-// A block's warps: WM along the rows, WN along the columns, WK along the depth, whose sums meet in shared memory.
-// A warp's tile: MI·16 rows, NI·8 columns.
+// A block's warps: WM along the rows, WN along the columns, WK along the depth, whose sums meet in
+// shared memory. A warp's tile: MI·16 rows, NI·8 columns.
 //
 // PEREGRINE_SCALAR replaces the product by plain loops over the same packed weights.
 
-// Quantized convolutions multiply bytes without sign by weights with sign, exactly; see Requantization in common.cuh.
+// Quantized convolutions multiply bytes without sign by weights with sign, exactly; see
+// Requantization in common.cuh.
 
 struct Convolution : Window {
     const void* input;  // f16 or u8, from the first channel that is read
@@ -70,8 +73,8 @@ __device__ __forceinline__ Patch patch_of(const Convolution& c, int pixel) {
     return p;
 }
 
-// 16 bytes of channels of the input below a kernel tap; what is zero outside the map. Past the last channel the weights
-// are zero.
+// 16 bytes of channels of the input below a kernel tap; what is zero outside the map. Past the last
+// channel the weights are zero.
 template <typename T>
 __device__ __forceinline__ uint4 gather(const Convolution& c, Patch patch, int ky, int kx, int channel) {
     const int y = patch.y + ky, x = patch.x + kx;

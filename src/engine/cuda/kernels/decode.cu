@@ -1,5 +1,5 @@
-// From the heads' logits to a fixed-size result, as src/vision/decode does it: score filter, the best candidates, boxes,
-// class-wise non-maximum suppression, and the mask.
+// From the heads' logits to a fixed-size result, as src/vision/decode does it: score filter, the
+// best candidates, boxes, class-wise non-maximum suppression, and the mask.
 
 // Thresholds of the frame; travels in front of the image.
 struct FrameHeader {
@@ -9,8 +9,8 @@ struct FrameHeader {
 
 struct Level {
     const f16* classes;  // [cells][class_pitch]
-    const f16* sides;    // [cells][side_pitch]: bins of the left, top, right and bottom side
-    int class_pitch, side_pitch;
+    const f16* box_distribution;  // [cells][distribution_pitch]: bins of the left, top, right and bottom side
+    int class_pitch, distribution_pitch;
     int width, cells;
     int stride;
     int first;  // place of the level's first candidate among all
@@ -39,8 +39,8 @@ struct Decode {
     int classes, bins;
     int places;  // classes of all cells of all levels
     int most;    // detections
-    float scale_x, scale_y, pad_x, pad_y;  // source pixels to input pixels
-    float source_width, source_height;
+    float scale[2], pad[2];  // source pixels to input pixels, x and y
+    float source[2];  // width and height
 };
 
 // Orders like the logits, and on ties like the places, first before last.
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128) candidates(const Decode d) {
     // Not-a-number is above no threshold.
     if (!(logit > d.header->logit) || !(logit <= 65504.0f)) return;
     const unsigned place = (unsigned)(l.first + label * l.cells + cell);
-    // Where this runs alone, to be timed, nobody resets the counter.
+    // Where this runs alone, to be timed, no other kernel resets the counter.
     const unsigned at_key = atomicAdd(d.counter, 1u);
     if (at_key < (unsigned)d.places) d.keys[at_key] = key_of(logit, place);
 }
@@ -101,7 +101,8 @@ __device__ __forceinline__ float softmax_mean(const f16* logits, int bins) {
 
 __device__ __forceinline__ bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }
 
-// One side of the box of slot `i`, 0 to 3: left, top, right, bottom; and with the first its class and score.
+// One side of the box of slot `i`, 0 to 3: left, top, right, bottom; and with the first its class
+// and score.
 __device__ __forceinline__ void decode_side(const Decode& d, u64 key, Candidates& c, int i, int side) {
     const int place = (int)place_of(key);
     int level = 0;
@@ -110,7 +111,8 @@ __device__ __forceinline__ void decode_side(const Decode& d, u64 key, Candidates
     const int label = (place - l.first) / l.cells, cell = (place - l.first) % l.cells;
     const float stride = (float)l.stride;
     const float x = ((float)(cell % l.width) + 0.5f) * stride, y = ((float)(cell / l.width) + 0.5f) * stride;
-    const float distance = stride * softmax_mean(l.sides + (long long)cell * l.side_pitch + side * d.bins, d.bins);
+    const f16* logits = l.box_distribution + (long long)cell * l.distribution_pitch + side * d.bins;
+    const float distance = stride * softmax_mean(logits, d.bins);
     switch (side) {
         case 0: c.x_min[i] = x - distance; break;
         case 1: c.y_min[i] = y - distance; break;
@@ -145,8 +147,8 @@ __device__ __forceinline__ float overlap(const Candidates& c, int a, int b) {
     return both > 0.0f ? common / both : 0.0f;
 }
 
-// The least of the `MOST_CANDIDATES` largest keys: byte by byte from the highest, by counting (radix selection).
-// Keys are distinct, so that exactly so many are no less.
+// The least of the `MOST_CANDIDATES` largest keys: byte by byte from the highest, by counting
+// (radix selection). Keys are distinct, so that exactly that number of keys is at least as large.
 __device__ __forceinline__ u64 least_selected(const Decode& d, unsigned count, unsigned (&histogram)[256], u64& prefix,
                                               unsigned& wanted) {
     if (threadIdx.x == 0) prefix = 0, wanted = MOST_CANDIDATES;
@@ -194,7 +196,8 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
 
     for (int i = threadIdx.x; i < 4 * n; i += DETECT_THREADS) decode_side(d, keys[i / 4], c, i / 4, i % 4);
     __syncthreads();
-    // A box that is not finite gets a score below all others, and one that is, so that boxes have an order.
+    // A box that is not finite gets a score below all others, and one that is, so that boxes have
+    // an order.
     for (int i = threadIdx.x; i < n; i += DETECT_THREADS) {
         if (!(finite(c.x_min[i]) && finite(c.y_min[i]) && finite(c.x_max[i]) && finite(c.y_max[i]))) {
             c.score[i] = -1.0f;
@@ -204,7 +207,8 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
     }
     __syncthreads();
 
-    // Each candidate's place is the number of those before it: more comparisons than a sort takes, and no barrier.
+    // Each candidate's place is the number of those before it: more comparisons than a sort takes,
+    // and no barrier.
     for (int i = threadIdx.x; i < n; i += DETECT_THREADS) {
         int place = 0;
         for (int j = 0; j < n; j++) place += j != i && before(c, j, i);
@@ -237,10 +241,10 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
         Detection out;
         out.label = c.label[k];
         out.score = c.score[k];
-        out.bbox[0] = clamp((c.x_min[k] - d.pad_x) / d.scale_x, 0.0f, d.source_width);
-        out.bbox[1] = clamp((c.y_min[k] - d.pad_y) / d.scale_y, 0.0f, d.source_height);
-        out.bbox[2] = clamp((c.x_max[k] - d.pad_x) / d.scale_x, 0.0f, d.source_width);
-        out.bbox[3] = clamp((c.y_max[k] - d.pad_y) / d.scale_y, 0.0f, d.source_height);
+        out.bbox[0] = clamp((c.x_min[k] - d.pad[0]) / d.scale[0], 0.0f, d.source[0]);
+        out.bbox[1] = clamp((c.y_min[k] - d.pad[1]) / d.scale[1], 0.0f, d.source[1]);
+        out.bbox[2] = clamp((c.x_max[k] - d.pad[0]) / d.scale[0], 0.0f, d.source[0]);
+        out.bbox[3] = clamp((c.y_max[k] - d.pad[1]) / d.scale[1], 0.0f, d.source[1]);
         d.result->detections[i] = out;
     }
 }

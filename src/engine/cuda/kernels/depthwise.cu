@@ -1,6 +1,6 @@
-// Depthwise convolution: a thread filters CHANNELS neighbouring channels of COLUMNS neighbouring output pixels. Few of
-// both make many threads with little to wait for each, which small maps need; many make a value that is loaded serve for
-// several results. Sums are in single precision.
+// Depthwise convolution: a thread filters CHANNELS neighbouring channels of COLUMNS neighbouring
+// output pixels. Few of both make many threads with little to wait for each, which small maps need;
+// many make a value that is loaded serve for several results. Sums are in single precision.
 //
 // PEREGRINE_SCALAR replaces the body by the plain loop, one output value after the other.
 

@@ -1,16 +1,18 @@
-// From a camera's bytes to the network's input in one pass: colour conversion, letterbox, normalisation, layout.
+// From a camera's bytes to the network's input in one pass: colour conversion, letterbox,
+// normalisation, layout.
 //
-// The samples and their weights are those of src/vision/preprocess/letterbox.rs, and so are the sums, in whole numbers: the
-// result differs from the CPU's by the rounding to half precision alone. For a quantized network the bytes that its first
-// layer reads are written at once.
+// The samples and their weights are those of src/vision/preprocess/letterbox.rs, and so are the
+// sums, in whole numbers: the result differs from the CPU's by the rounding to half precision
+// alone. For a quantized network the bytes that its first layer reads are written at once.
 //
-// Why the first layer is a kernel of its own and does not gather from the camera's image: with a kernel of 3×3 and a
-// stride of 2 it reads each input pixel 2.25 times, and once more for each block of output channels, and a pixel of the
-// input costs the weighted sum of column taps · row taps pixels of the image in three channels. Fused, that work is
-// repeated as often, or a tile with its border has to wait in shared memory behind a barrier. What it would save is one
-// write and one reading of the input (4 bytes a pixel for a quantized network, 8 in half precision: 320 or 640 KiB at
-// 320×256, which stay in the L2 cache of every device from Orin on) and one dependency of the graph: of the 4 µs that this
-// kernel takes on an H200 less than 1.
+// Why the first layer is a kernel of its own and does not gather from the camera's image: with a
+// kernel of 3×3 and a stride of 2 it reads each input pixel 2.25 times, and once more for each
+// block of output channels, and a pixel of the input costs the weighted sum of column taps · row
+// taps pixels of the image in three channels. Fused, that work is repeated as often, or a tile with
+// its border has to wait in shared memory behind a barrier. What it would save is one write and one
+// reading of the input (4 bytes a pixel for a quantized network, 8 in half precision: 320 or 640
+// KiB at 320×256, which stay in the L2 cache of every device from Orin on) and one dependency of
+// the graph: of the 4 µs that this kernel takes on an H200 less than 1.
 
 // A source row or column, and its share.
 struct Tap {
@@ -28,8 +30,9 @@ struct Letterbox {
     int width, height;  // of the network's input
     int left, top, content_width, content_height;
     int pitch;     // elements of the output from pixel to pixel: 4, or a multiple of 8
-    // Interleaved: bytes a pixel, and where R, G and B are. Pairs of pixels with shared chroma (yuv): where Y, U and V are.
-    int yuv, bytes, at0, at1, at2;
+    // Interleaved: bytes a pixel, and where R, G and B are. Pairs of pixels with shared chroma
+    // (yuv): where Y, U and V are.
+    int yuv, bytes, at[3];
     float factor[3], offset[3];
     float scale;  // of the output's bytes, and their zero point; 0: the output is f16
     int zero;
@@ -42,7 +45,8 @@ __device__ __forceinline__ unsigned samples(const Letterbox& b, const Tap* rows,
     return sum;
 }
 
-// a + b * c, each operation rounded by itself as on the CPU: a compiler may fuse them, and a byte come out another.
+// a + b * c, each operation rounded by itself as on the CPU: a compiler may fuse them, and a byte
+// come out another.
 __device__ __forceinline__ float plus(float a, float b, float c) { return __fadd_rn(a, __fmul_rn(b, c)); }
 
 extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
@@ -60,9 +64,9 @@ extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
             const Tap tap = b.columns[(long long)x * b.column_taps + t];
             const int column = (int)tap.index;
             const int pixel = b.yuv ? (column & ~1) * 2 : column * b.bytes;
-            sum[0] += samples(b, rows, pixel + b.at0 + (b.yuv ? (column & 1) * 2 : 0)) * tap.weight;
-            sum[1] += samples(b, rows, pixel + b.at1) * tap.weight;
-            sum[2] += samples(b, rows, pixel + b.at2) * tap.weight;
+            sum[0] += samples(b, rows, pixel + b.at[0] + (b.yuv ? (column & 1) * 2 : 0)) * tap.weight;
+            sum[1] += samples(b, rows, pixel + b.at[1]) * tap.weight;
+            sum[2] += samples(b, rows, pixel + b.at[2]) * tap.weight;
         }
         float c[3] = {(float)(int)sum[0], (float)(int)sum[1], (float)(int)sum[2]};
         if (b.yuv) {

@@ -1,5 +1,6 @@
-// Quantized steps other than dense convolutions (see convolution.cu): depthwise and first convolutions, sums, and what
-// brings values to bytes and back. Bytes lie channels last, padded to 16.
+// Quantized steps other than dense convolutions (see convolution.cu): depthwise and first
+// convolutions, sums, and what brings values to bytes and back. Bytes lie channels last, padded to
+// 16.
 
 // ---- depthwise: a thread filters 8 channels of COLUMNS neighbouring output pixels ----
 
@@ -37,8 +38,8 @@ __device__ __forceinline__ void finish(const IntegerDepthwise& d, int y, int x, 
     finish_integer<8>(d.quantized, d.channels + channel, sums, residual, d.output, at);
 }
 
-// KERNEL and STRIDE are 0 where they are only known at run time. Around the map lies the zero point, so that one
-// correction a channel serves at the edges too.
+// KERNEL and STRIDE are 0 where they are only known at run time. Around the map lies the zero
+// point, so that one correction a channel serves at the edges too.
 template <int KERNEL, int STRIDE, int COLUMNS>
 __device__ __forceinline__ void filter(const IntegerDepthwise& d) {
     let_next_start();
@@ -158,8 +159,8 @@ __device__ __forceinline__ void stem(const IntegerStem& s) {
 
 // ---- movement ----
 
-// The sum of two operands, each perhaps read through an upsampling by two; a lone operand is copied. A thread makes 8
-// channels.
+// The sum of two operands, each perhaps read through an upsampling by two; a lone operand is
+// copied. A thread makes 8 channels.
 struct IntegerSum {
     Residual a, b;
     u8* output;
@@ -174,10 +175,9 @@ struct IntegerSum {
 extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
     let_next_start();
     wait_for_inputs();
-    const int groups = s.channels / 8;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)s.pixels * groups) return;
-    const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
+    const Moved to(s.pixels, s.channels / 8);
+    if (to.outside) return;
+    const int pixel = to.pixel, channel = to.channel * 8;
     const uint2 a = *(const uint2*)(residual_at<u8>(s.a, pixel, s.width) + channel);
     u8* out = s.output + (long long)pixel * s.pitch + channel;
     if (!s.b.values) {
@@ -196,27 +196,10 @@ extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
     store_bytes<8>(out, v);
 }
 
-// A part of a concatenation. A thread copies one byte.
-struct BytePart {
-    const u8* input;
-    u8* output;  // from the part's first channel
-    int pixels, in_pitch, out_pitch;
-    int channels;
-    int written;  // channels, those past the last as zeros
-    int unused;
-};
+extern "C" __global__ void __launch_bounds__(128) copy_part_i8(const Part p) { copy<u8>(p); }
 
-extern "C" __global__ void __launch_bounds__(128) copy_part_i8(const BytePart p) {
-    let_next_start();
-    wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)p.pixels * p.written) return;
-    const int pixel = (int)(thread / p.written), channel = (int)(thread % p.written);
-    const u8 value = channel < p.channels ? p.input[(long long)pixel * p.in_pitch + channel] : (u8)0;
-    p.output[(long long)pixel * p.out_pitch + channel] = value;
-}
-
-// A tensor in its other form. A thread converts one value; those past the last channel are real zeros.
+// A tensor in its other form. A thread converts one value; those past the last channel are real
+// zeros.
 struct Convert {
     const void* input;
     void* output;
@@ -231,23 +214,21 @@ struct Convert {
 extern "C" __global__ void __launch_bounds__(128) to_bytes(const Convert c) {
     let_next_start();
     wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)c.pixels * c.written) return;
-    const int pixel = (int)(thread / c.written), channel = (int)(thread % c.written);
-    const f16* in = (const f16*)c.input + (long long)pixel * c.in_pitch + channel;
-    const float real = channel < c.channels ? to_float(*in) : 0.0f;
-    ((u8*)c.output)[(long long)pixel * c.out_pitch + channel] = (u8)quantize(real, c.scale, c.zero);
+    const Moved to(c.pixels, c.written);
+    if (to.outside) return;
+    const f16* in = (const f16*)c.input + (long long)to.pixel * c.in_pitch + to.channel;
+    const float real = to.channel < c.channels ? to_float(*in) : 0.0f;
+    ((u8*)c.output)[(long long)to.pixel * c.out_pitch + to.channel] = (u8)quantize(real, c.scale, c.zero);
 }
 
 extern "C" __global__ void __launch_bounds__(128) to_halves(const Convert c) {
     let_next_start();
     wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)c.pixels * c.written) return;
-    const int pixel = (int)(thread / c.written), channel = (int)(thread % c.written);
-    const u8* in = (const u8*)c.input + (long long)pixel * c.in_pitch + channel;
-    const float real = channel < c.channels ? relative(*in, c.zero, c.scale) : 0.0f;
-    ((f16*)c.output)[(long long)pixel * c.out_pitch + channel] = to_half(real);
+    const Moved to(c.pixels, c.written);
+    if (to.outside) return;
+    const u8* in = (const u8*)c.input + (long long)to.pixel * c.in_pitch + to.channel;
+    const float real = to.channel < c.channels ? relative(*in, c.zero, c.scale) : 0.0f;
+    ((f16*)c.output)[(long long)to.pixel * c.out_pitch + to.channel] = to_half(real);
 }
 
 // Planar single precision [channels][pixels] to bytes; a thread writes one.
@@ -263,9 +244,8 @@ struct PackBytes {
 extern "C" __global__ void __launch_bounds__(128) pack_bytes(const PackBytes p) {
     let_next_start();
     wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)p.pixels * p.pitch) return;
-    const int pixel = (int)(thread / p.pitch), channel = (int)(thread % p.pitch);
-    const float real = channel < p.channels ? p.planar[(long long)channel * p.pixels + pixel] : 0.0f;
-    p.packed[thread] = (u8)quantize(real, p.scale, p.zero);
+    const Moved to(p.pixels, p.pitch);
+    if (to.outside) return;
+    const float real = to.channel < p.channels ? p.planar[(long long)to.channel * p.pixels + to.pixel] : 0.0f;
+    p.packed[to.thread] = (u8)quantize(real, p.scale, p.zero);
 }

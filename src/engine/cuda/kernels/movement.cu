@@ -11,10 +11,10 @@ struct Repack {
 extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
     let_next_start();
     wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)r.pixels * r.pitch) return;
-    const int pixel = (int)(thread / r.pitch), channel = (int)(thread % r.pitch);
-    r.packed[thread] = to_half(channel < r.channels ? r.planar[(long long)channel * r.pixels + pixel] : 0.0f);
+    const Moved to(r.pixels, r.pitch);
+    if (to.outside) return;
+    const int channel = to.channel;
+    r.packed[to.thread] = to_half(channel < r.channels ? r.planar[(long long)channel * r.pixels + to.pixel] : 0.0f);
 }
 
 extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) {
@@ -26,7 +26,8 @@ extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) 
     r.planar[thread] = to_float(r.packed[(long long)pixel * r.pitch + channel]);
 }
 
-// The sum of one or two operands, each perhaps read through an upsampling by two. A thread adds 8 channels.
+// The sum of one or two operands, each perhaps read through an upsampling by two. A thread adds 8
+// channels.
 struct Sum {
     Residual a, b;
     f16* output;
@@ -37,10 +38,9 @@ struct Sum {
 extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
     let_next_start();
     wait_for_inputs();
-    const int groups = s.channels / 8;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)s.pixels * groups) return;
-    const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
+    const Moved to(s.pixels, s.channels / 8);
+    if (to.outside) return;
+    const int pixel = to.pixel, channel = to.channel * 8;
     float v[8];
     unpack8(*(const uint4*)(residual_at<f16>(s.a, pixel, s.width) + channel), v);
     if (s.b.values) {
@@ -62,10 +62,9 @@ struct Pool : Window {
 extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {
     let_next_start();
     wait_for_inputs();
-    const int groups = p.channels / 8;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)p.out_height * p.out_width * groups) return;
-    const int pixel = (int)(thread / groups), channel = (int)(thread % groups) * 8;
+    const Moved to(p.out_height * p.out_width, p.channels / 8);
+    if (to.outside) return;
+    const int pixel = to.pixel, channel = to.channel * 8;
     const int top = pixel / p.out_width * p.stride - p.pad_top, left = pixel % p.out_width * p.stride - p.pad_left;
     float most[8];
     for (int i = 0; i < 8; i++) most[i] = -__int_as_float(0x7f800000);
@@ -78,21 +77,4 @@ extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {
     *(uint4*)(p.output + (long long)pixel * p.out_pitch + channel) = pack8(most);
 }
 
-// A part of a concatenation that could not be written in its place. A thread copies one value.
-struct Part {
-    const f16* input;
-    f16* output;  // from the part's first channel
-    int pixels, in_pitch, out_pitch;
-    int channels;
-    int written;  // channels, those past the last as zeros
-};
-
-extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) {
-    let_next_start();
-    wait_for_inputs();
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)p.pixels * p.written) return;
-    const int pixel = (int)(thread / p.written), channel = (int)(thread % p.written);
-    const f16 value = channel < p.channels ? p.input[(long long)pixel * p.in_pitch + channel] : (f16)0;
-    p.output[(long long)pixel * p.out_pitch + channel] = value;
-}
+extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) { copy<f16>(p); }

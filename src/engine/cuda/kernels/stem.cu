@@ -1,6 +1,6 @@
-// The first convolution: three or four input channels are too few for tensor cores, so a thread multiplies them one by
-// one, for CHANNELS output channels of one pixel. The weights of a block's channels wait in shared memory, where all
-// lanes read the same word.
+// The first convolution: three or four input channels are too few for tensor cores, so a thread
+// multiplies them one by one, for CHANNELS output channels of one pixel. The weights of a block's
+// channels wait in shared memory, where all lanes read the same word.
 
 struct Stem : Window {
     const f16* input;      // four channels a pixel

@@ -8,14 +8,14 @@ use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{stem, Element, THREADS};
 use crate::cuda::launch::Launch;
 use crate::cuda::pack;
-use crate::plan::{Operand, Step};
+use crate::plan::{Operand, PlanStep};
 use crate::{Conv, ConvWeights};
 
 impl Network {
     /// Weights in the kernel's order, and biases.
     pub(super) fn half_weights(
         &self,
-        step: &Step,
+        step: &PlanStep,
         conv: Conv,
         values: &ConvWeights,
         variant: Variant,

@@ -7,7 +7,7 @@ use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{stem, Element, THREADS};
 use crate::cuda::launch::Launch;
 use crate::cuda::pack;
-use crate::plan::{Operand, Step, TensorId};
+use crate::plan::{Operand, PlanStep, TensorId};
 use crate::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
 use crate::{Activation, Conv};
 
@@ -18,14 +18,14 @@ impl Network {
     }
 
     /// Whether a convolution is quantized: exactly those that read bytes are.
-    pub(super) fn is_integer(&self, step: &Step) -> bool {
+    pub(super) fn is_integer(&self, step: &PlanStep) -> bool {
         self.view(step.inputs[0]).element == Element::I8
     }
 
     /// Weights in the kernel's order, and constants.
     pub(super) fn integer_weights(
         &self,
-        step: &Step,
+        step: &PlanStep,
         conv: Conv,
         values: &QuantizedConv,
         variant: Variant,
@@ -50,15 +50,16 @@ impl Network {
         let requantization = Requantization::new(values, conv.activation, scale, self.layout.scales[step.output]);
         let per_channel = values.weight.len() / out;
         let constants = (0..length).flat_map(|c| {
-            let constants = match c < out {
-                true => arg::Channel {
+            let constants = if c < out {
+                arg::Channel {
                     correction: -i32::from(scale.zero_point)
                         * values.weight[c * per_channel..][..per_channel].iter().map(|&w| i32::from(w)).sum::<i32>(),
                     factor: requantization.factor[c],
                     offset: requantization.offset[c],
                     unused: 0,
-                },
-                false => arg::Channel::default(),
+                }
+            } else {
+                arg::Channel::default()
             };
             constants.bytes()
         });
@@ -129,7 +130,7 @@ impl Network {
         Launch { kernel, grid: self.grid(s, variant), threads, argument }
     }
 
-    fn requantization(&self, step: &Step, conv: Conv, residual: Option<&Operand>) -> arg::Requantization {
+    fn requantization(&self, step: &PlanStep, conv: Conv, residual: Option<&Operand>) -> arg::Requantization {
         let output = self.layout.scales[step.output];
         // The bounds depend on no channel.
         let none = QuantizedConv { weight: vec![], scale: vec![], bias: vec![] };

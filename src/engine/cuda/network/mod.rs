@@ -1,4 +1,5 @@
-//! A network's launches: for each step of the plan a kernel, its grid, and its argument with every address in place.
+//! A network's launches: for each step of the plan a kernel, its grid, and its argument with every
+//! address in place.
 //!
 //! - `half`, `integer`: convolutions of either precision; `movement`: everything else.
 
@@ -7,11 +8,11 @@ mod integer;
 mod movement;
 
 use super::arguments as arg;
-use super::kernels::{Run, Tile, STEM_CHANNELS, THREADS};
-use super::launch::{Launch, Node, Span, Work as Job};
-use super::layout::{Layout, View};
+use super::kernels::{FilterRun, Tile, STEM_CHANNELS, THREADS};
+use super::launch::{Launch, Node, NodeWork, Span};
+use super::layout::{Layout, TensorView};
 use crate::graph::padding;
-use crate::plan::{Channels, Operand, Step, Work};
+use crate::plan::{ChannelRange, Operand, PlanStep, Work};
 use crate::{Activation, Conv, EngineError, Graph, Quantization, Weights};
 
 /// Which variant of its kernel a step runs.
@@ -20,7 +21,7 @@ use crate::{Activation, Conv, EngineError, Graph, Quantization, Weights};
 pub enum Variant {
     /// A dense convolution.
     Dense(Tile),
-    Depthwise(Run),
+    Depthwise(FilterRun),
     /// A first layer; output channels of a thread.
     Stem(usize),
     /// What has no variants.
@@ -74,7 +75,10 @@ impl Network {
         let Work::Conv { conv, .. } = step.work else { return vec![Variant::Only] };
         if conv.depthwise {
             let element = self.view(step.inputs[0]).element;
-            return Run::choices(element, conv.kernel, conv.stride).iter().map(|&r| Variant::Depthwise(r)).collect();
+            return FilterRun::choices(element, conv.kernel, conv.stride)
+                .iter()
+                .map(|&r| Variant::Depthwise(r))
+                .collect();
         }
         let out = self.view(step.output).shape.channels;
         if self.is_stem(step) {
@@ -88,8 +92,8 @@ impl Network {
         tiles.iter().filter(fits).map(|&t| Variant::Dense(t)).collect()
     }
 
-    /// A variant for each step without measuring any: for pointwise convolutions the largest tile of which the device
-    /// gets two blocks a multiprocessor, else the one with the most blocks.
+    /// A variant for each step without measuring any: for pointwise convolutions the largest tile
+    /// of which the device gets two blocks a multiprocessor, else the one with the most blocks.
     pub fn guess(&self, multiprocessors: u32) -> Vec<Variant> {
         let guess = |s: usize| {
             let variants = self.variants(s);
@@ -164,18 +168,19 @@ impl Network {
         self.layout.order.iter().flat_map(|&s| self.step_nodes(s, variants[s], packed.at[s], bases)).collect()
     }
 
-    /// The launches of step `s`: one, but for a concatenation or a gathering as many as it has parts to copy. `weights` are the
-    /// offsets of its weights and constants.
+    /// The launches of step `s`: one, but for a concatenation or a gathering as many as it has
+    /// parts to copy. `weights` are the offsets of its weights and constants.
     pub fn step_nodes(&self, s: usize, variant: Variant, weights: (usize, usize), bases: Bases) -> Vec<Node> {
         let step = &self.layout.plan.steps[s];
-        let whole = |tensor: usize| Channels { tensor, first: 0, count: self.view(tensor).shape.channels };
+        let whole = |tensor: usize| ChannelRange { tensor, first: 0, count: self.view(tensor).shape.channels };
         match &step.work {
             Work::Conv { conv, residual, .. } => {
                 let (residual, at) =
                     (residual.as_ref(), (bases.weights + weights.0 as u64, bases.weights + weights.1 as u64));
-                let launch = match self.is_integer(step) {
-                    true => self.integer_convolution(s, *conv, residual, variant, at, bases),
-                    false => self.half_convolution(s, *conv, residual, variant, at, bases),
+                let launch = if self.is_integer(step) {
+                    self.integer_convolution(s, *conv, residual, variant, at, bases)
+                } else {
+                    self.half_convolution(s, *conv, residual, variant, at, bases)
                 };
                 vec![self.node(step, launch, bases)]
             }
@@ -193,7 +198,7 @@ impl Network {
             }
             Work::Gather(parts) => {
                 let mut channel = 0;
-                let mut copy = |part: &Channels| {
+                let mut copy = |part: &ChannelRange| {
                     let node = self.copy(step, *part, channel, bases);
                     channel += part.count;
                     node
@@ -207,7 +212,8 @@ impl Network {
         }
     }
 
-    /// The grid of a convolution; that of other steps does not depend on a variant and counts as one block.
+    /// The grid of a convolution; that of other steps does not depend on a variant and counts as
+    /// one block.
     fn grid(&self, s: usize, variant: Variant) -> [u32; 3] {
         let to = self.view(self.layout.plan.steps[s].output);
         let (pixels, channels) = (to.shape.pixels(), to.shape.channels);
@@ -226,7 +232,7 @@ impl Network {
     }
 
     /// How a step's window, of a size and stride, moves.
-    fn window(&self, step: &Step, (kernel, stride): (usize, usize), activation: Activation) -> arg::Window {
+    fn window(&self, step: &PlanStep, (kernel, stride): (usize, usize), activation: Activation) -> arg::Window {
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
         let pad = |size| int(padding(kernel, stride, size).0);
         arg::Window {
@@ -245,10 +251,15 @@ impl Network {
         }
     }
 
-    fn node(&self, step: &Step, launch: Launch, bases: Bases) -> Node {
+    fn node(&self, step: &PlanStep, launch: Launch, bases: Bases) -> Node {
         let mut reads: Vec<Span> = step.inputs.iter().map(|&t| self.span(t, bases)).collect();
         reads.dedup();
-        Node { name: step.name.clone(), work: Job::Kernel(launch), reads, writes: vec![self.span(step.output, bases)] }
+        Node {
+            name: step.name.clone(),
+            work: NodeWork::Kernel(launch),
+            reads,
+            writes: vec![self.span(step.output, bases)],
+        }
     }
 
     /// The bytes that `tensor` takes on the device.
@@ -262,7 +273,7 @@ impl Network {
         bases.arena + self.view(tensor).base as u64
     }
 
-    pub fn view(&self, tensor: usize) -> View {
+    pub fn view(&self, tensor: usize) -> TensorView {
         self.layout.views[tensor]
     }
 
@@ -271,7 +282,7 @@ impl Network {
         self.layout.plan.outputs[index]
     }
 
-    fn is_stem(&self, step: &Step) -> bool {
+    fn is_stem(&self, step: &PlanStep) -> bool {
         self.layout.narrow_input() && step.inputs[0] == 0
     }
 }

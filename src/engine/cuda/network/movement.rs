@@ -3,14 +3,14 @@
 use super::{int, Bases, Network};
 use crate::cuda::arguments as arg;
 use crate::cuda::kernels::{Element, THREADS};
-use crate::cuda::launch::{span, Launch, Node, Work as Job};
-use crate::plan::{Channels, Operand, Step};
+use crate::cuda::launch::{span, Launch, Node, NodeWork};
+use crate::plan::{ChannelRange, Operand, PlanStep};
 use crate::quantization::relative_factor;
 use crate::Activation;
 
 impl Network {
     /// The sum of one or two operands.
-    pub(super) fn sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
+    pub(super) fn sum(&self, step: &PlanStep, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
         let to = self.view(step.output);
         if to.element == Element::I8 {
             return self.integer_sum(step, operands, bases);
@@ -28,7 +28,7 @@ impl Network {
         Launch::flat("sum", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
-    fn integer_sum(&self, step: &Step, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
+    fn integer_sum(&self, step: &PlanStep, operands: [Option<&Operand>; 2], bases: Bases) -> Launch {
         let (to, scale) = (self.view(step.output), self.scale(step.output));
         let [a, b] = operands.map(|o| o.map_or(arg::Residual::default(), |o| self.residual(o, bases)));
         // A lone operand has the result's scale, and is copied.
@@ -51,7 +51,7 @@ impl Network {
         Launch::flat("sum_i8", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
-    pub(super) fn max_pool(&self, step: &Step, kernel: usize, stride: usize, bases: Bases) -> Launch {
+    pub(super) fn max_pool(&self, step: &PlanStep, kernel: usize, stride: usize, bases: Bases) -> Launch {
         let to = self.view(step.output);
         let argument = arg::Pool {
             window: self.window(step, (kernel, stride), Activation::Identity),
@@ -63,9 +63,9 @@ impl Network {
         Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
-    /// Channels of a tensor, to the output's from `channel` on; converted where the output has another element, which
-    /// only whole tensors are.
-    pub(super) fn copy(&self, step: &Step, part: Channels, channel: usize, bases: Bases) -> Node {
+    /// Channels of a tensor, to the output's from `channel` on; converted where the output has
+    /// another element, which only whole tensors are.
+    pub(super) fn copy(&self, step: &PlanStep, part: ChannelRange, channel: usize, bases: Bases) -> Node {
         let (from, to) = (self.view(part.tensor), self.view(step.output));
         // The last part clears the padding behind it.
         let last = channel + part.count == to.shape.channels;
@@ -106,7 +106,7 @@ impl Network {
         let whole = self.span(step.output, bases);
         Node {
             name: step.name.clone(),
-            work: Job::Kernel(launch),
+            work: NodeWork::Kernel(launch),
             reads: vec![self.span(part.tensor, bases)],
             writes: vec![span(output, (whole.end - output) as usize)],
         }

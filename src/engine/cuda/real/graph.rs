@@ -11,7 +11,7 @@ use cudarc::driver::sys;
 use super::stream::{Argument, Event, Stream};
 use super::{check, device, failed, Context, Real};
 use crate::cuda::driver::{Instance, Wait};
-use crate::cuda::launch::{Node, Work};
+use crate::cuda::launch::{Node, NodeWork};
 use crate::cuda::CudaError;
 
 /// The first architecture whose kernels can start before those that they wait for have ended.
@@ -20,7 +20,8 @@ const FIRST_EARLY: u32 = 90;
 /// Only called where it is there: CUDA 12.3 brought it.
 const ADD_EDGES: &str = "cuGraphAddDependencies_v2";
 
-/// Programmatic dependent launch (CUDA driver API, CUgraphKernelNodePortProgrammatic and CUgraphDependencyType).
+/// Programmatic dependent launch (CUDA driver API, CUgraphKernelNodePortProgrammatic and
+/// CUgraphDependencyType).
 const EARLY: sys::CUgraphEdgeData = sys::CUgraphEdgeData {
     from_port: 1,
     to_port: 0,
@@ -38,7 +39,8 @@ impl Real {
         priority: i32,
     ) -> Result<Ready, CudaError> {
         self.context.enter()?;
-        // Kernels start early where device and driver let them (see `wait_for_inputs` in kernels/common.cuh).
+        // Kernels start early where device and driver let them (see `wait_for_inputs` in
+        // kernels/common.cuh).
         let early = self.device.architecture >= FIRST_EARLY && device::has_all(&[ADD_EDGES]).is_ok();
         if early {
             if let Ok(ready) = self.ready(nodes, edges, true, wait, priority) {
@@ -61,7 +63,7 @@ impl Real {
         // SAFETY: outlives the call.
         check("cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.0, 0) })?;
         let mut added: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
-        let is_kernel = |node: &Node| matches!(node.work, Work::Kernel(_));
+        let is_kernel = |node: &Node| matches!(node.work, NodeWork::Kernel(_));
         for (node, before) in nodes.iter().zip(edges) {
             let starts_early = |j: &&usize| early && is_kernel(node) && is_kernel(&nodes[**j]);
             let ended: Vec<_> = before.iter().filter(|j| !starts_early(j)).map(|&j| added[j]).collect();
@@ -104,7 +106,7 @@ impl Real {
         let mut added = ptr::null_mut();
         let (first, count) = (before.as_ptr(), before.len());
         match &node.work {
-            Work::Kernel(launch) => {
+            NodeWork::Kernel(launch) => {
                 let mut argument = Argument::of(launch);
                 let mut pointers = argument.pointers();
                 let [x, y, z] = launch.grid;
@@ -127,7 +129,7 @@ impl Real {
                     sys::cuGraphAddKernelNode_v2(&mut added, graph, first, count, &parameters)
                 })?;
             }
-            &Work::Upload { host, device, bytes } => {
+            &NodeWork::Upload { host, device, bytes } => {
                 let mut copy = copy(bytes);
                 copy.srcMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST;
                 copy.srcHost = host as *const c_void;
@@ -138,7 +140,7 @@ impl Real {
                     sys::cuGraphAddMemcpyNode(&mut added, graph, first, count, &copy, self.context.context)
                 })?;
             }
-            &Work::Download { device, host, bytes } => {
+            &NodeWork::Download { device, host, bytes } => {
                 let mut copy = copy(bytes);
                 copy.srcMemoryType = sys::CUmemorytype_enum::CU_MEMORYTYPE_DEVICE;
                 copy.srcDevice = device;
@@ -178,7 +180,8 @@ pub(super) struct Ready {
     context: Arc<Context>,
 }
 
-// SAFETY: used by one thread at a time, as `&mut self` sees to, and each call makes the context the thread's.
+// SAFETY: used by one thread at a time, as `&mut self` sees to, and each call makes the context the
+// thread's.
 unsafe impl Send for Ready {}
 
 impl Ready {

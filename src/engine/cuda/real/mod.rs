@@ -1,9 +1,11 @@
-//! The real driver, through cudarc: its library is opened at run time, so that the program starts without it.
+//! The real driver, through cudarc: its library is opened at run time, so that the program starts
+//! without it.
 //!
-//! Only calls that CUDA 12.0 has are used, but for one that is looked for first: cudarc looks each one up when it is first
-//! made, and newer ones are missing from Orin's driver.
+//! Only calls that CUDA 12.0 has are used, but for one that is looked for first: cudarc looks each
+//! one up when it is first made, and newer ones are missing from Orin's driver.
 //!
-//! - `graph`: instantiated graphs, which a frame launches; `stream`: streams, events, and times by them.
+//! - `graph`: instantiated graphs, which a frame launches; `stream`: streams, events, and times by
+//!   them.
 
 mod graph;
 mod stream;
@@ -16,12 +18,13 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 
 use super::device::{self, NoCudaDevice};
-use super::driver::{Address, DeviceInfo, Driver, Instance, Place, Wait};
+use super::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use super::kernels::Module;
-use super::launch::{Node, Work};
+use super::launch::{Node, NodeWork};
 use super::{cache, compiled, nvrtc, CudaError};
 
-/// The first device, made ready; the same one for all callers of the process while any of them holds it.
+/// The first device, made ready; the same one for all callers of the process while any of them
+/// holds it.
 ///
 /// # Errors
 /// A sentence with the remedy, where there is none that the engine can use.
@@ -82,7 +85,8 @@ struct Real {
     modules: Mutex<BTreeMap<Module, sys::CUmodule>>,
 }
 
-// SAFETY: the driver's handles may be used from any thread that has made the context its own, as each method does.
+// SAFETY: the driver's handles may be used from any thread that has made the context its own, as
+// each method does.
 unsafe impl Send for Real {}
 // SAFETY: as above, and the driver locks what is shared.
 unsafe impl Sync for Real {}
@@ -184,7 +188,7 @@ impl Real {
                 Ok(())
             }
             Err(error) => {
-                // SAFETY: loaded just now, and used by nobody.
+                // SAFETY: loaded just now, and not used yet.
                 let _ = unsafe { result::module::unload(loaded) };
                 Err(error)
             }
@@ -210,7 +214,7 @@ impl Driver for Real {
         });
         self.context.enter()?;
         for node in nodes {
-            if let Work::Kernel(launch) = &node.work {
+            if let NodeWork::Kernel(launch) = &node.work {
                 let missing = || CudaError::Failed { call: "looking up a kernel", why: launch.kernel.clone() };
                 self.load(*module_of.get(&launch.kernel).ok_or_else(missing)?)?;
             }
@@ -218,22 +222,23 @@ impl Driver for Real {
         Ok(())
     }
 
-    fn allocate(&self, place: Place, bytes: usize) -> Result<Address, CudaError> {
+    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
         self.context.enter()?;
         let full = |e: DriverError| match e.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => CudaError::OutOfMemory { bytes },
             _ => failed("allocating memory", e),
         };
         let flags = match place {
-            // SAFETY: at least one byte, as `Memory` sees to.
-            Place::Device => {
+            // SAFETY: at least one byte, as `DeviceMemory` sees to.
+            MemoryKind::Device => {
                 return Ok(Address { device: unsafe { result::malloc_sync(bytes) }.map_err(full)?, host: 0 })
             }
-            // The CPU only writes: write-combined, it stays out of the caches. Orin's CPU would write to it slowly.
-            Place::Upload if !self.device.integrated => {
+            // The CPU only writes: write-combined, it stays out of the caches. Orin's CPU would
+            // write to it slowly.
+            MemoryKind::Upload if !self.device.integrated => {
                 sys::CU_MEMHOSTALLOC_WRITECOMBINED | sys::CU_MEMHOSTALLOC_DEVICEMAP
             }
-            Place::Upload | Place::Download => sys::CU_MEMHOSTALLOC_DEVICEMAP,
+            MemoryKind::Upload | MemoryKind::Download => sys::CU_MEMHOSTALLOC_DEVICEMAP,
         };
         // SAFETY: as above.
         let host = unsafe { result::malloc_host(bytes, flags) }.map_err(full)?;
@@ -242,21 +247,22 @@ impl Driver for Real {
         let mapped =
             check("cuMemHostGetDevicePointer", unsafe { sys::cuMemHostGetDevicePointer_v2(&mut device, host, 0) });
         if let Err(error) = mapped {
-            // SAFETY: allocated just now, and given to nobody.
+            // SAFETY: allocated just now, and not handed out yet.
             let _ = unsafe { result::free_host(host) };
             return Err(error);
         }
         Ok(Address { device, host: host as u64 })
     }
 
-    fn free(&self, place: Place, address: Address) {
-        // Of a device that was lost nothing may be left to give back; what is pinned still is the process's.
+    fn free(&self, place: MemoryKind, address: Address) {
+        // Of a device that was lost nothing may be left to give back; what is pinned still is the
+        // process's.
         let _ = self.context.enter();
-        // SAFETY: allocated above, and freed once: `Memory` owns it.
+        // SAFETY: allocated above, and freed once: `DeviceMemory` owns it.
         let _ = unsafe {
             match place {
-                Place::Device => result::free_sync(address.device),
-                Place::Upload | Place::Download => result::free_host(address.host as *mut c_void),
+                MemoryKind::Device => result::free_sync(address.device),
+                MemoryKind::Upload | MemoryKind::Download => result::free_host(address.host as *mut c_void),
             }
         };
     }
@@ -265,8 +271,8 @@ impl Driver for Real {
         self.context.enter()?;
         // SAFETY: the caller's memory on the device is at least as large.
         unsafe { result::memcpy_htod_sync(device, bytes) }.map_err(|e| failed("cuMemcpyHtoD", e))?;
-        // From memory that is not pinned the copy may return while its last part is under way, and the graphs' streams do
-        // not wait for the default one.
+        // From memory that is not pinned the copy may return while its last part is under way, and
+        // the graphs' streams do not wait for the default one.
         result::ctx::synchronize().map_err(|e| failed("cuCtxSynchronize", e))
     }
 

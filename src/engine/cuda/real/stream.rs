@@ -23,8 +23,8 @@ impl Real {
 
     /// See [`Driver::time`](crate::cuda::Driver::time).
     pub(super) fn least_times(&self, nodes: &[Node], runs: usize) -> Result<Vec<f32>, CudaError> {
-        // In a graph each waits for the one before, as in a network. Launched one by one, small kernels would be timed by
-        // how fast the CPU launches them.
+        // In a graph each waits for the one before, as in a network. Launched one by one, small
+        // kernels would be timed by how fast the CPU launches them.
         const IN_A_ROW: usize = 16;
         let edges: Vec<_> = (0..IN_A_ROW).map(|i| (0..i).rev().take(1).collect()).collect();
         let mut least = |node: &Node| {
@@ -92,8 +92,8 @@ impl Event {
         type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
         let missing = |e: &dyn std::fmt::Display| CudaError::Failed { call: "cuEventElapsedTime", why: e.to_string() };
         let mut milliseconds = 0.0;
-        // SAFETY: the call's type is that of the CUDA driver API since 2.0. cudarc has its successor alone, which
-        // Orin's driver lacks.
+        // SAFETY: the call's type is that of the CUDA driver API since 2.0. cudarc has its
+        // successor alone, which Orin's driver lacks.
         unsafe {
             let elapsed = sys::culib().get::<Elapsed>(b"cuEventElapsedTime\0").map_err(|e| missing(&e))?;
             check("cuEventElapsedTime", elapsed(&mut milliseconds, self.0, end.0))?;
