@@ -1,9 +1,11 @@
-//! A network as a list of layers, in execution order: what every engine, the trainer and the exporter read.
+//! A network as a list of layers, in execution order: what every engine, the trainer and the
+//! exporter read.
 //!
-//! The vocabulary is deliberately small: all that a student may contain folds into convolution + bias +
-//! activation, an addition, an upsampling or a concatenation, so that each engine has few kernels to make fast. ReLU and
-//! pooling are there for ResNet teachers; slices, shuffles and further activations for the networks that the CPU engine is
-//! compared on (`bench/engines`): no student has them, and training refuses them.
+//! The vocabulary is deliberately small: all that a student may contain folds into convolution +
+//! bias + activation, an addition, an upsampling or a concatenation, so that each engine has few
+//! kernels to make fast. ReLU and pooling are there for ResNet teachers; slices, shuffles and
+//! further activations for the networks that the CPU engine is compared on (`bench/engines`): no
+//! student has them, and training refuses them.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +14,11 @@ use super::EngineError;
 /// Channels × height × width of one tensor; the batch is always implicit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
+    /// Channels.
     pub channels: usize,
+    /// Rows.
     pub height: usize,
+    /// Columns.
     pub width: usize,
 }
 
@@ -24,6 +29,7 @@ impl std::fmt::Display for Shape {
 }
 
 impl Shape {
+    /// A shape of channels × height × width.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width }
     }
@@ -33,6 +39,7 @@ impl Shape {
         self.channels * self.pixels()
     }
 
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -47,6 +54,7 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
+    /// x itself.
     Identity,
     /// min(max(x, 0), 6): bounded, so that it quantizes well, and free of transcendental functions.
     Relu6,
@@ -79,20 +87,23 @@ impl Activation {
 
 /// A convolution with "same" padding: output = ceil(input / stride).
 ///
-/// Padding follows TensorFlow's rule, total = max((out − 1)·stride + kernel − in, 0) with the smaller half
-/// first, since the ImageNet weights that backbones start from were trained with it.
+/// Padding follows TensorFlow's rule, total = max((out − 1)·stride + kernel − in, 0) with the
+/// smaller half first, since the ImageNet weights that backbones start from were trained with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conv {
+    /// Side of the square kernel, at least 1.
     pub kernel: usize,
+    /// From one output pixel to the next, in input pixels, both ways; at least 1.
     pub stride: usize,
     /// One filter a channel (groups = channels); otherwise dense (groups = 1).
     pub depthwise: bool,
+    /// What follows the bias.
     pub activation: Activation,
 }
 
 impl Conv {
-    /// Whether this is but a scale, an offset and an activation for each channel: how an activation by itself, after a sum,
-    /// is written.
+    /// Whether this is but a scale, an offset and an activation for each channel: how an activation
+    /// by itself, after a sum, is written.
     pub fn is_channelwise(&self) -> bool {
         self.depthwise && self.kernel == 1 && self.stride == 1
     }
@@ -103,7 +114,8 @@ impl Conv {
     }
 }
 
-/// What "same" padding puts before and after `size` rows (or columns) under a window of `kernel` moved by `stride`.
+/// What "same" padding puts before and after `size` rows (or columns) under a window of `kernel`
+/// moved by `stride`.
 pub fn padding(kernel: usize, stride: usize, size: usize) -> (usize, usize) {
     let total = ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size);
     (total / 2, total - total / 2)
@@ -115,6 +127,7 @@ pub fn padding(kernel: usize, stride: usize, size: usize) -> (usize, usize) {
 pub enum Op {
     /// The normalised image, planar RGB. Always and only layer 0.
     Input,
+    /// A convolution, its bias and its activation.
     Conv(Conv),
     /// Sum of two equal shapes.
     Add,
@@ -124,15 +137,20 @@ pub enum Op {
     Concat,
     /// The largest value under each window; padding as a convolution's, but it never wins.
     MaxPool {
+        /// Side of the square window, at least 1.
         kernel: usize,
+        /// From one window to the next, in input pixels; at least 1.
         stride: usize,
     },
     /// As many channels as the layer's shape says, from `first` on.
     Slice {
+        /// The first channel.
         first: usize,
     },
-    /// Channel c·groups + g is the input's channel g·(channels / groups) + c (Zhang et al. 2017, ShuffleNet).
+    /// Channel c·groups + g is the input's channel g·(channels / groups) + c (Zhang et al. 2017,
+    /// ShuffleNet).
     Shuffle {
+        /// A divisor of the number of channels.
         groups: usize,
     },
 }
@@ -145,15 +163,21 @@ pub type LayerId = usize;
 pub struct Layer {
     /// Dotted and unique, such as `backbone.2.0.depthwise`; a convolution's weights go by it.
     pub name: String,
+    /// What it does.
     pub op: Op,
+    /// Its operands, each an earlier layer.
     pub inputs: Vec<LayerId>,
+    /// Of its result.
     pub shape: Shape,
 }
 
-/// A network: layers in an order in which each comes after its inputs, and those whose tensors leave it.
+/// A network: layers in an order in which each comes after its inputs, and those whose tensors
+/// leave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
+    /// In execution order; the first is the input.
     pub layers: Vec<Layer>,
+    /// Those whose results leave the network.
     pub outputs: Vec<LayerId>,
 }
 
@@ -228,7 +252,7 @@ impl Graph {
     /// Appends a channel shuffle.
     ///
     /// # Panics
-    /// When the channels are no multiple of `groups`.
+    /// When the number of channels is not a multiple of `groups`.
     pub fn shuffle(&mut self, name: impl Into<String>, input: LayerId, groups: usize) -> LayerId {
         let shape = self.layers[input].shape;
         assert!(shape.channels.is_multiple_of(groups), "{} channels in {groups} groups", shape.channels);
@@ -240,8 +264,9 @@ impl Graph {
         self.layers.len() - 1
     }
 
-    /// Checks that layers follow what they read, have the operands that they need and the shapes that follow from them.
-    /// What the methods above put together passes; what was read from elsewhere, or changed by hand, may not.
+    /// Checks that layers follow what they read, have the operands that they need and the shapes
+    /// that follow from them. What the methods above put together passes; what was read from
+    /// elsewhere, or changed by hand, may not.
     ///
     /// # Errors
     /// [`EngineError::Graph`] names the first layer at fault.
@@ -287,7 +312,8 @@ impl Graph {
         self.layers[0].shape
     }
 
-    /// The convolutions, in execution order, with the shape `[out, in per group, kernel, kernel]` of their weights.
+    /// The convolutions, in execution order, with the shape `[out, in per group, kernel, kernel]`
+    /// of their weights.
     pub fn convs(&self) -> impl Iterator<Item = (&Layer, Conv, [usize; 4])> {
         self.layers.iter().filter_map(|layer| match layer.op {
             Op::Conv(conv) => {
@@ -304,13 +330,14 @@ impl Graph {
         self.convs().map(|(_, _, w)| w.iter().product::<usize>() + w[0]).sum()
     }
 
-    /// Floating-point operations of one forward pass, a multiply-accumulate counted as two; convolutions only.
+    /// Floating-point operations of one forward pass, a multiply-accumulate counted as two;
+    /// convolutions only.
     pub fn flops(&self) -> usize {
         self.convs().map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels()).sum()
     }
 }
 
-/// What a layer makes of operands of `inputs`; where they do not suit it, why.
+/// What a layer makes of operands of `inputs`; an error says why they do not fit.
 fn expected_shape(layer: &Layer, inputs: &[Shape]) -> Result<Shape, String> {
     let Some(&from) = inputs.first() else { return Ok(layer.shape) };
     let window = |kernel: usize, stride: usize, channels: usize| match (kernel, stride) {
@@ -336,10 +363,13 @@ fn expected_shape(layer: &Layer, inputs: &[Shape]) -> Result<Shape, String> {
             Some(past) if past <= from.channels => Ok(Shape { channels: layer.shape.channels, ..from }),
             _ => Err(format!("takes {} channels from {first} on, of {}", layer.shape.channels, from.channels)),
         },
-        Op::Shuffle { groups } => match groups != 0 && from.channels.is_multiple_of(groups) {
-            true => Ok(from),
-            false => Err(format!("shuffles {} channels in {groups} groups", from.channels)),
-        },
+        Op::Shuffle { groups } => {
+            if groups != 0 && from.channels.is_multiple_of(groups) {
+                Ok(from)
+            } else {
+                Err(format!("shuffles {} channels in {groups} groups", from.channels))
+            }
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a quantized network has besides its graph: 8-bit weights, and the scales of its tensors.
 //!
-//! A tensor between layers is unsigned, real = scale · (q − zero point); weights are signed and symmetric, with a scale
-//! for each output channel (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-//! Integer-Arithmetic-Only Inference", section 2, and Krishnamoorthi 2018, section 2). The arithmetic that every
-//! integer engine computes, bit by bit, is written down in [`Requantization`].
+//! A tensor between layers is unsigned, real = scale · (q − zero point); weights are signed and
+//! symmetric, with a scale for each output channel (Jacob et al. 2018, "Quantization and Training
+//! of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 2, and
+//! Krishnamoorthi 2018, section 2). The arithmetic that every integer engine computes, bit by bit,
+//! is written down in [`Requantization`].
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Activation, EngineError, Graph, LayerId, Op};
 
-/// The largest weight in magnitude: symmetric, so −128 is none.
+/// The largest weight in magnitude: symmetric, so −128 is invalid.
 pub const MAX_WEIGHT: i8 = 127;
 
 /// How the bytes of a tensor become real numbers: scale · (q − zero_point).
@@ -20,6 +21,7 @@ pub const MAX_WEIGHT: i8 = 127;
 pub struct TensorScale {
     /// Positive and finite.
     pub scale: f32,
+    /// The byte that stands for zero.
     pub zero_point: u8,
 }
 
@@ -37,6 +39,7 @@ impl TensorScale {
         nearest_byte(real / self.scale + f32::from(self.zero_point))
     }
 
+    /// The real value of a byte.
     pub fn dequantize(self, q: u8) -> f32 {
         (f32::from(q) - f32::from(self.zero_point)) * self.scale
     }
@@ -44,8 +47,8 @@ impl TensorScale {
 
 /// Round half to even, saturating; not-a-number is 0.
 ///
-/// Adding 2²³ leaves no bits for a fraction, so that the addition itself rounds: without a call to a library, and as
-/// vectors on every processor.
+/// Adding 2²³ leaves no bits for a fraction, so that the addition itself rounds: without a call to
+/// a library, and as vectors on every processor.
 #[inline(always)]
 pub fn nearest_byte(v: f32) -> u8 {
     (v.clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8
@@ -63,7 +66,7 @@ pub struct QuantizedConv {
 }
 
 impl QuantizedConv {
-    /// The real weights that the bytes stand for; not-a-number where there is no scale for them.
+    /// The real weights that the bytes stand for; NaN if a scale is missing.
     pub fn dequantized(&self) -> Vec<f32> {
         let per_channel = (self.weight.len() / self.scale.len().max(1)).max(1);
         let scale = |i: usize| self.scale.get(i / per_channel).copied().unwrap_or(f32::NAN);
@@ -135,8 +138,8 @@ impl Quantization {
     }
 }
 
-/// Layers that must share one scale, since values pass between them unchanged: a concatenation and its parts, an
-/// upsampling and its source. Only groups of two and more.
+/// Layers that must share one scale, since values pass between them unchanged: a concatenation and
+/// its parts, an upsampling and its source. Only groups of two and more.
 pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
     let mut leader: Vec<LayerId> = (0..graph.layers.len()).collect();
     for (id, layer) in graph.layers.iter().enumerate() {
@@ -154,8 +157,8 @@ pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
     groups.into_values().filter(|g| g.len() > 1).collect()
 }
 
-/// From the integer sum of a convolution to its result; the arithmetic that all integer engines share, in f32, each
-/// operation rounded to nearest-even by itself (no fused multiply-add):
+/// From the integer sum of a convolution to its result; the arithmetic that all integer engines
+/// share, in f32, each operation rounded to nearest-even by itself (no fused multiply-add):
 ///
 /// ```text
 /// sum  = Σ (x − zero point of x) · w                          exact, 32 bits
@@ -165,14 +168,15 @@ pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
 /// y    = round half even(min(max(v, 0), 255))
 /// ```
 ///
-/// A result that leaves the network stays real: then s_y is 1, its zero point 0, and v is the result.
+/// A result that leaves the network stays real: then s_y is 1, its zero point 0, and v is the
+/// result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requantization {
     /// For each output channel.
     pub factor: Vec<f32>,
     /// For each output channel.
     pub offset: Vec<f32>,
-    /// The activation's bounds; none for the identity.
+    /// The activation's bounds; `None` for the identity.
     pub bounds: Option<(f32, f32)>,
 }
 
@@ -191,7 +195,8 @@ impl Requantization {
     }
 }
 
-/// What a residual or an operand of an addition is multiplied by: its scale in units of the result's.
+/// What a residual or an operand of an addition is multiplied by: its scale in units of the
+/// result's.
 pub fn relative_factor(operand: TensorScale, output: Option<TensorScale>) -> f32 {
     (f64::from(operand.scale) / output.map_or(1.0, |o| f64::from(o.scale))) as f32
 }
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_concatenation_shares_the_scale_of_its_parts_through_an_upsampling() {
+    fn concatenations_share_one_scale_through_upsamplings() {
         let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
         let mut graph = Graph::new(Shape::new(3, 4, 4));
         let coarse = graph.conv("coarse", 0, 4, Conv { stride: 2, ..conv });

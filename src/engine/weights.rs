@@ -18,7 +18,8 @@ pub struct ConvWeights {
 pub struct Weights(pub BTreeMap<String, ConvWeights>);
 
 impl Weights {
-    /// Checks that `graph` is sound, and that each of its convolutions has finite weights of its shape.
+    /// Checks that `graph` is sound, and that each of its convolutions has finite weights of its
+    /// shape.
     ///
     /// # Errors
     /// [`EngineError::Graph`] or [`EngineError::Weights`] names the first layer at fault.

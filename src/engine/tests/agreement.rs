@@ -1,4 +1,5 @@
-//! The CPU engine agrees with the reference, whatever the network, the instruction set and the number of threads.
+//! The CPU engine agrees with the reference, whatever the network, the instruction set and the
+//! number of threads.
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
 use peregrine_engine::{Activation, Conv, Graph, Shape};
@@ -8,7 +9,7 @@ use peregrine_student::architecture::Architecture;
 use proptest::prelude::*;
 
 #[test]
-fn default_student_at_two_input_sizes() {
+fn the_default_student_agrees_at_two_input_sizes() {
     for (width, height) in [(320, 256), (96, 160)] {
         let graph = Architecture::default_student().graph(width, height);
         let (weights, input) = (random_weights(&graph, 7), random_input(&graph, 8));
@@ -44,7 +45,7 @@ fn a_second_run_sees_nothing_of_the_first() {
 }
 
 #[test]
-fn weights_that_are_not_finite_or_misshapen_are_refused_by_layer() {
+fn non_finite_or_misshapen_weights_are_refused_by_layer() {
     let graph = Architecture::default_student().graph(64, 64);
     let mut weights = random_weights(&graph, 3);
     weights.0.get_mut("neck.16").unwrap().bias[3] = f32::NAN;
@@ -56,7 +57,7 @@ fn weights_that_are_not_finite_or_misshapen_are_refused_by_layer() {
 }
 
 prop_compose! {
-    /// Two 3×3 convolutions of stride 1, large enough for Winograd's way, the second with a residual.
+    /// Two 3×3 convolutions of stride 1, large enough for Winograd, the second with a residual.
     fn plain_pair()(
         (from, to) in (16usize..50, 16usize..50),
         (height, width) in (9usize..34, 13usize..40),
@@ -78,7 +79,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 50, ..ProptestConfig::default() })]
 
     #[test]
-    fn plain_3x3_convolutions_of_any_size(graph in plain_pair(), threads in 1usize..4, seed: u64) {
+    fn plain_3x3_convolutions_of_any_size_agree(graph in plain_pair(), threads in 1usize..4, seed: u64) {
         let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
         let expected = reference_outputs(&graph, &weights, &input);
         for isa in Isa::available() {

@@ -1,6 +1,7 @@
 //! Every kernel, in every variant, compiles for every architecture and keeps within its limits.
 //!
-//! Needs NVRTC alone, which launch/setup puts into the project's cache; compiled kernels are kept under target/tmp.
+//! Needs NVRTC alone, which launch/setup puts into the project's cache; compiled kernels are kept
+//! under target/tmp.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use peregrine_engine::cuda::cubin::{needs, Needs};
 use peregrine_engine::cuda::kernels::Module;
 use peregrine_engine::cuda::{cache, nvrtc};
+use peregrine_support::skip;
 
 /// Turing, Ampere, Orin, Hopper, Blackwell.
 const ARCHITECTURES: [u32; 5] = [75, 80, 87, 90, 120];
 
-/// Of a multiprocessor, on all of them (CUDA C++ Programming Guide, table of technical specifications).
+/// Of a multiprocessor, on all of them (CUDA C++ Programming Guide, table of technical
+/// specifications).
 const REGISTERS: u32 = 65_536;
 
 /// Of a thread.
@@ -38,7 +41,7 @@ fn cubin(module: Module, architecture: u32, folder: &Path) -> Vec<u8> {
 /// All modules for all architectures, by two threads.
 fn all() -> Option<Vec<(Module, u32, Vec<Needs>)>> {
     if !nvrtc::is_present() {
-        eprintln!("skipped: NVRTC is not installed (launch/setup/setup.sh puts it into the cache)");
+        skip("nvrtc", "NVRTC is not installed (launch/setup/setup.sh puts it into the cache)");
         return None;
     }
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cubins");
@@ -59,7 +62,7 @@ fn all() -> Option<Vec<(Module, u32, Vec<Needs>)>> {
 }
 
 #[test]
-fn every_kernel_compiles_for_every_architecture_within_its_limits() {
+fn each_kernel_compiles_for_each_architecture_within_limits() {
     let Some(all) = all() else { return };
     for (module, architecture, needs) in all {
         let found: BTreeMap<_, _> = needs.iter().map(|n| (n.kernel.as_str(), n)).collect();
@@ -79,7 +82,7 @@ fn every_kernel_compiles_for_every_architecture_within_its_limits() {
 #[test]
 fn bad_code_is_refused_with_the_compilers_words() {
     if !nvrtc::is_present() {
-        return eprintln!("skipped: NVRTC is not installed");
+        return skip("nvrtc", "NVRTC is not installed (launch/setup/setup.sh puts it into the cache)");
     }
     let error = nvrtc::compile(Module::Movement, 61).unwrap_err().to_string();
     assert!(error.contains("movement") && error.contains("sm_61"), "{error}");

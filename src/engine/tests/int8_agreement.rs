@@ -1,5 +1,5 @@
-//! The integer engine matches the integer reference bit by bit, whatever the network, the instruction set and the number
-//! of threads.
+//! The integer engine matches the integer reference bit by bit, whatever the network, the
+//! instruction set and the number of threads.
 
 use peregrine_engine::cpu::int8::reference::IntegerReference;
 use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
@@ -15,7 +15,7 @@ fn expected(graph: &Graph, weights: &Weights, quantization: &Quantization, input
 }
 
 #[test]
-fn the_default_student_matches_the_reference_on_every_instruction_set() {
+fn the_student_matches_the_reference_on_each_instruction_set() {
     let graph = Architecture::default_student().graph(96, 64);
     let (weights, quantization) = (random_weights(&graph, 1), random_quantization(&graph, 2, 0.0));
     let input = random_input(&graph, 3);

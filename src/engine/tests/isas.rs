@@ -1,5 +1,6 @@
-//! Every instruction set gives what the portable kernels give, on random networks. No other engine takes part, so that
-//! this also runs where candle does not: under an emulator, or instrumented (see README, "The CPU engine").
+//! Every instruction set gives what the portable kernels give, on random networks. No other engine
+//! takes part, so that this also runs where candle does not: under an emulator, or instrumented
+//! (`make check-unsafe`).
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
 use peregrine_reference::graphs::any_graph;

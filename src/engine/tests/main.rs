@@ -3,6 +3,7 @@
 mod agreement;
 #[cfg(feature = "cuda")]
 mod cuda_nvrtc;
+mod example;
 mod int8_agreement;
 mod isas;
 mod pixels;

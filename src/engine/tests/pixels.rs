@@ -1,4 +1,5 @@
-//! An input given pixel by pixel is the same input: to the bit, whatever the engine, and whatever was given before.
+//! An input given pixel by pixel is the same input: to the bit, whatever the engine, and whatever
+//! was given before.
 
 use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
 use peregrine_engine::cpu::{CpuEngine, Isa};

@@ -1,4 +1,5 @@
-//! Networks, weights and settings that the CPU engine cannot serve are refused with one error that says which and why.
+//! Networks, weights and settings that the CPU engine does not support are refused with one error
+//! that says which and why.
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
 use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
@@ -20,14 +21,14 @@ fn refusal(graph: &Graph, weights: &Weights) -> String {
 }
 
 #[test]
-fn missing_weights() {
+fn missing_weights_are_refused_by_layer() {
     let (graph, mut weights) = sound();
     weights.0.remove("second");
     assert_eq!(refusal(&graph, &weights), "layer second is missing");
 }
 
 #[test]
-fn shapes_that_do_not_chain() {
+fn shapes_that_do_not_follow_from_the_inputs_are_refused() {
     let (mut graph, weights) = sound();
     graph.layers[1].shape.height = 5;
     let error = refusal(&graph, &weights);
@@ -35,7 +36,7 @@ fn shapes_that_do_not_chain() {
 }
 
 #[test]
-fn an_operand_that_comes_later() {
+fn an_operand_that_comes_later_is_refused() {
     let (mut graph, weights) = sound();
     graph.layers[1].inputs = vec![2];
     let error = refusal(&graph, &weights);
@@ -43,14 +44,14 @@ fn an_operand_that_comes_later() {
 }
 
 #[test]
-fn an_output_that_there_is_not() {
+fn an_unknown_output_is_refused() {
     let (mut graph, weights) = sound();
     graph.outputs = vec![7];
     assert!(refusal(&graph, &weights).contains("output"), "{}", refusal(&graph, &weights));
 }
 
 #[test]
-fn a_stride_of_zero() {
+fn a_stride_of_zero_is_refused() {
     let (mut graph, weights) = sound();
     graph.layers[1].op = peregrine_engine::Op::Conv(Conv { stride: 0, ..CONV });
     let error = refusal(&graph, &weights);
@@ -58,7 +59,7 @@ fn a_stride_of_zero() {
 }
 
 #[test]
-fn pinning_to_a_cpu_that_there_is_not() {
+fn pinning_to_a_cpu_that_does_not_exist_is_refused() {
     let (graph, weights) = sound();
     let engine = CpuEngine::new(&graph, &weights, 2).unwrap();
     assert!(engine.pin(&[]).is_err());
