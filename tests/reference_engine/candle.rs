@@ -1,6 +1,7 @@
 //! The oracle: candle, eager, one operation a layer, nothing fused and nothing reused.
 //!
-//! Slow and obvious on purpose. Every other engine is tested against it; nothing on a per-frame path uses it.
+//! Slow and obvious on purpose. Every other engine is tested against it; nothing on a per-frame
+//! path uses it.
 
 use candle_core::{Device, Tensor};
 use peregrine_engine::graph::{padding, LEAK};
@@ -109,7 +110,8 @@ fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> candle_core::Result<Ten
     same(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
 }
 
-/// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it is done by hand.
+/// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it
+/// is done by hand.
 fn same(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
     let mut x = x.clone();
     for axis in [2, 3] {
@@ -119,7 +121,7 @@ fn same(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Re
     x.contiguous()
 }
 
-/// `x` with so many values before and after an axis.
+/// `x` padded along an axis with `before` and `after` copies of `value`.
 fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> candle_core::Result<Tensor> {
     let filling = |size: usize| {
         let mut dims = x.dims().to_vec();
@@ -155,7 +157,8 @@ mod tests {
         let id = graph.conv("c", 0, 1, conv);
         graph.outputs.push(id);
         let ones = ConvWeights { weight: vec![1.0; 9], bias: vec![-20.0] };
-        // Sums of the windows at columns 0…2 and 2…4: 24 and 22; less 20, the first is capped at 6 and the second is not.
+        // Sums of the windows at columns 0…2 and 2…4: 24 and 22; less 20, the first is capped at 6
+        // and the second is not.
         let input = [1.0, 3.0, 5.0, 4.0, 2.0, 6.0, 9.0, 4.0];
         assert_eq!(run(&graph, Weights([("c".to_string(), ones)].into()), &input), [6.0, 2.0]);
     }

@@ -1,9 +1,10 @@
-//! Random networks: whatever the engine's graphs may hold, on small maps.
+//! Random networks of every operation that a graph may hold, on small maps.
 
 use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape};
 use proptest::prelude::*;
 
-/// One random layer: numbers that [`grow`] reads as a kind, operands and sizes that fit the graph so far.
+/// One random layer: numbers that [`grow`] reads as a kind, operands and sizes that fit the graph
+/// so far.
 type Seed = (u8, usize, usize, usize);
 
 /// Appends what `seed` stands for; nothing where it does not fit.
@@ -20,7 +21,8 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
     let channels = 1 + a % 50;
     match kind % if plain { 8 } else { 12 } {
         0 if shape.width < 40 && shape.height < 40 => {
-            // Half of the time as a pyramid level: the upsampled map is added to a convolution's result.
+            // Half of the time as a pyramid level: the upsampled map is added to a convolution's
+            // result.
             let up = graph.upsample2x(format!("{name}.up"), x);
             if b % 2 == 0 {
                 let fine = graph.upsample2x(format!("{name}.fine"), x);
@@ -51,7 +53,8 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
             graph.max_pool(name, x, [2, 3, 5][b % 3], 1 + b / 3 % 2);
         }
         5 if !plain => {
-            // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and often again.
+            // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and
+            // often again.
             let half = shape.channels / 2;
             if half > 0 {
                 let by = graph.slice(format!("{name}.by"), x, 0..half);
@@ -90,7 +93,8 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
 }
 
 prop_compose! {
-    /// Up to nine of them on a map of up to 70 × 90 pixels, with the last layer and another as outputs.
+    /// Up to nine of them on a map of up to 70 × 90 pixels, with the last layer and another as
+    /// outputs.
     fn graph_of(plain: bool)(
         channels in 1usize..10,
         height in prop_oneof![4 => 1usize..20, 1 => 40usize..70],

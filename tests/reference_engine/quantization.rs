@@ -20,8 +20,9 @@ pub fn reference_outputs(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec
     outputs(graph, &mut Reference::new(graph, weights).unwrap(), input)
 }
 
-/// A quantization under which results spread over the whole of a byte, and saturate now and then. Of the convolutions,
-/// about one in three has weights of which the pairs fit 16 bits, and each stays f32 with a chance of `float`.
+/// A quantization under which results spread over the whole of a byte, and saturate now and then.
+/// Of the convolutions, about one in three has weights of which the pairs fit 16 bits, and each
+/// stays f32 with a chance of `float`.
 pub fn random_quantization(graph: &Graph, seed: u64, float: f64) -> Quantization {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut quantization = Quantization::default();

@@ -4,12 +4,14 @@ use peregrine_engine::{ConvWeights, Engine, Graph, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How many random networks a test takes: `usual`, or `PEREGRINE_CASES`, fewer, where each takes seconds: under Miri, say.
+/// How many random networks a test takes: `usual`, or `PEREGRINE_CASES`, fewer, where each takes
+/// seconds: under Miri, say.
 pub fn cases(usual: u32) -> u32 {
     std::env::var("PEREGRINE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
-/// Weights that keep activations of the order of one: uniform, with a variance of 2 / fan-in (He et al. 2015).
+/// Weights that keep activations of the order of one: uniform, with a variance of 2 / fan-in (He et
+/// al. 2015).
 pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut of = |w: [usize; 4]| {
@@ -34,7 +36,8 @@ pub fn outputs(graph: &Graph, engine: &mut dyn Engine, input: &[f32]) -> Vec<Vec
     (0..graph.outputs.len()).map(|i| engine.output(i).to_vec()).collect()
 }
 
-/// The largest difference of any output, relative to the largest value that it should hold; infinite for a NaN.
+/// The largest difference of any output, relative to the largest value that it should hold;
+/// infinite for a NaN.
 pub fn relative_error(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f32 {
     let of = |(expected, found): (&Vec<f32>, &Vec<f32>)| {
         assert_eq!(expected.len(), found.len());

@@ -29,7 +29,8 @@ pub fn skip(need: &str, why: &str) {
     let line = format!("{test}: needs {need}: {}\n", why.replace('\n', " "));
     eprint!("SKIPPED {line}");
     if let Some(file) = std::env::var_os(SKIPS) {
-        // One write of one line, so that test programs that run beside each other do not mix theirs.
+        // One write of one line, so that test programs that run beside each other do not mix
+        // theirs.
         let appended = OpenOptions::new().create(true).append(true).open(&file);
         appended.and_then(|mut file| file.write_all(line.as_bytes())).unwrap_or_else(|e| panic!("{SKIPS}: {e}"));
     }
