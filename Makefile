@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint publish-check clean
 
 # All that is shipped: the node with ROS 2, and the GPU's engine, which loads CUDA at run time where there is a GPU.
 SHIPPED := ros,cuda
@@ -118,6 +118,9 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
 	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
+
+publish-check: ## Package the crates that strangers use and build them from the packages; uploads nothing
+	cargo publish $(LOCKED) --dry-run -p peregrine-core -p peregrine-engine
 
 clean: ## Remove what was built here (the prepared environment stays in its cache)
 	cargo clean
