@@ -1,4 +1,4 @@
-"""A replayed camera and the perception node: something to look at with `ros2 topic echo /detections` or rviz.
+"""A replayed camera and the perception node, to be watched with `ros2 topic echo /detections` or rviz.
 
     ros2 launch launch/camera_demo.launch.py frames:=drive.mp4 rate:=30
 """

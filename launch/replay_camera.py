@@ -48,14 +48,14 @@ def positive(text):
 def add_arguments(parser):
     parser.add_argument("--frames", type=pathlib.Path, default=FRAMES, help="folder of images, or a video (needs ffmpeg)")
     parser.add_argument("--rate", type=positive, default=30.0, help="images a second (default 30)")
-    parser.add_argument("--size", type=size, default=(640, 480), help="size they are scaled and cut to (default 640x480)")
+    parser.add_argument("--size", type=size, default=(640, 480), help="size they are scaled and cropped to (default 640x480)")
     parser.add_argument("--compressed", action="store_true", help="publish JPEG on TOPIC/compressed instead")
 
 
 def pictures(source, wanted):
     """The pictures of a folder or a video as arrays [height, width, 3]; of a video the first 300.
 
-    They are scaled to fill `wanted` and cut to it: stretched cars would be no cars to the network.
+    They are scaled to fill `wanted` and cropped to it: the network was not trained on stretched images.
     """
     if source.is_dir():
         files = sorted(f for f in source.iterdir() if f.suffix.lower() in PICTURES)
