@@ -19,7 +19,7 @@ use peregrine_core::{BoundingBox, ClassMask, Detection};
 use peregrine_distill::quantize::quantize;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
-use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::{Architecture, Student};
 use peregrine_track::{Tracker, TrackerOptions};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use peregrine_core::now_ns;
 use peregrine_engine::Engine;
-use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{DeviceChoice, FrameError, Pipeline, PipelineError, PipelineOptions, StageTimes};
 use peregrine_student::Student;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};

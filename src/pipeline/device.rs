@@ -108,7 +108,7 @@ mod on_cuda {
 
     use crate::cuda::FrameGraphs;
     use crate::cuda::FrameOptions;
-    use crate::frame::graph_for;
+    use crate::graph::graph_for;
     use crate::{GpuWait, PipelineOptions};
     use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
     use peregrine_engine::{Engine, EngineError};

@@ -6,7 +6,7 @@ use peregrine_engine::Graph;
 use peregrine_student::Student;
 
 use super::{DeviceChoice, PipelineError, PipelineOptions};
-use crate::frame::graph_for;
+use crate::graph::graph_for;
 
 /// The plan for `student`: on the CPU, or (`cuda`) for the GPU that is there, else for the `architecture` named, such as
 /// 87 for Orin. No GPU is used: kernel variants are estimated instead of measured.

@@ -1,7 +1,7 @@
 //! The hot path: one frame from bytes to boxes and mask, in the order of execution.
 
 use peregrine_core::{now_ns, ClassMask, Detection, Encoding, ImageView};
-use peregrine_engine::{Engine, EngineError, Graph};
+use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
 use peregrine_track::{Track, TrackError, Tracker};
 use peregrine_vision::decode::mask::MASK_STRIDE;
@@ -9,6 +9,7 @@ use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::device::{DeviceChoice, DeviceInUse};
+use super::graph::graph_for;
 use super::options::{PipelineError, PipelineOptions};
 use super::timing::StageTimes;
 
@@ -403,18 +404,4 @@ impl SourceTables {
             Self { mask: MaskDecoder::new(&letterbox), letterbox }
         })
     }
-}
-
-/// The graph that a pipeline with `options` runs: at `options.input_size`, without the segmentation head if it is off.
-pub fn graph_for(architecture: &Architecture, options: &PipelineOptions) -> Graph {
-    let input = &architecture.input;
-    let (width, height) = options.input_size.unwrap_or((input.width, input.height));
-    let mut graph = architecture.graph(width, height);
-    if !options.segmentation {
-        // Its layers come last, and nothing else reads them.
-        graph.outputs.truncate(Architecture::SEGMENTATION_OUTPUT);
-        let last = graph.outputs.iter().max().copied().unwrap_or(0);
-        graph.layers.truncate(last + 1);
-    }
-    graph
 }

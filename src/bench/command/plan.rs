@@ -1,7 +1,7 @@
 //! `--explain-plan`: what the CPU engine runs, step by step, or (`--device cuda`) what a GPU would run.
 
 use peregrine_engine::cpu::Isa;
-use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{cpu_plan, explain_plan, DeviceChoice};
 
 use super::output::{say, text_and_json};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::{ConvWeights, Engine, EngineError, Graph, Weights};
-use peregrine_pipeline::frame::graph_for;
+use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{Pipeline, PipelineError, PipelineOptions};
 use peregrine_student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
 use peregrine_student::{Architecture, Student};

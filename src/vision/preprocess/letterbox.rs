@@ -4,17 +4,11 @@ use peregrine_core::image::ImageView;
 use peregrine_core::{BoundingBox, PixelInput};
 
 use super::axis::{Axis, COLUMN_ONE, ROW_ONE};
+use super::normalisation::Normalisation;
 use super::resample::{pairs, Affine, Pair, Resampling};
 
 /// Padding starts at a multiple of this, so that the cells of the segmentation map (stride 4) line up with the image.
 const PAD_ALIGN: usize = 4;
-
-/// Normalisation of a colour of 0…255 to a network's input: (value − mean) / std, for R, G and B.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalisation {
-    pub mean: [f32; 3],
-    pub std: [f32; 3],
-}
 
 /// The transform from one source size to one input size, with its tables of samples.
 ///

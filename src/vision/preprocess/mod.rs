@@ -1,6 +1,6 @@
 //! From an image as a camera sends it to a network's input tensor.
 //!
-//! - [`letterbox`]: the transform and its inverse for boxes; `axis`: which rows and columns it reads;
+//! - [`normalisation`]: mean and standard deviation. [`letterbox`]: the transform and its inverse for boxes; `axis`: which rows and columns it reads;
 //! - `resample`: resampling, colour conversion and normalisation in one go, over the sums of `lanes`.
 //! - [`compressed`]: JPEG and PNG bytes to an image, in a reused buffer.
 
@@ -8,7 +8,9 @@ mod axis;
 pub mod compressed;
 mod lanes;
 pub mod letterbox;
+pub mod normalisation;
 mod resample;
 
 pub use compressed::{CompressedError, Decompressor};
-pub use letterbox::{Letterbox, Normalisation};
+pub use letterbox::Letterbox;
+pub use normalisation::Normalisation;

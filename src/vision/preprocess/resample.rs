@@ -9,7 +9,7 @@ use peregrine_core::PixelInput;
 
 use super::axis::{Axis, Tap, COLUMN_ONE, ROW_ONE};
 use super::lanes::{Sums, Weights};
-use super::letterbox::Normalisation;
+use super::normalisation::Normalisation;
 
 /// Bytes of a source row blended at a time: enough for a full row of most cameras, and within the first-level cache.
 const TILE: usize = 8192;
