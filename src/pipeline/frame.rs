@@ -67,7 +67,7 @@ enum Inference {
     Engine(Box<dyn Engine>),
     /// The whole frame.
     #[cfg(feature = "cuda")]
-    Cuda(Box<super::device::CudaFrontEnd>),
+    Cuda(Box<crate::cuda::CudaFrontEnd>),
 }
 
 /// Tables that depend on the size of the source images.
@@ -138,7 +138,7 @@ impl Pipeline {
         fallback: bool,
     ) -> Result<Self, PipelineError> {
         options.check()?;
-        let path = super::device::CudaFrontEnd::new(driver, student, options, fallback)?;
+        let path = crate::cuda::CudaFrontEnd::new(driver, student, options, fallback)?;
         Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path)), options.clone()))
     }
 

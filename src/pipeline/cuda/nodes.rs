@@ -7,12 +7,12 @@ use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork};
 use peregrine_student::Architecture;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
-use super::{FrameGraphs, ImageKind, HEADER};
+use super::working_memory::{ImageKind, WorkingMemory, HEADER};
 
 /// Builds the nodes of preprocessing and postprocessing, on either side of the network: what they
 /// have in common.
 pub(super) struct PrePostNodes<'a> {
-    pub path: &'a FrameGraphs,
+    pub memory: &'a WorkingMemory,
     pub letterbox: &'a Letterbox,
     pub image: u64,
     pub result: u64,
@@ -24,10 +24,10 @@ pub(super) struct PrePostNodes<'a> {
 
 impl PrePostNodes<'_> {
     pub fn letterbox(&self, kind: ImageKind, image_bytes: usize) -> Node {
-        let network = &self.path.model.network();
-        let bases = self.path.model.bases(&self.path.arena);
+        let network = self.memory.model.network();
+        let bases = self.memory.model.bases(&self.memory.arena);
         let view = network.view(0);
-        let input = &self.path.architecture.input;
+        let input = &self.memory.architecture.input;
         let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
         let (yuv, bytes, at) = places(kind.encoding);
         let counter = self.counter();
@@ -66,13 +66,13 @@ impl PrePostNodes<'_> {
     }
 
     fn counter(&self) -> u64 {
-        self.path.keys.device() + 8 * self.path.places as u64
+        self.memory.keys.device() + 8 * self.memory.places as u64
     }
 
     pub fn detect(&self, result_bytes: usize) -> [Node; 2] {
-        let (path, network) = (self.path, &self.path.model.network());
-        let bases = path.model.bases(&path.arena);
-        let classes = path.architecture.detection.classes.len();
+        let (memory, network) = (self.memory, self.memory.model.network());
+        let bases = memory.model.bases(&memory.arena);
+        let classes = memory.architecture.detection.classes.len();
         let mut first = 0;
         let mut reads = vec![];
         let levels = Architecture::detection_levels().map(|level| {
@@ -93,7 +93,7 @@ impl PrePostNodes<'_> {
             level
         });
         let (scale, pad, source) = (self.letterbox.scale(), self.letterbox.pad(), self.letterbox.source());
-        let keys = path.keys.device();
+        let keys = memory.keys.device();
         let argument = arg::Decode {
             levels,
             header: self.image,
@@ -101,9 +101,9 @@ impl PrePostNodes<'_> {
             counter: self.counter(),
             result: self.result,
             classes: classes as i32,
-            bins: path.architecture.detection.bins as i32,
-            places: path.places as i32,
-            most: path.options.max_detections as i32,
+            bins: memory.architecture.detection.bins as i32,
+            places: memory.places as i32,
+            most: memory.options.max_detections as i32,
             scale: [scale.0, scale.1],
             pad: [pad.0 as f32, pad.1 as f32],
             source: [source.0 as f32, source.1 as f32],
@@ -112,7 +112,7 @@ impl PrePostNodes<'_> {
         let all_keys = keys..self.counter() + 4;
         let candidates = Node {
             name: "candidates".into(),
-            work: NodeWork::Kernel(Launch::flat("candidates", path.places, THREADS, &argument)),
+            work: NodeWork::Kernel(Launch::flat("candidates", memory.places, THREADS, &argument)),
             reads: reads.iter().cloned().chain([header.clone()]).collect(),
             writes: vec![all_keys.clone()],
         };
@@ -126,8 +126,8 @@ impl PrePostNodes<'_> {
     }
 
     pub fn mask(&self, (width, height): (usize, usize), at: usize) -> Node {
-        let network = &self.path.model.network();
-        let bases = self.path.model.bases(&self.path.arena);
+        let network = self.memory.model.network();
+        let bases = self.memory.model.bases(&self.memory.arena);
         let logits = network.output(Architecture::SEGMENTATION_OUTPUT);
         let view = network.view(logits);
         let output = self.result + at as u64;

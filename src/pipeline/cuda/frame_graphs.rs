@@ -1,0 +1,229 @@
+//! The CUDA graphs of one camera, one per image format.
+
+use std::sync::Arc;
+
+use peregrine_core::{BoundingBox, ClassMask, Detection, Encoding, ImageView};
+use peregrine_engine::cuda::arguments::{self as arg, Plain};
+use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
+use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork};
+use peregrine_engine::cuda::model::Model;
+use peregrine_engine::cuda::CudaError;
+use peregrine_student::Architecture;
+use peregrine_vision::decode::head::logit;
+use peregrine_vision::decode::MaskDecoder;
+use peregrine_vision::preprocess::Letterbox;
+
+use super::nodes::PrePostNodes;
+use super::staging;
+use super::working_memory::{FrameOptions, ImageKind, WorkingMemory, HEADER};
+
+/// Kinds of images whose graphs are kept.
+const KEPT: usize = 4;
+
+/// A student on a device, ready for images.
+pub struct FrameGraphs {
+    /// The most recently used first. Dropped before the memory below.
+    sessions: Vec<Session>,
+    memory: WorkingMemory,
+}
+
+/// All that depends on the encoding and size of the images.
+struct Session {
+    instance: Box<dyn Instance>,
+    kind: ImageKind,
+    upload: DeviceMemory,
+    download: DeviceMemory,
+    mask: (usize, usize),
+    mask_at: usize,
+    nodes: Vec<Node>,
+    edges: Vec<Vec<usize>>,
+    _device: Vec<DeviceMemory>,
+}
+
+impl FrameGraphs {
+    /// For the model of a student's `architecture`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
+        let memory = WorkingMemory::new(model, architecture, options)?;
+        Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory })
+    }
+
+    /// Processes `image`: replaces `detections` and, with segmentation, `mask`. Allocates only for the first image of a
+    /// format. `submitted` is called once the graph has been launched.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn process(
+        &mut self,
+        image: &ImageView,
+        (score_threshold, nms_iou): (f32, f32),
+        detections: &mut Vec<Detection>,
+        mask: &mut ClassMask,
+        submitted: impl FnOnce(),
+    ) -> Result<(), CudaError> {
+        let kind = ImageKind { encoding: image.encoding(), size: image.size() };
+        self.select(kind)?;
+        let session = &mut self.sessions[0];
+        let header = arg::FrameHeader { logit: logit(score_threshold), iou: nms_iou };
+        session.submit(image, header)?;
+        submitted();
+        session.instance.wait()?;
+        session.read(detections, mask);
+        Ok(())
+    }
+
+    /// Creates the graph for an image format ahead of its first frame.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn prepare(&mut self, encoding: Encoding, size: (usize, usize)) -> Result<(), CudaError> {
+        self.select(ImageKind { encoding, size })
+    }
+
+    /// The graph of the last image's format as a human-readable table; `None` before the first image.
+    pub fn explain(&self) -> Option<String> {
+        self.sessions.first().map(|s| peregrine_engine::cuda::explain::table(&self.memory.model, &s.nodes, &s.edges))
+    }
+
+    /// The graph of the last image's kind: its nodes, each with those that it waits for.
+    pub fn graph(&self) -> Option<(&[Node], &[Vec<usize>])> {
+        self.sessions.first().map(|s| (s.nodes.as_slice(), s.edges.as_slice()))
+    }
+
+    /// Minimum microseconds of each node, timed alone in `runs` runs, for the last image's format.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn profile(&mut self, runs: usize) -> Result<Option<Vec<(String, f32)>>, CudaError> {
+        let Some(session) = self.sessions.first_mut() else { return Ok(None) };
+        let mut times = Vec::with_capacity(session.nodes.len());
+        for node in &session.nodes {
+            // Repeated runs of the previous node changed the memory: restore what each node finds in a frame.
+            session.instance.launch()?;
+            session.instance.wait()?;
+            let Some(time) = self.memory.model.driver().time(std::slice::from_ref(node), runs)? else {
+                return Ok(None);
+            };
+            times.push((node.name.clone(), time.iter().sum()));
+        }
+        Ok(Some(times))
+    }
+
+    /// Runs the last image again: microseconds by the device's clock; `None` before the first image or without such a clock.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn device_time(&mut self) -> Result<Option<f32>, CudaError> {
+        self.sessions.first_mut().map_or(Ok(None), |session| session.instance.time())
+    }
+
+    /// Brings the session of `kind` to the front.
+    fn select(&mut self, kind: ImageKind) -> Result<(), CudaError> {
+        match self.sessions.iter().position(|s| s.kind == kind) {
+            Some(at) => self.sessions[..=at].rotate_right(1),
+            None => {
+                // Evict first: the device may not have memory for one more.
+                self.sessions.truncate(KEPT - 1);
+                let session = self.session(kind)?;
+                self.sessions.insert(0, session);
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&self, kind: ImageKind) -> Result<Session, CudaError> {
+        let driver = self.memory.model.driver();
+        let input = self.memory.model.network().view(0).shape;
+        let letterbox = Letterbox::new(kind.size, (input.width, input.height));
+        let cells = MaskDecoder::new(&letterbox);
+        let (columns, rows) = cells.cells();
+        let mask = if self.memory.options.segmentation { (columns.len(), rows.len()) } else { (0, 0) };
+
+        let found = size_of::<arg::ResultHeader>() + self.memory.options.max_detections * size_of::<arg::Found>();
+        let mask_at = found.next_multiple_of(16);
+        let result_bytes = mask_at + mask.0 * mask.1;
+        let image_bytes = HEADER + kind.encoding.row_bytes(kind.size.0) * kind.size.1;
+        let upload = DeviceMemory::new(driver, MemoryKind::Upload, image_bytes)?;
+        let download = DeviceMemory::new(driver, MemoryKind::Download, result_bytes)?;
+        // Shared memory is read in place. The result is written in place everywhere: it is small,
+        // and a copy would be one more node to wait for.
+        let device_image = if driver.device().integrated {
+            None
+        } else {
+            Some(DeviceMemory::new(driver, MemoryKind::Device, image_bytes)?)
+        };
+
+        let taps = letterbox.taps();
+        let tables = [words(taps.columns), words(taps.rows), indices(columns), indices(rows)];
+        let tables: Vec<_> = tables.iter().map(|t| DeviceMemory::holding(driver, t)).collect::<Result<_, _>>()?;
+
+        let build = PrePostNodes {
+            memory: &self.memory,
+            letterbox: &letterbox,
+            image: device_image.as_ref().unwrap_or(&upload).device(),
+            result: download.device(),
+            tables: [0, 1, 2, 3].map(|i| tables[i].device()),
+            taps: [taps.per_column, taps.per_row],
+        };
+        let mut nodes = vec![];
+        if device_image.is_some() {
+            nodes.push(Node {
+                name: "upload".into(),
+                work: NodeWork::Upload { host: upload.host(), device: build.image, bytes: image_bytes },
+                reads: vec![],
+                writes: vec![span(build.image, image_bytes)],
+            });
+        }
+        nodes.push(build.letterbox(kind, image_bytes));
+        nodes.extend(self.memory.model.nodes(&self.memory.arena));
+        nodes.extend(build.detect(found));
+        if self.memory.options.segmentation {
+            nodes.push(build.mask(mask, mask_at));
+        }
+        driver.prepare(&nodes)?;
+        let edges = dependencies(&nodes);
+        let instance = driver.instantiate(&nodes, &edges, self.memory.options.wait, self.memory.options.priority)?;
+        let device = tables.into_iter().chain(device_image).collect();
+        Ok(Session { instance, kind, upload, download, mask, mask_at, nodes, edges, _device: device })
+    }
+}
+
+impl Session {
+    fn submit(&mut self, image: &ImageView, header: arg::FrameHeader) -> Result<(), CudaError> {
+        let row_bytes = image.encoding().row_bytes(image.width());
+        let (front, rows) = self.upload.as_mut_slice().split_at_mut(HEADER);
+        header.write(front);
+        match image.without_gaps() {
+            Some(bytes) => staging::copy(rows, bytes),
+            None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| staging::copy(row, image.row(y))),
+        }
+        staging::finish();
+        self.instance.launch()
+    }
+
+    fn read(&self, detections: &mut Vec<Detection>, mask: &mut ClassMask) {
+        let bytes = self.download.as_slice();
+        let header = arg::ResultHeader::read(bytes);
+        let found = bytes[size_of::<arg::ResultHeader>()..].chunks_exact(size_of::<arg::Found>());
+        detections.clear();
+        detections.extend(found.take(header.count as usize).map(|bytes| {
+            let found = arg::Found::read(bytes);
+            let [x_min, y_min, x_max, y_max] = found.bbox;
+            let bbox = BoundingBox { x_min, y_min, x_max, y_max };
+            Detection { class: found.label as usize, score: found.score, bbox }
+        }));
+        (mask.width, mask.height) = self.mask;
+        mask.classes.clear();
+        mask.classes.extend_from_slice(&bytes[self.mask_at..][..self.mask.0 * self.mask.1]);
+    }
+}
+
+fn words(pairs: impl Iterator<Item = [u32; 2]>) -> Vec<u8> {
+    pairs.flatten().flat_map(u32::to_ne_bytes).collect()
+}
+
+fn indices(values: &[usize]) -> Vec<u8> {
+    values.iter().flat_map(|&v| (v as u32).to_ne_bytes()).collect()
+}

@@ -1,0 +1,74 @@
+//! All cameras of a pipeline on one GPU.
+
+use std::sync::Arc;
+
+use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
+use peregrine_engine::{Engine, EngineError};
+use peregrine_student::{Architecture, Student};
+
+use super::frame_graphs::FrameGraphs;
+use super::working_memory::FrameOptions;
+use crate::device::GpuWait;
+use crate::graph::graph_for;
+use crate::options::PipelineOptions;
+
+/// The cameras' CUDA graphs, and the CPU engine to fall back to.
+///
+/// Each camera has graphs, a stream and working memory of its own, created with its first image, and shares the
+/// weights. So no camera evicts another's graphs, however many image formats there are.
+pub struct CudaFrontEnd {
+    model: Arc<Model>,
+    architecture: Architecture,
+    options: FrameOptions,
+    cameras: Vec<FrameGraphs>,
+    pub name: String,
+    /// The CPU engine that takes over if the device fails, its threads asleep until then: created up front, since a
+    /// frame is waiting at that moment. `None` without fallback.
+    pub spare: Option<Box<dyn Engine>>,
+}
+
+impl CudaFrontEnd {
+    pub fn new(
+        driver: &Arc<dyn Driver>,
+        student: &Student,
+        options: &PipelineOptions,
+        fallback: bool,
+    ) -> Result<Self, EngineError> {
+        let architecture = &student.manifest.architecture;
+        let graph = graph_for(architecture, options);
+        let model = Model::shared(
+            driver,
+            &graph,
+            &student.weights,
+            student.quantization.as_ref(),
+            &student.manifest.weights.sha256,
+        )?;
+        let frame = FrameOptions {
+            max_detections: options.max_detections,
+            segmentation: options.segmentation,
+            wait: match options.gpu.wait {
+                GpuWait::Block => Wait::Block,
+                GpuWait::Spin => Wait::Spin,
+            },
+            priority: options.gpu.priority,
+        };
+        let cpu_engine = || student.cpu_engine(&graph, options.threads, options.pin_threads);
+        let spare = fallback.then(cpu_engine).transpose()?;
+        let (architecture, name) = (architecture.clone(), driver.device().name.clone());
+        let mut path = Self { model, architecture, options: frame, cameras: Vec::new(), name, spare };
+        // A device with too little memory for one camera is detected now.
+        path.of(0)?;
+        Ok(path)
+    }
+
+    /// A camera's graphs. The first call for a camera allocates.
+    ///
+    /// # Errors
+    /// When the device fails, out of memory for instance.
+    pub fn of(&mut self, camera: usize) -> Result<&mut FrameGraphs, CudaError> {
+        while self.cameras.len() <= camera {
+            self.cameras.push(FrameGraphs::new(&self.model, &self.architecture, self.options.clone())?);
+        }
+        Ok(&mut self.cameras[camera])
+    }
+}

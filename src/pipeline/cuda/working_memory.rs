@@ -1,0 +1,63 @@
+//! Memory and settings that all graphs of a camera share.
+
+use std::sync::Arc;
+
+use peregrine_core::Encoding;
+use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind, Wait};
+use peregrine_engine::cuda::model::Model;
+use peregrine_engine::cuda::CudaError;
+use peregrine_student::{Architecture, DetectionLevel};
+
+/// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
+pub(super) const HEADER: usize = 64;
+
+/// Options of a [`FrameGraphs`], fixed for its life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrameOptions {
+    /// Most detections, 1 to 1000.
+    pub max_detections: usize,
+    /// Whether the network has its segmentation head.
+    pub segmentation: bool,
+    pub wait: Wait,
+    /// CUDA stream priority: 0 is normal, negative is more urgent.
+    pub priority: i32,
+}
+
+/// An image format: each has a graph of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ImageKind {
+    pub encoding: Encoding,
+    pub size: (usize, usize),
+}
+
+/// The network's working memory on the device, for one frame at a time.
+pub(super) struct WorkingMemory {
+    pub model: Arc<Model>,
+    pub architecture: Architecture,
+    pub options: FrameOptions,
+    /// Tensors of the network.
+    pub arena: DeviceMemory,
+    /// Keys of candidates, followed by their count.
+    pub keys: DeviceMemory,
+    /// Maximum number of candidates: a class of a cell each.
+    pub places: usize,
+}
+
+impl WorkingMemory {
+    /// # Errors
+    /// When the device fails.
+    pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
+        let input = model.network().view(0).shape;
+        let cells = |level: &DetectionLevel| (input.width / level.stride) * (input.height / level.stride);
+        let cells: usize = Architecture::detection_levels().iter().map(cells).sum();
+        let places = cells * architecture.detection.classes.len();
+        Ok(Self {
+            arena: DeviceMemory::new(model.driver(), MemoryKind::Device, model.network().layout.arena)?,
+            keys: DeviceMemory::new(model.driver(), MemoryKind::Device, 8 * places + 4)?,
+            model: Arc::clone(model),
+            architecture: architecture.clone(),
+            options,
+            places,
+        })
+    }
+}
