@@ -1,8 +1,8 @@
 // What every kernel uses. NVRTC compiles without headers, so half precision is its bits and a few
 // instructions.
 //
-// PEREGRINE_HOST is set where tests run the kernels on a CPU: tests/cuda_emulation/ then provides
-// what is left out here.
+// PEREGRINE_HOST is set where tests run the kernels on a CPU:
+// tests/reference_engine/cuda/emulation.h then provides what is left out here.
 
 typedef unsigned short f16;  // IEEE 754 binary16, as bits
 typedef signed char s8;
@@ -255,7 +255,8 @@ __device__ __forceinline__ void copy(const Part& p) {
     ((T*)p.output)[(long long)to.pixel * p.out_pitch + to.channel] = to.channel < p.channels ? *in : (T)0;
 }
 
-// ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by itself ----
+// ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by
+// itself ----
 
 // Of an output channel.
 struct Channel {
