@@ -2,8 +2,8 @@
 //! exporter read.
 //!
 //! The vocabulary is deliberately small: all that a student may contain folds into convolution +
-//! bias + activation, an addition, an upsampling or a concatenation, so that each engine has few
-//! kernels to make fast. ReLU and pooling are there for ResNet teachers; slices, shuffles and
+//! bias + activation, an addition, an upsampling or a concatenation, so that each engine
+//! needs few kernels. ReLU and pooling are there for ResNet teachers; slices, shuffles and
 //! further activations for the networks that the CPU engine is compared on (`bench/engines`): no
 //! student has them, and training refuses them.
 

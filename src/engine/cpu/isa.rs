@@ -3,7 +3,7 @@
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// Whatever the crate was compiled for.
+    /// The target that the crate was compiled for.
     Portable,
     /// AVX2 and FMA.
     Avx2,
@@ -14,7 +14,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Those that this processor has, the best last.
+    /// The sets that this processor has, the best last.
     pub fn available() -> Vec<Isa> {
         let mut list = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -31,7 +31,7 @@ impl Isa {
         list
     }
 
-    /// The best that this processor has.
+    /// The best set that this processor has.
     pub fn best() -> Isa {
         *Self::available().last().expect("the portable one is always there")
     }

@@ -7,10 +7,11 @@
 //! - `executor`: a program with its memory and threads; `pool`: these share each stage;
 //! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`, `views`: how their
 //!   tensors lie; `input_channels`: where a dense convolution finds its input;
-//! - [`explain`]: all that, as a human-readable table;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`: the vectors they are
-//!   written over;
-//! - [`int8`]: the same in 8-bit integers, for a quantized student.
+//! - [`explain`]: a human-readable report of all that;
+//! - `residual`: what is added to a result;
+//! - `kernels`: the kernels of each instruction set, compiled by `dispatch`; `isa`: which sets the
+//!   processor has; `tiles`: the kernels; `simd`: the vectors that they are written over;
+//! - [`int8`]: the same in 8-bit integers, for a quantized network.
 //!
 //! The result does not depend on the number of threads: each value is computed by the same
 //! operations in the same order.

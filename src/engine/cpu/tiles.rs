@@ -2,7 +2,7 @@
 //! registers.
 //!
 //! Generic over the vector, the number of pixels `M` and of vectors `N`, so that the compiler
-//! unrolls them fully; [`super::isa`] instantiates them for each instruction set.
+//! unrolls them fully; [`super::kernels`] instantiates them for each instruction set.
 
 #![allow(clippy::needless_range_loop, reason = "what keeps the accumulators in registers; see `dense`")]
 

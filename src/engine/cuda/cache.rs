@@ -1,7 +1,7 @@
 //! What is kept on disk from one start to the next: compiled kernels and measured variants.
 //!
 //! Each file is named by a digest of all that it depends on, begins with a digest of its content,
-//! and is written under another name first: so what is found is either whole or as good as absent.
+//! and is written under another name first: so a file that is found is either whole or ignored.
 
 use std::path::{Path, PathBuf};
 

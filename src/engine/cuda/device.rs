@@ -1,7 +1,5 @@
-//! Looking for a CUDA device. The driver's library is opened at run time, so that one binary runs
-//! with and without it.
-//!
-//! What there is to say where the engine cannot be used; [`super::real`] makes ready what is found.
+//! Finding a CUDA device, and why the engine cannot be used. The driver's library is opened at run
+//! time, so that one binary runs with and without it; [`super::real`] opens what is found.
 
 use std::fmt;
 

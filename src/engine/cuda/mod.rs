@@ -5,14 +5,14 @@
 //! memory, errors. Without one, in `make test`: every kernel compiles for sm_75 to sm_120 within
 //! each architecture's limits; the kernels run on an emulation of the device on the CPU and agree
 //! there with the CPU engine, from single layers to the whole path of a frame, in integers bit by
-//! bit; plans never let two live tensors share memory; a device that fails at any call is left in
-//! order. [`real`] (the calls to the driver) runs against a stand-in for the driver's library, down
-//! to each call failing.
+//! bit; plans never let two live tensors share memory; a device that fails at any call leaks
+//! nothing. [`real`] (the calls to the driver) runs against a stand-in for the driver's library,
+//! down to each call failing.
 //!
 //! From the outside in:
-//! - [`device`]: looking for a device; [`open`]: making one ready, or a sentence on why not;
+//! - [`device`]: finding a device; [`open`]: opening it, or an error with its remedy;
 //! - [`engine`]: a network as one graph, as [`Engine`](super::Engine);
-//! - [`model`]: weights and variants, shared by all that run the same student in a process;
+//! - [`model`]: weights and variants, shared by all engines of a process that run the same network;
 //! - [`autotune`]: the fastest variant of each layer's kernel, measured on the device; [`cache`]:
 //!   what is kept on disk;
 //! - [`network`]: launches for each step of the plan; [`layout`]: where tensors lie; [`pack`]:

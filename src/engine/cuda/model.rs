@@ -1,5 +1,5 @@
-//! A student on a device: its network, the variants of its kernels and its weights, shared by all
-//! that run it.
+//! A network on a device: its plan, the variants of its kernels and its weights, shared by all
+//! engines that run it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

@@ -1,6 +1,6 @@
 //! The plan of a quantized network with each form of a tensor as a tensor of its own.
 //!
-//! Which steps are integer is [`Lowered`]'s to say, as for the CPU. Here a tensor that readers want
+//! [`Lowered`] decides which steps are integer, as for the CPU. Here a tensor that readers want
 //! in its other form gets a second one, made right after the first by a gathering of all its
 //! channels, which converts since the elements differ. So order, memory and dependencies need know
 //! nothing of precision.

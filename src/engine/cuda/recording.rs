@@ -1,6 +1,6 @@
-//! A driver without a device: it gives out addresses, and remembers what it was asked for.
+//! A driver without a device: it hands out addresses and records what it is asked for.
 //!
-//! For looking at a plan where there is no GPU, and for tests.
+//! For inspecting a plan without a GPU, and for tests.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! A run of the CPU engine allocates nothing. In a file of its own, since the counting allocator
-//! serves all of it.
+//! A run of the CPU engine allocates nothing. In a file of its own, since its allocator counts for
+//! the whole process.
 
 use std::sync::Mutex;
 

@@ -3,7 +3,7 @@
 /// An instruction set that the integer kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IntegerIsa {
-    /// Whatever the crate was compiled for.
+    /// The target that the crate was compiled for.
     Portable,
     /// AVX2.
     Avx2,
@@ -16,7 +16,7 @@ pub enum IntegerIsa {
 }
 
 impl IntegerIsa {
-    /// Those that this processor has, the best last.
+    /// The sets that this processor has, the best last.
     pub fn available() -> Vec<IntegerIsa> {
         #[cfg_attr(
             not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -41,7 +41,7 @@ impl IntegerIsa {
         list
     }
 
-    /// The best that this processor has.
+    /// The best set that this processor has.
     pub fn best() -> IntegerIsa {
         *Self::available().last().expect("the portable one is always there")
     }

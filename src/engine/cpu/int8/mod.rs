@@ -6,8 +6,9 @@
 //! - `explain`: a human-readable report of its stages;
 //! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights;
 //!   `layout`: how bytes lie, in blocks of 16 channels;
-//! - `isa`: kernels for each instruction set; `tiles`: the kernels; `simd`, `x86`, `neon`: the
-//!   vectors they are written over;
+//! - `residual`: what is added to a result;
+//! - `kernels`: the kernels of each instruction set; `isa`: which sets the processor has; `tiles`:
+//!   the kernels; `simd`, `x86`, `neon`: the vectors that they are written over;
 //! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match
 //!   bit by bit.
 //!

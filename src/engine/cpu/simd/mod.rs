@@ -1,7 +1,8 @@
 //! The vectors that the kernels are written over, once for all instruction sets.
 //!
 //! A vector holds one block of 8 channels, or two (AVX-512). A further instruction set is one more
-//! instance here and one line in [`super::isa`]; on NEON a block is a pair of 4-lane registers.
+//! instance here and one table in [`super::kernels`]; on NEON a block is a pair of 4-lane
+//! registers.
 
 use crate::graph::LEAK;
 

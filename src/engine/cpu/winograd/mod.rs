@@ -3,7 +3,7 @@
 //!
 //! A tile of 4×4 outputs is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, d the 6×6 inputs under it and g a filter.
 //! Summed over the input channels, each of the 36 products is a matrix product, tiles × input
-//! channels × output channels, for which the dense kernels serve: as a 1×1 convolution whose pixels
+//! channels × output channels, which the dense kernels compute as a 1×1 convolution whose pixels
 //! are tiles. A band of tile rows is worked on at a time, in the thread's scratch. Tiles begin at
 //! multiples of four rows, so that results do not depend on how rows are shared out.
 
