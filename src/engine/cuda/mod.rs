@@ -18,8 +18,8 @@
 //! - [`network`]: launches for each step of the plan; [`layout`]: where tensors lie; [`pack`]:
 //!   weights for the kernels; [`precision`]: the plan of a quantized network;
 //! - [`launch`]: what a graph consists of, and what waits for what;
-//! - [`kernels`]: their sources under `kernels/`, and the table of variants; [`arguments`]: their
-//!   parameters;
+//! - [`kernels`]: their sources under `kernels/`, and the table of them; `variants`: block shapes;
+//!   [`arguments`]: their parameters;
 //! - [`driver`]: the layer below which calls reach a device: [`real`] ones, or one that is
 //!   [`recording`];
 //! - [`nvrtc`]: compiling; [`compiled`]: what is compiled already; [`cubin`]: what a compiled
@@ -57,6 +57,7 @@ pub mod precision;
 pub mod real;
 #[doc(hidden)]
 pub mod recording;
+mod variants;
 
 pub mod device;
 pub mod driver;
