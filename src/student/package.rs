@@ -103,6 +103,15 @@ impl Student {
     /// # Errors
     /// When `folder` cannot be written to, or the manifest has what no version of the format holds.
     pub fn save(&mut self, folder: &Path) -> Result<(), PackageError> {
+        self.save_by(folder, write_atomically)
+    }
+
+    /// As [`save`](Self::save), each file by `write`.
+    fn save_by(
+        &mut self,
+        folder: &Path,
+        mut write: impl FnMut(&Path, &[u8]) -> Result<(), FileError>,
+    ) -> Result<(), PackageError> {
         fs::create_dir_all(folder).map_err(|source| FileError::new(folder, source))?;
         let bytes = self.weights_file();
         let fault = |why| PackageError::Manifest { path: folder.join(MANIFEST_FILE), why };
@@ -116,11 +125,11 @@ impl Student {
         let takes_place = weights_of(folder).is_some_and(|weights| described(&weights));
         let names: &[&str] = if takes_place { &[NEXT_WEIGHTS_FILE, WEIGHTS_FILE] } else { &[WEIGHTS_FILE] };
         for &name in names {
-            write_atomically(&folder.join(name), &bytes)?;
+            write(&folder.join(name), &bytes)?;
             self.manifest.weights.file = name.to_owned();
             let mut json = serde_json::to_vec_pretty(&self.manifest).expect("a manifest is plain data");
             json.push(b'\n');
-            write_atomically(&folder.join(MANIFEST_FILE), &json)?;
+            write(&folder.join(MANIFEST_FILE), &json)?;
         }
         // It is usually not there; one that stays does no harm.
         let _ = fs::remove_file(folder.join(NEXT_WEIGHTS_FILE));
@@ -231,4 +240,47 @@ pub fn deserialize(bytes: &[u8]) -> Result<Weights, String> {
         }
     }
     Ok(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The embedded student with one weight changed by `by`.
+    fn changed(by: f32) -> Student {
+        let mut student = Student::embedded();
+        student.weights.0.get_mut("backbone.stem").unwrap().bias[0] += by;
+        student
+    }
+
+    fn bias(folder: &Path) -> f32 {
+        Student::load(folder).unwrap().weights.of("backbone.stem").bias[0]
+    }
+
+    #[test]
+    fn a_package_is_replaced_whole_wherever_it_is_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let before = Student::embedded().weights.of("backbone.stem").bias[0];
+        // The new weights under another name, the manifest, the weights in their place, the manifest.
+        for (writes, is_new) in [(0, false), (1, false), (2, true), (3, true)] {
+            Student::embedded().save(folder).unwrap();
+            let mut left = writes;
+            let interrupted = changed(1.0).save_by(folder, |path, bytes| {
+                if left == 0 {
+                    return Err(FileError::new(path, std::io::ErrorKind::Interrupted.into()));
+                }
+                left -= 1;
+                write_atomically(path, bytes)
+            });
+            assert!(interrupted.is_err(), "after {writes} writes");
+            let expected = if is_new { before + 1.0 } else { before };
+            assert!((bias(folder) - expected).abs() < 1e-2, "after {writes} writes: {}", bias(folder));
+        }
+        changed(3.0).save(folder).unwrap();
+        assert!((bias(folder) - before - 3.0).abs() < 1e-2);
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [MANIFEST_FILE, WEIGHTS_FILE]);
+    }
 }

@@ -33,38 +33,6 @@ fn a_package_survives_the_disk() {
     assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
 }
 
-/// The embedded student with one weight changed by `by`.
-fn changed(by: f32) -> Student {
-    let mut student = Student::embedded();
-    student.weights.0.get_mut("backbone.stem").unwrap().bias[0] += by;
-    student
-}
-
-/// A folder in the place of the temporary file stops the writing where a kill would.
-#[test]
-fn a_package_is_replaced_whole_wherever_it_is_interrupted() {
-    let folder = copy_of_the_embedded_student();
-    let folder = fs::canonicalize(folder.path()).unwrap();
-    let bias = |student: Student| student.weights.of("backbone.stem").bias[0];
-    let before = bias(Student::load(&folder).unwrap());
-    let pid = std::process::id();
-    for (file, by, comes_through) in [("manifest.json", 1.0, false), ("weights.safetensors", 2.0, true)] {
-        let obstacle = folder.join(format!("{file}.{pid}.tmp"));
-        fs::create_dir(&obstacle).unwrap();
-        changed(by).save(&folder).unwrap_err();
-        fs::remove_dir(&obstacle).unwrap();
-        let found = bias(Student::load(&folder).unwrap());
-        let expected = if comes_through { before + by } else { before };
-        assert!((found - expected).abs() < 1e-2, "interrupted at {file}: {found}, not {expected}");
-    }
-    let mut last = changed(3.0);
-    last.save(&folder).unwrap();
-    assert!((bias(Student::load(&folder).unwrap()) - before - 3.0).abs() < 1e-2);
-    let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["manifest.json", "weights.safetensors"]);
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_told_with_what_to_do() {
