@@ -1,13 +1,13 @@
-//! Convolutions of a whole batch `[images, channels, height, width]`, shared out over the threads: a dense one by images,
-//! a depthwise one by channels.
+//! Convolutions of a whole batch `[images, channels, height, width]`, divided among the threads: a
+//! dense one by images, a depthwise one by channels.
 
 use rayon::prelude::*;
 
-use super::passes::add_or_copy;
+use super::gradients::add_or_copy;
 use super::{dense, depthwise, Geometry};
 
-/// Images whose weight gradients are summed one after the other, before the groups' sums are: fixed, so that a result
-/// does not depend on the number of threads.
+/// Images whose weight gradients are summed one after the other, before the groups' sums are:
+/// fixed, so that a result does not depend on the number of threads.
 const GRADIENT_GROUPS: usize = 4;
 
 /// Convolves each image of a batch; bias and activation are the caller's.

@@ -1,4 +1,4 @@
-//! Dense convolution of one image as a matrix product: 1×1 directly, larger kernels over gathered columns.
+//! Dense convolution of one image as a matrix product: 1×1 directly, larger kernels by im2col.
 
 use gemm::{gemm, Parallelism};
 
@@ -91,7 +91,8 @@ fn for_each_tap(g: &Geometry, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// `dst = keep · dst + lhs · rhs`, `dst` being m × n row-major, each operand given as (values, row stride, column stride).
+/// `dst = keep · dst + lhs · rhs`, `dst` being m × n row-major, each operand given as (values, row
+/// stride, column stride).
 fn matmul(
     m: usize,
     n: usize,
@@ -102,8 +103,9 @@ fn matmul(
     (rhs, rhs_row, rhs_col): (&[f32], usize, usize),
 ) {
     assert!(dst.len() >= m * n && lhs.len() >= m * k && rhs.len() >= k * n);
-    // SAFETY: the lengths were checked just now, and every (row, column) offset below stays within m·n, m·k or k·n
-    // values, since each operand is dense and its two strides are 1 and the length of its other side.
+    // SAFETY: the lengths were checked just now, and every (row, column) offset below stays within
+    // m·n, m·k or k·n values, since each operand is dense and its two strides are 1 and the length
+    // of its other side.
     unsafe {
         gemm(
             m,

@@ -1,7 +1,7 @@
 //! Depthwise convolution of one channel, by rows.
 //!
-//! A strided row is split once into its phases (even and odd columns for stride 2), after which every tap is a
-//! shifted, contiguous multiply-add that the compiler vectorises.
+//! A strided row is split once into its phases (even and odd columns for stride 2), after which
+//! every tap is a shifted, contiguous multiply-add that the compiler vectorises.
 
 use super::{dot, Geometry};
 
@@ -80,7 +80,8 @@ fn for_each_phase_value(g: &Geometry, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Calls `f(tap, first output value, first phase value, run length)` for each row of each tap inside the input.
+/// Calls `f(tap, first output value, first phase value, run length)` for each row of each tap
+/// inside the input.
 fn for_each_tap_row(g: &Geometry, mut f: impl FnMut(usize, usize, usize, usize)) {
     let (kernel, stride, width) = (g.conv.kernel, g.conv.stride as isize, phase_width(g));
     for oy in 0..g.output.height {

@@ -1,9 +1,10 @@
-//! The two passes on a device of candle's, such as a GPU: right, and no faster than candle's plain operations are.
+//! The two passes on another device, such as a GPU, with candle's plain operations.
 //!
-//! Tensors are `[channels, batch, height, width]`, so that a pointwise convolution is one matrix product over the whole
-//! batch. A window is taken apart into its taps, each a shifted view of the padded map, and every layer with a window is
-//! a sum (or a maximum) over those. Backwards, each layer is computed once more with its inputs and parameters as
-//! variables and differentiated by candle for itself alone, so that no more than one layer's intermediates are held.
+//! Tensors are `[channels, batch, height, width]`, so that a pointwise convolution is one matrix
+//! product over the whole batch. A window is split into its taps, each a shifted view of the padded
+//! map, and every layer with a window is a sum (or a maximum) over those. In the backward pass,
+//! each layer is recomputed with its inputs and parameters as variables and differentiated by
+//! candle alone, so that the intermediates of only one layer are held.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use peregrine_engine::graph::padding;
@@ -17,22 +18,22 @@ pub struct DevicePasses {
     device: Device,
     batch: usize,
     mode: Mode,
-    /// Of each layer, from the last forward pass.
+    /// The tensor of each layer from the last forward pass.
     values: Vec<Tensor>,
 }
 
-/// What a convolution is computed with.
+/// The parameters of one convolution on the device.
 struct Parameters {
     /// `[out, in per group, kernel, kernel]`.
     weight: Tensor,
-    /// `[out, 1]`, as all that follow.
+    /// `[out, 1]`, like those of the norm.
     bias: Tensor,
     norm: Option<Normalisation>,
 }
 
 struct Normalisation {
     gamma: Tensor,
-    /// Mean and variance; those of the batch where none.
+    /// The running mean and variance; `None` for those of the batch.
     running: Option<(Tensor, Tensor)>,
 }
 
@@ -51,8 +52,8 @@ impl DevicePasses {
         Self { device, batch, mode: Mode::Train, values: Vec::new() }
     }
 
-    /// Runs the network over `input` (`[batch, channels, height, width]`). Gives the statistics of the batch, for each
-    /// convolution that is normalised by them, with its index in `params`.
+    /// Runs the network over `input` (`[batch, channels, height, width]`). Returns the statistics
+    /// of the batch for each convolution that is normalised by them, with its index in `params`.
     ///
     /// # Errors
     /// When the device fails, for want of memory for instance.
@@ -76,7 +77,7 @@ impl DevicePasses {
             statistics.extend(index.zip(of_batch));
             self.values.push(value);
         }
-        // All are fetched at the end, so that the device need not wait between layers.
+        // Fetched at the end, so that the device does not wait between layers.
         let fetch = |(conv, (mean, variance)): (usize, (Tensor, Tensor))| {
             Ok((conv, BatchStatistics { mean: values(&mean)?, variance: values(&variance)? }))
         };
@@ -91,7 +92,8 @@ impl DevicePasses {
         values(&self.values[layer].transpose(0, 1)?)
     }
 
-    /// Runs the network backwards from the gradients of some layers' tensors, as far as `needs_gradient` says.
+    /// Runs the network backwards from the gradients of some layers' tensors, to the layers that
+    /// `needs_gradient`.
     ///
     /// # Errors
     /// When the device fails.
@@ -109,9 +111,12 @@ impl DevicePasses {
         let mut found = Vec::new();
         for (id, layer) in graph.layers.iter().enumerate().skip(1).rev() {
             let Some(gradient) = gradients[id].take() else { continue };
-            let input = |&i: &LayerId| match needs_gradient[i] {
-                true => variable(&self.values[i]),
-                false => Ok(self.values[i].clone()),
+            let input = |&i: &LayerId| {
+                if needs_gradient[i] {
+                    variable(&self.values[i])
+                } else {
+                    Ok(self.values[i].clone())
+                }
             };
             let inputs: Vec<Tensor> = layer.inputs.iter().map(input).collect::<Result<_>>()?;
             let index = params.convs.iter().position(|c| c.layer == id);
@@ -164,7 +169,7 @@ impl DevicePasses {
     }
 }
 
-/// A layer's tensor, and the batch's mean and variance of each channel where it is normalised by them.
+/// A layer's tensor, and the batch's mean and variance of each channel if it is normalised by them.
 fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
     let value = match op {
         Op::Conv(conv) => return convolve(&inputs[0], conv, parameters.expect("every convolution has parameters")),
@@ -178,7 +183,8 @@ fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(
         Op::MaxPool { kernel, stride } => {
             let mut taps = taps(&inputs[0], kernel, stride, f32::NEG_INFINITY)?.into_iter();
             let first = taps.next().expect("a window has a tap");
-            // The first of equals gets the gradient, as on the CPU; candle's maximum would share it out.
+            // The first of equals gets the gradient, as on the CPU; candle's maximum would divide
+            // it.
             taps.try_fold(first, |most, tap| tap.le(&most)?.where_cond(&most, &tap))?
         }
         op => unreachable!("refused by `TrainNet::new`: {op:?}"),
@@ -222,7 +228,7 @@ fn convolve(x: &Tensor, conv: Conv, parameters: &Parameters) -> Result<(Tensor, 
     Ok((activate(&y, conv.activation)?.reshape((out, n, h, w))?, statistics))
 }
 
-/// What is not a number stays so, and is noticed in the loss. At the kinks the gradient is 0, as on the CPU.
+/// NaN stays NaN, and shows in the loss. At the kinks the gradient is 0, as on the CPU.
 fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
     let relu = || y.le(0f32)?.where_cond(&y.zeros_like()?, y);
     match activation {
@@ -236,10 +242,11 @@ fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
     }
 }
 
-/// For each tap of a window, row by row, what it sees at each place of the result; `outside` beyond the map.
+/// The input of each tap of a window, row by row, at each place of the result; `outside` beyond the
+/// map.
 fn taps(x: &Tensor, kernel: usize, stride: usize, outside: f32) -> Result<Vec<Tensor>> {
     let (channels, n, height, width) = x.dims4()?;
-    // A map padded to whole strides falls into its phases by a change of shape.
+    // A map padded to whole strides is split into its phases by a reshape.
     let (rows, columns, reach) = (height.div_ceil(stride), width.div_ceil(stride), (kernel - 1) / stride);
     let mut x = x.clone();
     for (axis, size, strides) in [(2, height, rows + reach), (3, width, columns + reach)] {
@@ -273,7 +280,7 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// `x` with so many values before and after an axis.
+/// `x` with `before` and `after` cells of `value` added along an axis.
 fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> Result<Tensor> {
     let filling = |size: usize| {
         let mut dims = x.dims().to_vec();

@@ -1,21 +1,27 @@
-//! Fake quantization: the network computes in floating point, but with the weights and tensors that an integer engine
-//! would have, so that training feels what quantization costs (Jacob et al. 2018, "Quantization and Training of Neural
-//! Networks for Efficient Integer-Arithmetic-Only Inference", section 3).
+//! Fake quantization: the network computes in floating point, but with weights and tensors rounded
+//! as in an integer engine, so that training accounts for the quantization error (Jacob et al.
+//! 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+//! Inference", section 3).
 //!
-//! Weights and tensors lie where [`Int8Engine`] has them, on the same grid: each rounded to its scale, ties to even.
-//! Backwards, rounding counts as the identity (the straight-through estimator: Bengio et al. 2013, "Estimating or
-//! Propagating Gradients Through Stochastic Neurons", section 3), except that what a tensor's range cuts off gets none.
+//! Weights and tensors are rounded to the grids of [`Int8Engine`], ties to even. In the backward
+//! pass, rounding is the identity (the straight-through estimator: Bengio et al. 2013, "Estimating
+//! or Propagating Gradients Through Stochastic Neurons", section 3), except that clipped values
+//! have no gradient.
 
 use std::collections::BTreeMap;
 
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::quantization::{QuantizedConv, TensorScale};
-use peregrine_engine::{ConvWeights, EngineError, Graph, Quantization, Weights};
+use peregrine_engine::{ConvWeights, EngineError, Graph, LayerId, Quantization, Weights};
+use rayon::prelude::*;
+
+use super::gradients::PARALLEL_CHUNK;
+use super::{ConvParams, NetParams};
 
 /// The grids of a network's weights and tensors.
 #[derive(Debug, Clone)]
 pub struct FakeQuantization {
-    /// For each layer, the scale of its result where that is held in bytes.
+    /// For each layer, the scale of its tensor; `None` if it is not held in bytes.
     pub tensors: Vec<Option<TensorScale>>,
     /// For each quantized convolution, the scales of its output channels.
     pub weights: BTreeMap<String, Vec<f32>>,
@@ -24,7 +30,8 @@ pub struct FakeQuantization {
 }
 
 impl FakeQuantization {
-    /// The grids of `quantization`. A tensor that both integer and f32 layers read is rounded for both.
+    /// The grids of `quantization`. A tensor that both integer and f32 layers read is rounded for
+    /// both.
     ///
     /// # Errors
     /// When it does not fit `graph`.
@@ -37,14 +44,14 @@ impl FakeQuantization {
         })
     }
 
-    /// The weights of a convolution on their grid; as they are where it is not quantized.
+    /// The weights of a convolution on their grid; unchanged if it is not quantized.
     pub fn rounded(&self, name: &str, weight: &[f32]) -> Vec<f32> {
         let Some(scales) = self.weights.get(name) else { return weight.to_vec() };
         let channels = weight.chunks_exact(weight.len() / scales.len()).zip(scales);
         channels.flat_map(|(channel, &s)| channel.iter().map(move |&w| f32::from(self.byte(w, s)) * s)).collect()
     }
 
-    /// What `weights` are to an integer engine.
+    /// The quantization of `weights` for an integer engine.
     pub fn quantization(&self, weights: &Weights, tensors: &BTreeMap<String, TensorScale>) -> Quantization {
         let convs = self.weights.iter().map(|(name, scale)| {
             let ConvWeights { weight, bias } = weights.of(name);
@@ -61,26 +68,69 @@ impl FakeQuantization {
     }
 }
 
-/// Rounds values to a tensor's grid.
-pub fn round(values: &mut [f32], scale: TensorScale) {
-    values.iter_mut().for_each(|v| *v = scale.dequantize(scale.quantize(*v)));
+/// The rounding of a network's passes, and what was there before.
+pub(super) struct FakePass {
+    quantization: FakeQuantization,
+    /// For each convolution, its weights on their grid in the last forward pass.
+    weights: Vec<Vec<f32>>,
+    /// For each layer, its tensor before it was rounded; empty if it is not rounded.
+    unrounded: Vec<Vec<f32>>,
 }
 
-/// Takes the gradient from values that the tensor's range cut off.
-pub fn cut(gradient: &mut [f32], unrounded: &[f32], scale: TensorScale) {
-    let (low, high) = (scale.dequantize(0), scale.dequantize(u8::MAX));
-    let half = 0.5 * scale.scale;
-    for (d, &v) in gradient.iter_mut().zip(unrounded) {
-        if v < low - half || v > high + half {
-            *d = 0.0;
-        }
+impl FakePass {
+    /// For layers whose tensors are as long as `values`.
+    pub fn new(quantization: FakeQuantization, values: &[Vec<f32>]) -> Self {
+        let kept = |(scale, values): (&Option<_>, &Vec<f32>)| vec![0.0; if scale.is_some() { values.len() } else { 0 }];
+        let unrounded = quantization.tensors.iter().zip(values).map(kept).collect();
+        Self { quantization, weights: Vec::new(), unrounded }
+    }
+
+    /// Rounds the weights for a forward pass.
+    pub fn round_weights(&mut self, params: &NetParams) {
+        let rounded = |conv: &ConvParams| self.quantization.rounded(&conv.name, &conv.weight.value);
+        self.weights = params.convs.par_iter().map(rounded).collect();
+    }
+
+    /// A convolution's weights in the last forward pass, by its index in [`NetParams::convs`].
+    pub fn weight(&self, index: usize) -> &[f32] {
+        &self.weights[index]
+    }
+
+    /// Rounds a layer's tensor to its grid, if it has one.
+    pub fn round(&mut self, id: LayerId, values: &mut [f32]) {
+        let Some(scale) = self.quantization.tensors[id] else { return };
+        let chunks = values.par_chunks_mut(PARALLEL_CHUNK).zip(self.unrounded[id].par_chunks_mut(PARALLEL_CHUNK));
+        chunks.for_each(|(values, unrounded)| {
+            unrounded.copy_from_slice(values);
+            values.iter_mut().for_each(|v| *v = scale.dequantize(scale.quantize(*v)));
+        });
+    }
+
+    /// A layer's tensor before rounding; `None` if it is not rounded.
+    pub fn unrounded(&self, id: LayerId) -> Option<&[f32]> {
+        self.quantization.tensors[id].map(|_| &self.unrounded[id][..])
+    }
+
+    /// Zeroes the gradient of the values that the range of the layer's tensor clipped.
+    pub fn clip_gradient(&self, id: LayerId, gradient: &mut [f32]) {
+        let Some(scale) = self.quantization.tensors[id] else { return };
+        let half = 0.5 * scale.scale;
+        let (low, high) = (scale.dequantize(0) - half, scale.dequantize(u8::MAX) + half);
+        let chunks = gradient.par_chunks_mut(PARALLEL_CHUNK).zip(self.unrounded[id].par_chunks(PARALLEL_CHUNK));
+        chunks.for_each(|(gradient, unrounded)| {
+            for (d, &v) in gradient.iter_mut().zip(unrounded) {
+                if v < low || v > high {
+                    *d = 0.0;
+                }
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{check, Mode, NetParams, TrainNet};
+    use crate::net::{check, Mode, TrainNet};
     use peregrine_engine::{Activation, Conv, Engine, Shape};
     use peregrine_student::Architecture;
 
@@ -91,7 +141,8 @@ mod tests {
         TrainNet::new(graph.clone(), params, 1).with_fake(FakeQuantization::new(graph, quantization).unwrap())
     }
 
-    /// The default student on scales that are powers of two, with small weights: f32 then computes without rounding.
+    /// The default student on scales that are powers of two, with small weights: f32 then computes
+    /// without rounding.
     fn exact() -> (Graph, Weights, Quantization) {
         let graph = Architecture::default_student().graph(64, 64);
         let mut weights = Weights::default();
@@ -112,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn where_f32_is_exact_the_training_net_is_the_integer_engine_bit_by_bit() {
+    fn in_exact_arithmetic_it_equals_the_integer_engine_bit_for_bit() {
         let (graph, weights, quantization) = exact();
         let input: Vec<f32> = check::values(graph.input_shape().len(), 5).iter().map(|v| v * 3.0).collect();
         let mut net = net(&graph, &weights, &quantization);
@@ -128,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_counts_as_the_identity_and_what_is_cut_off_gets_no_gradient() {
+    fn rounding_is_the_identity_and_clipped_values_have_no_gradient() {
         let identity = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
         let mut graph = Graph::new(Shape::new(1, 1, 4));
         let x = graph.conv("x", 0, 1, identity);
@@ -141,7 +192,7 @@ mod tests {
         let grid = FakeQuantization { tensors: vec![], weights: scales.into(), largest: 127 };
         let quantization = grid.quantization(&weights, &tensors.into());
         let mut net = net(&graph, &weights, &quantization);
-        // Of x = 1.5 · input the range −25 to 38.75 cuts off the last.
+        // The range of x = 1.5 · input is −25 to 38.75, which clips the last value.
         net.input().copy_from_slice(&[1.0, -2.1, 0.3, 30.0]);
         net.forward(Mode::Train).unwrap();
         assert_eq!(net.value(x), [1.5, -3.0, 0.5, 38.75]);

@@ -1,30 +1,38 @@
 //! The training engine: forward and backward of a [`Graph`](peregrine_engine::Graph) over a batch.
 //!
-//! On the CPU, candle's autograd allocates every intermediate anew, zero-fills and re-adds every gradient, and splits grouped
-//! convolutions into one call a group. Since a student is a fixed graph of a few operations, this module keeps each
-//! tensor in a buffer of its own that lives as long as the training, and runs the graph backwards by hand; candle
-//! differentiates only the losses, from the graph's outputs on.
+//! On the CPU, candle's autograd allocates every intermediate anew, zero-fills and re-adds every
+//! gradient, and splits grouped convolutions into one call a group. Since a student is a fixed
+//! graph of a few operations, this module keeps each tensor in a buffer of its own that lives as
+//! long as the training, and runs the graph backwards by hand; candle differentiates only the
+//! losses, from the graph's outputs on.
 //!
-//! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable weights.
-//! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the operations, forward and backward, each checked by finite differences.
-//! - [`convolve`]: the convolutions of a whole batch, on all threads.
-//! - [`passes`]: the two passes over the graph; [`fake`]: as an integer engine would compute them;
-//!   [`device`]: the same on another device than the CPU.
+//! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable
+//!   weights.
+//! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the kernels, forward and backward, each checked
+//!   by finite differences.
+//! - [`convolve`]: the convolutions of a whole batch, on all threads; `conv_block`: with batch-norm
+//!   and activation; `operation`: the operations without parameters.
+//! - [`passes`]: the two passes over the graph; `gradients`: how gradients add up; [`fake`]:
+//!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU.
 
+mod conv_block;
 pub mod convolve;
 pub mod dense;
 pub mod depthwise;
 pub mod device;
 pub mod fake;
+mod gradients;
 pub mod norm;
+mod operation;
 pub mod params;
 pub mod passes;
 pub mod pool;
 #[cfg(test)]
 mod tests;
 
+pub use norm::Mode;
 pub use params::{ConvParams, NetParams, Norm};
-pub use passes::{Mode, TrainNet};
+pub use passes::TrainNet;
 
 use peregrine_engine::{Conv, Shape};
 

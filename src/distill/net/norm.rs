@@ -4,10 +4,19 @@ use rayon::prelude::*;
 
 /// Added to the variance.
 pub const EPSILON: f32 = 1e-3;
-/// Share of the running statistics that one batch replaces.
+/// Weight of one batch in the running statistics.
 pub const MOMENTUM: f32 = 0.03;
 
-/// Mean and 1/√(variance + ε) of each channel of one batch.
+/// Which statistics normalise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch's, which then move the running ones.
+    Train,
+    /// The running ones.
+    Evaluate,
+}
+
+/// Mean and variance of each channel of one batch.
 #[derive(Debug, Clone, Default)]
 pub struct BatchStatistics {
     pub mean: Vec<f32>,
@@ -59,7 +68,8 @@ pub fn affine(statistics: &BatchStatistics, gamma: &[f32], beta: &[f32], c: usiz
 
 /// Replaces `d_y` by the gradient of `z`, and adds to those of gamma and beta.
 ///
-/// dz = γ/σ · (dy − Σdy/m − ẑ·Σ(dy·ẑ)/m), with ẑ = (z − μ)/σ and the sums over the m values of a channel.
+/// dz = γ/σ · (dy − Σdy/m − ẑ·Σ(dy·ẑ)/m), with ẑ = (z − μ)/σ and the sums over the m values of a
+/// channel.
 pub fn backward(
     z: &[f32],
     statistics: &BatchStatistics,
@@ -120,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn output_has_the_mean_and_deviation_that_were_asked_for() {
+    fn output_has_the_mean_and_deviation_of_beta_and_gamma() {
         let z = check::values(3 * CHANNELS * PIXELS, 1);
         let y = run(&z, &[2.0, 3.0], &[-1.0, 4.0]);
         let statistics = BatchStatistics::of(&y, CHANNELS, PIXELS);

@@ -1,4 +1,4 @@
-//! What is trained: convolution weights, biases and batch-norm parameters, with their gradients.
+//! The trainable parameters: convolution weights, biases and batch-norm, with their gradients.
 
 use std::collections::BTreeMap;
 
@@ -36,10 +36,10 @@ pub struct ConvParams {
     pub layer: LayerId,
     /// `[out, in per group, kernel, kernel]`.
     pub weight: Param,
-    /// `[out]`: the bias, or β where there is a [`norm`](Self::norm).
+    /// `[out]`: the bias, or β if there is a [`norm`](Self::norm).
     pub bias: Param,
     pub norm: Option<Norm>,
-    /// Neither trained nor differentiated.
+    /// Whether it is neither trained nor differentiated.
     pub frozen: bool,
     /// Factor on the learning rate.
     pub rate: f32,
@@ -51,7 +51,7 @@ pub struct NetParams {
     pub convs: Vec<ConvParams>,
 }
 
-/// One trainable tensor as the optimizer and checkpoints see it.
+/// One trainable tensor, for the optimizer and checkpoints.
 pub struct Trainable<'a> {
     pub name: String,
     pub param: &'a mut Param,
@@ -61,9 +61,10 @@ pub struct Trainable<'a> {
 }
 
 impl NetParams {
-    /// Fresh parameters: He-normal weights (He et al. 2015, eq. 10), batch-norm after each hidden convolution, and
-    /// class outputs that start at a probability of 1 % (Lin et al. 2017, section 4.1). Channelwise convolutions, which
-    /// stand for an activation alone, are frozen at a weight of 1.
+    /// Initial parameters: He-normal weights (He et al. 2015, eq. 10), batch-norm after each hidden
+    /// convolution, and class outputs at an initial probability of 1 % (Lin et al. 2017, section
+    /// 4.1). Channelwise convolutions, which represent an activation without weights, are frozen at
+    /// a weight of 1.
     pub fn random(graph: &Graph, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let convs = graph
@@ -79,9 +80,10 @@ impl NetParams {
                 let deviation = if output { 0.01 } else { (2.0 / fan_in).sqrt() };
                 let normal = Normal::new(0.0, deviation).expect("the deviation is positive");
                 let count = shape.iter().product();
-                let weight = match activation_alone {
-                    true => vec![1.0; count],
-                    false => (0..count).map(|_| normal.sample(&mut rng)).collect(),
+                let weight = if activation_alone {
+                    vec![1.0; count]
+                } else {
+                    (0..count).map(|_| normal.sample(&mut rng)).collect()
                 };
                 let detects_class = output && layer.name.starts_with("detect") && layer.name.ends_with("class");
                 let bias = if detects_class { -(99.0f32.ln()) } else { 0.0 };
@@ -101,8 +103,9 @@ impl NetParams {
         Self { convs }
     }
 
-    /// Takes over every layer that `weights` holds with this network's shape, without batch-norm (it is folded in
-    /// already, as is usual when fine-tuning with frozen statistics). Returns how many were taken.
+    /// Copies every layer that `weights` holds in this network's shape, without batch-norm (it is
+    /// folded in already, as is usual when fine-tuning with frozen statistics). Returns the number
+    /// of layers copied.
     pub fn adopt(&mut self, weights: &Weights) -> usize {
         let mut taken = 0;
         for conv in &mut self.convs {
@@ -134,7 +137,7 @@ impl NetParams {
         list
     }
 
-    /// Everything that a checkpoint has to hold, by name: values and running statistics.
+    /// All that a checkpoint holds, by name: values and running statistics.
     pub fn state(&mut self) -> BTreeMap<String, &mut Vec<f32>> {
         let mut state = BTreeMap::new();
         for conv in &mut self.convs {
@@ -164,6 +167,14 @@ impl NetParams {
             (conv.name.clone(), folded)
         };
         Weights(self.convs.iter().map(fold).collect())
+    }
+
+    /// `self = decay · self + (1 − decay) · params`, running statistics included.
+    pub fn move_towards(&mut self, params: &mut Self, decay: f64) {
+        let keep = decay as f32;
+        for ((_, average), (_, now)) in self.state().into_iter().zip(params.state()) {
+            average.iter_mut().zip(now).for_each(|(a, n)| *a = keep * *a + (1.0 - keep) * *n);
+        }
     }
 
     /// Sets every gradient to zero.

@@ -3,7 +3,8 @@
 use peregrine_engine::graph::padding;
 use peregrine_engine::Shape;
 
-/// Where in `plane` of `shape` the largest value of the window of output pixel (y, x) lies; the first of equals.
+/// The index in `plane` of the largest value in the window of output pixel (y, x); the first of
+/// equals.
 pub fn largest(plane: &[f32], shape: Shape, (kernel, stride): (usize, usize), (y, x): (usize, usize)) -> usize {
     let span = |at: usize, size: usize| {
         let before = padding(kernel, stride, size).0;
@@ -14,7 +15,7 @@ pub fn largest(plane: &[f32], shape: Shape, (kernel, stride): (usize, usize), (y
     for row in span(y, shape.height) {
         for column in columns.clone() {
             let here = row * shape.width + column;
-            // Not-a-number wins, so that it is noticed in the loss.
+            // NaN wins, so that it shows in the loss.
             if plane[here] > plane[best] || plane[here].is_nan() {
                 best = here;
             }
@@ -28,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_window_has_its_largest_value_and_padding_never_wins() {
+    fn each_window_gives_its_largest_value_and_never_padding() {
         let plane = [-1.0, -2.0, -3.0, -4.0, -9.0, -8.0, -7.0, -6.0];
         let at = |window, y, x| largest(&plane, Shape::new(1, 2, 4), window, (y, x));
         assert_eq!([0, 1, 2, 3].map(|x| at((3, 1), 0, x)), [0, 0, 1, 2]);

@@ -6,7 +6,8 @@ use peregrine_student::Student;
 
 use super::{check, Mode, NetParams, TrainNet};
 
-/// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite differences.
+/// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite
+/// differences.
 fn small_graph() -> Graph {
     let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
     let mut g = Graph::new(Shape::new(2, 4, 4));
@@ -22,12 +23,12 @@ fn small_graph() -> Graph {
 }
 
 #[test]
-fn gradients_through_a_whole_graph_agree_with_finite_differences() {
+fn graph_gradients_agree_with_finite_differences() {
     finite_differences_of_a_whole_graph(|net| net);
 }
 
 #[test]
-fn on_a_device_of_candle_s_too_gradients_agree_with_finite_differences() {
+fn device_gradients_agree_with_finite_differences() {
     finite_differences_of_a_whole_graph(|net| net.on(Device::Cpu, &[]));
 }
 
@@ -72,7 +73,7 @@ fn finite_differences_of_a_whole_graph(place: fn(TrainNet) -> TrainNet) {
 }
 
 #[test]
-fn gradients_through_relu_and_pooling_agree_with_finite_differences() {
+fn relu_and_pooling_gradients_agree_with_finite_differences() {
     let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
     let mut graph = Graph::new(Shape::new(2, 6, 6));
     let a = graph.conv("a", 0, 3, conv(4, 2, false, Activation::Identity));
@@ -99,7 +100,7 @@ fn gradients_through_relu_and_pooling_agree_with_finite_differences() {
 }
 
 #[test]
-fn folded_weights_give_what_evaluation_gives() {
+fn folded_weights_compute_the_same_as_evaluation_mode() {
     let graph = small_graph();
     let mut net = TrainNet::new(graph.clone(), NetParams::random(&graph, 5), 2);
     let input = check::values(2 * 2 * 16, 6);
@@ -120,15 +121,16 @@ fn folded_weights_give_what_evaluation_gives() {
 }
 
 #[test]
-fn nothing_is_differentiated_below_the_first_trained_layer() {
+fn no_gradient_is_computed_below_the_first_trained_layer() {
     let graph = small_graph();
     let mut params = NetParams::random(&graph, 5);
     params.convs.iter_mut().filter(|c| c.name != "out").for_each(|c| c.frozen = true);
     let net = TrainNet::new(graph, params, 1);
-    assert_eq!(net.needs_gradient.iter().filter(|&&n| n).count(), 1);
+    assert_eq!(net.gradients.needed.iter().filter(|&&n| n).count(), 1);
 }
 
-/// Both nets make the same of one batch, up to `tolerance` of the largest value: outputs, running statistics and gradients.
+/// Both nets have the same outputs, running statistics and gradients for one batch, up to
+/// `tolerance` of the largest value.
 fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolerance: f32) {
     let input = check::values(ours.input().len(), 6);
     let close = |a: &[f32], b: &[f32], what: &str| {
@@ -166,9 +168,10 @@ fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolera
 }
 
 #[test]
-fn on_a_device_of_candle_s_every_operation_trains_as_on_the_cpu() {
+fn every_operation_trains_on_a_device_as_on_the_cpu() {
     let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
-    // Odd and even sizes, windows with and without padding, an input used twice, and a layer used twice.
+    // Odd and even sizes, windows with and without padding, an input used twice, and a layer used
+    // twice.
     let mut graph = Graph::new(Shape::new(3, 13, 14));
     let a = graph.conv("a", 0, 6, conv(5, 2, false, Activation::Relu6));
     let b = graph.conv("b", a, 0, conv(3, 1, true, Activation::Identity));
@@ -193,7 +196,7 @@ fn on_a_device_of_candle_s_every_operation_trains_as_on_the_cpu() {
 }
 
 #[test]
-fn on_a_device_of_candle_s_the_student_trains_as_on_the_cpu() {
+fn the_student_trains_on_a_device_as_on_the_cpu() {
     let student = Student::embedded();
     let graph = student.manifest.architecture.graph(64, 64);
     let inner = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();

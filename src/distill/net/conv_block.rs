@@ -1,0 +1,114 @@
+//! A convolution with its batch-norm and activation, forward and backward over a whole batch.
+
+use peregrine_engine::{Activation, Graph, LayerId, Op};
+use rayon::prelude::*;
+
+use super::norm::{self, BatchStatistics, Mode};
+use super::{convolve, ConvParams, Geometry, Norm};
+
+/// What one convolution keeps between the passes; its parameters are in
+/// [`NetParams`](super::NetParams).
+pub(super) struct ConvBlock {
+    /// Index of its parameters in [`NetParams::convs`](super::NetParams::convs).
+    pub index: usize,
+    geometry: Geometry,
+    /// The convolution's output ahead of batch-norm; empty without batch-norm.
+    pre_norm: Vec<f32>,
+    /// Those that normalised in the last forward pass.
+    statistics: BatchStatistics,
+}
+
+impl ConvBlock {
+    pub fn new(graph: &Graph, id: LayerId, index: usize, params: &ConvParams, batch: usize) -> Self {
+        let layer = &graph.layers[id];
+        let Op::Conv(conv) = layer.op else { unreachable!("only convolutions have parameters") };
+        let geometry = Geometry::new(conv, graph.layers[layer.inputs[0]].shape, layer.shape);
+        let pre_norm = vec![0.0; if params.norm.is_some() { batch * layer.shape.len() } else { 0 }];
+        Self { index, geometry, pre_norm, statistics: BatchStatistics::default() }
+    }
+
+    /// Frees the buffer of a block that will not be run.
+    pub fn free(&mut self) {
+        self.pre_norm = Vec::new();
+    }
+
+    /// Writes `output` and, in training, moves the running statistics. `rounded`: the weights to
+    /// use in place of those of `params`, for quantization-aware training.
+    pub fn forward(
+        &mut self,
+        params: &mut ConvParams,
+        rounded: Option<&[f32]>,
+        input: &[f32],
+        output: &mut [f32],
+        mode: Mode,
+    ) {
+        let g = &self.geometry;
+        let weight = rounded.unwrap_or(&params.weight.value);
+        let (channels, pixels) = (g.output.channels, g.output.pixels());
+        let beta = &params.bias.value;
+        let Some(norm) = &mut params.norm else {
+            convolve::forward(g, input, weight, output);
+            let planes = output.par_chunks_mut(pixels).enumerate();
+            planes.for_each(|(i, plane)| scale_and_activate(plane, (1.0, beta[i % channels]), g.conv.activation));
+            return;
+        };
+        convolve::forward(g, input, weight, &mut self.pre_norm);
+        self.statistics = match mode {
+            Mode::Train => {
+                let batch = BatchStatistics::of(&self.pre_norm, channels, pixels);
+                norm.running.follow(&batch);
+                batch
+            }
+            Mode::Evaluate => norm.running.clone(),
+        };
+        let planes = output.par_chunks_mut(pixels).zip(self.pre_norm.par_chunks(pixels)).enumerate();
+        planes.for_each(|(i, (plane, z))| {
+            plane.copy_from_slice(z);
+            let affine = norm::affine(&self.statistics, &norm.gamma.value, beta, i % channels);
+            scale_and_activate(plane, affine, g.conv.activation);
+        });
+    }
+
+    /// Turns the `gradient` of the output (whose values before any rounding are `output`) into that
+    /// of the convolution alone, and adds to the gradients of the parameters.
+    pub fn backward(&self, params: &mut ConvParams, input: &[f32], output: &[f32], gradient: &mut [f32]) {
+        let g = &self.geometry;
+        let pixels = g.output.pixels();
+        if g.conv.activation != Activation::Identity {
+            let most = if g.conv.activation == Activation::Relu6 { 6.0 } else { f32::INFINITY };
+            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
+                for (d, &v) in gradient.iter_mut().zip(value) {
+                    *d = if v > 0.0 && v < most { *d } else { 0.0 };
+                }
+            });
+        }
+        if let Some(Norm { gamma, .. }) = &mut params.norm {
+            let (d_gamma, d_beta) = (&mut gamma.gradient, &mut params.bias.gradient);
+            norm::backward(&self.pre_norm, &self.statistics, &gamma.value, gradient, d_gamma, d_beta, pixels);
+        } else {
+            let gradient = &*gradient;
+            params.bias.gradient.par_iter_mut().enumerate().for_each(|(c, bias)| {
+                let planes = gradient.chunks(pixels).skip(c).step_by(g.output.channels);
+                *bias += planes.map(super::sum).sum::<f32>();
+            });
+        }
+        if !params.frozen {
+            convolve::backward_weight(g, input, gradient, &mut params.weight.gradient);
+        }
+    }
+
+    /// The input's gradient, from what [`backward`](Self::backward) left; added to `into` if
+    /// `keep`, else written over it.
+    pub fn backward_input(&self, weight: &[f32], gradient: &[f32], into: &mut [f32], keep: bool) {
+        convolve::backward_input(&self.geometry, weight, gradient, into, keep);
+    }
+}
+
+fn scale_and_activate(plane: &mut [f32], (scale, shift): (f32, f32), activation: Activation) {
+    match activation {
+        Activation::Identity => plane.iter_mut().for_each(|v| *v = *v * scale + shift),
+        Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
+        Activation::Relu => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).max(0.0)),
+        other => unreachable!("refused by `TrainNet::new`: {other:?}"),
+    }
+}
