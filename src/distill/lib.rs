@@ -5,14 +5,18 @@
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
 //! - [`text`]: the same for sentences.
 //! - [`quantize`]: a student in 8 bits.
-//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
-//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights; [`before_after`]: what that costs.
-//! - [`page`]: web pages with pictures. - [`lock`]: folders that one program at a time writes to. - [`log`]: log lines.
+//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for
+//!   other runtimes.
+//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights;
+//!   [`before_after`]: what that costs.
+//! - [`page`]: web pages with pictures. - [`lock`]: folders that one program at a time writes to. -
+//!   [`log`]: log lines.
 //! - [`ablate`]: many trainings compared.
 
 pub mod ablate;
 pub mod before_after;
 pub mod data;
+mod defaults;
 pub mod evaluate;
 pub mod export;
 pub mod inspect;

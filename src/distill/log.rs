@@ -1,7 +1,7 @@
 //! Log lines: on stderr, plain messages without timestamps, above any progress bar.
 //!
-//! `RUST_LOG` sets the levels, such as `RUST_LOG=warn` or `RUST_LOG=peregrine_distill=debug`; without
-//! it, this program logs from info on and its libraries from warnings on.
+//! `RUST_LOG` sets the levels, such as `RUST_LOG=warn` or `RUST_LOG=peregrine_distill=debug`;
+//! without it, this program logs from info on and its libraries from warnings on.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -25,7 +25,8 @@ pub fn init() {
     let invalid = levels.as_ref().and_then(|levels| levels.as_ref().err().map(ToString::to_string));
     let levels = levels.and_then(Result::ok).unwrap_or_else(default);
     let lines = tracing_subscriber::fmt::layer().event_format(Plain).with_writer(|| AboveBars).with_filter(levels);
-    // Fails when there is a subscriber already: that of a program that uses this as a library stays.
+    // Fails when there is a subscriber already: that of a program that uses this as a library
+    // stays.
     let _ = tracing_subscriber::registry().with(lines).try_init();
     if let Some(invalid) = invalid {
         tracing::warn!("RUST_LOG is ignored: {invalid}");

@@ -1,13 +1,13 @@
-//! docs/guide.md, tried word for word from the images to the package: its files as they stand there, and its `distill` lines
-//! in the shell. Fewer steps, a smaller input and fewer seeds are all that is changed; the networks that a reader brings
-//! are stand-ins of the same form.
+//! docs/guide.md, tried word for word from the images to the package: its files as they stand
+//! there, and its `distill` lines in the shell. Fewer steps, a smaller input and fewer seeds are
+//! all that is changed; the networks that a reader brings are stand-ins of the same form.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use peregrine_distill::net::NetParams;
-use peregrine_distill::teacher::Description;
+use peregrine_distill::teacher::TeacherDescription;
 use peregrine_student::presets::Preset;
 use peregrine_student::Student;
 
@@ -107,7 +107,7 @@ fn the_guide_leads_from_images_and_a_teacher_to_a_package() {
     let [dataset, description, more_data, methods] = toml[..] else { panic!("{} blocks of TOML", toml.len()) };
     images(folder, dataset);
     fs::write(folder.join("t.toml"), description).unwrap();
-    Description::read(&folder.join("t.toml")).unwrap();
+    TeacherDescription::read(&folder.join("t.toml")).unwrap();
     teachers(folder);
     classifier(folder);
 

@@ -20,7 +20,7 @@ use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{copies, tell_left_out, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::teacher::description::Family;
-use super::teacher::{Description, Runtime, Teacher};
+use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
 pub use report::Evaluation;
 
@@ -189,16 +189,16 @@ pub fn evaluate(
     Ok(Evaluation::of(&student.manifest.name, &student.manifest.architecture, dataset, &observations))
 }
 
-fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) -> anyhow::Result<Teacher> {
+fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) -> anyhow::Result<OnnxTeacher> {
     let (description, network) =
         text.split_once('=').with_context(|| format!("--teacher {text}: write DESCRIPTION.toml=NETWORK.onnx"))?;
-    let description = Description::read(Path::new(description))?;
+    let description = TeacherDescription::read(Path::new(description))?;
     let library = args.onnxruntime.as_ref().context("--teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
     let classes = match description.family {
         Family::PixelLogits => &architecture.segmentation.classes,
         _ => &architecture.detection.classes,
     };
-    Teacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
+    OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
 }
 
 /// The description that the class flags give, if there are any.

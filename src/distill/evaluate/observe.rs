@@ -10,7 +10,7 @@ use peregrine_student::Student;
 
 use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::metrics::{Calibration, Confusion, Evaluated};
-use crate::teacher::{Opinion, SoftBox, Teacher};
+use crate::teacher::{OnnxTeacher, Prediction, SoftTarget};
 
 /// Everything that the figures are worked out from.
 #[derive(Debug, Clone)]
@@ -68,19 +68,19 @@ pub fn observe(
 /// # Errors
 /// As [`observe`]; and when the teacher fails.
 pub fn observe_teacher(
-    teacher: &mut Teacher,
+    teacher: &mut OnnxTeacher,
     dataset: &Dataset,
     on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Observations> {
     let see = |image: &RgbImage, _: &Path| {
-        Ok(match teacher.opinion(image)? {
-            Opinion::Boxes(boxes) => {
-                let detection = |b: SoftBox| Detection { class: b.best().0, score: b.score(), bbox: b.bbox };
+        Ok(match teacher.predict(image)? {
+            Prediction::Boxes(boxes) => {
+                let detection = |b: SoftTarget| Detection { class: b.best().0, score: b.score(), bbox: b.bbox };
                 Seen { detections: boxes.into_iter().map(detection).collect(), mask: None }
             }
-            Opinion::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
-            Opinion::Image(_) => bail!("a classifier's opinion of a whole image cannot be judged by boxes or masks"),
+            Prediction::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
+            Prediction::Image(_) => bail!("a classifier's opinion of a whole image cannot be judged by boxes or masks"),
         })
     };
     observe_with(dataset, on_error, step, see)

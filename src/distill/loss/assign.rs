@@ -1,18 +1,19 @@
-//! Which cell of the detection head answers for which object: ATSS (Zhang et al. 2020, section 3.2).
+//! The assignment of anchors to objects: ATSS (Zhang et al. 2020, section 3.2).
 //!
-//! Of each level the cells nearest to an object's centre are candidates; those become positive whose anchor's IoU with
-//! the object is at least the candidates' mean plus one standard deviation, and whose centre lies inside it. It needs
-//! no scale ranges, and does not depend on what the network predicts, so that it is right from the first step on.
+//! On each level the cells nearest to an object's centre are candidates. Those become positive
+//! whose anchor's IoU with the object is at least the candidates' mean plus one standard deviation,
+//! and whose centre lies inside the object. It needs no scale ranges, and does not depend on the
+//! network's predictions, so that it is right from the first step on.
 
 use peregrine_core::BoundingBox;
 use peregrine_student::architecture::DETECTION_STRIDES;
 
-/// Candidates of each level.
+/// Candidates on each level.
 const CANDIDATES: usize = 9;
-/// Side of an anchor, in strides.
+/// Side of a cell's square anchor, in strides.
 const ANCHOR_STRIDES: f32 = 5.0;
 
-/// One cell of the head.
+/// A cell of the detection head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell {
     /// Centre in input pixels.
@@ -22,7 +23,7 @@ pub struct Cell {
     pub stride: f32,
 }
 
-/// The cells of every level, in the order of the head's outputs: level by level, row by row.
+/// The cells of all levels, in the order of the head's outputs: level by level, row by row.
 pub fn cells(width: usize, height: usize) -> Vec<Cell> {
     let level = |stride: usize| {
         let (columns, rows) = (width / stride, height / stride);
@@ -34,8 +35,9 @@ pub fn cells(width: usize, height: usize) -> Vec<Cell> {
     DETECTION_STRIDES.into_iter().flat_map(level).collect()
 }
 
-/// For each cell the index of the object that it answers for. Where several claim one, the best IoU wins; and every
-/// object whose centre lies in the input keeps at least its best candidate that nobody else claimed.
+/// For each cell, the index of the object that it is a positive anchor of. A cell that several
+/// objects claim goes to that with the best IoU; every object whose centre lies in the input keeps
+/// at least the best of its candidates that no other object has.
 pub fn assign(cells: &[Cell], objects: &[BoundingBox]) -> Vec<Option<usize>> {
     let mut owner: Vec<Option<(usize, f32)>> = vec![None; cells.len()];
     for (object, bbox) in objects.iter().enumerate() {
@@ -55,7 +57,7 @@ pub fn assign(cells: &[Cell], objects: &[BoundingBox]) -> Vec<Option<usize>> {
                 owner[cell] = Some((object, iou));
             }
         }
-        // Smaller than a cell: its centre falls between cell centres, but it must not be lost.
+        // An object smaller than a cell may contain no cell's centre, but must not be lost.
         if !owner.iter().any(|o| o.is_some_and(|(i, _)| i == object)) {
             let free = candidates.iter().filter(|c| owner[c.0].is_none());
             if let Some(&(cell, iou)) = free.max_by(|a, b| a.1.total_cmp(&b.1)) {
@@ -66,7 +68,7 @@ pub fn assign(cells: &[Cell], objects: &[BoundingBox]) -> Vec<Option<usize>> {
     owner.into_iter().map(|o| o.map(|(object, _)| object)).collect()
 }
 
-/// The nearest cells of each level, with their anchors' IoU.
+/// The nearest cells on each level, with the IoU of their anchors.
 fn candidates(cells: &[Cell], bbox: &BoundingBox) -> Vec<(usize, f32)> {
     let (cx, cy) = bbox.center();
     let mut found = Vec::with_capacity(CANDIDATES * DETECTION_STRIDES.len());
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_answered_for_at_the_level_of_its_size() {
+    fn an_object_is_assigned_to_the_level_of_its_size() {
         let cells = cells(320, 256);
         for (side, stride) in [(40.0, 8.0), (80.0, 16.0), (160.0, 32.0)] {
             let bbox = BoundingBox::new(160.0 - side / 2.0, 128.0 - side / 2.0, 160.0 + side / 2.0, 128.0 + side / 2.0);
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn positive_cells_lie_inside_their_object() {
+    fn positive_anchors_lie_inside_their_object() {
         let cells = cells(320, 256);
         let objects = [BoundingBox::new(10.0, 20.0, 90.0, 70.0), BoundingBox::new(40.0, 30.0, 300.0, 250.0)];
         for (owner, cell) in assign(&cells, &objects).iter().zip(&cells) {

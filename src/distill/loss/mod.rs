@@ -1,21 +1,25 @@
-//! What the student is taught by: `α·T²·KL(teacher/T ‖ student/T) + (1−α)·task loss`, and the terms beside it.
+//! The losses: `α·T²·KL(teacher/T ‖ student/T) + (1−α)·task loss`, and the distillation methods.
 //!
-//! Written with candle, whose autograd differentiates from the network's outputs to the scalar; each term is checked
-//! against closed forms and finite differences.
+//! Written with candle, whose autograd differentiates from the network's outputs to the scalar;
+//! each term is tested against closed forms and finite differences.
 //!
-//! - [`assign`]: which cell of the detection head answers for which object.
+//! - [`assign`]: the assignment of anchors to objects; [`targets`]: what the detection head is to
+//!   learn.
 //! - [`soft`]: the divergence from a teacher's softened outputs.
-//! - [`detection`]: class, box and side terms of the detection head.
-//! - [`segmentation`]: weighted cross-entropy a pixel.
-//! - [`methods`]: distillation from a teacher that sees the same views; [`scene`]: what they compare; [`schedule`].
+//! - [`detection`]: the loss of the detection head; [`boxes`]: its box terms.
+//! - [`segmentation`]: weighted cross-entropy of each pixel.
+//! - [`methods`]: the distillation methods, one file each; [`inputs`]: what they compare;
+//!   [`schedule`]: weights and temperatures that change during a run.
 
 pub mod assign;
+pub mod boxes;
 pub mod detection;
+pub mod inputs;
 pub mod methods;
-pub mod scene;
 pub mod schedule;
 pub mod segmentation;
 pub mod soft;
+pub mod targets;
 
 #[cfg(test)]
 pub(crate) mod check {

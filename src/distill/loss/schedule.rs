@@ -1,10 +1,11 @@
-//! A weight or temperature that may change while a run goes on.
+//! A weight or temperature that may change during a run.
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-/// In TOML a number, or a table `{ from = 1.0, to = 0.0, begin = 0.5, end = 1.0, shape = "cosine" }`.
+/// In TOML a number, or a table `{ from = 1.0, to = 0.0, begin = 0.5, end = 1.0, shape = "cosine"
+/// }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Schedule {
@@ -12,7 +13,7 @@ pub enum Schedule {
     Ramp(Ramp),
 }
 
-/// From one value to another between two moments of the run, each given as a fraction of its steps, 0 to 1.
+/// From one value to another between two fractions of the run's steps, each 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ramp {
@@ -23,16 +24,16 @@ pub struct Ramp {
     #[serde(default = "one")]
     pub end: f64,
     #[serde(default)]
-    pub shape: Shape,
+    pub shape: RampShape,
 }
 
-/// How a [`Ramp`] goes from the one value to the other.
+/// The curve of a [`Ramp`] from one value to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Shape {
+pub enum RampShape {
     #[default]
     Linear,
-    /// Half a cosine: flat at both ends.
+    /// Half a cosine, flat at both ends.
     Cosine,
 }
 
@@ -47,13 +48,13 @@ impl Schedule {
             Self::Constant(value) => value,
             Self::Ramp(Ramp { from, to, begin, end, shape }) => {
                 let linear = ((progress - begin) / (end - begin)).clamp(0.0, 1.0);
-                let done = if shape == Shape::Cosine { 0.5 * (1.0 - (PI * linear).cos()) } else { linear };
+                let done = if shape == RampShape::Cosine { 0.5 * (1.0 - (PI * linear).cos()) } else { linear };
                 from + (to - from) * done
             }
         }
     }
 
-    /// Checks that every value lies in `low..=high`, and that a ramp ends after it begins.
+    /// Checks that every value lies in `low..=high` and that a ramp ends after it begins.
     ///
     /// # Errors
     /// A sentence that begins with `name`.
@@ -77,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ramp_holds_its_ends_and_passes_the_middle_in_the_middle() {
-        for shape in [Shape::Linear, Shape::Cosine] {
+    fn a_ramp_holds_its_ends_and_is_halfway_in_the_middle() {
+        for shape in [RampShape::Linear, RampShape::Cosine] {
             let ramp = Schedule::Ramp(Ramp { from: 4.0, to: 1.0, begin: 0.2, end: 0.6, shape });
             for (progress, value) in [(0.0, 4.0), (0.2, 4.0), (0.4, 2.5), (0.6, 1.0), (1.0, 1.0)] {
                 assert!((ramp.at(progress) - value).abs() < 1e-9, "{shape:?} at {progress}");

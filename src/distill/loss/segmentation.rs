@@ -1,14 +1,15 @@
-//! Cross-entropy a pixel, with rare classes weighted up and unlabelled pixels left out.
+//! Cross-entropy of each pixel, with larger weights for rare classes, without unlabelled pixels.
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
 use crate::data::VOID;
 
-/// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not count.
+/// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not
+/// count.
 ///
-/// `smoothing`: the share of each target that goes to all classes alike. Zero, with a zero gradient, when every pixel is
-/// void.
+/// `smoothing`: the share of each target that is divided equally among all classes. Zero, with a
+/// zero gradient, if every pixel is void.
 pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32], smoothing: f32) -> Result<Tensor> {
     let classes = logits.dim(1)?;
     // One-hot times weight: a sum over it is differentiable in the logits without a gather.
@@ -26,7 +27,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32], smoo
     (log_softmax(logits, 1)? * target)?.sum_all()? * (-1.0 / total.max(1e-6))
 }
 
-/// Weights `1 / ln(1.02 + share of the pixels)` (Paszke et al. 2016, section 5.1), for the labels given.
+/// Weights `1 / ln(1.02 + share of the pixels)` (Paszke et al. 2016, section 5.1) for these labels.
 pub fn class_weights<'a>(labels: impl IntoIterator<Item = &'a u8>, classes: usize) -> Vec<f32> {
     let mut counts = vec![0u64; classes];
     for &label in labels {
@@ -46,7 +47,7 @@ mod tests {
     const LOGITS: [f32; 6] = [0.3, -1.2, 2.0, 0.7, 0.1, -0.4];
 
     #[test]
-    fn equals_its_definition_and_ignores_void() {
+    fn it_equals_its_definition_and_ignores_void() {
         let logits = Tensor::from_slice(&LOGITS, (3, 2), &Device::Cpu).unwrap();
         let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0], 0.0).unwrap().to_scalar::<f32>().unwrap();
         let log_p = |row: usize, class: usize| {

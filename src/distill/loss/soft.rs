@@ -3,9 +3,10 @@
 use candle_core::{Result, Tensor};
 use candle_nn::ops::{log_softmax, sigmoid};
 
-/// `T² · KL(softmax(teacher/T) ‖ softmax(student/T))`, for each row of `[rows, classes]` logits; returns `[rows]`.
+/// `T² · KL(softmax(teacher/T) ‖ softmax(student/T))` of each row of `[rows, classes]` logits;
+/// `[rows]`.
 ///
-/// The factor T² keeps the gradient's size independent of the temperature.
+/// The factor T² keeps the magnitude of the gradient independent of the temperature.
 pub fn categorical(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
     let log_p = log_softmax(&(teacher / temperature)?, 1)?.detach();
     let log_q = log_softmax(&(student / temperature)?, 1)?;
@@ -13,7 +14,8 @@ pub fn categorical(student: &Tensor, teacher: &Tensor, temperature: f64) -> Resu
     (p * (log_p - log_q)?)?.sum(1)? * (temperature * temperature)
 }
 
-/// The same for independent classes (sigmoid outputs): the sum of one Bernoulli divergence a class; returns `[rows]`.
+/// The same for independent classes (sigmoid outputs): the sum of the classes' Bernoulli
+/// divergences; `[rows]`.
 pub fn bernoulli(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
     bernoulli_terms(student, teacher, temperature)?.sum(1)? * (temperature * temperature)
 }
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_student_equal_to_its_teacher_has_nothing_to_learn() {
+    fn the_loss_of_a_student_equal_to_its_teacher_is_zero() {
         let logits = tensor(&TEACHER, (2, 3));
         for loss in [categorical(&logits, &logits, 3.0), bernoulli(&logits, &logits, 3.0)] {
             assert!(loss.unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.abs() < 1e-6));

@@ -1,12 +1,12 @@
-//! Average precision as COCO defines it (Lin et al. 2014, and the figures of its reference implementation): greedy matching
-//! by score, precision made monotonic, read at 101 recalls.
+//! Average precision as COCO defines it (Lin et al. 2014, and the figures of its reference
+//! implementation): greedy matching by score, precision made monotonic, read at 101 recalls.
 
 use peregrine_core::{BoundingBox, Detection};
 use serde::Serialize;
 
 /// The ten overlaps over which AP is averaged: 0.50, 0.55 … 0.95.
 pub const OVERLAPS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
-/// Most detections of a class that count in an image.
+/// The largest number of detections of a class that count in an image.
 const MAX_DETECTIONS: usize = 100;
 
 /// One image's detections and labels, each with its class.
@@ -14,13 +14,14 @@ const MAX_DETECTIONS: usize = 100;
 pub struct Evaluated {
     pub detections: Vec<Detection>,
     pub labels: Vec<(usize, BoundingBox)>,
-    /// Regions in which a detection without a label is neither right nor wrong (COCO's crowds, but of every class).
+    /// Regions in which unmatched detections are ignored (COCO's crowds, but for every class).
     pub ignore: Vec<BoundingBox>,
 }
 
-/// Which labels count, by their box's area in pixels² (COCO's ranges; a label on a border counts on both sides).
+/// The labels that count, by the area of their box in pixels² (COCO's ranges; a label on the border
+/// of two counts in both).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
+pub enum ObjectSize {
     All,
     /// Up to 32².
     Small,
@@ -30,7 +31,7 @@ pub enum Size {
     Large,
 }
 
-impl Size {
+impl ObjectSize {
     fn holds(self, area: f64) -> bool {
         let (low, high) = match self {
             Self::All => (0.0, 1e10),
@@ -45,13 +46,13 @@ impl Size {
 /// One class's figures, fractions of one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ClassPrecision {
-    /// At an overlap of 0.5.
+    /// At an IoU of 0.5.
     #[serde(rename = "AP50")]
     pub ap50: f64,
     /// Mean over [`OVERLAPS`].
     #[serde(rename = "AP")]
     pub ap: f64,
-    /// AP of the objects of each [`Size`]; `None` where there is none.
+    /// AP of the objects of each [`ObjectSize`]; `None` if there is none.
     #[serde(rename = "AP_small")]
     pub small: Option<f64>,
     #[serde(rename = "AP_medium")]
@@ -62,36 +63,37 @@ pub struct ClassPrecision {
     pub objects: usize,
 }
 
-/// The figures of `class` over all images; `None` where no object of it is labelled.
+/// The figures of `class` over all images; `None` if no object of it is labelled.
 pub fn average_precision(images: &[Evaluated], class: usize) -> Option<ClassPrecision> {
     let mean = |at: &[f64; OVERLAPS.len()]| at.iter().sum::<f64>() / at.len() as f64;
     let of = |size| by_overlap(images, class, size).map(|at| mean(&at));
-    let all = by_overlap(images, class, Size::All)?;
+    let all = by_overlap(images, class, ObjectSize::All)?;
     Some(ClassPrecision {
         ap50: all[0],
         ap: mean(&all),
-        small: of(Size::Small),
-        medium: of(Size::Medium),
-        large: of(Size::Large),
-        objects: count(images, class, Size::All),
+        small: of(ObjectSize::Small),
+        medium: of(ObjectSize::Medium),
+        large: of(ObjectSize::Large),
+        objects: count(images, class, ObjectSize::All),
     })
 }
 
-/// Whether each detection of `class` that counts is right at an overlap of `overlap`, with its score.
+/// The score of each detection of `class` that counts, and whether it is right at an IoU of
+/// `overlap`.
 pub fn outcomes(images: &[Evaluated], class: usize, overlap: f64) -> Vec<(f32, bool)> {
-    images.iter().flat_map(|image| matches(image, class, overlap, Size::All)).collect()
+    images.iter().flat_map(|image| matches(image, class, overlap, ObjectSize::All)).collect()
 }
 
-fn count(images: &[Evaluated], class: usize, size: Size) -> usize {
+fn count(images: &[Evaluated], class: usize, size: ObjectSize) -> usize {
     images.iter().flat_map(|i| &i.labels).filter(|l| l.0 == class && size.holds(area(&l.1))).count()
 }
 
-fn by_overlap(images: &[Evaluated], class: usize, size: Size) -> Option<[f64; OVERLAPS.len()]> {
+fn by_overlap(images: &[Evaluated], class: usize, size: ObjectSize) -> Option<[f64; OVERLAPS.len()]> {
     let objects = count(images, class, size);
     (objects > 0).then(|| OVERLAPS.map(|overlap| at_overlap(images, class, overlap, size, objects)))
 }
 
-fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, size: Size, objects: usize) -> f64 {
+fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, size: ObjectSize, objects: usize) -> f64 {
     // Score, and whether it is a true positive; in the order of images, then of scores within each.
     let mut outcomes: Vec<(f32, bool)> = images.iter().flat_map(|image| matches(image, class, overlap, size)).collect();
     outcomes.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -112,10 +114,10 @@ fn at_overlap(images: &[Evaluated], class: usize, overlap: f64, size: Size, obje
     (0..=100).map(read).sum::<f64>() / 101.0
 }
 
-/// Each detection takes the free label of `size` that it overlaps most, the most confident first. One that finds none is
-/// left out where it takes a label of another size, lies by the share `overlap` of its own area in a region to ignore, or
-/// is itself of another size.
-fn matches(image: &Evaluated, class: usize, overlap: f64, size: Size) -> Vec<(f32, bool)> {
+/// Each detection takes the free label of `size` that it overlaps most, the most confident first.
+/// Without one, a detection is ignored if it takes a label of another size, if the fraction
+/// `overlap` of its area lies in a region to ignore, or if it is of another size itself.
+fn matches(image: &Evaluated, class: usize, overlap: f64, size: ObjectSize) -> Vec<(f32, bool)> {
     let mut detections: Vec<&Detection> = image.detections.iter().filter(|d| d.class == class).collect();
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
     detections.truncate(MAX_DETECTIONS);
@@ -156,7 +158,7 @@ pub(crate) fn iou(a: &BoundingBox, b: &BoundingBox) -> f64 {
     ratio(common, area(a) + area(b) - common)
 }
 
-/// The share of `a` that lies in `region`.
+/// The fraction of `a` that lies in `region`.
 pub(crate) fn share_inside(a: &BoundingBox, region: &BoundingBox) -> f64 {
     ratio(common_area(a, region), area(a))
 }
@@ -201,7 +203,7 @@ mod tests {
     const NAMES: [&str; 5] = ["AP50", "AP", "small", "medium", "large"];
 
     #[test]
-    fn equals_pycocotools_on_random_cases() {
+    fn it_equals_pycocotools_on_random_cases() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/coco_ap.json")).unwrap();
         let bbox = |b: &[f32; 4]| BoundingBox::new(b[0], b[1], b[2], b[3]);
         for case in &cases {
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_without_labels_has_no_figure() {
+    fn a_class_without_labels_has_no_average_precision() {
         assert_eq!(average_precision(&[Evaluated::default()], 0), None);
     }
 }

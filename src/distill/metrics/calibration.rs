@@ -1,4 +1,5 @@
-//! Expected calibration error: how far a network's confidence is from how often it is right (Guo et al. 2017, section 2).
+//! Expected calibration error: how far a network's confidence is from how often it is right (Guo et
+//! al. 2017, section 2).
 
 use serde::Serialize;
 
@@ -9,13 +10,13 @@ pub const BINS: usize = 15;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Bin {
     pub count: u64,
-    /// How many of them were right.
+    /// The number of them that were right.
     pub right: u64,
     /// Sum of the confidences.
     pub confidence: f64,
 }
 
-/// Confidences and whether each was right.
+/// Confidences, and whether each prediction was right.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Calibration {
     pub bins: [Bin; BINS],
@@ -32,7 +33,7 @@ impl Calibration {
         bin.confidence += confidence;
     }
 
-    /// Σ |bin| / n · |share right − mean confidence| over the bins; `None` where nothing was counted.
+    /// Σ |bin| / n · |share right − mean confidence| over the bins; `None` without predictions.
     pub fn error(&self) -> Option<f64> {
         let total: u64 = self.bins.iter().map(|b| b.count).sum();
         let gaps: f64 = self.bins.iter().map(|b| (b.right as f64 - b.confidence).abs()).sum();
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_numpy_on_random_cases() {
+    fn it_equals_numpy_on_random_cases() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/ece.json")).unwrap();
         for case in &cases {
             let mut calibration = Calibration::default();
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counted_has_no_figure() {
+    fn without_predictions_there_is_no_error() {
         assert_eq!(Calibration::default().error(), None);
     }
 }

@@ -12,7 +12,7 @@ impl Confusion {
         Self { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Counts one pixel, and says whether it did: classes out of range (void) do not count.
+    /// Counts one pixel, unless a class is out of range (void); returns whether it was counted.
     pub fn add(&mut self, label: u8, predicted: u8) -> bool {
         let (label, predicted) = (usize::from(label), usize::from(predicted));
         let counts = label < self.classes && predicted < self.classes;
@@ -22,7 +22,7 @@ impl Confusion {
         counts
     }
 
-    /// TP / (TP + FP + FN) of a class; `None` where it is neither labelled nor predicted.
+    /// TP / (TP + FP + FN) of a class; `None` if it is neither labelled nor predicted.
     pub fn iou(&self, class: usize) -> Option<f64> {
         let row: u64 = (0..self.classes).map(|p| self.counts[class * self.classes + p]).sum();
         let column: u64 = (0..self.classes).map(|l| self.counts[l * self.classes + class]).sum();
@@ -31,7 +31,7 @@ impl Confusion {
         (union > 0).then(|| right as f64 / union as f64)
     }
 
-    /// Mean over the classes that have a figure; `None` where none has.
+    /// Mean over the classes that have an IoU; `None` if none has.
     pub fn mean_iou(&self) -> Option<f64> {
         let ious: Vec<f64> = (0..self.classes).filter_map(|c| self.iou(c)).collect();
         (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
@@ -48,13 +48,13 @@ mod tests {
         classes: usize,
         labels: Vec<u8>,
         predicted: Vec<u8>,
-        /// For each class, from scikit-learn; without one where it neither occurs nor is predicted.
+        /// For each class, from scikit-learn; `None` if it is neither labelled nor predicted.
         iou: Vec<Option<f64>>,
         mean: f64,
     }
 
     #[test]
-    fn equals_scikit_learn_on_random_cases() {
+    fn it_equals_scikit_learn_on_random_cases() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/miou.json")).unwrap();
         let near = |a: Option<f64>, b: Option<f64>| a == b || a.zip(b).is_some_and(|(a, b)| (a - b).abs() < 1e-9);
         for case in &cases {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_equal_those_counted_by_hand() {
+    fn it_equals_values_counted_by_hand() {
         let mut confusion = Confusion::new(4);
         for (label, predicted) in [(0, 0), (0, 0), (0, 1), (1, 1), (2, 0), (255, 1), (1, 255)] {
             confusion.add(label, predicted);

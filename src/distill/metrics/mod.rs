@@ -1,8 +1,8 @@
-//! How good a student is.
+//! Metrics of a student's accuracy.
 //!
 //! - [`mod@average_precision`]: COCO's AP of boxes, of all and by size.
 //! - [`confusion`]: mIoU of masks.
-//! - [`calibration`]: whether confidences mean what they say.
+//! - [`calibration`]: the calibration error of confidences.
 
 pub mod average_precision;
 pub mod calibration;

@@ -19,7 +19,7 @@ pub struct TrainNet {
     pub params: NetParams,
     batch: usize,
     /// How each layer is computed, in the graph's order.
-    layers: Vec<Layer>,
+    layers: Vec<LayerPass>,
     /// `[batch, channels, height, width]` for each layer.
     values: Vec<Vec<f32>>,
     pub(super) gradients: Gradients,
@@ -30,7 +30,7 @@ pub struct TrainNet {
 }
 
 /// The computation of one layer.
-enum Layer {
+enum LayerPass {
     Input,
     Conv(Box<ConvBlock>),
     Plain(Operation),
@@ -56,15 +56,15 @@ impl TrainNet {
         let computation = |id: LayerId| {
             let index = params.convs.iter().position(|conv| conv.layer == id);
             match (graph.layers[id].op, index) {
-                (Op::Input, _) => Layer::Input,
-                (_, Some(i)) => Layer::Conv(Box::new(ConvBlock::new(&graph, id, i, &params.convs[i], batch))),
-                (_, None) => Layer::Plain(Operation::of(&graph, id)),
+                (Op::Input, _) => LayerPass::Input,
+                (_, Some(i)) => LayerPass::Conv(Box::new(ConvBlock::new(&graph, id, i, &params.convs[i], batch))),
+                (_, None) => LayerPass::Plain(Operation::of(&graph, id)),
             }
         };
-        let layers: Vec<Layer> = (0..graph.layers.len()).map(computation).collect();
+        let layers: Vec<LayerPass> = (0..graph.layers.len()).map(computation).collect();
         let mut needed: Vec<bool> = Vec::with_capacity(layers.len());
         for (layer, of) in graph.layers.iter().zip(&layers) {
-            let trained = matches!(of, Layer::Conv(block) if !params.convs[block.index].frozen);
+            let trained = matches!(of, LayerPass::Conv(block) if !params.convs[block.index].frozen);
             needed.push(trained || layer.inputs.iter().any(|&i| needed[i]));
         }
         let lengths = || graph.layers.iter().map(|layer| batch * layer.shape.len());
@@ -85,7 +85,7 @@ impl TrainNet {
         (0..self.values.len()).filter(|id| !kept(id)).for_each(|id| self.values[id] = Vec::new());
         self.gradients.buffers.iter_mut().for_each(|buffer| *buffer = Vec::new());
         for layer in &mut self.layers {
-            if let Layer::Conv(block) = layer {
+            if let LayerPass::Conv(block) = layer {
                 block.free();
             }
         }
@@ -133,13 +133,13 @@ impl TrainNet {
             let mut output = take(&mut self.values[id]);
             let inputs = &self.graph.layers[id].inputs;
             match layer {
-                Layer::Input => {}
-                Layer::Conv(block) => {
+                LayerPass::Input => {}
+                LayerPass::Conv(block) => {
                     let conv = &mut self.params.convs[block.index];
                     let rounded = self.fake.as_ref().map(|fake| fake.weight(block.index));
                     block.forward(conv, rounded, &self.values[inputs[0]], &mut output, mode);
                 }
-                Layer::Plain(operation) => {
+                LayerPass::Plain(operation) => {
                     let inputs: Vec<&[f32]> = inputs.iter().map(|&i| &self.values[i][..]).collect();
                     operation.forward(&inputs, &mut output);
                 }
@@ -172,8 +172,8 @@ impl TrainNet {
                 fake.clip_gradient(id, &mut gradient);
             }
             match layer {
-                Layer::Input => {}
-                Layer::Conv(block) => {
+                LayerPass::Input => {}
+                LayerPass::Conv(block) => {
                     let conv = &mut self.params.convs[block.index];
                     let output = self.fake.as_ref().and_then(|fake| fake.unrounded(id)).unwrap_or(&self.values[id][..]);
                     block.backward(conv, &self.values[inputs[0]], output, &mut gradient);
@@ -181,7 +181,7 @@ impl TrainNet {
                     let from_output = |into: &mut [f32], keep| block.backward_input(weight, &gradient, into, keep);
                     self.gradients.accumulate(inputs[0], from_output);
                 }
-                Layer::Plain(operation) => {
+                LayerPass::Plain(operation) => {
                     for (which, &input) in inputs.iter().enumerate() {
                         let values = &self.values[input];
                         let of_input =

@@ -24,9 +24,9 @@ use super::before_after::BeforeAfter;
 use super::data::OnError;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
-use super::train::batches::Pictures;
+use super::train::batches::TrainImages;
 use super::train::config::{DataSource, StudentConfig};
-use super::train::step::Teaching;
+use super::train::step::LossComputer;
 use importance::{Criterion, Moments};
 
 /// Cut the channels out of a student that matter least, into a smaller package.
@@ -156,9 +156,9 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         skip_bad: args.skip_bad,
         ..StudentConfig::default()
     };
-    let pictures = Pictures::load(&config, &config.open_data(architecture)?, architecture, None, &[])?;
-    let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    let teaching = Teaching::new(architecture, weights);
+    let train_images = TrainImages::load(&config, &config.open_data(architecture)?, architecture, None, &[])?;
+    let weights = segmentation::class_weights(train_images.mask_bytes(), architecture.segmentation.classes.len());
+    let loss_computer = LossComputer::new(architecture, weights);
     let mut net = trainable(&student.weights, student)?;
     let mut moments = Moments::new(&graph);
     let mut taylor = vec![Vec::new(); graph.layers.len()];
@@ -166,10 +166,10 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, ETA {eta}")?;
     let progress = ProgressBar::new(batches).with_style(style);
     for step in 0..batches {
-        let batch = pictures.batch(step, &config, &architecture.input);
+        let batch = train_images.batch(step, &config, &architecture.input);
         if args.by == Criterion::Taylor {
             net.params.zero_gradients();
-            let losses = teaching.gradients(&mut net, &batch, &config)?;
+            let losses = loss_computer.gradients(&mut net, &batch, &config)?;
             let file = batch.files.first().map(|f| f.display().to_string()).unwrap_or_default();
             ensure!(losses.total().is_finite(), "the loss on a batch that begins with {file} is not finite");
             importance::add_taylor(&mut taylor, &net.params);

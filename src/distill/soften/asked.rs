@@ -10,12 +10,14 @@ use indicatif::ProgressBar;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 
-use super::shard::{HalfMap, Softened};
+use super::shard::{HalfMap, ImageSoftTargets};
 use super::targets::Index;
 use super::SoftenArgs;
 use crate::data::{load_image, OnError, Sample, Skipped};
 use crate::teacher::description::Family;
-use crate::teacher::{ensemble, Description, Feature, Opinion, PackageTeacher, Runtime, SoftMask, Teacher};
+use crate::teacher::{
+    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, TeacherDescription,
+};
 
 /// All that are asked.
 pub(super) struct Teachers {
@@ -32,14 +34,14 @@ pub(super) struct Teachers {
 
 /// A teacher of either kind.
 enum AnyTeacher {
-    Onnx(Teacher),
+    Onnx(OnnxTeacher),
     Package(PackageTeacher),
 }
 
 /// What the teachers made of some images, and the images that could not be read.
-pub(super) struct Looked {
+pub(super) struct TeacherOutputs {
     pub images: Vec<String>,
-    pub softened: Vec<Softened>,
+    pub soft_targets: Vec<ImageSoftTargets>,
     pub skipped: Vec<Skipped>,
 }
 
@@ -67,7 +69,7 @@ impl Teachers {
                 teachers.all.push(AnyTeacher::Package(package));
                 continue;
             };
-            let description = Description::read(Path::new(description))?;
+            let description = TeacherDescription::read(Path::new(description))?;
             teachers.keep(teacher, description.features.keys())?;
             let (family, name) = (description.family, description.name.clone());
             ensure!(
@@ -80,7 +82,7 @@ impl Teachers {
                 runtime = Some(Runtime::open(library)?);
             }
             let runtime = runtime.as_ref().context("opened just above")?;
-            let onnx = Teacher::load(runtime, Path::new(network), description, classes, args.threads)?;
+            let onnx = OnnxTeacher::load(runtime, Path::new(network), description, classes, args.threads)?;
             if family == Family::PixelLogits {
                 let unknown: Vec<&str> = classes
                     .iter()
@@ -139,34 +141,39 @@ impl Teachers {
     ///
     /// # Errors
     /// When an image cannot be read, unless those are to be left out; when a teacher fails.
-    pub fn look_at(&mut self, samples: &[Sample], on_error: OnError, progress: &ProgressBar) -> anyhow::Result<Looked> {
-        let mut looked = Looked { images: Vec::new(), softened: Vec::new(), skipped: Vec::new() };
+    pub fn infer(
+        &mut self,
+        samples: &[Sample],
+        on_error: OnError,
+        progress: &ProgressBar,
+    ) -> anyhow::Result<TeacherOutputs> {
+        let mut outputs = TeacherOutputs { images: Vec::new(), soft_targets: Vec::new(), skipped: Vec::new() };
         for sample in samples {
             progress.inc(1);
             let image = match load_image(&sample.image) {
                 Err(e) if on_error == OnError::Skip => {
-                    looked.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() });
+                    outputs.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() });
                     continue;
                 }
                 image => image?,
             };
-            looked.softened.push(self.soften(&image).with_context(|| sample.image.display().to_string())?);
-            looked.images.push(sample.file_name().to_owned());
+            outputs.soft_targets.push(self.soften(&image).with_context(|| sample.image.display().to_string())?);
+            outputs.images.push(sample.file_name().to_owned());
         }
-        Ok(looked)
+        Ok(outputs)
     }
 
-    fn soften(&mut self, image: &RgbImage) -> anyhow::Result<Softened> {
+    fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
         let (mut boxes, mut masks, mut features) = (Vec::new(), Vec::new(), BTreeMap::new());
         for teacher in &mut self.all {
             let (opinion, shown) = match teacher {
-                AnyTeacher::Package(t) => t.study(image).map(|(seen, shown)| (Opinion::Boxes(seen), shown))?,
-                AnyTeacher::Onnx(t) => t.study(image)?,
+                AnyTeacher::Package(t) => t.infer(image).map(|(seen, shown)| (Prediction::Boxes(seen), shown))?,
+                AnyTeacher::Onnx(t) => t.infer(image)?,
             };
             match opinion {
-                Opinion::Boxes(seen) => boxes.push(seen),
-                Opinion::Pixels(mask) => masks.push(mask),
-                Opinion::Image(_) => bail!("a teacher gives neither boxes nor masks"),
+                Prediction::Boxes(seen) => boxes.push(seen),
+                Prediction::Pixels(mask) => masks.push(mask),
+                Prediction::Image(_) => bail!("a teacher gives neither boxes nor masks"),
             }
             for (layer, feature) in &shown {
                 features.insert(layer.clone(), Arc::new(half(layer, feature)?));
@@ -174,7 +181,7 @@ impl Teachers {
         }
         let (columns, rows) = self.cells(image);
         let mask = || HalfMap::from(&SoftMask::mean(&masks, &self.segmenters, columns, rows));
-        Ok(Softened {
+        Ok(ImageSoftTargets {
             boxes: ensemble::fuse(&boxes, &self.detectors),
             mask: (!masks.is_empty()).then(|| Arc::new(mask())),
             features,

@@ -116,8 +116,8 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
                     other.folder
                 );
             }
-            let looked = teachers.look_at(samples, options.on_error, &progress)?;
-            let bytes = shard::serialize(&looked.softened, index.classes.len());
+            let outputs = teachers.infer(samples, options.on_error, &progress)?;
+            let bytes = shard::serialize(&outputs.soft_targets, index.classes.len());
             write_atomically(&args.out.join(&file), &bytes)?;
             index.shards.retain(|shard| shard.file != file);
             index.shards.push(Shard {
@@ -125,11 +125,11 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
                 sha256: sha256(&bytes),
                 dataset: dataset.name.clone(),
                 folder: folder.clone(),
-                images: looked.images,
-                skipped: looked.skipped.iter().map(|s| file_name(&s.path)).collect(),
+                images: outputs.images,
+                skipped: outputs.skipped.iter().map(|s| file_name(&s.path)).collect(),
             });
             write_atomically(&path, &serde_json::to_vec_pretty(&index)?)?;
-            skipped.extend(looked.skipped);
+            skipped.extend(outputs.skipped);
         }
     }
     progress.finish();

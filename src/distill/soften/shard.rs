@@ -12,13 +12,13 @@ use half::f16;
 use peregrine_core::BoundingBox;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::teacher::{Feature, SoftBox, SoftMask};
+use crate::teacher::{Feature, SoftMask, SoftTarget};
 
 /// What teachers made of one image.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Softened {
+pub struct ImageSoftTargets {
     /// Best first.
-    pub boxes: Vec<SoftBox>,
+    pub boxes: Vec<SoftTarget>,
     /// Where a segmenter was asked.
     pub mask: Option<Arc<HalfMap>>,
     /// By the student's layer.
@@ -74,7 +74,7 @@ impl TryFrom<&Feature> for HalfMap {
 }
 
 /// The bytes of a shard, for so many detection `classes`.
-pub(crate) fn serialize(images: &[Softened], classes: usize) -> Vec<u8> {
+pub(crate) fn serialize(images: &[ImageSoftTargets], classes: usize) -> Vec<u8> {
     let (mut boxes, mut logits, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     let bytes = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let mut count = 0u32;
@@ -137,7 +137,7 @@ pub(super) struct Contents<'a> {
 ///
 /// # Errors
 /// Names the tensor that is missing or has another shape.
-pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<Vec<Softened>> {
+pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<Vec<ImageSoftTargets>> {
     let file = SafeTensors::deserialize(bytes)?;
     let tensor =
         |name: &str| file.tensor(name).with_context(|| format!("has no tensor {name}; delete it and soften again"));
@@ -157,8 +157,8 @@ pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<V
     ensure!(boxes.len() == 4 * total && logits.len() == classes * total, "its tensors do not belong together");
     ensure!(ends.is_sorted(), "its images' ends are out of order");
     let object =
-        |(b, l): (&[f32], &[f32])| SoftBox { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
-    let objects: Vec<SoftBox> = boxes.chunks_exact(4).zip(logits.chunks_exact(classes)).map(object).collect();
+        |(b, l): (&[f32], &[f32])| SoftTarget { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
+    let objects: Vec<SoftTarget> = boxes.chunks_exact(4).zip(logits.chunks_exact(classes)).map(object).collect();
     // A map of so many channels, or of any number; `image` is where it lies, if not on the whole grid.
     let map = |name: &str, channels: Option<usize>, image: Option<[f32; 4]>| -> anyhow::Result<Arc<HalfMap>> {
         let tensor = tensor(name)?;
@@ -189,7 +189,7 @@ pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<V
             let at = std::array::from_fn(|side| place[4 * image + side]);
             Ok(((*layer).clone(), map(&feature_name(layer, image), None, Some(at))?))
         };
-        Ok(Softened { boxes, mask, features: places.iter().map(feature).collect::<anyhow::Result<_>>()? })
+        Ok(ImageSoftTargets { boxes, mask, features: places.iter().map(feature).collect::<anyhow::Result<_>>()? })
     };
     ends.into_iter().enumerate().map(image).collect()
 }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::teacher::UNKNOWN;
 
-    fn read(bytes: &[u8], masks: Option<usize>, features: &[&str]) -> anyhow::Result<Vec<Softened>> {
+    fn read(bytes: &[u8], masks: Option<usize>, features: &[&str]) -> anyhow::Result<Vec<ImageSoftTargets>> {
         let features: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();
         deserialize(bytes, &Contents { classes: 2, masks, features: &features, wanted: &|name| name != "unwanted" })
     }
@@ -211,12 +211,12 @@ mod tests {
 
     #[test]
     fn soft_targets_survive_the_disk() {
-        let object = |x: f32| SoftBox { bbox: BoundingBox::new(x, 1.0, x + 2.5, 9.0), logits: vec![0.5, UNKNOWN] };
+        let object = |x: f32| SoftTarget { bbox: BoundingBox::new(x, 1.0, x + 2.5, 9.0), logits: vec![0.5, UNKNOWN] };
         let image = |boxes, width, height| {
             let mask = Some(map(3, width, height, [0.0, 0.0, width as f32, height as f32]));
             let feature =
                 |layer: &str, channels| (layer.to_owned(), map(channels, width, height, [0.5, 0.25, 1.5, 1.0]));
-            Softened { boxes, mask, features: [feature("a.add", 2), feature("unwanted", 1)].into() }
+            ImageSoftTargets { boxes, mask, features: [feature("a.add", 2), feature("unwanted", 1)].into() }
         };
         let images = [image(vec![object(1.0), object(2.0)], 4, 2), image(vec![], 2, 3), image(vec![object(3.0)], 1, 1)];
         let bytes = serialize(&images, 2);
@@ -226,7 +226,8 @@ mod tests {
             written.features.remove("unwanted");
             assert_eq!(*found, written);
         }
-        let bare = |image: &Softened| Softened { boxes: image.boxes.clone(), ..Softened::default() };
+        let bare =
+            |image: &ImageSoftTargets| ImageSoftTargets { boxes: image.boxes.clone(), ..ImageSoftTargets::default() };
         let without: Vec<_> = images.iter().map(bare).collect();
         assert_eq!(read(&serialize(&without, 2), None, &[]).unwrap(), without);
         assert!(read(&bytes, Some(4), &[]).unwrap_err().to_string().contains("segmentation.0"));
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_feature_that_is_missing_is_named() {
-        let bytes = serialize(&[Softened::default()], 2);
+        let bytes = serialize(&[ImageSoftTargets::default()], 2);
         let error = format!("{:#}", read(&bytes, None, &["neck.8.add"]).unwrap_err());
         assert!(error.contains("neck.8.add") && error.contains("soften again"), "{error}");
     }

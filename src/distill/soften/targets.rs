@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context};
 use peregrine_core::files::sha256;
 use serde::{Deserialize, Serialize};
 
-use super::shard::{deserialize, Contents, Softened};
+use super::shard::{deserialize, Contents, ImageSoftTargets};
 
 /// Name of the index in its folder.
 pub(super) const INDEX: &str = "index.json";
@@ -58,7 +58,7 @@ impl Index {
 
 /// Soft targets in memory.
 pub struct SoftTargets {
-    by_image: HashMap<(String, String), Softened>,
+    by_image: HashMap<(String, String), ImageSoftTargets>,
     /// Teachers' names.
     pub teachers: Vec<String>,
     /// The student's classes that the logits are of.
@@ -124,7 +124,7 @@ impl SoftTargets {
     }
 
     /// What the teachers made of an image; `None` where they were not asked.
-    pub fn of(&self, dataset: &str, file: &str) -> Option<&Softened> {
+    pub fn of(&self, dataset: &str, file: &str) -> Option<&ImageSoftTargets> {
         self.by_image.get(&(dataset.to_owned(), file.to_owned()))
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_damaged_shard_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = serialize(&[Softened::default()], 2);
+        let bytes = serialize(&[ImageSoftTargets::default()], 2);
         let shard = Shard {
             file: "a-0000.safetensors".into(),
             sha256: sha256(b"other"),

@@ -1,4 +1,4 @@
-//! What a teacher's tensors mean: a small TOML file beside, or instead of, knowledge in code.
+//! The description of a teacher's tensors: a small TOML file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,50 +10,52 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// Outputs: heat map `[1, h, w, classes]` of probabilities, then distances `[1, h, w, 4]` to left, top, right, bottom
-    /// in input pixels (Zhou et al. 2019, "Objects as Points").
+    /// Outputs: heat map `[1, h, w, classes]` of probabilities, then distances `[1, h, w, 4]` to
+    /// left, top, right, bottom in input pixels (Zhou et al. 2019, "Objects as Points").
     Centernet,
-    /// Outputs for each stride, finest first: probabilities `[1, cells, classes]`, then side logits `[1, cells, 4·bins]`
-    /// (generalized focal loss, Li et al. 2020).
+    /// Outputs for each stride, finest first: probabilities `[1, cells, classes]`, then side logits
+    /// `[1, cells, 4·bins]` (generalized focal loss, Li et al. 2020).
     Gfl,
-    /// One output `[1, 4 + classes, candidates]` (YOLOv8 and later, 1×84×8400 for COCO) or its transpose, centre x, centre
-    /// y, width and height in input pixels, then probabilities; with `objectness` (YOLOv5, v7, YOLOX) a factor for them
-    /// before the classes.
+    /// One output `[1, 4 + classes, candidates]` (YOLOv8 and later, 1×84×8400 for COCO) or its
+    /// transpose, centre x, centre y, width and height in input pixels, then probabilities; with
+    /// `objectness` (YOLOv5, v7, YOLOX) a factor for them before the classes.
     Yolo,
-    /// Outputs: class logits `[1, queries, classes (+ 1)]`, then centre x, centre y, width and height
-    /// `[1, queries, 4]` in fractions of the input (Carion et al. 2020). The last logit means "no object" where `scores` is
-    /// "softmax", as in DETR; with "sigmoid" (Deformable and RT-DETR) there is none.
+    /// Outputs: class logits `[1, queries, classes (+ 1)]`, then centre x, centre y, width and
+    /// height `[1, queries, 4]` in fractions of the input (Carion et al. 2020). With `scores =
+    /// "softmax"`, as in DETR, the last logit means "no object"; with "sigmoid" (Deformable and
+    /// RT-DETR) there is no such logit.
     Detr,
     /// One output `[1, classes]`: logits of the whole image.
     ClassLogits,
-    /// One output `[1, classes, h, w]`, or `[1, h, w, classes]` with `layout = "nhwc"`: logits of each pixel or cell.
+    /// One output `[1, classes, h, w]`, or `[1, h, w, classes]` with `layout = "nhwc"`: logits of
+    /// each pixel or cell.
     PixelLogits,
 }
 
-/// How an image is brought to the teacher's square input.
+/// How an image is scaled to the teacher's square input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// Scaled to the whole input; its aspect changes.
+    /// Scaled to the whole input, without keeping the aspect ratio.
     Stretch,
-    /// Scaled as a whole, with its aspect kept, and centred; the rest is grey.
+    /// Scaled with its aspect ratio kept, and centred; the rest is grey.
     #[default]
     Letterbox,
 }
 
-/// What makes probabilities of class scores.
+/// How class scores become probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
     /// They are probabilities already.
     Probability,
-    /// Each by itself.
+    /// Each class separately.
     Sigmoid,
-    /// All of a query together.
+    /// Over all classes of a query.
     Softmax,
 }
 
-/// Where a channel lies.
+/// The order of the input's dimensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -61,7 +63,7 @@ pub enum Layout {
     Nhwc,
 }
 
-/// Order of colours in the input.
+/// Order of the colour channels in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Colours {
@@ -69,17 +71,17 @@ pub enum Colours {
     Bgr,
 }
 
-/// A teacher's description.
+/// The description of a teacher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Description {
+pub struct TeacherDescription {
     pub name: String,
     pub family: Family,
     /// Name of the input tensor.
     pub input: String,
     /// Side of the square input in pixels.
     pub size: u32,
-    /// How the image is brought to it.
+    /// How the image is scaled to it.
     #[serde(default)]
     pub fit: Fit,
     pub layout: Layout,
@@ -89,29 +91,31 @@ pub struct Description {
     pub std: [f32; 3],
     /// Names of the output tensors, in the family's order.
     pub outputs: Vec<String>,
-    /// `centernet` and `gfl`: input pixels for one cell, for each level.
+    /// `centernet` and `gfl`: the stride of each level in input pixels.
     #[serde(default)]
     pub strides: Vec<usize>,
-    /// `centernet` and `gfl`: where in its cell a box is centred: 0 at the corner, 0.5 in the middle.
+    /// `centernet` and `gfl`: the anchor point in a cell: 0 for the corner, 0.5 for the centre.
     #[serde(default)]
     pub center: f32,
-    /// `yolo`: whether a candidate's fifth value is its objectness.
+    /// `yolo`: whether the fifth value of a candidate is its objectness.
     #[serde(default)]
     pub objectness: bool,
-    /// What makes probabilities of the scores; without it what is usual for the family.
+    /// How scores become probabilities; the default is what is usual for the family.
     #[serde(default)]
     pub scores: Option<Scores>,
-    /// For each of the student's classes (with `pixel_logits` its segmentation classes) the teacher's that mean it.
+    /// For each of the student's classes (for `pixel_logits`, segmentation classes), the teacher's
+    /// classes that are mapped to it.
     pub classes: BTreeMap<String, Vec<usize>>,
-    /// What `distill soften` keeps for feature methods: for layers of the student's, such as `"neck.8.add"`, the output
-    /// tensor that each is to learn from, `[1, channels, h, w]`, or `[1, h, w, channels]` with `layout = "nhwc"`. An inner
-    /// tensor has to be made an output of the ONNX file first.
-    // Left out of what is written while there are none, so that soft targets made before there was such a key go on.
+    /// The features that `distill soften` keeps: for layers of the student, such as `"neck.8.add"`,
+    /// the output tensor that each is to learn from, `[1, channels, h, w]`, or `[1, h, w,
+    /// channels]` with `layout = "nhwc"`. An inner tensor must be made an output of the ONNX file
+    /// first.
+    // Not written while empty, so that soft targets from before the key remain valid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, String>,
 }
 
-impl Description {
+impl TeacherDescription {
     /// Reads and checks a description.
     ///
     /// # Errors
@@ -150,7 +154,8 @@ impl Description {
         Ok(description)
     }
 
-    /// The teacher's classes for each of the student's, in the student's order; empty where the teacher knows none.
+    /// The teacher's classes for each of the student's, in the student's order; empty for a class
+    /// that the teacher does not know.
     pub fn groups(&self, student: &[String]) -> Vec<Vec<usize>> {
         student.iter().map(|class| self.classes.get(class).cloned().unwrap_or_default()).collect()
     }
@@ -161,25 +166,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shipped_descriptions_are_sound_and_know_every_class_of_the_default_student() {
+    fn shipped_descriptions_know_all_classes_of_the_default_student() {
         let classes = peregrine_student::Architecture::default_student().detection.classes;
         for text in [
             include_str!("../../../models/teachers/centernet_mb3_512.toml"),
             include_str!("../../../models/teachers/nanodet_416.toml"),
         ] {
-            let description = Description::parse(text).unwrap();
+            let description = TeacherDescription::parse(text).unwrap();
             assert!(description.groups(&classes).iter().all(|group| !group.is_empty()));
         }
     }
 
     #[test]
-    fn a_description_that_does_not_fit_its_family_is_refused_by_field() {
+    fn a_field_that_does_not_fit_the_family_is_refused_by_name() {
         let of = |more: &str| {
             let text = format!(
                 "name='t'\ninput='x'\nsize=64\nlayout='nchw'\ncolours='rgb'\nmean=[0.0,0.0,0.0]\nstd=[1.0,1.0,1.0]\n\
                  {more}\n[classes]\ncar=[0]\n"
             );
-            Description::parse(&text).map_err(|e| e.to_string())
+            TeacherDescription::parse(&text).map_err(|e| e.to_string())
         };
         assert_eq!(of("family='yolo'\noutputs=['a']").unwrap().fit, Fit::Letterbox);
         for (more, field) in [

@@ -1,39 +1,29 @@
-//! From a teacher's output tensors to candidate objects, by family.
+//! From a detector's output tensors to objects, by family.
 
 use anyhow::{bail, ensure, Context};
-use peregrine_core::BoundingBox;
-use peregrine_vision::decode::head::{logit, softmax_mean};
+use peregrine_vision::decode::head::softmax_mean;
 
-use super::description::{Description, Family};
+use super::candidates::{best_of_groups, soft_target, suppress, OutputTensor, MIN_SCORE};
+use super::description::{Family, TeacherDescription};
 use super::placement::Placement;
-use super::{queries, SoftBox, UNKNOWN};
+use super::{queries, SoftTarget, UNKNOWN};
 
-/// Candidates below this probability are no opinion.
-pub(super) const MIN_SCORE: f32 = 0.05;
-/// Same-class candidates that overlap more are one object.
-const NMS_IOU: f32 = 0.6;
-/// Most objects in an image.
-const MAX_OBJECTS: usize = 100;
-
-/// An output tensor: shape and values.
-pub type Output<'a> = (Vec<usize>, &'a [f32]);
-
-/// The objects that `outputs` describe, best first, in source pixels.
+/// The objects in `outputs`, best first, in source pixels.
 ///
 /// # Errors
 /// When a tensor does not have its family's shape.
 pub fn candidates(
-    d: &Description,
+    d: &TeacherDescription,
     groups: &[Vec<usize>],
-    outputs: &[Output],
+    outputs: &[OutputTensor],
     placement: &Placement,
-) -> anyhow::Result<Vec<SoftBox>> {
+) -> anyhow::Result<Vec<SoftTarget>> {
     let mut found = match d.family {
         Family::Centernet | Family::Gfl => of_cells(d, groups, outputs, placement)?,
         Family::Yolo => queries::yolo(d, groups, &outputs[0], placement)?,
         Family::Detr => queries::detr(d, groups, outputs, placement)?,
         Family::ClassLogits | Family::PixelLogits => {
-            bail!("{} is of a family that gives no boxes; `distill soften` asks detectors", d.name)
+            bail!("{} is of a family without boxes; a detector is needed", d.name)
         }
     };
     for (class, _) in groups.iter().enumerate().filter(|(_, group)| group.is_empty()) {
@@ -42,44 +32,30 @@ pub fn candidates(
     Ok(suppress(found))
 }
 
-/// A box and the probabilities of the student's classes as an opinion; `None` where it is next to nothing.
-pub(super) fn soft_box(bbox: BoundingBox, probabilities: &[f32]) -> Option<SoftBox> {
-    let logits = probabilities.iter().map(|&p| logit(p.clamp(1e-6, 1.0 - 1e-6))).collect();
-    (bbox.width() > 1.0 && bbox.height() > 1.0).then_some(SoftBox { bbox, logits })
-}
-
-/// The best of the teacher's classes that mean each of the student's.
-pub(super) fn grouped<'a>(
-    score: &'a impl Fn(usize) -> f32,
-    groups: &'a [Vec<usize>],
-) -> impl Iterator<Item = f32> + 'a {
-    groups.iter().map(move |group| group.iter().map(|&c| score(c)).fold(0.0, f32::max))
-}
-
 fn of_cells(
-    d: &Description,
+    d: &TeacherDescription,
     groups: &[Vec<usize>],
-    outputs: &[Output],
+    outputs: &[OutputTensor],
     placement: &Placement,
-) -> anyhow::Result<Vec<SoftBox>> {
+) -> anyhow::Result<Vec<SoftTarget>> {
     let mut found = Vec::new();
     for (level, &stride) in d.strides.iter().enumerate() {
-        let (scores, sides) = (&outputs[2 * level], &outputs[2 * level + 1]);
+        let (scores, distances) = (&outputs[2 * level], &outputs[2 * level + 1]);
         let cells = d.size as usize / stride;
         let classes = *scores.0.last().context("an output without dimensions")?;
-        let fits = |output: &Output, per_cell: usize| output.1.len() == cells * cells * per_cell;
+        let fits = |output: &OutputTensor, per_cell: usize| output.1.len() == cells * cells * per_cell;
         ensure!(
             groups.iter().flatten().all(|&c| c < classes) && fits(scores, classes),
             "output {:?} is {:?}, which is not {cells}×{cells} cells with every class named in [classes]",
             d.outputs[2 * level],
             scores.0
         );
-        let per_cell = sides.1.len() / (cells * cells);
+        let per_cell = distances.1.len() / (cells * cells);
         ensure!(
-            per_cell > 0 && per_cell.is_multiple_of(4) && fits(sides, per_cell),
-            "output {:?} is {:?}, which is not four sides for each of {cells}×{cells} cells",
+            per_cell > 0 && per_cell.is_multiple_of(4) && fits(distances, per_cell),
+            "output {:?} is {:?}, which is not four distances (or distributions) for each of {cells}×{cells} cells",
             d.outputs[2 * level + 1],
-            sides.0
+            distances.0
         );
         let probabilities = group(scores.1, classes, groups);
         let best = |cell: usize| probabilities[cell].iter().copied().fold(0.0, f32::max);
@@ -87,26 +63,27 @@ fn of_cells(
             if d.family == Family::Centernet && !is_peak(&probabilities, cells, cell) {
                 continue;
             }
-            let raw = &sides.1[cell * per_cell..][..per_cell];
-            let distances = match d.family == Family::Centernet {
-                true => std::array::from_fn(|i| raw[i]),
-                false => expected(raw).map(|bins| bins * stride as f32),
+            let raw = &distances.1[cell * per_cell..][..per_cell];
+            let distances = if d.family == Family::Centernet {
+                std::array::from_fn(|i| raw[i])
+            } else {
+                expected(raw).map(|bins| bins * stride as f32)
             };
             let center = |at: usize| (at as f32 + d.center) * stride as f32;
             let (x, y) = (center(cell % cells), center(cell / cells));
             let bbox = [x - distances[0], y - distances[1], x + distances[2], y + distances[3]];
-            found.extend(soft_box(placement.to_source(bbox), &probabilities[cell]));
+            found.extend(soft_target(placement.to_source(bbox), &probabilities[cell]));
         }
     }
     Ok(found)
 }
 
-/// The student's classes' probabilities in each cell: the best of the teacher's classes that mean each.
+/// The probabilities of the student's classes in each cell.
 fn group(scores: &[f32], classes: usize, groups: &[Vec<usize>]) -> Vec<Vec<f32>> {
-    scores.chunks(classes).map(|cell| grouped(&|c| cell[c], groups).collect()).collect()
+    scores.chunks(classes).map(|cell| best_of_groups(&|c| cell[c], groups).collect()).collect()
 }
 
-/// Whether some class of this cell is not exceeded in the eight cells around it.
+/// Whether the best class of this cell is a local maximum among the eight cells around it.
 fn is_peak(probabilities: &[Vec<f32>], cells: usize, cell: usize) -> bool {
     let (x, y) = (cell % cells, cell / cells);
     let around = |at: usize| at.saturating_sub(1)..(at + 2).min(cells);
@@ -115,34 +92,19 @@ fn is_peak(probabilities: &[Vec<f32>], cells: usize, cell: usize) -> bool {
     around(y).all(|y| around(x).all(|x| probabilities[y * cells + x][class] <= value))
 }
 
-/// Expected bin of each side's softmax.
+/// The expected bin of each side's softmax.
 fn expected(logits: &[f32]) -> [f32; 4] {
     let bins = logits.len() / 4;
     std::array::from_fn(|side| softmax_mean(logits[side * bins..][..bins].iter().copied()))
-}
-
-/// Class-wise non-maximum suppression by the best class.
-pub(super) fn suppress(mut found: Vec<SoftBox>) -> Vec<SoftBox> {
-    found.sort_by(|a, b| b.best().1.total_cmp(&a.best().1));
-    let mut kept: Vec<SoftBox> = Vec::new();
-    for candidate in found {
-        if kept.len() == MAX_OBJECTS {
-            break;
-        }
-        let class = candidate.best().0;
-        if !kept.iter().any(|k| k.best().0 == class && k.bbox.iou(&candidate.bbox) > NMS_IOU) {
-            kept.push(candidate);
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::description::Fit;
     use super::*;
+    use peregrine_core::BoundingBox;
 
-    fn description(family: &str) -> Description {
+    fn description(family: &str) -> TeacherDescription {
         toml::from_str(&format!(
             "name='t'\nfamily='{family}'\ninput='x'\nsize=32\nlayout='nchw'\ncolours='rgb'\nmean=[0.0,0.0,0.0]\n\
              std=[1.0,1.0,1.0]\noutputs=['a','b']\nstrides=[8]\ncenter=0.5\n[classes]\ncar=[1]\n"
@@ -152,10 +114,10 @@ mod tests {
 
     #[test]
     fn a_peak_of_a_heat_map_becomes_one_box_in_source_pixels() {
-        let (mut heat, mut sides) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 4]);
+        let (mut heat, mut distances) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 4]);
         (heat[2 * 5 + 1], heat[2 * 6 + 1], heat[2 * 10]) = (0.8, 0.6, 0.9);
-        sides[4 * 5..4 * 6].copy_from_slice(&[4.0, 6.0, 10.0, 3.0]);
-        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &sides[..])];
+        distances[4 * 5..4 * 6].copy_from_slice(&[4.0, 6.0, 10.0, 3.0]);
+        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &distances[..])];
         let found =
             candidates(&description("centernet"), &[vec![1]], &outputs, &Placement::new(Fit::Stretch, (64, 96), 32))
                 .unwrap();
@@ -165,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_the_description_does_not_map_is_unknown_rather_than_unlikely() {
-        let (mut heat, sides) = (vec![0.0f32; 16 * 2], vec![4.0f32; 16 * 4]);
+    fn a_class_that_the_description_does_not_map_is_unknown() {
+        let (mut heat, distances) = (vec![0.0f32; 16 * 2], vec![4.0f32; 16 * 4]);
         heat[2 * 5 + 1] = 0.8;
-        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &sides[..])];
+        let outputs = [(vec![1, 4, 4, 2], &heat[..]), (vec![1, 4, 4, 4], &distances[..])];
         let placement = Placement::new(Fit::Stretch, (64, 96), 32);
         let found = candidates(&description("centernet"), &[vec![1], vec![]], &outputs, &placement).unwrap();
         assert_eq!((found[0].best().0, found[0].logits[1]), (0, UNKNOWN));
@@ -176,13 +138,13 @@ mod tests {
 
     #[test]
     fn side_distributions_become_their_expected_distance() {
-        let (mut scores, mut sides) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 12]);
+        let (mut scores, mut distances) = (vec![0.0f32; 16 * 2], vec![0.0f32; 16 * 12]);
         scores[2 * 5 + 1] = 0.5;
         // Three bins; all mass on bin 1, which is one stride of 8 pixels, to each side.
         for side in 0..4 {
-            sides[12 * 5 + 3 * side + 1] = 50.0;
+            distances[12 * 5 + 3 * side + 1] = 50.0;
         }
-        let outputs = [(vec![1, 16, 2], &scores[..]), (vec![1, 16, 12], &sides[..])];
+        let outputs = [(vec![1, 16, 2], &scores[..]), (vec![1, 16, 12], &distances[..])];
         let found =
             candidates(&description("gfl"), &[vec![1]], &outputs, &Placement::new(Fit::Stretch, (32, 32), 32)).unwrap();
         assert_eq!(found[0].bbox, BoundingBox::new(4.0, 4.0, 20.0, 20.0));

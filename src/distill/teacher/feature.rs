@@ -1,26 +1,27 @@
-//! An inner tensor of a teacher that looks at a whole image, for a layer of the student's to learn from.
+//! A feature: an inner tensor of a teacher for a whole image, that a layer of the student learns
+//! from.
 
 use anyhow::bail;
 
+use super::candidates::OutputTensor;
 use super::description::Layout;
-use super::detect::Output;
 use super::placement::Placement;
 
-/// Values of the cells of a grid that an image lies on.
+/// The values of the cells of a grid on which an image lies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feature {
     pub width: usize,
     pub height: usize,
     /// `[channels, height, width]`
     pub values: Vec<f32>,
-    /// Left, top, right and bottom of the image, in cells. It seldom ends where a cell does: where it is letterboxed,
-    /// coarse cells show some of the padding too.
+    /// Left, top, right and bottom of the image, in cells: fractions, since a letterboxed image
+    /// seldom ends on the border of a cell.
     pub image: [f32; 4],
 }
 
 impl Feature {
-    /// Of a tensor of `channels` over `width` × `height` cells, whose values `at` gives by channel, row and column, the
-    /// cells that show some of the `image`.
+    /// The cells that overlap the `image`, of a tensor of `channels` over `width` × `height` cells
+    /// whose values `at` gives by channel, row and column.
     pub fn cut(
         (channels, height, width): (usize, usize, usize),
         image: [f32; 4],
@@ -41,11 +42,12 @@ impl Feature {
         Self { width: columns, height: rows, values, image: [image[0] - x, image[1] - y, image[2] - x, image[3] - y] }
     }
 
-    /// Of an ONNX network's output, `[1, channels, h, w]`, or `[1, h, w, channels]` with `layout = "nhwc"`.
+    /// From an ONNX network's output, `[1, channels, h, w]`, or `[1, h, w, channels]` with `layout
+    /// = "nhwc"`.
     ///
     /// # Errors
     /// When the tensor has another shape.
-    pub fn of_output(name: &str, layout: Layout, output: &Output, placement: &Placement) -> anyhow::Result<Self> {
+    pub fn of_output(name: &str, layout: Layout, output: &OutputTensor, placement: &Placement) -> anyhow::Result<Self> {
         let (shape, values) = output;
         let (channels, height, width) = match (layout, shape.as_slice()) {
             (Layout::Nchw, &[1, channels, height, width]) if !values.is_empty() => (channels, height, width),
@@ -68,7 +70,8 @@ mod tests {
     use super::*;
     use crate::teacher::description::Fit;
 
-    /// Two channels over 8 × 8 cells: the first's value is the column, the second's the row.
+    /// Two channels over 8 × 8 cells: the value of the first is the column, that of the second the
+    /// row.
     fn tensor(layout: Layout) -> Vec<f32> {
         let of = |i: usize| match layout {
             Layout::Nchw if i < 64 => i % 8,
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cells_that_show_the_image_are_kept_with_its_place_on_them() {
+    fn the_cells_on_the_image_are_kept_with_its_place_on_them() {
         // 64 × 40 pixels in 64 × 64: rows 12 to 52, which are rows 1.5 to 6.5 of 8.
         let placement = Placement::new(Fit::Letterbox, (64, 40), 64);
         for (layout, shape) in [(Layout::Nchw, vec![1, 2, 8, 8]), (Layout::Nhwc, vec![1, 8, 8, 2])] {
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_is_no_map_is_refused_with_its_shape() {
+    fn a_tensor_that_is_not_a_map_is_refused_with_its_shape() {
         let placement = Placement::new(Fit::Stretch, (8, 8), 64);
         let error = Feature::of_output("f", Layout::Nchw, &(vec![1, 4], &[0.0; 4]), &placement).unwrap_err();
         assert!(error.to_string().contains("\"f\" is [1, 4]"), "{error}");

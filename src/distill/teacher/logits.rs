@@ -1,14 +1,14 @@
-//! Teachers that give logits of the whole image, or of each of its pixels.
+//! Classifiers and segmenters: logits of the whole image, or of each pixel.
 
 use anyhow::ensure;
 use peregrine_core::ClassMask;
 
-use super::description::{Description, Layout};
-use super::detect::Output;
+use super::candidates::OutputTensor;
+use super::description::{Layout, TeacherDescription};
 use super::placement::Placement;
 
-/// The logit of a class that the teacher does not know.
-const UNKNOWN: f32 = -30.0;
+/// The logit of a class that the segmenter does not know: finite, as softmax needs it.
+const UNKNOWN_CLASS: f32 = -30.0;
 
 /// Logits for cells that cover the source image exactly.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,9 +20,10 @@ pub struct SoftMask {
 }
 
 impl SoftMask {
-    /// The same on a grid of `width` × `height` cells (neither 0), interpolated bilinearly between the centres of the cells.
+    /// The same on a grid of `width` × `height` cells (neither 0), by bilinear interpolation
+    /// between the centres of the cells.
     pub fn resized(&self, width: usize, height: usize) -> Self {
-        // For each cell along an axis the two nearest of the source, and how far it lies on the way to the second.
+        // For each cell along an axis, the two nearest source cells, and the weight of the second.
         let axis = |from: usize, to: usize| -> Vec<(usize, usize, f32)> {
             let place = |i: usize| ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).clamp(0.0, from as f32 - 1.0);
             (0..to).map(|i| (place(i) as usize, (place(i) as usize + 1).min(from - 1), place(i).fract())).collect()
@@ -42,12 +43,12 @@ impl SoftMask {
         Self { width, height, logits }
     }
 
-    /// The mean of several teachers' logits on a grid of `width` × `height` cells, for each class over those that know it;
-    /// `known` says so for each teacher and class.
+    /// The mean of several teachers' logits on a grid of `width` × `height` cells, for each class
+    /// over the teachers that know it, as `known` says for each teacher and class.
     pub fn mean(teachers: &[Self], known: &[Vec<bool>], width: usize, height: usize) -> Self {
         let resized: Vec<Self> = teachers.iter().map(|mask| mask.resized(width, height)).collect();
         let (cells, classes) = (width * height, known.first().map_or(0, Vec::len));
-        let mut logits = vec![UNKNOWN; classes * cells];
+        let mut logits = vec![UNKNOWN_CLASS; classes * cells];
         for (class, plane) in logits.chunks_mut(cells).enumerate() {
             let knowing: Vec<&Self> =
                 resized.iter().zip(known).filter(|(_, k)| k[class]).map(|(mask, _)| mask).collect();
@@ -76,12 +77,12 @@ impl SoftMask {
     }
 }
 
-/// The student's class logits of the whole image: the log of the sum of the exponentials of those that mean each class, so
-/// that their probabilities add up.
+/// The student's class logits of the whole image: for each class, log Σ exp of the teacher's logits
+/// that it is mapped to, so that their probabilities add up.
 ///
 /// # Errors
 /// When the tensor lacks a class that is named.
-pub fn of_image(d: &Description, groups: &[Vec<usize>], output: &Output) -> anyhow::Result<Vec<f32>> {
+pub fn of_image(d: &TeacherDescription, groups: &[Vec<usize>], output: &OutputTensor) -> anyhow::Result<Vec<f32>> {
     let (shape, values) = output;
     ensure!(
         shape.iter().product::<usize>() == *shape.last().unwrap_or(&0)
@@ -92,14 +93,14 @@ pub fn of_image(d: &Description, groups: &[Vec<usize>], output: &Output) -> anyh
     Ok(groups.iter().map(|group| log_sum(group.iter().map(|&c| values[c]))).collect())
 }
 
-/// The student's class logits of each cell over the image, without the letterbox's padding.
+/// The student's class logits of each cell on the image, without the padding of the letterbox.
 ///
 /// # Errors
 /// When the tensor has another shape, or lacks a class that is named.
 pub fn of_pixels(
-    d: &Description,
+    d: &TeacherDescription,
     groups: &[Vec<usize>],
-    output: &Output,
+    output: &OutputTensor,
     placement: &Placement,
 ) -> anyhow::Result<SoftMask> {
     let (shape, values) = output;
@@ -134,7 +135,7 @@ pub fn of_pixels(
 fn log_sum(values: impl Iterator<Item = f32> + Clone) -> f32 {
     let largest = values.clone().fold(f32::NEG_INFINITY, f32::max);
     if !largest.is_finite() {
-        return UNKNOWN;
+        return UNKNOWN_CLASS;
     }
     largest + values.map(|v| (v - largest).exp()).sum::<f32>().ln()
 }
@@ -154,9 +155,9 @@ mod tests {
 
     #[test]
     fn each_class_is_averaged_over_the_teachers_that_know_it() {
-        let one = |a: f32, b: f32| SoftMask { width: 1, height: 1, logits: vec![a, b, UNKNOWN] };
+        let one = |a: f32, b: f32| SoftMask { width: 1, height: 1, logits: vec![a, b, UNKNOWN_CLASS] };
         let known = [vec![true, true, false], vec![true, false, false]];
-        let mean = SoftMask::mean(&[one(1.0, 5.0), one(3.0, UNKNOWN)], &known, 1, 1);
-        assert_eq!(mean.logits, [2.0, 5.0, UNKNOWN]);
+        let mean = SoftMask::mean(&[one(1.0, 5.0), one(3.0, UNKNOWN_CLASS)], &known, 1, 1);
+        assert_eq!(mean.logits, [2.0, 5.0, UNKNOWN_CLASS]);
     }
 }

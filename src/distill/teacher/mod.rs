@@ -1,13 +1,16 @@
-//! Teachers: heavy networks given as ONNX, run through ONNX Runtime, and brought to the student's classes.
+//! Teachers: large networks in ONNX, run by ONNX Runtime, and Peregrine packages; their outputs are
+//! mapped to the student's classes.
 //!
-//! - [`description`]: the TOML that says what a teacher's tensors mean.
+//! - [`description`]: the TOML that describes a teacher's tensors.
 //! - [`onnx`]: loading ONNX Runtime and running one image.
-//! - [`placement`]: where an image lies in a teacher's input.
-//! - [`detect`], [`queries`]: from each detector's outputs to candidate objects; [`logits`]: classifiers and segmenters.
+//! - [`placement`]: the place of an image in a teacher's input.
+//! - [`detect`], [`queries`]: from a detector's outputs to objects; [`candidates`]: what they
+//!   share; [`logits`]: classifiers and segmenters.
 //! - [`feature`]: inner tensors for the student to learn from.
 //! - [`package`]: a Peregrine student as a teacher.
-//! - [`ensemble`]: several teachers' candidates brought together.
+//! - [`ensemble`]: the fusion of several teachers' objects.
 
+pub mod candidates;
 pub mod description;
 pub mod detect;
 pub mod ensemble;
@@ -18,28 +21,29 @@ pub mod package;
 pub mod placement;
 pub mod queries;
 
-pub use description::Description;
+pub use description::TeacherDescription;
 pub use feature::Feature;
 pub use logits::SoftMask;
-pub use onnx::{Opinion, Runtime, Teacher};
+pub use onnx::{OnnxTeacher, Prediction, Runtime};
 pub use package::PackageTeacher;
 
 use peregrine_core::BoundingBox;
 use peregrine_vision::decode::head::sigmoid;
 
-/// An object as a teacher sees it.
+/// A soft target: an object that a teacher detected, with its class logits.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SoftBox {
+pub struct SoftTarget {
     /// Pixels of the source image.
     pub bbox: BoundingBox,
-    /// One for each of the student's classes, at a temperature of 1; [`UNKNOWN`] for those that the teacher does not know.
+    /// One for each of the student's classes, at a temperature of 1; [`UNKNOWN`] for the classes
+    /// that the teacher does not know.
     pub logits: Vec<f32>,
 }
 
-/// In place of the logit of a class of which the teacher cannot say whether the object is one.
+/// The logit of a class that the teacher does not know.
 pub const UNKNOWN: f32 = f32::NEG_INFINITY;
 
-impl SoftBox {
+impl SoftTarget {
     /// The best class and its logit.
     pub fn best(&self) -> (usize, f32) {
         let pick =

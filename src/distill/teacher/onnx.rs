@@ -1,4 +1,4 @@
-//! Running a teacher through ONNX Runtime, whose library is opened when it is first needed.
+//! Running a teacher with ONNX Runtime, whose library is opened on first use.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use ort::session::Session;
 use ort::value::Tensor;
 use peregrine_core::files::sha256;
 
-use super::description::{Description, Family, Layout};
-use super::detect::Output;
+use super::candidates::OutputTensor;
+use super::description::{Family, Layout, TeacherDescription};
 use super::placement::Placement;
-use super::{detect, logits, Feature, SoftBox, SoftMask};
+use super::{detect, logits, Feature, SoftMask, SoftTarget};
 
 /// ONNX Runtime, opened.
 pub struct Runtime(Environment);
@@ -44,7 +44,7 @@ impl Runtime {
     /// Loads the network at `path`.
     ///
     /// # Errors
-    /// When the file is missing or no network that this runtime knows.
+    /// When the file is missing or is not a network that ONNX Runtime can load.
     pub fn session(&self, path: &Path, threads: usize) -> anyhow::Result<Session> {
         let at = || format!("{}: not a network that ONNX Runtime can load", path.display());
         let builder = Session::builder(&self.0)?.with_intra_threads(threads);
@@ -52,8 +52,8 @@ impl Runtime {
     }
 }
 
-/// Compares the network's input, as far as it says anything of it, with the description.
-fn check_input(session: &Session, d: &Description) -> anyhow::Result<()> {
+/// Compares the shape of the network's input, if the file specifies it, with the description.
+fn check_input(session: &Session, d: &TeacherDescription) -> anyhow::Result<()> {
     let input = session.inputs().iter().find(|i| i.name() == d.input);
     let Some(shape) = input.and_then(|i| i.dtype().tensor_shape()) else { return Ok(()) };
     let side = i64::from(d.size);
@@ -61,7 +61,7 @@ fn check_input(session: &Session, d: &Description) -> anyhow::Result<()> {
         Layout::Nchw => [1, 3, side, side],
         Layout::Nhwc => [1, side, side, 3],
     };
-    // A dimension that is left open is negative.
+    // A dynamic dimension is negative.
     let fits = shape.len() == 4 && shape.iter().zip(expected).all(|(&has, wants)| has < 0 || has == wants);
     let found: Vec<i64> = shape.iter().copied().collect();
     ensure!(
@@ -73,25 +73,25 @@ fn check_input(session: &Session, d: &Description) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A teacher, ready to look at images.
-pub struct Teacher {
-    pub description: Description,
-    /// Of the ONNX file.
+/// A teacher in ONNX, ready for images.
+pub struct OnnxTeacher {
+    pub description: TeacherDescription,
+    /// SHA-256 of the ONNX file.
     pub sha256: String,
     path: PathBuf,
     session: Session,
     groups: Vec<Vec<usize>>,
 }
 
-impl Teacher {
+impl OnnxTeacher {
     /// Loads the ONNX file at `path` for the classes of a student.
     ///
     /// # Errors
-    /// When the file is missing or no network, or has other tensors than its description names.
+    /// When the file is missing, is not a network, or lacks a tensor that its description names.
     pub fn load(
         runtime: &Runtime,
         path: &Path,
-        description: Description,
+        description: TeacherDescription,
         classes: &[String],
         threads: usize,
     ) -> anyhow::Result<Self> {
@@ -107,7 +107,7 @@ impl Teacher {
         }
         if let Some((layer, missing)) = description.features.iter().find(|(_, name)| !has(session.outputs(), name)) {
             bail!(
-                "{}: has no output {missing:?}, which [features] of {} names for {layer}; an inner tensor has to be made an \
+                "{}: has no output {missing:?}, which [features] of {} names for {layer}; an inner tensor must be made an \
                  output of the file first",
                 path.display(),
                 description.name
@@ -125,30 +125,31 @@ impl Teacher {
         Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, groups })
     }
 
-    /// For each of the student's classes whether it knows it.
+    /// For each of the student's classes, whether the teacher knows it.
     pub fn knows(&self) -> Vec<bool> {
         self.groups.iter().map(|group| !group.is_empty()).collect()
     }
 
-    /// A hash of its network and of all that its description says, since either decides what it sees.
+    /// A hash of its network and its description, both of which determine its outputs.
     pub fn identity(&self) -> String {
         let description = serde_json::to_string(&self.description).expect("a description is plain data");
         sha256(format!("{} {description}", self.sha256).as_bytes())
     }
 
-    /// What it makes of `image`.
+    /// The prediction for `image`.
     ///
     /// # Errors
     /// When the network fails or its outputs do not have the shapes of its family.
-    pub fn opinion(&mut self, image: &RgbImage) -> anyhow::Result<Opinion> {
-        Ok(self.study(image)?.0)
+    pub fn predict(&mut self, image: &RgbImage) -> anyhow::Result<Prediction> {
+        Ok(self.infer(image)?.0)
     }
 
-    /// What it makes of `image`, and the features that its description names, by the student's layer.
+    /// The prediction for `image`, and the features that the description names, by the student's
+    /// layer.
     ///
     /// # Errors
-    /// As [`opinion`](Self::opinion).
-    pub fn study(&mut self, image: &RgbImage) -> anyhow::Result<(Opinion, BTreeMap<String, Feature>)> {
+    /// As [`predict`](Self::predict).
+    pub fn infer(&mut self, image: &RgbImage) -> anyhow::Result<(Prediction, BTreeMap<String, Feature>)> {
         let (d, side) = (&self.description, self.description.size as usize);
         let placement = Placement::new(d.fit, image.dimensions(), d.size);
         let shape = match d.layout {
@@ -158,7 +159,7 @@ impl Teacher {
         let at = || self.path.display().to_string();
         let input = Tensor::from_array((shape, placement.tensor(image, d)))?;
         let outputs = self.session.run(vec![(d.input.as_str(), input)]).with_context(at)?;
-        let tensor = |name: &String| -> anyhow::Result<Output> {
+        let tensor = |name: &String| -> anyhow::Result<OutputTensor> {
             let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>().with_context(at)?;
             Ok((shape.iter().map(|&n| n as usize).collect(), values))
         };
@@ -168,34 +169,34 @@ impl Teacher {
         };
         let features = d.features.iter().map(feature).collect::<anyhow::Result<_>>().with_context(fault)?;
         let tensors = d.outputs.iter().map(tensor).collect::<anyhow::Result<Vec<_>>>()?;
-        let opinion = match d.family {
-            Family::ClassLogits => logits::of_image(d, &self.groups, &tensors[0]).map(Opinion::Image),
-            Family::PixelLogits => logits::of_pixels(d, &self.groups, &tensors[0], &placement).map(Opinion::Pixels),
-            _ => detect::candidates(d, &self.groups, &tensors, &placement).map(Opinion::Boxes),
+        let prediction = match d.family {
+            Family::ClassLogits => logits::of_image(d, &self.groups, &tensors[0]).map(Prediction::Image),
+            Family::PixelLogits => logits::of_pixels(d, &self.groups, &tensors[0], &placement).map(Prediction::Pixels),
+            _ => detect::candidates(d, &self.groups, &tensors, &placement).map(Prediction::Boxes),
         }
         .with_context(fault)?;
-        Ok((opinion, features))
+        Ok((prediction, features))
     }
 
     /// The objects in `image`, best first, in its pixels.
     ///
     /// # Errors
-    /// As [`opinion`](Self::opinion); and of a teacher that gives no boxes.
-    pub fn look(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftBox>> {
-        match self.opinion(image)? {
-            Opinion::Boxes(boxes) => Ok(boxes),
-            _ => bail!("{}: {} gives no boxes", self.path.display(), self.description.name),
+    /// As [`predict`](Self::predict), and if the teacher is not a detector.
+    pub fn detect(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftTarget>> {
+        match self.predict(image)? {
+            Prediction::Boxes(boxes) => Ok(boxes),
+            _ => bail!("{}: {} is not a detector", self.path.display(), self.description.name),
         }
     }
 }
 
-/// What a teacher makes of an image, in the student's classes.
+/// A teacher's prediction for an image, in the student's classes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Opinion {
-    /// Best first, in source pixels.
-    Boxes(Vec<SoftBox>),
-    /// Logits of the whole image.
+pub enum Prediction {
+    /// A detector's objects, best first, in source pixels.
+    Boxes(Vec<SoftTarget>),
+    /// A classifier's logits of the whole image.
     Image(Vec<f32>),
-    /// Logits of each cell.
+    /// A segmenter's logits of each cell.
     Pixels(SoftMask),
 }

@@ -1,4 +1,5 @@
-//! A Peregrine package as a teacher: whole images through the CPU engine, letterboxed as in deployment.
+//! A Peregrine package as a teacher: run on whole images by the CPU engine, letterboxed as in
+//! deployment.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +14,12 @@ use peregrine_student::{Architecture, Student};
 use peregrine_vision::decode::head::{logit, softmax_mean};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
-use super::detect::{suppress, MIN_SCORE};
-use super::{Feature, SoftBox};
+use super::candidates::{suppress, MIN_SCORE};
+use super::{Feature, SoftTarget};
 use crate::loss::assign;
 use crate::loss::assign::Cell;
 
-/// The teacher, ready to look at images.
+/// The teacher, ready for images.
 pub struct PackageTeacher {
     pub name: String,
     /// A hash of its weights and of its architecture, input included.
@@ -29,15 +30,17 @@ pub struct PackageTeacher {
     cells: Vec<Cell>,
     classes: usize,
     bins: usize,
-    /// Layers that are shown besides: name, which of the engine's outputs it is, and shape.
+    /// The layers whose features are kept: name, index among the engine's outputs, and shape.
     features: Vec<(String, usize, Shape)>,
 }
 
 impl PackageTeacher {
-    /// Loads the package in `folder`, to be run at its own input size; it shows the layers `features` besides boxes.
+    /// Loads the package in `folder`, to be run at its own input size; it gives the layers
+    /// `features` besides boxes.
     ///
     /// # Errors
-    /// When it cannot be read, knows other classes than the student's `classes`, or lacks one of `features`.
+    /// When it cannot be read, detects other classes than the student's `classes`, or lacks one of
+    /// `features`.
     pub fn load(folder: &Path, classes: &[String], features: &[String], threads: usize) -> anyhow::Result<Self> {
         let student = Student::load(folder)?;
         let Architecture { input, detection, .. } = &student.manifest.architecture;
@@ -69,11 +72,11 @@ impl PackageTeacher {
         })
     }
 
-    /// The objects in `image`, best first, in its pixels; and its features, by the layer.
+    /// The objects in `image`, best first, in its pixels; and its features, by layer.
     ///
     /// # Errors
     /// When the image is empty or the engine fails.
-    pub fn study(&mut self, image: &RgbImage) -> anyhow::Result<(Vec<SoftBox>, BTreeMap<String, Feature>)> {
+    pub fn infer(&mut self, image: &RgbImage) -> anyhow::Result<(Vec<SoftTarget>, BTreeMap<String, Feature>)> {
         let (width, height) = image.dimensions();
         let view = ImageView::new("rgb8", width, height, 3 * width, image.as_raw()).context("an unusable image")?;
         let letterbox = Letterbox::new(view.size(), self.input);
@@ -82,7 +85,7 @@ impl PackageTeacher {
         let mut found = Vec::new();
         let mut first = 0;
         for level in Architecture::detection_levels() {
-            let (class, sides) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
+            let (class, distribution) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
             let count = class.len() / self.classes;
             for (at, cell) in self.cells[first..first + count].iter().enumerate() {
                 let logits: Vec<f32> = (0..self.classes).map(|c| class[c * count + at]).collect();
@@ -90,23 +93,23 @@ impl PackageTeacher {
                     continue;
                 }
                 let distance = |side: usize| {
-                    let bins = (0..self.bins).map(|bin| sides[(side * self.bins + bin) * count + at]);
+                    let bins = (0..self.bins).map(|bin| distribution[(side * self.bins + bin) * count + at]);
                     cell.stride * softmax_mean(bins)
                 };
                 let [left, top, right, bottom] = std::array::from_fn(distance);
                 let bbox = BoundingBox::new(cell.x - left, cell.y - top, cell.x + right, cell.y + bottom);
                 let bbox = letterbox.to_source(bbox);
                 if bbox.width() > 1.0 && bbox.height() > 1.0 {
-                    found.push(SoftBox { bbox, logits });
+                    found.push(SoftTarget { bbox, logits });
                 }
             }
             first += count;
         }
-        Ok((suppress(found), self.shown(&letterbox)))
+        Ok((suppress(found), self.features(&letterbox)))
     }
 
-    /// The features of the image that the engine saw last, and how it lay in the input.
-    fn shown(&self, letterbox: &Letterbox) -> BTreeMap<String, Feature> {
+    /// The features of the image that the engine ran on last, which was placed by `letterbox`.
+    fn features(&self, letterbox: &Letterbox) -> BTreeMap<String, Feature> {
         let ((left, top), (width, height)) = (letterbox.pad(), letterbox.content());
         let feature = |(name, output, shape): &(String, usize, Shape)| {
             let values = self.engine.output(*output);
@@ -120,10 +123,10 @@ impl PackageTeacher {
     }
 }
 
-/// The layer of that name.
+/// The layer called `name`.
 ///
 /// # Errors
-/// Names some that there are.
+/// If there is none; names some that there are.
 pub fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
     match graph.layers.iter().position(|l| l.name == name) {
         Some(id) => Ok(id),
@@ -141,13 +144,13 @@ mod tests {
     use peregrine_pipeline::{Pipeline, PipelineOptions};
 
     #[test]
-    fn it_sees_the_objects_that_the_pipeline_finds() {
+    fn it_detects_the_objects_that_the_pipeline_does() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let image = load_image(&root.join("models/frames/highway-12.jpg")).unwrap();
         let student = Student::embedded();
         let classes = &student.manifest.architecture.detection.classes;
         let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), classes, &[], 1).unwrap();
-        let seen = teacher.study(&image).unwrap().0;
+        let found_by_teacher = teacher.infer(&image).unwrap().0;
         let options = PipelineOptions { score_threshold: 0.3, threads: 1, ..Default::default() };
         let mut pipeline = Pipeline::new(&student, options).unwrap();
         let (width, height) = image.dimensions();
@@ -155,11 +158,13 @@ mod tests {
         let found = pipeline.process(&view).unwrap().detections.clone();
         assert!(!found.is_empty());
         for (i, detection) in found.iter().enumerate() {
-            // The pipeline may see one object as two classes; the teacher keeps the likelier, with the logits of both.
+            // The pipeline may detect one object as two classes; the teacher keeps the likelier,
+            // with all logits.
             if found[..i].iter().any(|d| d.bbox.iou(&detection.bbox) > 0.5) {
                 continue;
             }
-            let twin = seen.iter().find(|s| s.best().0 == detection.class && s.bbox.iou(&detection.bbox) > 0.99);
+            let twin =
+                found_by_teacher.iter().find(|s| s.best().0 == detection.class && s.bbox.iou(&detection.bbox) > 0.99);
             assert!((twin.unwrap().score() - detection.score).abs() < 1e-4);
         }
     }

@@ -1,12 +1,12 @@
-//! Where an image lies in a teacher's square input, and back.
+//! The place of an image in a teacher's square input, and the way back.
 
 use image::imageops::{self, FilterType};
 use image::RgbImage;
 use peregrine_core::BoundingBox;
 
-use super::description::{Colours, Description, Fit, Layout};
+use super::description::{Colours, Fit, Layout, TeacherDescription};
 
-/// The grey around a letterboxed image, which most detectors were trained with.
+/// The grey around a letterboxed image that most detectors were trained with.
 const PAD: f32 = 114.0;
 
 /// The place of an image in the input.
@@ -18,7 +18,7 @@ pub struct Placement {
     size: u32,
     /// Width and height of the scaled image.
     content: (u32, u32),
-    /// Input pixels to its left and above it.
+    /// Padding to its left and above it, in input pixels.
     pad: (u32, u32),
 }
 
@@ -34,7 +34,8 @@ impl Placement {
         Self { source, size, content, pad: ((size - content.0) / 2, (size - content.1) / 2) }
     }
 
-    /// Left, top, right, bottom in input pixels as a box in source pixels, within the image.
+    /// The box with these left, top, right and bottom in input pixels, in source pixels and clipped
+    /// to the image.
     pub fn to_source(&self, [left, top, right, bottom]: [f32; 4]) -> BoundingBox {
         let at = |v: f32, pad: u32, content: u32, source: u32| {
             ((v - pad as f32) / content as f32).clamp(0.0, 1.0) * source as f32
@@ -44,7 +45,8 @@ impl Placement {
         BoundingBox::new(x(left), y(top), x(right), y(bottom))
     }
 
-    /// Of `cells` along one axis of the whole input those that the image covers, the first and the number; never none.
+    /// The first and the number (at least 1) of the cells that the image covers, of `cells` along
+    /// one axis of the whole input.
     pub fn covered(&self, cells: usize, across: bool) -> (usize, usize) {
         let (pad, content) = if across { (self.pad.0, self.content.0) } else { (self.pad.1, self.content.1) };
         let at = |v: u32| (f64::from(v) / f64::from(self.size) * cells as f64).round() as usize;
@@ -52,15 +54,16 @@ impl Placement {
         (first, at(pad + content).clamp(first + 1, cells.max(first + 1)) - first)
     }
 
-    /// Left, top, right and bottom of the image on a grid of `width` × `height` cells over the whole input, in cells.
+    /// Left, top, right and bottom of the image on a grid of `width` × `height` cells over the
+    /// whole input, in cells.
     pub fn on_grid(&self, width: usize, height: usize) -> [f32; 4] {
         let at = |v: u32, cells: usize| v as f32 / self.size as f32 * cells as f32;
         let (pad, content) = (self.pad, self.content);
         [at(pad.0, width), at(pad.1, height), at(pad.0 + content.0, width), at(pad.1 + content.1, height)]
     }
 
-    /// The input tensor, as the description wants it.
-    pub fn tensor(&self, image: &RgbImage, d: &Description) -> Vec<f32> {
+    /// The input tensor in the layout and normalisation of the description.
+    pub fn tensor(&self, image: &RgbImage, d: &TeacherDescription) -> Vec<f32> {
         let resized = imageops::resize(image, self.content.0, self.content.1, FilterType::Triangle);
         let (side, pixels) = (self.size as usize, (self.size * self.size) as usize);
         let value = |c: usize, v: f32| (v - d.mean[c]) / d.std[c];
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letterboxed_image_lies_centred_and_its_boxes_come_back() {
+    fn a_letterboxed_image_is_centred_and_its_boxes_map_back() {
         let placement = Placement::new(Fit::Letterbox, (200, 100), 64);
         assert_eq!((placement.content, placement.pad), ((64, 32), (0, 16)));
         assert_eq!(placement.to_source([16.0, 24.0, 32.0, 60.0]), BoundingBox::new(50.0, 25.0, 100.0, 100.0));

@@ -1,23 +1,23 @@
-//! Teachers whose candidates are a list: YOLO's anchors and DETR's queries.
+//! Detectors whose candidates are a list: YOLO's anchors and DETR's queries.
 
 use anyhow::{ensure, Context};
 use peregrine_vision::decode::head::sigmoid;
 
-use super::description::{Description, Scores};
-use super::detect::{grouped, soft_box, Output, MIN_SCORE};
+use super::candidates::{best_of_groups, soft_target, OutputTensor, MIN_SCORE};
+use super::description::{Scores, TeacherDescription};
 use super::placement::Placement;
-use super::SoftBox;
+use super::SoftTarget;
 
 /// The candidates of a YOLO-like output; see [`Family::Yolo`](super::description::Family::Yolo).
 ///
 /// # Errors
 /// When the tensor has another shape.
 pub fn yolo(
-    d: &Description,
+    d: &TeacherDescription,
     groups: &[Vec<usize>],
-    output: &Output,
+    output: &OutputTensor,
     placement: &Placement,
-) -> anyhow::Result<Vec<SoftBox>> {
+) -> anyhow::Result<Vec<SoftTarget>> {
     let first = if d.objectness { 5 } else { 4 };
     let needed = first + groups.iter().flatten().max().map_or(0, |c| c + 1);
     let (shape, values) = output;
@@ -38,10 +38,10 @@ pub fn yolo(
     for i in 0..count {
         let objectness = if d.objectness { probability(value(i, 4)) } else { 1.0 };
         let score = |c: usize| objectness * probability(value(i, first + c));
-        let probabilities: Vec<f32> = grouped(&score, groups).collect();
+        let probabilities: Vec<f32> = best_of_groups(&score, groups).collect();
         if probabilities.iter().any(|&p| p > MIN_SCORE) {
             let bbox = corners(std::array::from_fn(|v| value(i, v)));
-            found.extend(soft_box(placement.to_source(bbox), &probabilities));
+            found.extend(soft_target(placement.to_source(bbox), &probabilities));
         }
     }
     Ok(found)
@@ -52,11 +52,11 @@ pub fn yolo(
 /// # Errors
 /// When a tensor has another shape.
 pub fn detr(
-    d: &Description,
+    d: &TeacherDescription,
     groups: &[Vec<usize>],
-    outputs: &[Output],
+    outputs: &[OutputTensor],
     placement: &Placement,
-) -> anyhow::Result<Vec<SoftBox>> {
+) -> anyhow::Result<Vec<SoftTarget>> {
     let (logits, boxes) = (&outputs[0], &outputs[1]);
     let classes = *logits.0.last().context("an output without dimensions")?;
     let softmax = d.scores != Some(Scores::Sigmoid);
@@ -81,10 +81,10 @@ pub fn detr(
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = logits.iter().map(|v| (v - largest).exp()).sum();
         let score = |c: usize| if softmax { (logits[c] - largest).exp() / sum } else { sigmoid(logits[c]) };
-        let probabilities: Vec<f32> = grouped(&score, groups).collect();
+        let probabilities: Vec<f32> = best_of_groups(&score, groups).collect();
         if probabilities.iter().any(|&p| p > MIN_SCORE) {
             let bbox = corners(std::array::from_fn(|v| bbox[v] * d.size as f32));
-            found.extend(soft_box(placement.to_source(bbox), &probabilities));
+            found.extend(soft_target(placement.to_source(bbox), &probabilities));
         }
     }
     Ok(found)

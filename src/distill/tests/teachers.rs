@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use peregrine_core::BoundingBox;
-use peregrine_distill::teacher::{Description, Opinion, Runtime, Teacher};
+use peregrine_distill::teacher::{OnnxTeacher, Prediction, Runtime, TeacherDescription};
 use tempfile::TempDir;
 
 use crate::teacher_support::constant;
@@ -25,7 +25,7 @@ fn network(outputs: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
     constant(("x", [1, 3, SIDE, SIDE]), outputs)
 }
 
-fn teacher(runtime: &Runtime, dir: &TempDir, network: &[u8], more: &str) -> anyhow::Result<Teacher> {
+fn teacher(runtime: &Runtime, dir: &TempDir, network: &[u8], more: &str) -> anyhow::Result<OnnxTeacher> {
     let (toml, onnx) = (dir.path().join("t.toml"), dir.path().join("t.onnx"));
     let text = format!(
         "name='t'\ninput='x'\nlayout='nchw'\ncolours='rgb'\nmean=[0.0,0.0,0.0]\nstd=[255.0,255.0,255.0]\n{more}\n\
@@ -33,7 +33,7 @@ fn teacher(runtime: &Runtime, dir: &TempDir, network: &[u8], more: &str) -> anyh
     );
     std::fs::write(&toml, text).unwrap();
     std::fs::write(&onnx, network).unwrap();
-    Teacher::load(runtime, &onnx, Description::read(&toml)?, &CLASSES.map(str::to_owned), 1)
+    OnnxTeacher::load(runtime, &onnx, TeacherDescription::read(&toml)?, &CLASSES.map(str::to_owned), 1)
 }
 
 /// 128 × 64 pixels: letterboxed into 64 × 64 it is halved, with 16 rows above and below.
@@ -43,7 +43,7 @@ fn image() -> RgbImage {
 
 fn boxes(runtime: &Runtime, network: &[u8], more: &str) -> Vec<(BoundingBox, Vec<f32>)> {
     let dir = TempDir::new().unwrap();
-    let found = teacher(runtime, &dir, network, more).unwrap().look(&image()).unwrap();
+    let found = teacher(runtime, &dir, network, more).unwrap().detect(&image()).unwrap();
     let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
     found.into_iter().map(|b| (b.bbox, b.logits.into_iter().map(sigmoid).collect())).collect()
 }
@@ -121,9 +121,9 @@ fn class_logits_of_a_group_add_up_as_probabilities() {
     let dir = TempDir::new().unwrap();
     let network = network(&[("c", &[1, 3], vec![1.0, 2.0, 3.0])]);
     let mut teacher = teacher(&runtime, &dir, &network, "family='class_logits'\nsize=64\noutputs=['c']").unwrap();
-    let Opinion::Image(logits) = teacher.opinion(&image()).unwrap() else { panic!("a classifier judges images") };
+    let Prediction::Image(logits) = teacher.predict(&image()).unwrap() else { panic!("a classifier judges images") };
     assert!(near(&logits, &[3.0, (1.0f32.exp() + 2.0f32.exp()).ln()]), "{logits:?}");
-    let error = teacher.look(&image()).unwrap_err().to_string();
+    let error = teacher.detect(&image()).unwrap_err().to_string();
     assert!(error.contains("gives no boxes"), "{error}");
 }
 
@@ -145,7 +145,7 @@ fn pixel_logits_cover_the_image_without_the_padding() {
     }
     let network = network(&[("p", &[1, 3, 16, 16], values)]);
     let mut teacher = teacher(&runtime, &dir, &network, "family='pixel_logits'\nsize=64\noutputs=['p']").unwrap();
-    let Opinion::Pixels(mask) = teacher.opinion(&image()).unwrap() else { panic!("a segmenter judges pixels") };
+    let Prediction::Pixels(mask) = teacher.predict(&image()).unwrap() else { panic!("a segmenter judges pixels") };
     let (decided, confidence) = mask.decided();
     assert_eq!((decided.width, decided.height), (16, 8));
     assert!(decided.classes.chunks(16).all(|row| row[..8] == [1; 8] && row[8..] == [0; 8]));
@@ -161,7 +161,7 @@ fn features_that_a_description_names_are_shown_of_the_cells_that_the_image_cover
     let network = network(&[("c", &[1, 3], vec![0.0; 3]), ("inner", &[1, 2, 16, 16], values)]);
     let of =
         |tensor: &str| format!("family='class_logits'\nsize=64\noutputs=['c']\nfeatures={{ 'neck.8.add'='{tensor}' }}");
-    let (_, features) = teacher(&runtime, &dir, &network, &of("inner")).unwrap().study(&image()).unwrap();
+    let (_, features) = teacher(&runtime, &dir, &network, &of("inner")).unwrap().infer(&image()).unwrap();
     let feature = &features["neck.8.add"];
     assert_eq!((feature.width, feature.height, feature.image), (16, 8, [0.0, 0.0, 16.0, 8.0]));
     for (i, value) in feature.values.iter().enumerate() {
@@ -170,7 +170,7 @@ fn features_that_a_description_names_are_shown_of_the_cells_that_the_image_cover
     }
     let error = teacher(&runtime, &dir, &network, &of("outer")).err().unwrap().to_string();
     assert!(error.contains("\"outer\"") && error.contains("neck.8.add"), "{error}");
-    let error = format!("{:#}", teacher(&runtime, &dir, &network, &of("c")).unwrap().study(&image()).unwrap_err());
+    let error = format!("{:#}", teacher(&runtime, &dir, &network, &of("c")).unwrap().infer(&image()).unwrap_err());
     assert!(error.contains("\"c\" is [1, 3]"), "{error}");
 }
 
@@ -190,7 +190,7 @@ fn outputs_that_do_not_fit_the_description_are_named_with_their_shape() {
         let network = network(&[("y", dims, values.clone()), ("z", dims, values)]);
         let names = if family.contains("gfl") { "['y', 'z']" } else { "['y']" };
         let more = format!("size=64\noutputs={names}\n{family}");
-        let error = format!("{:#}", teacher(&runtime, &dir, &network, &more).unwrap().opinion(&image()).unwrap_err());
+        let error = format!("{:#}", teacher(&runtime, &dir, &network, &more).unwrap().predict(&image()).unwrap_err());
         assert!(error.contains(shape) && error.contains("\"y\"") && error.contains("t.onnx"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! One training image: a random view of a source image, with its objects and mask carried along.
+//! Augmentation: a random view of a source image, with its objects and mask.
 
 use image::{GrayImage, RgbImage};
 use peregrine_core::BoundingBox;
@@ -8,29 +8,29 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::config::is_default;
 use super::objects::Object;
 use crate::data::VOID;
+use crate::defaults::is_default;
 
-/// How views are drawn.
+/// The distribution that views are drawn from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Range of the view's size relative to the letterboxed image: below 1 the image is shown smaller.
+    /// Range of the zoom relative to the letterboxed image: below 1 the image is shown smaller.
     pub scale: [f32; 2],
-    /// Largest factor on width over height, drawn log-uniformly either way.
+    /// Largest factor by which the aspect ratio is changed, drawn log-uniformly in both directions.
     pub aspect: f32,
     /// Largest relative change of brightness, contrast and saturation.
     pub colour: f32,
-    /// Probability of a mirror image.
+    /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Objects of which less than this share stays in view are dropped.
+    /// Objects of which less than this fraction remains in view are dropped.
     pub min_visible: f32,
-    /// Probability that four views share one input (Bochkovskiy et al. 2020, section 3.4).
+    /// Probability of a mosaic of four views (Bochkovskiy et al. 2020, section 3.4).
     #[serde(skip_serializing_if = "is_default")]
     pub mosaic: f64,
-    /// Probability that a second view is blended in, with a share of up to a half (Zhang et al. 2018; for detection Zhang et
-    /// al. 2019, "Bag of Freebies").
+    /// Probability of mixup with a second view, whose weight is up to a half (Zhang et al. 2018;
+    /// for detection Zhang et al. 2019, "Bag of Freebies").
     #[serde(skip_serializing_if = "is_default")]
     pub mixup: f64,
 }
@@ -41,15 +41,15 @@ impl Default for AugmentConfig {
     }
 }
 
-/// From input pixels to source pixels: `source = origin + step · input` along each axis.
+/// The map from input pixels to source pixels: `source = origin + step · input` along each axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct View {
+pub struct ViewTransform {
     pub origin: [f32; 2],
-    /// Source pixels for one input pixel; negative in x for a mirror image.
+    /// Source pixels for one input pixel; negative in x if flipped.
     pub step: [f32; 2],
 }
 
-impl View {
+impl ViewTransform {
     /// A random view of a `source` of (width, height) pixels on an input of `width` × `height`.
     pub fn random(
         source: (u32, u32),
@@ -69,7 +69,8 @@ impl View {
         let step = letterbox / log_uniform(rng, config.scale[0], config.scale[1]);
         let aspect = log_uniform(rng, 1.0 / config.aspect, config.aspect).sqrt();
         let steps = [step / aspect, step * aspect];
-        // Where the image is smaller than the input it lies anywhere inside; where larger, the input lies inside it.
+        // An image that is smaller than the input lies anywhere inside it; in a larger one the
+        // input lies inside.
         let mut origin = |source: u32, size: usize, step: f32| {
             let slack = source as f32 - step * size as f32;
             slack * rng.random_range(0.0..1.0f32)
@@ -91,8 +92,8 @@ impl View {
     }
 }
 
-/// The objects that stay in view, in input pixels and clipped to it.
-pub fn place_objects(objects: &[Object], view: &View, input: &Input, min_visible: f32) -> Vec<Object> {
+/// The objects that remain in view, in input pixels and clipped to the input.
+pub fn place_objects(objects: &[Object], view: &ViewTransform, input: &Input, min_visible: f32) -> Vec<Object> {
     let place = |object: &Object| {
         let whole = view.to_input(&object.bbox);
         let clipped = BoundingBox::new(
@@ -131,10 +132,11 @@ impl Colour {
     }
 }
 
-/// Writes the view into `tensor`, planar and normalised; what lies outside the image becomes 0, as in deployment.
-pub fn render(image: &RgbImage, view: &View, colour: &Colour, input: &Input, tensor: &mut [f32]) {
+/// Writes the view into `tensor`, planar and normalised; outside the image it is 0, as in
+/// deployment.
+pub fn render(image: &RgbImage, view: &ViewTransform, colour: &Colour, input: &Input, tensor: &mut [f32]) {
     let plane = input.width * input.height;
-    // As many samples along each axis as source pixels are skipped, so that shrinking does not alias.
+    // One sample for each source pixel in an input pixel along each axis, against aliasing.
     let taps = view.step.map(|s| (s.abs().round() as usize).clamp(1, 4));
     let share = 1.0 / (taps[0] * taps[1]) as f32;
     for y in 0..input.height {
@@ -157,7 +159,7 @@ pub fn render(image: &RgbImage, view: &View, colour: &Colour, input: &Input, ten
     }
 }
 
-/// The image at a point (pixel `i` spans `[i, i + 1)`), or `None` outside it.
+/// The image at a point (pixel `i` spans `[i, i + 1)`); `None` outside it.
 fn bilinear(image: &RgbImage, x: f32, y: f32) -> Option<[f32; 3]> {
     let (width, height) = image.dimensions();
     if x < 0.0 || y < 0.0 || x >= width as f32 || y >= height as f32 {
@@ -178,7 +180,7 @@ fn bilinear(image: &RgbImage, x: f32, y: f32) -> Option<[f32; 3]> {
 }
 
 /// The mask's class at each cell of the segmentation head (nearest), [`VOID`] outside the image.
-pub fn render_mask(mask: &GrayImage, view: &View, input: &Input, labels: &mut [u8]) {
+pub fn render_mask(mask: &GrayImage, view: &ViewTransform, input: &Input, labels: &mut [u8]) {
     let columns = input.width / MASK_STRIDE;
     for (i, label) in labels.iter_mut().enumerate() {
         let at =
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_drawn_into_the_image_is_where_the_placed_object_says() {
+    fn a_box_drawn_into_the_image_is_rendered_where_it_is_placed() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..20 {
             let bbox = BoundingBox::new(30.0, 20.0, 70.0, 60.0);
@@ -207,7 +209,7 @@ mod tests {
                 let inside = (30..70).contains(&x) && (20..60).contains(&y);
                 image::Rgb(if inside { [255; 3] } else { [127; 3] })
             });
-            let view = View::random((100, 80), 64, 32, &AugmentConfig::default(), &mut rng);
+            let view = ViewTransform::random((100, 80), 64, 32, &AugmentConfig::default(), &mut rng);
             let mut tensor = vec![0.0; 3 * 64 * 32];
             render(&image, &view, &Colour::NONE, &input(), &mut tensor);
             let placed = view.to_input(&bbox);
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_object_out_of_view_is_dropped_and_one_at_the_edge_clipped() {
-        let view = View { origin: [0.0, 0.0], step: [1.0, 1.0] };
+        let view = ViewTransform { origin: [0.0, 0.0], step: [1.0, 1.0] };
         let object = |x_min: f32, x_max: f32| Object::at(BoundingBox::new(x_min, 4.0, x_max, 20.0));
         let placed = place_objects(&[object(54.0, 74.0), object(63.0, 90.0)], &view, &input(), 0.25);
         assert_eq!(placed.len(), 1);

@@ -1,4 +1,5 @@
-//! A training's whole state in one safetensors file, written atomically: killed at any moment, a run goes on from it.
+//! The state of a training, saved whole in one safetensors file, which is written atomically: a run
+//! that is killed at any moment resumes from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -7,28 +8,42 @@ use anyhow::{bail, Context};
 use peregrine_core::files::write_atomically;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use super::config::StudentConfig;
 use super::optimizer::Optimizer;
-use crate::net::NetParams;
+use crate::net::{NetParams, TrainNet};
 
-/// What a training consists of besides its configuration.
-pub struct State<'a> {
+/// What the steps of a training change.
+pub struct TrainState {
     /// Steps done.
     pub step: u64,
-    pub params: &'a mut NetParams,
-    /// The moving average of `params`.
-    pub average: &'a mut NetParams,
-    pub optimizer: &'a mut Optimizer,
+    pub net: TrainNet,
+    /// The moving average of the network's parameters.
+    pub average: NetParams,
+    pub optimizer: Optimizer,
 }
 
-impl State<'_> {
-    /// Writes the state to `path`. `config` marks whose state it is.
+impl TrainState {
+    /// The state before the first step.
+    pub fn new(net: TrainNet, config: &StudentConfig) -> Self {
+        let average = net.params.clone();
+        Self { step: 0, net, average, optimizer: Optimizer::new(config.optimizer, config.momentum) }
+    }
+
+    /// Moves the average by one step: its decay is `ema`, and less at the beginning of the
+    /// training. Call it before [`step`](Self::step) counts the step.
+    pub fn update_average(&mut self, ema: f64) {
+        let decay = ema.min((self.step + 1) as f64 / (self.step + 10) as f64);
+        self.average.move_towards(&mut self.net.params, decay);
+    }
+
+    /// Writes the state to `path`, with the text of its `config`.
     ///
     /// # Errors
     /// When the folder cannot be written to; an older checkpoint then stays as it was.
     pub fn save(&mut self, path: &Path, config: &str) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, Vec<u8>)> = Vec::new();
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        for (prefix, params) in [("params", &mut *self.params), ("average", &mut *self.average)] {
+        for (prefix, params) in [("params", &mut self.net.params), ("average", &mut self.average)] {
             tensors.extend(params.state().iter().map(|(name, v)| (format!("{prefix}/{name}"), bytes(v))));
         }
         for (name, slots) in &self.optimizer.memory {
@@ -46,19 +61,22 @@ impl State<'_> {
         Ok(write_atomically(path, &file)?)
     }
 
-    /// Takes over the state in `path`, and returns the steps done. With a `config` the checkpoint must be that
-    /// configuration's.
+    /// Loads the state in `path`. If `config` is given, the checkpoint must have been saved with
+    /// the same text.
     ///
     /// # Errors
     /// When the file is damaged, belongs to another configuration, or does not fit the network.
-    pub fn load(&mut self, path: &Path, config: Option<&str>) -> anyhow::Result<u64> {
+    pub fn load(&mut self, path: &Path, config: Option<&str>) -> anyhow::Result<()> {
         let bytes = std::fs::read(path)?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let metadata = header.metadata().as_ref().context("it has no metadata")?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("it has no field {name:?}"));
         let made_with = field("config")?;
         if config.is_some_and(|config| config != made_with) {
-            bail!("it belongs to another configuration; use a new run folder, --reconfigure to go on with the new one, or --fresh to start over");
+            bail!(
+                "it belongs to another configuration; use a new run folder, --reconfigure to resume with the new one, or \
+                 --fresh to start over"
+            );
         }
         let file = SafeTensors::deserialize(&bytes)?;
         let values = |name: &str, len: usize| -> anyhow::Result<Vec<f32>> {
@@ -68,19 +86,45 @@ impl State<'_> {
             }
             Ok(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         };
-        for (prefix, params) in [("params", &mut *self.params), ("average", &mut *self.average)] {
+        for (prefix, params) in [("params", &mut self.net.params), ("average", &mut self.average)] {
             for (name, target) in params.state() {
                 *target = values(&format!("{prefix}/{name}"), target.len())?;
             }
         }
         let mut memory = BTreeMap::new();
-        let slots = self.optimizer.rule.slots();
-        for trainable in self.params.trainable() {
+        let slots = self.optimizer.kind.slots();
+        for trainable in self.net.params.trainable() {
             let read = |i: usize| values(&format!("moment{i}/{}", trainable.name), trainable.param.value.len());
             memory.insert(trainable.name.clone(), (0..slots).map(read).collect::<anyhow::Result<_>>()?);
         }
         (self.optimizer.memory, self.optimizer.updates) = (memory, field("updates")?.parse()?);
         self.step = field("step")?.parse()?;
-        Ok(self.step)
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peregrine_engine::{Activation, Conv, Graph, Shape};
+
+    #[test]
+    fn the_average_moves_by_its_decay_running_statistics_included() {
+        let mut graph = Graph::new(Shape::new(1, 1, 1));
+        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let out = graph.conv("out", 0, 1, conv);
+        graph.outputs.push(out);
+        let params = NetParams::random(&graph, 0);
+        let mut state = TrainState::new(TrainNet::new(graph, params, 1), &StudentConfig::default());
+        // Late enough in a training for the whole decay.
+        state.step = 1000;
+        let fill = |params: &mut NetParams, v: f32| params.state().into_iter().for_each(|(_, values)| values.fill(v));
+        fill(&mut state.average, 1.0);
+        for step in 1..=3i32 {
+            fill(&mut state.net.params, 5.0);
+            state.update_average(0.9);
+            let expected = 5.0 - 4.0 * 0.9f32.powi(step);
+            assert!(state.average.state().values().flat_map(|v| v.iter()).all(|v| (v - expected).abs() < 1e-5));
+        }
     }
 }

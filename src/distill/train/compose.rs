@@ -19,27 +19,29 @@ pub struct Example {
     pub input: Vec<f32>,
     /// In input pixels.
     pub objects: Vec<Object>,
-    /// For each class, whether a missing label means a missing object.
+    /// For each class, whether a missing label means that there is no object.
     pub known: Vec<bool>,
-    /// The classes at stride 4, where there is a mask.
+    /// The classes at stride 4, if there is a mask.
     pub mask: Option<Vec<u8>>,
-    /// What a segmenter made of it, where one was asked.
-    pub soft: Option<SoftView>,
-    /// What a teacher's inner tensors are there, where there are any: for each layer that learns from them.
+    /// The soft mask, if the soft targets hold one.
+    pub soft_mask: Option<SoftView>,
+    /// The soft targets' features for each layer that learns from them.
     pub features: Vec<Option<SoftView>>,
     pub file: PathBuf,
 }
 
-/// Objects of which a mosaic's tile shows less than this share are dropped.
+/// Objects of which a mosaic's tile shows less than this fraction are dropped.
 const MIN_VISIBLE: f32 = 0.25;
 
-/// Where a mosaic's tiles meet: in the middle half of the input, on a border between cells of the segmentation head.
+/// The corner where a mosaic's tiles meet: in the middle half of the input, on a border between
+/// cells of the segmentation head.
 pub fn centre(input: &Input, rng: &mut ChaCha8Rng) -> (usize, usize) {
     let mut along = |size: usize| rng.random_range(size / 4..=size * 3 / 4) / MASK_STRIDE * MASK_STRIDE;
     (along(input.width), along(input.height))
 }
 
-/// Four examples that meet at (`x`, `y`), each seen through its quarter: top left, top right, bottom left, bottom right.
+/// Four examples that meet at (`x`, `y`), each cropped to its quarter: top left, top right, bottom
+/// left, bottom right.
 pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Example {
     let (width, height) = (input.width, input.height);
     let tile_of = |at: (usize, usize)| usize::from(at.0 >= x) + 2 * usize::from(at.1 >= y);
@@ -64,7 +66,7 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         objects: objects.collect(),
         known: (0..tiles[0].known.len()).map(|c| tiles.iter().all(|t| t.known[c])).collect(),
         mask,
-        soft: soft_mosaic(&tiles.each_ref().map(|t| t.soft.as_ref()), input, (x, y)),
+        soft_mask: soft_mosaic(&tiles.each_ref().map(|t| t.soft_mask.as_ref()), input, (x, y)),
         features: (0..tiles[0].features.len())
             .map(|layer| soft_mosaic(&tiles.each_ref().map(|t| t.features[layer].as_ref()), input, (x, y)))
             .collect(),
@@ -72,23 +74,23 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
     }
 }
 
-/// Each cell of the tile that its middle lies in; nothing is seen where no teacher was asked about that tile.
+/// Each cell from the tile that its centre lies in; not valid if that tile has no soft targets.
 fn soft_mosaic(tiles: &[Option<&SoftView>; 4], input: &Input, (x, y): (usize, usize)) -> Option<SoftView> {
     let any = tiles.iter().flatten().next()?;
     let (grid, cells) = (any.grid, any.grid.cells());
     let channels = any.values.len() / cells;
-    let mut soft = SoftView { grid, values: vec![0.0; any.values.len()], seen: vec![false; cells] };
-    for (cell, (values, seen)) in soft.values.chunks_mut(channels).zip(&mut soft.seen).enumerate() {
+    let mut soft = SoftView { grid, values: vec![0.0; any.values.len()], valid: vec![false; cells] };
+    for (cell, (values, valid)) in soft.values.chunks_mut(channels).zip(&mut soft.valid).enumerate() {
         let centre = grid.centre(cell, input);
         if let Some(tile) = tiles[usize::from(centre[0] >= x as f32) + 2 * usize::from(centre[1] >= y as f32)] {
             values.copy_from_slice(&tile.values[cell * channels..][..channels]);
-            *seen = tile.seen[cell];
+            *valid = tile.valid[cell];
         }
     }
     Some(soft)
 }
 
-/// The part of an object inside `window`, or `None` where too little of it is.
+/// The part of an object inside `window`; `None` if too little of it is.
 fn clip(object: &Object, window: &BoundingBox) -> Option<Object> {
     let b = &object.bbox;
     let inside = BoundingBox::new(
@@ -101,8 +103,8 @@ fn clip(object: &Object, window: &BoundingBox) -> Option<Object> {
     (meets && inside.area() >= MIN_VISIBLE * b.area()).then(|| Object { bbox: inside, ..object.clone() })
 }
 
-/// `a` with a `share` (0 to 0.5) of `b` blended in. Both's objects count, each by its example's share; masks are
-/// `a`'s.
+/// Mixup: `a` with a `share` (0 to 0.5) of `b` blended in. The objects of both are kept, weighted
+/// by the share of their example; masks are those of `a`.
 pub fn mixup(a: Example, b: Example, share: f32) -> Example {
     let weigh =
         |objects: Vec<Object>, share: f32| objects.into_iter().map(move |o| Object { share: o.share * share, ..o });
@@ -111,7 +113,7 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
         objects: weigh(a.objects, 1.0 - share).chain(weigh(b.objects, share)).collect(),
         known: a.known.iter().zip(&b.known).map(|(a, b)| *a && *b).collect(),
         mask: a.mask,
-        soft: a.soft,
+        soft_mask: a.soft_mask,
         features: a.features,
         file: a.file,
     }
@@ -126,8 +128,8 @@ mod tests {
         Input { width: 64, height: 32, mean: [127.0; 3], std: [128.0; 3] }
     }
 
-    fn seen(value: f32, channels: usize, grid: Grid) -> SoftView {
-        SoftView { grid, values: vec![value; channels * grid.cells()], seen: vec![true; grid.cells()] }
+    fn soft(value: f32, channels: usize, grid: Grid) -> SoftView {
+        SoftView { grid, values: vec![value; channels * grid.cells()], valid: vec![true; grid.cells()] }
     }
 
     fn example(value: f32, bbox: BoundingBox, mask: bool) -> Example {
@@ -136,8 +138,8 @@ mod tests {
             objects: vec![Object { label: Some(0), ..Object::at(bbox) }],
             known: vec![true, mask],
             mask: mask.then(|| vec![value as u8; 16 * 8]),
-            soft: mask.then(|| seen(value, 2, Grid { columns: 16, rows: 8 })),
-            features: vec![mask.then(|| seen(value, 3, Grid { columns: 4, rows: 2 }))],
+            soft_mask: mask.then(|| soft(value, 2, Grid { columns: 16, rows: 8 })),
+            features: vec![mask.then(|| soft(value, 3, Grid { columns: 4, rows: 2 }))],
             file: PathBuf::new(),
         }
     }
@@ -153,14 +155,15 @@ mod tests {
         assert_eq!([pixel(39, 15), pixel(40, 15), pixel(39, 16), pixel(40, 16)], [1.0, 2.0, 3.0, 4.0]);
         let cell = |x: usize, y: usize| mosaic.mask.as_ref().unwrap()[y * 16 + x];
         assert_eq!([cell(9, 3), cell(10, 3), cell(9, 4), cell(10, 4)], [1, VOID, 3, 4]);
-        let soft = mosaic.soft.as_ref().unwrap();
-        let seen = |x: usize, y: usize| soft.seen[y * 16 + x].then(|| soft.values[2 * (y * 16 + x)]);
-        assert_eq!([seen(9, 3), seen(10, 3), seen(9, 4), seen(10, 4)], [Some(1.0), None, Some(3.0), Some(4.0)]);
-        // Cells of 16 pixels: the third column's middle is the tiles' border, and falls to the right ones.
+        let soft = mosaic.soft_mask.as_ref().unwrap();
+        let value = |x: usize, y: usize| soft.valid[y * 16 + x].then(|| soft.values[2 * (y * 16 + x)]);
+        assert_eq!([value(9, 3), value(10, 3), value(9, 4), value(10, 4)], [Some(1.0), None, Some(3.0), Some(4.0)]);
+        // Cells of 16 pixels: the third column's centre is on the tiles' border, and belongs to the
+        // right ones.
         let layer = mosaic.features[0].as_ref().unwrap();
-        let seen: Vec<_> = layer.seen.iter().zip(layer.values.chunks(3)).map(|(&s, v)| s.then_some(v[0])).collect();
-        assert_eq!(seen[..4], [Some(1.0), Some(1.0), None, None]);
-        assert_eq!(seen[4..], [Some(3.0), Some(3.0), Some(4.0), Some(4.0)]);
+        let values: Vec<_> = layer.valid.iter().zip(layer.values.chunks(3)).map(|(&s, v)| s.then_some(v[0])).collect();
+        assert_eq!(values[..4], [Some(1.0), Some(1.0), None, None]);
+        assert_eq!(values[4..], [Some(3.0), Some(3.0), Some(4.0), Some(4.0)]);
         let boxes: Vec<_> = mosaic.objects.iter().map(|o| o.bbox).collect();
         let expected = [BoundingBox::new(0.0, 0.0, 40.0, 16.0), BoundingBox::new(0.0, 16.0, 40.0, 32.0)];
         assert_eq!(boxes, [expected[0], expected[1]], "the second tile shows 19 % of its object");

@@ -6,14 +6,14 @@ use std::path::Path;
 use peregrine_core::files::write_atomically;
 use serde_json::Value;
 
-/// The terms drawn, as the log names them, with a colour each that those with colour-blindness tell apart too (Okabe & Ito
-/// 2008).
+/// The terms that are drawn, as the log names them, in colours that people with colour blindness
+/// can distinguish (Okabe & Ito 2008).
 const TERMS: [(&str, &str); 6] = [
     ("loss", "#000000"),
     ("class", "#e69f00"),
     ("teacher", "#56b4e9"),
     ("bbox", "#009e73"),
-    ("sides", "#0072b2"),
+    ("box_distribution", "#0072b2"),
     ("segmentation", "#d55e00"),
 ];
 /// The sum of the methods' losses.
@@ -25,7 +25,7 @@ const LEFT: f64 = 50.0;
 const BOTTOM: f64 = 30.0;
 const LEGEND: f64 = 130.0;
 
-/// Draws `log` (lines of JSON) into `path`. Lines that are no steps are left out.
+/// Draws `log` (lines of JSON) into `path`. Lines without a loss are skipped.
 ///
 /// # Errors
 /// When the folder cannot be written to.
@@ -36,18 +36,18 @@ pub fn draw(log: &str, path: &Path) -> anyhow::Result<()> {
 fn svg(log: &str) -> String {
     let lines: Vec<Value> = log.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
     let series = TERMS.iter().chain([&METHODS]).map(|(name, colour)| {
-        let value = |line: &Value| match &line[*name] {
+        let value = |line: &Value| match term(line, name) {
             Value::Array(terms) => Some(terms.iter().filter_map(Value::as_f64).sum()),
             value => value.as_f64(),
         };
         let points: Vec<(f64, f64)> = lines.iter().filter_map(|l| Some((l["step"].as_f64()?, value(l)?))).collect();
         (*name, *colour, points)
     });
-    // A term that is zero all along, such as a teacher's where there is none, is no curve.
+    // A term that is always zero, such as the teacher's in a run without one, is not drawn.
     let series: Vec<_> = series.filter(|s| s.2.iter().any(|p| p.1 != 0.0)).collect();
     let all = || series.iter().flat_map(|s| &s.2);
     let last = all().map(|p| p.0).fold(1.0, f64::max);
-    // The first steps are far above all others; the curve's height is for what comes after them.
+    // The first losses are far above all others; the axis fits those that follow.
     let settled = all().filter(|p| p.0 > 0.1 * last).map(|p| p.1).fold(0.0, f64::max);
     let top = if settled > 0.0 { 1.1 * settled } else { 1.0 };
     let x = |step: f64| LEFT + (WIDTH - LEFT - LEGEND) * step / last;
@@ -75,12 +75,20 @@ fn svg(log: &str) -> String {
     out + "</svg>\n"
 }
 
+/// A term of a line of the log; `box_distribution` was called `sides` once.
+fn term<'a>(line: &'a Value, name: &str) -> &'a Value {
+    match &line[name] {
+        Value::Null if name == "box_distribution" => &line["sides"],
+        value => value,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_term_that_is_there_becomes_a_curve() {
+    fn each_term_that_is_not_always_zero_becomes_a_curve() {
         let log = "{\"step\":10,\"loss\":3.0,\"class\":1.0,\"teacher\":0.0,\"methods\":[0.5,0.25]}\n\
                    {\"step\":10,\"reconfigured\":{}}\nhalf a li\n{\"step\":20,\"loss\":2.0,\"class\":0.5,\"teacher\":0.0}\n";
         let svg = svg(log);

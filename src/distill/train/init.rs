@@ -1,21 +1,68 @@
-//! What a training may start from: a student package, a safetensors file, or an ImageNet classifier as ONNX.
+//! The network that a training starts with, of random weights or of those of `init`: a student
+//! package, a safetensors file, or an ImageNet classifier as ONNX.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Error};
+use anyhow::{ensure, Context, Error};
 use peregrine_core::files::sha256;
 use peregrine_engine::Weights;
 use peregrine_student::package::deserialize;
-use peregrine_student::Student;
+use peregrine_student::{Architecture, Student};
 use safetensors::SafeTensors;
 
+use super::config::StudentConfig;
 use super::imagenet;
+use super::quantized::Quantized;
+use crate::net::fake::FakeQuantization;
+use crate::net::{ConvParams, NetParams, TrainNet};
+
+/// The network with its initial weights, and a line that says where those came from.
+///
+/// # Errors
+/// When `init` cannot be read, has no layer in common with the network, or does not fit
+/// `quantized`.
+pub fn network(
+    config: &StudentConfig,
+    architecture: &Architecture,
+    quantized: Option<&Quantized>,
+) -> anyhow::Result<(TrainNet, String)> {
+    let graph = architecture.graph(architecture.input.width, architecture.input.height);
+    let mut params = NetParams::random(&graph, config.seed);
+    let mut initialised_from = "random".into();
+    if let Some(path) = config.init.as_ref().or(config.quantized_as.as_ref()) {
+        let (weights, origin) = weights(path)?;
+        let taken = params.adopt(&weights);
+        ensure!(taken > 0, "{}: holds no layer of this network's backbone", path.display());
+        initialised_from = origin;
+        for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
+            conv.rate = config.backbone_rate;
+            conv.frozen |= stage(conv).is_some_and(|stage| stage < config.frozen_stages);
+        }
+    }
+    let Some(quantized) = quantized else {
+        return Ok((TrainNet::new(graph, params, config.batch), initialised_from));
+    };
+    quantized.correct_biases(&mut params)?;
+    let fake = FakeQuantization::new(&graph, quantized.quantization())?;
+    Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
+}
+
+/// The backbone stage of a convolution, counted from the stem; `None` outside the backbone's
+/// stages.
+fn stage(conv: &ConvParams) -> Option<usize> {
+    let stage = conv.name.strip_prefix("backbone.")?.split('.').next()?;
+    if stage == "stem" {
+        Some(0)
+    } else {
+        stage.parse().ok().map(|stage: usize| stage + 1)
+    }
+}
 
 /// Reads the weights at `path`, and says in a line where they came from.
 ///
 /// # Errors
-/// Names the file, and what it is not.
+/// Names the file and the format that it should have.
 pub fn weights(path: &Path) -> anyhow::Result<(Weights, String)> {
     let at = || path.display().to_string();
     if path.is_dir() {
@@ -32,7 +79,7 @@ pub fn weights(path: &Path) -> anyhow::Result<(Weights, String)> {
     Ok((weights.with_context(at)?, format!("{file} (sha256 {})", sha256(&bytes))))
 }
 
-/// By this project's names, or a ResNet by torchvision's.
+/// Tensors by this project's names, or a ResNet by torchvision's.
 fn from_safetensors(bytes: &[u8]) -> anyhow::Result<Weights> {
     let file = SafeTensors::deserialize(bytes).context("not a safetensors file")?;
     if imagenet::is_torch_resnet(&file) {

@@ -1,37 +1,38 @@
-//! The student's own moving average as its teacher (Tarvainen & Valpola 2017, "Mean teachers are better role models",
-//! section 2): no other network is needed, and it sees each view as the average stood one step ago.
+//! The student's own moving average as its teacher (Tarvainen & Valpola 2017, "Mean teachers are
+//! better role models", section 2): no other network is needed. It is the average of one step ago.
 
 use peregrine_engine::{Graph, LayerId};
 
 use crate::net::{Mode, NetParams, TrainNet};
 
-/// The average as a network, ready to look at batches.
+/// The average as a network, ready for batches.
 pub struct MeanTeacher {
     net: TrainNet,
-    /// The tensors that it shows: the graph's outputs, then the inner layers asked for.
-    shown: Vec<LayerId>,
+    /// Layers whose tensors it gives: the graph's outputs, then the requested inner layers.
+    given: Vec<LayerId>,
 }
 
 impl MeanTeacher {
-    /// For batches of `batch` images; `average` gives the parameters' shapes, `layers` are wanted besides the outputs.
+    /// For batches of `batch` images; it gives the tensors of `layers` besides the outputs.
+    /// `average` is there for the parameters' shapes.
     pub fn new(graph: &Graph, average: &NetParams, batch: usize, layers: impl Iterator<Item = LayerId>) -> Self {
-        let shown = graph.outputs.iter().copied().chain(layers).collect();
+        let given = graph.outputs.iter().copied().chain(layers).collect();
         let mut params = average.clone();
-        // Nothing of it is trained, so no memory for gradients is taken.
+        // It is not trained, so no memory for gradients is needed.
         params.convs.iter_mut().for_each(|c| c.frozen = true);
-        Self { net: TrainNet::new(graph.clone(), params, batch), shown }
+        Self { net: TrainNet::new(graph.clone(), params, batch), given }
     }
 
-    /// What the `average` makes of `input` `[images, 3, height, width]`: each of its tensors over the batch, normalised by
-    /// the averaged running statistics.
+    /// Each of its tensors over the batch, of the network with the parameters `average` for the
+    /// `input` `[images, 3, height, width]`, normalised by the averaged running statistics.
     ///
     /// # Errors
     /// When the pass fails, as [`TrainNet::forward`] says.
-    pub fn look(&mut self, average: &NetParams, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
+    pub fn infer(&mut self, average: &NetParams, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
         self.net.params.clone_from(average);
         self.net.input().copy_from_slice(input);
         self.net.forward(Mode::Evaluate)?;
-        Ok(self.shown.iter().map(|&layer| self.net.value(layer).to_vec()).collect())
+        Ok(self.given.iter().map(|&layer| self.net.value(layer).to_vec()).collect())
     }
 }
 
@@ -44,7 +45,7 @@ mod tests {
     use peregrine_student::Architecture;
 
     #[test]
-    fn it_shows_what_the_average_would_see_once_deployed_and_follows_it() {
+    fn it_computes_what_the_deployed_average_would() {
         let architecture = Architecture::default_student();
         let graph = architecture.graph(64, 32);
         let layer = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();
@@ -52,15 +53,15 @@ mod tests {
         let mut teacher = MeanTeacher::new(&graph, &first, 2, [layer].into_iter());
         for average in [first, NetParams::random(&graph, 2)] {
             let input = check::values(2 * 3 * 64 * 32, 3);
-            let seen = teacher.look(&average, &input).unwrap();
+            let found = teacher.infer(&average, &input).unwrap();
             let mut shown = graph.clone();
             shown.outputs.push(layer);
             let mut engine = CpuEngine::new(&shown, &average.fold(), 1).unwrap();
-            assert_eq!(seen.len(), shown.outputs.len());
+            assert_eq!(found.len(), shown.outputs.len());
             for (image, input) in input.chunks(3 * 64 * 32).enumerate() {
                 engine.input().copy_from_slice(input);
                 engine.run().unwrap();
-                for (i, tensor) in seen.iter().enumerate() {
+                for (i, tensor) in found.iter().enumerate() {
                     let expected = engine.output(i);
                     let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                     let ours = &tensor[image * expected.len()..][..expected.len()];

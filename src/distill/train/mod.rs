@@ -1,17 +1,24 @@
 //! Training a student: images and targets in, a package for the node out.
 //!
-//! In the order in which a step happens:
-//! - [`config`]: what a run is given; [`init`], [`imagenet`]: weights to start from.
-//! - [`run`]: the run: steps, log, checkpoints, export; [`student`], [`teacher`]: the two commands for it.
-//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]: several in one; [`objects`]: labels and teacher together;
-//!   [`soft_view`]: a segmenter's soft targets.
-//! - [`online`]: a teacher that looks at the rendered batches; [`mean_teacher`]: the student's own average in its place.
-//! - [`distillation`]: the teacher's tensors and the student's, brought to the methods.
-//! - [`step`]: forward, losses, backward; [`device`]: where; [`quantized`]: all of it in 8 bits.
-//! - [`optimizer`], [`checkpoint`]; [`log`], [`origin`], [`published`], [`curves`]: what the run's folder tells of it.
+//! In the order of a step:
+//! - [`config`]: the configuration of a run; `check`: its ranges; [`init`], [`imagenet`]: initial
+//!   weights.
+//! - [`run`]: the run, with the training loop; [`student`], [`teacher`]: the two commands.
+//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]:
+//!   mosaic and mixup; [`objects`]: labels merged with soft targets; [`soft_view`]: soft masks and
+//!   features in a view.
+//! - [`online`]: a teacher that is run on the rendered batches; [`mean_teacher`]: the student's own
+//!   average instead.
+//! - [`distillation`]: the methods, and their inputs from the student's and the teacher's tensors.
+//! - [`step`]: forward pass, losses, backward pass; [`device`]: CPU or CUDA; [`quantized`]: in 8
+//!   bits.
+//! - [`optimizer`], [`checkpoint`]; `progress`, [`step_log`], [`provenance`], [`artifacts`],
+//!   [`curves`]: the files of the run's folder.
 
+pub mod artifacts;
 pub mod augment;
 pub mod batches;
+mod check;
 pub mod checkpoint;
 pub mod compose;
 pub mod config;
@@ -20,16 +27,16 @@ pub mod device;
 pub mod distillation;
 pub mod imagenet;
 pub mod init;
-pub mod log;
 pub mod mean_teacher;
 pub mod objects;
 pub mod online;
 pub mod optimizer;
-pub mod origin;
-pub mod published;
+mod progress;
+pub mod provenance;
 pub mod quantized;
 pub mod run;
 pub mod soft_view;
 pub mod step;
+pub mod step_log;
 pub mod student;
 pub mod teacher;

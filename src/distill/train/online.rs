@@ -1,5 +1,5 @@
-//! A teacher that sees the very view that the student learns from (Beyer et al. 2022, "A good teacher is patient and
-//! consistent"): a Peregrine package, run by the CPU engine ahead of the training step.
+//! A teacher that is run on the same view as the student (Beyer et al. 2022, "A good teacher is
+//! patient and consistent"): a Peregrine package, run by the CPU engine ahead of the training step.
 
 use std::path::PathBuf;
 
@@ -9,32 +9,34 @@ use peregrine_engine::Engine;
 use peregrine_student::{Architecture, Student};
 use serde::{Deserialize, Serialize};
 
-use super::config::is_default;
+use crate::defaults::is_default;
 use crate::teacher::package::layer;
 
-/// `[teacher]`: who is asked about each view: a package, or the student's own average.
+/// `[teacher]`: the teacher that is run on each view: a package, or the student's own average.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// Folder of a student package; it is run at the input size of the student in training.
+    /// Folder of a package; it is run at the input size of the student in training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<PathBuf>,
-    /// The moving average (`ema`) of the student's own weights instead: a mean teacher.
+    /// A mean teacher instead: the moving average (`ema`) of the student's own weights.
     #[serde(default, skip_serializing_if = "is_default")]
     pub average: bool,
 }
 
-/// The teacher, ready to look at batches.
+/// The teacher, ready for batches.
 pub struct OnlineTeacher {
     engine: CpuEngine,
-    /// Values of each tensor for one image: the graph's outputs, then the inner layers asked for.
+    /// Length of each tensor for one image: the graph's outputs, then the requested inner layers.
     lengths: Vec<usize>,
-    /// For each colour, factor and offset from the student's normalisation of it to the teacher's.
+    /// For each colour channel, factor and offset from the student's normalisation to the
+    /// teacher's.
     renormalise: [(f32, f32); 3],
 }
 
 impl OnlineTeacher {
-    /// A teacher for views of the student's input size, whose `layers` are wanted besides its outputs.
+    /// A teacher for views of the student's input size, which gives its `layers` besides its
+    /// outputs.
     ///
     /// # Errors
     /// When the teacher has other classes or bins than the student, or lacks one of `layers`.
@@ -59,11 +61,12 @@ impl OnlineTeacher {
         Ok(Self { engine: CpuEngine::new(&graph, &teacher.weights, 1)?, lengths, renormalise })
     }
 
-    /// What the teacher makes of `input` `[images, 3, height, width]`, normalised for the student: each of its tensors over the batch.
+    /// Each of the teacher's tensors over the batch, for the `input` `[images, 3, height, width]`
+    /// as normalised for the student.
     ///
     /// # Errors
     /// When the engine fails.
-    pub fn look(&mut self, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
+    pub fn infer(&mut self, input: &[f32]) -> anyhow::Result<Vec<Vec<f32>>> {
         let len = self.engine.input().len();
         let images = input.len() / len;
         let mut tensors: Vec<Vec<f32>> = self.lengths.iter().map(|n| Vec::with_capacity(n * images)).collect();
@@ -87,14 +90,14 @@ mod tests {
     use crate::net::{check, Mode, NetParams, TrainNet};
 
     #[test]
-    fn the_teacher_sees_what_the_training_net_computes_inner_layers_included() {
+    fn it_computes_what_the_training_net_does_inner_layers_included() {
         let teacher = Student::embedded();
         let mut student = teacher.manifest.architecture.clone();
         (student.input.width, student.input.height) = (64, 32);
         let names = ["neck.8.add".to_owned(), "detect.16.0.pointwise".to_owned()];
         let mut online = OnlineTeacher::new(&teacher, &student, &names).unwrap();
         let input = check::values(2 * 3 * 64 * 32, 1);
-        let seen = online.look(&input).unwrap();
+        let found = online.infer(&input).unwrap();
 
         let graph = student.graph(64, 32);
         let mut params = NetParams::random(&graph, 1);
@@ -104,8 +107,8 @@ mod tests {
         net.forward(Mode::Evaluate).unwrap();
         let inner = names.iter().map(|n| layer(&net.graph, n).unwrap());
         let ids: Vec<_> = net.graph.outputs.iter().copied().chain(inner).collect();
-        assert_eq!(seen.len(), ids.len());
-        for (tensor, id) in seen.iter().zip(ids) {
+        assert_eq!(found.len(), ids.len());
+        for (tensor, id) in found.iter().zip(ids) {
             assert_eq!(tensor.len(), net.value(id).len());
             let close = tensor.iter().zip(net.value(id)).all(|(a, b)| (a - b).abs() < 1e-3 * (1.0 + b.abs()));
             assert!(close, "layer {}", net.graph.layers[id].name);
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_teacher_that_normalises_otherwise_sees_the_same_image() {
+    fn an_input_is_renormalised_for_the_teacher() {
         let teacher = Student::embedded();
         let student = teacher.manifest.architecture.clone();
         let mut other = student.clone();
@@ -126,14 +129,14 @@ mod tests {
             .enumerate()
             .map(|(i, v)| (v * from.std[i / plane] + from.mean[i / plane] - to.mean[i / plane]) / to.std[i / plane])
             .collect();
-        let plain = OnlineTeacher::new(&teacher, &student, &[]).unwrap().look(&image).unwrap();
-        let renormalised = OnlineTeacher::new(&teacher, &other, &[]).unwrap().look(&as_other).unwrap();
+        let plain = OnlineTeacher::new(&teacher, &student, &[]).unwrap().infer(&image).unwrap();
+        let renormalised = OnlineTeacher::new(&teacher, &other, &[]).unwrap().infer(&as_other).unwrap();
         let all = plain.iter().flatten().zip(renormalised.iter().flatten());
         all.for_each(|(a, b)| assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{a} {b}"));
     }
 
     #[test]
-    fn a_layer_that_is_not_there_is_named() {
+    fn a_missing_layer_is_named() {
         let teacher = Student::embedded();
         let architecture = teacher.manifest.architecture.clone();
         let error = OnlineTeacher::new(&teacher, &architecture, &["neck.7".to_owned()]).err().unwrap();

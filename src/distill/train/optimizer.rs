@@ -1,4 +1,5 @@
-//! AdamW (Loshchilov & Hutter 2019, algorithm 2) and SGD with momentum, both with gradient clipping by global norm.
+//! AdamW (Loshchilov & Hutter 2019, algorithm 2) and SGD with momentum, both with gradient clipping
+//! by global norm.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +11,18 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// Which rule updates the weights.
+/// The rule that updates the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rule {
+pub enum OptimizerKind {
     #[default]
     AdamW,
     /// As `torch.optim.SGD`: `v = momentum·v + gradient + decay·w`, `w = w − rate·v`.
     Sgd,
 }
 
-impl Rule {
-    /// Values kept for each weight.
+impl OptimizerKind {
+    /// Values that are kept for each weight.
     pub fn slots(self) -> usize {
         match self {
             Self::AdamW => 2,
@@ -30,25 +31,26 @@ impl Rule {
     }
 }
 
-/// A rule and its memory.
+/// An optimizer and its memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Optimizer {
-    pub rule: Rule,
-    /// SGD's, 0 or above and below 1.
+    pub kind: OptimizerKind,
+    /// Of SGD, 0 or above and below 1.
     pub momentum: f32,
-    /// By the tensor's name: first and second moments, or the velocity.
+    /// First and second moments, or the velocity, by the tensor's name.
     pub memory: BTreeMap<String, Vec<Vec<f32>>>,
     /// Updates made.
     pub updates: u64,
 }
 
 impl Optimizer {
-    pub fn new(rule: Rule, momentum: f64) -> Self {
-        Self { rule, momentum: momentum as f32, memory: BTreeMap::new(), updates: 0 }
+    pub fn new(kind: OptimizerKind, momentum: f64) -> Self {
+        Self { kind, momentum: momentum as f32, memory: BTreeMap::new(), updates: 0 }
     }
 
-    /// Scales the gradients down to a norm of `clip` where they exceed it, then updates every trainable tensor.
-    /// Returns the norm before clipping; where that is not finite, nothing is updated.
+    /// Scales the gradients down to a global norm of `clip` if they exceed it, then updates every
+    /// trainable tensor. Returns the norm before clipping; if that is not finite, nothing is
+    /// updated.
     pub fn update(&mut self, params: &mut NetParams, rate: f64, decay: f64, clip: f32) -> f32 {
         let mut list = params.trainable();
         let squares = |g: &[f32]| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
@@ -62,7 +64,7 @@ impl Optimizer {
         let scale = if norm > clip { clip / norm } else { 1.0 };
         for trainable in &mut list {
             let len = trainable.param.value.len();
-            let slots = self.rule.slots();
+            let slots = self.kind.slots();
             let memory = self.memory.entry(trainable.name.clone()).or_insert_with(|| vec![vec![0.0; len]; slots]);
             let rate = rate * f64::from(trainable.rate);
             let decay = if trainable.decay { decay } else { 0.0 };
@@ -86,7 +88,7 @@ impl Optimizer {
                         *value -= rate as f32 * *v;
                     }
                 }
-                _ => unreachable!("every rule has one or two slots"),
+                _ => unreachable!("every optimizer has one or two slots"),
             }
         }
         norm
@@ -108,18 +110,18 @@ mod tests {
 
     #[test]
     fn two_updates_equal_those_of_torch_optim() {
-        // torch.optim.AdamW and SGD(momentum=0.9) on [tensor(0.5)] with lr=0.1, weight_decay=0.1 and gradients 0.3, then
-        // -0.2, worked out in f64.
-        for (rule, expected) in [(Rule::AdamW, [0.395f64, 0.376598]), (Rule::Sgd, [0.465, 0.44885])] {
+        // torch.optim.AdamW and SGD(momentum=0.9) on [tensor(0.5)] with lr=0.1, weight_decay=0.1
+        // and gradients 0.3, then -0.2, computed in f64.
+        for (kind, expected) in [(OptimizerKind::AdamW, [0.395f64, 0.376598]), (OptimizerKind::Sgd, [0.465, 0.44885])] {
             let mut params = params();
-            let mut optimizer = Optimizer::new(rule, 0.9);
+            let mut optimizer = Optimizer::new(kind, 0.9);
             params.convs[0].weight.value[0] = 0.5;
             for (gradient, expected) in [0.3f32, -0.2].into_iter().zip(expected) {
                 params.zero_gradients();
                 params.convs[0].weight.gradient[0] = gradient;
                 optimizer.update(&mut params, 0.1, 0.1, 100.0);
                 let value = f64::from(params.convs[0].weight.value[0]);
-                assert!((value - expected).abs() < 1e-5, "{rule:?}: {value} instead of {expected}");
+                assert!((value - expected).abs() < 1e-5, "{kind:?}: {value} instead of {expected}");
             }
         }
     }
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn a_gradient_above_the_bound_is_scaled_to_it() {
         let mut params = params();
-        let mut adam = Optimizer::new(Rule::AdamW, 0.9);
+        let mut adam = Optimizer::new(OptimizerKind::AdamW, 0.9);
         params.convs[0].weight.gradient[0] = 30.0;
         params.convs[0].bias.gradient[0] = 40.0;
         assert_eq!(adam.update(&mut params, 0.1, 0.0, 5.0), 50.0);
@@ -138,7 +140,7 @@ mod tests {
     fn a_gradient_that_is_not_finite_changes_nothing() {
         for gradient in [f32::NAN, f32::INFINITY] {
             let mut params = params();
-            let mut optimizer = Optimizer::new(Rule::AdamW, 0.9);
+            let mut optimizer = Optimizer::new(OptimizerKind::AdamW, 0.9);
             let before = params.convs[0].weight.value.clone();
             params.convs[0].weight.gradient[0] = gradient;
             assert!(!optimizer.update(&mut params, 0.1, 0.1, 1.0).is_finite());

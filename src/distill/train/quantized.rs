@@ -1,4 +1,5 @@
-//! Quantization-aware distillation: a training on the scales of a package that `distill quantize` wrote.
+//! Quantization-aware distillation: a training on the scales of a package that `distill quantize`
+//! wrote.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use peregrine_student::{Architecture, Student};
 use crate::net::fake::FakeQuantization;
 use crate::net::NetParams;
 
-/// The package whose scales are kept.
+/// The package that gives the scales.
 pub struct Quantized(Student);
 
 impl Quantized {
@@ -20,9 +21,13 @@ impl Quantized {
     pub fn load(folder: &Path, architecture: &Architecture) -> anyhow::Result<Self> {
         let package = Student::load(folder)?;
         let at = || format!("quantized_as = {:?}", folder.display());
-        ensure!(package.quantization.is_some(), "{}: is not in 8 bits; make one with distill quantize", at());
+        ensure!(
+            package.quantization.is_some(),
+            "{}: is not in 8 bits; make such a package with distill quantize",
+            at()
+        );
         let of = Architecture { input: architecture.input.clone(), ..package.manifest.architecture.clone() };
-        ensure!(of == *architecture, "{}: another network than that of init, which it is to be made from", at());
+        ensure!(of == *architecture, "{}: a network other than that of init, which it must be made from", at());
         Ok(Self(package))
     }
 
@@ -30,13 +35,18 @@ impl Quantized {
         self.0.quantization.as_ref().expect("checked when loaded")
     }
 
-    /// Lets `params` start from the package's biases, which are corrected for what rounding does to the means.
+    /// Sets the biases of `params` to the package's, which are corrected for the shift of the means
+    /// by rounding.
     ///
     /// # Errors
-    /// When a layer would be trained with batch-norm: `init` did not hold it.
+    /// When a layer has batch-norm, because `init` did not hold it.
     pub fn correct_biases(&self, params: &mut NetParams) -> anyhow::Result<()> {
         for conv in &mut params.convs {
-            ensure!(conv.norm.is_none(), "init holds no weights for {}, and 8 bits need batch-norm folded", conv.name);
+            ensure!(
+                conv.norm.is_none(),
+                "init holds no weights for {}, but training in 8 bits needs batch-norm folded",
+                conv.name
+            );
             if let Some(quantized) = self.quantization().convs.get(&conv.name) {
                 conv.bias.value.clone_from(&quantized.bias);
             }
@@ -44,7 +54,7 @@ impl Quantized {
         Ok(())
     }
 
-    /// Puts the weights of `student` in 8 bits on the package's scales.
+    /// Quantizes the weights of `student` to 8 bits on the package's scales.
     ///
     /// # Errors
     /// When they do not fit.

@@ -1,62 +1,58 @@
-//! The run, from a configuration to a package that the node loads.
+//! A training run, from a configuration to a package that the node loads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use crossbeam::channel::Receiver;
 use peregrine_core::files::write_atomically;
 use peregrine_student::manifest::Training;
 use peregrine_student::presets::Preset;
-use peregrine_student::{Architecture, Student};
-use serde::Serialize;
+use peregrine_student::Student;
 
-use super::batches::{Batch, Pictures};
-use super::checkpoint::State;
+use super::artifacts::Artifacts;
+use super::batches::{Batch, TrainImages};
+use super::checkpoint::TrainState;
 use super::config::StudentConfig;
 use super::device::TrainDevice;
-use super::distillation::{Distillation, Teacher};
+use super::distillation::{Distillation, TeacherSource};
 use super::init;
-use super::log::Log;
+use super::mean_teacher::MeanTeacher;
 use super::online::TeacherConfig;
-use super::optimizer::Optimizer;
-use super::origin::Origins;
-use super::published::Published;
+use super::progress::TrainProgress;
+use super::provenance::Provenance;
 use super::quantized::Quantized;
-use super::step::{Losses, Teaching};
+use super::step::LossComputer;
+use super::step_log::StepLog;
 use crate::lock::lock;
 use crate::loss::segmentation;
-use crate::net::fake::FakeQuantization;
-use crate::net::{NetParams, TrainNet};
 use crate::soften::SoftTargets;
 
-const CHECKPOINT: &str = "checkpoint.safetensors";
-const LOG: &str = "log.jsonl";
-
-/// What a training is started with.
+/// The arguments of a training.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Configuration, TOML (see models/peregrine-s/train.toml).
     config: PathBuf,
-    /// Folder of the run; made where absent [default: target/runs/student, target/runs/teacher].
+    /// Folder of the run; created if missing [default: target/runs/student, target/runs/teacher].
     #[arg(long, short)]
     run: Option<PathBuf>,
     /// Start over, even if the folder holds a checkpoint.
     #[arg(long)]
     fresh: bool,
-    /// Go on from the checkpoint although the configuration or the data has changed; log.jsonl and origin.json note it.
+    /// Resume from the checkpoint although the configuration or the data has changed; log.jsonl and
+    /// origin.json record it.
     #[arg(long, conflicts_with = "fresh")]
     reconfigure: bool,
-    /// Threads for the training itself [default: all cores].
+    /// Threads of the training itself [default: all cores].
     #[arg(long)]
     threads: Option<usize>,
-    /// Where the network is computed; a run may go on elsewhere than it began.
+    /// Device that computes the network; a run may be resumed on another device.
     #[arg(long, value_enum, default_value_t)]
     device: TrainDevice,
 }
 
-/// What the network in training is to be; its package lies in the run's folder under that name.
+/// What the trained network is for; the run's folder holds its package under that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Student,
@@ -72,17 +68,7 @@ impl Role {
     }
 }
 
-#[derive(Serialize)]
-struct LogLine {
-    step: u64,
-    rate: f64,
-    gradient_norm: f32,
-    loss: f32,
-    #[serde(flatten)]
-    terms: Losses,
-}
-
-/// Trains.
+/// Trains, and resumes a run that was interrupted.
 ///
 /// # Errors
 /// Each names the file or field at fault; the last good checkpoint stays on disk.
@@ -90,205 +76,192 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")?;
     }
+    let config = read_config(args, role)?;
+    let device = args.device.open(config.quantized_as.is_some())?;
+    let architecture = config.load_architecture().with_context(|| args.config.display().to_string())?;
+    let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
+    let (net, initialised_from) = init::network(&config, &architecture, quantized.as_ref())?;
+    let mut state = TrainState::new(net, &config);
+
+    let files = RunFiles::new(args, role);
+    fs::create_dir_all(&files.folder).with_context(|| files.folder.display().to_string())?;
+    let _only = lock(&files.folder, "another training")?;
+    let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
+    if files.checkpoint.exists() && !args.fresh {
+        let expected = (!args.reconfigure).then_some(config_text.as_str());
+        state.load(&files.checkpoint, expected).with_context(|| files.checkpoint.display().to_string())?;
+    }
+    let datasets = config.open_data(&architecture)?;
+    Provenance::record(&config, &datasets, &files.folder, state.step, args.reconfigure)?;
+    write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
+    let mut log = StepLog::open(&files.log, state.step)?;
+    if args.reconfigure {
+        log.add(&serde_json::json!({ "step": state.step, "reconfigured": config }))?;
+    }
+
+    let soft_targets = open_soft_targets(&config)?;
+    let prepared = Distillation::prepare(&config, &architecture, &state.net, soft_targets.as_ref())?;
+    let (distillation, teacher) = prepared.unzip();
+    let (mut online, mut mean_teacher, mut layers) = (None, None, Vec::new());
+    match teacher {
+        Some(TeacherSource::Package(teacher)) => online = Some(teacher),
+        Some(TeacherSource::Average(teacher)) => mean_teacher = Some(teacher),
+        Some(TeacherSource::Offline(grids)) => layers = grids,
+        None => {}
+    }
+    let images = TrainImages::load(&config, &datasets, &architecture, soft_targets.as_ref(), &layers)?;
+    let artifacts = Artifacts {
+        config: &config,
+        architecture: &architecture,
+        quantized: quantized.as_ref(),
+        training: training(&config, role, soft_targets.as_ref(), initialised_from)?,
+        package: &files.package,
+        log: &files.log,
+        curves: &files.curves,
+    };
+    if state.step >= config.steps {
+        // A run killed between its last checkpoint and its package has no step left to write it.
+        artifacts.write(&state.average, state.step)?;
+    }
+    tracing::info!(
+        "{} images; {} parameters; steps {} to {}, on {}",
+        images.len(),
+        state.net.graph.parameters(),
+        state.step,
+        config.steps,
+        if device.is_some() { "CUDA" } else { "the CPU" }
+    );
+    let mask_weights = segmentation::class_weights(images.mask_bytes(), architecture.segmentation.classes.len());
+    if let Some(device) = device {
+        let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
+        state.net = state.net.on(device, &compared);
+    }
+    let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation);
+    let batches = images.start(state.step, config.clone(), architecture.input.clone(), online)?;
+    let progress = TrainProgress::new(log, config.steps, state.step);
+    let checkpoint = &files.checkpoint;
+    let mut run = TrainingRun { config: &config, config_text, checkpoint, losses, mean_teacher, artifacts, progress };
+    run.steps(&mut state, batches)?;
+    tracing::info!("the {} is in {}", role.name(), files.package.display());
+    Ok(())
+}
+
+/// The files of a run's folder that a training reads or writes more than once.
+struct RunFiles {
+    folder: PathBuf,
+    checkpoint: PathBuf,
+    log: PathBuf,
+    curves: PathBuf,
+    package: PathBuf,
+}
+
+impl RunFiles {
+    fn new(args: &TrainArgs, role: Role) -> Self {
+        let folder = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
+        let [checkpoint, log, curves, package] =
+            ["checkpoint.safetensors", "log.jsonl", "curves.svg", role.name()].map(|name| folder.join(name));
+        Self { folder, checkpoint, log, curves, package }
+    }
+}
+
+/// What the training loop needs besides the state that it changes.
+struct TrainingRun<'a> {
+    config: &'a StudentConfig,
+    config_text: String,
+    checkpoint: &'a Path,
+    losses: LossComputer,
+    mean_teacher: Option<MeanTeacher>,
+    artifacts: Artifacts<'a>,
+    progress: TrainProgress,
+}
+
+impl TrainingRun<'_> {
+    /// The training loop: one optimizer step for each batch, up to the last step.
+    fn steps(&mut self, state: &mut TrainState, batches: Receiver<anyhow::Result<Batch>>) -> anyhow::Result<()> {
+        let config = self.config;
+        for batch in batches {
+            let mut batch = batch?;
+            if let Some(teacher) = &mut self.mean_teacher {
+                batch.teacher_outputs = teacher.infer(&state.average, &batch.input)?;
+            }
+
+            state.net.params.zero_gradients();
+            let losses = self.losses.gradients(&mut state.net, &batch, config)?;
+            losses.check_finite("loss", losses.total(), &batch, self.checkpoint)?;
+            let rate = config.rate_at(batch.step);
+            let norm = state.optimizer.update(&mut state.net.params, rate, config.weight_decay, config.clip);
+            losses.check_finite("gradient", norm, &batch, self.checkpoint)?;
+            state.update_average(config.ema);
+            state.step = batch.step + 1;
+
+            self.progress.report(state.step, rate, norm, &losses)?;
+            if state.step % config.checkpoint_every == 0 || state.step == config.steps {
+                state.save(self.checkpoint, &self.config_text)?;
+                self.artifacts.write(&state.average, state.step)?;
+            }
+        }
+        self.progress.finish();
+        ensure!(
+            state.step >= config.steps,
+            "the thread that renders batches ended at step {}; start again to resume from there",
+            state.step
+        );
+        Ok(())
+    }
+}
+
+/// Reads the configuration, and checks what only the command's role or the whole training needs.
+fn read_config(args: &TrainArgs, role: Role) -> anyhow::Result<StudentConfig> {
     let config = StudentConfig::read(&args.config)?;
     if role == Role::Teacher && config.backbone.is_none() && !config.init.as_ref().is_some_and(|path| path.is_dir()) {
+        let presets = Preset::LITE.into_iter().chain(Preset::RESNET);
         bail!(
             "{}: a teacher needs `backbone = ` one of {}, or the package of one as init",
             args.config.display(),
-            Preset::LITE
-                .into_iter()
-                .chain(Preset::RESNET)
-                .map(|p| format!("{p:?}").to_lowercase())
-                .collect::<Vec<_>>()
-                .join(", ")
+            presets.map(|p| format!("{p:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
         );
     }
     ensure!(
         config.teacher.is_none() || !config.methods.is_empty(),
-        "{}: [teacher] needs a [[method]]: what the student is to take from it",
+        "{}: [teacher] needs a [[method]]: what the student learns from it",
         args.config.display()
     );
-    let run = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
-    let device = args.device.open(config.quantized_as.is_some())?;
-    let architecture = config.architecture();
-    let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
-    let (mut net, initialised_from) = build(&config, &architecture, quantized.as_ref())?;
-    let mut average = net.params.clone();
-    let mut optimizer = Optimizer::new(config.optimizer, config.momentum);
+    Ok(config)
+}
 
-    fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
-    let _only = lock(&run, "another training")?;
-    let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
-    let checkpoint = run.join(CHECKPOINT);
-    let mut done = 0;
-    if checkpoint.exists() && !args.fresh {
-        let mut state = State { step: 0, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
-        let expected = (!args.reconfigure).then_some(config_text.as_str());
-        done = state.load(&checkpoint, expected).with_context(|| checkpoint.display().to_string())?;
+/// Opens the soft targets that the configuration names, and warns of those that no loss uses.
+fn open_soft_targets(config: &StudentConfig) -> anyhow::Result<Option<SoftTargets>> {
+    let Some(folder) = &config.soft_targets else { return Ok(None) };
+    let soft_targets = SoftTargets::open_with(folder, &|layer| config.takes_feature(layer))?;
+    let layers = soft_targets.features.keys().filter(|layer| !config.takes_feature(layer));
+    let features = layers.map(|layer| format!("features for {layer}"));
+    let masks = (soft_targets.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());
+    for what in masks.into_iter().chain(features) {
+        tracing::warn!("soft_targets hold {what}, which no loss uses: add a [[method]] for them, without [teacher]");
     }
-    let datasets = config.open_data(&architecture)?;
-    Origins::note(&config, &datasets, &run, done, args.reconfigure)?;
-    write_atomically(&run.join("config.toml"), config_text.as_bytes())?;
-    let log_path = run.join(LOG);
-    let mut log = Log::open(&log_path, done)?;
-    if args.reconfigure {
-        log.add(&serde_json::json!({ "step": done, "reconfigured": config }))?;
-    }
+    Ok(Some(soft_targets))
+}
 
-    let open = |folder: &Path| SoftTargets::open_with(folder, &|layer| config.takes_feature(layer));
-    let soft = config.soft_targets.as_deref().map(open).transpose()?;
-    if let Some(soft) = &soft {
-        tell_unused(soft, &config);
-    }
-    let (distillation, teacher) = Distillation::prepare(&config, &net, soft.as_ref())?.unzip();
-    let (mut ahead, mut within, mut layers) = (None, None, Vec::new());
-    match teacher {
-        Some(Teacher::Package(teacher)) => ahead = Some(teacher),
-        Some(Teacher::Average(teacher)) => within = Some(teacher),
-        Some(Teacher::Offline(grids)) => layers = grids,
-        None => {}
-    }
-    let pictures = Pictures::load(&config, &datasets, &architecture, soft.as_ref(), &layers)?;
-    let training = Training {
+/// The manifest's record of the training, without its steps.
+fn training(
+    config: &StudentConfig,
+    role: Role,
+    soft_targets: Option<&SoftTargets>,
+    initialised_from: String,
+) -> anyhow::Result<Training> {
+    Ok(Training {
         command: format!("distill {} train.toml", role.name()),
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
-        teachers: teachers(&config, soft.as_ref())?,
+        teachers: teachers(config, soft_targets)?,
         initialised_from,
         steps: 0,
         seed: config.seed,
-    };
-    let package = run.join(role.name());
-    let published = Published {
-        config: &config,
-        architecture: &architecture,
-        quantized: quantized.as_ref(),
-        training,
-        package: &package,
-        log: &log_path,
-        curves: &run.join("curves.svg"),
-    };
-    if done >= config.steps {
-        // Killed between its last checkpoint and its package, a run has no step left that would write it.
-        published.write(&average, done)?;
-    }
-    eprintln!(
-        "{} images; {} parameters; steps {done} to {}, on {}",
-        pictures.len(),
-        net.graph.parameters(),
-        config.steps,
-        if device.is_some() { "CUDA" } else { "the CPU" }
-    );
-    let weights = segmentation::class_weights(pictures.mask_bytes(), architecture.segmentation.classes.len());
-    if let Some(device) = device {
-        net = net.on(device, &distillation.iter().flat_map(Distillation::layers).collect::<Vec<_>>());
-    }
-    let teaching = Teaching::new(&architecture, weights).with_distillation(distillation);
-    let batches = pictures.start(done, config.clone(), architecture.input.clone(), ahead)?;
-
-    let progress = progress(config.steps, done);
-    let mut at = done;
-    for batch in batches {
-        let mut batch = batch?;
-        if let Some(teacher) = &mut within {
-            batch.teacher = teacher.look(&average, &batch.input)?;
-        }
-        net.params.zero_gradients();
-        let losses = teaching.gradients(&mut net, &batch, &config)?;
-        check_finite("loss", losses.total(), &losses, &batch, &checkpoint)?;
-        let rate = config.rate_at(batch.step);
-        let norm = optimizer.update(&mut net.params, rate, config.weight_decay, config.clip);
-        check_finite("gradient", norm, &losses, &batch, &checkpoint)?;
-        follow(&mut average, &mut net.params, config.ema.min((batch.step + 1) as f64 / (batch.step + 10) as f64));
-
-        let step = batch.step + 1;
-        at = step;
-        if step % 10 == 0 || step == config.steps {
-            let line = LogLine { step, rate, gradient_norm: norm, loss: losses.total(), terms: losses.clone() };
-            log.add(&line)?;
-        }
-        progress.set_position(step);
-        progress.set_message(format!(
-            "loss {:.2}: class {:.2} teacher {:.2} box {:.2} sides {:.2} mask {:.2}{}",
-            losses.total(),
-            losses.class,
-            losses.teacher,
-            losses.bbox,
-            losses.sides,
-            losses.segmentation,
-            losses.methods.iter().map(|m| format!(" {m:.2}")).collect::<String>()
-        ));
-        if step % config.checkpoint_every == 0 || step == config.steps {
-            let mut state = State { step, params: &mut net.params, average: &mut average, optimizer: &mut optimizer };
-            state.save(&checkpoint, &config_text)?;
-            published.write(&average, step)?;
-        }
-    }
-    progress.finish();
-    ensure!(at >= config.steps, "the thread that renders batches ended at step {at}; start again to go on from there");
-    eprintln!("the {} is in {}", role.name(), package.display());
-    Ok(())
+    })
 }
 
-/// Stops the run at a loss or the norm of a gradient that is no number, before it spoils the weights.
-fn check_finite(what: &str, value: f32, losses: &Losses, batch: &Batch, checkpoint: &Path) -> anyhow::Result<()> {
-    if value.is_finite() {
-        return Ok(());
-    }
-    let remedy = match checkpoint.exists() {
-        true => format!(
-            "the checkpoint of an earlier step is in {}: lower learning_rate or clip and go on from it with --reconfigure",
-            checkpoint.display()
-        ),
-        false => "lower learning_rate, clip or the loss's weights".into(),
-    };
-    let (step, file) = (batch.step, batch.files[0].display());
-    bail!("the {what} of step {step} is not finite ({losses:?}), on a batch that begins with {file}; {remedy}");
-}
-
-/// The network with its starting weights, and where those came from.
-fn build(
-    config: &StudentConfig,
-    architecture: &Architecture,
-    quantized: Option<&Quantized>,
-) -> anyhow::Result<(TrainNet, String)> {
-    let graph = architecture.graph(architecture.input.width, architecture.input.height);
-    let mut params = NetParams::random(&graph, config.seed);
-    let mut initialised_from = "random".into();
-    if let Some(path) = config.init.as_ref().or(config.quantized_as.as_ref()) {
-        let (weights, origin) = init::weights(path)?;
-        let taken = params.adopt(&weights);
-        ensure!(taken > 0, "{}: holds no layer of this network's backbone", path.display());
-        initialised_from = origin;
-        for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
-            conv.rate = config.backbone_rate;
-            let stage = conv.name.strip_prefix("backbone.").and_then(|n| n.split('.').next());
-            let index = stage.map(|s| if s == "stem" { 0 } else { s.parse().map_or(usize::MAX, |s: usize| s + 1) });
-            conv.frozen |= index.is_some_and(|i| i < config.frozen_stages);
-        }
-    }
-    let Some(quantized) = quantized else {
-        return Ok((TrainNet::new(graph, params, config.batch), initialised_from));
-    };
-    quantized.correct_biases(&mut params)?;
-    let fake = FakeQuantization::new(&graph, quantized.quantization())?;
-    Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
-}
-
-/// Says what of the soft targets nothing learns from.
-fn tell_unused(soft: &SoftTargets, config: &StudentConfig) {
-    let unused =
-        soft.features.keys().filter(|layer| !config.takes_feature(layer)).map(|layer| format!("features for {layer}"));
-    let masks = (soft.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());
-    for what in masks.into_iter().chain(unused) {
-        eprintln!(
-            "soft_targets hold {what}, which nothing learns from: that takes a [[method]] for them and no [teacher]"
-        );
-    }
-}
-
-/// The names of the teachers: those of the soft targets, then the one that sees each view.
-fn teachers(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<String>> {
-    let mut names = soft.map(|s| s.teachers.clone()).unwrap_or_default();
+/// The names of the teachers: those of the soft targets, then the one that is run on each view.
+fn teachers(config: &StudentConfig, soft_targets: Option<&SoftTargets>) -> anyhow::Result<Vec<String>> {
+    let mut names = soft_targets.map(|s| s.teachers.clone()).unwrap_or_default();
     match &config.teacher {
         Some(TeacherConfig { package: Some(package), .. }) => names.push(Student::load(package)?.manifest.name),
         Some(_) => names.push("its own moving average".into()),
@@ -297,62 +270,8 @@ fn teachers(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Resul
     Ok(names)
 }
 
-/// `average = decay · average + (1 − decay) · params`, running statistics included.
-fn follow(average: &mut NetParams, params: &mut NetParams, decay: f64) {
-    let keep = decay as f32;
-    for ((_, average), (_, now)) in average.state().into_iter().zip(params.state()) {
-        average.iter_mut().zip(now).for_each(|(a, n)| *a = keep * *a + (1.0 - keep) * *n);
-    }
-}
-
 /// The last two parts of a path: `vehicles/train`.
 fn last_two(path: &Path) -> String {
     let parts: Vec<_> = path.iter().collect();
     parts[parts.len().saturating_sub(2)..].iter().collect::<PathBuf>().display().to_string()
-}
-
-fn progress(steps: u64, done: u64) -> ProgressBar {
-    let bar = ProgressBar::new(steps).with_position(done);
-    let style = "{bar:30} {pos}/{len} {per_sec:.1} ETA {eta} {msg}";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
-    bar.reset_eta();
-    bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use peregrine_engine::{Activation, Conv, Graph, Shape};
-
-    #[test]
-    fn a_gradient_that_is_not_finite_is_refused_with_the_batch_and_the_checkpoint() {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoint = folder.path().join("checkpoint.safetensors");
-        let batch = Batch { step: 7, files: vec!["a/b.jpg".into()], ..Batch::default() };
-        let check = |norm| check_finite("gradient", norm, &Losses::default(), &batch, &checkpoint);
-        assert!(check(1.0).is_ok());
-        let error = check(f32::NAN).unwrap_err().to_string();
-        assert!(error.contains("the gradient of step 7") && error.contains("a/b.jpg"), "{error}");
-        fs::write(&checkpoint, "").unwrap();
-        let error = check(f32::INFINITY).unwrap_err().to_string();
-        assert!(error.contains("checkpoint.safetensors"), "{error}");
-    }
-
-    #[test]
-    fn the_average_follows_by_one_minus_the_decay_running_statistics_included() {
-        let mut graph = Graph::new(Shape::new(1, 1, 1));
-        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
-        let out = graph.conv("out", 0, 1, conv);
-        graph.outputs.push(out);
-        let mut params = NetParams::random(&graph, 0);
-        let mut average = params.clone();
-        let fill = |params: &mut NetParams, v: f32| params.state().into_iter().for_each(|(_, values)| values.fill(v));
-        fill(&mut average, 1.0);
-        for step in 1..=3i32 {
-            fill(&mut params, 5.0);
-            follow(&mut average, &mut params, 0.9);
-            let expected = 5.0 - 4.0 * 0.9f32.powi(step);
-            assert!(average.state().values().flat_map(|v| v.iter()).all(|v| (v - expected).abs() < 1e-5));
-        }
-    }
 }

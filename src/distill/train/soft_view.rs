@@ -1,11 +1,12 @@
-//! What a teacher made of a whole image, as a view of the image shows it: a segmenter's logits, or an inner tensor.
+//! A teacher's outputs for a whole image (a segmenter's logits, or an inner tensor), resampled to
+//! an augmented view of the image.
 
 use peregrine_student::architecture::Input;
 
-use super::augment::View;
+use super::augment::ViewTransform;
 use crate::soften::shard::HalfMap;
 
-/// Cells over the whole of a network's input: those of a head or of a layer.
+/// The cells of a head or a layer, over the whole of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     pub columns: usize,
@@ -17,7 +18,7 @@ impl Grid {
         self.columns * self.rows
     }
 
-    /// The middle of a cell, row by row, in input pixels.
+    /// The centre of a cell in input pixels; cells are numbered row by row.
     pub fn centre(&self, cell: usize, input: &Input) -> [f32; 2] {
         let at = |i: usize, cells: usize, size: usize| (i as f32 + 0.5) * (size as f32 / cells as f32);
         [at(cell % self.columns, self.columns, input.width), at(cell / self.columns, self.rows, input.height)]
@@ -28,25 +29,26 @@ impl Grid {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftView {
     pub grid: Grid,
-    /// `[cells, channels]`; zero where nothing is seen. Logits are at a temperature of 1.
+    /// `[cells, channels]`; zero for cells that are not valid. Logits are at a temperature of 1.
     pub values: Vec<f32>,
-    /// For each cell whether it shows the image; where it does not, the teacher has seen nothing.
-    pub seen: Vec<bool>,
+    /// For each cell whether it lies on the image; elsewhere the teacher has no output.
+    pub valid: Vec<bool>,
 }
 
 impl SoftView {
-    /// The `map` of an image of `source` = (width, height) pixels, interpolated at the centres of the cells of `grid`.
-    pub fn new(map: &HalfMap, source: (u32, u32), view: &View, input: &Input, grid: Grid) -> Self {
+    /// The `map` of an image of `source` = (width, height) pixels, interpolated at the centres of
+    /// the cells of `grid`.
+    pub fn new(map: &HalfMap, source: (u32, u32), view: &ViewTransform, input: &Input, grid: Grid) -> Self {
         let (plane, channels) = (map.width * map.height, map.channels());
         let [left, top, right, bottom] = map.image;
-        let mut soft = Self { grid, values: Vec::with_capacity(grid.cells() * channels), seen: Vec::new() };
+        let mut soft = Self { grid, values: Vec::with_capacity(grid.cells() * channels), valid: Vec::new() };
         for cell in 0..grid.cells() {
             let centre = grid.centre(cell, input);
             let source_at = |axis: usize| view.origin[axis] + view.step[axis] * centre[axis];
             let (x, y) = (source_at(0) / source.0 as f32, source_at(1) / source.1 as f32);
-            let seen = (0.0..1.0).contains(&x) && (0.0..1.0).contains(&y);
-            soft.seen.push(seen);
-            if !seen {
+            let valid = (0.0..1.0).contains(&x) && (0.0..1.0).contains(&y);
+            soft.valid.push(valid);
+            if !valid {
                 soft.values.extend(std::iter::repeat_n(0.0, channels));
                 continue;
             }
@@ -62,7 +64,8 @@ impl SoftView {
     }
 }
 
-/// The two of so many `cells` whose centres a place (in cells) lies between, and how far it is to the second.
+/// The two of `cells` whose centres enclose a place (in cells), and its fraction of the way to the
+/// second.
 fn between(place: f32, cells: usize) -> (usize, usize, f32) {
     let at = (place - 0.5).clamp(0.0, cells as f32 - 1.0);
     (at as usize, (at as usize + 1).min(cells - 1), at.fract())
@@ -79,8 +82,8 @@ mod tests {
         Input { width: 32, height: 16, mean: [0.0; 3], std: [1.0; 3] }
     }
 
-    /// Two channels over an image of 64 × 32 pixels, on 16 × 8 cells: the first's value is the column, the second's the
-    /// row.
+    /// Two channels over an image of 64 × 32 pixels, on 16 × 8 cells: the value of the first is the
+    /// column, that of the second the row.
     fn map() -> HalfMap {
         let (width, height) = (16, 8);
         let plane = |of: fn(usize) -> usize| (0..width * height).map(move |i| f16::from_f32(of(i) as f32));
@@ -89,21 +92,23 @@ mod tests {
     }
 
     #[test]
-    fn each_cell_has_the_values_of_the_place_that_it_shows() {
-        // The middle of the image, mirrored and at its own size: cells of 4 pixels, as the map's are.
-        let view = View { origin: [48.0, 8.0], step: [-1.0, 1.0] };
+    fn each_cell_has_the_values_at_its_place_in_the_image() {
+        // The middle of the image, mirrored and at its own size: cells of 4 pixels, as the map's
+        // are.
+        let view = ViewTransform { origin: [48.0, 8.0], step: [-1.0, 1.0] };
         let soft = SoftView::new(&map(), (64, 32), &view, &input(), GRID);
-        assert!(soft.seen.iter().all(|&seen| seen));
+        assert!(soft.valid.iter().all(|&valid| valid));
         for (cell, values) in soft.values.chunks(2).enumerate() {
             assert_eq!(values, [(11 - cell % 8) as f32, (2 + cell / 8) as f32]);
         }
     }
 
     #[test]
-    fn an_image_that_lies_between_the_cells_of_its_grid_is_found_there() {
-        // The same cells as those of an image half as large, from the middle of the first column on.
+    fn an_image_may_lie_between_the_cells_of_its_grid() {
+        // The same cells as those of an image half as large, from the middle of the first column
+        // on.
         let place = HalfMap { image: [0.5, 2.0, 8.5, 6.0], ..map() };
-        let view = View { origin: [0.0, 0.0], step: [1.0, 1.0] };
+        let view = ViewTransform { origin: [0.0, 0.0], step: [1.0, 1.0] };
         let soft = SoftView::new(&place, (32, 16), &view, &input(), GRID);
         for (cell, values) in soft.values.chunks(2).enumerate() {
             assert_eq!(values, [(cell % 8) as f32 + 0.5, (2 + cell / 8) as f32]);
@@ -111,10 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_the_image_is_not_seen() {
-        let view = View { origin: [-16.0, 0.0], step: [1.0, 1.0] };
+    fn cells_outside_the_image_are_not_valid() {
+        let view = ViewTransform { origin: [-16.0, 0.0], step: [1.0, 1.0] };
         let soft = SoftView::new(&map(), (64, 32), &view, &input(), GRID);
-        assert!(soft.seen.iter().enumerate().all(|(cell, &seen)| seen == (cell % 8 >= 4)));
+        assert!(soft.valid.iter().enumerate().all(|(cell, &valid)| valid == (cell % 8 >= 4)));
         assert_eq!(soft.values[2 * 4..][..2], [0.0, 0.0]);
         assert_eq!(soft.values[2 * 5..][..2], [1.0, 0.0]);
     }

@@ -1,5 +1,10 @@
-//! One training step's gradients: forward, targets, losses, backward.
+//! The gradients of one training step: forward pass, targets, losses, backward pass.
 
+use std::fmt;
+use std::path::Path;
+
+use anyhow::bail;
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use peregrine_engine::LayerId;
 use peregrine_student::Architecture;
@@ -7,11 +12,9 @@ use peregrine_student::Architecture;
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::distillation::Distillation;
-use crate::loss::assign;
-use crate::loss::assign::Cell;
-use crate::loss::detection;
-use crate::loss::detection::{DetectionTargets, Positive};
-use crate::loss::segmentation;
+use crate::loss::assign::{self, Cell};
+use crate::loss::targets::{DetectionTargets, Positive};
+use crate::loss::{detection, segmentation};
 use crate::net::{Mode, TrainNet};
 
 /// The loss of one step, term by term.
@@ -20,69 +23,106 @@ pub struct Losses {
     pub class: f32,
     pub teacher: f32,
     pub bbox: f32,
-    pub sides: f32,
+    pub box_distribution: f32,
     pub segmentation: f32,
-    /// Each distillation method's, weighted; in the configuration's order.
+    /// The weighted loss of each distillation method, in the configuration's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<f32>,
 }
 
 impl Losses {
     pub fn total(&self) -> f32 {
-        self.class + self.teacher + self.bbox + self.sides + self.segmentation + self.methods.iter().sum::<f32>()
+        let task = self.class + self.teacher + self.bbox + self.box_distribution + self.segmentation;
+        task + self.methods.iter().sum::<f32>()
     }
 }
 
-/// What every step needs, worked out once.
-pub struct Teaching {
+impl Losses {
+    /// Stops the run at a `value` (the loss, or the norm of the gradient) that is NaN or infinite,
+    /// before it spoils the weights.
+    ///
+    /// # Errors
+    /// Names the step, the batch and the remedy.
+    pub fn check_finite(&self, what: &str, value: f32, batch: &Batch, checkpoint: &Path) -> anyhow::Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let remedy = if checkpoint.exists() {
+            format!(
+                "the checkpoint of an earlier step is in {}: lower learning_rate or clip and resume with --reconfigure",
+                checkpoint.display()
+            )
+        } else {
+            "lower learning_rate, clip or the loss's weights".into()
+        };
+        let (step, file) = (batch.step, batch.files[0].display());
+        bail!("the {what} of step {step} is not finite ({self:?}), on a batch that begins with {file}; {remedy}");
+    }
+}
+
+/// The line beside the progress bar.
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { class, teacher, bbox, box_distribution: dfl, segmentation, methods } = self;
+        let total = self.total();
+        write!(
+            f,
+            "loss {total:.2}: class {class:.2} teacher {teacher:.2} box {bbox:.2} DFL {dfl:.2} mask {segmentation:.2}"
+        )?;
+        methods.iter().try_for_each(|method| write!(f, " {method:.2}"))
+    }
+}
+
+/// Computes the loss of a batch and its gradients; what every step needs is computed once.
+pub struct LossComputer {
     cells: Vec<Cell>,
     mask_weights: Vec<f32>,
     classes: usize,
     distillation: Option<Distillation>,
 }
 
-impl Teaching {
-    /// `mask_weights`: one for each segmentation class.
+impl LossComputer {
+    /// `mask_weights`: the loss weight of each segmentation class.
     pub fn new(architecture: &Architecture, mask_weights: Vec<f32>) -> Self {
         let cells = assign::cells(architecture.input.width, architecture.input.height);
         Self { cells, mask_weights, classes: architecture.detection.classes.len(), distillation: None }
     }
 
-    /// The same, with the methods of a run; its batches then need the teacher's tensors.
+    /// The same with the run's distillation methods; its batches then need the teacher's outputs.
     pub fn with_distillation(self, distillation: Option<Distillation>) -> Self {
         Self { distillation, ..self }
     }
 
-    /// Runs `batch` through `net` and adds the gradients of its loss to the parameters'.
+    /// Runs `batch` through `net` and adds the gradients of its loss to those of the parameters.
     ///
     /// # Errors
-    /// When candle fails; a loss that is not finite is the caller's to notice.
+    /// When candle fails; the caller checks that the loss is finite.
     pub fn gradients(&self, net: &mut TrainNet, batch: &Batch, config: &StudentConfig) -> anyhow::Result<Losses> {
         net.input().copy_from_slice(&batch.input);
         net.forward(Mode::Train)?;
 
         let levels = Architecture::detection_levels();
         let class = self.rows(net, levels.map(|l| net.graph.outputs[l.class]))?;
-        let sides = self.rows(net, levels.map(|l| net.graph.outputs[l.box_distribution]))?;
+        let boxes = self.rows(net, levels.map(|l| net.graph.outputs[l.box_distribution]))?;
         let targets = self.targets(batch);
-        let terms = detection::loss(&class.rows, &sides.rows, &targets, &config.loss)?;
+        let terms = detection::loss(&class.rows, &boxes.rows, &targets, &config.loss)?;
         let mask = self.mask(net, batch)?;
 
-        let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.sides)?)?;
-        let (mask_loss, mask_layer) = match mask {
+        let mask_loss = match &mask {
             Some(mask) => {
                 let smoothing = config.loss.label_smoothing as f32;
                 let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, &self.mask_weights, smoothing)?;
-                ((loss * config.segmentation_weight)?, Some(mask))
+                (loss * config.segmentation_weight)?
             }
-            None => (Tensor::new(0.0f32, &Device::Cpu)?, None),
+            None => Tensor::new(0.0f32, &Device::Cpu)?,
         };
+        let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.box_distribution)?)?;
         let mut total = (total + &mask_loss)?;
         let mut taps = Vec::new();
         let mut methods = Vec::new();
         if let Some(distillation) = &self.distillation {
-            let (scene, inner) = distillation.scene(net, batch, &targets, (&class.rows, &sides.rows), config)?;
-            for loss in distillation.losses(&scene)? {
+            let (inputs, inner) = distillation.inputs(net, batch, &targets, (&class.rows, &boxes.rows), config)?;
+            for loss in distillation.losses(&inputs)? {
                 methods.push(loss.to_scalar::<f32>()?);
                 total = (total + loss)?;
             }
@@ -91,36 +131,26 @@ impl Teaching {
         let gradients = total.backward()?;
 
         let mut seeds: Vec<(LayerId, Vec<f32>)> = Vec::new();
-        for (layer, var) in class.outputs.iter().chain(&sides.outputs).chain(&taps) {
+        for (layer, var) in class.outputs.iter().chain(&boxes.outputs).chain(&taps) {
             if let Some(gradient) = gradients.get(var) {
                 seeds.push((*layer, gradient.flatten_all()?.to_vec1()?));
             }
         }
-        if let Some(mask) = mask_layer {
-            let layer = net.graph.outputs[Architecture::SEGMENTATION_OUTPUT];
-            let len = net.graph.layers[layer].shape.len();
-            let mut seed = vec![0.0; net.batch() * len];
-            if let Some(gradient) = gradients.get(&mask.var) {
-                let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
-                for (&image, from) in mask.images.iter().zip(gradient.chunks(len)) {
-                    seed[image * len..][..len].copy_from_slice(from);
-                }
-            }
-            seeds.push((layer, seed));
-        }
+        seeds.extend(mask.map(|mask| mask.seed(net, &gradients)).transpose()?);
         net.backward(seeds.iter().map(|(layer, seed)| (*layer, &seed[..])))?;
         let value = |t: &Tensor| t.to_scalar::<f32>();
         Ok(Losses {
             class: value(&terms.class)?,
             teacher: value(&terms.teacher)?,
             bbox: value(&terms.bbox)?,
-            sides: value(&terms.sides)?,
+            box_distribution: value(&terms.box_distribution)?,
             segmentation: value(&mask_loss)?,
             methods,
         })
     }
 
-    /// The outputs of all levels as `[images · cells, channels]`, and the variables to ask gradients of.
+    /// The outputs of all levels as `[images · cells, channels]`, and the variables to
+    /// differentiate.
     fn rows(&self, net: &TrainNet, layers: [LayerId; 3]) -> candle_core::Result<Rows> {
         let mut outputs = Vec::new();
         for layer in layers {
@@ -139,14 +169,13 @@ impl Teaching {
         for (image, (objects, known)) in batch.objects.iter().zip(&batch.known).enumerate() {
             let boxes: Vec<_> = objects.iter().map(|o| o.bbox).collect();
             for (at, owner) in assign::assign(&self.cells, &boxes).into_iter().enumerate() {
-                let Some(owner) = owner else { continue };
-                let object = &objects[owner];
+                let Some(object) = owner.map(|owner| &objects[owner]) else { continue };
                 targets.positives.push(Positive {
                     row: (image * self.cells.len() + at) as u32,
                     cell: self.cells[at],
                     bbox: object.bbox,
                     label: object.label,
-                    teacher: object.teacher.clone(),
+                    teacher_logits: object.teacher_logits.clone(),
                     confidence: object.confidence,
                     share: object.share,
                 });
@@ -174,14 +203,53 @@ impl Teaching {
     }
 }
 
+/// One kind of detection output over all levels.
 struct Rows {
+    /// `[images · cells, channels]`.
     rows: Tensor,
     outputs: Vec<(LayerId, Var)>,
 }
 
+/// The segmentation output of the images that have a mask.
 struct Mask {
+    /// `[images · cells, classes]`.
     logits: Tensor,
     var: Var,
     images: Vec<usize>,
     labels: Vec<u8>,
+}
+
+impl Mask {
+    /// The gradient of the segmentation output over the whole batch.
+    fn seed(&self, net: &TrainNet, gradients: &GradStore) -> candle_core::Result<(LayerId, Vec<f32>)> {
+        let layer = net.graph.outputs[Architecture::SEGMENTATION_OUTPUT];
+        let len = net.graph.layers[layer].shape.len();
+        let mut seed = vec![0.0; net.batch() * len];
+        if let Some(gradient) = gradients.get(&self.var) {
+            let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
+            for (&image, from) in self.images.iter().zip(gradient.chunks(len)) {
+                seed[image * len..][..len].copy_from_slice(from);
+            }
+        }
+        Ok((layer, seed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_that_is_not_finite_names_batch_and_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("checkpoint.safetensors");
+        let batch = Batch { step: 7, files: vec!["a/b.jpg".into()], ..Batch::default() };
+        let check = |norm| Losses::default().check_finite("gradient", norm, &batch, &checkpoint);
+        assert!(check(1.0).is_ok());
+        let error = check(f32::NAN).unwrap_err().to_string();
+        assert!(error.contains("the gradient of step 7") && error.contains("a/b.jpg"), "{error}");
+        std::fs::write(&checkpoint, "").unwrap();
+        let error = check(f32::INFINITY).unwrap_err().to_string();
+        assert!(error.contains("checkpoint.safetensors"), "{error}");
+    }
 }

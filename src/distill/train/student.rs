@@ -4,11 +4,12 @@ use clap::Args;
 
 use super::run::{train, Role, TrainArgs};
 
-/// Train a student on labels and a teacher's soft targets, into a package that the node loads.
+/// Train a student on labels and a teacher's soft targets, and write a package that the node loads.
 ///
-/// The run folder receives the configuration as used, origin.json (code, program and data by their hashes), log.jsonl (a
-/// line every ten steps), curves.svg, a checkpoint and the package `student/` (the weights' moving average). Started again
-/// with the same folder it goes on where it was.
+/// The run folder receives the configuration as used, origin.json (hashes of code, program and
+/// data), log.jsonl (a line every ten steps), curves.svg, a checkpoint and the package `student/`
+/// (with the moving average of the weights). Started again with the same folder, the training
+/// resumes.
 #[derive(Debug, Args)]
 pub struct StudentArgs {
     #[command(flatten)]

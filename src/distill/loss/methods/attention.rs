@@ -3,11 +3,12 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
 
-/// `Σ_p (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)²`, averaged over images and summed over layers, with the map `Q = Σ_c |A_c|²`. (The
-/// paper's norm is squared here, as in its authors' code, which keeps the gradient finite where the maps agree.)
+/// `Σ_p (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)²`, averaged over images and summed over layers, with the map `Q =
+/// Σ_c |A_c|²`. (The paper's norm is squared here, as in its authors' code, which keeps the
+/// gradient finite where the maps agree.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
@@ -24,8 +25,8 @@ impl Method for Attention {
         false
     }
 
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher, _| {
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        sum_over_layers(inputs, &self.layers, |student, teacher, _| {
             let gap = (map(student)? - map(teacher)?)?;
             gap.sqr()?.sum(1)?.mean_all()
         })

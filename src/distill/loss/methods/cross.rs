@@ -5,17 +5,18 @@ use peregrine_student::architecture::DETECTION_STRIDES;
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::{kd, ld, Method};
 
-/// The student's features after the first `cut` separable convolutions of its detection head go on through the
-/// *teacher's* remaining head, and what comes out is held against the teacher's own predictions. The student's own outputs
-/// stay free for its labels, with which the teacher may disagree.
+/// The student's features after the first `cut` separable convolutions of its detection head are
+/// passed through the rest of the *teacher's* head, and the result is compared with the teacher's
+/// own predictions. The student's own outputs learn from the labels, with which the teacher may
+/// disagree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrossConfig {
-    /// Separable convolutions of the student's that come before the teacher's head, at least 1.
+    /// Number of the student's separable convolutions ahead of the teacher's head, at least 1.
     #[serde(default = "cut")]
     pub cut: usize,
     #[serde(default = "unit")]
@@ -23,9 +24,10 @@ pub struct CrossConfig {
     /// As in [`kd::Kd`].
     #[serde(default = "focus")]
     pub focus: f64,
-    /// Weight of the box distributions ([`ld::Ld`]) beside the classes.
+    /// Weight of the box distributions ([`ld::Ld`]) relative to the classes.
     #[serde(default = "quarter")]
-    pub sides: f64,
+    #[serde(rename = "sides")]
+    pub box_distribution: f64,
     #[serde(default = "min_score")]
     pub min_score: f32,
 }
@@ -53,7 +55,7 @@ fn min_score() -> f32 {
 impl CrossConfig {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if self.cut == 0 {
-            return Err("cut must be at least 1: the student's features have to pass a convolution of its own".into());
+            return Err("cut must be at least 1: the student's features must pass one of its own convolutions".into());
         }
         kd::Kd::of_classes(self.temperature, self.focus).check()
     }
@@ -70,7 +72,7 @@ pub struct Cross {
 }
 
 impl Cross {
-    /// Takes the head's last part from `teacher`.
+    /// Takes the rest of the head from `teacher`.
     ///
     /// # Errors
     /// When its head has fewer convolutions than `cut`.
@@ -89,29 +91,31 @@ impl Method for Cross {
         DETECTION_STRIDES.iter().map(|&stride| self.config.layer(stride)).collect()
     }
 
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        let (mut class, mut sides) = (Vec::new(), Vec::new());
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        let (mut class, mut boxes) = (Vec::new(), Vec::new());
         for (head, stride) in self.levels.iter().zip(DETECTION_STRIDES) {
-            let (c, s) = head.forward(&scene.student.layers[&self.config.layer(stride)])?;
+            let (c, b) = head.forward(&inputs.student.layers[&self.config.layer(stride)])?;
             class.push(c.flatten(2, 3)?);
-            sides.push(s.flatten(2, 3)?);
+            boxes.push(b.flatten(2, 3)?);
         }
         let rows = |levels: &[Tensor]| super::outputs::cells(&Tensor::cat(levels, 2)?);
-        let (class, sides) = (rows(&class)?, rows(&sides)?);
-        let teacher = &scene.teacher;
-        let temperature = self.config.temperature.at(scene.progress);
+        let (class, boxes) = (rows(&class)?, rows(&boxes)?);
+        let teacher = &inputs.teacher;
+        let temperature = self.config.temperature.at(inputs.progress);
         let classes = kd::focused(&class, &teacher.class, temperature, self.config.focus)?;
-        let boxes = ld::localisation(&sides, &teacher.sides, &teacher.class, temperature, self.config.min_score)?;
-        classes + (boxes * self.config.sides)?
+        let localisation =
+            ld::localisation(&boxes, &teacher.box_distribution, &teacher.class, temperature, self.config.min_score)?;
+        classes + (localisation * self.config.box_distribution)?
     }
 }
 
-/// A teacher's detection head at one level from its `cut`-th convolution on; its weights are constants.
+/// A teacher's detection head at one level from its `cut`-th convolution on, with constant weights.
 struct FrozenHead {
-    /// Depthwise kernel `[channels, kernel²]` with bias, then pointwise weight `[out, in]` with bias.
+    /// Depthwise kernel `[channels, kernel²]` with bias, then pointwise weight `[out, in]` with
+    /// bias.
     blocks: Vec<[(Tensor, Tensor); 2]>,
     class: (Tensor, Tensor),
-    sides: (Tensor, Tensor),
+    box_distribution: (Tensor, Tensor),
     kernel: usize,
 }
 
@@ -129,7 +133,7 @@ impl FrozenHead {
         Self {
             blocks: (cut..head.convs).map(|i| [of(&format!("{i}.depthwise")), of(&format!("{i}.pointwise"))]).collect(),
             class: of("class"),
-            sides: of("sides"),
+            box_distribution: of("sides"),
             kernel: head.kernel,
         }
     }
@@ -140,7 +144,7 @@ impl FrozenHead {
             x = relu6(&depthwise(&x, across, self.kernel)?)?;
             x = relu6(&pointwise(&x, mix)?)?;
         }
-        Ok((pointwise(&x, &self.class)?, pointwise(&x, &self.sides)?))
+        Ok((pointwise(&x, &self.class)?, pointwise(&x, &self.box_distribution)?))
     }
 }
 
@@ -156,8 +160,8 @@ fn pointwise(x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> Result<Tensor> {
     y.reshape((images, out, height, width))
 }
 
-/// A depthwise convolution with stride 1 and "same" padding, as a sum of shifted maps: candle would split it into one
-/// call a channel.
+/// A depthwise convolution with stride 1 and "same" padding, as a sum of shifted maps: candle would
+/// split it into one call for each channel.
 fn depthwise(x: &Tensor, (weight, bias): &(Tensor, Tensor), kernel: usize) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     let half = kernel / 2;
@@ -181,7 +185,7 @@ fn depthwise(x: &Tensor, (weight, bias): &(Tensor, Tensor), kernel: usize) -> Re
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::super::scene::Tensors;
+    use super::super::super::inputs::Tensors;
     use super::*;
     use crate::loss::check;
     use crate::net::check::values;
@@ -212,65 +216,67 @@ mod tests {
         };
         Tensors {
             class: rows(levels.map(|l| l.class)),
-            sides: rows(levels.map(|l| l.box_distribution)),
+            box_distribution: rows(levels.map(|l| l.box_distribution)),
             segmentation: tensor(Architecture::SEGMENTATION_OUTPUT).flatten(2, 3).unwrap(),
             layers: names.into_iter().enumerate().map(|(i, name)| (name, tensor(7 + i))).collect::<BTreeMap<_, _>>(),
         }
     }
 
-    fn scene(config: &CrossConfig, student: u64, teacher: u64) -> Scene {
-        Scene {
+    fn inputs(config: &CrossConfig, student: u64, teacher: u64) -> DistillInputs {
+        DistillInputs {
             student: tensors(config, student),
             teacher: tensors(config, teacher),
             positives: vec![],
             boxes: vec![],
             mask: vec![],
-            teacher_sees: vec![],
-            layer_sees: BTreeMap::new(),
+            mask_valid: vec![],
+            layer_valid: BTreeMap::new(),
             input: SIZE,
             progress: 0.0,
         }
     }
 
     #[test]
-    fn the_teachers_own_features_come_out_of_its_head_as_its_own_predictions() {
+    fn the_teachers_head_turns_its_features_into_its_predictions() {
         for cut in [1, 2] {
             let config = CrossConfig { min_score: 0.0, ..toml::from_str(&format!("cut = {cut}")).unwrap() };
             let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
-            let value = |student, teacher| cross.loss(&scene(&config, student, teacher)).unwrap().to_scalar::<f32>();
+            let value = |student, teacher| cross.loss(&inputs(&config, student, teacher)).unwrap().to_scalar::<f32>();
             assert!(value(1, 1).unwrap().abs() < 1e-4, "cut {cut}: {:?}", value(1, 1));
             assert!(value(2, 1).unwrap() > 1e-3, "cut {cut}: {:?}", value(2, 1));
         }
     }
 
     #[test]
-    fn the_loss_is_that_of_the_students_features_seen_by_the_rest_of_the_teachers_head() {
-        // The student's weights are the teacher's, so that what the head makes of its features are its own predictions.
+    fn the_loss_is_that_of_the_students_features_after_the_head() {
+        // The student's weights are the teacher's, so that the head turns its features into its own
+        // predictions.
         let config = CrossConfig { min_score: 0.0, ..toml::from_str("temperature = 2.0\nsides = 0.5").unwrap() };
-        let scene = scene(&config, 2, 1);
-        let (student, teacher) = (&scene.student, &scene.teacher);
+        let inputs = inputs(&config, 2, 1);
+        let (student, teacher) = (&inputs.student, &inputs.teacher);
         let classes = kd::focused(&student.class, &teacher.class, 2.0, 1.0).unwrap();
-        let boxes = ld::localisation(&student.sides, &teacher.sides, &teacher.class, 2.0, 0.0).unwrap();
+        let boxes =
+            ld::localisation(&student.box_distribution, &teacher.box_distribution, &teacher.class, 2.0, 0.0).unwrap();
         let [classes, boxes] = [classes, boxes].map(|t| t.to_scalar::<f32>().unwrap());
-        let loss = Cross::new(config, &Student::embedded()).unwrap().loss(&scene).unwrap().to_scalar::<f32>().unwrap();
+        let loss = Cross::new(config, &Student::embedded()).unwrap().loss(&inputs).unwrap().to_scalar::<f32>().unwrap();
         let expected = classes + 0.5 * boxes;
         assert!((loss - expected).abs() < 1e-3 * (1.0 + expected), "{loss}, not {expected}");
     }
 
     #[test]
-    fn the_loss_is_differentiated_rightly_through_the_teachers_head() {
+    fn gradients_through_the_teachers_head_agree_with_differences() {
         let config: CrossConfig = toml::from_str("temperature = 2.0").unwrap();
         let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
         let name = config.layer(32);
-        let features = scene(&config, 2, 1).student.layers[&name].clone();
+        let features = inputs(&config, 2, 1).student.layers[&name].clone();
         let shape = features.dims().to_vec();
         let values = features.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let scene = std::cell::RefCell::new(scene(&config, 2, 1));
+        let inputs = std::cell::RefCell::new(inputs(&config, 2, 1));
         // A small step: the head's activations have kinks.
         check::gradient_by(2e-3, &values, (1, values.len()), |x| {
-            let mut scene = scene.borrow_mut();
-            scene.student.layers.insert(name.clone(), x.reshape(shape.as_slice())?);
-            cross.loss(&scene)
+            let mut inputs = inputs.borrow_mut();
+            inputs.student.layers.insert(name.clone(), x.reshape(shape.as_slice())?);
+            cross.loss(&inputs)
         });
     }
 

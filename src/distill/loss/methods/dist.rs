@@ -4,13 +4,14 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::outputs::{categorical, Head};
 use super::Method;
 
-/// `β·inter + γ·intra`: one minus the Pearson correlation of each row's class probabilities (inter), and of each class's
-/// probabilities over the rows (intra), times T². Only relations have to match, not values.
+/// `β·inter + γ·intra`: one minus the Pearson correlation of each row's class probabilities
+/// (inter), and of each class's probabilities over the rows (intra), times T². Only relations have
+/// to match, not values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dist {
@@ -32,11 +33,11 @@ fn temperature() -> Schedule {
 }
 
 impl Method for Dist {
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        let Some(rows) = categorical(scene, self.on)? else {
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        let Some(rows) = categorical(inputs, self.on)? else {
             return Tensor::zeros((), candle_core::DType::F32, &Device::Cpu);
         };
-        let t = self.temperature.at(scene.progress);
+        let t = self.temperature.at(inputs.progress);
         let student = softmax(&(rows.student / t)?, 1)?;
         let teacher = softmax(&(rows.teacher.detach() / t)?, 1)?;
         let inter = (1.0 - pearson(&student, &teacher)?.mean_all()?)?;
@@ -49,7 +50,7 @@ impl Method for Dist {
 fn pearson(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let centre = |x: &Tensor| x.broadcast_sub(&x.mean_keepdim(1)?);
     let (a, b) = (centre(a)?, centre(b)?);
-    // Below the root, so that a row without variance has a finite derivative.
+    // The offset keeps the derivative finite for a row without variance.
     let norm = |x: &Tensor| (x.sqr()?.sum(1)? + 1e-12)?.sqrt();
     ((&a * &b)?.sum(1)? / (norm(&a)? * norm(&b)?)?)?.contiguous()
 }

@@ -4,15 +4,15 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
 use super::outputs::{categorical, Head};
 use super::Method;
 
-/// `α·TCKD + β·NCKD`, times T², averaged over rows: TCKD is the divergence between the binary distributions (target
-/// class, everything else), NCKD that between the distributions over the other classes. The target is the labelled
-/// class, or the teacher's best where there is no label.
+/// `α·TCKD + β·NCKD`, times T², averaged over rows: TCKD is the divergence between the binary
+/// distributions (target class, everything else), NCKD that between the distributions over the
+/// other classes. The target is the labelled class, or the teacher's best if there is no label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dkd {
@@ -37,15 +37,15 @@ fn temperature() -> Schedule {
     Schedule::Constant(4.0)
 }
 
-/// Subtracted from the target's logit to leave it out of a softmax.
+/// Subtracted from the target's logit to exclude it from a softmax.
 const EXCLUDED: f64 = 1000.0;
 
 impl Method for Dkd {
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        let Some(rows) = categorical(scene, self.on)? else {
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        let Some(rows) = categorical(inputs, self.on)? else {
             return Tensor::zeros((), candle_core::DType::F32, &Device::Cpu);
         };
-        let t = self.temperature.at(scene.progress);
+        let t = self.temperature.at(inputs.progress);
         let (count, classes) = rows.student.dims2()?;
         let mut one_hot = vec![0.0f32; count * classes];
         for (row, &target) in one_hot.chunks_mut(classes).zip(&rows.target) {
@@ -74,7 +74,7 @@ mod tests {
 
     /// KL = TCKD + (1 − p)·NCKD (eq. 5 there), which ties the two parts to the plain divergence.
     #[test]
-    fn its_two_parts_make_up_the_plain_divergence() {
+    fn its_two_parts_add_up_to_the_plain_divergence() {
         let (student, teacher) = ([0.3f32, -1.2, 2.0, 0.5], [1.0f32, -2.0, 0.5, 0.1]);
         let tensor = |v: &[f32]| Tensor::from_slice(v, (1, 4), &Device::Cpu).unwrap();
         let whole = soft::categorical(&tensor(&student), &tensor(&teacher), 1.0).unwrap().to_vec1::<f32>().unwrap()[0];

@@ -1,29 +1,31 @@
-//! Focal distillation, the local part of FGD (Yang et al. 2022, eq. 1 to 9): objects and background weighed apart.
+//! Focal distillation, the local part of FGD (Yang et al. 2022, eq. 1 to 9): with separate weights
+//! for objects and background.
 
 use candle_core::{Device, Result, Tensor, D};
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
 
-/// `foreground · Σ_fg S·A^S·A^C·(T − S)² + background · Σ_bg … + attention · (|A^S_T − A^S_S| + |A^C_T − A^C_S|)`, by
-/// images, summed over layers. S is one over an object's area (the smallest that covers a pixel), or over the number of
-/// background pixels; A^S = HW·softmax(mean_c |F| / T) and A^C = C·softmax(mean_hw |F| / T) are the teacher's attention.
-/// Of what the teacher does not see both tensors are zero; it still counts among a softmax's pixels and the background's.
-/// The paper's global part (GcBlock) is not there.
+/// `foreground · Σ_fg S·A^S·A^C·(T − S)² + background · Σ_bg … + attention · (|A^S_T − A^S_S| +
+/// |A^C_T − A^C_S|)`, by images, summed over layers. S is one over an object's area (the smallest
+/// that covers a pixel), or over the number of background pixels; A^S = HW·softmax(mean_c |F| / T)
+/// and A^C = C·softmax(mean_hw |F| / T) are the teacher's attention. At pixels that are not valid
+/// both tensors are zero; they still count in a softmax and in the background. The paper's global
+/// part (GcBlock) is not implemented.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fgd {
     #[serde(default = "pyramid")]
     pub layers: Vec<String>,
-    /// α there.
+    /// α in the paper.
     #[serde(default = "thousandth")]
     pub foreground: f64,
-    /// β there.
+    /// β in the paper.
     #[serde(default = "half_thousandth")]
     pub background: f64,
-    /// γ there.
+    /// γ in the paper.
     #[serde(default = "half_thousandth")]
     pub attention: f64,
     #[serde(default = "half")]
@@ -48,12 +50,13 @@ impl Fgd {
         positive.then_some(()).ok_or_else(|| "temperature must be above 0".into())
     }
 
-    /// For each image and pixel the foreground's and the background's weight, `[images, 1, height, width]`.
-    fn masks(scene: &Scene, (height, width): (usize, usize)) -> Result<(Tensor, Tensor)> {
-        let images = scene.boxes.len();
+    /// The foreground's and the background's weight of each image and pixel, `[images, 1, height,
+    /// width]`.
+    fn masks(inputs: &DistillInputs, (height, width): (usize, usize)) -> Result<(Tensor, Tensor)> {
+        let images = inputs.boxes.len();
         let (mut foreground, mut background) = (Vec::new(), Vec::new());
-        let cell = (scene.input.0 as f32 / width as f32, scene.input.1 as f32 / height as f32);
-        for boxes in &scene.boxes {
+        let cell = (inputs.input.0 as f32 / width as f32, inputs.input.1 as f32 / height as f32);
+        for boxes in &inputs.boxes {
             let mut scale = vec![0.0f32; height * width];
             for bbox in boxes {
                 let columns =
@@ -90,10 +93,10 @@ impl Method for Fgd {
         self.layers.clone()
     }
 
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher, _| {
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        sum_over_layers(inputs, &self.layers, |student, teacher, _| {
             let (images, _, height, width) = student.dims4()?;
-            let (foreground, background) = Self::masks(scene, (height, width))?;
+            let (foreground, background) = Self::masks(inputs, (height, width))?;
             let (space, channel) = self.attention(teacher)?;
             let (student_space, student_channel) = self.attention(student)?;
             let weight = ((foreground * self.foreground)? + (background * self.background)?)?;

@@ -3,11 +3,11 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
 
-/// `½ · mean (teacher − student)²` over the values of each layer, summed over layers. The layers are of equal width, so
-/// that the paper's regressor is the identity.
+/// `½ · mean (teacher − student)²` over the values of each layer, summed over layers. The layers
+/// have equal numbers of channels, so that the paper's regressor is the identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hint {
@@ -20,7 +20,7 @@ impl Method for Hint {
         self.layers.clone()
     }
 
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher, _| (student - teacher)?.sqr()?.mean_all()? * 0.5)
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        sum_over_layers(inputs, &self.layers, |student, teacher, _| (student - teacher)?.sqr()?.mean_all()? * 0.5)
     }
 }

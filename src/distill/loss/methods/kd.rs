@@ -1,42 +1,44 @@
-//! Knowledge distillation (Hinton, Vinyals & Dean 2015, section 2): `T² · KL(teacher/T ‖ student/T)`.
+//! Knowledge distillation (Hinton, Vinyals & Dean 2015, section 2): `T² · KL(teacher/T ‖
+//! student/T)`.
 
 use candle_core::{Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
 use super::outputs::{cells, Head};
 use super::Method;
 use crate::data::VOID;
+use crate::defaults::is_default;
 
-/// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation", eq. 2): the mean over
-/// all cells that the teacher sees, labelled or not. With `labelled`, over those alone that have a label, so that the teacher is not asked about
-/// images of another kind than those with masks. With `balanced`, each weighed by what the teacher sees there:
-/// `Σ_c p_c · w_c`, `w_c = 1 / ln(1.02 + share of c)` (the task loss's weights: Paszke et al. 2016, section 5.1; shares
-/// are those of the teacher's probabilities over the same cells), because the mean otherwise teaches the large classes,
-/// whereas mIoU counts each class alike.
+/// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation",
+/// eq. 2): the mean over all valid cells, labelled or not. With `labelled`, only over those that
+/// have a label, so that the teacher is not used on images of another kind than those with masks.
+/// With `balanced`, each cell is weighted by the teacher's probabilities: `Σ_c p_c · w_c`, `w_c = 1
+/// / ln(1.02 + share of c)` (the weights of the task loss: Paszke et al. 2016, section 5.1; shares
+/// are those of the teacher's probabilities over the same cells), because the mean otherwise
+/// favours the large classes, whereas mIoU counts each class equally.
 ///
-/// On the detection head, whose classes are independent: the sum of one Bernoulli divergence for each cell and class,
-/// over the teacher's foreground Σ max_c σ(teacher). With `focus` β above 0 each is weighed by
-/// `|σ(teacher) − σ(student)|^β`, as quality focal loss weighs its terms (Li et al. 2020, eq. 3), so that the thousands
-/// of empty cells on which both agree do not drown the rest.
+/// On the detection head, whose classes are independent: the sum of the Bernoulli divergences of
+/// each cell and class, divided by the teacher's foreground Σ max_c σ(teacher). With `focus` β
+/// above 0 each is weighted by `|σ(teacher) − σ(student)|^β`, as in quality focal loss (Li et al.
+/// 2020, eq. 3), so that the thousands of empty cells on which both agree do not dominate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kd {
     pub on: Head,
     #[serde(default = "temperature")]
     pub temperature: Schedule,
-    /// β, 0 to 4; for the detection head.
+    /// β, 0 to 4, for the detection head.
     #[serde(default)]
     pub focus: f64,
     /// For the segmentation head: only cells that have a label.
-    // Left out of what is written while it is not set, so that runs begun before there was such a key go on.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labelled: bool,
-    /// For the segmentation head: rare classes weigh more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// For the segmentation head: larger weights for rare classes.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub balanced: bool,
 }
 
@@ -62,29 +64,27 @@ impl Kd {
 }
 
 impl Method for Kd {
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        let temperature = self.temperature.at(scene.progress);
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        let temperature = self.temperature.at(inputs.progress);
         match self.on {
             Head::Segmentation => {
-                let (student, teacher) = (cells(&scene.student.segmentation)?, cells(&scene.teacher.segmentation)?);
+                let (student, teacher) = (cells(&inputs.student.segmentation)?, cells(&inputs.teacher.segmentation)?);
                 let loss = soft::categorical(&student, &teacher, temperature)?;
-                let counts = |(&sees, &label): (&bool, &u8)| f32::from(sees && (!self.labelled || label != VOID));
-                let counted = scene.teacher_sees.iter().zip(&scene.mask).map(counts);
+                let counts = |(&valid, &label): (&bool, &u8)| f32::from(valid && (!self.labelled || label != VOID));
+                let counted = inputs.mask_valid.iter().zip(&inputs.mask).map(counts);
                 let counted = Tensor::from_iter(counted, loss.device())?;
-                let weight = match self.balanced {
-                    true => (rarity(&teacher, &counted)? * counted)?,
-                    false => counted,
-                };
-                // Without a cell that counts, zero, with a zero gradient.
+                let weight = if self.balanced { (rarity(&teacher, &counted)? * counted)? } else { counted };
+                // Without a cell that counts: zero, with a zero gradient.
                 let total = f64::from(weight.sum_all()?.to_scalar::<f32>()?).max(1e-6);
                 (loss * weight)?.sum_all()? / total
             }
-            Head::Class => focused(&scene.student.class, &scene.teacher.class, temperature, self.focus),
+            Head::Class => focused(&inputs.student.class, &inputs.teacher.class, temperature, self.focus),
         }
     }
 }
 
-/// How rare what the teacher sees is, cell by cell; shares are taken over the cells `counted`. See [`Kd`].
+/// The weight of each cell by the rarity of the teacher's classes there; shares are taken over the
+/// cells `counted`. See [`Kd`].
 fn rarity(teacher: &Tensor, counted: &Tensor) -> Result<Tensor> {
     let probability = softmax(teacher, 1)?.detach();
     let total = counted.sum_all()?.maximum(1.0)?;
@@ -93,7 +93,8 @@ fn rarity(teacher: &Tensor, counted: &Tensor) -> Result<Tensor> {
     probability.broadcast_mul(&weight)?.sum(1)
 }
 
-/// Σ |σ(teacher) − σ(student)|^focus · T² · KL over cells and classes, by the teacher's foreground; see [`Kd`].
+/// Σ |σ(teacher) − σ(student)|^focus · T² · KL over cells and classes, divided by the teacher's
+/// foreground; see [`Kd`].
 pub(super) fn focused(student: &Tensor, teacher: &Tensor, temperature: f64, focus: f64) -> Result<Tensor> {
     let mut terms = soft::bernoulli_terms(student, teacher, temperature)?;
     let probability = sigmoid(teacher)?;

@@ -4,14 +4,15 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
 use super::Method;
 
-/// `T² · KL` between the distributions of each side's distance, averaged over sides, and over cells weighted by the
-/// teacher's best class probability. Cells below `min_score` do not count: where the teacher sees nothing, its boxes mean
-/// nothing. (The paper picks the region by an IoU with the labels instead, which needs labels.)
+/// `T² · KL` between the box distributions, averaged over sides, and over cells weighted by the
+/// teacher's best class probability. Cells below `min_score` do not count: without an object, the
+/// teacher's boxes mean nothing. (The paper selects the region by an IoU with the labels instead,
+/// which needs labels.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ld {
@@ -39,13 +40,19 @@ impl Ld {
 }
 
 impl Method for Ld {
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        let temperature = self.temperature.at(scene.progress);
-        localisation(&scene.student.sides, &scene.teacher.sides, &scene.teacher.class, temperature, self.min_score)
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        let temperature = self.temperature.at(inputs.progress);
+        localisation(
+            &inputs.student.box_distribution,
+            &inputs.teacher.box_distribution,
+            &inputs.teacher.class,
+            temperature,
+            self.min_score,
+        )
     }
 }
 
-/// The loss of `student` sides `[rows, 4·bins]`; see [`Ld`].
+/// The loss of the `student`'s box distribution logits `[rows, 4·bins]`; see [`Ld`].
 pub(super) fn localisation(
     student: &Tensor,
     teacher: &Tensor,
@@ -60,10 +67,10 @@ pub(super) fn localisation(
     }
     let index = Tensor::from_iter(rows.iter().map(|r| r.0), &Device::Cpu)?;
     let total: f64 = rows.iter().map(|r| f64::from(r.1)).sum();
-    // Each row's weight, once for each of its sides.
+    // The weight of each row, once for each of its sides.
     let weight = Tensor::from_iter(rows.iter().flat_map(|r| [r.1; 4]), &Device::Cpu)?;
     let bins = student.dim(1)? / 4;
-    let pick = |sides: &Tensor| sides.index_select(&index, 0)?.reshape(((), bins));
+    let pick = |logits: &Tensor| logits.index_select(&index, 0)?.reshape(((), bins));
     let divergence = soft::categorical(&pick(student)?, &pick(teacher)?, temperature)?;
     (divergence * weight)?.sum_all()? * (0.25 / total)
 }

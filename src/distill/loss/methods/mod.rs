@@ -1,10 +1,29 @@
-//! Distillation methods: small types behind one trait, put together in the configuration as `[[method]]` tables.
+//! Distillation methods: small types behind one trait, combined in the configuration as
+//! `[[method]]` tables.
 //!
-//! - [`kd`], [`dkd`], [`dist`]: on a head's outputs, of detection classes or a pixel's.
-//! - [`hint`], [`attention`], [`rkd`], [`pkd`], [`fgd`], [`cwd`]: on inner layers' tensors.
-//! - [`ld`], [`cross`]: on the detection head: box distributions, and the teacher's head over the student's features.
+//! - [`kd`], [`dkd`], [`dist`]: on a head's outputs, the logits of detection classes or of pixels.
+//! - [`hint`], [`attention`], [`rkd`], [`pkd`], [`fgd`], [`cwd`]: on the tensors of inner layers.
+//! - [`ld`], [`cross`]: on the detection head: box distributions, and the teacher's head on the
+//!   student's features.
 //!
-//! Each is checked against values of a PyTorch reference (tests/reference/distillation.py) and by finite differences.
+//! Each is tested against a PyTorch reference (tests/reference/distillation.py) and by finite
+//! differences.
+//!
+//! # To add a loss
+//!
+//! 1. A file here with a struct of its parameters (as TOML has them, with serde defaults) that
+//!    implements [`Method`]. `hint.rs` is the smallest example on inner layers, `ld.rs` on the
+//!    detection head. Its [`loss`](Method::loss) computes a scalar from [`DistillInputs`] with candle,
+//!    whose autograd differentiates it: treat the teacher's tensors as constants, and keep roots and
+//!    logarithms away from zero.
+//! 2. A variant in [`MethodKind`], whose name in snake case is the `kind` in TOML; the compiler
+//!    then names the matches to extend.
+//! 3. The same formula in PyTorch in `tests/reference/distillation.py`, written from the paper; run
+//!    it to update `distillation.json`. The tests in `reference.rs` then compare values and gradients
+//!    of the new method without another line: `cargo test -p peregrine-distill --lib loss::`.
+//!
+//! The loss on labels is not a method: see [`detection`](super::detection) and
+//! [`segmentation`](super::segmentation).
 
 pub mod attention;
 pub mod cross;
@@ -26,17 +45,18 @@ use candle_core::{DType, Device, Result, Tensor};
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
-use super::scene::Scene;
+use super::inputs::DistillInputs;
 use super::schedule::Schedule;
 
 /// A distillation loss.
 pub trait Method: Send {
-    /// Inner layers whose tensors it compares, by name; the heads' outputs are always there.
+    /// Names of the inner layers whose tensors it compares; the heads' outputs are always
+    /// available.
     fn layers(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether those layers must be as wide in the student as in the teacher.
+    /// Whether those layers must have as many channels in the student as in the teacher.
     fn needs_equal_width(&self) -> bool {
         true
     }
@@ -45,22 +65,22 @@ pub trait Method: Send {
     ///
     /// # Errors
     /// When candle fails.
-    fn loss(&self, scene: &Scene) -> Result<Tensor>;
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor>;
 }
 
-/// One `[[method]]` table: its weight, and the method that its `kind` names with the parameters it has.
+/// One `[[method]]` table: a weight, and the method that `kind` names, with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodConfig {
     #[serde(default = "unit")]
     pub weight: Schedule,
     #[serde(flatten)]
-    pub method: Kind,
+    pub method: MethodKind,
 }
 
 /// The methods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Kind {
+pub enum MethodKind {
     Kd(kd::Kd),
     Dkd(dkd::Dkd),
     Dist(dist::Dist),
@@ -86,19 +106,19 @@ impl MethodConfig {
     pub fn check(&self) -> std::result::Result<(), String> {
         self.weight.check("weight", 0.0, 1e6)?;
         match &self.method {
-            Kind::Kd(m) => m.check(),
-            Kind::Dkd(m) => m.temperature.check("temperature", 0.05, 100.0),
-            Kind::Dist(m) => m.temperature.check("temperature", 0.05, 100.0),
-            Kind::Ld(m) => m.check(),
-            Kind::Cwd(m) => m.temperature.check("temperature", 0.05, 100.0),
-            Kind::Cross(m) => m.check(),
-            Kind::Fgd(m) => m.check(),
-            Kind::Hint(_) | Kind::Attention(_) | Kind::Rkd(_) | Kind::Pkd(_) => Ok(()),
+            MethodKind::Kd(m) => m.check(),
+            MethodKind::Dkd(m) => m.temperature.check("temperature", 0.05, 100.0),
+            MethodKind::Dist(m) => m.temperature.check("temperature", 0.05, 100.0),
+            MethodKind::Ld(m) => m.check(),
+            MethodKind::Cwd(m) => m.temperature.check("temperature", 0.05, 100.0),
+            MethodKind::Cross(m) => m.check(),
+            MethodKind::Fgd(m) => m.check(),
+            MethodKind::Hint(_) | MethodKind::Attention(_) | MethodKind::Rkd(_) | MethodKind::Pkd(_) => Ok(()),
         }
     }
 }
 
-impl Kind {
+impl MethodKind {
     /// The name in `kind`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -116,12 +136,13 @@ impl Kind {
         }
     }
 
-    /// Whether it takes over weights of a teacher, which must then be a package that stays as it is.
+    /// Whether it needs the teacher's weights, so that the teacher must be a package.
     pub fn needs_package(&self) -> bool {
         matches!(self, Self::Cross(_))
     }
 
-    /// Whether the masks of soft targets are teacher enough: it compares segmentation logits alone, cell by cell.
+    /// Whether it can learn from the masks of soft targets: it compares only segmentation logits,
+    /// cell by cell.
     pub fn learns_from_masks(&self) -> bool {
         match self {
             Self::Kd(kd) => kd.on == outputs::Head::Segmentation,
@@ -130,8 +151,8 @@ impl Kind {
         }
     }
 
-    /// The inner layers that are all it compares, so that features of soft targets are teacher enough; of another method
-    /// none.
+    /// The inner layers that it compares, if it compares nothing else, so that it can learn from
+    /// the features of soft targets; else empty.
     pub fn learns_from_features(&self) -> &[String] {
         match self {
             Self::Hint(m) => &m.layers,
@@ -144,11 +165,11 @@ impl Kind {
         }
     }
 
-    /// The method, made ready for a teacher: a package, or none where it is the student's own average or soft
+    /// The method for a teacher: a package, or `None` for the student's own average or soft
     /// targets.
     ///
     /// # Errors
-    /// When it needs a part that the teacher lacks.
+    /// When the teacher lacks a part that it needs.
     pub fn build(&self, teacher: Option<&Student>) -> std::result::Result<Box<dyn Method>, String> {
         Ok(match self.clone() {
             Self::Kd(m) => Box::new(m),
@@ -166,22 +187,22 @@ impl Kind {
     }
 }
 
-/// The pyramid levels' layers, finest first: what feature methods compare unless `layers` names others.
+/// The layers of the pyramid levels, finest first: the default `layers` of feature methods.
 pub fn pyramid() -> Vec<String> {
     ["neck.8.add", "neck.16.add", "neck.32"].map(str::to_owned).into()
 }
 
-/// Adds up `of` the student's and the teacher's tensor of each layer; it is told, too, which cells of which images the
-/// teacher sees, where those are not all.
+/// The sum over `layers` of `loss_of` the student's and the teacher's tensor, and of which cells of
+/// which images are valid (`None`: all).
 fn sum_over_layers(
-    scene: &Scene,
+    inputs: &DistillInputs,
     layers: &[String],
-    of: impl Fn(&Tensor, &Tensor, Option<&[bool]>) -> Result<Tensor>,
+    loss_of: impl Fn(&Tensor, &Tensor, Option<&[bool]>) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let mut total: Option<Tensor> = None;
     for layer in layers {
-        let sees = scene.layer_sees.get(layer).map(Vec::as_slice);
-        let loss = of(&scene.student.layers[layer], &scene.teacher.layers[layer], sees)?;
+        let valid = inputs.layer_valid.get(layer).map(Vec::as_slice);
+        let loss = loss_of(&inputs.student.layers[layer], &inputs.teacher.layers[layer], valid)?;
         total = Some(match total {
             Some(total) => (total + loss)?,
             None => loss,
@@ -190,7 +211,7 @@ fn sum_over_layers(
     total.map_or_else(zero, Ok)
 }
 
-/// The loss where there is nothing to compare.
+/// The loss if there is nothing to compare.
 fn zero() -> Result<Tensor> {
     Tensor::zeros((), DType::F32, &Device::Cpu)
 }

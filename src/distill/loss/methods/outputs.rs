@@ -1,12 +1,12 @@
-//! The rows of class logits that output methods compare.
+//! The rows of class logits that methods on a head's outputs compare.
 
 use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use crate::data::VOID;
 
-/// Which head's outputs.
+/// The head whose outputs are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Head {
@@ -21,28 +21,28 @@ pub struct Rows {
     /// `[rows, classes]`.
     pub student: Tensor,
     pub teacher: Tensor,
-    /// For each row its labelled class, or the teacher's best where there is no label.
+    /// The labelled class of each row, or the teacher's best if there is no label.
     pub target: Vec<usize>,
 }
 
-/// The rows of `head` as categorical distributions: every cell of the segmentation head; of the detection head, whose
-/// classes are independent, the rows that answer for an object. `None` when there are none.
-pub fn categorical(scene: &Scene, head: Head) -> Result<Option<Rows>> {
+/// The rows of `head` as categorical distributions: every cell of the segmentation head; of the
+/// detection head, whose classes are independent, the positive anchors. `None` if there are none.
+pub fn categorical(inputs: &DistillInputs, head: Head) -> Result<Option<Rows>> {
     match head {
-        Head::Class if scene.positives.is_empty() => Ok(None),
+        Head::Class if inputs.positives.is_empty() => Ok(None),
         Head::Class => {
-            let index = Tensor::from_iter(scene.positives.iter().map(|p| p.0), &Device::Cpu)?;
+            let index = Tensor::from_iter(inputs.positives.iter().map(|p| p.0), &Device::Cpu)?;
             Ok(Some(Rows {
-                student: scene.student.class.index_select(&index, 0)?,
-                teacher: scene.teacher.class.index_select(&index, 0)?,
-                target: scene.positives.iter().map(|p| p.1).collect(),
+                student: inputs.student.class.index_select(&index, 0)?,
+                teacher: inputs.teacher.class.index_select(&index, 0)?,
+                target: inputs.positives.iter().map(|p| p.1).collect(),
             }))
         }
         Head::Segmentation => {
-            let (student, teacher) = (cells(&scene.student.segmentation)?, cells(&scene.teacher.segmentation)?);
+            let (student, teacher) = (cells(&inputs.student.segmentation)?, cells(&inputs.teacher.segmentation)?);
             let best = teacher.argmax(1)?.to_vec1::<u32>()?;
             let label = |(&label, best): (&u8, u32)| if label == VOID { best as usize } else { usize::from(label) };
-            Ok(Some(Rows { student, teacher, target: scene.mask.iter().zip(best).map(label).collect() }))
+            Ok(Some(Rows { student, teacher, target: inputs.mask.iter().zip(best).map(label).collect() }))
         }
     }
 }

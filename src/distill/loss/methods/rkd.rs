@@ -3,11 +3,12 @@
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::super::scene::Scene;
+use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, zero, Method};
 
-/// `distance · L_D + angle · L_A` over the batch's images, each image's embedding being a layer's mean over pixels. L_D
-/// compares pairs' distances relative to their mean, L_A the cosines of triplets' angles, both by Huber's loss.
+/// `distance · L_D + angle · L_A` over the batch's images, each image's embedding being a layer's
+/// mean over pixels. L_D compares pairs' distances relative to their mean, L_A the cosines of
+/// triplets' angles, both by Huber's loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rkd {
@@ -39,9 +40,9 @@ impl Method for Rkd {
         false
     }
 
-    fn loss(&self, scene: &Scene) -> Result<Tensor> {
-        sum_over_layers(scene, &self.layers, |student, teacher, sees| {
-            let Some(embed) = Embed::new(student.dim(0)?, sees)? else { return zero() };
+    fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
+        sum_over_layers(inputs, &self.layers, |student, teacher, valid| {
+            let Some(embed) = Embed::new(student.dim(0)?, valid)? else { return zero() };
             let (student, teacher) = (relations(&embed.of(student)?)?, relations(&embed.of(teacher)?)?);
             let distance = huber(&student.0, &teacher.0)?.mean_all()?;
             let angle = huber(&student.1, &teacher.1)?.mean_all()?;
@@ -50,25 +51,25 @@ impl Method for Rkd {
     }
 }
 
-/// How layers become embeddings: of the images of which the teacher sees something, each over what it sees.
+/// The embedding of a layer: of the images with valid pixels, each the mean over those.
 struct Embed {
     images: Tensor,
-    /// For each of them all pixels over those that are seen, `[images, 1]`.
+    /// For each of them the number of all pixels over that of the valid ones, `[images, 1]`.
     share: Tensor,
 }
 
 impl Embed {
-    /// `None` where fewer than two of so many `images` are seen, which have no relations.
-    fn new(images: usize, sees: Option<&[bool]>) -> Result<Option<Self>> {
-        let Some(sees) = sees else {
+    /// `None` if fewer than two of the `images` have valid pixels, which have no relations.
+    fn new(images: usize, valid: Option<&[bool]>) -> Result<Option<Self>> {
+        let Some(valid) = valid else {
             let (all, share) = (Tensor::arange(0, images as u32, &Device::Cpu)?, (images, 1));
             return Ok(Some(Self { images: all, share: Tensor::ones(share, DType::F32, &Device::Cpu)? }));
         };
-        let seen = |image: &[bool]| image.iter().filter(|&&sees| sees).count();
-        let counts = sees.chunks(sees.len() / images).map(|image| (seen(image), image.len())).enumerate();
-        let counts = counts.filter(|(_, (seen, _))| *seen > 0);
+        let count = |image: &[bool]| image.iter().filter(|&&valid| valid).count();
+        let counts = valid.chunks(valid.len() / images).map(|image| (count(image), image.len())).enumerate();
+        let counts = counts.filter(|(_, (valid, _))| *valid > 0);
         let (images, share): (Vec<u32>, Vec<f32>) =
-            counts.map(|(i, (seen, all))| (i as u32, all as f32 / seen as f32)).unzip();
+            counts.map(|(i, (valid, all))| (i as u32, all as f32 / valid as f32)).unzip();
         let count = images.len();
         if count < 2 {
             return Ok(None);
@@ -83,7 +84,8 @@ impl Embed {
     }
 }
 
-/// Relative distances `[images, images]`, and cosines `[images, images, images]` of the angle at the first.
+/// Relative distances `[images, images]`, and cosines `[images, images, images]` of the angle at
+/// the first.
 fn relations(embedding: &Tensor) -> Result<(Tensor, Tensor)> {
     let images = embedding.dim(0)?;
     let towards = embedding.unsqueeze(0)?.broadcast_sub(&embedding.unsqueeze(1)?)?;

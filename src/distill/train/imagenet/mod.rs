@@ -1,5 +1,5 @@
-//! ImageNet backbones: EfficientNet-Lite and ResNet classifiers in ONNX, and ResNets in safetensors by the names that
-//! torchvision and timm give their tensors.
+//! ImageNet backbones: EfficientNet-Lite and ResNet classifiers in ONNX, and ResNets in safetensors
+//! by the names that torchvision and timm give their tensors.
 
 #[cfg(test)]
 mod reference;
@@ -20,8 +20,9 @@ use crate::export::messages::{Model, Tensor};
 /// torch.nn.BatchNorm2d's.
 const TORCH_EPSILON: f32 = 1e-5;
 
-/// The backbone of a classifier in ONNX. Its convolutions appear in the order in which the network is computed, as
-/// exporters write them (a shortcut's after the block's own), with batch-norm folded in.
+/// The backbone of a classifier in ONNX. Its convolutions appear in the order in which the network
+/// is computed, as exporters write them (a shortcut's after the block's own), with batch-norm
+/// folded in.
 ///
 /// # Errors
 /// When it is none of the [`Preset`]s.
@@ -62,21 +63,21 @@ pub fn from_onnx(bytes: &[u8]) -> anyhow::Result<Weights> {
     )
 }
 
-/// A convolution of a preset's backbone, and the shape that it has where it comes from.
-struct Layer {
+/// A convolution of a preset's backbone, and its shape in the file.
+struct BackboneConv {
     name: String,
     shape: [usize; 4],
     /// Of a residual network.
     kernel: Option<StoredKernel>,
 }
 
-impl Layer {
+impl BackboneConv {
     fn store(&self, weight: Vec<f32>) -> Vec<f32> {
         self.kernel.map_or_else(|| weight.clone(), |kernel| kernel.store(&weight))
     }
 }
 
-fn layers(preset: Preset) -> Vec<Layer> {
+fn layers(preset: Preset) -> Vec<BackboneConv> {
     let network = Architecture { backbone: preset.backbone(), ..Architecture::default_student() };
     let residual = network.backbone.family == BackboneFamily::Residual;
     let graph = network.graph(32, 32);
@@ -88,7 +89,7 @@ fn layers(preset: Preset) -> Vec<Layer> {
             let kernel = residual.then(|| StoredKernel::of(&conv));
             let [out, from, side, _] = shape;
             let side = kernel.map_or(side, |k| k.kernel);
-            Layer { name: layer.name.clone(), shape: [out, from, side, side], kernel }
+            BackboneConv { name: layer.name.clone(), shape: [out, from, side, side], kernel }
         })
         .collect()
 }
@@ -98,7 +99,8 @@ pub fn is_torch_resnet(file: &SafeTensors) -> bool {
     file.tensor("layer1.0.conv1.weight").is_ok()
 }
 
-/// The backbone of a ResNet by torchvision's names (`conv1`, `bn1`, `layer2.0.downsample.0` …), batch-norm folded in.
+/// The backbone of a ResNet by torchvision's names (`conv1`, `bn1`, `layer2.0.downsample.0` …),
+/// batch-norm folded in.
 ///
 /// # Errors
 /// Names the tensor that is missing or does not fit.

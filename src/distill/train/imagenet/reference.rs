@@ -1,4 +1,5 @@
-//! ResNet backbones beside PyTorch's (tests/reference/resnet.py), by every way that this crate computes them.
+//! ResNet backbones beside PyTorch's (tests/reference/resnet.py), by every way that this crate
+//! computes them.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +72,7 @@ fn assert_close(values: &[f32], expected: &Value, what: &str) {
 }
 
 #[test]
-fn resnets_from_torchvision_s_tensors_compute_what_pytorch_computes() {
+fn resnets_from_torchvision_tensors_compute_what_pytorch_does() {
     let reference: Value = serde_json::from_str(include_str!("../../../../tests/reference/resnet.json")).unwrap();
     let size = |key: &str| reference[key].as_u64().unwrap() as usize;
     let folder = tempfile::tempdir().unwrap();

@@ -9,14 +9,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The log, open at its end.
-pub struct Log {
+pub struct StepLog {
     path: PathBuf,
     file: File,
 }
 
-impl Log {
-    /// Opens the log of a run that goes on after `done` steps. Lines of later steps are taken out, since those steps come
-    /// again, and so is one that was half written when the run was killed.
+impl StepLog {
+    /// Opens the log of a run that is resumed after `done` steps. Lines of later steps are removed,
+    /// since those steps come again, and so is a line that was half written when the run was
+    /// killed.
     ///
     /// # Errors
     /// When the file cannot be read or written; names it.
@@ -56,23 +57,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_run_that_goes_on_logs_each_step_once_and_after_whole_lines() {
+    fn a_resumed_run_logs_each_step_once_and_after_whole_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         fs::write(&path, "{\"step\":10}\n{\"step\":10,\"reconfigured\":{}}\n{\"step\":20}\n{\"step\":30}\n{\"st")
             .unwrap();
-        let mut log = Log::open(&path, 20).unwrap();
+        let mut log = StepLog::open(&path, 20).unwrap();
         log.add(&json!({ "step": 30 })).unwrap();
         let expected = "{\"step\":10}\n{\"step\":10,\"reconfigured\":{}}\n{\"step\":20}\n{\"step\":30}\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
-        Log::open(&path, 0).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "", "a run that begins anew");
+        StepLog::open(&path, 0).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "", "a fresh run");
     }
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_line_that_finds_no_room_names_the_file() {
-        let error = Log::open(Path::new("/dev/full"), 0).and_then(|mut log| log.add(&1)).unwrap_err().to_string();
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let error = StepLog::open(Path::new("/dev/full"), 0).and_then(|mut log| log.add(&1)).unwrap_err().to_string();
         assert!(error.contains("/dev/full"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! Where a run comes from: `origin.json` in its folder names the code, the program and the data, of its beginning and of
-//! every time it went on with others.
+//! The provenance of a run: `origin.json` in its folder names the code, the program and the data
+//! that it was begun with, and those of every resumption that changed them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,9 +16,10 @@ use crate::data::Dataset;
 pub const ORIGIN_FILE: &str = "origin.json";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Origin {
+struct Sources {
     version: String,
-    /// `git rev-parse HEAD` of the checkout that the program was built in, with `+changes` where files differ from it.
+    /// `git rev-parse HEAD` of the checkout that the program was built in, with `+changes` where
+    /// files differ from it.
     git: Option<String>,
     /// SHA-256 of the program.
     program: String,
@@ -27,11 +28,11 @@ struct Origin {
     data: BTreeMap<String, String>,
 }
 
-/// The file: how the run began, and what it went on with.
+/// The file: what the run was begun with, and what it was resumed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Origins {
+pub struct Provenance {
     #[serde(flatten)]
-    first: Origin,
+    first: Sources,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     resumed: Vec<Resumed>,
 }
@@ -41,16 +42,17 @@ struct Resumed {
     /// Steps done by then.
     step: u64,
     #[serde(flatten)]
-    origin: Origin,
+    sources: Sources,
 }
 
-impl Origins {
-    /// Notes the origin in the run's folder: as the first where no step is done, else after those that are there.
+impl Provenance {
+    /// Records what the run is started with: as the first entry if no step is `done`, else after
+    /// those in the file.
     ///
     /// # Errors
-    /// When the run goes on with data that has changed since, unless it is `reconfigured`; when an image cannot be read, or
-    /// the folder not written to.
-    pub fn note(
+    /// When the run is resumed with changed data, unless it is `reconfigured`; when an image cannot
+    /// be read or the folder cannot be written to.
+    pub fn record(
         config: &StudentConfig,
         datasets: &[Dataset],
         run: &Path,
@@ -58,7 +60,7 @@ impl Origins {
         reconfigured: bool,
     ) -> anyhow::Result<()> {
         let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself")?;
-        let now = Origin {
+        let now = Sources {
             version: env!("CARGO_PKG_VERSION").into(),
             git: git(),
             program: sha256(&program),
@@ -66,43 +68,42 @@ impl Origins {
             data: fingerprints(config, datasets)?,
         };
         let path = run.join(ORIGIN_FILE);
-        let origins = match std::fs::read(&path) {
+        let provenance = match std::fs::read(&path) {
             Ok(bytes) if done > 0 => {
-                let at = || format!("{}: not readable; delete it to go on without it", path.display());
-                let mut origins: Self = serde_json::from_slice(&bytes).with_context(at)?;
-                origins.go_on(done, now, reconfigured).with_context(|| path.display().to_string())?;
-                origins
+                let at = || format!("{}: not readable; delete it to resume without it", path.display());
+                let mut found: Self = serde_json::from_slice(&bytes).with_context(at)?;
+                found.resume(done, now, reconfigured).with_context(|| path.display().to_string())?;
+                found
             }
             _ => Self { first: now, resumed: Vec::new() },
         };
-        Ok(write_atomically(&path, &serde_json::to_vec_pretty(&origins)?)?)
+        Ok(write_atomically(&path, &serde_json::to_vec_pretty(&provenance)?)?)
     }
 
-    fn go_on(&mut self, step: u64, now: Origin, reconfigured: bool) -> anyhow::Result<()> {
-        let last = self.resumed.last().map_or(&self.first, |resumed| &resumed.origin);
+    fn resume(&mut self, step: u64, now: Sources, reconfigured: bool) -> anyhow::Result<()> {
+        let last = self.resumed.last().map_or(&self.first, |resumed| &resumed.sources);
         let changed = now.data.iter().find(|(name, hash)| last.data.get(*name) != Some(*hash));
         if let (Some((name, _)), false) = (changed, reconfigured) {
             bail!(
-                "the images or labels of {name} are not those that the run was begun with; put those back, --reconfigure \
-                 to go on with the new ones, or --fresh to start over"
+                "the images or labels of {name} have changed since the run was begun; restore them, --reconfigure to resume \
+                 with the new ones, or --fresh to start over"
             );
         }
         if *last != now {
-            self.resumed.push(Resumed { step, origin: now });
+            self.resumed.push(Resumed { step, sources: now });
         }
         Ok(())
     }
 }
 
-/// Each data set's fingerprint by its name; by its folder, too, where another one has the same name.
+/// Each data set's fingerprint by its name; by its folder too if another one has the same name.
 fn fingerprints(config: &StudentConfig, datasets: &[Dataset]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut fingerprints = BTreeMap::new();
     for (source, dataset) in config.data.iter().zip(datasets) {
         let hash = fingerprint(dataset)?;
-        let name = match fingerprints.get(&dataset.name).is_some_and(|found| *found != hash) {
-            true => format!("{} in {}", dataset.name, source.folder.display()),
-            false => dataset.name.clone(),
-        };
+        let taken = fingerprints.get(&dataset.name).is_some_and(|found| *found != hash);
+        let in_folder = || format!("{} in {}", dataset.name, source.folder.display());
+        let name = if taken { in_folder() } else { dataset.name.clone() };
         fingerprints.insert(name, hash);
     }
     Ok(fingerprints)
@@ -118,7 +119,7 @@ fn git() -> Option<String> {
     Some(if clean { head } else { head + "+changes" })
 }
 
-/// SHA-256 over a data set's file names, pictures and labels, in order.
+/// SHA-256 over a data set's file names, images and labels, in order.
 fn fingerprint(dataset: &Dataset) -> anyhow::Result<String> {
     let mut parts = String::new();
     let mut hash = |path: &Path| -> anyhow::Result<()> {
@@ -138,7 +139,7 @@ fn fingerprint(dataset: &Dataset) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// A data set of one picture, and a configuration that names it.
+    /// A data set of one image, and a configuration that names it.
     fn project(folder: &Path) -> StudentConfig {
         std::fs::create_dir_all(folder.join("images")).unwrap();
         std::fs::create_dir_all(folder.join("labels")).unwrap();
@@ -163,40 +164,40 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_with_changed_data_only_when_told_to_and_keeps_its_first_origin() {
-        let with = |hash: &str| Origin {
+    fn changed_data_is_refused_unless_the_run_is_reconfigured() {
+        let with = |hash: &str| Sources {
             version: "1".into(),
             git: None,
             program: String::new(),
             command: vec![],
             data: BTreeMap::from([("tiny/train".to_owned(), hash.to_owned())]),
         };
-        let mut origins = Origins { first: with("a"), resumed: vec![] };
-        origins.go_on(1, with("a"), false).unwrap();
-        assert!(origins.resumed.is_empty(), "nothing has changed");
-        let error = origins.go_on(2, with("b"), false).unwrap_err().to_string();
+        let mut provenance = Provenance { first: with("a"), resumed: vec![] };
+        provenance.resume(1, with("a"), false).unwrap();
+        assert!(provenance.resumed.is_empty(), "nothing has changed");
+        let error = provenance.resume(2, with("b"), false).unwrap_err().to_string();
         assert!(error.contains("tiny/train") && error.contains("--reconfigure"), "{error}");
-        origins.go_on(2, with("b"), true).unwrap();
-        origins.go_on(3, with("b"), false).unwrap();
-        assert_eq!(origins, Origins { first: with("a"), resumed: vec![Resumed { step: 2, origin: with("b") }] });
+        provenance.resume(2, with("b"), true).unwrap();
+        provenance.resume(3, with("b"), false).unwrap();
+        assert_eq!(provenance, Provenance { first: with("a"), resumed: vec![Resumed { step: 2, sources: with("b") }] });
     }
 
     #[test]
-    fn the_file_keeps_its_beginning_when_the_run_goes_on() {
+    fn the_file_keeps_its_first_entry_when_the_run_is_resumed() {
         let folder = tempfile::tempdir().unwrap();
         let (data, run) = (folder.path().join("data"), folder.path());
         let config = project(&data);
-        let read = || -> Origins { serde_json::from_slice(&std::fs::read(run.join(ORIGIN_FILE)).unwrap()).unwrap() };
-        let note =
-            |text: &str, done, reconfigured| Origins::note(&config, &label(&data, text), run, done, reconfigured);
-        note("0 0.5 0.5 0.4 0.4", 0, false).unwrap();
+        let read = || -> Provenance { serde_json::from_slice(&std::fs::read(run.join(ORIGIN_FILE)).unwrap()).unwrap() };
+        let record =
+            |text: &str, done, reconfigured| Provenance::record(&config, &label(&data, text), run, done, reconfigured);
+        record("0 0.5 0.5 0.4 0.4", 0, false).unwrap();
         let first = read().first;
-        let error = format!("{:#}", note("0 0.5 0.5 0.4 0.5", 2, false).unwrap_err());
+        let error = format!("{:#}", record("0 0.5 0.5 0.4 0.5", 2, false).unwrap_err());
         assert!(error.contains("origin.json"), "{error}");
-        note("0 0.5 0.5 0.4 0.5", 2, true).unwrap();
+        record("0 0.5 0.5 0.4 0.5", 2, true).unwrap();
         let last = read();
-        assert!(last.first == first && last.resumed.last().unwrap().origin.data != first.data);
-        note("0 0.5 0.5 0.4 0.5", 0, false).unwrap();
+        assert!(last.first == first && last.resumed.last().unwrap().sources.data != first.data);
+        record("0 0.5 0.5 0.4 0.5", 0, false).unwrap();
         assert!(read().resumed.is_empty(), "a run that begins anew");
     }
 }

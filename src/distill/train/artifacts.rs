@@ -1,4 +1,5 @@
-//! What a run shows of itself at each checkpoint: the package of the average so far, and the curves.
+//! The artifacts that a run writes at each checkpoint: the package of the average so far, and the
+//! curves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,13 +16,13 @@ use super::curves;
 use super::quantized::Quantized;
 use crate::net::NetParams;
 
-/// Whose package is written, and where to.
-pub struct Published<'a> {
+/// What the artifacts are made of, and where they are written.
+pub struct Artifacts<'a> {
     pub config: &'a StudentConfig,
     pub architecture: &'a Architecture,
     /// For a student in 8 bits.
     pub quantized: Option<&'a Quantized>,
-    /// All that is known of the training but its steps.
+    /// The manifest's record of the training; its steps are filled in at each checkpoint.
     pub training: Training,
     /// The package's folder.
     pub package: &'a Path,
@@ -29,9 +30,10 @@ pub struct Published<'a> {
     pub curves: &'a Path,
 }
 
-impl Published<'_> {
-    /// Writes the package of the folded `average` after `steps`, and draws the curves. A package that is there with these
-    /// very weights stays, with the figures that may have been recorded in it since.
+impl Artifacts<'_> {
+    /// Writes the package of the folded `average` after `steps`, and draws the curves. If the
+    /// package is there with the same weights already, it stays, with the figures that may have
+    /// been recorded in it since.
     ///
     /// # Errors
     /// When a folder cannot be written to, or the student does not fit its quantization.

@@ -1,0 +1,56 @@
+//! What a run tells of its steps: a line in `log.jsonl` for every tenth, and a progress bar.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::step::Losses;
+use super::step_log::StepLog;
+use crate::log;
+
+/// Steps between two lines of the log.
+const LOG_EVERY: u64 = 10;
+
+pub struct TrainProgress {
+    log: StepLog,
+    bar: ProgressBar,
+    /// The run's last step.
+    steps: u64,
+}
+
+#[derive(Serialize)]
+struct LogLine<'a> {
+    step: u64,
+    rate: f64,
+    gradient_norm: f32,
+    loss: f32,
+    #[serde(flatten)]
+    terms: &'a Losses,
+}
+
+impl TrainProgress {
+    /// For a run of `steps`, of which `done` are done.
+    pub fn new(log: StepLog, steps: u64, done: u64) -> Self {
+        let style = "{bar:30} {pos}/{len} {per_sec:.1} ETA {eta} {msg}";
+        let style = ProgressStyle::with_template(style).expect("the template is well-formed");
+        let bar = log::show(ProgressBar::new(steps).with_position(done).with_style(style));
+        bar.reset_eta();
+        Self { log, bar, steps }
+    }
+
+    /// Reports that `step` is done.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub fn report(&mut self, step: u64, rate: f64, gradient_norm: f32, losses: &Losses) -> anyhow::Result<()> {
+        if step % LOG_EVERY == 0 || step == self.steps {
+            self.log.add(&LogLine { step, rate, gradient_norm, loss: losses.total(), terms: losses })?;
+        }
+        self.bar.set_position(step);
+        self.bar.set_message(losses.to_string());
+        Ok(())
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish();
+    }
+}
