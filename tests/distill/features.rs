@@ -1,4 +1,5 @@
-//! Features: `distill soften` keeps a teacher's inner tensors of whole images, and `distill student` learns from them.
+//! Features: `distill soften` keeps a teacher's inner tensors of whole images, and `distill
+//! student` learns from them.
 
 use std::fs;
 use std::path::Path;
@@ -31,8 +32,9 @@ fn embedded() -> Student {
     student
 }
 
-/// Two frames without labels as `data`, the embedded student at a small size as `model`, and what it made of them as `soft`.
-/// As they are, the frames are letterboxed; `fitted` they fill the input pixel by pixel.
+/// Two frames without labels as `data`, the embedded student at a small size as `model`, and its
+/// soft targets for them as `soft`. The frames are letterboxed, or have the size of the input if
+/// `fitted`.
 fn softened(folder: &Path, fitted: bool) {
     let frames = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");
     fs::create_dir_all(folder.join("data/images")).unwrap();
@@ -51,7 +53,7 @@ fn softened(folder: &Path, fitted: bool) {
     assert!(output.status.success(), "{}", said(&output));
 }
 
-/// A training on what was softened; each image is seen whole and as it is, unless `tables` say otherwise.
+/// A training on the soft targets, without augmentation unless `tables` say otherwise.
 fn train(folder: &Path, run: &str, keys: &str, tables: &str) -> Output {
     let usual = "batch = 4\nwarmup = 1\ncheckpoint_every = 100\ninput = [96, 64]\nsoft_targets = 'soft'\n";
     let data = "[[data]]\nfolder = 'data'\nshare = 1.0\n";
@@ -60,7 +62,7 @@ fn train(folder: &Path, run: &str, keys: &str, tables: &str) -> Output {
     distill(folder, &format!("student train.toml --run {run}"))
 }
 
-/// The methods' losses, a line for every ten steps and the last.
+/// The methods' losses in each line of the log.
 fn losses(folder: &Path, run: &str) -> Vec<Vec<f64>> {
     let log = fs::read_to_string(folder.join(run).join("log.jsonl")).unwrap();
     let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["methods"].clone();
@@ -68,7 +70,7 @@ fn losses(folder: &Path, run: &str) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn what_is_kept_is_the_layer_s_values_in_16_bits() {
+fn features_are_the_layer_s_values_in_16_bits() {
     let folder = tempfile::tempdir().unwrap();
     softened(folder.path(), false);
     let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
@@ -90,7 +92,7 @@ fn what_is_kept_is_the_layer_s_values_in_16_bits() {
         for (i, layer) in LAYERS.iter().enumerate() {
             let map = &soft.of("tiny/data", frame).unwrap().features[*layer];
             let shape = graph.layers[graph.outputs[first + i]].shape;
-            // Of the rows those that the image lies on, which is letterboxed.
+            // The rows that the letterboxed image lies on.
             let (top, rows) = (letterbox.pad().1 as f32 / INPUT.1 as f32 * shape.height as f32, map.height);
             assert_eq!((map.width, soft.features[*layer], rows <= shape.height), (shape.width, shape.channels, true));
             assert_eq!(map.image[1], top.fract(), "where the image begins on the first of them");
@@ -104,10 +106,10 @@ fn what_is_kept_is_the_layer_s_values_in_16_bits() {
 }
 
 #[test]
-fn a_student_that_is_its_teacher_finds_the_features_at_its_own_cells() {
+fn a_student_equal_to_its_teacher_has_features_without_loss() {
     let folder = tempfile::tempdir().unwrap();
     softened(folder.path(), true);
-    // So slow that the student stays what it is.
+    // The learning rate is so small that the student does not change.
     let keys = "steps = 1\ninit = 'model'\nlearning_rate = 1e-12";
     let hint = format!("[[method]]\nkind = 'hint'\nlayers = {LAYERS:?}\n");
     let loss = |run: &str, keys: &str, tables: &str| {
@@ -133,7 +135,7 @@ fn a_training_on_features_brings_the_student_nearer_to_them() {
 }
 
 #[test]
-fn every_method_of_layers_takes_features_in_mosaics_too() {
+fn every_method_on_layers_learns_from_features_in_mosaics() {
     let folder = tempfile::tempdir().unwrap();
     softened(folder.path(), false);
     let methods = ["hint", "attention", "rkd", "pkd", "fgd", "cwd"];
@@ -145,7 +147,7 @@ fn every_method_of_layers_takes_features_in_mosaics_too() {
 }
 
 #[test]
-fn features_that_were_not_kept_or_cannot_be_are_named() {
+fn features_that_are_missing_or_impossible_are_named() {
     let folder = tempfile::tempdir().unwrap();
     softened(folder.path(), false);
     let refused = |output: &Output, named: &[&str]| {

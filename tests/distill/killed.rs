@@ -1,5 +1,6 @@
-//! Commands that write packages and soft targets, killed at several moments: what they leave is whole, and started again
-//! they come to what an uninterrupted run comes to. (`student.rs` holds the same of a training.)
+//! Commands that write packages and soft targets, killed at several moments: the files that they
+//! leave are whole, and started again they end with the result of an uninterrupted run. (The same
+//! for a training is in `student.rs`.)
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +11,11 @@ use std::time::Instant;
 use peregrine_distill::text::network::Network;
 use peregrine_student::Student;
 
-/// When a run is killed, as shares of the time that an uninterrupted one takes.
+/// When a run is killed, as fractions of the time that an uninterrupted one takes.
 const MOMENTS: [f64; 3] = [0.2, 0.5, 0.8];
 
-/// Two data sets of two frames with a box each, and the embedded student at a small size as `model`.
+/// Two data sets of two frames with a box each, and the embedded student at a small size as
+/// `model`.
 fn project(folder: &Path) {
     let mut student = Student::embedded();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (96, 64);
@@ -31,9 +33,10 @@ fn project(folder: &Path) {
     }
 }
 
-/// Runs `distill` with `arguments` whole, with `OUT` as `whole`; then again and again with `OUT` as `killed`, killed at each
-/// of the moments, and at last to its end. `look` is shown the folder after each kill.
-fn run_whole_and_killed(folder: &Path, arguments: &str, look: impl Fn(&Path)) {
+/// Runs `distill` with `arguments` uninterrupted, with `OUT` as `whole`; then with `OUT` as `killed`,
+/// killed at each of the moments, and at last to its end. `check` is called on the folder after each
+/// kill.
+fn run_whole_and_killed(folder: &Path, arguments: &str, check: impl Fn(&Path)) {
     let command = |out: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
         command.current_dir(folder).args(arguments.replace("OUT", out).split(' '));
@@ -48,7 +51,7 @@ fn run_whole_and_killed(folder: &Path, arguments: &str, look: impl Fn(&Path)) {
         sleep(time.mul_f64(moment));
         child.kill().unwrap();
         child.wait().unwrap();
-        look(&folder.join("killed"));
+        check(&folder.join("killed"));
     }
     assert!(command("killed").status().unwrap().success(), "{arguments}");
 }
@@ -60,7 +63,7 @@ fn assert_equal(folder: &Path, files: &[&str]) {
     }
 }
 
-/// A package that has a manifest can be loaded.
+/// A package with a manifest can be loaded.
 fn is_whole_or_not_there(package: &Path) {
     if package.join("manifest.json").exists() {
         Student::load(package).unwrap();
@@ -68,7 +71,7 @@ fn is_whole_or_not_there(package: &Path) {
 }
 
 #[test]
-fn soft_targets_come_out_the_same() {
+fn soft_targets_are_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());
     run_whole_and_killed(folder.path(), "soften train val --teacher model --feature neck.32 --out OUT", |out| {
@@ -81,7 +84,7 @@ fn soft_targets_come_out_the_same() {
 }
 
 #[test]
-fn a_pruned_student_comes_out_the_same() {
+fn a_pruned_student_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());
     let arguments = "prune --model model --data train --keep 0.7 --images 4 --out OUT";
@@ -108,7 +111,7 @@ fn tokenizer(text: &str) -> String {
 }
 
 #[test]
-fn a_language_student_comes_out_the_same() {
+fn a_language_student_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands");
     for file in ["commands.toml", "train.txt", "val.txt"] {
@@ -127,7 +130,7 @@ fn a_language_student_comes_out_the_same() {
 }
 
 #[test]
-fn a_quantized_student_comes_out_the_same() {
+fn a_quantized_student_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());
     let arguments = "quantize --model model --data train --evaluate val --max-drop 100 --out OUT";

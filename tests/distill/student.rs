@@ -1,4 +1,4 @@
-//! `distill student` and `distill evaluate` as a user meets them, on three sample frames.
+//! `distill student` and `distill evaluate` as a user runs them, on three sample frames.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,9 +45,9 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
+fn a_run_killed_at_any_moment_resumes_to_the_same_student() {
     let folder = tempfile::tempdir().unwrap();
-    // With the most that a checkpoint has to hold: a teacher that is the student's own average.
+    // With the largest state that a checkpoint holds: the teacher is the student's own average.
     let config = project(folder.path(), MEAN_TEACHER);
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     let output = distill(&["student", text(&config), "--run", text(&whole)]).output().unwrap();
@@ -80,7 +80,7 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_student() {
     assert!(manifest.contains("tiny/data"), "the figures are recorded: {manifest}");
 }
 
-/// A run of two steps, and what its checkpoint holds.
+/// A run of two steps: its configuration, its folder and its checkpoint.
 fn two_steps(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
     let config = project(folder, "");
     let longer = fs::read_to_string(&config).unwrap();
@@ -94,7 +94,7 @@ fn two_steps(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
 }
 
 #[test]
-fn a_run_killed_between_its_last_checkpoint_and_its_package_writes_the_package_when_it_goes_on() {
+fn a_run_killed_before_its_package_writes_it_when_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (config, run, _) = two_steps(folder.path());
     let shorter = fs::read_to_string(&config).unwrap().replace("steps = 4", "steps = 2");
@@ -108,7 +108,7 @@ fn a_run_killed_between_its_last_checkpoint_and_its_package_writes_the_package_w
     };
     train();
     assert!(fs::read(&weights).unwrap() == before, "the weights differ");
-    // A figure that was recorded since is not lost when the finished run is started again.
+    // A metric recorded since is kept when the finished run is started again.
     let recorded =
         fs::read_to_string(&manifest).unwrap().replace("\"accuracy\": {}", "\"accuracy\": {\"a\": {\"AP50\": 0.5}}");
     fs::write(&manifest, &recorded).unwrap();
@@ -117,7 +117,7 @@ fn a_run_killed_between_its_last_checkpoint_and_its_package_writes_the_package_w
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint_and_names_the_batch() {
+fn a_loss_that_is_not_finite_keeps_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (config, run, checkpoint) = two_steps(folder.path());
     let diverging = fs::read_to_string(&config).unwrap() + "[loss]\nbox_weight = 1e39\n";
@@ -129,10 +129,10 @@ fn a_loss_that_is_not_finite_stops_the_run_at_its_last_good_checkpoint_and_names
     assert!(fs::read(run.join("checkpoint.safetensors")).unwrap() == checkpoint);
 }
 
-/// A limit on the size of files stands for a disk without space: writing fails in the same place.
+/// A limit on the size of files stands in for a full disk: writing fails in the same place.
 #[test]
 #[cfg(unix)]
-fn a_disk_without_space_costs_one_error_and_leaves_the_last_checkpoint() {
+fn a_full_disk_is_one_error_and_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (config, run, checkpoint) = two_steps(folder.path());
     let distill = env!("CARGO_BIN_EXE_distill");
@@ -150,7 +150,7 @@ fn a_disk_without_space_costs_one_error_and_leaves_the_last_checkpoint() {
 }
 
 #[test]
-fn a_mistaken_configuration_costs_one_sentence_that_names_the_field() {
+fn a_mistake_in_the_configuration_is_one_sentence_by_field() {
     let folder = tempfile::tempdir().unwrap();
     for (line, named) in [
         ("learning_rate = 7.0", "learning_rate"),

@@ -1,4 +1,5 @@
-//! `distill teacher`, and `distill student` in 8 bits, as a user meets them, on three sample frames.
+//! `distill teacher`, and `distill student` in 8 bits, as a user runs them, on three sample
+//! frames.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ fn config(folder: &Path, name: &str, keys: &str, tables: &str) -> PathBuf {
 }
 
 #[test]
-fn a_resnet_teacher_is_trained_and_then_teaches_offline_and_view_by_view() {
+fn a_trained_resnet_teaches_offline_and_on_each_view() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());
     let run = folder.path().join("teacher-run");
@@ -76,7 +77,7 @@ fn a_resnet_teacher_is_trained_and_then_teaches_offline_and_view_by_view() {
 }
 
 #[test]
-fn a_teacher_without_a_backbone_is_told_which_there_are() {
+fn a_teacher_without_a_backbone_is_refused_with_the_choices() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let teacher = config(folder.path(), "teacher.toml", "", "");
@@ -86,7 +87,7 @@ fn a_teacher_without_a_backbone_is_told_which_there_are() {
 }
 
 #[test]
-fn a_student_trained_in_8_bits_is_a_package_in_8_bits_on_the_same_scales() {
+fn a_student_trained_in_8_bits_keeps_the_package_s_scales() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let embedded = Student::embedded();
@@ -105,11 +106,11 @@ fn a_student_trained_in_8_bits_is_a_package_in_8_bits_on_the_same_scales() {
     for (name, conv) in &before.convs {
         assert_eq!(conv.scale, after.convs[name].scale, "{name}");
     }
-    assert!(before.convs.iter().any(|(name, conv)| conv.weight != after.convs[name].weight), "nothing was learnt");
+    assert!(before.convs.iter().any(|(name, conv)| conv.weight != after.convs[name].weight), "no weight has changed");
 }
 
 #[test]
-fn only_a_package_in_8_bits_can_say_how_to_train_in_8_bits() {
+fn training_in_8_bits_needs_a_package_in_8_bits() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/peregrine-s");
