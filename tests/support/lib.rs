@@ -40,6 +40,15 @@ fn required(list: &str, need: &str) -> bool {
     list.split(',').map(str::trim).any(|word| word == need || word == "all")
 }
 
+/// Whether there is no ROS 2 environment; then the calling test is skipped, with a word.
+pub fn ros_is_absent() -> bool {
+    let absent = std::env::var_os("AMENT_PREFIX_PATH").is_none();
+    if absent {
+        skip("ros", "there is no ROS 2 environment; run `. launch/setup/env.sh` first");
+    }
+    absent
+}
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
