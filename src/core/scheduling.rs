@@ -1,8 +1,8 @@
 //! How Linux schedules the threads of this process, and whether its memory can be paged out.
 //!
-//! Affinity, memory locking, limits and capabilities are rustix's. Two calls go to libc: neither rustix
-//! nor thread-priority can set the policy of a thread that is known by its number alone, which is how the
-//! middleware's threads are known here.
+//! Affinity, memory locking, limits and capabilities are rustix's. Two calls go to libc: neither
+//! rustix nor thread-priority can set the policy of a thread that is known by its number alone,
+//! which is how the middleware's threads are known here.
 
 use std::fmt;
 use std::io;
@@ -44,7 +44,8 @@ impl Scheduling {
     /// Schedules `thread` so; threads that it starts from then on inherit it.
     ///
     /// # Errors
-    /// When the process may not: it takes CAP_SYS_NICE, or a limit of RLIMIT_RTPRIO that is high enough.
+    /// When the process may not: it takes CAP_SYS_NICE, or a limit of RLIMIT_RTPRIO that is high
+    /// enough.
     pub fn apply_to(self, thread: ThreadId) -> io::Result<()> {
         // SAFETY: reads the structure, of which Linux knows the priority alone.
         unsafe {
@@ -65,8 +66,9 @@ impl fmt::Display for Scheduling {
     }
 }
 
-/// Puts the calling thread back under the time-sharing policy, whatever it inherited: for threads that
-/// no frame waits for. No right is needed for that, and where it fails the thread goes on as it is.
+/// Puts the calling thread back under the time-sharing policy, whatever it inherited: for threads
+/// that no frame waits for. No right is needed for that, and where it fails the thread goes on as
+/// it is.
 pub fn use_default_scheduling() {
     let _ = Scheduling::DEFAULT.apply_to(ThreadId::CURRENT);
 }
@@ -142,7 +144,8 @@ pub fn unlock_memory() -> io::Result<()> {
     Ok(rustix::mm::munlockall()?)
 }
 
-/// Bytes of memory that the process may lock: its RLIMIT_MEMLOCK, and `None`, no limit, with CAP_IPC_LOCK.
+/// Bytes of memory that the process may lock: its RLIMIT_MEMLOCK, and `None`, no limit, with
+/// CAP_IPC_LOCK.
 ///
 /// Where there is a limit, [`lock_memory`] may succeed and a later allocation fail because of it.
 pub fn locked_memory_limit() -> Option<u64> {
