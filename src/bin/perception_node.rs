@@ -9,7 +9,7 @@ use peregrine_ros::run::run;
 fn main() -> ExitCode {
     let outcome = match parse(std::env::args().skip(1)) {
         Ok(Command::Print(text)) => {
-            say(&text);
+            print(&text);
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run) => run().map_err(|error| error.to_string()),
@@ -17,18 +17,19 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(counts) => {
-            say(&format!("perception_node: {counts}\n"));
+            print(&format!("perception_node: {counts}\n"));
             ExitCode::SUCCESS
         }
         Err(sentence) => {
             eprintln!("perception_node: {sentence}");
-            // At once: if a thread is stuck in the middleware, the middleware's own clean-up at exit would crash.
+            // Immediately: if a thread is stuck in the middleware, the middleware's own clean-up at
+            // exit would crash.
             signal_hook::low_level::exit(1)
         }
     }
 }
 
-/// Prints, and makes nothing of a reader that has gone, as in `perception_node --help | head -1`.
-fn say(text: &str) {
+/// Prints, and ignores a reader that has gone, as in `perception_node --help | head -1`.
+fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

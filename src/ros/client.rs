@@ -1,7 +1,7 @@
-//! The other side of the node: a camera that publishes images, and a subscriber of its answers.
+//! The other side of the node: a camera that publishes images, and a subscriber to its outputs.
 //!
-//! For benchmarks that measure a node over the middleware without knowing ROS themselves. Instants of
-//! ROS are nanoseconds since the epoch.
+//! For benchmarks that measure a node over the middleware without using ROS themselves. ROS times
+//! are nanoseconds since the epoch.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ impl Client {
         Ok(Self(Node::create(r2r::Context::create()?, name, "")?))
     }
 
-    /// Receives what has come, or waits for something for as long as `timeout`.
+    /// Receives what has come, or waits up to `timeout` for something.
     pub fn spin_once(&mut self, timeout: Duration) {
         self.0.spin_once(timeout);
     }
 }
 
-/// What a `FrameTiming` says of a frame; 0 for a step not reached.
+/// The times of a `FrameTiming`; 0 for a stage not reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameTimes {
     /// The image's stamp.
@@ -48,7 +48,7 @@ pub struct FrameTimes {
     pub decode_end: i64,
     pub track_end: i64,
     pub publish: i64,
-    /// Whether it was dropped for being late, so that no detections follow.
+    /// Whether the frame was dropped since it was late, so that no detections follow.
     pub dropped_late: bool,
 }
 
@@ -76,11 +76,11 @@ impl NodeLink {
     }
 
     /// Where images are published, also from another thread.
-    pub fn camera(&self) -> Camera {
-        Camera(self.images.clone())
+    pub fn camera(&self) -> ImagePublisher {
+        ImagePublisher(self.images.clone())
     }
 
-    /// Stamp and number of the next detections that were received.
+    /// Stamp of the next detections that were received, and their number.
     pub fn next_detections(&mut self) -> Option<(i64, usize)> {
         let message = self.detections.next().now_or_never().flatten()?;
         let stamp = &message.header.stamp;
@@ -108,10 +108,10 @@ impl NodeLink {
 
 /// The publisher of images of one link.
 #[derive(Clone)]
-pub struct Camera(Publisher<Image>);
+pub struct ImagePublisher(Publisher<Image>);
 
-impl Camera {
-    /// How many subscribers of other processes there are.
+impl ImagePublisher {
+    /// The number of subscribers in other processes.
     ///
     /// # Errors
     /// When ROS refuses.
@@ -134,7 +134,8 @@ impl Camera {
 /// An image as a message, made once and published again and again.
 pub struct CameraImage(NativeMsg<Image>);
 
-// SAFETY: a message owns its memory, which C allocated and any thread may use and free; none is on loan.
+// SAFETY: a message owns its memory, which C allocated and any thread may use and free; none is
+// loaned.
 unsafe impl Send for CameraImage {}
 
 impl CameraImage {

@@ -1,26 +1,26 @@
-//! What `perception_node` understands besides ROS's own arguments.
+//! The command line of `perception_node` besides ROS's own arguments.
 
 use peregrine_pipeline::{explain_plan, PipelineOptions};
 use peregrine_student::Student;
 
 use super::parameters;
 
-/// The architecture that a plan for a GPU is made for where there is none.
+/// Compute capability (times 10) of the GPU that a CUDA plan is made for without one: Jetson Orin.
 const ORIN: u32 = 87;
 
-/// What to do, by the command line.
+/// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the node.
     Run,
-    /// Print this and end.
+    /// Print a text and exit.
     Print(String),
 }
 
-/// Reads the arguments after the program's name. What lies between `--ros-args` and `--` is ROS's.
+/// Parses the arguments after the program's name. Those between `--ros-args` and `--` are ROS's.
 ///
 /// # Errors
-/// A sentence about the argument that is not understood.
+/// A sentence about the unknown argument.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut own = Vec::new();
     let mut ros = false;
@@ -40,14 +40,15 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
         ["--describe", "markdown"] => Ok(Command::Print(parameters::markdown())),
         ["--explain-plan"] => explain("cpu"),
         ["--explain-plan", device] => explain(device),
-        ["--describe", ..] => Err("--describe knows one form: markdown".into()),
+        ["--describe", "yaml"] => Ok(Command::Print(parameters::yaml())),
+        ["--describe", ..] => Err("--describe prints the parameters as markdown or as yaml: give one of them".into()),
         [first, ..] => {
-            Err(format!("'{first}' is not understood; --help shows what is, and parameters come after --ros-args -p"))
+            Err(format!("unknown argument '{first}'; see --help, and give parameters as --ros-args -p NAME:=VALUE"))
         }
     }
 }
 
-/// What a device would do for a frame of the embedded student.
+/// The execution plan of the embedded student on a device.
 fn explain(device: &str) -> Result<Command, String> {
     let options = PipelineOptions::default();
     let plan = explain_plan(&Student::embedded(), &options, device.parse()?, ORIN);
@@ -59,25 +60,26 @@ fn help() -> String {
         "Real-time detection and segmentation on ROS 2 images.
 
 Usage: perception_node [--ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]]
-       perception_node --list-parameters | --describe markdown | --explain-plan [cpu|cuda] | --version | --help
+       perception_node --list-parameters | --describe markdown|yaml | --explain-plan [cpu|cuda] | --version | --help
 
 Subscribes  image                    sensor_msgs/Image, or image/compressed sensor_msgs/CompressedImage
 Publishes   detections               vision_msgs/Detection2DArray, boxes in pixels of the image, with its header
-            timing                   peregrine_msgs/FrameTiming, what became of each frame and when
-            road_mask, segmentation  sensor_msgs/Image mono8 (road 255; class numbers), while subscribed to
-            tracks                   peregrine_msgs/Track2DArray, objects with identity, velocity and covariance
+            timing                   peregrine_msgs/FrameTiming, latency and verdict of each frame
+            road_mask, segmentation  sensor_msgs/Image mono8 (road: 255; class indices)
+            tracks                   peregrine_msgs/Track2DArray, objects with ID, velocity and covariance
             objects                  vision_msgs/Detection3DArray, detections on the ground (see mounting)
-            drivable_ground          nav_msgs/OccupancyGrid, where the ground ahead is road (see mounting)
-            markers                  visualization_msgs/MarkerArray, the objects on the ground to look at
-            label_info               vision_msgs/LabelInfo, what the numbers of segmentation mean (latched)
-            debug_image              sensor_msgs/Image, the image with what was found; debug_image/compressed as JPEG
-            /diagnostics             diagnostic_msgs/DiagnosticArray, once a second and when something changes
+            drivable_ground          nav_msgs/OccupancyGrid, the road on the ground ahead (see mounting)
+            markers                  visualization_msgs/MarkerArray, the objects on the ground for RViz and Foxglove
+            label_info               vision_msgs/LabelInfo, class names of segmentation (latched)
+            debug_image              sensor_msgs/Image, the annotated image; debug_image/compressed as JPEG
+            /diagnostics             diagnostic_msgs/DiagnosticArray, at 1 Hz and on change
+            /rosout                  rcl_interfaces/Log, the log
 Serves      ~/change_state and the other lifecycle services, and the six parameter services
 
 The node configures and activates itself unless autostart is false. With -p cameras:=front,rear the topics of each
 camera are below its name: front/image, front/detections and so on.
 
-Parameters (permitted values; default):
+Parameters (range; default):
 {}
 Example: perception_node --ros-args -r image:=/camera/image_raw -p score_threshold:=0.5
 ",
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_ros_is_left_to_ros() {
+    fn ros_arguments_are_left_to_ros() {
         assert_eq!(parsed("--ros-args -p score_threshold:=0.5 -r image:=/camera"), Ok(Command::Run));
     }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_without_ros_args_is_refused_with_the_way_to_say_it() {
+    fn a_parameter_without_ros_args_is_refused_with_the_remedy() {
         let sentence = parsed("score_threshold:=0.5").unwrap_err();
         assert!(sentence.contains("'score_threshold:=0.5'") && sentence.contains("--ros-args"), "{sentence}");
     }

@@ -8,42 +8,43 @@ use std::time::{Duration, Instant};
 use peregrine_core::FrameAccounting;
 use r2r::{Node, QosProfile};
 
-use super::diagnostics::Stream;
-use super::engines::Engines;
+use super::diagnostics::StreamInfo;
 use super::error::NodeError;
-use super::frame_path::{FramePath, Outlet, Watch};
+use super::frame_path::{CameraOutputs, DeadlineState, FramePath};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
-use super::parameters::{Parameters, Refusal};
+use super::model::LoadedModel;
+use super::parameters::{ParameterError, Parameters};
 use super::qos::TopicQos;
-use super::realtime::{self, Profile, Report};
+use super::realtime::{self, ProfileReport, RealtimeProfile};
 use super::scene::inputs::SceneInputs;
 use super::scene::Scene;
-use super::shared::Shared;
+use super::shared::NodeShared;
 use super::topics::CameraTopics;
 
-/// How long the frame thread may take to finish what it is at.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the frame thread may take to finish the frames in flight.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stack of the frame thread besides what is touched in advance.
+/// Stack of the frame thread in bytes, in addition to what is prefaulted.
 const STACK: usize = 2 << 20;
 
 /// Most cameras that one node serves.
 const MAX_CAMERAS: usize = 64;
 
-/// Least time between two inquiries after silent cameras: each takes the thread that takes the others' images.
-const BETWEEN_INQUIRIES: Duration = Duration::from_millis(250);
+/// Least time between two queries of the ROS graph: each runs on the thread that takes all cameras'
+/// images.
+const GRAPH_QUERY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A configured node's parts.
+/// The parts of a configured node.
 pub struct Configured {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<NodeShared>,
     intakes: Vec<Intake>,
     scenes: Vec<SceneInputs>,
-    /// Of each camera, for whoever has to know of subscribers, and to destroy them.
+    /// Of each camera, to count subscribers and to destroy them.
     publishers: Vec<Publishers>,
     names: Vec<String>,
     frames: JoinHandle<()>,
-    last_inquiry: Instant,
+    last_graph_query: Instant,
 }
 
 #[derive(Clone)]
@@ -55,45 +56,45 @@ struct Publishers {
 }
 
 impl Configured {
-    /// Makes everything around `engines`; frames flow once it is set active. `ledgers` are those of the cameras.
-    /// Returns what became of the frame thread's real-time profile as well.
+    /// Makes everything around `model`; frames flow once it is set active. `accountings` are those
+    /// of the cameras. Returns the reports on the frame thread's real-time profile as well.
     ///
     /// # Errors
-    /// When ROS refuses a topic; nothing is left behind then.
+    /// When ROS refuses a topic; then nothing is left behind.
     pub fn new(
         node: &mut Node,
         parameters: &Parameters,
-        engines: Box<Engines>,
+        model: Box<LoadedModel>,
         names: Vec<String>,
-        ledgers: Vec<Arc<FrameAccounting>>,
-        profile: Profile,
-    ) -> Result<(Self, Vec<Report>), NodeError> {
-        let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));
+        accountings: Vec<Arc<FrameAccounting>>,
+        profile: RealtimeProfile,
+    ) -> Result<(Self, Vec<ProfileReport>), NodeError> {
+        let shared = Arc::new(NodeShared::new(accountings, LiveSettings::new(parameters)));
         let qos = TopicQos::new(node, parameters)?;
         let mut publishers = Vec::new();
-        let (mut intakes, mut scenes, mut outlets) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut intakes, mut scenes, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         let mut make = |node: &mut Node| -> Result<(), NodeError> {
             for (camera, name) in names.iter().enumerate() {
                 let topics = CameraTopics::new(name, &qos);
                 let own = parameters.for_camera(name, &names)?;
                 publishers.push(Publishers::new(node, &topics)?);
                 let intake = Intake::new(node, &own, &topics, Arrivals::new(camera, Arc::clone(&shared)))?;
-                let (scene, inputs) = Scene::create(node, &own, &engines.architecture, intake.topic(), &topics)?;
-                outlets.push(publishers[camera].outlet(scene));
+                let (scene, inputs) = Scene::create(node, &own, &model.architecture, intake.topic(), &topics)?;
+                outputs.push(publishers[camera].outputs(scene));
                 intakes.push(intake);
                 scenes.push(inputs);
             }
             Ok(qos.check()?)
         };
         if let Err(error) = make(node) {
-            drop(outlets);
+            drop(outputs);
             publishers.into_iter().for_each(|p| p.destroy(node));
             scenes.into_iter().for_each(|scene| scene.publishers.destroy(node));
             return Err(error);
         }
 
         let at_source = parameters.text("mask_resolution") == "source";
-        let frame_path = FramePath::new(engines, outlets, Arc::clone(&shared), at_source);
+        let frame_path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
         let (report, reports) = std::sync::mpsc::sync_channel(1);
         let stack = profile.prefault_stack + STACK;
         let frames = thread::Builder::new().name("frames".into()).stack_size(stack).spawn(move || {
@@ -102,20 +103,20 @@ impl Configured {
             frame_path.run();
         })?;
         let reports = reports.recv().unwrap_or_default();
-        let last_inquiry = Instant::now();
-        Ok((Self { shared, intakes, scenes, publishers, names, frames, last_inquiry }, reports))
+        let last_graph_query = Instant::now();
+        Ok((Self { shared, intakes, scenes, publishers, names, frames, last_graph_query }, reports))
     }
 
-    /// Whether images are taken from now on.
+    /// Whether images are accepted from now on.
     pub fn set_active(&mut self, active: bool) {
         for intake in &mut self.intakes {
             intake.set_active(active);
         }
     }
 
-    /// Waits until no frame is in hand. False if that takes too long.
+    /// Waits until no frame is in flight. False if that takes too long.
     pub fn drain(&self) -> bool {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + DRAIN_TIMEOUT;
         while !self.shared.is_idle() {
             if Instant::now() > give_up || self.frames.is_finished() {
                 return false;
@@ -125,14 +126,15 @@ impl Configured {
         true
     }
 
-    /// Moves what has arrived to the frame thread, and looks who wants which masks.
-    pub fn turn(&mut self, node: &Node) {
+    /// Moves what has arrived to the frame thread, and updates which outputs have subscribers. To
+    /// be called after every spin.
+    pub fn poll(&mut self, node: &Node) {
         for intake in &mut self.intakes {
             intake.take();
         }
-        self.inquire(node);
+        self.query_graph(node);
         for scene in &mut self.scenes {
-            scene.turn();
+            scene.poll();
         }
         for (camera, p) in self.shared.cameras.iter().zip(&self.publishers) {
             for (publisher, wanted) in
@@ -141,25 +143,25 @@ impl Configured {
                 wanted.store(publisher.get_inter_process_subscription_count().unwrap_or(0) > 0, Relaxed);
             }
         }
-        // Engines that were replaced are dropped here, off the frame thread.
+        // Replaced models are dropped here, off the frame thread.
         while self.shared.retired.pop().is_some() {}
     }
 
-    /// Asks ROS about the camera that has gone unexplained for longest, if it is time to.
-    fn inquire(&mut self, node: &Node) {
-        if self.last_inquiry.elapsed() < BETWEEN_INQUIRIES {
+    /// Queries the ROS graph about the camera that has been silent for longest, if it is time to.
+    fn query_graph(&mut self, node: &Node) {
+        if self.last_graph_query.elapsed() < GRAPH_QUERY_INTERVAL {
             return;
         }
-        let silent = self.intakes.iter_mut().filter_map(|intake| Some((intake.unexplained()?, intake)));
+        let silent = self.intakes.iter_mut().filter_map(|intake| Some((intake.silence_to_explain()?, intake)));
         if let Some((_, intake)) = silent.max_by_key(|(silence, _)| *silence) {
-            intake.inquire(node);
-            self.last_inquiry = Instant::now();
+            intake.query_graph(node);
+            self.last_graph_query = Instant::now();
         }
     }
 
     /// The streams as ROS knows them.
-    pub fn streams(&self) -> Vec<Stream> {
-        let stream = |((name, intake), scene): ((&String, &Intake), &SceneInputs)| Stream {
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        let stream = |((name, intake), scene): ((&String, &Intake), &SceneInputs)| StreamInfo {
             name: name.clone(),
             topic: intake.topic().to_owned(),
             publishers: intake.publishers().to_owned(),
@@ -168,25 +170,26 @@ impl Configured {
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }
 
-    /// Goes on with other engines from the next frame on.
-    pub fn replace_engines(&self, engines: Box<Engines>) {
-        self.shared.replacement.force_push(engines);
+    /// Replaces the model from the next frame on.
+    pub fn replace_model(&self, model: Box<LoadedModel>) {
+        self.shared.replacement.force_push(model);
     }
 
     /// Whether the frame thread is alive; it ends by itself only by a panic.
-    pub fn is_sound(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         !self.frames.is_finished()
     }
 
-    /// Ends the frame thread, when it has nothing left in hand, and takes everything down.
+    /// Ends the frame thread once no frame is in flight, and takes everything down.
     ///
     /// # Errors
-    /// When the thread had panicked, or is stuck; then the publishers, which it may be using, are left.
+    /// When the thread had panicked, or is stuck; then the publishers, which it may be using, are
+    /// left.
     pub fn end(mut self, node: &mut Node) -> Result<(), NodeError> {
         self.set_active(false);
         self.shared.stop.store(true, Relaxed);
         self.frames.thread().unpark();
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + DRAIN_TIMEOUT;
         while !self.frames.is_finished() {
             if Instant::now() > give_up {
                 return Err(NodeError::Stuck);
@@ -214,9 +217,9 @@ impl Publishers {
         })
     }
 
-    fn outlet(&self, scene: Scene) -> Outlet {
+    fn outputs(&self, scene: Scene) -> CameraOutputs {
         let Self { detections, timing, road_mask, segmentation } = self.clone();
-        Outlet { detections, timing, road_mask, segmentation, scene, watch: Watch::default() }
+        CameraOutputs { detections, timing, road_mask, segmentation, scene, deadlines: DeadlineState::default() }
     }
 
     fn destroy(self, node: &mut Node) {
@@ -227,11 +230,11 @@ impl Publishers {
     }
 }
 
-/// The names of the cameras: one without a name where the parameter is empty.
+/// The names of the cameras: one without a name if the parameter is empty.
 ///
 /// # Errors
-/// When a name is none, or is there twice.
-pub fn camera_names(parameters: &Parameters) -> Result<Vec<String>, Refusal> {
+/// When a name is invalid, or occurs twice.
+pub fn camera_names(parameters: &Parameters) -> Result<Vec<String>, ParameterError> {
     let text = parameters.text("cameras");
     let names: Vec<_> = text.split(',').map(str::trim).map(str::to_owned).collect();
     if text.trim().is_empty() {
@@ -247,9 +250,9 @@ pub fn camera_names(parameters: &Parameters) -> Result<Vec<String>, Refusal> {
     if names.iter().all(|name| is_name(name)) && sorted.len() == names.len() && names.len() <= MAX_CAMERAS {
         return Ok(names);
     }
-    Err(Refusal::NotPermitted {
+    Err(ParameterError::NotPermitted {
         name: "cameras".into(),
-        expected: format!("different names of letters, digits and _ with commas between them, {MAX_CAMERAS} at most"),
+        expected: format!("at most {MAX_CAMERAS} different names of letters, digits and _, separated by commas"),
         found: format!("'{text}'"),
     })
 }
@@ -259,13 +262,13 @@ mod tests {
     use super::*;
     use r2r::ParameterValue;
 
-    fn names(text: &str) -> Result<Vec<String>, Refusal> {
+    fn names(text: &str) -> Result<Vec<String>, ParameterError> {
         let cameras = ("cameras".to_owned(), ParameterValue::String(text.into()));
         camera_names(&Parameters::with([cameras]).unwrap())
     }
 
     #[test]
-    fn cameras_are_named_with_commas_between_them() {
+    fn camera_names_are_separated_by_commas() {
         assert_eq!(names(""), Ok(vec![String::new()]));
         assert_eq!(names("front, rear"), Ok(vec!["front".into(), "rear".into()]));
         for wrong in ["front,front", "front,,rear", "front camera", "/front", "1st"] {

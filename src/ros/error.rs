@@ -1,17 +1,17 @@
-//! Why the node cannot do what it should.
+//! Why the node cannot start, or cannot go on.
 
 use peregrine_pipeline::PipelineError;
 use peregrine_student::PackageError;
 
-use super::parameters::Refusal;
+use super::parameters::ParameterError;
 
-/// Why the node cannot start, or not go on. One sentence each.
+/// Why the node cannot start, or cannot go on; one sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    #[error("ROS 2 could not start: {0}; look at the arguments after --ros-args, at RMW_IMPLEMENTATION and at ROS_DOMAIN_ID")]
+    #[error("ROS 2 could not start: {0}; check the arguments after --ros-args, RMW_IMPLEMENTATION and ROS_DOMAIN_ID")]
     Ros(String),
     #[error("parameter {0}")]
-    Parameter(#[from] Refusal),
+    Parameter(#[from] ParameterError),
     #[error("parameter 'model': {0}")]
     Model(#[from] PackageError),
     #[error("{0}")]
@@ -19,21 +19,39 @@ pub enum NodeError {
     #[error("the model does not run: {0}")]
     WarmUp(String),
     #[error(
-        "parameter 'model': {0} has other classes than the model in use: deactivate, clean up and configure for it"
+        "parameter 'model': {0} has other classes than the model in use; deactivate, clean up and configure to change it"
     )]
     Classes(String),
     #[error("parameter 'device': {0}")]
     Device(String),
-    #[error("ROS refuses '{name}': {why}; a topic's name has letters, digits, _ and /")]
+    #[error("invalid topic '{name}': {why}; a topic name consists of letters, digits, _ and /")]
     Topic { name: String, why: String },
     #[error("ROS 2: {0}")]
     Middleware(#[from] r2r::Error),
-    #[error("the system: {0}")]
-    System(#[from] std::io::Error),
-    #[error("the thread that loads models has panicked; its message says why")]
+    #[error("I/O error: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the thread that loads models has panicked; its panic message says why")]
     Loading,
-    #[error("the frame thread has ended by itself; its panic message says why")]
+    #[error("the frame thread has panicked; its panic message says why")]
     FrameThread,
-    #[error("the node was asked to stop, but a thread of it is stuck")]
+    #[error("a thread of the node did not end in time")]
     Stuck,
+}
+
+impl NodeError {
+    /// Whether the cause is an invalid configuration, which the user can correct: a parameter, the
+    /// model, a topic. A lifecycle transition then ends with FAILURE, for any other cause with
+    /// ERROR.
+    pub fn is_invalid_configuration(&self) -> bool {
+        match self {
+            Self::Parameter(_)
+            | Self::Model(_)
+            | Self::Pipeline(_)
+            | Self::WarmUp(_)
+            | Self::Classes(_)
+            | Self::Device(_)
+            | Self::Topic { .. } => true,
+            Self::Ros(_) | Self::Middleware(_) | Self::Io(_) | Self::Loading | Self::FrameThread | Self::Stuck => false,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 use r2r::NativeMsg;
 
-use super::clock::Instant;
+use super::clock::ClockSample;
 use super::messages::{bytes, NativeHeader};
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
@@ -17,9 +17,9 @@ pub enum ImageMessage {
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
 }
 
-// SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a message on loan from
-// the middleware belongs to a subscription, and neither type can be lent, since its size is not fixed; `is_loaned`
-// makes sure of it.
+// SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a
+// message on loan from the middleware belongs to a subscription, and neither type can be lent,
+// since its size is not fixed; `is_loaned` makes sure of it.
 unsafe impl Send for ImageMessage {}
 
 impl ImageMessage {
@@ -30,11 +30,12 @@ impl ImageMessage {
         }
     }
 
-    /// Whether the image can be used, as far as its header tells. Of a compressed one: whether it is of a known format,
-    /// whole, and of a permitted size; only unpacking finds damage in its midst.
+    /// Checks what can be checked without decoding: of a compressed image that its format is
+    /// supported, its end is there, and its size is permitted. Damage within it shows only on
+    /// decoding.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// Why the image cannot be used.
     pub fn check(&self) -> Result<(), UnpackError> {
         match self {
             Self::Raw(m) => raw_view(m).map(drop),
@@ -42,7 +43,8 @@ impl ImageMessage {
         }
     }
 
-    /// Whether the message is on loan from the middleware, and so must not leave the thread that took it.
+    /// Whether the message is loaned by the middleware, and so must not leave the thread that took
+    /// it.
     pub fn is_loaned(&self) -> bool {
         match self {
             Self::Raw(m) => m.is_loaned,
@@ -51,18 +53,18 @@ impl ImageMessage {
     }
 }
 
-/// A frame between arrival and work on it.
+/// A frame between arrival and processing.
 pub struct Frame {
     pub message: ImageMessage,
     /// When the node took it out of the middleware.
-    pub arrival: Instant,
-    /// Number of the camera that took it.
+    pub arrival: ClockSample,
+    /// Index of its camera.
     pub camera: usize,
-    /// Number among those of its camera that arrived, from 1.
+    /// Number among the frames of its camera that arrived, from 1.
     pub sequence: u64,
 }
 
-/// Why an image is refused before any work on it.
+/// Why an image is rejected before processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum UnpackError {
     #[error("the encoding '{0}' is not supported; use rgb8, bgr8, rgba8, bgra8, mono8, uyvy or yuyv")]
@@ -71,14 +73,14 @@ pub enum UnpackError {
     Format,
     #[error("the JPEG or PNG is damaged")]
     Damaged,
-    #[error("unpacked, the image would have more than {MAX_PIXELS} pixels")]
+    #[error("decoded, the image would have more than {MAX_PIXELS} pixels")]
     TooLarge,
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
 impl UnpackError {
-    /// A short name for counters, such as `damaged`.
+    /// The key of its counter in `/diagnostics`, such as `damaged`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Encoding(_) => "encoding",
@@ -101,7 +103,7 @@ impl From<CompressedError> for UnpackError {
     }
 }
 
-/// The beginning of a text, `N` bytes at most, kept without allocation.
+/// The first `N` bytes, at most, of a text, without allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortText<const N: usize> {
     bytes: [u8; N],
@@ -109,17 +111,17 @@ pub struct ShortText<const N: usize> {
 }
 
 impl<const N: usize> ShortText<N> {
-    /// Of a text that came from outside, and may be none.
+    /// Of a text from outside, which need not be UTF-8.
     pub fn new(text: &[u8]) -> Self {
         let mut short = Self { bytes: [0; N], length: 0 };
         short.append(text);
         short
     }
 
-    /// Of what can be shown.
+    /// Of anything that can be displayed.
     pub fn of(shown: &impl fmt::Display) -> Self {
         let mut short = Self::new(&[]);
-        // It fails when there is no more room, and what fitted in is kept.
+        // It fails when the capacity is exceeded, and keeps what fits.
         let _ = fmt::Write::write_fmt(&mut short, format_args!("{shown}"));
         short
     }
@@ -146,34 +148,36 @@ impl<const N: usize> fmt::Display for ShortText<N> {
     }
 }
 
-/// The pixels of a raw image where they lie.
+/// A view of the pixels of a raw image, without a copy.
 fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>) -> Result<ImageView<'_>, UnpackError> {
     let name = bytes(&m.encoding);
     let encoding = std::str::from_utf8(name).ok().and_then(Encoding::from_ros);
     let encoding = encoding.ok_or_else(|| UnpackError::Encoding(ShortText::new(name)))?;
-    let data = match m.data.data.is_null() {
-        true => &[][..],
+    let data = if m.data.data.is_null() {
+        &[]
+    } else {
         // SAFETY: the middleware put `size` bytes there, which live as long as the message.
-        false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
+        unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) }
     };
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
 /// The bytes of a compressed image.
 fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
-    match m.data.data.is_null() {
-        true => &[],
-        // SAFETY: the middleware put `size` bytes there, which live as long as the message.
-        false => unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) },
+    if m.data.data.is_null() {
+        return &[];
     }
+    // SAFETY: the middleware put `size` bytes there, which live as long as the message.
+    unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) }
 }
 
-/// Turns messages into views, with a buffer for the pixels of compressed ones.
+/// Turns messages into image views, with a buffer for the pixels of compressed ones.
 #[derive(Default)]
 pub struct Unpacker(Decompressor);
 
 impl Unpacker {
-    /// The pixels of `message`: where they lie, or decompressed. (Decompression allocates; raw images do not.)
+    /// The pixels of `message`: in place, or decompressed. (Decompression allocates; raw images do
+    /// not.)
     ///
     /// # Errors
     /// When the image is unusable; why is in the error.
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_image_that_is_cut_off_or_none_is_refused_on_arrival_before_it_takes_a_good_ones_place() {
+    fn a_truncated_or_unknown_compressed_image_fails_the_check() {
         for format in [ImageFormat::Png, ImageFormat::Jpeg] {
             let data = encoded(red(64, 64), format);
             assert_eq!(compressed(&data).check(), Ok(()));
@@ -225,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_too_long_is_cut_and_needs_no_allocation() {
+    fn a_text_that_is_too_long_is_truncated() {
         assert_eq!(ShortText::<8>::of(&format_args!("{}, {}", 1234, 5678)).to_string(), "1234, 56");
         assert_eq!(ShortText::<8>::of(&"short").to_string(), "short");
     }
 
     #[test]
-    fn an_unknown_encoding_is_called_by_its_name_however_odd() {
+    fn an_unknown_encoding_is_named_with_escaped_bytes() {
         let refusal = UnpackError::Encoding(ShortText::new(b"bayer_rggb8"));
         assert!(refusal.to_string().starts_with("the encoding 'bayer_rggb8' is not supported"));
         let odd: Vec<u8> = (0..=255).collect();

@@ -1,45 +1,53 @@
-//! The ROS 2 node. Everything that knows ROS is in here, and the only thing above it is `bin/perception_node`.
+//! The ROS 2 node. Everything that uses ROS is in this crate, below `src/bin/perception_node.rs`.
 //!
-//! Three threads, of which none waits for another:
+//! Three threads, none of which waits for another:
 //!
 //! ```text
-//!   middleware ──▶ spinning thread ──▶ slot ──▶ frame thread ──▶ middleware      detections, timing, masks
-//!                  [node] [intake]   (newest    [frame_path]
-//!                  [parameter_         wins)        │ records
-//!                       services]                   ▼
-//!                                            diagnostics thread ──▶ middleware   /diagnostics, 1 Hz
-//!                                            [diagnostics]
+//!   middleware ──▶ spinning thread ──▶ mailbox ──▶ frame thread ──▶ middleware    detections, timing, masks
+//!                  [node] [intake]   (newest of    [frame_path]
+//!                  [parameter_       each camera)      │ records
+//!                       services]                      ▼
+//!                                              diagnostics thread ──▶ middleware  /diagnostics, /rosout
+//!                                              [diagnostics]
 //! ```
 //!
-//! - [`run`]: the program's start and end. [`node`]: its turns, and the transitions of its [`lifecycle`]. [`configured`]: all that exists between
-//!   configure and cleanup. [`error`]: why something cannot be. [`command_line`]: what the program understands besides ROS's arguments.
-//! - [`parameters`]: the one table of parameters. [`parameter_services`]: how ROS sees it. [`qos`]: the overrides of
-//!   each topic's QoS. [`live`]: how the frame thread reads what may change.
-//! - [`intake`]: images to the frame thread. [`presence`]: whether any come. [`incoming`]: an image message and the view of its pixels. [`topics`]:
-//!   names after remapping. [`requests`]: requests of services.
-//! - [`frame_path`]: the hot path, top to bottom. [`shared`]: what its thread shares with the others. [`engines`]: the model that it runs, for full work and for less.
-//!   [`messages`]: what it publishes, in memory used again and again. [`clock`]: ROS time and the monotonic clock.
-//!   [`realtime`]: priority, cores, locked memory.
-//! - [`scene`]: what else is published of a frame: tracks, places on the ground, the annotated image.
-//! - [`record`]: what the frame thread leaves for [`diagnostics`].
+//! - [`run`]: the program's start and end. `node`: its spins, and the transitions of its
+//!   [`lifecycle`]. [`configured`]: what exists between configure and cleanup. [`error`]: why it
+//!   cannot go on. [`command_line`]: its own arguments. [`logging`]: its log.
+//! - [`parameters`]: the one table of parameters. [`parameter_services`]: the ROS services for
+//!   them. [`live`]: those that may change at any time, for the frame thread.
+//! - [`names`], [`qos`], [`topics`]: topic names after remapping, the QoS with its overrides, the
+//!   topics of a camera. [`requests`]: requests of services.
+//! - [`intake`]: images to the mailbox. [`liveness`]: the stream liveness watchdog. [`incoming`]:
+//!   an image message and the view of its pixels. [`age`]: how old a frame's scene is.
+//! - [`frame_path`]: the per-frame path, top to bottom. [`shared`]: what its thread shares with the
+//!   others. [`model`]: the model that it runs, with its degraded mode. [`messages`]: what it
+//!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock. [`realtime`]:
+//!   priority, cores, locked memory.
+//! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
+//! - [`record`]: what the frame thread reports to [`diagnostics`].
+//! - [`client`]: the other side of the node, for benchmarks.
 
+pub mod age;
 pub mod client;
 pub mod clock;
 pub mod command_line;
 pub mod configured;
 pub mod diagnostics;
-pub mod engines;
 pub mod error;
 pub mod frame_path;
 pub mod incoming;
 pub mod intake;
 pub mod lifecycle;
 pub mod live;
+pub mod liveness;
+pub mod logging;
 pub mod messages;
+pub mod model;
+pub mod names;
 pub mod node;
 pub mod parameter_services;
 pub mod parameters;
-pub mod presence;
 pub mod qos;
 pub mod realtime;
 pub mod record;

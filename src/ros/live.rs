@@ -1,4 +1,5 @@
-//! The settings that may change while the node runs, as the frame thread reads them: without a lock.
+//! The parameters that may change while the node runs, as the frame thread reads them: without a
+//! lock.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
@@ -7,27 +8,28 @@ use peregrine_pipeline::monitor::{DegradationSettings, MonitorSettings};
 use super::clock::Nanoseconds;
 use super::parameters::Parameters;
 
-/// One consistent reading for one frame.
+/// The settings of one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FrameSettings {
     pub score_threshold: f32,
     pub nms_iou: f32,
-    /// None when there is no deadline.
+    /// From the stamp to publishing, in ns; `None` without a deadline.
     pub deadline: Option<Nanoseconds>,
     pub drop_late: bool,
-    /// Silence after which a stream has stopped.
+    /// Silence in ns after which a stream is stale.
     pub stale_after: Nanoseconds,
     pub monitor: MonitorSettings,
     pub degradation: DegradationSettings,
 }
 
-/// Written by the thread that serves parameters, read by the frame thread once a frame. Each setting makes sense by
-/// itself, so a frame may see one change of several before the others.
+/// Written by the thread that serves parameters, read by the frame thread once a frame. Each
+/// setting is independent of the others, so a frame may see one change of several before the
+/// others.
 #[derive(Debug, Default)]
 pub struct LiveSettings {
     score_threshold: AtomicU32,
     nms_iou: AtomicU32,
-    /// 0 for none.
+    /// 0 without a deadline.
     deadline: AtomicI64,
     drop_late: AtomicBool,
     stale_after: AtomicI64,
@@ -86,7 +88,7 @@ mod tests {
     use r2r::ParameterValue;
 
     #[test]
-    fn a_frame_reads_what_was_set_last() {
+    fn a_frame_reads_the_latest_parameters() {
         let mut parameters = Parameters::default();
         let settings = LiveSettings::new(&parameters);
         assert_eq!(settings.load().deadline, Some(100_000_000));

@@ -1,7 +1,7 @@
 //! Outgoing messages that are made once and filled again for each frame.
 //!
-//! They are the C structures that ROS itself publishes. r2r's Rust types would be converted, string by string, into a
-//! new C structure for every frame; these are only written to.
+//! They are the C structures that ROS itself publishes. r2r's Rust types would be converted, string
+//! by string, into a new C structure for every frame; these are written in place.
 
 use peregrine_core::{ClassMask, Detection, FrameCounts};
 use r2r::{NativeMsg, WrappedTypesupport};
@@ -9,12 +9,12 @@ use r2r_rcl::rosidl_runtime_c__String;
 
 use super::clock::Nanoseconds;
 
-/// `std_msgs/Header` as C has it.
+/// `std_msgs/Header` as a C structure.
 pub type NativeHeader = <r2r::std_msgs::msg::Header as WrappedTypesupport>::CStruct;
 type NativeTime = <r2r::builtin_interfaces::msg::Time as WrappedTypesupport>::CStruct;
 type NativeDetection = <r2r::vision_msgs::msg::Detection2D as WrappedTypesupport>::CStruct;
 
-/// The header's stamp in nanoseconds since the epoch; 0 means that the camera set none.
+/// The header's stamp in nanoseconds since the epoch; 0 if the camera has not set it.
 pub fn stamp(header: &NativeHeader) -> Nanoseconds {
     i64::from(header.stamp.sec) * 1_000_000_000 + i64::from(header.stamp.nanosec)
 }
@@ -39,15 +39,16 @@ pub fn bytes(string: &rosidl_runtime_c__String) -> &[u8] {
     unsafe { std::slice::from_raw_parts(string.data.cast(), string.size) }
 }
 
-/// Writes over a ROS string. Allocates only for a text that is longer than every earlier one.
+/// Overwrites a ROS string. Allocates only for a text that is longer than every earlier one.
 pub fn set_string(string: &mut rosidl_runtime_c__String, text: &[u8]) {
     if string.data.is_null() || string.capacity <= text.len() {
-        // SAFETY: `text` is valid for its length, which is all that is read; ROS copies it. On failure it leaves the
-        // old text, which is a valid string.
+        // SAFETY: `text` is valid for its length, which is all that is read; ROS copies it. On
+        // failure it leaves the old text, which is a valid string.
         unsafe { r2r_rcl::rosidl_runtime_c__String__assignn(string, text.as_ptr().cast(), text.len()) };
         return;
     }
-    // SAFETY: `data` has room for `capacity` bytes, which is more than the text and its closing zero need.
+    // SAFETY: `data` has room for `capacity` bytes, which is more than the text and its closing
+    // zero need.
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr(), string.data.cast(), text.len());
         string.data.add(text.len()).write(0);
@@ -60,7 +61,7 @@ pub fn set_identity(string: &mut rosidl_runtime_c__String, identity: u64) {
     decimal(identity, |digits| set_string(string, digits));
 }
 
-/// The digits of a number, without allocation; none of 0.
+/// The decimal digits of a number, without allocation; none for 0.
 pub fn decimal(number: u64, mut take: impl FnMut(&[u8])) {
     let mut digits = [0; 20];
     let mut begin = digits.len();
@@ -79,8 +80,8 @@ pub struct DetectionsMessage {
     class_names: Vec<String>,
 }
 
-// SAFETY: a message owns its memory, which C allocated and any thread may use and free; nothing refers to the thread
-// that made it. (Only loaned messages do, and these are not.)
+// SAFETY: a message owns its memory, which C allocated and any thread may use and free; nothing
+// refers to the thread that made it. (Only loaned messages do, and these are not.)
 unsafe impl Send for DetectionsMessage {}
 
 impl DetectionsMessage {
@@ -96,13 +97,14 @@ impl DetectionsMessage {
         Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
     }
 
-    /// Boxes in pixels of the source image; `identities` of their tracks, 0 or missing for those that have none.
+    /// Boxes in pixels of the source image; `identities` of their tracks, 0 or missing for those
+    /// without one.
     pub fn fill(&mut self, header: &NativeHeader, detections: &[Detection], identities: &[u64]) {
         set_header(&mut self.native.header, header);
         let room = self.native.detections.capacity;
         let count = detections.len().min(room);
-        // SAFETY: `new` made `capacity` detections there. The size may be anything up to that: ROS sends `size`
-        // elements and frees `capacity`.
+        // SAFETY: `new` made `capacity` detections there. The size may be anything up to that: ROS
+        // sends `size` elements and frees `capacity`.
         let slots: &mut [NativeDetection] = match count {
             0 => &mut [],
             _ => unsafe { std::slice::from_raw_parts_mut(self.native.detections.data, count) },
@@ -126,7 +128,8 @@ impl DetectionsMessage {
     }
 }
 
-/// What a `peregrine_msgs/FrameTiming` says besides the header. Times on the ROS clock; 0 for a step not reached.
+/// The fields of a `peregrine_msgs/FrameTiming` without header and counts, in ns. Times are on the
+/// ROS clock; 0 for a stage not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
     pub sequence: u64,
@@ -186,10 +189,11 @@ fn milliseconds(ns: Nanoseconds) -> f32 {
     (ns as f64 / 1e6) as f32
 }
 
-/// A `sensor_msgs/Image` of encoding mono8, as large as the segmentation mask or, if so wished, as the image.
+/// A `sensor_msgs/Image` of encoding mono8, at the resolution of the segmentation mask or of the
+/// image.
 pub struct MaskMessage {
     pub native: NativeMsg<r2r::sensor_msgs::msg::Image>,
-    /// Whether each pixel of the image gets one.
+    /// Whether the mask has the resolution of the image.
     pub at_source_resolution: bool,
 }
 
@@ -205,13 +209,11 @@ impl Default for MaskMessage {
 }
 
 impl MaskMessage {
-    /// Each pixel is `value(class)`. `source` is the image's size. Allocates only for a mask larger than every earlier
-    /// one.
+    /// Each pixel is `value(class)`. `source` is the image's size. Allocates only for a mask larger
+    /// than every earlier one.
     pub fn fill(&mut self, header: &NativeHeader, mask: &ClassMask, source: (usize, usize), value: impl Fn(u8) -> u8) {
-        let (width, height) = match self.at_source_resolution && !mask.classes.is_empty() {
-            true => source,
-            false => (mask.width, mask.height),
-        };
+        let scaled = self.at_source_resolution && !mask.classes.is_empty();
+        let (width, height) = if scaled { source } else { (mask.width, mask.height) };
         let m = &mut *self.native;
         set_header(&mut m.header, header);
         m.width = width as u32;
@@ -230,8 +232,8 @@ impl MaskMessage {
             pixels.iter_mut().zip(&mask.classes).for_each(|(pixel, &class)| *pixel = value(class));
             return;
         }
-        // Pixel x belongs to cell x · cells / pixels, as `ClassMask::at` has it: each row of cells is spread once, cell
-        // by cell, and then copied.
+        // Pixel x belongs to cell x · cells / pixels, as in `ClassMask::at`: each row of cells is
+        // expanded once, cell by cell, and then copied.
         let begin = |cell: usize, cells: usize, pixels: usize| (cell * pixels).div_ceil(cells);
         for row in 0..mask.height {
             let (top, bottom) = (begin(row, mask.height, height), begin(row + 1, mask.height, height));
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_goes_out_as_centre_and_size_with_name_and_header() {
+    fn a_box_is_sent_as_centre_and_size_with_name_and_header() {
         let mut message = message(8);
         message.fill(&header("front"), &[detection(1)], &[]);
         let sent = Detection2DArray::from_native(&message.native);
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_go_out_in_decimal() {
+    fn identities_are_sent_in_decimal() {
         let mut message = message(8);
         message.fill(&header("front"), &[detection(0), detection(1), detection(0)], &[u64::MAX, 0, 120]);
         let sent = Detection2DArray::from_native(&message.native);
@@ -311,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn more_detections_than_there_is_room_for_are_cut_off() {
+    fn detections_beyond_the_capacity_are_left_out() {
         let mut message = message(2);
         message.fill(&header("front"), &[detection(0), detection(1), detection(0)], &[]);
         assert_eq!(Detection2DArray::from_native(&message.native).detections.len(), 2);
     }
 
     #[test]
-    fn times_and_latencies_go_out_in_their_units() {
+    fn times_and_latencies_are_sent_in_their_units() {
         let mut message = TimingMessage::default();
         let timing = Timing {
             sequence: 7,

@@ -1,4 +1,5 @@
-//! The six parameter services that `ros2 param`, launch files and rqt speak to, and `/parameter_events`.
+//! The six parameter services that `ros2 param`, launch files and rqt speak to, and
+//! `/parameter_events`.
 //!
 //! r2r has these too, but its descriptors carry neither ranges nor read-only flags.
 
@@ -8,11 +9,11 @@ use r2r::rcl_interfaces::srv::{
 };
 use r2r::{Node, ParameterValue, Publisher, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
 
-use super::parameters::{declaration, Declaration, Domain, Parameters};
-use super::qos;
+use super::parameters::{declaration, qos_overrides, Declaration, Domain, Parameters};
 use super::requests::{next, Requests};
 
-/// The services of one node. All work is done in [`serve`](Self::serve), on the thread that spins the node.
+/// The services of one node. All work is done in [`serve`](Self::serve), on the thread that spins
+/// the node.
 pub struct ParameterServices {
     set: Requests<SetParameters::Service>,
     set_atomically: Requests<SetParametersAtomically::Service>,
@@ -26,30 +27,30 @@ pub struct ParameterServices {
     pending: Option<Pending>,
 }
 
-/// What `serve` has to tell.
+/// The outcome of [`ParameterServices::serve`].
 #[derive(Debug, Default)]
 pub struct Served {
     /// Whether any parameter was set.
     pub changed: bool,
-    /// The folder of a model to load; [`ParameterServices::finish`] is to be told how it went.
+    /// The folder of a model to load; [`ParameterServices::finish`] takes the outcome.
     pub model: Option<String>,
 }
 
-/// What becomes of a new model.
+/// How a new value of the parameter `model` is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewModel {
-    /// It is set, for whoever configures the node.
+    /// It is set, for the next configuration of the node.
     Set,
-    /// Its folder comes back to be loaded, and the answer waits for [`ParameterServices::finish`].
+    /// Its folder is returned to be loaded, and the answer waits for [`ParameterServices::finish`].
     Load,
     /// It is refused, since another one is being loaded.
     Refuse,
 }
 
-/// The parameter whose change takes time.
+/// The parameter whose change takes time, since a model has to be loaded.
 const MODEL: &str = "model";
 
-/// A request to change the model, with what else it sets.
+/// A request that changes the model, possibly with other parameters.
 struct Pending {
     folder: ParameterValue,
     answer: Answer,
@@ -81,7 +82,8 @@ impl ParameterServices {
 
     /// Answers every waiting request without blocking.
     ///
-    /// A client that has gone before its answer is no error of ours, so failures to respond are passed over.
+    /// A client that has gone before its answer is not an error of this node, so failures to
+    /// respond are ignored.
     pub fn serve(&mut self, parameters: &mut Parameters, new_model: NewModel) -> Served {
         let takes_time = |parameters: &Parameters, name: &str, value: &ParameterValue| {
             new_model != NewModel::Set && is_new_model(parameters, name, value)
@@ -139,8 +141,8 @@ impl ParameterServices {
             let _ = request.respond(GetParameters::Response { values });
         }
         while let Some(request) = next(&mut self.types) {
-            let kind = |name: &String| parameters.get(name).map_or(0, |value| to_message(value).type_);
-            let types = request.message.names.iter().map(kind).collect();
+            let type_of = |name: &String| parameters.get(name).map_or(0, |value| to_message(value).type_);
+            let types = request.message.names.iter().map(type_of).collect();
             let _ = request.respond(GetParameterTypes::Response { types });
         }
         while let Some(request) = next(&mut self.list) {
@@ -162,7 +164,7 @@ impl ParameterServices {
         Served { changed: !changed.is_empty(), model }
     }
 
-    /// Answers whoever asked for the model that was loaded, or was not: for the reason given.
+    /// Answers the request for the model that was loaded, or not, for the reason given.
     pub fn finish(&mut self, parameters: &mut Parameters, outcome: Result<(), String>) {
         let Some(Pending { folder, answer }) = self.pending.take() else { return };
         let mut changed = Vec::new();
@@ -191,7 +193,7 @@ impl ParameterServices {
 
     fn may_load(&self, parameters: &Parameters, new_model: NewModel, folder: &ParameterValue) -> Result<(), String> {
         if new_model == NewModel::Refuse || self.pending.is_some() {
-            return Err("a model is being loaded already; set 'model' again when that has ended".into());
+            return Err("a model is being loaded already; set 'model' again once that has finished".into());
         }
         parameters.check(MODEL, folder.clone()).map(drop).map_err(|refusal| refusal.to_string())
     }
@@ -231,7 +233,7 @@ fn shown_folder(folder: &ParameterValue) -> String {
     }
 }
 
-/// The parameters with all that is wanted, or why it cannot be.
+/// The parameters with all changes, or why one is refused.
 fn with_all(parameters: &Parameters, wanted: &[msg::Parameter]) -> Result<Parameters, String> {
     let mut all = parameters.clone();
     for p in wanted {
@@ -248,12 +250,12 @@ fn refused(refusal: impl ToString) -> SetParametersResult {
     SetParametersResult { successful: false, reason: refusal.to_string() }
 }
 
-/// What `ros2 param describe` shows.
+/// The descriptor that `ros2 param describe` shows.
 fn descriptor(name: &str, parameters: &Parameters) -> ParameterDescriptor {
     match declaration(name) {
         Ok(d) => declared(name, d, parameters.is_open()),
         Err(_) => {
-            let (constraint, description) = qos::describe(name).unwrap_or_default();
+            let (constraint, description) = qos_overrides::describe(name).unwrap_or_default();
             ParameterDescriptor {
                 name: name.to_owned(),
                 type_: parameters.get(name).map_or(0, |value| to_message(value).type_),

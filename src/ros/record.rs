@@ -1,9 +1,9 @@
-//! What the frame thread tells the diagnostics of each frame: small, copied, never allocated.
+//! What the frame thread reports to the diagnostics of each frame: small, copied, never allocated.
 
 use peregrine_pipeline::StageTimes;
 
+use super::age::Age;
 use super::clock::Nanoseconds;
-use super::frame_path::Age;
 use super::incoming::{Frame, ShortText, UnpackError};
 
 /// One event on the frame thread.
@@ -24,18 +24,17 @@ pub struct FrameRecord {
     pub age_at_arrival: Nanoseconds,
     /// Arrival to publish: this node's share.
     pub from_arrival: Nanoseconds,
-    /// Arrival to the start of work.
+    /// Arrival to the start of processing.
     pub wait: Nanoseconds,
     pub preprocess: Nanoseconds,
     pub inference: Nanoseconds,
     pub decode: Nanoseconds,
     /// 0 without tracking.
     pub track: Nanoseconds,
-    /// Whether the stages were gone through; otherwise `wait` and all after it are zero.
+    /// Whether the frame went through all stages; otherwise `wait` and all after it are zero.
     pub processed: bool,
-    pub stamped: bool,
-    /// Whether the image says which frame of reference it was taken in.
-    pub framed: bool,
+    pub has_stamp: bool,
+    pub has_frame_id: bool,
 }
 
 impl FrameRecord {
@@ -46,8 +45,8 @@ impl FrameRecord {
             latency: age.at(publish),
             age_at_arrival: age.at(arrival),
             from_arrival: publish.saturating_sub(arrival) as i64,
-            stamped: super::messages::stamp(header) != 0,
-            framed: !super::messages::bytes(&header.frame_id).is_empty(),
+            has_stamp: super::messages::stamp(header) != 0,
+            has_frame_id: !super::messages::bytes(&header.frame_id).is_empty(),
             ..Self::default()
         };
         if times.decode_end != 0 {
@@ -67,18 +66,18 @@ impl FrameRecord {
 pub enum Rejection {
     #[error(transparent)]
     Image(#[from] UnpackError),
-    #[error("the stamp, {sec} s and {nanosec} ns, is no time: seconds begin at 0, nanoseconds end before 1000000000")]
+    #[error("invalid stamp, {sec} s and {nanosec} ns: sec must be >= 0 and nanosec < 1000000000")]
     Stamp { sec: i32, nanosec: u32 },
     #[error("inference failed: {0}")]
     Inference(ShortText<120>),
     #[error("the middleware did not publish the detections")]
     Publishing,
-    #[error("the frame thread died while this image was in hand; its panic message says why")]
+    #[error("the frame thread panicked while this image was in flight; its panic message says why")]
     FrameThread,
 }
 
 impl Rejection {
-    /// A short name for counters, such as `short_data`.
+    /// The key of its counter in `/diagnostics`, such as `short_data`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Image(error) => error.reason(),

@@ -1,12 +1,12 @@
-//! Requests of services, taken by the thread that spins the node when it has time for them.
+//! Requests of services, taken by the thread that spins the node.
 
 use futures::{FutureExt, Stream, StreamExt};
 use r2r::{ServiceRequest, WrappedServiceTypeSupport};
 
-/// The requests of one service that have not been taken yet.
+/// The waiting requests of one service.
 pub type Requests<T> = Box<dyn Stream<Item = ServiceRequest<T>> + Unpin>;
 
-/// The next request that has come, without waiting for one.
+/// The next waiting request, if there is one.
 pub fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<ServiceRequest<T>> {
     requests.next().now_or_never().flatten()
 }

@@ -1,99 +1,132 @@
-//! What the frame thread shares with the others. No part of it can make one thread wait for another.
+//! What the frame thread shares with the others, without locks: no thread ever waits for another.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use peregrine_core::{FrameAccounting, FrameCounts, FrameMailbox, FrameOutcome};
+use peregrine_pipeline::camera::StampCounts;
 
-use super::engines::Engines;
 use super::incoming::Frame;
-use super::intake::StreamCounts;
 use super::live::LiveSettings;
-use super::presence::Presence;
+use super::liveness::StreamLiveness;
+use super::model::LoadedModel;
 use super::record::{Record, Rejection};
 
-/// Events of a camera that can wait for the diagnostics: some seconds' worth.
+/// Capacity of a camera's queue of records for the diagnostics: some seconds' worth.
 const RECORDS: usize = 4096;
 
-/// See the module.
-pub struct Shared {
-    pub waiting: FrameMailbox<Frame>,
-    /// As numbered in [`Frame::camera`].
-    pub cameras: Vec<Camera>,
+/// The state of a configured node that its threads share.
+pub struct NodeShared {
+    pub mailbox: FrameMailbox<Frame>,
+    /// Indexed by [`Frame::camera`].
+    pub cameras: Vec<CameraShared>,
     pub settings: LiveSettings,
-    /// Engines to go on with from the next frame on, and those that were replaced, for another thread to drop.
-    pub replacement: ArrayQueue<Box<Engines>>,
-    pub retired: ArrayQueue<Box<Engines>>,
-    /// Whether frames get less work, to keep deadlines.
+    /// The model to use from the next frame on, and those that were replaced, for another thread to
+    /// drop.
+    pub replacement: ArrayQueue<Box<LoadedModel>>,
+    pub retired: ArrayQueue<Box<LoadedModel>>,
+    /// Whether the degraded mode is on, to keep deadlines.
     pub degraded: AtomicBool,
-    /// Where inference runs from now on, where the device that it was on has failed; for whoever tells of it.
-    pub moved_to: ArrayQueue<String>,
-    /// ROS time less the monotonic clock, as of the last time that the node was spun.
+    /// The device that inference has fallen back to after a failure, for the log and the
+    /// diagnostics.
+    pub device_fallback: ArrayQueue<String>,
+    /// ROS time minus the monotonic clock in ns, as of the last spin of the node.
     pub ros_offset: AtomicI64,
     pub stop: AtomicBool,
 }
 
-impl Shared {
-    /// For cameras whose frames are counted in `ledgers`.
-    pub fn new(ledgers: Vec<Arc<FrameAccounting>>, settings: LiveSettings) -> Self {
+impl NodeShared {
+    /// For one camera for each of `accountings`.
+    pub fn new(accountings: Vec<Arc<FrameAccounting>>, settings: LiveSettings) -> Self {
         Self {
-            waiting: FrameMailbox::new(ledgers.len()),
-            cameras: ledgers.into_iter().map(Camera::new).collect(),
+            mailbox: FrameMailbox::new(accountings.len()),
+            cameras: accountings.into_iter().map(CameraShared::new).collect(),
             settings,
             replacement: ArrayQueue::new(1),
             retired: ArrayQueue::new(2),
             degraded: AtomicBool::new(false),
-            moved_to: ArrayQueue::new(1),
+            device_fallback: ArrayQueue::new(1),
             ros_offset: AtomicI64::new(0),
             stop: AtomicBool::new(false),
         }
     }
 
-    /// Whether every frame that has arrived has ended.
+    /// Whether every frame that has arrived has got its outcome.
     pub fn is_idle(&self) -> bool {
-        self.cameras.iter().all(|camera| camera.ledger.counts().in_flight == 0)
+        self.cameras.iter().all(|camera| camera.accounting.counts().in_flight == 0)
     }
 
-    /// Rejects all that is in hand: to be called once the frame thread has died and no images are taken any more.
+    /// Rejects every frame in flight: to be called once the frame thread has panicked and no images
+    /// are taken any more.
     pub fn abandon(&self) {
         for camera in &self.cameras {
-            for _ in 0..camera.ledger.counts().in_flight {
-                camera.ledger.end(FrameOutcome::Rejected);
+            for _ in 0..camera.accounting.counts().in_flight {
+                camera.accounting.end(FrameOutcome::Rejected);
                 camera.records.force_push(Record::Rejected(Rejection::FrameThread));
             }
         }
     }
 }
 
-/// What is known of one camera's stream.
-pub struct Camera {
-    pub ledger: Arc<FrameAccounting>,
-    /// What the ledger said at configure, before any image could come: it lives longer than a configuration.
+/// What is shared about one camera's stream.
+pub struct CameraShared {
+    pub accounting: Arc<FrameAccounting>,
+    /// The counts at configure, before any image could come: the accounting outlives a
+    /// configuration.
     pub counted_before: FrameCounts,
-    /// For the diagnostics. When nobody empties it, the oldest records give way; the ledger still counts every frame.
+    /// For the diagnostics. When full, the oldest records are dropped; the accounting still counts
+    /// every frame.
     pub records: ArrayQueue<Record>,
-    /// A [`Condition`](peregrine_pipeline::monitor::Condition), and how many deadlines in a row were missed.
+    /// A [`Condition`](peregrine_pipeline::monitor::Condition), and how many deadlines in a row
+    /// were missed.
     pub condition: AtomicU8,
     pub misses_in_a_row: AtomicU32,
-    pub presence: Presence,
-    pub stream: StreamCounts,
+    pub liveness: StreamLiveness,
+    pub stamps: SharedStampCounts,
     pub road_mask_wanted: AtomicBool,
     pub segmentation_wanted: AtomicBool,
 }
 
-impl Camera {
-    fn new(ledger: Arc<FrameAccounting>) -> Self {
+impl CameraShared {
+    fn new(accounting: Arc<FrameAccounting>) -> Self {
         Self {
-            counted_before: ledger.counts(),
-            ledger,
+            counted_before: accounting.counts(),
+            accounting,
             records: ArrayQueue::new(RECORDS),
             condition: AtomicU8::new(0),
             misses_in_a_row: AtomicU32::new(0),
-            presence: Presence::default(),
-            stream: StreamCounts::default(),
+            liveness: StreamLiveness::default(),
+            stamps: SharedStampCounts::default(),
             road_mask_wanted: AtomicBool::new(false),
             segmentation_wanted: AtomicBool::new(false),
+        }
+    }
+}
+
+/// [`StampCounts`] that other threads can read.
+#[derive(Debug, Default)]
+pub struct SharedStampCounts {
+    missing: AtomicU64,
+    duplicates: AtomicU64,
+    out_of_order: AtomicU64,
+    jumps: AtomicU64,
+}
+
+impl SharedStampCounts {
+    pub fn store(&self, counts: &StampCounts) {
+        self.missing.store(counts.missing, Relaxed);
+        self.duplicates.store(counts.duplicates, Relaxed);
+        self.out_of_order.store(counts.out_of_order, Relaxed);
+        self.jumps.store(counts.jumps, Relaxed);
+    }
+
+    pub fn load(&self) -> StampCounts {
+        StampCounts {
+            missing: self.missing.load(Relaxed),
+            duplicates: self.duplicates.load(Relaxed),
+            out_of_order: self.out_of_order.load(Relaxed),
+            jumps: self.jumps.load(Relaxed),
         }
     }
 }
@@ -104,17 +137,17 @@ mod tests {
     use crate::parameters::Parameters;
 
     #[test]
-    fn what_a_dead_frame_thread_had_in_hand_is_rejected_with_the_reason_so_that_nobody_waits_for_it() {
+    fn frames_of_a_panicked_frame_thread_are_rejected_with_a_reason() {
         let settings = LiveSettings::new(&Parameters::default());
-        let shared = Shared::new(vec![Arc::default(), Arc::default()], settings);
+        let shared = NodeShared::new(vec![Arc::default(), Arc::default()], settings);
         for (camera, arrivals) in [(0, 1), (1, 3)] {
-            (0..arrivals).for_each(|_| _ = shared.cameras[camera].ledger.arrive());
+            (0..arrivals).for_each(|_| _ = shared.cameras[camera].accounting.arrive());
         }
-        shared.cameras[1].ledger.end(FrameOutcome::OnTime);
+        shared.cameras[1].accounting.end(FrameOutcome::OnTime);
         shared.abandon();
         assert!(shared.is_idle());
         for (camera, rejected) in [(0, 1), (1, 2)] {
-            assert_eq!(shared.cameras[camera].ledger.counts().rejected, rejected);
+            assert_eq!(shared.cameras[camera].accounting.counts().rejected, rejected);
             let reasons: Vec<_> = std::iter::from_fn(|| shared.cameras[camera].records.pop()).collect();
             assert_eq!(reasons, vec![Record::Rejected(Rejection::FrameThread); rejected as usize]);
         }

@@ -1,17 +1,11 @@
-//! Topic names: those of a camera, and as ROS will resolve them.
-//!
-//! r2r hands a name to ROS and never learns what became of it. The node wants to know: to name its source in
-//! diagnostics, and because the compressed topic hangs below the *remapped* image topic.
-
-use std::ffi::{c_char, c_int, CStr, CString};
-use std::ptr;
+//! The topics of one camera: their names and their QoS.
 
 use r2r::{Node, Publisher, QosProfile, WrappedTypesupport};
-use r2r_rcl::*;
 
-use super::qos::{Entity, TopicQos};
+use super::parameters::qos_overrides::Entity;
+use super::qos::TopicQos;
 
-/// The topics of one camera: below its name, unless it has none, and with the QoS that holds for them.
+/// The topics of one camera: below its name, unless it has none, and with their QoS overrides.
 pub struct CameraTopics<'a> {
     camera: &'a str,
     qos: &'a TopicQos<'a>,
@@ -22,11 +16,12 @@ impl<'a> CameraTopics<'a> {
         Self { camera, qos }
     }
 
-    /// A topic's name as ROS is to be given it. Full and private names stay as they are.
+    /// A topic's name as it is passed to ROS. Full and private names stay unchanged.
     pub fn name(&self, topic: &str) -> String {
-        match self.camera.is_empty() || topic.starts_with(['/', '~']) {
-            true => topic.to_owned(),
-            false => format!("{}/{topic}", self.camera),
+        if self.camera.is_empty() || topic.starts_with(['/', '~']) {
+            topic.to_owned()
+        } else {
+            format!("{}/{topic}", self.camera)
         }
     }
 
@@ -47,78 +42,9 @@ impl<'a> CameraTopics<'a> {
         node.create_publisher(&name, self.qos.of(&name, Entity::Publisher, default))
     }
 
-    /// The QoS of a subscription to the topic that ROS is given as `name`.
+    /// The QoS of a subscription to the topic that is passed to ROS as `name`.
     pub fn subscription(&self, name: &str, default: QosProfile) -> QosProfile {
         self.qos.of(name, Entity::Subscription, default)
-    }
-}
-
-extern "C" {
-    /// Of `rcl/remap.h`, which r2r_rcl links but does not bind.
-    fn rcl_remap_topic_name(
-        local_arguments: *const rcl_arguments_t,
-        global_arguments: *const rcl_arguments_t,
-        topic_name: *const c_char,
-        node_name: *const c_char,
-        node_namespace: *const c_char,
-        allocator: rcl_allocator_t,
-        output: *mut *mut c_char,
-    ) -> rcl_ret_t;
-}
-
-/// `topic` as a full name, with the remapping rules of the process's command line applied.
-///
-/// `namespace` and `node` are the node's own. A topic that ROS would not accept comes back as it is.
-pub fn resolve(topic: &str, namespace: &str, node: &str) -> String {
-    let full = expand(topic, namespace, node);
-    remap(&full, namespace, node).unwrap_or(full)
-}
-
-/// The full name of a relative (`image`), private (`~/image`) or full (`/image`) topic.
-fn expand(topic: &str, namespace: &str, node: &str) -> String {
-    let namespace = namespace.trim_end_matches('/');
-    match topic.strip_prefix('~') {
-        Some(rest) => format!("{namespace}/{node}{rest}"),
-        None if topic.starts_with('/') => topic.to_owned(),
-        None => format!("{namespace}/{topic}"),
-    }
-}
-
-/// None where no rule applies.
-fn remap(full: &str, namespace: &str, node: &str) -> Option<String> {
-    let arguments: Vec<CString> =
-        std::env::args_os().map(|a| CString::new(a.into_encoded_bytes())).collect::<Result<_, _>>().ok()?;
-    let pointers: Vec<_> = arguments.iter().map(|a| a.as_ptr()).collect();
-    let (full, namespace, node) = (CString::new(full).ok()?, CString::new(namespace).ok()?, CString::new(node).ok()?);
-    // SAFETY: all texts outlive the calls; `parsed` and `output` are freed with the allocator that made them, and only
-    // where the call before says that they were made.
-    unsafe {
-        let allocator = rcutils_get_default_allocator();
-        let mut parsed = rcl_get_zero_initialized_arguments();
-        let count = c_int::try_from(pointers.len()).ok()?;
-        if rcl_parse_arguments(count, pointers.as_ptr(), allocator, &mut parsed) != RCL_RET_OK as i32 {
-            rcutils_reset_error();
-            return None;
-        }
-        let mut output = ptr::null_mut();
-        let status = rcl_remap_topic_name(
-            &parsed,
-            ptr::null(),
-            full.as_ptr(),
-            node.as_ptr(),
-            namespace.as_ptr(),
-            allocator,
-            &mut output,
-        );
-        let mut remapped = None;
-        if status == RCL_RET_OK as i32 && !output.is_null() {
-            remapped = CStr::from_ptr(output).to_str().ok().map(str::to_owned);
-            if let Some(deallocate) = allocator.deallocate {
-                deallocate(output.cast(), allocator.state);
-            }
-        }
-        rcl_arguments_fini(&mut parsed);
-        remapped
     }
 }
 
@@ -126,14 +52,6 @@ fn remap(full: &str, namespace: &str, node: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::parameters::Parameters;
-
-    #[test]
-    fn names_are_expanded_as_ros_does() {
-        assert_eq!(expand("image", "/", "eye"), "/image");
-        assert_eq!(expand("image", "/car", "eye"), "/car/image");
-        assert_eq!(expand("~/image", "/car", "eye"), "/car/eye/image");
-        assert_eq!(expand("/front/image", "/car", "eye"), "/front/image");
-    }
 
     #[test]
     fn topics_of_a_named_camera_are_below_its_name() {
@@ -144,10 +62,5 @@ mod tests {
         assert_eq!(name("front", "image"), "front/image");
         assert_eq!(name("front", "/image"), "/image");
         assert_eq!(CameraTopics::new("front", &qos).resolve("image"), "/car/front/image");
-    }
-
-    #[test]
-    fn without_a_rule_a_name_stays() {
-        assert_eq!(resolve("image", "/", "eye"), "/image");
     }
 }

@@ -22,7 +22,7 @@ fn the_parameter_file_has_every_parameter_with_its_default() {
         .filter(|(name, _)| !name.trim_start().starts_with('#'))
         .collect();
     for d in DECLARATIONS {
-        // Texts need no quotes in YAML, but for empty ones.
+        // Only empty strings need quotes in YAML.
         let default = shown(&d.default());
         let plain = if default == "''" { default.clone() } else { default.trim_matches('\'').to_owned() };
         assert_eq!(values.get(d.name).copied(), Some(plain.as_str()), "{}", d.name);
@@ -37,7 +37,7 @@ fn launch_files() -> Vec<PathBuf> {
 }
 
 #[test]
-fn launch_files_are_sound_and_name_only_what_exists() {
+fn launch_files_name_only_what_exists() {
     let python = std::env::var("PEREGRINE_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(python)
         .arg(project("tests/peer/check_launch_files.py"))
@@ -53,15 +53,15 @@ fn launch_files_are_sound_and_name_only_what_exists() {
     let programs = ["perception_node", "python3", "ros2", "sleep"];
     for (file, named) in &named {
         for parameter in &named["parameters"] {
-            assert!(declaration(parameter).is_ok(), "{file}: {parameter} is no parameter");
+            assert!(declaration(parameter).is_ok(), "{file}: {parameter} is not a parameter");
         }
         for topic in &named["topics"] {
-            assert!(topics.contains(&topic.as_str()), "{file}: {topic} is no topic of the node");
+            assert!(topics.contains(&topic.as_str()), "{file}: {topic} is not a topic of the node");
         }
         for program in &named["programs"] {
             let name = program.rsplit(['/', ' ']).next().unwrap().trim_end_matches(')');
             let is_python = program.contains("PEREGRINE_PYTHON") || program.contains("EnvironmentVariable");
-            assert!(programs.contains(&name) || is_python, "{file}: {program} is no program");
+            assert!(programs.contains(&name) || is_python, "{file}: {program} is not a program of the node");
         }
         for path in named.get("files").into_iter().chain(named.get("included")).flatten() {
             assert!(Path::new(path).is_file(), "{file}: there is no {path}");
@@ -73,11 +73,11 @@ fn launch_files_are_sound_and_name_only_what_exists() {
     }
 }
 
-/// Reads a launch file with ROS's own launch, as far as that goes without starting anything.
+/// Reads the launch files with ROS's own launch, without starting anything.
 #[test]
-fn launch_files_are_accepted_by_ros2_launch_where_it_is() {
+fn launch_files_are_accepted_by_ros2_launch() {
     if Command::new("ros2").args(["launch", "--help"]).output().is_err() {
-        eprintln!("skipped: there is no ros2 launch");
+        peregrine_support::skip("ros2cli", "there is no `ros2 launch`");
         return;
     }
     for file in launch_files() {
@@ -87,7 +87,7 @@ fn launch_files_are_accepted_by_ros2_launch_where_it_is() {
     }
 }
 
-/// Whether the node publishes `topic`, or takes its images from it.
+/// Whether the node publishes `topic`, or subscribes to it.
 fn exists(topic: &str) -> bool {
     let others = ["image", "detections", "timing", "road_mask", "segmentation", "diagnostics"];
     topic.strip_prefix('/').is_some_and(|t| others.contains(&t) || TOPICS.iter().any(|(name, _)| *name == t))
@@ -126,7 +126,7 @@ fn the_foxglove_layout_shows_topics_that_exist() {
         let topic = path.split('.').next().unwrap_or_default();
         assert!(exists(topic), "{path}");
     }
-    // Every panel of the arrangement is described.
+    // Every panel of the layout is configured.
     fn panels(value: &serde_json::Value, found: &mut Vec<String>) {
         match value {
             serde_json::Value::String(name) if name.contains('!') => found.push(name.clone()),
@@ -155,7 +155,7 @@ fn the_document_and_the_help_name_every_topic() {
 }
 
 #[test]
-fn the_document_shows_the_parameters_as_they_are() {
+fn the_document_has_the_parameters_that_are_printed() {
     let document = fs::read_to_string(project("docs/parameters.md")).unwrap();
     let (begin, end) = ("<!-- parameters: perception_node --describe markdown -->\n", "<!-- end of parameters -->");
     let section =
@@ -165,4 +165,11 @@ fn the_document_shows_the_parameters_as_they_are() {
         Some(markdown().trim()),
         "docs/parameters.md must hold, between {begin:?} and {end:?}, what `perception_node --describe markdown` prints"
     );
+}
+
+#[test]
+fn the_parameter_file_is_the_one_that_is_printed() {
+    let Ok(Said::Print(printed)) = parse(["--describe", "yaml"].map(str::to_owned)) else { panic!("it prints") };
+    let file = fs::read_to_string(project("launch/perception.yaml")).unwrap();
+    assert!(file == printed, "run `perception_node --describe yaml > launch/perception.yaml`");
 }

@@ -1,6 +1,6 @@
-//! The node as its users see it: the program itself, spoken to by Python nodes over the middleware.
+//! The program as its users see it, with Python nodes as peers over the middleware.
 //!
-//! Nothing here asserts a time, and every wait is for an event.
+//! No test asserts a duration, and every wait is for an event.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::*;
 
 #[test]
-fn real_images_come_back_with_their_header_boxes_inside_and_counts_that_add_up() {
+fn real_images_are_answered_with_their_header_boxes_and_counts() {
     if ros_is_absent() {
         return;
     }
@@ -29,7 +29,7 @@ fn real_images_come_back_with_their_header_boxes_inside_and_counts_that_add_up()
     let (code, printed) = node.end("-INT");
     assert_eq!(code, Some(0));
     let line = printed.lines().last().unwrap_or_default();
-    assert!(line.starts_with("perception_node: 1") && line.ends_with("0 rejected, 0 in hand"), "{printed}");
+    assert!(line.starts_with("perception_node: 1") && line.ends_with("0 rejected, 0 in flight"), "{printed}");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn masks_are_published_to_subscribers_with_the_images_header() {
 }
 
 #[test]
-fn compressed_images_come_back_alike() {
+fn compressed_images_are_answered_like_raw_ones() {
     if ros_is_absent() {
         return;
     }
@@ -66,7 +66,7 @@ fn compressed_images_come_back_alike() {
 }
 
 #[test]
-fn malformed_images_are_rejected_by_reason_and_the_node_works_on() {
+fn malformed_images_are_rejected_by_reason_and_good_ones_follow() {
     if ros_is_absent() {
         return;
     }
@@ -95,7 +95,7 @@ fn malformed_images_are_rejected_by_reason_and_the_node_works_on() {
 }
 
 #[test]
-fn frames_past_the_deadline_are_dropped_and_said_to_be() {
+fn frames_past_the_deadline_are_dropped_and_reported() {
     if ros_is_absent() {
         return;
     }
@@ -112,7 +112,7 @@ fn frames_past_the_deadline_are_dropped_and_said_to_be() {
 }
 
 #[test]
-fn a_burst_is_thinned_to_the_newest_and_every_image_is_accounted_for() {
+fn a_burst_is_reduced_to_the_newest_and_every_image_counted() {
     if ros_is_absent() {
         return;
     }
@@ -131,7 +131,7 @@ fn a_burst_is_thinned_to_the_newest_and_every_image_is_accounted_for() {
 }
 
 #[test]
-fn in_simulated_time_latency_counts_by_the_simulated_clock() {
+fn in_simulated_time_latency_is_by_the_simulated_clock() {
     if ros_is_absent() {
         return;
     }
@@ -144,7 +144,7 @@ fn in_simulated_time_latency_counts_by_the_simulated_clock() {
 }
 
 #[test]
-fn parameters_are_read_set_and_refused_through_the_standard_services() {
+fn parameters_are_read_and_set_by_the_standard_services() {
     if ros_is_absent() {
         return;
     }
@@ -165,7 +165,7 @@ fn parameters_are_read_set_and_refused_through_the_standard_services() {
         ("out_of_range", "from 0.01 to 0.99, not 1.5"),
         ("wrong_type", "must be a number"),
         ("wrong_choice", "publish_late, drop_late"),
-        ("unknown", "no parameter 'score_treshold'"),
+        ("unknown", "'score_treshold' is unknown"),
         ("read_only", "'device' is read-only"),
     ];
     for (what, reason) in refused {
@@ -183,14 +183,56 @@ fn parameters_are_read_set_and_refused_through_the_standard_services() {
     assert_eq!(a["deadline_ms_of_a_frame"], 5000.0);
 }
 
-/// Runs the node where it is bound to fail at start.
+/// Levels of rcl_interfaces/msg/Log.
+const INFO: i64 = 20;
+const WARN: i64 = 30;
+
+#[test]
+fn the_log_reaches_rosout_and_rejections_are_logged_once() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let node = domain.start_node(&["deadline_ms:=0.0"]);
+    let records = domain.ask_peer("receive_log.py", &[]);
+    let records = records.as_array().unwrap();
+    let of = |part: &str| -> Vec<&Value> {
+        records.iter().filter(|record| record["message"].as_str().unwrap().contains(part)).collect()
+    };
+    let [start] = of("images from /image")[..] else { panic!("{records:?}") };
+    assert_eq!((integer(start, "level"), &start["name"]), (INFO, &Value::from("perception")));
+    assert!(start["file"].as_str().unwrap().ends_with(".rs") && integer(start, "line") > 0, "{start}");
+    let [rejected] = of("every image on /image is rejected")[..] else { panic!("{records:?}") };
+    assert_eq!(integer(rejected, "level"), WARN);
+    assert!(rejected["message"].as_str().unwrap().contains("bayer_rggb8"), "{rejected}");
+    let [end] = of("images on /image are processed again")[..] else { panic!("{records:?}") };
+    assert_eq!(integer(end, "level"), INFO);
+    let terminal = node.stop_and_read_log();
+    assert!(terminal.contains("[WARN]") && terminal.contains("[perception]: every image on /image"), "{terminal}");
+}
+
+#[test]
+fn the_log_level_is_that_of_the_ros_arguments() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let mut command = domain.command(NODE);
+    command.args(["--ros-args", "--log-level", "warn"]);
+    let node = Node(command.spawn().unwrap());
+    assert_answers_hold(&domain.ask_peer("send_frames.py", &["raw", "1"]), 1);
+    let terminal = node.stop_and_read_log();
+    assert!(!terminal.contains("[INFO]"), "{terminal}");
+}
+
+/// Runs the node with arguments that make it fail at start.
 fn failing_start(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Domain::new().command(NODE);
     command.args(arguments).envs(environment.iter().copied());
     command.output().expect("the node can be started")
 }
 
-/// One sentence on stderr that names what is at fault, exit code 1, and no panic.
+/// One sentence on stderr that names the cause, exit code 1, and no panic.
 #[track_caller]
 fn assert_fails_clearly(output: &Output, fault: &str) {
     let err = String::from_utf8_lossy(&output.stderr);
@@ -231,14 +273,14 @@ fn bad_parameters_and_arguments_are_named_at_start() {
         &with("score_threshold:=7.0"),
         "'score_threshold' must be a number from 0.01 to 0.99, not 7.0",
     );
-    assert_fails_clearly(&with("score_treshold:=0.5"), "no parameter 'score_treshold'");
+    assert_fails_clearly(&with("score_treshold:=0.5"), "'score_treshold' is unknown");
     assert_fails_clearly(&with("input_width:=100"), "input_size");
     assert_fails_clearly(&with("image_topic:=a topic"), "'a topic'");
     assert_fails_clearly(&failing_start(&["--verbose"], &[]), "'--verbose'");
 }
 
 #[test]
-fn what_ros_itself_refuses_is_a_sentence_and_no_panic() {
+fn arguments_that_ros_refuses_end_with_a_sentence() {
     if ros_is_absent() {
         return;
     }

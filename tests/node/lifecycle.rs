@@ -1,17 +1,17 @@
-//! The node as a managed one: driven over the middleware by what `ros2 lifecycle` and launch_ros speak.
+//! The node as a managed node, driven by the services that `ros2 lifecycle` and launch_ros use.
 
 use serde_json::{json, Value};
 
 use crate::support::*;
 
 #[test]
-fn a_managed_node_goes_through_its_life_as_the_design_has_it() {
+fn a_managed_node_follows_the_lifecycle_of_the_ros2_design() {
     if ros_is_absent() {
         return;
     }
     let domain = Domain::new();
     let node = domain.start_node(&["autostart:=false"]);
-    let a = domain.ask_peer("lead_through_life.py", &[]);
+    let a = domain.ask_peer("walk_lifecycle.py", &[]);
     let reference: Value = serde_json::from_str(include_str!("../reference/lifecycle_states.json")).unwrap();
     assert_eq!(a["at_start"], json!([1, "unconfigured"]));
     for key in ["states", "graph"] {
@@ -26,7 +26,7 @@ fn a_managed_node_goes_through_its_life_as_the_design_has_it() {
     assert_eq!(a["active"], json!([true, "active"]));
     assert_eq!(a["first_sequence"], 1);
     assert_eq!(a["inactive"], json!([true, "inactive"]));
-    assert_eq!((&a["lost_while_inactive"], &a["in_hand_while_inactive"]), (&json!(0), &json!(0)));
+    assert_eq!((&a["lost_while_inactive"], &a["in_flight_while_inactive"]), (&json!(0), &json!(0)));
     assert_eq!(a["clean"], json!([true, "unconfigured"]));
     assert_eq!(a["again"], json!([[true, "inactive"], [true, "active"]]));
     assert_eq!(a["counts_go_on"], true);
@@ -53,13 +53,13 @@ fn a_managed_node_goes_through_its_life_as_the_design_has_it() {
 }
 
 #[test]
-fn a_bad_model_or_parameter_fails_the_transition_with_the_reason_and_the_node_lives_on() {
+fn configuring_with_an_invalid_model_or_parameter_fails() {
     if ros_is_absent() {
         return;
     }
     let domain = Domain::new();
     let node = domain.start_node(&["autostart:=false", "model:=/no/such/folder", "nms_iou:=7.0"]);
-    let a = domain.ask_peer("configure_badly.py", &[]);
+    let a = domain.ask_peer("configure_invalid.py", &[]);
     assert_eq!(a["parameter"], json!([false, "unconfigured"]));
     assert_eq!(a["parameter_problem"][0], 2);
     let reason = a["parameter_problem"][1].as_str().unwrap();
@@ -68,12 +68,12 @@ fn a_bad_model_or_parameter_fails_the_transition_with_the_reason_and_the_node_li
     let reason = a["model_problem"][1].as_str().unwrap();
     assert!(reason.contains("/no/such/folder/manifest.json"), "{reason}");
     assert_eq!(a["set_model"], json!([true, ""]));
-    assert_eq!(a["well"], json!([[true, "inactive"], [true, "active"]]));
+    assert_eq!(a["corrected"], json!([[true, "inactive"], [true, "active"]]));
     assert_eq!(node.end("-TERM").0, Some(0));
 }
 
 #[test]
-fn the_model_can_be_changed_while_images_flow_and_every_one_is_accounted_for() {
+fn a_model_change_while_streaming_loses_no_frame() {
     if ros_is_absent() {
         return;
     }
@@ -85,11 +85,11 @@ fn the_model_can_be_changed_while_images_flow_and_every_one_is_accounted_for() {
     let reason = a["bad"][1].as_str().unwrap();
     assert!(reason.contains("/no/such/folder/manifest.json"), "{reason}");
     assert_eq!(a["good"], json!([true, ""]));
-    assert!(a["sent_meanwhile"].as_u64().unwrap() > 0, "images flowed while the model was loaded");
+    assert!(a["sent_meanwhile"].as_u64().unwrap() > 0, "images were sent while the model was loaded");
     assert_counts_add_up(&a["diagnostics"], 0);
     assert_eq!(integer(&a["diagnostics"], "rejected"), 0);
     assert_eq!(a["last_sequence"], integer(&a["diagnostics"], "arrived"), "numbers and counts are not begun anew");
     assert_eq!(a["state"], json!([3, "active"]));
     let line = node.end("-INT").1;
-    assert!(line.contains(", 0 rejected, 0 in hand"), "{line}");
+    assert!(line.contains(", 0 rejected, 0 in flight"), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The node as its users meet it: over DDS, beside a peer written with rclpy.
+//! The program `perception_node` as its users meet it: over DDS, with peers written with rclpy.
 
 mod documents;
 mod end_to_end;

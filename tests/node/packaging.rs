@@ -1,4 +1,5 @@
-//! What installs the node names what is there: package.xml, CMakeLists.txt, the systemd unit, the Dockerfiles.
+//! What installs the node names what is there: package.xml, CMakeLists.txt, the systemd unit, the
+//! Dockerfiles.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,8 @@ fn what_is_copied_or_installed_is_there() {
     }
 }
 
-/// Installs what CMakeLists.txt says, with programs that are none and without anything of ament; what was installed.
+/// Installs what CMakeLists.txt says, with programs that are none and without anything of ament;
+/// what was installed.
 fn installed(folder: &Path) -> Option<PathBuf> {
     let (ament, programs) = (folder.join("ament"), folder.join("target/release"));
     [&ament, &programs].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
@@ -95,7 +97,7 @@ fn installed(folder: &Path) -> Option<PathBuf> {
     install.arg("--install").arg(&build);
     for command in [&mut configure, &mut install] {
         let Ok(output) = command.output() else {
-            eprintln!("skipped: cmake is not installed");
+            peregrine_support::skip("cmake", "cmake is not installed");
             return None;
         };
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -129,7 +131,7 @@ fn installed_launch_files_name_what_is_installed() {
 /// Runs a linter that may not be there.
 fn lint(program: &str, arguments: &[&str]) {
     match Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output() {
-        Err(_) => eprintln!("skipped: {program} is not installed"),
+        Err(_) => peregrine_support::skip(program, &format!("{program} is not installed")),
         Ok(output) => {
             let said =
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();

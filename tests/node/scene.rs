@@ -1,4 +1,4 @@
-//! What the node publishes besides detections, received by a Python node over the middleware.
+//! The outputs of the node besides detections, received by a Python node over the middleware.
 
 use serde_json::Value;
 
@@ -9,14 +9,14 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a Vec<Value> {
 }
 
 #[test]
-fn with_camera_info_and_mounting_everything_is_published_to_its_subscribers() {
+fn with_camera_info_and_mounting_every_output_is_published() {
     if ros_is_absent() {
         return;
     }
     let domain = Domain::new();
     let parameters = ["mounting:='0 0 5.0 0 0.35 0'", "mask_resolution:=source", "deadline_ms:=0.0"];
     let _node = domain.start_node(&parameters);
-    let answer = domain.ask_peer("look_at_scene.py", &[]);
+    let answer = domain.ask_peer("receive_scene.py", &[]);
 
     // Tracks, and detections with their identities.
     let tracks = list(&answer, "tracks");
@@ -39,7 +39,7 @@ fn with_camera_info_and_mounting_everything_is_published_to_its_subscribers() {
     assert_eq!((&answer["labels"]["3"], &answer["picture"]["frame_id"]), (&"road".into(), &"front".into()));
     assert_eq!(answer["picture"]["changed"], true);
 
-    // The ground, once a calibration with NaN in it was refused.
+    // The ground, after a calibration with NaN was refused.
     assert!(
         answer["refused"].as_str().unwrap().starts_with("off: CameraInfo.k[4] (fy) is NaN"),
         "{}",
@@ -64,13 +64,13 @@ fn with_camera_info_and_mounting_everything_is_published_to_its_subscribers() {
 }
 
 #[test]
-fn without_camera_info_nothing_is_placed_and_the_diagnostics_say_why() {
+fn without_camera_info_nothing_is_placed_and_diagnostics_say_why() {
     if ros_is_absent() {
         return;
     }
     let domain = Domain::new();
     let _node = domain.start_node(&["mounting:='0 0 5.0 0 0.35 0'", "deadline_ms:=0.0"]);
-    let answer = domain.ask_peer("look_at_scene.py", &["without_camera_info"]);
+    let answer = domain.ask_peer("receive_scene.py", &["without_camera_info"]);
     assert_eq!(integer(&answer, "placed"), 0);
     let ground = answer["ground"].as_str().unwrap();
     assert!(ground.starts_with("no CameraInfo has arrived on /camera_info"), "{ground}");
@@ -78,7 +78,7 @@ fn without_camera_info_nothing_is_placed_and_the_diagnostics_say_why() {
 }
 
 #[test]
-fn a_mounting_that_is_none_is_named_at_start() {
+fn an_invalid_mounting_is_named_at_start() {
     if ros_is_absent() {
         return;
     }
@@ -91,12 +91,13 @@ fn a_mounting_that_is_none_is_named_at_start() {
 }
 
 #[test]
-fn each_camera_looks_from_its_own_mounting() {
+fn each_camera_uses_its_own_mounting() {
     if ros_is_absent() {
         return;
     }
     let domain = Domain::new();
-    // Both see the same picture, the rear one by its own calibration and backwards from behind the vehicle.
+    // Both get the same image; the rear camera looks backwards, from behind the vehicle, with its
+    // own calibration.
     let parameters = [
         "cameras:=front,rear",
         "mounting:='0 0 5.0 0 0.35 0'",
@@ -106,7 +107,7 @@ fn each_camera_looks_from_its_own_mounting() {
         "deadline_ms:=0.0",
     ];
     let node = domain.start_node(&parameters);
-    let answer = domain.ask_peer("look_from_two_mountings.py", &[]);
+    let answer = domain.ask_peer("receive_two_mountings.py", &[]);
     let at = |camera: &str| -> Vec<[f64; 2]> {
         let positions = list(&answer[camera], "at").iter();
         positions.map(|p| [p[0].as_f64().unwrap(), p[1].as_f64().unwrap()]).collect()
@@ -121,7 +122,7 @@ fn each_camera_looks_from_its_own_mounting() {
 }
 
 #[test]
-fn a_parameter_for_a_camera_that_there_is_not_is_named_at_start() {
+fn a_parameter_for_an_unknown_camera_is_named_at_start() {
     if ros_is_absent() {
         return;
     }
@@ -130,5 +131,5 @@ fn a_parameter_for_a_camera_that_there_is_not_is_named_at_start() {
     command.args(["--ros-args", "-p", "cameras:=front,rear", "-p", "raer.mounting:='0 0 5.0 0 0.35 0'"]);
     let output = command.output().expect("the node can be started");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("'raer.mounting' is about no camera of this node"), "{said}");
+    assert!(!output.status.success() && said.contains("'raer.mounting' is for an unknown camera"), "{said}");
 }

@@ -1,43 +1,61 @@
-//! What the end-to-end tests share: the node as a process, in a ROS domain of its own, and its Python peers.
-#![allow(dead_code, reason = "each test program uses its part")]
+//! What the end-to-end tests share: the node as a process, in a ROS domain of its own, and its
+//! Python peers.
 
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 pub const NODE: &str = env!("CARGO_BIN_EXE_perception_node");
 
-/// Generous, since the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time that the node may take to end; generous, since the machine may be busy.
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Whether there is a ROS 2 to test with; says so if there is none.
-pub fn ros_is_absent() -> bool {
-    let absent = std::env::var_os("AMENT_PREFIX_PATH").is_none();
-    if absent {
-        eprintln!("skipped: there is no ROS 2 environment; run `. launch/setup/env.sh` first");
-    }
-    absent
+pub use peregrine_support::ros_is_absent;
+
+/// A ROS domain for one test, which nothing outside this machine sees.
+pub struct Domain {
+    id: u32,
+    _load: Load,
 }
 
-/// A command in a ROS domain of its own that nothing outside this machine sees.
-pub struct Domain(pub u32);
+/// Tests run side by side, but for those whose answers depend on the load of the machine.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// A test's use of the machine, until it is dropped.
+#[allow(dead_code, reason = "held, and never read")]
+enum Load {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
 
 impl Domain {
+    /// For a test that does not depend on times.
     pub fn new() -> Self {
+        Self::with(Load::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// For a test that runs while no other uses a domain.
+    pub fn alone() -> Self {
+        Self::with(Load::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn with(load: Load) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // 1 to 101 are safe on Linux; the process number keeps test programs that run side by side apart.
-        let offset = std::process::id().wrapping_mul(8) + NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(1 + offset % 101)
+        // 1 to 101 are safe on Linux; the process number keeps test programs that run side by side
+        // apart.
+        let offset = std::process::id().wrapping_mul(8).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { id: 1 + offset % 101, _load: load }
     }
 
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env("ROS_DOMAIN_ID", self.0.to_string()).env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
-        // Shared memory that holds the images; the file says why.
+        command.env("ROS_DOMAIN_ID", self.id.to_string()).env("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+        // Shared memory that is large enough for the images; see the file.
         let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("launch/fastdds.xml");
         command.env("FASTRTPS_DEFAULT_PROFILES_FILE", &profile).env("FASTDDS_DEFAULT_PROFILES_FILE", &profile);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -80,7 +98,7 @@ impl Node {
     pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
         assert!(status.is_ok_and(|s| s.success()), "the node is still running");
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + STOP_TIMEOUT;
         while self.0.try_wait().expect("a child can be waited for").is_none() {
             assert!(Instant::now() < give_up, "the node does not end");
             std::thread::sleep(Duration::from_millis(10));
@@ -122,16 +140,16 @@ pub fn real(value: &Value, key: &str) -> f64 {
 }
 
 /// The counts of a `FrameTiming` or of the diagnostics.
-pub fn assert_counts_add_up(counts: &Value, most_in_hand: i64) {
+pub fn assert_counts_add_up(counts: &Value, max_in_flight: i64) {
     let ended: i64 = ["published_on_time", "published_late", "superseded", "dropped_late", "rejected"]
         .iter()
         .map(|key| integer(counts, key))
         .sum();
     let in_flight = integer(counts, "arrived") - ended;
-    assert!((0..=most_in_hand).contains(&in_flight), "{in_flight} in hand: {counts}");
+    assert!((0..=max_in_flight).contains(&in_flight), "{in_flight} in flight: {counts}");
 }
 
-/// What must hold for every image that was sent and answered, however it was transported.
+/// Checks what must hold for every image that was sent and answered, with any transport.
 pub fn assert_answers_hold(answers: &Value, count: usize) {
     let answers = answers.as_array().expect("one answer an image");
     assert_eq!(answers.len(), count);
@@ -146,7 +164,7 @@ pub fn assert_answers_hold(answers: &Value, count: usize) {
             assert!(!detection["class"].as_str().expect("a name").is_empty());
             let (x, y) = (real(detection, "x"), real(detection, "y"));
             let (w, h) = (real(detection, "width") / 2.0, real(detection, "height") / 2.0);
-            // Corners went through f32.
+            // Corners are computed in f32.
             let slack = 1e-3;
             assert!(w >= 0.0 && x - w >= -slack && x + w <= real(sent, "width") + slack, "{detection} of {sent}");
             assert!(h >= 0.0 && y - h >= -slack && y + h <= real(sent, "height") + slack, "{detection} of {sent}");

@@ -1,4 +1,4 @@
-"""Changes the model while images flow. Arguments: a folder with a model, and one without."""
+"""Changes the model while images are processed. Arguments: a folder with a model, and one without."""
 
 import sys
 import threading
@@ -31,7 +31,7 @@ stop.set()
 flow.join()
 last = peer.send(publisher, image(64, 48), peer.processed)
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node finishing what it has")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the end of all frames in flight")
 peer.wait(lambda: int(peer.diagnostics["arrived"]) >= peer.timings[last].sequence, "the last image being counted")
 answer["diagnostics"] = peer.diagnostics
 answer["last_sequence"] = peer.timings[last].sequence

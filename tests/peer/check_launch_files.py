@@ -1,7 +1,6 @@
-"""Reads the launch files given as arguments and tells what each names: parameters, remapped topics, programs.
+"""Reads the launch files given as arguments and reports the parameters, remapped topics and programs that each names.
 
-The packages `launch` and `launch_ros` need not be there, and are not used where they are: stand-ins that accept
-everything, and remember it, are read from instead.
+The packages `launch` and `launch_ros` are not needed: mocks record what the launch files pass to them.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""What the peers share: a node, waiting for things instead of for time, and one JSON object as the answer."""
+"""What the peers share: a node, waiting for conditions instead of times, and one JSON object as the answer."""
 
 import array
 import json
@@ -66,7 +66,7 @@ class Peer:
     def send(self, publisher, message, answered):
         """Publishes until answered(stamp) holds for a stamp that was sent, and returns that one.
 
-        Again and with a new stamp when there is no answer for long, since best effort may lose an image.
+        Again with a new stamp if there is no answer for long, since best effort may lose an image.
         """
         sent = []
         for _ in range(5):
@@ -90,7 +90,7 @@ class Peer:
 
 
 def image(width, height, encoding="rgb8", step=None, data=None):
-    """A grey image, or whatever the arguments make of it."""
+    """A grey image, unless the arguments say otherwise."""
     step = 3 * width if step is None else step
     data = bytes([128]) * (step * height) if data is None else data
     message = Image(width=width, height=height, encoding=encoding, step=step)

@@ -1,4 +1,4 @@
-"""Sends images that miss their deadline until less is computed, then good ones until all is; tells what diagnostics say."""
+"""Sends images that miss their deadline until the degraded mode is entered, then good ones until it is left."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ publisher = peer.image_publisher()
 
 
 def send_until(mode):
-    """Images, one after the other, until the diagnostics tell of that mode; their words for it."""
+    """Images, one after the other, until the diagnostics report that mode; returns it."""
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         peer.send(publisher, image(64, 48), peer.processed)

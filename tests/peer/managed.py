@@ -1,4 +1,4 @@
-"""Leads a managed node through its life with the requests that `ros2 lifecycle` makes, or that are given as an argument."""
+"""A peer that drives a managed node with the requests of `ros2 lifecycle`."""
 
 import rclpy
 from lifecycle_msgs.msg import Transition, TransitionEvent
@@ -16,7 +16,7 @@ class Manager(Peer):
         super().__init__()
         self.events = []
         self.node.create_subscription(TransitionEvent, f"{NODE}/transition_event", self.events.append, 10)
-        self.wait(lambda: self.node.count_publishers(f"{NODE}/transition_event") > 0, "the node being there")
+        self.wait(lambda: self.node.count_publishers(f"{NODE}/transition_event") > 0, "discovery of the node")
 
     def call(self, kind, name, **fields):
         client = self.node.create_client(kind, f"{NODE}/{name}")

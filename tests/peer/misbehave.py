@@ -1,6 +1,6 @@
-"""A camera that misbehaves: random images, 1,000 a second, death in mid-stream, a participant that comes back.
+"""A faulty camera: random images, 1 kHz, killed while streaming, a restarted participant.
 
-After each, tells how many images of a camera's schedule it takes until one is answered. The argument is a seed.
+After each, reports how many images at the camera's rate it takes until one is answered. The argument is a seed.
 """
 
 import os
@@ -44,7 +44,7 @@ for _ in range(150):
     size = [chance.choice(extremes) for _ in range(3)]
     data = chance.randbytes(chance.choice((0, 1, 100, 3 * 64 * 48, 50_000)))
     message = image(size[0], size[1], encoding=chance.choice(encodings), step=size[2], data=data)
-    # Stamps may be anything, too.
+    # Stamps are random, too.
     message.header.stamp.sec = chance.choice((0, -(2**31), 2**31 - 1, 1_700_000_000))
     message.header.stamp.nanosec = chance.choice((0, 999_999_999, 2**32 - 1))
     publisher.publish(message)
@@ -53,38 +53,38 @@ for _ in range(150):
 recovered("random images")
 
 message = image(320, 240)
-begun, count = time.monotonic(), 0
-while time.monotonic() - begun < 2.0:
+start, count = time.monotonic(), 0
+while time.monotonic() - start < 2.0:
     message.header.stamp = peer.node.get_clock().now().to_msg()
     publisher.publish(message)
     count += 1
-    # A thousand a second, or as many as this machine can.
-    time.sleep(max(0.0, begun + count / 1000 - time.monotonic()))
+    # At 1 kHz, or as fast as this machine can.
+    time.sleep(max(0.0, start + count / 1000 - time.monotonic()))
 answer["images_a_second"] = round(count / 2.0)
 recovered("1000 Hz")
 
 code = CAMERA.format(folder=os.path.dirname(os.path.abspath(__file__)))
 dying = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-peer.wait(lambda: peer.node.count_publishers("image") > 1, "the second camera being there")
+peer.wait(lambda: peer.node.count_publishers("image") > 1, "discovery of the second camera")
 drain(0.5)
 dying.send_signal(signal.SIGKILL)
 dying.wait()
 recovered("a camera that was killed")
 
-# A participant of its own that goes and comes back, as when the middleware of a camera is restarted.
+# A participant of its own that leaves and comes back, as when the driver of a camera is restarted.
 peer.node.destroy_publisher(publisher)
 context = Context()
 for _ in range(2):
     rclpy.init(context=context)
     camera = rclpy.create_node("restarted_camera", context=context)
     publisher = camera.create_publisher(Image, "image", SENSOR)
-    # Discovery is a part of it.
+    # Including discovery.
     recovered("a restarted participant", publisher)
     camera.destroy_node()
     rclpy.shutdown(context=context)
     context = Context()
 
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node having nothing in hand")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "no frame being in flight")
 answer |= {"diagnostics": peer.diagnostics, "images_until_answered": recovery.images}
 peer.answer(answer)

@@ -1,6 +1,6 @@
-"""A camera whose compressed images are cut off, damaged, random, or claim to be enormous.
+"""A faulty camera: compressed images that are truncated, damaged, random, or claim to be enormous.
 
-After each kind, tells how many images of a camera's schedule it takes until one is answered. The argument is a seed.
+After each kind, reports how many images at the camera's rate it takes until one is answered. The argument is a seed.
 """
 
 import array
@@ -29,7 +29,7 @@ def flipped(data):
 
 
 def enormous():
-    """A PNG whose header says 100,000 by 100,000; width and height lie from byte 16 on, their checksum from 29 on."""
+    """A PNG with a header of 100,000 by 100,000 pixels: width and height from byte 16 on, the checksum from 29 on."""
     data = bytearray(files["PNG"])
     data[16:24] = struct.pack(">II", 100_000, 100_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -47,7 +47,7 @@ for form in ("JPEG", "PNG"):
 peer = Peer()
 publisher = peer.image_publisher(CompressedImage, "image/compressed")
 recovery = Recovery(peer, publisher, message(files["JPEG"]))
-kinds = {f"cut off {form}": lambda data=data: data[: chance.randrange(len(data))] for form, data in files.items()}
+kinds = {f"truncated {form}": lambda data=data: data[: chance.randrange(len(data))] for form, data in files.items()}
 kinds |= {f"damaged {form}": lambda data=data: flipped(data) for form, data in files.items()}
 kinds |= {"random bytes": lambda: chance.randbytes(chance.randrange(20_000)), "enormous": enormous, "empty": bytes}
 
@@ -57,19 +57,19 @@ def rejected():
 
 
 for kind, make in kinds.items():
-    # Damage may leave an image that can be read; all others have to be rejected, one of them for sure.
+    # A damaged image may still be decodable; of the other kinds, at least one has to be rejected.
     peer.send(publisher, message(make()), lambda sent: peer.processed(sent) or rejected())
     for _ in range(25):
         publisher.publish(message(make()))
         recovery.drain(0.02)
     recovery.after(kind)
 
-cut_off = rejected()
-unanswered = peer.send(publisher, message(files["JPEG"][:-200]), lambda _: rejected() > cut_off)
+truncated_before = rejected()
+unanswered = peer.send(publisher, message(files["JPEG"][:-200]), lambda _: rejected() > truncated_before)
 peer.diagnostics = None
-peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "the node having nothing in hand")
+peer.wait(lambda: peer.diagnostics and int(peer.diagnostics["in_flight"]) == 0, "no frame being in flight")
 peer.answer({
     "diagnostics": peer.diagnostics,
     "images_until_answered": recovery.images,
-    "cut_off_is_answered": peer.processed(unanswered),
+    "truncated_is_answered": peer.processed(unanswered),
 })

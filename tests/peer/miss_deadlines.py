@@ -1,4 +1,4 @@
-"""Sends images on time, one that misses its deadline, many that do, then good ones, then none; tells what diagnostics say."""
+"""Sends images on time, one that misses its deadline, many that do, then good ones, then none. Reports diagnostics."""
 
 import sys
 import time
@@ -15,17 +15,17 @@ said = {}
 
 
 def send_until(level, part, what):
-    """Images, one after the other, until the diagnostics have that level and these words."""
+    """Images, one after the other, until the diagnostics have that level and text."""
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         peer.send(publisher, good, peer.processed)
-        if told(level, part):
+        if reported(level, part):
             said[what] = peer.diagnostics["message"]
             return
     sys.exit(f"peer: no {what}; diagnostics: {peer.diagnostics}")
 
 
-def told(level, part):
+def reported(level, part):
     return peer.diagnostics and peer.diagnostics["level"] == level and part in peer.diagnostics["message"]
 
 
@@ -37,15 +37,15 @@ def set_deadline(ms):
     peer.wait(future.done, "the deadline being set")
 
 
-send_until(0, "Hz", "well")
+send_until(0, "Hz", "ok")
 set_deadline(0.0001)
 peer.send(publisher, good, peer.processed)
-peer.wait(lambda: told(1, "missed the deadline"), "one miss being a warning")
-send_until(2, "in a row missed", "error")
+peer.wait(lambda: reported(1, "missed the deadline"), "one miss being a warning")
+send_until(2, "consecutive frames missed", "error")
 set_deadline(10_000.0)
 send_until(2, "recovering", "recovering")
 # Until the misses have left the window as well.
-send_until(0, "Hz", "well_again")
-peer.wait(lambda: told(2, "no image on"), "silence being an error")
+send_until(0, "Hz", "ok_again")
+peer.wait(lambda: reported(2, "no image on"), "silence being an error")
 said["silent"] = peer.diagnostics["message"]
 peer.answer(said)

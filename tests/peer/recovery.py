@@ -1,4 +1,4 @@
-"""How many images of a camera's schedule it takes until one is answered again."""
+"""How many images at the camera's rate it takes until one is answered again."""
 
 import sys
 import time
@@ -11,11 +11,11 @@ from common import TIMEOUT, stamp
 class Recovery:
     def __init__(self, peer, publisher, good):
         self.peer, self.publisher, self.good, self.images = peer, publisher, good, {}
-        # A camera of 30 Hz; a slower one where the machine is so busy that answers take longer than two of its periods.
+        # 30 Hz, or slower if the machine is so busy that an answer takes longer than that.
         self.period = max(1 / 30, 2 * max(self.latency() for _ in range(5)))
 
     def latency(self):
-        """Seconds that a good image takes on this machine, under whatever load it is."""
+        """Seconds from a good image to its answer, under the present load."""
         begun = time.monotonic()
         self.peer.send(self.publisher, self.good, self.peer.processed)
         return time.monotonic() - begun
@@ -26,7 +26,7 @@ class Recovery:
             rclpy.spin_once(self.peer.node, timeout_sec=left)
 
     def after(self, what, publisher=None):
-        """Good images on the camera's schedule, from now on and until one of them is answered."""
+        """Sends good images at the camera's rate until one of them is answered."""
         sent = set()
         while not any(map(self.peer.processed, sent)):
             if len(sent) * self.period > TIMEOUT:

@@ -1,4 +1,4 @@
-"""Sends COUNT images as fast as it can and waits until the node has none left in hand."""
+"""Sends COUNT images as fast as it can and waits until none is in flight."""
 
 import sys
 
@@ -10,7 +10,7 @@ message = image(640, 480)
 for _ in range(int(sys.argv[1])):
     message.header.stamp = peer.node.get_clock().now().to_msg()
     publisher.publish(message)
-# What is sent before the last answer may still arrive after it, so the end is marked by one more.
+# Images sent before the last answer may still arrive after it, so one more marks the end.
 peer.send(publisher, image(64, 48), peer.processed)
 
 
@@ -21,5 +21,5 @@ def settled():
     return int(peer.diagnostics["arrived"]) == last and int(peer.diagnostics["in_flight"]) == 0
 
 
-peer.wait(settled, "the node finishing what it had in hand")
+peer.wait(settled, "the end of all frames in flight")
 peer.answer({"diagnostics": peer.diagnostics, "timings": [timing(t) for t in peer.timings.values()]})

@@ -1,4 +1,4 @@
-"""Sends the sample frames one by one and tells what came back for each.
+"""Sends the sample frames one by one and reports the answers to each.
 
     send_frames.py raw|compressed COUNT [wait_for_masks]
 """

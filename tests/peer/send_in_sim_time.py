@@ -1,4 +1,4 @@
-"""Stops simulated time at 1000 s and sends an image stamped 0.25 s before. Tells what the node makes of it."""
+"""Stops simulated time at 1000 s and sends an image stamped 0.25 s before. Reports its timing."""
 
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock

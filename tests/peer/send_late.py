@@ -1,4 +1,4 @@
-"""Sends an image to a node that drops late frames and whose deadline cannot be met. Tells what came of it."""
+"""Sends an image to a node that drops late frames and whose deadline cannot be met. Reports its timing."""
 
 from common import Peer, image, timing
 

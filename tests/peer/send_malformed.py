@@ -1,4 +1,4 @@
-"""Sends images that are unusable, each in its own way, then a good one. Tells what diagnostics make of them."""
+"""Sends unusable images of several kinds, then good ones. Reports the diagnostics."""
 
 from common import Peer, image, timing
 
@@ -20,7 +20,7 @@ for message in malformed:
     answers.append(dict(peer.diagnostics))
 
 good = peer.send(publisher, image(64, 48), peer.processed)
-# Odd sizes and padded rows are sound.
+# Odd sizes and padded rows are valid.
 odd = peer.send(publisher, image(37, 41, step=128), peer.processed)
 wanted = peer.timings[odd].published_on_time + peer.timings[odd].published_late
 published = ("published_on_time", "published_late")

@@ -1,4 +1,4 @@
-"""Speaks to the standard parameter services and tells what they answer."""
+"""Calls the standard parameter services and reports their answers."""
 
 from rcl_interfaces.msg import Parameter, ParameterEvent, ParameterValue
 from rcl_interfaces.srv import (
@@ -77,7 +77,7 @@ answer["at_end"] = {n: get(n) for n in ("score_threshold", "deadline_ms", "nms_i
 peer.wait(lambda: len(changes) >= 3, "three parameter events")
 answer["changed"] = [p.name for event in changes for p in event.changed_parameters]
 
-# The frame thread has heard of it, too.
+# The frame thread uses it, too.
 publisher = peer.image_publisher()
 sent = peer.send(publisher, image(64, 48), lambda s: s in peer.timings)
 answer["deadline_ms_of_a_frame"] = peer.timings[sent].deadline_ms

@@ -1,4 +1,4 @@
-"""Sends images on two cameras of one node and tells on which topics, and with which header, they are answered."""
+"""Sends images on two cameras of one node and reports the topics and headers of the answers."""
 
 import time
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use peregrine_core::now_ns;
-use peregrine_ros::client::{Camera as Publisher, CameraImage, Client, FrameTimes, NodeLink};
+use peregrine_ros::client::{CameraImage, Client, FrameTimes, ImagePublisher as Publisher, NodeLink};
 
 use super::matching::{Exchange, NodeTiming};
 use crate::frames::Frames;

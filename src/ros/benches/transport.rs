@@ -1,12 +1,13 @@
-//! What the middleware alone takes from a camera to a subscriber, without a node of ours: the floor under `transport`,
-//! `wait` and `delivery` of `make bench-node`.
+//! The latency of the middleware alone from a camera to a subscriber, without the node: the lower
+//! bound of `transport`, `wait` and `delivery` of `make bench-node`.
 //!
 //!     cargo bench -p peregrine-ros --bench transport [-- FRAMES [--results bench/RESULTS.md]]
 //!
-//! One process publishes images at 30 Hz, another that does nothing else takes them, and answers each with a message of
-//! a few bytes. Once with 64 bytes in the image, so that all that is left are the wake-ups, and once with 640×480 rgb8.
-//! `publish`: the call to publish; `there`: from before that call to the image in hand; `back`: from before the answer's
-//! publication to the answer in hand.
+//! One process publishes images at 30 Hz, another that does nothing else receives them, and answers
+//! each with a message of a few bytes. Once with 64 bytes in the image, so that the wake-ups
+//! dominate, and once with 640×480 rgb8. `publish`: the call to publish; `there`: from before that
+//! call until the image is received; `back`: from before the answer's publication until the answer
+//! is received.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,21 +26,21 @@ const PERIOD: Duration = Duration::from_nanos(33_333_333);
 const TICK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Makes this program the subscriber; its standard input is what it lives as long as.
+/// Makes this program the subscriber, until the end of its standard input.
 const ECHO: &str = "--echo";
 
 #[derive(Parser)]
-#[command(about = "What the middleware alone takes from a camera to a subscriber and back")]
+#[command(about = "The latency of the middleware alone from a camera to a subscriber and back")]
 struct Arguments {
-    /// Of each size.
+    /// Number of images of each size.
     #[arg(default_value_t = 300)]
     frames: usize,
 
-    /// The file whose table is replaced by what was measured.
+    /// The file whose table is replaced by the results.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
 
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -90,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(file) = results {
         let part = format!(
             "### The middleware alone\n\n{}. {frames} images of each size at 30 Hz between two processes that do nothing \
-             else. `publish`: the call; `there`: from before it to the image in hand; `back`: a message of a few bytes.\n\n\
+             else. `publish`: the call; `there`: from before it until the image is received; `back`: a message of a few bytes.\n\n\
              {table}",
             circumstances()
         );
@@ -118,7 +119,7 @@ fn exchange(
         node.spin_once(TICK);
         let received = now();
         while let Some(answer) = answers.next().now_or_never().flatten() {
-            // The stamp is when the image was in hand; the text names the image.
+            // The stamp is when the image was received; the text identifies the image.
             let arrived = join(answer.stamp.sec, answer.stamp.nanosec);
             let named = answer.frame_id.to_str().parse::<i64>().ok();
             if named == Some(sent) {

@@ -8,10 +8,11 @@ use peregrine_core::FrameCounts;
 
 use crate::record::FrameRecord;
 
-/// Frames at most, whatever their rate: beyond it the oldest go first.
+/// Maximum number of frames, whatever their rate: beyond it the oldest are dropped.
 const CAPACITY: usize = 20_000;
 
-/// The frames of the last [`SPAN`](Self::SPAN), with the ledger's counts at its beginning and its end.
+/// The frames of the last [`SPAN`](Self::SPAN), with the counts of the frame accounting at its
+/// beginning and its end.
 #[derive(Debug, Default)]
 pub struct Window {
     frames: VecDeque<(Instant, FrameRecord)>,
@@ -38,7 +39,7 @@ impl Window {
         self.frames.push_back((at, frame));
     }
 
-    /// Moves the window's end to `at`, where the ledger says `counts`.
+    /// Moves the window's end to `at`, with the counts of the frame accounting at that time.
     pub fn advance(&mut self, at: Instant, counts: FrameCounts) {
         self.counts.push_back((at, counts));
         while self.counts.len() > 2 && at.duration_since(self.counts[0].0) > Self::SPAN {
@@ -53,7 +54,7 @@ impl Window {
         self.frames.iter().map(|(_, frame)| frame)
     }
 
-    /// What was added to the counts within the window.
+    /// The increase of the counts within the window.
     pub fn gained(&self) -> FrameCounts {
         let (Some((_, first)), Some((_, last))) = (self.counts.front(), self.counts.back()) else {
             return FrameCounts::default();
@@ -77,8 +78,18 @@ impl Window {
         }
     }
 
-    /// Percentiles of `duration` over the frames that have one. Negative ones, of a camera whose clock is ahead, count
-    /// as zero. None without frames.
+    /// A count of the window as a rate in Hz; 0 for a window without extent.
+    pub fn rate(&self, count: u64) -> f64 {
+        let seconds = self.seconds();
+        if seconds > 0.0 {
+            count as f64 / seconds
+        } else {
+            0.0
+        }
+    }
+
+    /// Percentiles of `duration` over the frames that have one. Negative ones, of a camera whose
+    /// clock is ahead, count as zero. `None` without frames.
     pub fn percentiles(&self, duration: impl Fn(&FrameRecord) -> Option<i64>) -> Option<Percentiles> {
         // From 1 µs to 10 min, to three digits.
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("constant bounds are sound");

@@ -3,7 +3,7 @@
 /// A state; `as u8` is its number in `lifecycle_msgs/State`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum LifecycleState {
     Unconfigured = 1,
     Inactive = 2,
     Active = 3,
@@ -16,9 +16,9 @@ pub enum State {
     ErrorProcessing = 15,
 }
 
-use State::*;
+use LifecycleState::*;
 
-impl State {
+impl LifecycleState {
     /// All states, in the order in which `rcl_lifecycle` lists them (after the state 0, `unknown`).
     pub const ALL: [Self; 10] = [
         Unconfigured,
@@ -49,17 +49,17 @@ impl State {
     }
 }
 
-/// One arrow of the graph.
+/// One transition of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
     /// Its number in `lifecycle_msgs/Transition`.
     pub id: u8,
     pub label: &'static str,
-    pub start: State,
-    pub goal: State,
+    pub start: LifecycleState,
+    pub goal: LifecycleState,
 }
 
-const fn arrow(id: u8, label: &'static str, start: State, goal: State) -> Transition {
+const fn arrow(id: u8, label: &'static str, start: LifecycleState, goal: LifecycleState) -> Transition {
     Transition { id, label, start, goal }
 }
 
@@ -96,40 +96,40 @@ pub const TRANSITIONS: [Transition; 25] = [
     arrow(62, ERROR, ErrorProcessing, Finalized),
 ];
 
-/// How the work of a transition ended.
+/// The result of the work of a transition, as a callback of rclcpp's lifecycle node returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TransitionResult {
     Success,
     Failure,
     Error,
 }
 
-/// Where the node is in its life.
+/// The state machine of a managed node.
 #[derive(Debug)]
-pub struct Machine {
-    state: State,
+pub struct LifecycleMachine {
+    state: LifecycleState,
 }
 
-impl Default for Machine {
+impl Default for LifecycleMachine {
     fn default() -> Self {
         Self { state: Unconfigured }
     }
 }
 
-impl Machine {
-    pub fn state(&self) -> State {
+impl LifecycleMachine {
+    pub fn state(&self) -> LifecycleState {
         self.state
     }
 
-    /// The transitions that may be asked for in this state.
+    /// The transitions that can be requested in this state.
     pub fn available(&self) -> impl Iterator<Item = &'static Transition> {
         let state = self.state;
-        let is_asked_for = |t: &&Transition| t.id < 10;
-        TRANSITIONS.iter().filter(move |t| t.start == state).filter(is_asked_for)
+        let is_requestable = |t: &&Transition| t.id < 10;
+        TRANSITIONS.iter().filter(move |t| t.start == state).filter(is_requestable)
     }
 
-    /// Begins the transition with the label, where there is one, or else with the number. None, and no change, where
-    /// it does not begin in this state.
+    /// Begins the transition with the label or, if that is empty, with the number. `None`, and no
+    /// change, if it is not available in this state.
     pub fn begin(&mut self, id: u8, label: &str) -> Option<&'static Transition> {
         let wanted = |t: &&Transition| if label.is_empty() { t.id == id } else { t.label == label };
         let transition = self.available().find(wanted)?;
@@ -137,15 +137,15 @@ impl Machine {
         Some(transition)
     }
 
-    /// Ends the transition that is under way.
+    /// Ends the current transition.
     ///
     /// # Panics
-    /// When none is.
-    pub fn end(&mut self, outcome: Outcome) -> &'static Transition {
-        let label = match outcome {
-            Outcome::Success => SUCCESS,
-            Outcome::Failure => FAILURE,
-            Outcome::Error => ERROR,
+    /// If there is none.
+    pub fn end(&mut self, result: TransitionResult) -> &'static Transition {
+        let label = match result {
+            TransitionResult::Success => SUCCESS,
+            TransitionResult::Failure => FAILURE,
+            TransitionResult::Error => ERROR,
         };
         let mut ends = TRANSITIONS.iter().filter(|t| t.start == self.state);
         let transition = ends.find(|t| t.label == label).expect("a transition is under way");
@@ -153,8 +153,8 @@ impl Machine {
         transition
     }
 
-    /// A node that was active has failed by itself.
-    pub fn fail(&mut self) -> State {
+    /// Begins error processing in an active node.
+    pub fn fail(&mut self) -> LifecycleState {
         self.state = ErrorProcessing;
         self.state
     }
@@ -171,7 +171,7 @@ mod tests {
         serde_json::from_str(include_str!("../../../tests/reference/lifecycle_states.json")).unwrap()
     }
 
-    fn state(state: State) -> [Value; 2] {
+    fn state(state: LifecycleState) -> [Value; 2] {
         [json!(state as u8), json!(state.label())]
     }
 
@@ -183,27 +183,27 @@ mod tests {
     #[test]
     fn states_and_graph_are_those_of_rcl_lifecycle() {
         let mut states = vec![json!([0, "unknown"])];
-        states.extend(State::ALL.map(|s| json!(state(s))));
+        states.extend(LifecycleState::ALL.map(|s| json!(state(s))));
         assert_eq!(json!(states), reference()["states"]);
         assert_eq!(json!(TRANSITIONS.iter().map(described).collect::<Vec<_>>()), reference()["graph"]);
     }
 
     #[test]
-    fn a_walk_through_life_goes_as_that_of_rclpys_node() {
-        let mut machine = Machine::default();
+    fn a_walk_through_all_states_is_that_of_rclpys_node() {
+        let mut machine = LifecycleMachine::default();
         for step in reference()["walk"].as_array().unwrap() {
             let transition = machine.begin(step["transition"].as_u64().unwrap() as u8, "").unwrap();
             assert_eq!(machine.state(), transition.goal);
             assert_eq!(machine.available().count(), 0, "nothing can be asked for during a transition");
-            machine.end(Outcome::Success);
+            machine.end(TransitionResult::Success);
             assert_eq!(json!(state(machine.state())), step["state"]);
             assert_eq!(json!(machine.available().map(described).collect::<Vec<_>>()), step["available"]);
         }
     }
 
     #[test]
-    fn a_transition_from_elsewhere_changes_nothing() {
-        let mut machine = Machine::default();
+    fn an_unavailable_transition_changes_nothing() {
+        let mut machine = LifecycleMachine::default();
         for (id, label) in [(3, ""), (0, "activate"), (10, ""), (0, "transition_success"), (0, ""), (99, "")] {
             assert_eq!(machine.begin(id, label), None, "{id} {label}");
             assert_eq!(machine.state(), Unconfigured);
@@ -211,29 +211,29 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_can_be_asked_for_by_name_in_every_primary_state() {
-        let mut machine = Machine::default();
+    fn shutdown_can_be_requested_by_name_in_every_primary_state() {
+        let mut machine = LifecycleMachine::default();
         for (label, id) in [("shutdown", 5), ("configure", 1), ("shutdown", 6), ("activate", 3), ("shutdown", 7)] {
             let before = machine.state();
             assert_eq!(machine.begin(0, label).unwrap().id, id);
             if label == "shutdown" {
                 machine.state = before;
             } else {
-                machine.end(Outcome::Success);
+                machine.end(TransitionResult::Success);
             }
         }
     }
 
     #[test]
-    fn a_failed_configuration_leaves_the_node_unconfigured_and_an_error_is_processed() {
-        let mut machine = Machine::default();
+    fn failure_and_error_of_configuring_end_unconfigured() {
+        let mut machine = LifecycleMachine::default();
         machine.begin(1, "").unwrap();
-        machine.end(Outcome::Failure);
+        machine.end(TransitionResult::Failure);
         assert_eq!(machine.state(), Unconfigured);
         machine.begin(1, "").unwrap();
-        machine.end(Outcome::Error);
+        machine.end(TransitionResult::Error);
         assert_eq!(machine.state(), ErrorProcessing);
-        machine.end(Outcome::Success);
+        machine.end(TransitionResult::Success);
         assert_eq!(machine.state(), Unconfigured);
     }
 }

@@ -1,14 +1,15 @@
-//! `~/change_state`, `~/get_state`, `~/get_available_states`, `~/get_available_transitions`, `~/get_transition_graph`
-//! and `~/transition_event`: what `ros2 lifecycle` and launch_ros's LifecycleNode speak to.
+//! `~/change_state`, `~/get_state`, `~/get_available_states`, `~/get_available_transitions`,
+//! `~/get_transition_graph` and `~/transition_event`: what `ros2 lifecycle` and launch_ros's
+//! LifecycleNode speak to.
 
 use r2r::lifecycle_msgs::msg;
 use r2r::lifecycle_msgs::srv::{ChangeState, GetAvailableStates, GetAvailableTransitions, GetState};
 use r2r::{Node, Publisher, QosProfile, ServiceRequest};
 
-use super::machine::{Machine, State, Transition, TRANSITIONS};
+use super::machine::{LifecycleMachine, LifecycleState, Transition, TRANSITIONS};
 use crate::requests::{next, Requests};
 
-/// A request for a transition, to be answered when it has ended.
+/// A request for a transition, to be answered when the transition has ended.
 pub type ChangeRequest = ServiceRequest<ChangeState::Service>;
 
 /// The services of one node. All work is done on the thread that spins the node.
@@ -38,16 +39,17 @@ impl LifecycleServices {
         })
     }
 
-    /// Answers every waiting question, and returns the next wish for a transition.
+    /// Answers every waiting query, and returns the next request for a transition.
     ///
-    /// A client that has gone before its answer is no error of ours, so failures to respond are passed over.
-    pub fn serve(&mut self, machine: &Machine) -> Option<ChangeRequest> {
+    /// A client that has gone before its answer is not an error of this node, so failures to
+    /// respond are ignored.
+    pub fn serve(&mut self, machine: &LifecycleMachine) -> Option<ChangeRequest> {
         while let Some(request) = next(&mut self.state) {
             let _ = request.respond(GetState::Response { current_state: state(machine.state()) });
         }
         while let Some(request) = next(&mut self.states) {
             let unknown = msg::State { id: 0, label: "unknown".into() };
-            let available_states = std::iter::once(unknown).chain(State::ALL.map(state)).collect();
+            let available_states = std::iter::once(unknown).chain(LifecycleState::ALL.map(state)).collect();
             let _ = request.respond(GetAvailableStates::Response { available_states });
         }
         while let Some(request) = next(&mut self.transitions) {
@@ -70,17 +72,17 @@ impl LifecycleServices {
             start_state: state(transition.start),
             goal_state: state(transition.goal),
         };
-        // If this fails, so does all else that could tell of it.
+        // If this fails, so does everything else that could report it.
         let _ = self.events.publish(&event);
     }
 }
 
-/// Tells whoever asked for a transition what became of it.
+/// Answers a request for a transition.
 pub fn answer(request: ChangeRequest, success: bool) {
     let _ = request.respond(ChangeState::Response { success });
 }
 
-fn state(state: State) -> msg::State {
+fn state(state: LifecycleState) -> msg::State {
     msg::State { id: state as u8, label: state.label().into() }
 }
 

@@ -1,30 +1,38 @@
-//! The node in this process, turned by the test, with somebody beside it who sets parameters.
+//! The node in this process, spun by the test, with a client node that sets parameters.
+
+use std::sync::Once;
 
 use futures::FutureExt;
 use r2r::rcl_interfaces::{msg, srv::SetParametersAtomically};
 use r2r::{Parameter, ParameterValue};
 
+use super::loading::Purpose;
 use super::*;
 use crate::incoming::{Frame, ImageMessage};
+use crate::lifecycle::LifecycleState;
+use crate::realtime::RealtimeProfile;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/peregrine-s");
 const LONGEST: Duration = Duration::from_secs(120);
 
-struct Stage {
+struct Rig {
     perception: Perception,
-    beside: Node,
+    client_node: Node,
     client: r2r::Client<SetParametersAtomically::Service>,
 }
 
-impl Stage {
-    /// An unconfigured node with the smallest network there is; none where there is no ROS 2.
+impl Rig {
+    /// An unconfigured node with the smallest network that there is; `None` without ROS 2.
     fn new(name: &str) -> Option<Self> {
-        if std::env::var_os("AMENT_PREFIX_PATH").is_none() {
-            eprintln!("skipped: there is no ROS 2 environment; run `. launch/setup/env.sh` first");
+        static ENVIRONMENT: Once = Once::new();
+        if peregrine_support::ros_is_absent() {
             return None;
         }
-        std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
-        std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
+        // Once, since tests run in threads of one process, and each of them reads the environment.
+        ENVIRONMENT.call_once(|| {
+            std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+            std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
+        });
         let context = r2r::Context::create().unwrap();
         let node = Node::create(context.clone(), name, "").unwrap();
         let overrides = [
@@ -35,21 +43,21 @@ impl Stage {
             ("image_topic", ParameterValue::String(format!("{name}/image"))),
         ];
         node.params.lock().unwrap().extend(overrides.map(|(name, value)| (name.to_owned(), Parameter::new(value))));
-        let mut beside = Node::create(context, &format!("beside_{name}"), "").unwrap();
+        let mut client_node = Node::create(context, &format!("client_of_{name}"), "").unwrap();
         let client =
-            beside.create_client(&format!("/{name}/set_parameters_atomically"), QosProfile::parameters()).unwrap();
-        let mut stage = Self { perception: Perception::start(node).unwrap(), beside, client };
-        let mut available = Box::pin(Node::is_available(&stage.client).unwrap());
-        stage.turn_until(|_| (&mut available).now_or_never()).unwrap();
-        Some(stage)
+            client_node.create_client(&format!("/{name}/set_parameters_atomically"), QosProfile::parameters()).unwrap();
+        let mut rig = Self { perception: Perception::start(node, None).unwrap(), client_node, client };
+        let mut available = Box::pin(Node::is_available(&rig.client).unwrap());
+        rig.spin_until(|_| (&mut available).now_or_never()).unwrap();
+        Some(rig)
     }
 
-    /// Lets both live on until `done` has a result.
-    fn turn_until<T>(&mut self, mut done: impl FnMut(&mut Perception) -> Option<T>) -> T {
+    /// Spins both nodes until `done` has a result.
+    fn spin_until<T>(&mut self, mut done: impl FnMut(&mut Perception) -> Option<T>) -> T {
         let give_up = Instant::now() + LONGEST;
         loop {
-            self.perception.turn().unwrap();
-            self.beside.spin_once(Duration::from_millis(1));
+            self.perception.spin_once().unwrap();
+            self.client_node.spin_once(Duration::from_millis(1));
             if let Some(result) = done(&mut self.perception) {
                 return result;
             }
@@ -59,7 +67,7 @@ impl Stage {
 
     fn configure(&mut self) {
         self.perception.begin(1, "", None).unwrap();
-        self.turn_until(|perception| (perception.machine.state() == State::Inactive).then_some(()));
+        self.spin_until(|perception| (perception.machine.state() == LifecycleState::Inactive).then_some(()));
     }
 
     fn request(&self, wanted: &[(&str, ParameterValue)]) -> impl std::future::Future<Output = r2r::Result<Answer>> {
@@ -77,10 +85,10 @@ impl Stage {
         self.client.request(&request).unwrap()
     }
 
-    /// Sets all or nothing; the reason where it was nothing.
+    /// Sets all or nothing; the reason if it is nothing.
     fn set(&mut self, wanted: &[(&str, ParameterValue)]) -> Result<(), String> {
         let mut answer = Box::pin(self.request(wanted));
-        let result = self.turn_until(|_| (&mut answer).now_or_never()).unwrap().result;
+        let result = self.spin_until(|_| (&mut answer).now_or_never()).unwrap().result;
         if result.successful {
             Ok(())
         } else {
@@ -100,70 +108,70 @@ fn text(text: &str) -> ParameterValue {
 }
 
 #[test]
-fn what_is_set_together_with_a_model_holds_for_the_frames_that_follow() {
-    let Some(mut stage) = Stage::new("together") else { return };
-    stage.configure();
-    stage.set(&[("model", text(MODEL)), ("score_threshold", ParameterValue::Double(0.75))]).unwrap();
-    let shared = Arc::clone(&stage.perception.configured.as_ref().unwrap().shared);
+fn parameters_set_with_a_model_apply_to_the_next_frames() {
+    let Some(mut rig) = Rig::new("together") else { return };
+    rig.configure();
+    rig.set(&[("model", text(MODEL)), ("score_threshold", ParameterValue::Double(0.75))]).unwrap();
+    let shared = Arc::clone(&rig.perception.configured.as_ref().unwrap().shared);
     assert_eq!(shared.settings.load().score_threshold, 0.75);
-    stage.end();
+    rig.end();
 }
 
 #[test]
-fn a_model_that_is_set_while_another_is_loaded_for_configuring_is_refused_and_the_parameter_stays() {
-    let Some(mut stage) = Stage::new("loading") else { return };
+fn a_model_set_during_configuring_is_refused() {
+    let Some(mut rig) = Rig::new("loading") else { return };
     let (finish, finished) = std::sync::mpsc::channel::<()>();
-    assert!(stage.perception.machine.begin(1, "").is_some());
+    assert!(rig.perception.machine.begin(1, "").is_some());
     let thread = thread::spawn(move || {
         let _ = finished.recv();
         Err(NodeError::Loading)
     });
-    let purpose = Purpose::Configure(None, Profile::default(), Vec::new());
-    stage.perception.loading = Some(Loading { thread, purpose });
-    let refused = stage.set(&[("model", text(MODEL))]).unwrap_err();
+    let purpose = Purpose::Configure(None, RealtimeProfile::default(), Vec::new());
+    rig.perception.loading = Some(Loading { thread, purpose });
+    let refused = rig.set(&[("model", text(MODEL))]).unwrap_err();
     assert!(refused.contains("is being loaded already"), "{refused}");
-    assert_eq!(stage.perception.parameters.text("model"), "");
+    assert_eq!(rig.perception.parameters.text("model"), "");
     drop(finish);
-    stage.turn_until(|perception| (perception.machine.state() == State::Unconfigured).then_some(()));
-    stage.set(&[("model", text(MODEL))]).unwrap();
-    stage.end();
+    rig.spin_until(|perception| (perception.machine.state() == LifecycleState::Unconfigured).then_some(()));
+    rig.set(&[("model", text(MODEL))]).unwrap();
+    rig.end();
 }
 
 #[test]
-fn simulated_time_can_be_asked_for_before_configuring_and_given_up_again() {
-    let Some(mut stage) = Stage::new("simulated") else { return };
+fn simulated_time_can_be_switched_on_and_off_before_configuring() {
+    let Some(mut rig) = Rig::new("simulated") else { return };
     for simulated in [true, false] {
-        stage.perception.parameters.set("use_sim_time", ParameterValue::Bool(simulated)).unwrap();
-        stage.configure();
-        let now = stage.perception.node.get_ros_clock().lock().unwrap().get_now().unwrap();
-        // Nobody publishes /clock, so simulated time stands at zero.
+        rig.perception.parameters.set("use_sim_time", ParameterValue::Bool(simulated)).unwrap();
+        rig.configure();
+        let now = rig.perception.node.get_ros_clock().lock().unwrap().get_now().unwrap();
+        // Without a publisher of /clock, simulated time is zero.
         assert_eq!(now.is_zero(), simulated);
-        stage.perception.begin(2, "", None).unwrap();
-        assert_eq!(stage.perception.machine.state(), State::Unconfigured);
+        rig.perception.begin(2, "", None).unwrap();
+        assert_eq!(rig.perception.machine.state(), LifecycleState::Unconfigured);
     }
-    stage.end();
+    rig.end();
 }
 
 #[test]
-fn after_the_frame_thread_has_died_the_node_can_be_led_through_its_life_again() {
-    let Some(mut stage) = Stage::new("dying") else { return };
-    let lead = |stage: &mut Stage, transition, state| {
-        stage.perception.begin(transition, "", None).unwrap();
-        assert_eq!(stage.perception.machine.state(), state);
+fn after_a_panic_of_the_frame_thread_the_node_can_be_configured() {
+    let Some(mut rig) = Rig::new("dying") else { return };
+    let lead = |rig: &mut Rig, transition, state| {
+        rig.perception.begin(transition, "", None).unwrap();
+        assert_eq!(rig.perception.machine.state(), state);
     };
-    stage.configure();
-    lead(&mut stage, 3, State::Active);
-    let shared = Arc::clone(&stage.perception.configured.as_ref().unwrap().shared);
+    rig.configure();
+    lead(&mut rig, 3, LifecycleState::Active);
+    let shared = Arc::clone(&rig.perception.configured.as_ref().unwrap().shared);
     let message = ImageMessage::Raw(r2r::NativeMsg::new());
-    let arrival = crate::clock::Instant { ros: 0, monotonic: 0 };
-    let sequence = shared.cameras[0].ledger.arrive();
-    // Of a camera that there is not, which is a panic.
-    shared.waiting.put(0, Frame { message, arrival, camera: 7, sequence }, 0);
-    stage.turn_until(|perception| (perception.machine.state() == State::Unconfigured).then_some(()));
-    let counts = shared.cameras[0].ledger.counts();
+    let arrival = crate::clock::ClockSample { ros: 0, monotonic: 0 };
+    let sequence = shared.cameras[0].accounting.arrive();
+    // Of a camera that does not exist, which is a panic.
+    shared.mailbox.put(0, Frame { message, arrival, camera: 7, sequence }, 0);
+    rig.spin_until(|perception| (perception.machine.state() == LifecycleState::Unconfigured).then_some(()));
+    let counts = shared.cameras[0].accounting.counts();
     assert_eq!((counts.arrived, counts.rejected, counts.in_flight), (1, 1, 0));
-    stage.configure();
-    lead(&mut stage, 3, State::Active);
-    lead(&mut stage, 4, State::Inactive);
-    stage.end();
+    rig.configure();
+    lead(&mut rig, 3, LifecycleState::Active);
+    lead(&mut rig, 4, LifecycleState::Inactive);
+    rig.end();
 }

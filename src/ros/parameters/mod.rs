@@ -1,33 +1,26 @@
 //! Every parameter of the node, declared once.
 //!
 //! From the `table` come the ROS descriptors, the checks at start and at `ros2 param set`, what
-//! `perception_node --list-parameters` prints, and the README's table.
+//! `perception_node --list-parameters` and `--describe` print, `docs/parameters.md` and
+//! `launch/perception.yaml`.
 //!
-//! - `table`: the parameters. [`declaration`](self::declaration()): what is declared of one, and the check of a value.
-//! - `values`: the values that hold. `listing`: the table as text.
+//! - `table`: the parameters. `declaration`: what is declared of one, and the check of a value.
+//! - `values`: the values in force. `listing`: the table as text, Markdown and YAML.
+//! - [`qos_overrides`]: the parameters whose names depend on the topics. `error`: why one is
+//!   refused.
 //!
-//! Besides these there are the `qos_overrides`, whose names depend on the topics: see [`qos`](super::qos). And those
-//! that belong to a camera may be given for one of several: `front.mounting` is the mounting of the camera `front`.
+//! The parameters of a camera may also be given for one of several cameras: `front.mounting` is the
+//! mounting of the camera `front`.
 
 mod declaration;
+mod error;
 mod listing;
+pub mod qos_overrides;
 mod table;
 mod values;
 
-pub use declaration::{declaration, of_camera, shown, Declaration, Domain};
-pub use listing::{listing, markdown};
-pub use table::DECLARATIONS;
+pub use declaration::{shown, Declaration, Domain};
+pub use error::ParameterError;
+pub use listing::{listing, markdown, yaml};
+pub use table::{declaration, split_camera, DECLARATIONS};
 pub use values::Parameters;
-
-/// Why a value was refused: one sentence that names the parameter and what it may be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("there is no parameter '{0}'; perception_node --list-parameters shows them all")]
-    Unknown(String),
-    #[error("'{name}' must be {expected}, not {found}")]
-    NotPermitted { name: String, expected: String, found: String },
-    #[error("'{0}' is read-only while the node is configured; set it at start, or after a cleanup")]
-    ReadOnly(String),
-    #[error("'{name}' {why}")]
-    Unfit { name: String, why: String },
-}

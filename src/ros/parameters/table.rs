@@ -1,6 +1,7 @@
-//! The table.
+//! The table of parameters.
 
 use super::declaration::{Declaration, Domain};
+use super::error::ParameterError;
 
 const fn at_start(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
     Declaration { name, domain, live: false, per_camera: false, description }
@@ -14,210 +15,239 @@ const fn of_camera(name: &'static str, domain: Domain, description: &'static str
     Declaration { per_camera: true, ..at_start(name, domain, description) }
 }
 
-/// All parameters, in the order in which they are shown.
+/// The range of scores: the pipeline accepts every threshold strictly between 0 and 1.
+const fn score(default: f64) -> Domain {
+    Domain::Real { default, min: 0.01, max: 0.99 }
+}
+
+/// The range of counts of frames.
+const fn frames(default: i64) -> Domain {
+    Domain::Integer { default, min: 1, max: 100_000 }
+}
+
+/// All parameters, in the order in which they are listed.
 pub static DECLARATIONS: &[Declaration] = &[
     live(
         "model",
         Domain::Text { default: "" },
-        "Folder of a student package; empty means the embedded one. A new one is loaded beside the old, which works on until then.",
+        "Folder of a student package; empty for the embedded one. A new one is loaded in the background and replaces the \
+         old between two frames.",
     ),
     at_start(
         "device",
         Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda"] },
-        "Where inference runs; auto is CUDA where there is a device for it, else (and once that fails) the CPU.",
+        "Inference device. auto: CUDA if a device is available, otherwise the CPU; falls back to the CPU if CUDA fails.",
     ),
     at_start(
         "gpu_wait",
         Domain::Choice { default: "block", of: &["block", "spin"] },
-        "How a GPU is waited for: block leaves the CPU to others, spin takes a core and is some microseconds sooner.",
+        "GPU synchronisation: block (sleep) or spin (busy-wait, lower latency, uses a core).",
     ),
     at_start(
         "threads",
         Domain::Integer { default: 0, min: 0, max: 256 },
-        "Threads for inference on the CPU; 0 means one for each core the process may use.",
+        "CPU threads for inference; 0: one for each core that the process may use.",
     ),
     at_start(
         "pin_threads",
         Domain::Flag { default: false },
-        "Whether each of the network's own threads stays on a core of its own; the frame thread stays where cpu_affinity puts it.",
+        "Pin each inference thread to a core of its own; the frame thread follows cpu_affinity.",
     ),
     at_start(
         "input_width",
         Domain::Integer { default: 0, min: 0, max: 4096 },
-        "Width of the network's input in pixels, a multiple of 32; 0 means the student's own size.",
+        "Width of the network's input [px], a multiple of 32; 0: the student's own.",
     ),
     at_start(
         "input_height",
         Domain::Integer { default: 0, min: 0, max: 4096 },
-        "Height of the network's input in pixels, a multiple of 32; 0 means the student's own size.",
+        "Height of the network's input [px], a multiple of 32; 0: the student's own.",
     ),
     at_start(
         "cameras",
         Domain::Text { default: "" },
-        "Names of several cameras, such as front,rear: each has its topics below its name. Empty means one without a name.",
+        "Names of the cameras, separated by commas, such as front,rear: the topics of each are below its name. Empty: one \
+         camera without a name.",
     ),
-    of_camera("image_topic", Domain::Text { default: "image" }, "Topic of the images; may be remapped like any other."),
+    of_camera("image_topic", Domain::Text { default: "image" }, "Topic of the images; can be remapped."),
     of_camera(
         "image_transport",
         Domain::Choice { default: "raw", of: &["raw", "compressed"] },
-        "raw: sensor_msgs/Image on image_topic; compressed: JPEG or PNG on image_topic/compressed.",
+        "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on \
+         image_topic/compressed.",
     ),
-    live(
-        "score_threshold",
-        Domain::Real { default: 0.3, min: 0.01, max: 0.99 },
-        "Detections with a lower score are left out.",
-    ),
+    live("score_threshold", score(0.3), "Minimum score of a published detection."),
     live(
         "nms_iou",
         Domain::Real { default: 0.6, min: 0.0, max: 1.0 },
-        "Of two boxes of a class that overlap by more than this IoU, only the better one stays.",
+        "IoU threshold of non-maximum suppression, for each class.",
     ),
     at_start(
         "max_detections",
         Domain::Integer { default: 100, min: 1, max: 1000 },
-        "Most detections for one image; the best ones stay.",
+        "Maximum number of detections per image, the best scores first.",
     ),
     at_start(
         "segmentation",
         Domain::Flag { default: true },
-        "Whether to segment as well; road_mask and segmentation are published while somebody subscribes to them.",
+        "Run the segmentation head; road_mask and segmentation are published while they have subscribers.",
     ),
     at_start(
         "tracking",
         Domain::Flag { default: true },
-        "Whether to follow objects from image to image; detections then carry the identity of their track.",
+        "Track objects across frames; detections carry the ID of their track.",
     ),
     at_start(
         "track_low_score",
-        Domain::Real { default: 0.1, min: 0.01, max: 0.99 },
-        "Detections from this score up to score_threshold are not published, but keep alive the tracks they belong to.",
+        score(0.1),
+        "Minimum score of detections that continue a track; below score_threshold they are not published.",
     ),
     at_start(
         "track_keep_s",
         Domain::Real { default: 1.0, min: 0.0, max: 60.0 },
-        "How long a track goes on while its object is not seen, in s.",
+        "Time that a track is kept without a matching detection [s].",
     ),
     at_start(
         "mask_resolution",
         Domain::Choice { default: "student", of: &["student", "source"] },
-        "Size of road_mask and segmentation: a pixel for each cell of the network's mask, or for each of the image.",
+        "Resolution of road_mask and segmentation: that of the network's output or of the source image.",
     ),
     of_camera(
         "mounting",
         Domain::Text { default: "" },
-        "Where the camera is over the ground: x y z in m and roll pitch yaw in rad (REP 103), such as '1.2 0 1.5 0 0.05 0'; with it and CameraInfo, objects, drivable_ground and markers are published.",
+        "Pose of the camera in ground_frame: x y z [m] and roll pitch yaw [rad] (REP 103), such as '1.2 0 1.5 0 0.05 0'. \
+         With it and a CameraInfo, objects, drivable_ground and markers are published.",
     ),
     of_camera(
         "mounting_height_sigma_m",
         Domain::Real { default: 0.05, min: 0.0, max: 10.0 },
-        "How far the camera's height over the road may be off (standard deviation), in m.",
+        "1-σ uncertainty of the camera height [m].",
     ),
     of_camera(
         "mounting_angle_sigma_deg",
         Domain::Real { default: 0.5, min: 0.0, max: 45.0 },
-        "How far each of the mounting's angles may be off (standard deviation), in degrees.",
+        "1-σ uncertainty of each mounting angle [deg].",
     ),
     of_camera(
         "camera_info_topic",
         Domain::Text { default: "" },
-        "Topic of the CameraInfo; empty means camera_info beside the images.",
+        "Topic of the CameraInfo; empty: camera_info in the namespace of the images.",
     ),
     of_camera(
         "image_is_rectified",
         Domain::Flag { default: false },
-        "Whether images are rectified already, so that CameraInfo's P holds for them, and not K and D.",
+        "The images are rectified: use CameraInfo's P instead of K and D.",
     ),
-    of_camera("ground_frame", Domain::Text { default: "base_link" }, "frame_id of what is on the ground; see mounting."),
+    of_camera(
+        "ground_frame",
+        Domain::Text { default: "base_link" },
+        "frame_id of objects, drivable_ground and markers; its origin is on the ground.",
+    ),
     of_camera(
         "ground_range_m",
         Domain::Real { default: 80.0, min: 1.0, max: 1000.0 },
-        "How far from the camera objects are placed on the ground, in m.",
+        "Maximum distance of an object on the ground from the camera [m].",
     ),
     of_camera(
         "map_length_m",
         Domain::Real { default: 40.0, min: 1.0, max: 500.0 },
-        "How far ahead drivable_ground reaches, in m.",
+        "Extent of drivable_ground along x, ahead of ground_frame [m].",
     ),
     of_camera(
         "map_width_m",
         Domain::Real { default: 20.0, min: 1.0, max: 500.0 },
-        "How wide drivable_ground is, half of it to each side, in m.",
+        "Extent of drivable_ground along y, half of it to each side [m].",
     ),
     of_camera(
         "map_resolution_m",
         Domain::Real { default: 0.2, min: 0.02, max: 10.0 },
-        "Side of a cell of drivable_ground, in m.",
+        "Cell size of drivable_ground [m].",
     ),
     live(
         "deadline_ms",
         Domain::Real { default: 100.0, min: 0.0, max: 10_000.0 },
-        "How old an image may be, from its stamp, when its detections are published, in ms; 0 means no deadline.",
+        "Deadline from the image's stamp to the publication of its detections [ms]; 0: none.",
     ),
     live(
         "deadline_policy",
         Domain::Choice { default: "publish_late", of: &["publish_late", "drop_late"] },
-        "What becomes of results past the deadline: published and marked late, or dropped.",
+        "What happens to results past the deadline: published with verdict LATE, or dropped.",
     ),
     live(
         "max_consecutive_misses",
-        Domain::Integer { default: 5, min: 1, max: 100_000 },
-        "Deadlines missed in a row that make the diagnostics an error instead of a warning.",
+        frames(5),
+        "Consecutive deadline misses from which diagnostics report an error instead of a warning.",
     ),
     live(
         "stale_after_ms",
         Domain::Real { default: 2_000.0, min: 10.0, max: 3_600_000.0 },
-        "Time without an image, in ms, after which a stream has stopped, which is an error.",
+        "Timeout of the stream liveness watchdog: time without an image until the stream is stale, an error [ms].",
     ),
     live(
         "recover_after_frames",
-        Domain::Integer { default: 30, min: 1, max: 100_000 },
-        "Frames on time in a row after which a warning or an error about deadlines ends.",
+        frames(30),
+        "Consecutive frames on time after which a deadline warning or error is cleared.",
     ),
     at_start(
         "degraded_mode",
         Domain::Choice { default: "none", of: &["none", "no_segmentation", "smaller_input", "both"] },
-        "What is left out to keep deadlines when they are missed: segmentation, half of the input's pixels, or both.",
+        "What is left out while deadlines are missed: segmentation, half of the input's pixels, or both.",
     ),
-    live(
-        "degrade_after_misses",
-        Domain::Integer { default: 5, min: 1, max: 100_000 },
-        "Deadlines missed in a row after which the degraded mode is entered.",
-    ),
+    live("degrade_after_misses", frames(5), "Consecutive deadline misses after which the degraded mode is entered."),
     live(
         "restore_after_frames",
-        Domain::Integer { default: 150, min: 1, max: 100_000 },
-        "Frames on time in a row after which it is left; doubled, up to 16 times, when it has to be entered again soon.",
+        frames(150),
+        "Consecutive frames on time after which it is left; backs off exponentially, up to 16 times that, if it is soon \
+         entered again.",
     ),
     at_start(
         "realtime_priority",
         Domain::Integer { default: 0, min: 0, max: 99 },
-        "Priority of the node's threads, the middleware's among them, under SCHED_FIFO; 0 leaves scheduling as it is.",
+        "SCHED_FIFO priority of the node's threads and the middleware's; 0: default scheduling.",
     ),
     at_start(
         "cpu_affinity",
         Domain::Text { default: "" },
-        "Cores for the node's own threads, such as 2,4-6; empty leaves it to the system.",
+        "Cores that the node's own threads may run on, such as 2,4-6; empty: all.",
     ),
-    at_start(
-        "lock_memory",
-        Domain::Flag { default: false },
-        "Whether to keep all memory of the process from being paged out (mlockall).",
-    ),
+    at_start("lock_memory", Domain::Flag { default: false }, "Lock all memory of the process into RAM (mlockall)."),
     at_start(
         "prefault_stack_kib",
         Domain::Integer { default: 256, min: 0, max: 65_536 },
-        "KiB of the frame thread's stack to touch before the first frame.",
+        "Part of the frame thread's stack that is prefaulted before the first frame [KiB].",
     ),
     at_start(
         "autostart",
         Domain::Flag { default: true },
-        "Whether the node configures and activates itself; otherwise whoever manages it does, as with any lifecycle node.",
+        "Configure and activate at start; if false, waits in unconfigured for a lifecycle manager.",
     ),
-    at_start("use_sim_time", Domain::Flag { default: false }, "Whether time comes from /clock instead of the system."),
+    at_start("use_sim_time", Domain::Flag { default: false }, "Use the time of /clock instead of the system's clock."),
 ];
+
+/// The declaration of the parameter called `name`, that of all cameras or that of one.
+///
+/// # Errors
+/// [`ParameterError::Unknown`] if there is none.
+pub fn declaration(name: &str) -> Result<&'static Declaration, ParameterError> {
+    let of_camera = || {
+        let (_, own) = split_camera(name)?;
+        DECLARATIONS.iter().find(|d| d.per_camera && d.name == own)
+    };
+    let of_all = DECLARATIONS.iter().find(|d| d.name == name);
+    of_all.or_else(of_camera).ok_or_else(|| ParameterError::Unknown(name.to_owned()))
+}
+
+/// Camera and parameter of a name such as `front.mounting`; `None` if it does not have that form.
+pub fn split_camera(name: &str) -> Option<(&str, &str)> {
+    name.split_once('.')
+}
 
 #[cfg(test)]
 mod tests {
+    use peregrine_pipeline::PipelineOptions;
+    use peregrine_track::TrackerOptions;
+    use r2r::ParameterValue;
+
     use super::*;
 
     #[test]
@@ -227,11 +257,43 @@ mod tests {
         }
     }
 
+    /// So that none is refused after it was accepted as a parameter.
+    #[test]
+    fn the_pipeline_accepts_every_permitted_threshold() {
+        for bound in [0.01, 0.99] {
+            let options = PipelineOptions {
+                score_threshold: bound,
+                tracking: Some(TrackerOptions { low_score: bound, ..TrackerOptions::default() }),
+                ..PipelineOptions::default()
+            };
+            assert!(options.check().is_ok(), "{bound}");
+            let value = ParameterValue::Double(f64::from(bound * 100.0).round() / 100.0);
+            assert!(declaration("score_threshold").unwrap().check("score_threshold", value).is_ok(), "{bound}");
+        }
+    }
+
     #[test]
     fn names_are_unique() {
         let mut names: Vec<_> = DECLARATIONS.iter().map(|d| d.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), DECLARATIONS.len());
+    }
+
+    #[test]
+    fn bounds_are_inclusive_and_values_beyond_are_refused() {
+        let check = |value| declaration("nms_iou").unwrap().check("nms_iou", ParameterValue::Double(value));
+        assert!(check(0.0).is_ok() && check(1.0).is_ok());
+        for value in [-1e-9, 1.0 + 1e-9, f64::NAN, f64::INFINITY] {
+            let sentence = check(value).unwrap_err().to_string();
+            assert!(sentence.starts_with("'nms_iou' must be a number from 0 to 1, not "), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn an_integer_is_accepted_for_a_real_number_not_vice_versa() {
+        let real = declaration("deadline_ms").unwrap();
+        assert_eq!(real.check("deadline_ms", ParameterValue::Integer(50)), Ok(ParameterValue::Double(50.0)));
+        assert!(declaration("threads").unwrap().check("threads", ParameterValue::Double(2.0)).is_err());
     }
 }

@@ -1,19 +1,21 @@
-//! The values that hold.
+//! The values in force.
 
 use r2r::ParameterValue;
 
-use super::{declaration, of_camera, Declaration, Refusal, DECLARATIONS};
-use crate::qos;
+use super::declaration::Declaration;
+use super::error::ParameterError;
+use super::qos_overrides;
+use super::table::{declaration, split_camera, DECLARATIONS};
 
-/// The value of every parameter, each checked: what is in here is in range.
+/// The value of every parameter, each checked: all are within their ranges.
 #[derive(Debug, Clone)]
 pub struct Parameters {
     declared: Vec<ParameterValue>,
-    /// What was given besides: `qos_overrides`, and those of one camera. In the order in which they were given.
+    /// `qos_overrides` and parameters of one camera, in the order in which they were given.
     others: Vec<(String, ParameterValue)>,
     /// Overrides that were refused, by name; see [`fault`](Self::fault).
-    faults: Vec<(String, Refusal)>,
-    /// Whether also those may be set that are not live.
+    faults: Vec<(String, ParameterError)>,
+    /// Whether parameters that are not live may be set as well.
     open: bool,
 }
 
@@ -25,21 +27,22 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// The defaults, with `overrides` in their place.
+    /// The defaults, replaced by `overrides`.
     ///
     /// # Errors
     /// The first override that is unknown or not permitted.
-    pub fn with(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Result<Self, Refusal> {
+    pub fn with(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Result<Self, ParameterError> {
         let mut parameters = Self::accepting(overrides);
         parameters.open = false;
-        match parameters.faults.is_empty() {
-            true => Ok(parameters),
-            false => Err(parameters.faults.swap_remove(0).1),
+        if parameters.faults.is_empty() {
+            Ok(parameters)
+        } else {
+            Err(parameters.faults.swap_remove(0).1)
         }
     }
 
-    /// The defaults, with those of `overrides` in their place that are permitted; the others are remembered as
-    /// [`fault`](Self::fault). Open to all changes.
+    /// The defaults, replaced by those of `overrides` that are permitted; the others are
+    /// remembered, see [`fault`](Self::fault). Open to all changes.
     pub fn accepting(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Self {
         let mut parameters = Self { open: true, ..Self::default() };
         for (name, value) in overrides {
@@ -50,8 +53,8 @@ impl Parameters {
         parameters
     }
 
-    /// The first override that was refused, and for which nothing permitted was set since.
-    pub fn fault(&self) -> Option<&Refusal> {
+    /// The first override that was refused, and that no permitted value has replaced since.
+    pub fn fault(&self) -> Option<&ParameterError> {
         self.faults.first().map(|(_, refusal)| refusal)
     }
 
@@ -64,11 +67,12 @@ impl Parameters {
         self.open
     }
 
-    /// Changes a parameter. Setting a read-only one to the value that it has is no change.
+    /// Changes a parameter. Setting a read-only one to the value that it has is permitted.
     ///
     /// # Errors
-    /// When `name` is unknown or read-only, or the value is not permitted; nothing has changed then.
-    pub fn set(&mut self, name: &str, value: ParameterValue) -> Result<(), Refusal> {
+    /// When `name` is unknown or read-only, or the value is not permitted; then nothing has
+    /// changed.
+    pub fn set(&mut self, name: &str, value: ParameterValue) -> Result<(), ParameterError> {
         let value = self.check(name, value)?;
         if let Some(index) = index(name) {
             self.declared[index] = value;
@@ -85,16 +89,16 @@ impl Parameters {
     ///
     /// # Errors
     /// As [`set`](Self::set).
-    pub fn check(&self, name: &str, value: ParameterValue) -> Result<ParameterValue, Refusal> {
-        let (value, live) = if qos::is_override(name) {
-            qos::check(name, &value)?;
+    pub fn check(&self, name: &str, value: ParameterValue) -> Result<ParameterValue, ParameterError> {
+        let (value, live) = if qos_overrides::is_override(name) {
+            qos_overrides::check(name, &value)?;
             (value, false)
         } else {
             let declaration = declaration(name)?;
             (declaration.check(name, value)?, declaration.live)
         };
         if !live && !self.open && self.get(name) != Some(&value) {
-            return Err(Refusal::ReadOnly(name.to_owned()));
+            return Err(ParameterError::ReadOnly(name.to_owned()));
         }
         Ok(value)
     }
@@ -107,40 +111,45 @@ impl Parameters {
         }
     }
 
-    /// All names: those declared, then what was given besides.
+    /// All names: those declared, then `qos_overrides` and parameters of one camera.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         DECLARATIONS.iter().map(|d| d.name).chain(self.others.iter().map(|(name, _)| name.as_str()))
     }
 
     /// The `qos_overrides` that were given.
     pub fn qos_overrides(&self) -> impl Iterator<Item = (&str, &ParameterValue)> {
-        self.others.iter().map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| qos::is_override(name))
+        self.others
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .filter(|(name, _)| qos_overrides::is_override(name))
     }
 
-    /// These parameters as one of the `cameras` has them: what was given for it alone holds instead of what was given
+    /// The parameters of one of the `cameras`: what was given for it alone overrides what was given
     /// for all.
     ///
     /// # Errors
-    /// When something was given for a camera that there is not.
-    pub fn for_camera(&self, camera: &str, cameras: &[String]) -> Result<Self, Refusal> {
+    /// When a parameter was given for an unknown camera.
+    pub fn for_camera(&self, camera: &str, cameras: &[String]) -> Result<Self, ParameterError> {
         let mut own = self.clone();
-        for (name, value) in self.others.iter().filter(|(name, _)| !qos::is_override(name)) {
-            let (of, parameter) = of_camera(name).expect("nothing else is kept besides");
+        for (name, value) in self.others.iter().filter(|(name, _)| !qos_overrides::is_override(name)) {
+            let (of, parameter) = split_camera(name).expect("the others are QoS overrides");
             if of == camera {
                 own.declared[place(parameter)] = value.clone();
             } else if !cameras.iter().any(|known| known == of) {
                 let cameras: Vec<_> = cameras.iter().filter(|c| !c.is_empty()).map(String::as_str).collect();
-                let why = match cameras.is_empty() {
-                    true => "is about one of several cameras, and the parameter 'cameras' names none".into(),
-                    false => format!("is about no camera of this node; there are {}", cameras.join(", ")),
+                let why = if cameras.is_empty() {
+                    "is for one of several cameras, but the parameter 'cameras' is empty".into()
+                } else {
+                    format!("is for an unknown camera; this node has {}", cameras.join(", "))
                 };
-                return Err(Refusal::Unfit { name: name.clone(), why });
+                return Err(ParameterError::Invalid { name: name.clone(), why });
             }
         }
         Ok(own)
     }
 
-    /// The value of a flag. Panics when none is declared under `name`, as the other typed getters do.
+    /// The value of a boolean. Panics if none is declared under `name`, as the other typed getters
+    /// do.
     pub fn flag(&self, name: &str) -> bool {
         match self.declared[place(name)] {
             ParameterValue::Bool(v) => v,
@@ -148,7 +157,7 @@ impl Parameters {
         }
     }
 
-    /// The value of a whole number whose range has no negative numbers.
+    /// The value of an integer whose range has no negative numbers.
     pub fn count(&self, name: &str) -> usize {
         match self.declared[place(name)] {
             ParameterValue::Integer(v) => usize::try_from(v).expect("declared with min >= 0"),
@@ -164,7 +173,7 @@ impl Parameters {
         }
     }
 
-    /// The value of a text or a choice.
+    /// The value of a string or a choice.
     pub fn text(&self, name: &str) -> &str {
         match &self.declared[place(name)] {
             ParameterValue::String(v) => v,
@@ -186,10 +195,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_running_node_refuses_read_only_parameters_and_keeps_its_value() {
+    fn a_running_node_refuses_read_only_parameters() {
         let mut parameters = Parameters::default();
         let refusal = parameters.set("device", ParameterValue::String("cpu".into())).unwrap_err();
-        assert_eq!(refusal, Refusal::ReadOnly("device".into()));
+        assert_eq!(refusal, ParameterError::ReadOnly("device".into()));
         assert_eq!(parameters.text("device"), "auto");
         assert_eq!(parameters.set("device", ParameterValue::String("auto".into())), Ok(()));
         assert_eq!(parameters.set("score_threshold", ParameterValue::Double(0.5)), Ok(()));
@@ -197,18 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn while_the_node_is_not_configured_every_parameter_can_be_set() {
+    fn an_unconfigured_node_accepts_every_parameter() {
         let mut parameters = Parameters::accepting([]);
         assert_eq!(parameters.set("device", ParameterValue::String("cpu".into())), Ok(()));
         let depth = "qos_overrides./image.subscription.depth";
         assert_eq!(parameters.set(depth, ParameterValue::Integer(2)), Ok(()));
         parameters.set_open(false);
-        assert_eq!(parameters.set(depth, ParameterValue::Integer(3)), Err(Refusal::ReadOnly(depth.into())));
+        assert_eq!(parameters.set(depth, ParameterValue::Integer(3)), Err(ParameterError::ReadOnly(depth.into())));
         assert_eq!(parameters.names().last(), Some(depth));
     }
 
     #[test]
-    fn a_refused_override_is_a_fault_until_it_is_set_well() {
+    fn a_refused_override_is_a_fault_until_a_valid_one_is_set() {
         let bad = ("nms_iou".to_owned(), ParameterValue::Double(7.0));
         let mut parameters = Parameters::accepting([bad]);
         assert!(parameters.fault().is_some_and(|fault| fault.to_string().contains("'nms_iou'")));
@@ -218,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn an_override_under_a_wrong_name_is_refused_by_that_name() {
+    fn an_unknown_parameter_is_refused_by_its_name() {
         let typo = Parameters::with([("score_treshold".to_owned(), ParameterValue::Double(0.5))]).unwrap_err();
         assert!(typo.to_string().contains("'score_treshold'"), "{typo}");
     }
 
     #[test]
-    fn what_is_given_for_one_camera_holds_for_it_alone() {
+    fn a_cameras_own_parameter_holds_for_it_alone() {
         let text = |name: &str, text: &str| (name.to_owned(), ParameterValue::String(text.into()));
         let mounting = [text("mounting", "0 0 1 0 0 0"), text("rear.mounting", "0 0 2 0 0 0")];
         let parameters = Parameters::with(mounting).unwrap();
@@ -233,14 +242,14 @@ mod tests {
         assert_eq!((of("front"), of("rear")), ("0 0 1 0 0 0".into(), "0 0 2 0 0 0".into()));
         assert_eq!(parameters.names().last(), Some("rear.mounting"));
         let refusal = parameters.for_camera("front", &cameras[..1]).unwrap_err().to_string();
-        assert_eq!(refusal, "'rear.mounting' is about no camera of this node; there are front");
-        assert!(parameters.for_camera("", &[String::new()]).unwrap_err().to_string().contains("'cameras' names none"));
+        assert_eq!(refusal, "'rear.mounting' is for an unknown camera; this node has front");
+        assert!(parameters.for_camera("", &[String::new()]).unwrap_err().to_string().contains("'cameras' is empty"));
     }
 
     #[test]
-    fn what_all_cameras_share_is_refused_for_one() {
+    fn a_shared_parameter_is_refused_for_one_camera() {
         let refusal = Parameters::with([("front.threads".to_owned(), ParameterValue::Integer(1))]).unwrap_err();
-        assert_eq!(refusal, Refusal::Unknown("front.threads".into()));
+        assert_eq!(refusal, ParameterError::Unknown("front.threads".into()));
         let wrong =
             Parameters::with([("front.image_is_rectified".to_owned(), ParameterValue::Integer(1))]).unwrap_err();
         assert!(wrong.to_string().starts_with("'front.image_is_rectified' must be true or false"), "{wrong}");

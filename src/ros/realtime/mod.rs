@@ -1,20 +1,19 @@
-//! The real-time profile: priority, cores, locked memory, a stack that is there. Applied where the system permits it,
-//! and reported where it does not; the node runs either way.
+//! The real-time profile: priority, cores, locked memory, a stack that is mapped in advance. What
+//! the system does not permit is reported, and the node runs without it.
 
 mod threads;
 
-use std::io;
+use peregrine_core::scheduling::{self, Scheduling, ThreadId, MAX_CORES};
 
-use super::parameters::{Parameters, Refusal};
+use super::parameters::{ParameterError, Parameters};
 #[cfg(test)]
-pub(crate) use threads::policies;
-use threads::set_scheduling;
-pub use threads::{be_patient, raise_threads, Origin};
+pub(crate) use threads::scheduling_of;
+pub use threads::{raise_threads, ProcessProfile};
 
 /// What the parameters ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Profile {
-    /// Of SCHED_FIFO, 1 to 99; 0 leaves scheduling as it is.
+pub struct RealtimeProfile {
+    /// Of `SCHED_FIFO`, 1 to 99; 0 leaves scheduling as it is.
     pub priority: i32,
     /// Cores that the threads may use; empty leaves them as they are.
     pub cores: Vec<usize>,
@@ -23,20 +22,21 @@ pub struct Profile {
     pub prefault_stack: usize,
 }
 
-/// What became of one part of the profile.
+/// The outcome of one part of the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ProfileReport {
+    /// The parameter, or `middleware_priority`.
     pub what: &'static str,
-    /// What holds, or why it does not, with the remedy.
+    /// What holds now, or why the profile's part does not, with the remedy.
     pub outcome: Result<String, String>,
 }
 
-impl Profile {
+impl RealtimeProfile {
     /// # Errors
-    /// When `cpu_affinity` is no list of cores.
-    pub fn new(parameters: &Parameters) -> Result<Self, Refusal> {
+    /// When `cpu_affinity` is not a list of cores.
+    pub fn new(parameters: &Parameters) -> Result<Self, ParameterError> {
         let text = parameters.text("cpu_affinity");
-        let cores = parse_cores(text).ok_or_else(|| Refusal::NotPermitted {
+        let cores = parse_cores(text).ok_or_else(|| ParameterError::NotPermitted {
             name: "cpu_affinity".into(),
             expected: "a list of cores such as 2,4-6".into(),
             found: format!("'{text}'"),
@@ -50,13 +50,13 @@ impl Profile {
     }
 }
 
-/// Cores of a list such as `2,4-6`; none if it is not one.
+/// Cores of a list such as `2,4-6`; `None` if it is invalid.
 fn parse_cores(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.trim().parse::<usize>().ok()?, last.trim().parse::<usize>().ok()?);
-        if first > last || last >= libc::CPU_SETSIZE as usize {
+        if first > last || last >= MAX_CORES {
             return None;
         }
         cores.extend(first..=last);
@@ -64,94 +64,71 @@ fn parse_cores(text: &str) -> Option<Vec<usize>> {
     Some(cores)
 }
 
-/// Gives the calling thread its cores and its priority; threads that it starts from then on inherit both.
-pub fn apply_to_thread(profile: &Profile) -> Vec<Report> {
+/// Gives the calling thread its cores and its priority; threads that it starts from then on inherit
+/// both.
+pub fn apply_to_thread(profile: &RealtimeProfile) -> Vec<ProfileReport> {
     let mut reports = Vec::new();
     if !profile.cores.is_empty() {
-        reports.push(Report { what: "cpu_affinity", outcome: set_cores(&profile.cores) });
+        reports.push(ProfileReport { what: "cpu_affinity", outcome: set_cores(&profile.cores) });
     }
     if profile.priority > 0 {
-        reports.push(Report { what: "realtime_priority", outcome: set_priority(0, profile.priority) });
+        reports.push(ProfileReport {
+            what: "realtime_priority",
+            outcome: set_priority(ThreadId::CURRENT, profile.priority),
+        });
     }
     reports
 }
 
-/// Gives the priority to the threads that others have started in this process by now, which are the middleware's: an image
-/// reaches the node only after one of them has run. (They stay on the cores that they are on: one core for the node's own
-/// threads is not for them too.) Threads of ours that may wait are left out by their names, `patient`.
-pub fn apply_to_middleware(profile: &Profile, patient: &[&str]) -> Vec<Report> {
+/// Gives the priority to the middleware's threads: those that others have started in this process
+/// by now. An image reaches the node only after one of them has run.
+///
+/// They keep their cores, since one core for the node's own threads need not be enough for them
+/// too. Threads of the node that no frame waits for are left out by their names, `background`.
+pub fn apply_to_middleware(profile: &RealtimeProfile, background: &[&str]) -> Vec<ProfileReport> {
     if profile.priority == 0 {
         return Vec::new();
     }
-    let raised = raise_threads(profile, |name| !patient.contains(&name));
-    let told = |raised| format!("SCHED_FIFO {} for {raised} threads, the middleware's among them", profile.priority);
-    vec![Report { what: "middleware_priority", outcome: raised.map(told) }]
+    let raised = raise_threads(profile, |name| !background.contains(&name));
+    let text = |raised| format!("SCHED_FIFO {} for {raised} threads, the middleware's among them", profile.priority);
+    vec![ProfileReport { what: "middleware_priority", outcome: raised.map(text) }]
 }
 
 fn set_cores(cores: &[usize]) -> Result<String, String> {
-    // SAFETY: a set of bits, for which all zero is the empty set; `parse_cores` keeps every core below its size.
-    let status = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        cores.iter().for_each(|&core| libc::CPU_SET(core, &mut set));
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
-    };
-    match status {
-        0 => Ok(format!("on cores {cores:?}")),
-        _ => Err(format!("cores {cores:?}: {}; this process may use cores {}", last_error(), permitted_cores())),
+    match scheduling::set_affinity(ThreadId::CURRENT, cores) {
+        Ok(()) => Ok(format!("on cores {cores:?}")),
+        Err(error) => Err(format!("cores {cores:?}: {error}; this process may use cores {:?}", permitted_cores())),
     }
 }
 
-/// The cores that the calling thread may use, as the kernel lists them.
-fn permitted_cores() -> String {
-    status_line("Cpus_allowed_list:").unwrap_or_else(|| "unknown".into())
+/// The cores that the calling thread may use; empty if the system call fails.
+fn permitted_cores() -> Vec<usize> {
+    scheduling::affinity(ThreadId::CURRENT).unwrap_or_default()
 }
 
-/// Of the thread with that number; 0 is the calling one.
-fn set_priority(thread: libc::pid_t, priority: i32) -> Result<String, String> {
-    match set_scheduling(thread, libc::SCHED_FIFO, priority) {
-        Ok(()) => Ok(format!("SCHED_FIFO {priority}")),
+fn set_priority(thread: ThreadId, priority: i32) -> Result<String, String> {
+    let wanted = Scheduling::fifo(priority);
+    match wanted.apply_to(thread) {
+        Ok(()) => Ok(wanted.to_string()),
         Err(error) => Err(format!(
-            "SCHED_FIFO {priority}: {error}; it takes CAP_SYS_NICE, or rtprio {priority} in /etc/security/limits.conf, or \
+            "{wanted}: {error}; it takes CAP_SYS_NICE, or rtprio {priority} in /etc/security/limits.conf, or \
              LimitRTPRIO={priority} in a systemd unit, or --ulimit rtprio={priority} --cap-add sys_nice for Docker"
         )),
     }
 }
 
-/// Keeps all memory of the process, present and to come, from being paged out. To be called before the node is warm.
-pub fn lock_memory() -> Report {
-    let outcome = lock_all().map(|()| "all memory is locked".into());
-    Report { what: "lock_memory", outcome }
-}
-
-fn lock_all() -> Result<(), String> {
+/// Keeps all memory of the process, present and future, from being paged out. To be called before
+/// anything large is allocated.
+pub fn lock_memory() -> ProfileReport {
     const REMEDY: &str = "it takes CAP_IPC_LOCK, or memlock unlimited in /etc/security/limits.conf, or \
                           LimitMEMLOCK=infinity in a systemd unit, or --ulimit memlock=-1 for Docker";
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: fills the structure that it is given.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0;
-    // With a limit, the call might succeed and a later allocation fail for it: the end of the process.
-    let unlimited = known && limit.rlim_cur == libc::RLIM_INFINITY;
-    if !unlimited && !may_lock() {
-        return Err(format!("the limit of locked memory is {} KiB; {REMEDY}", limit.rlim_cur / 1024));
-    }
-    // SAFETY: changes nothing that the program can see but its speed.
-    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
-        0 => Ok(()),
-        _ => Err(format!("{}; {REMEDY}", last_error())),
-    }
-}
-
-/// Whether the process has CAP_IPC_LOCK, which lifts the limit.
-fn may_lock() -> bool {
-    const CAP_IPC_LOCK: u32 = 14;
-    let effective = status_line("CapEff:").and_then(|set| u64::from_str_radix(&set, 16).ok());
-    effective.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1)
-}
-
-/// A line of /proc/thread-self/status, without its name.
-fn status_line(name: &str) -> Option<String> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    let outcome = match scheduling::locked_memory_limit() {
+        // The call might succeed and a later allocation fail because of the limit: the end of the
+        // process.
+        Some(bytes) => Err(format!("the limit of locked memory is {} KiB; {REMEDY}", bytes / 1024)),
+        None => scheduling::lock_memory().map_err(|error| format!("{error}; {REMEDY}")),
+    };
+    ProfileReport { what: "lock_memory", outcome: outcome.map(|()| "all memory is locked".into()) }
 }
 
 /// Touches `bytes` of the calling thread's stack, so that no page of it is missing later.
@@ -164,7 +141,7 @@ pub fn prefault_stack(bytes: usize) {
         if bytes > PAGE {
             touch(bytes - PAGE);
         }
-        // After the call, so that it is no tail call, which would use one page again and again.
+        // After the call, so that it is not a tail call, which would use one page again and again.
         std::hint::black_box(&page);
     }
     if bytes > 0 {
@@ -172,44 +149,41 @@ pub fn prefault_stack(bytes: usize) {
     }
 }
 
-fn last_error() -> io::Error {
-    io::Error::last_os_error()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_cores_are_read_and_nonsense_is_not() {
+    fn lists_of_cores_are_read_and_invalid_ones_refused() {
         assert_eq!(parse_cores(""), Some(vec![]));
         assert_eq!(parse_cores("3"), Some(vec![3]));
         assert_eq!(parse_cores(" 2, 4-6 "), Some(vec![2, 4, 5, 6]));
-        for nonsense in ["a", "4-2", "-1", "1-", "99999", "1;2"] {
-            assert_eq!(parse_cores(nonsense), None, "{nonsense}");
+        for invalid in ["a", "4-2", "-1", "1-", "99999", "1;2"] {
+            assert_eq!(parse_cores(invalid), None, "{invalid}");
         }
     }
 
     #[test]
     fn a_thread_is_put_on_the_cores_asked_for() {
         std::thread::spawn(|| {
-            let first = permitted_cores().split([',', '-']).next().unwrap().to_owned();
-            let profile = Profile { cores: parse_cores(&first).unwrap(), ..Profile::default() };
+            let first = permitted_cores()[0];
+            let profile = RealtimeProfile { cores: vec![first], ..RealtimeProfile::default() };
             let reports = apply_to_thread(&profile);
-            assert!(matches!(&reports[..], [Report { what: "cpu_affinity", outcome: Ok(_) }]), "{reports:?}");
-            assert_eq!(permitted_cores(), first);
-            // What such a thread starts is on the same core: so the engine's threads follow the frame thread.
-            assert_eq!(std::thread::spawn(permitted_cores).join().unwrap(), first);
+            assert!(matches!(&reports[..], [ProfileReport { what: "cpu_affinity", outcome: Ok(_) }]), "{reports:?}");
+            assert_eq!(permitted_cores(), [first]);
+            // What such a thread starts is on the same core: so the engine's threads follow the
+            // frame thread.
+            assert_eq!(std::thread::spawn(permitted_cores).join().unwrap(), [first]);
         })
         .join()
         .unwrap();
     }
 
     #[test]
-    fn cores_that_are_not_there_are_refused_with_those_that_are() {
+    fn absent_cores_are_refused_with_those_that_exist() {
         std::thread::spawn(|| {
-            let profile = Profile { cores: vec![1000], ..Profile::default() };
-            let [Report { outcome: Err(why), .. }] = &apply_to_thread(&profile)[..] else { panic!("refused") };
+            let profile = RealtimeProfile { cores: vec![1000], ..RealtimeProfile::default() };
+            let [ProfileReport { outcome: Err(why), .. }] = &apply_to_thread(&profile)[..] else { panic!("refused") };
             assert!(why.contains("[1000]") && why.contains("may use cores"), "{why}");
         })
         .join()
@@ -219,14 +193,13 @@ mod tests {
     #[test]
     fn priority_is_applied_or_refused_with_the_remedy() {
         std::thread::spawn(|| {
-            let profile = Profile { priority: 10, ..Profile::default() };
+            let profile = RealtimeProfile { priority: 10, ..RealtimeProfile::default() };
             match &apply_to_thread(&profile)[..] {
-                [Report { outcome: Ok(what), .. }] => {
+                [ProfileReport { outcome: Ok(what), .. }] => {
                     assert_eq!(what, "SCHED_FIFO 10");
-                    // SAFETY: asks for a number.
-                    assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_FIFO);
+                    assert_eq!(Scheduling::of(ThreadId::CURRENT).unwrap(), Scheduling::fifo(10));
                 }
-                [Report { outcome: Err(why), .. }] => assert!(why.contains("CAP_SYS_NICE"), "{why}"),
+                [ProfileReport { outcome: Err(why), .. }] => assert!(why.contains("CAP_SYS_NICE"), "{why}"),
                 other => panic!("{other:?}"),
             }
         })

@@ -1,12 +1,14 @@
-//! The threads of this process one by one, and what held for them before.
+//! The process's threads one by one, and what held for them before any profile.
 
-use std::io;
+use peregrine_core::scheduling::{self, threads, Scheduling, ThreadId};
 
-use super::{apply_to_middleware, apply_to_thread, last_error, lock_memory, set_priority, Profile, Report};
+use super::{
+    apply_to_middleware, apply_to_thread, lock_memory, permitted_cores, set_priority, ProfileReport, RealtimeProfile,
+};
 
-/// Gives the priority, if there is one, to the threads of this process whose names are `wanted`, and tells how many they
-/// are, or why it is refused.
-pub fn raise_threads(profile: &Profile, wanted: impl Fn(&str) -> bool) -> Result<usize, String> {
+/// Gives the profile's priority, if there is one, to the threads of this process whose names are
+/// `wanted`. Returns their number, or why it is refused.
+pub fn raise_threads(profile: &RealtimeProfile, wanted: impl Fn(&str) -> bool) -> Result<usize, String> {
     if profile.priority == 0 {
         return Ok(0);
     }
@@ -20,170 +22,135 @@ pub fn raise_threads(profile: &Profile, wanted: impl Fn(&str) -> bool) -> Result
     refused.map_or(Ok(raised), Err)
 }
 
-/// The threads of this process, with their names.
-fn threads() -> Vec<(libc::pid_t, String)> {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let thread = |task: std::fs::DirEntry| {
-        // One that has ended since is no fault.
-        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        Some((task.file_name().to_str()?.parse().ok()?, name.trim().to_owned()))
-    };
-    tasks.filter_map(thread).collect()
-}
-
 /// How the threads of that name are scheduled.
 #[cfg(test)]
-pub(crate) fn policies(name: &str) -> Vec<libc::c_int> {
+pub(crate) fn scheduling_of(name: &str) -> Vec<Scheduling> {
     let named = threads().into_iter().filter(|(_, n)| n == name);
-    // SAFETY: asks for numbers.
-    named.map(|(thread, _)| unsafe { libc::sched_getscheduler(thread) }).collect()
+    named.map(|(thread, _)| Scheduling::of(thread).unwrap()).collect()
 }
 
-/// What held for the process before any profile was applied, so that the next one begins from there.
-pub struct Origin {
-    policy: libc::c_int,
-    priority: libc::c_int,
-    cores: libc::cpu_set_t,
-    applied: Profile,
+/// The profile that holds for the process, and what held before the first one, to which the next
+/// one resets.
+pub struct ProcessProfile {
+    scheduling: Scheduling,
+    cores: Vec<usize>,
+    applied: RealtimeProfile,
 }
 
-impl Origin {
-    /// As it is for the calling thread.
-    pub fn here() -> Self {
-        // SAFETY: both structures are plain numbers, and are filled by the calls.
-        unsafe {
-            let (mut parameters, mut cores): (libc::sched_param, libc::cpu_set_t) = std::mem::zeroed();
-            libc::sched_getparam(0, &mut parameters);
-            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut cores);
-            let (policy, priority) = (libc::sched_getscheduler(0), parameters.sched_priority);
-            Self { policy, priority, cores, applied: Profile::default() }
+impl ProcessProfile {
+    /// With no profile applied yet, and the calling thread's scheduling and cores to reset to.
+    pub fn of_caller() -> Self {
+        Self {
+            scheduling: Scheduling::of(ThreadId::CURRENT).unwrap_or(Scheduling::DEFAULT),
+            cores: permitted_cores(),
+            applied: RealtimeProfile::default(),
         }
     }
 
-    /// Undoes what was applied last, and applies `profile` to the process, to the calling thread, and to the middleware's.
-    /// To be called before anything large is allocated. What the calling thread is refused is not reported: the frame
-    /// thread will be refused the same.
-    pub fn apply(&mut self, profile: &Profile, patient: &[&str]) -> Vec<Report> {
-        self.restore(profile, patient);
+    /// Undoes what was applied last, and applies `profile` to the process, to the calling thread,
+    /// and to the middleware's threads.
+    ///
+    /// To be called before anything large is allocated. What the calling thread is refused is not
+    /// reported: the frame thread will be refused the same.
+    pub fn apply(&mut self, profile: &RealtimeProfile, background: &[&str]) -> Vec<ProfileReport> {
+        self.reset(profile, background);
         let mut reports = Vec::new();
         if profile.lock_memory {
             reports.push(lock_memory());
         }
         apply_to_thread(profile);
-        reports.extend(apply_to_middleware(profile, patient));
+        reports.extend(apply_to_middleware(profile, background));
         reports
     }
 
-    /// Undoes what was applied last, and remembers that `profile` is to be applied next.
-    fn restore(&mut self, profile: &Profile, patient: &[&str]) {
-        let before = std::mem::replace(&mut self.applied, profile.clone());
+    /// Undoes what was applied last, and remembers that `next` is to be applied. What cannot be
+    /// undone holds on, as after any refusal.
+    fn reset(&mut self, next: &RealtimeProfile, background: &[&str]) {
+        let before = std::mem::replace(&mut self.applied, next.clone());
         if before.priority > 0 {
-            for (thread, _) in threads().into_iter().filter(|(_, name)| !patient.contains(&name.as_str())) {
-                // What cannot be undone holds, as after any refusal.
-                let _ = set_scheduling(thread, self.policy, self.priority);
+            for (thread, _) in threads().into_iter().filter(|(_, name)| !background.contains(&name.as_str())) {
+                let _ = self.scheduling.apply_to(thread);
             }
         }
-        // SAFETY: the set is whole, and unlocking changes nothing that the program can see but its speed.
-        unsafe {
-            if !before.cores.is_empty() {
-                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.cores);
-            }
-            if before.lock_memory && !profile.lock_memory {
-                libc::munlockall();
-            }
+        if !before.cores.is_empty() && !self.cores.is_empty() {
+            let _ = scheduling::set_affinity(ThreadId::CURRENT, &self.cores);
         }
-    }
-}
-
-/// Puts the calling thread, which no frame waits for, among the ordinary ones, whatever it inherited.
-pub fn be_patient() {
-    // There is nothing to be done should it fail: the thread goes on as it is.
-    let _ = set_scheduling(0, libc::SCHED_OTHER, 0);
-}
-
-/// Of the thread with that number; 0 is the calling one.
-pub(super) fn set_scheduling(thread: libc::pid_t, policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
-    // SAFETY: the structure is plain numbers, of which Linux knows the priority alone.
-    let status = unsafe {
-        let mut parameters: libc::sched_param = std::mem::zeroed();
-        parameters.sched_priority = priority;
-        libc::sched_setscheduler(thread, policy, &parameters)
-    };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error())
+        if before.lock_memory && !next.lock_memory {
+            let _ = scheduling::unlock_memory();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parse_cores, permitted_cores};
+    use std::sync::{mpsc, Arc, Mutex};
+
     use super::*;
 
+    /// A profile with no more than a priority.
+    fn priority() -> RealtimeProfile {
+        RealtimeProfile { priority: 10, ..RealtimeProfile::default() }
+    }
+
     #[test]
-    fn threads_of_the_middleware_get_the_priority_and_patient_ones_do_not() {
-        let profile = Profile { priority: 10, ..Profile::default() };
-        let (number, numbers) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let ended = std::sync::Arc::new(std::sync::Mutex::new(ended));
+    fn only_the_middlewares_threads_get_the_priority() {
+        let (number, numbers) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
         let thread = |name: &str| {
-            let (number, ended) = (number.clone(), std::sync::Arc::clone(&ended));
+            let (number, ended) = (number.clone(), Arc::clone(&ended));
             let run = move || {
-                // SAFETY: asks for a number.
-                number.send(unsafe { libc::gettid() }).unwrap();
+                number.send(ThreadId::here()).unwrap();
                 let _ = ended.lock().map(|ended| ended.recv());
             };
             let thread = std::thread::Builder::new().name(name.into()).spawn(run).unwrap();
             (thread, numbers.recv().unwrap())
         };
-        let (others, patient) = (thread("dds.shm.7000"), thread("for people"));
-        // Every other thread of this process is "patient" here: they are tests that run beside this one.
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let names: Vec<_> = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok()).collect();
-        let names: Vec<_> = names.iter().map(|name| name.trim()).filter(|name| *name != "dds.shm.7000").collect();
-        let reports = apply_to_middleware(&profile, &names);
-        // SAFETY: asks for numbers.
-        let policy = |thread| unsafe { libc::sched_getscheduler(thread) };
+        let (middleware, background) = (thread("dds.shm.7000"), thread("background"));
+        // Every other thread of this process is of the background here: they are tests that run
+        // beside this one.
+        let names: Vec<_> = threads().into_iter().map(|(_, name)| name).filter(|name| name != "dds.shm.7000").collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let reports = apply_to_middleware(&priority(), &names);
         match &reports[..] {
-            [Report { outcome: Ok(_), .. }] => assert_eq!(policy(others.1), libc::SCHED_FIFO),
-            [Report { outcome: Err(why), .. }] => assert!(why.contains("CAP_SYS_NICE"), "{why}"),
+            [ProfileReport { outcome: Ok(_), .. }] => {
+                assert_eq!(Scheduling::of(middleware.1).unwrap(), Scheduling::fifo(10));
+            }
+            [ProfileReport { outcome: Err(why), .. }] => assert!(why.contains("CAP_SYS_NICE"), "{why}"),
             other => panic!("{other:?}"),
         }
-        assert_eq!(policy(patient.1), libc::SCHED_OTHER);
+        assert_eq!(Scheduling::of(background.1).unwrap(), Scheduling::DEFAULT);
         drop(end);
-        others.0.join().unwrap();
-        patient.0.join().unwrap();
+        middleware.0.join().unwrap();
+        background.0.join().unwrap();
     }
 
     #[test]
-    fn a_thread_that_inherited_a_priority_can_do_without() {
+    fn a_thread_can_give_up_a_priority_that_it_inherited() {
         std::thread::spawn(|| {
-            apply_to_thread(&Profile { priority: 10, ..Profile::default() });
-            be_patient();
-            // SAFETY: asks for a number.
-            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_OTHER);
+            apply_to_thread(&priority());
+            scheduling::use_default_scheduling();
+            assert_eq!(Scheduling::of(ThreadId::CURRENT).unwrap(), Scheduling::DEFAULT);
         })
         .join()
         .unwrap();
     }
 
     #[test]
-    fn what_the_next_profile_does_not_ask_for_is_as_it_was_before_the_first() {
+    fn the_next_profile_resets_what_it_does_not_ask_for() {
         let run = || {
-            let mut origin = Origin::here();
+            let mut process = ProcessProfile::of_caller();
             let cores = permitted_cores();
-            let first = cores.split([',', '-']).next().unwrap();
-            let profile = Profile { priority: 10, cores: parse_cores(first).unwrap(), ..Profile::default() };
-            // Threads of other tests are none of ours.
+            let profile = RealtimeProfile { cores: vec![cores[0]], ..priority() };
+            // Threads of other tests are left alone.
             let names: Vec<_> = threads().into_iter().map(|(_, name)| name).filter(|name| name != "restored").collect();
             let others: Vec<_> = names.iter().map(String::as_str).collect();
-            for profile in [&profile, &Profile::default()] {
-                origin.restore(profile, &others);
+            for profile in [&profile, &RealtimeProfile::default()] {
+                process.reset(profile, &others);
                 apply_to_thread(profile);
             }
             assert_eq!(permitted_cores(), cores);
-            assert_eq!(policies("restored"), [libc::SCHED_OTHER]);
+            assert_eq!(scheduling_of("restored"), [Scheduling::DEFAULT]);
         };
         std::thread::Builder::new().name("restored".into()).spawn(run).unwrap().join().unwrap();
     }

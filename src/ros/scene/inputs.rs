@@ -1,4 +1,5 @@
-//! The spinning thread's side of a scene: who subscribes to what, what `CameraInfo` says, and what follows from it.
+//! The spinning thread's side of a scene: which outputs have subscribers, and the geometry by
+//! `CameraInfo`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use peregrine_geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Unce
 use r2r::sensor_msgs::msg::CameraInfo as InfoMessage;
 use r2r::{Node, QosProfile};
 
-use super::{SceneShared, View};
+use super::shared::{GroundView, SceneShared};
 use crate::error::NodeError;
-use crate::parameters::{Parameters, Refusal};
+use crate::parameters::{ParameterError, Parameters};
 use crate::topics::CameraTopics;
 
-/// Most cells of the map: a larger one would take longer to publish than a frame.
+/// Maximum number of cells of the map: a larger one would take longer to publish than a frame.
 const MAX_CELLS: usize = 1_000_000;
 
-/// The scene's publishers, as the spinning thread watches them.
+/// The scene's publishers, whose subscribers the spinning thread counts.
 pub struct Publishers {
     pub tracks: r2r::Publisher<r2r::peregrine_msgs::msg::Track2DArray>,
     pub objects: r2r::Publisher<r2r::vision_msgs::msg::Detection3DArray>,
@@ -30,7 +31,7 @@ pub struct Publishers {
 }
 
 impl Publishers {
-    /// Takes them down; to be called once nothing publishes any more.
+    /// Destroys them; to be called once nothing publishes any more.
     pub fn destroy(self, node: &mut Node) {
         node.destroy_publisher(self.tracks);
         node.destroy_publisher(self.objects);
@@ -46,12 +47,12 @@ impl Publishers {
 pub struct SceneInputs {
     pub publishers: Publishers,
     shared: Arc<SceneShared>,
-    /// None where no mounting is known, and places on the ground cannot be.
+    /// `None` without a mounting, and so without places on the ground.
     calibration: Option<Calibration>,
     status: String,
 }
 
-/// What becomes of a camera's `CameraInfo`.
+/// From a camera's `CameraInfo` to the geometry.
 struct Calibration {
     infos: Box<dyn Stream<Item = InfoMessage> + Unpin>,
     mounting: Mounting,
@@ -71,7 +72,7 @@ impl SceneInputs {
         shared: Arc<SceneShared>,
         publishers: Publishers,
     ) -> Result<Self, NodeError> {
-        let mut status = "off: the parameter 'mounting' does not say where the camera is".to_owned();
+        let mut status = "off: the parameter 'mounting' is empty".to_owned();
         let mut calibration = None;
         if let Some(mounting) = mounting(parameters)? {
             let topic = match parameters.text("camera_info_topic") {
@@ -81,7 +82,7 @@ impl SceneInputs {
             let qos = topics.subscription(&topic, QosProfile::sensor_data());
             let refuse = |error: r2r::Error| NodeError::Topic { name: topic.clone(), why: error.to_string() };
             let infos = node.subscribe::<InfoMessage>(&topic, qos).map_err(refuse)?;
-            status = format!("no CameraInfo has arrived on {topic}, so objects have no places on the ground");
+            status = format!("no CameraInfo has arrived on {topic}: objects cannot be placed on the ground");
             calibration = Some(Calibration {
                 infos: Box::new(infos),
                 mounting,
@@ -99,13 +100,14 @@ impl SceneInputs {
         Ok(Self { publishers, shared, calibration, status })
     }
 
-    /// Whether objects are placed on the ground, and if not, why: for the diagnostics.
+    /// Whether objects are placed on the ground, or why not: for the diagnostics.
     pub fn status(&self) -> &str {
         &self.status
     }
 
-    /// Looks who subscribes, and takes in what the camera says of itself. To be called after every spin.
-    pub fn turn(&mut self) {
+    /// Updates which outputs have subscribers, and the geometry by the newest `CameraInfo`. To be
+    /// called after every spin.
+    pub fn poll(&mut self) {
         let (p, s) = (&self.publishers, &self.shared);
         let some = |count: r2r::Result<usize>| count.unwrap_or(0) > 0;
         s.wanted.tracks.store(some(p.tracks.get_inter_process_subscription_count()), Relaxed);
@@ -114,7 +116,7 @@ impl SceneInputs {
         s.wanted.markers.store(some(p.markers.get_inter_process_subscription_count()), Relaxed);
         let raw = some(p.raw.get_inter_process_subscription_count());
         let compressed = some(p.compressed.get_inter_process_subscription_count());
-        s.wanted.picture.store(raw || compressed, Relaxed);
+        s.wanted.image.store(raw || compressed, Relaxed);
         // Views that were replaced are dropped here, off the frame thread.
         while s.retired.pop().is_some() {}
         let Some(calibration) = &mut self.calibration else { return };
@@ -123,12 +125,12 @@ impl SceneInputs {
             newest = Some(message);
         }
         if let Some(message) = newest {
-            self.learn(from_message(message));
+            self.set_camera_info(from_message(message));
         }
     }
 
-    /// Takes in what the camera says of itself; nothing happens if it says the same as before.
-    pub fn learn(&mut self, info: CameraInfo) {
+    /// Updates the geometry by a `CameraInfo`; no effect if it is the same as before.
+    pub fn set_camera_info(&mut self, info: CameraInfo) {
         let Some(calibration) = &mut self.calibration else { return };
         if calibration.known.as_ref() == Some(&info) {
             return;
@@ -136,7 +138,7 @@ impl SceneInputs {
         self.status = match calibration.view(&info) {
             Ok(view) => {
                 let (width, height) = view.ground.camera.size();
-                // A view that nobody has taken yet is dropped.
+                // A view that has not been taken yet is dropped.
                 self.shared.view.force_push(Box::new(view));
                 let model = if calibration.rectified { "rectified" } else { &info.distortion_model };
                 format!("on: {width}x{height}, {model}")
@@ -148,22 +150,22 @@ impl SceneInputs {
 }
 
 impl Calibration {
-    fn view(&self, info: &CameraInfo) -> Result<View, CameraError> {
+    fn view(&self, info: &CameraInfo) -> Result<GroundView, CameraError> {
         let camera = Camera::new(info, self.rectified)?;
         let Self { mounting, uncertainty, max_range, extent, .. } = *self;
         let map = OccupancyGrid::new(&camera, &mounting, extent);
-        Ok(View { ground: Ground { camera, mounting, uncertainty, max_range }, map })
+        Ok(GroundView { ground: Ground { camera, mounting, uncertainty, max_range }, map })
     }
 }
 
-/// The topic `camera_info` beside that of the images, as image_transport has it.
+/// The topic `camera_info` in the namespace of the images, as image_transport has it.
 fn beside(image_topic: &str) -> String {
     let raw = image_topic.strip_suffix("/compressed").unwrap_or(image_topic);
     format!("{}/camera_info", raw.rsplit_once('/').map_or("", |(namespace, _)| namespace))
 }
 
-/// The camera's pose, if there is one.
-fn mounting(parameters: &Parameters) -> Result<Option<Mounting>, Refusal> {
+/// The camera's pose; `None` if the parameter is empty.
+fn mounting(parameters: &Parameters) -> Result<Option<Mounting>, ParameterError> {
     let text = parameters.text("mounting");
     if text.trim().is_empty() {
         return Ok(None);
@@ -174,23 +176,23 @@ fn mounting(parameters: &Parameters) -> Result<Option<Mounting>, Refusal> {
         Some(&[x, y, z, roll, pitch, yaw]) if z > 0.0 => {
             Ok(Some(Mounting { position: Vector3::new(x, y, z), roll, pitch, yaw }))
         }
-        _ => Err(Refusal::NotPermitted {
+        _ => Err(ParameterError::NotPermitted {
             name: "mounting".into(),
-            expected: "six numbers, x y z in m and roll pitch yaw in rad, with z above 0".into(),
+            expected: "six numbers, x y z [m] and roll pitch yaw [rad], with z > 0".into(),
             found: format!("'{text}'"),
         }),
     }
 }
 
-fn extent(parameters: &Parameters) -> Result<Extent, Refusal> {
+fn extent(parameters: &Parameters) -> Result<Extent, ParameterError> {
     let of = |name: &str| parameters.real(name);
     let extent = Extent { length: of("map_length_m"), width: of("map_width_m"), resolution: of("map_resolution_m") };
     let (ahead, across) = extent.cells();
     if ahead * across > MAX_CELLS {
-        return Err(Refusal::NotPermitted {
+        return Err(ParameterError::NotPermitted {
             name: "map_resolution_m".into(),
-            expected: format!("coarse enough for a map of {MAX_CELLS} cells at most"),
-            found: format!("{}, which makes {ahead}x{across}", extent.resolution),
+            expected: format!("coarse enough for a map of at most {MAX_CELLS} cells"),
+            found: format!("{}, which gives {ahead}x{across}", extent.resolution),
         });
     }
     Ok(extent)
@@ -210,7 +212,7 @@ fn from_message(m: InfoMessage) -> CameraInfo {
     }
 }
 
-/// An array of fixed size, which comes to Rust as a vector.
+/// An array of fixed size, which r2r gives as a vector.
 fn fixed<const N: usize>(values: Vec<f64>) -> [f64; N] {
     std::array::from_fn(|i| values.get(i).copied().unwrap_or(f64::NAN))
 }
@@ -220,7 +222,7 @@ mod tests {
     use super::*;
     use r2r::ParameterValue;
 
-    fn mounted(text: &str) -> Result<Option<Mounting>, Refusal> {
+    fn mounted(text: &str) -> Result<Option<Mounting>, ParameterError> {
         mounting(&Parameters::with([("mounting".to_owned(), ParameterValue::String(text.into()))]).unwrap())
     }
 
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn camera_info_is_looked_for_beside_the_image() {
+    fn camera_info_is_in_the_namespace_of_the_image() {
         assert_eq!(beside("/front/image_raw"), "/front/camera_info");
         assert_eq!(beside("/front/image_raw/compressed"), "/front/camera_info");
         assert_eq!(beside("/image"), "/camera_info");

@@ -1,4 +1,4 @@
-//! `vision_msgs/LabelInfo`: what the numbers in the mask mean, latched.
+//! `vision_msgs/LabelInfo`: the names of the classes in the mask, latched.
 
 use peregrine_student::Architecture;
 use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
@@ -6,7 +6,7 @@ use r2r::{Node, Publisher, QosProfile};
 
 use crate::topics::CameraTopics;
 
-/// Publishes the class table of the segmentation for everybody who ever subscribes (transient local).
+/// Publishes the class table of the segmentation for all subscribers to come (transient local).
 ///
 /// # Errors
 /// When ROS refuses.
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_number_of_the_mask_has_its_name() {
+    fn each_class_of_the_mask_has_its_name() {
         let table = table(&Architecture::default_student().segmentation.classes, 0.3);
         let road = table.class_map.iter().find(|c| c.class_name == "road").map(|c| c.class_id);
         assert_eq!((table.class_map.len(), road, table.threshold), (11, Some(3), 0.3));

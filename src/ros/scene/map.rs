@@ -6,7 +6,7 @@ use r2r::NativeMsg;
 
 use crate::messages::{set_header, set_string, NativeHeader};
 
-/// In a frame of reference that moves with the vehicle.
+/// In a frame that moves with the vehicle.
 pub struct MapMessage {
     pub native: NativeMsg<OccupancyGrid>,
     frame: String,
@@ -23,7 +23,8 @@ impl MapMessage {
         Self { native: NativeMsg::from(&message), frame: frame.into() }
     }
 
-    /// `cells` as [`peregrine_geometry::OccupancyGrid::fill`] gives them. Allocates only for a larger map than before.
+    /// `cells` as [`OccupancyGrid::fill`](peregrine_geometry::occupancy::OccupancyGrid::fill) gives
+    /// them. Allocates only for a larger map than before.
     pub fn fill(&mut self, header: &NativeHeader, extent: &Extent, cells: &[i8]) {
         let m = &mut *self.native;
         set_header(&mut m.header, header);

@@ -4,14 +4,14 @@ use r2r::visualization_msgs::msg::{Marker, MarkerArray};
 use r2r::NativeMsg;
 
 use super::objects::Placed;
-use super::picture::COLOURS;
+use super::painter::COLOURS;
 use super::sequence::{longest, name_of, resize};
 use crate::messages::{set_header, set_string, NativeHeader};
 
-/// Markers for one object: where it is sure to stand (the ellipse of two standard deviations), its box, its name.
-const EACH: usize = 3;
+/// Markers of one object: the 2-σ ellipse of its position, its box, its name.
+const MARKERS_PER_OBJECT: usize = 3;
 
-/// An upright box this thin, in metres, stands for an object whose length is not to be seen.
+/// Length in metres of the box of an object: an image does not show how long it is.
 const THICKNESS: f64 = 0.1;
 
 /// With room for a fixed number of objects.
@@ -26,7 +26,7 @@ pub struct MarkersMessage {
 unsafe impl Send for MarkersMessage {}
 
 impl MarkersMessage {
-    pub fn new(class_names: &[String], most: usize, frame: &str) -> Self {
+    pub fn new(class_names: &[String], max_objects: usize, frame: &str) -> Self {
         let text = format!("{} {}", longest(class_names), u64::MAX);
         let blank = |ns: &str, kind: i64| {
             let mut marker = Marker { ns: ns.into(), type_: kind as i32, text: text.clone(), ..Default::default() };
@@ -34,10 +34,10 @@ impl MarkersMessage {
             marker.pose.orientation.w = 1.0;
             marker
         };
-        // The first takes away what was shown before.
+        // The first deletes the markers of the frame before.
         let mut markers = vec![blank("", 0)];
         markers[0].action = Marker::DELETEALL as i32;
-        for i in 0..most {
+        for i in 0..max_objects {
             let kinds = [
                 ("uncertainty", Marker::CYLINDER as i64),
                 ("objects", Marker::CUBE as i64),
@@ -57,12 +57,12 @@ impl MarkersMessage {
     }
 
     pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed]) {
-        let markers = resize!(self.native.markers, 1 + EACH * placed.len());
+        let markers = resize!(self.native.markers, 1 + MARKERS_PER_OBJECT * placed.len());
         for marker in markers.iter_mut() {
             set_header(&mut marker.header, header);
             set_string(&mut marker.header.frame_id, self.frame.as_bytes());
         }
-        for (group, placed) in markers[1..].chunks_exact_mut(EACH).zip(placed) {
+        for (group, placed) in markers[1..].chunks_exact_mut(MARKERS_PER_OBJECT).zip(placed) {
             let [uncertainty, body, name] = group else { continue };
             let object = &placed.object;
             let position = &object.point.position;
@@ -78,9 +78,9 @@ impl MarkersMessage {
             }
             let (axes, angle) = ellipse(&object.point.covariance);
             (uncertainty.scale.x, uncertainty.scale.y, uncertainty.scale.z) = (4.0 * axes[0], 4.0 * axes[1], 0.02);
-            turn(&mut uncertainty.pose.orientation.z, &mut uncertainty.pose.orientation.w, angle);
+            set_yaw(&mut uncertainty.pose.orientation.z, &mut uncertainty.pose.orientation.w, angle);
             (body.scale.x, body.scale.y, body.scale.z) = (THICKNESS, object.width.max(0.05), object.height.max(0.05));
-            turn(&mut body.pose.orientation.z, &mut body.pose.orientation.w, object.azimuth);
+            set_yaw(&mut body.pose.orientation.z, &mut body.pose.orientation.w, object.azimuth);
             name.scale.z = 0.5;
             self.text.clear();
             self.text.extend_from_slice(name_of(&self.class_names, placed.detection.class));
@@ -100,8 +100,8 @@ fn ellipse(covariance: &nalgebra::Matrix2<f64>) -> ([f64; 2], f64) {
     ([(middle + spread).max(1e-6).sqrt(), (middle - spread).max(1e-6).sqrt()], (2.0 * b).atan2(a - c) / 2.0)
 }
 
-/// A turn about the upright axis as the quaternion's z and w.
-fn turn(z: &mut f64, w: &mut f64, angle: f64) {
+/// A rotation about the z axis as the quaternion's z and w.
+fn set_yaw(z: &mut f64, w: &mut f64, angle: f64) {
     (*z, *w) = (angle / 2.0).sin_cos();
 }
 

@@ -10,11 +10,11 @@ use r2r::NativeMsg;
 use super::sequence::{longest, name_of, resize};
 use crate::messages::{set_header, set_identity, set_string, NativeHeader};
 
-/// A detection that has a place.
+/// A detection with its position on the ground.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed {
     pub detection: Detection,
-    /// 0 for none.
+    /// Of its track; 0 without one.
     pub identity: u64,
     pub object: GroundObject,
 }
@@ -23,16 +23,16 @@ pub struct Placed {
 pub struct Objects(Vec<Placed>);
 
 impl Objects {
-    pub fn with_capacity(most: usize) -> Self {
-        Self(Vec::with_capacity(most))
+    pub fn with_capacity(max_objects: usize) -> Self {
+        Self(Vec::with_capacity(max_objects))
     }
 
-    /// Places the detections of a frame; those above the horizon, out of range or cut off by the image's lower edge,
-    /// whose foot is not to be seen, are left out.
+    /// Places the detections of a frame. Those above the horizon, out of range or cut off by the
+    /// image's lower edge, whose point of contact is not visible, are left out.
     pub fn place(&mut self, ground: &Ground, result: &FrameResult) {
         let (width, height) = result.size;
         let ground = Ground { camera: ground.camera.resized(width as u32, height as u32), ..*ground };
-        let foot_in_sight = |d: &Detection| d.bbox.y_max < height as f32 - 1.0;
+        let contact_is_visible = |d: &Detection| d.bbox.y_max < height as f32 - 1.0;
         let identities = result.identities.iter().copied().chain(std::iter::repeat(0));
         self.0.clear();
         self.0.extend(
@@ -41,7 +41,7 @@ impl Objects {
                 .iter()
                 .zip(identities)
                 .take(self.0.capacity())
-                .filter(|(d, _)| foot_in_sight(d))
+                .filter(|(d, _)| contact_is_visible(d))
                 .filter_map(|(&detection, identity)| {
                     Some(Placed { detection, identity, object: ground.object(&detection.bbox)? })
                 }),
@@ -64,20 +64,20 @@ pub struct ObjectsMessage {
 unsafe impl Send for ObjectsMessage {}
 
 impl ObjectsMessage {
-    /// In the frame of reference called `frame`.
-    pub fn new(class_names: &[String], most: usize, frame: &str) -> Self {
+    /// With the frame_id `frame`.
+    pub fn new(class_names: &[String], max_objects: usize, frame: &str) -> Self {
         let mut hypothesis = ObjectHypothesisWithPose::default();
         hypothesis.hypothesis.class_id = longest(class_names);
         let mut blank = Detection3D { results: vec![hypothesis], id: u64::MAX.to_string(), ..Default::default() };
         blank.header.frame_id = frame.into();
-        let mut message = Detection3DArray { detections: vec![blank; most], ..Default::default() };
+        let mut message = Detection3DArray { detections: vec![blank; max_objects], ..Default::default() };
         message.header.frame_id = frame.into();
         Self { native: NativeMsg::from(&message), class_names: class_names.to_vec(), frame: frame.into() }
     }
 
-    /// The stamp is `header`'s. An object is an upright rectangle that faces the camera, as long as wide and high as
-    /// its box shows it; its length along the line of sight is not to be seen, and is 0. The result's pose is where it
-    /// touches the ground, with the covariance of x and y.
+    /// The stamp is `header`'s. An object is an upright rectangle that faces the camera, with the
+    /// width and height of its box; its length along the line of sight is not visible, and 0. The
+    /// result's pose is the point of contact with the ground, with the covariance of x and y.
     pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed]) {
         set_header(&mut self.native.header, header);
         set_string(&mut self.native.header.frame_id, self.frame.as_bytes());

@@ -1,28 +1,29 @@
 //! Native sequences with room for a fixed number of elements.
 
-/// The first `count` elements of a native sequence, as many as there is room for, and its size set to that.
+/// Resizes a native sequence to `count` elements, or its capacity if that is less, and gives them.
 ///
-/// A sequence that was made with `capacity` elements may have any size up to it: ROS sends `size` elements and frees
-/// `capacity`.
+/// A sequence that was made with `capacity` elements may have any size up to it: ROS sends `size`
+/// elements and frees `capacity`.
 macro_rules! resize {
     ($sequence:expr, $count:expr) => {{
         let sequence = &mut $sequence;
         sequence.size = usize::min($count, sequence.capacity);
         match sequence.size {
             0 => &mut [][..],
-            // SAFETY: the message was made with `capacity` initialised elements there, and `size` is no more than that.
+            // SAFETY: the message was made with `capacity` initialised elements there, and `size`
+            // is no more than that.
             size => unsafe { std::slice::from_raw_parts_mut(sequence.data, size) },
         }
     }};
 }
 pub(super) use resize;
 
-/// A class's name, empty for one that there is not.
+/// A class's name, empty for an unknown class.
 pub(super) fn name_of(names: &[String], class: usize) -> &[u8] {
     names.get(class).map_or(&[], |name| name.as_bytes())
 }
 
-/// The longest of some names, which makes room for every one.
+/// The longest of some names, to reserve room for every one.
 pub(super) fn longest(names: &[String]) -> String {
     names.iter().max_by_key(|name| name.len()).cloned().unwrap_or_default()
 }

@@ -13,13 +13,14 @@ pub struct TracksMessage {
     class_names: Vec<String>,
 }
 
-// SAFETY: as for `DetectionsMessage`: the message owns its memory, and nothing refers to the thread that made it.
+// SAFETY: as for `DetectionsMessage`: the message owns its memory, and nothing refers to the thread
+// that made it.
 unsafe impl Send for TracksMessage {}
 
 impl TracksMessage {
-    pub fn new(class_names: &[String], most: usize) -> Self {
+    pub fn new(class_names: &[String], max_tracks: usize) -> Self {
         let blank = Track2D { class_id: longest(class_names), ..Default::default() };
-        let message = Track2DArray { tracks: vec![blank; most], ..Default::default() };
+        let message = Track2DArray { tracks: vec![blank; max_tracks], ..Default::default() };
         Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
     }
 
@@ -34,7 +35,7 @@ impl TracksMessage {
             slot.bbox.center.position.y = f64::from(b.y_min + b.y_max) / 2.0;
             (slot.bbox.size_x, slot.bbox.size_y) = (f64::from(b.width()), f64::from(b.height()));
             [slot.velocity_x, slot.velocity_y] = track.velocity;
-            // Column by column or row by row is the same: it is symmetric.
+            // Row-major or column-major is the same: it is symmetric.
             slot.covariance.copy_from_slice(track.covariance.as_slice());
             (slot.age, slot.missed) = (track.age, track.missed);
         }
@@ -51,7 +52,7 @@ mod tests {
     use peregrine_core::BoundingBox;
 
     #[test]
-    fn a_track_goes_out_field_by_field_and_a_shorter_list_after_a_longer_one() {
+    fn tracks_are_written_field_by_field_also_after_a_longer_list() {
         let mut message = TracksMessage::new(&["car".into(), "two-wheeler".into()], 2);
         let mut covariance = Matrix4::identity();
         (covariance[(0, 2)], covariance[(2, 0)]) = (0.5, 0.5);

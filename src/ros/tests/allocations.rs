@@ -1,6 +1,7 @@
-//! The node's frame thread allocates nothing once the first frames have gone through it.
+//! The node's frame thread allocates nothing after warm-up.
 //!
-//! What is counted is Rust's allocations: ours and those of the crates below us. The middleware has its own memory.
+//! Only Rust's allocations are counted: those of this workspace and of the crates below. The
+//! middleware has its own memory.
 
 mod in_process;
 
@@ -10,16 +11,18 @@ use std::time::Duration;
 use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{now_ns, Encoding};
 use peregrine_geometry::CameraInfo;
-use peregrine_ros::clock::Instant;
+use peregrine_ros::clock::ClockSample;
 use peregrine_ros::incoming::ImageMessage;
+use peregrine_support::ros_is_absent;
 use r2r::{NativeMsg, ParameterValue};
 
-use in_process::{ros_is_absent, small, Parts};
+use in_process::{small, Parts};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 
-/// Of all encodings together, as much as the node does in five minutes; src/pipeline/tests/pipeline.rs has ten thousand of each.
+/// Of all encodings together, five minutes' worth at 30 Hz; src/pipeline/tests/pipeline.rs has ten
+/// thousand of each.
 const FRAMES: usize = 10_000;
 
 /// Small, since what is counted does not depend on it.
@@ -39,12 +42,12 @@ fn message(encoding: Encoding) -> ImageMessage {
 }
 
 #[test]
-fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings() {
+fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
     if ros_is_absent() {
         return;
     }
-    // Every detection and both masks, so that the longest way is gone; and deadlines that are missed for a while, so
-    // that the degraded mode is entered and left.
+    // Every detection and both masks, so that the longest path is taken; and deadlines that are
+    // missed for a while, so that the degraded mode is entered and left.
     let text = |text: &str| ParameterValue::String(text.into());
     let parameters = small([
         ("score_threshold", ParameterValue::Double(0.01)),
@@ -59,7 +62,7 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
     let camera = &shared.cameras[0];
     camera.road_mask_wanted.store(true, SeqCst);
     camera.segmentation_wanted.store(true, SeqCst);
-    inputs[0].learn(CameraInfo {
+    inputs[0].set_camera_info(CameraInfo {
         width: WIDTH as u32,
         height: HEIGHT as u32,
         distortion_model: "plumb_bob".into(),
@@ -67,8 +70,8 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
         k: [75.0, 0.0, 48.0, 0.0, 67.0, 32.0, 0.0, 0.0, 1.0],
         ..CameraInfo::default()
     });
-    let wanted = &path.outlets[0].scene.shared().wanted;
-    for output in [&wanted.tracks, &wanted.objects, &wanted.map, &wanted.markers, &wanted.picture] {
+    let wanted = &path.outputs[0].scene.shared().wanted;
+    for output in [&wanted.tracks, &wanted.objects, &wanted.map, &wanted.markers, &wanted.image] {
         output.store(true, SeqCst);
     }
 
@@ -79,13 +82,13 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
             // Of the first frames of each hundred the stamp is older than the deadline.
             let age = if i % 100 < 10 { 500_000_000 } else { 10_000_000 };
             let message = message(encoding);
-            let arrival = Instant { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
-            // The first ones of an encoding make what is kept; from then on it is as it is.
+            let arrival = ClockSample { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
+            // The first frames of an encoding are its warm-up.
             let before = allocations();
             arrivals[0].accept(message, arrival);
-            let worked = path.turn(Duration::ZERO);
+            let processed = path.process_next(Duration::ZERO);
             allocated += if i < 10 { 0 } else { allocations() - before };
-            assert!(worked);
+            assert!(processed);
             if shared.degraded.load(SeqCst) {
                 degraded.0 += 1;
             } else {
@@ -93,9 +96,9 @@ fn a_warm_frame_path_does_not_allocate_over_ten_thousand_frames_of_all_encodings
             }
         }
     }
-    let counts = camera.ledger.counts();
+    let counts = camera.accounting.counts();
     assert_eq!((counts.arrived, counts.published()), ((per_encoding * Encoding::ALL.len()) as u64, counts.arrived));
-    assert!(degraded.0 > 100 && degraded.1 > 100, "both modes are gone through: {degraded:?}");
+    assert!(degraded.0 > 100 && degraded.1 > 100, "both modes are passed through: {degraded:?}");
     assert_eq!(allocated, 0, "allocations in {} frames", counts.arrived);
 
     let before = allocations();

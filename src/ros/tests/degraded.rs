@@ -1,14 +1,16 @@
-//! The degraded mode on the real frame path: what frames get in it, and for whose sake it is entered and left.
+//! The degraded mode on the real frame path: what it leaves out, and which cameras make it begin
+//! and end.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use peregrine_core::now_ns;
-use peregrine_ros::clock::Instant;
+use peregrine_ros::clock::ClockSample;
 use peregrine_ros::parameters::Parameters;
+use peregrine_support::ros_is_absent;
 use r2r::ParameterValue;
 
-use crate::in_process::{image, ros_is_absent, small, Parts};
+use crate::in_process::{image, small, Parts};
 
 const EPOCH: i64 = 1_700_000_000_000_000_000;
 
@@ -26,49 +28,50 @@ fn parameters(mode: &str, input: i64, stale_after_ms: f64) -> Parameters {
     ])
 }
 
-/// As long as any test may take.
+/// Longer than any test takes.
 const HOUR_MS: f64 = 3_600_000.0;
 
-/// Lets a frame pass that misses its deadline, or not; whether frames get less work from then on.
+/// Processes a frame that misses its deadline, or not; whether the degraded mode is on after it.
 fn pass(parts: &mut Parts, camera: usize, late: bool) -> bool {
     let age = if late { 60_000_000_000 } else { 0 };
-    let arrival = Instant { ros: EPOCH + age, monotonic: now_ns() };
+    let arrival = ClockSample { ros: EPOCH + age, monotonic: now_ns() };
     parts.arrivals[camera].accept(image(EPOCH, "mono8"), arrival);
-    assert!(parts.path.turn(Duration::ZERO));
+    assert!(parts.path.process_next(Duration::ZERO));
     parts.shared.degraded.load(Relaxed)
 }
 
-fn passes_through_and_back(name: &str, mode: &str, cells: [usize; 2]) {
+fn enters_and_leaves(name: &str, mode: &str, cells: [usize; 2]) {
     if ros_is_absent() {
         return;
     }
     let mut parts = Parts::new(name, 1, &parameters(mode, 64, HOUR_MS));
-    let of_last_frame = |parts: &mut Parts, degraded| parts.path.engines.pipeline(degraded).result().mask.classes.len();
+    let of_last_frame = |parts: &mut Parts| parts.path.model.pipeline().result().mask.classes.len();
     assert!(!pass(&mut parts, 0, false));
-    assert_eq!(of_last_frame(&mut parts, false), cells[0]);
+    assert_eq!(of_last_frame(&mut parts), cells[0]);
     for _ in 0..3 {
         pass(&mut parts, 0, true);
     }
     assert!(pass(&mut parts, 0, false), "{mode} is entered");
-    assert_eq!(of_last_frame(&mut parts, true), cells[1]);
+    assert_eq!(of_last_frame(&mut parts), cells[1]);
     while pass(&mut parts, 0, false) {}
-    let counts = parts.shared.cameras[0].ledger.counts();
+    let counts = parts.shared.cameras[0].accounting.counts();
     assert_eq!((counts.arrived, counts.published()), (9, 9), "{mode} is left, and no frame is lost");
 }
 
-/// A mask has a cell for 4x4 pixels of the input, and half of 64x64 is 32x32 when counted in whole strides.
+/// A mask has a cell for 4x4 pixels of the input, and half of 64x64 is 32x32 when counted in whole
+/// strides.
 #[test]
-fn a_frame_passes_through_the_degraded_mode_of_a_smaller_input() {
-    passes_through_and_back("smaller", "smaller_input", [256, 64]);
+fn a_smaller_input_is_entered_and_left() {
+    enters_and_leaves("smaller", "smaller_input", [256, 64]);
 }
 
 #[test]
-fn a_frame_passes_through_the_degraded_mode_of_both() {
-    passes_through_and_back("both", "both", [256, 0]);
+fn both_reductions_are_entered_and_left() {
+    enters_and_leaves("both", "both", [256, 0]);
 }
 
 #[test]
-fn a_camera_that_always_misses_is_helped_also_beside_one_that_never_does() {
+fn one_camera_that_always_misses_is_enough_to_degrade() {
     if ros_is_absent() {
         return;
     }
@@ -85,7 +88,7 @@ fn a_camera_that_always_misses_is_helped_also_beside_one_that_never_does() {
 }
 
 #[test]
-fn a_camera_that_is_gone_keeps_nobody_in_the_degraded_mode() {
+fn a_camera_that_is_gone_does_not_keep_the_degraded_mode() {
     if ros_is_absent() {
         return;
     }

@@ -1,30 +1,33 @@
-//! The node's real parts in this process, from the arrival of images to publishing: all but the subscription.
+//! The real parts of the node in this process, from the arrival of images to publishing: all but
+//! the subscription.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use peregrine_core::FrameAccounting;
-use peregrine_ros::engines::{Engines, Recipe};
-use peregrine_ros::frame_path::{FramePath, Outlet, Watch};
+use peregrine_ros::frame_path::{CameraOutputs, DeadlineState, FramePath};
 use peregrine_ros::incoming::ImageMessage;
 use peregrine_ros::intake::Arrivals;
 use peregrine_ros::live::LiveSettings;
+use peregrine_ros::model::{LoadedModel, ModelConfig};
 use peregrine_ros::parameters::Parameters;
 use peregrine_ros::qos::TopicQos;
-use peregrine_ros::realtime::Profile;
+use peregrine_ros::realtime::RealtimeProfile;
 use peregrine_ros::scene::inputs::SceneInputs;
 use peregrine_ros::scene::Scene;
-use peregrine_ros::shared::Shared;
+use peregrine_ros::shared::NodeShared;
 use peregrine_ros::topics::CameraTopics;
 use r2r::{NativeMsg, ParameterValue, QosProfile};
 
-/// Whether there is a ROS 2 to test with; says so if there is none.
-pub fn ros_is_absent() -> bool {
-    let absent = std::env::var_os("AMENT_PREFIX_PATH").is_none();
-    if absent {
-        eprintln!("skipped: there is no ROS 2 environment; run `. launch/setup/env.sh` first");
-    }
-    absent
+/// A connection to ROS that nothing outside this process meets.
+fn context() -> r2r::Context {
+    static ENVIRONMENT: Once = Once::new();
+    // Once, since tests run in threads of one process, and each of them reads the environment.
+    ENVIRONMENT.call_once(|| {
+        std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+        std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
+    });
+    r2r::Context::create().unwrap()
 }
 
 pub struct Parts {
@@ -32,54 +35,51 @@ pub struct Parts {
     /// Of each camera.
     pub arrivals: Vec<Arrivals>,
     pub inputs: Vec<SceneInputs>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<NodeShared>,
     _node: r2r::Node,
 }
 
-// SAFETY: used by one thread at a time; what it holds is the frame thread's, which is sent there too.
+// SAFETY: used by one thread at a time; the node sends what it holds to the frame thread, too.
 unsafe impl Send for Parts {}
 
 impl Parts {
     /// Of an active node called `name`, whose cameras are called c0, c1 and so on.
     pub fn new(name: &str, cameras: usize, parameters: &Parameters) -> Self {
-        let (engines, _) = Recipe::new(parameters, Profile::default()).build().unwrap();
-        Self::with_engines(name, cameras, parameters, engines)
+        let (model, _) = ModelConfig::new(parameters, RealtimeProfile::default()).load().unwrap();
+        Self::with_model(name, cameras, parameters, model)
     }
 
-    /// The same with engines of another device.
-    pub fn with_engines(name: &str, cameras: usize, parameters: &Parameters, engines: Box<Engines>) -> Self {
-        std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
-        std::env::set_var("ROS_DOMAIN_ID", (1 + std::process::id() % 101).to_string());
-        let mut node = r2r::Node::create(r2r::Context::create().unwrap(), name, "").unwrap();
-        let ledgers = (0..cameras).map(|_| Arc::new(FrameAccounting::new())).collect();
-        let shared = Arc::new(Shared::new(ledgers, LiveSettings::new(parameters)));
-        let (mut outlets, mut inputs) = (Vec::new(), Vec::new());
+    /// The same with a model on another device.
+    pub fn with_model(name: &str, cameras: usize, parameters: &Parameters, model: Box<LoadedModel>) -> Self {
+        let mut node = r2r::Node::create(context(), name, "").unwrap();
+        let accountings = (0..cameras).map(|_| Arc::new(FrameAccounting::new())).collect();
+        let shared = Arc::new(NodeShared::new(accountings, LiveSettings::new(parameters)));
+        let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
         for camera in 0..cameras {
             let topic = |topic: &str| format!("c{camera}/{topic}");
             let qos = TopicQos::new(&node, parameters).unwrap();
             let camera = format!("c{camera}");
             let topics = CameraTopics::new(&camera, &qos);
-            let (scene, input) =
-                Scene::create(&mut node, parameters, &engines.architecture, "/image", &topics).unwrap();
+            let (scene, input) = Scene::create(&mut node, parameters, &model.architecture, "/image", &topics).unwrap();
             inputs.push(input);
-            outlets.push(Outlet {
+            outputs.push(CameraOutputs {
                 detections: node.create_publisher(&topic("detections"), QosProfile::default()).unwrap(),
                 timing: node.create_publisher(&topic("timing"), QosProfile::default()).unwrap(),
                 road_mask: node.create_publisher(&topic("road_mask"), QosProfile::default()).unwrap(),
                 segmentation: node.create_publisher(&topic("segmentation"), QosProfile::default()).unwrap(),
                 scene,
-                watch: Watch::default(),
+                deadlines: DeadlineState::default(),
             });
         }
         let at_source = parameters.text("mask_resolution") == "source";
-        let path = FramePath::new(engines, outlets, Arc::clone(&shared), at_source);
+        let path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
         let mut arrivals: Vec<_> = (0..cameras).map(|camera| Arrivals::new(camera, Arc::clone(&shared))).collect();
         arrivals.iter_mut().for_each(|a| a.set_active(true));
         Self { path, arrivals, inputs, shared, _node: node }
     }
 }
 
-/// The defaults with the smallest network there is, on one thread, and with `more`.
+/// The defaults with the smallest network that there is, on one thread, and with `more`.
 pub fn small(more: impl IntoIterator<Item = (&'static str, ParameterValue)>) -> Parameters {
     let smallest = [("input_width", 32), ("input_height", 32), ("threads", 1)];
     let smallest = smallest.map(|(name, value)| (name, ParameterValue::Integer(value)));

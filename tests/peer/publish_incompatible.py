@@ -1,4 +1,4 @@
-"""Publishes what the node cannot receive, first with another QoS, then of another type; tells what diagnostics say."""
+"""Publishes what the node cannot receive: first incompatible QoS, then another type. Reports the diagnostics."""
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -13,7 +13,7 @@ def said(part):
     return peer.diagnostics["message"]
 
 
-answer = {"nobody": said("nobody publishes")}
+answer = {"no_publisher": said("it has no publisher")}
 best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 publisher = peer.node.create_publisher(Image, "image", best_effort)
 answer["qos"] = said("QoS")

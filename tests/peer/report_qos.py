@@ -1,4 +1,4 @@
-"""Tells with which reliability and durability the node publishes each topic of its own."""
+"""Reports the reliability and durability with which the node publishes each of its topics."""
 
 from common import Peer
 

@@ -1,6 +1,6 @@
-"""Sends one image twice, as a camera with a CameraInfo would, and tells what is published besides detections.
+"""Sends one image twice, as a camera with a CameraInfo does, and reports the outputs besides detections.
 
-    look_at_scene.py [without_camera_info]
+    receive_scene.py [without_camera_info]
 """
 
 import array
@@ -37,7 +37,7 @@ markers, labels = {}, []
 peer.node.create_subscription(
     MarkerArray, "markers", lambda m: markers.__setitem__(stamp(m.markers[0].header), m.markers), SENSOR
 )
-# Late on purpose, after the node has published it: it is latched.
+# Late on purpose, after the node has published it, since it is latched.
 latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 peer.node.create_subscription(LabelInfo, "label_info", labels.append, latched)
 publisher = peer.image_publisher()
@@ -60,12 +60,12 @@ if with_info:
         infos.publish(info)
         return (peer.diagnostics or {}).get("ground", "").startswith(beginning)
 
-    # A calibration that is none, and then a good one.
+    # An invalid calibration, and then a valid one.
     damaged = copy.deepcopy(info)
     damaged.k[4] = math.nan
     peer.wait(lambda: said(damaged, "off"), "the node refusing a CameraInfo with NaN")
     refused = peer.diagnostics["ground"]
-    peer.wait(lambda: said(info, "on"), "the node taking in the CameraInfo")
+    peer.wait(lambda: said(info, "on"), "the node using the CameraInfo")
 
 
 def answered(sent):
@@ -77,13 +77,13 @@ def tracks_of(sent):
     return kept["tracks"][sent].tracks
 
 
-# Until there are tracks: an object needs to be seen twice.
+# Until there are tracks: an object has to be detected twice.
 for _ in range(20):
     sent = peer.send(publisher, message, answered)
     if tracks_of(sent):
         break
 peer.wait(lambda: labels, "the labels")
-peer.wait(lambda: "track_p99_ms" in (peer.diagnostics or {}), "the diagnostics telling of tracking")
+peer.wait(lambda: "track_p99_ms" in (peer.diagnostics or {}), "the diagnostics of tracking")
 
 shown = Picture.open(io.BytesIO(bytes(kept["debug_image/compressed"][sent].data)))
 answer = {

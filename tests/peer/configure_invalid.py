@@ -1,4 +1,4 @@
-"""Tries to configure a node with a bad model and a bad parameter, then sets both well."""
+"""Tries to configure a node with an invalid model and an invalid parameter, then corrects both."""
 
 from managed import Manager
 
@@ -18,6 +18,6 @@ answer["model"] = peer.change(1)
 peer.wait(lambda: problem("/no/such"), "the diagnostics naming the model")
 answer["model_problem"] = [peer.node_status.level[0], peer.node_status.message]
 answer["set_model"] = peer.set("model", "")
-answer["well"] = [peer.change(1), peer.change(3)]
-peer.wait(lambda: peer.node_status.level[0] == 0, "the diagnostics being well")
+answer["corrected"] = [peer.change(1), peer.change(3)]
+peer.wait(lambda: peer.node_status.level[0] == 0, "the diagnostics being OK")
 peer.answer(answer)

@@ -1,4 +1,4 @@
-"""Leads a node that does not start itself through its whole life."""
+"""Leads a node without autostart through its whole lifecycle."""
 
 from common import image
 from managed import Manager, plain
@@ -17,7 +17,7 @@ message = image(64, 48)
 
 
 def ignored():
-    """An inactive node takes no images: it is sent some until the diagnostics have come twice."""
+    """An inactive node ignores images: some are sent until the diagnostics have come twice."""
     seen = []
     for _ in range(2):
         peer.diagnostics = None
@@ -36,7 +36,7 @@ answer["first_sequence"] = peer.timings[first].sequence
 answer["inactive"] = peer.change(4)
 before = ignored()
 answer["lost_while_inactive"] = ignored() - before
-answer["in_hand_while_inactive"] = int(peer.diagnostics["in_flight"])
+answer["in_flight_while_inactive"] = int(peer.diagnostics["in_flight"])
 answer["clean"] = peer.change(2)
 answer["again"] = [peer.change(0, "configure"), peer.change(0, "activate")]
 second = peer.send_until_answered(publisher, message)

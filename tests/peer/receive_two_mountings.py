@@ -1,4 +1,4 @@
-"""Shows two cameras of one node the same street, and tells where on the ground each sees something."""
+"""Sends the same image to two cameras of one node, and reports where on the ground each places its objects."""
 
 import array
 
@@ -18,7 +18,7 @@ for camera in CAMERAS:
     seen[camera] = {}
     peer.node.create_subscription(Detection3DArray, f"{camera}/objects", peer.keep(seen[camera]), SENSOR)
     images[camera] = peer.node.create_publisher(Image, f"{camera}/image", SENSOR)
-    # The rear one calls its calibration otherwise.
+    # The rear camera has another topic for its CameraInfo.
     topic = f"{camera}/camera_info" if camera == "front" else "rear/calibration"
     infos[camera] = peer.node.create_publisher(CameraInfo, topic, SENSOR)
 peer.wait(

@@ -1,0 +1,97 @@
+//! The history of one camera's stream: what has happened since the node was configured, and in the
+//! last seconds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use peregrine_core::{now_ns, FrameCounts};
+use peregrine_pipeline::camera::StampCounts;
+use peregrine_pipeline::monitor::Condition;
+
+use super::window::Window;
+use crate::clock::Nanoseconds;
+use crate::live::FrameSettings;
+use crate::record::{Record, Rejection};
+use crate::shared::CameraShared;
+
+/// Rejected images by reason, and why the last one was rejected.
+#[derive(Default)]
+pub struct Rejections {
+    pub by_reason: BTreeMap<&'static str, u64>,
+    pub last: Option<Rejection>,
+}
+
+/// What is remembered of a stream from one assessment to the next.
+#[derive(Default)]
+pub struct StreamHistory {
+    pub window: Window,
+    pub rejections: Rejections,
+    pub publishing_failures: u64,
+    /// How long no image has come.
+    pub silence: Nanoseconds,
+    /// Whether any image has come since the node is active.
+    pub has_begun: bool,
+    pub stamps: StampCounts,
+    pub condition: Condition,
+    pub misses_in_a_row: u32,
+    /// The rule that was last logged, as long as it holds.
+    pub(super) logged: Option<&'static str>,
+}
+
+/// What a stream is assessed by besides its history.
+pub struct StreamContext<'a> {
+    /// Topic of the images, remapped.
+    pub topic: &'a str,
+    /// Why no images come, as far as the ROS graph shows.
+    pub publishers: &'a str,
+    pub settings: FrameSettings,
+    /// What the degraded mode leaves out; `None` while it is not in force.
+    pub left_out: Option<&'a str>,
+}
+
+impl StreamHistory {
+    /// Of a stream whose window begins `now`, with what came since configure, before diagnostics
+    /// first looked. Rejections continue those given.
+    pub fn new(now: Instant, camera: &CameraShared, rejections: Rejections) -> Self {
+        let mut history = Self { rejections, ..Self::default() };
+        history.window.advance(now, camera.counted_before);
+        history
+    }
+
+    /// Takes in what has happened since the last call, and returns the counts of all frames.
+    pub fn update(&mut self, camera: &CameraShared, now: Instant) -> FrameCounts {
+        while let Some(record) = camera.records.pop() {
+            match record {
+                Record::Frame(frame) => self.window.add(now, frame),
+                Record::Rejected(rejection) => {
+                    *self.rejections.by_reason.entry(rejection.reason()).or_default() += 1;
+                    self.rejections.last = Some(rejection);
+                }
+                Record::PublishingFailed => self.publishing_failures += 1,
+            }
+        }
+        let counts = camera.accounting.counts();
+        self.silence = camera.liveness.silence(now_ns()).unwrap_or(0);
+        self.has_begun = camera.liveness.has_begun();
+        self.stamps = camera.stamps.load();
+        self.condition = Condition::from_number(camera.condition.load(Relaxed));
+        self.misses_in_a_row = camera.misses_in_a_row.load(Relaxed);
+        self.window.advance(now, counts);
+        counts
+    }
+
+    /// How many images were rejected for a reason, by its key.
+    pub fn rejected(&self, reason: &str) -> u64 {
+        self.rejections.by_reason.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Why the last rejected image was rejected.
+    pub fn last_rejection(&self) -> String {
+        self.rejections.last.map_or("none".into(), |rejection| rejection.to_string())
+    }
+
+    pub fn into_rejections(self) -> Rejections {
+        self.rejections
+    }
+}

@@ -1,0 +1,195 @@
+//! Which model to load, and how: read from the parameters, so that loading can run on another
+//! thread.
+
+use std::path::{Path, PathBuf};
+
+use peregrine_core::scheduling::use_default_scheduling;
+use peregrine_core::{Encoding, ImageView};
+use peregrine_pipeline::{DeviceChoice, GpuOptions, Pipeline, PipelineError, PipelineOptions};
+use peregrine_student::Student;
+use peregrine_track::TrackerOptions;
+
+use super::description::device_text;
+use super::{DegradedMode, LoadedModel, ModelDescription};
+use crate::error::NodeError;
+use crate::parameters::Parameters;
+use crate::realtime::{self, RealtimeProfile};
+
+/// Runs before the first frame, after which caches, branch predictors and the engine's threads are
+/// warm.
+const WARM_UP_RUNS: usize = 3;
+
+/// Prefix of the names of the CPU engine's own threads.
+const ENGINE_THREADS: &str = "engine-";
+
+/// Which model to load, and how.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// Folder of the student package; empty for the embedded one.
+    folder: PathBuf,
+    device: String,
+    options: PipelineOptions,
+    /// 0 for one for each core that the loading thread may use.
+    threads: usize,
+    degraded_mode: DegradedMode,
+    profile: RealtimeProfile,
+}
+
+impl ModelConfig {
+    /// The score and IoU thresholds are not part of it: they may change with every frame, see
+    /// [`FrameSettings`](crate::live::FrameSettings).
+    pub fn new(parameters: &Parameters, profile: RealtimeProfile) -> Self {
+        let size = (parameters.count("input_width"), parameters.count("input_height"));
+        Self {
+            folder: parameters.text("model").into(),
+            device: parameters.text("device").to_owned(),
+            options: PipelineOptions {
+                max_detections: parameters.count("max_detections"),
+                segmentation: parameters.flag("segmentation"),
+                pin_threads: parameters.flag("pin_threads"),
+                input_size: (size != (0, 0)).then_some(size),
+                tracking: parameters.flag("tracking").then(|| TrackerOptions {
+                    low_score: parameters.real("track_low_score") as f32,
+                    keep_unseen: parameters.real("track_keep_s"),
+                    ..TrackerOptions::default()
+                }),
+                gpu: GpuOptions {
+                    // The declaration permits nothing else.
+                    wait: parameters.text("gpu_wait").parse().unwrap_or_default(),
+                    ..GpuOptions::default()
+                },
+                ..PipelineOptions::default()
+            },
+            threads: parameters.count("threads"),
+            degraded_mode: DegradedMode::of(parameters.text("degraded_mode")),
+            profile,
+        }
+    }
+
+    /// The same with another model.
+    pub fn with_model(&self, folder: &str) -> Self {
+        Self { folder: folder.into(), ..self.clone() }
+    }
+
+    /// Loads the model and warms it up, with default scheduling: frames of the model in use come
+    /// first.
+    ///
+    /// The engine's threads inherit this thread's cores, so it takes on those of the frame thread:
+    /// call it on a thread made for it.
+    ///
+    /// # Errors
+    /// When the model cannot be read, or an option does not fit it.
+    pub fn load(&self) -> Result<(Box<LoadedModel>, ModelDescription), NodeError> {
+        self.load_with(|student, options| pipeline(student, options, &self.device))
+    }
+
+    /// The same with pipelines that `pipeline` makes, on any device.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and those of `pipeline`.
+    pub fn load_with(
+        &self,
+        pipeline: impl Fn(&Student, PipelineOptions) -> Result<Pipeline, NodeError>,
+    ) -> Result<(Box<LoadedModel>, ModelDescription), NodeError> {
+        // The thread that started this one may have a real-time priority.
+        use_default_scheduling();
+        // What is refused is reported for the frame thread, which is refused the same.
+        realtime::apply_to_thread(&RealtimeProfile { priority: 0, ..self.profile.clone() });
+        let student = if self.folder.as_os_str().is_empty() {
+            Student::embedded()
+        } else {
+            Student::load(Path::new(&self.folder))?
+        };
+        let architecture = &student.manifest.architecture;
+        let options = PipelineOptions { threads: self.thread_count(), ..self.options.clone() };
+        let mut full = pipeline(&student, options.clone())?;
+        warm_up(&mut full)?;
+        let mut description = ModelDescription {
+            student: student.manifest.name.clone(),
+            device: device_text(&full.device()),
+            degraded_mode: None,
+            classes: [architecture.detection.classes.clone(), architecture.segmentation.classes.clone()],
+        };
+        let mut reduced = None;
+        if let Some((options, left_out)) = self.degraded_mode.reduce(&options, full.input_size()) {
+            warm_up(reduced.insert(pipeline(&student, options)?))?;
+            description.degraded_mode = Some(left_out);
+        }
+        // From now on frames wait for them. What is refused is reported as above.
+        let _ = realtime::raise_threads(&self.profile, |name| name.starts_with(ENGINE_THREADS));
+        Ok((Box::new(LoadedModel::new(full, reduced, architecture, options.max_detections)), description))
+    }
+
+    fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            threads => threads,
+        }
+    }
+}
+
+/// Runs the pipeline on a grey image.
+fn warm_up(pipeline: &mut Pipeline) -> Result<(), NodeError> {
+    let (width, height) = (640, 480);
+    let pixels = vec![128; width * height * 3];
+    let image = ImageView::with_encoding(Encoding::Rgb8, width as u32, height as u32, 3 * width as u32, &pixels)
+        .expect("sizes fit");
+    for _ in 0..WARM_UP_RUNS {
+        pipeline.process(&image).map_err(|error| NodeError::WarmUp(error.to_string()))?;
+    }
+    pipeline.forget_cameras();
+    Ok(())
+}
+
+/// A pipeline on the device that the parameter asks for.
+fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result<Pipeline, NodeError> {
+    let choice: DeviceChoice = device.parse().map_err(NodeError::Device)?;
+    Pipeline::on(student, options, choice).map_err(|error| match error {
+        PipelineError::Device(why) => NodeError::Device(why),
+        other => other.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_core::scheduling::{Scheduling, ThreadId};
+    use r2r::ParameterValue;
+
+    use super::*;
+
+    /// With an input of 32x32, and two threads.
+    fn small(profile: RealtimeProfile, more: &[(&str, ParameterValue)]) -> ModelConfig {
+        let small = ["input_width", "input_height"].map(|name| (name.to_owned(), ParameterValue::Integer(32)));
+        let threads = ("threads".to_owned(), ParameterValue::Integer(2));
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        ModelConfig::new(&Parameters::with(small.into_iter().chain([threads]).chain(more)).unwrap(), profile)
+    }
+
+    #[test]
+    fn the_device_in_use_is_given_with_the_reason() {
+        let load = |device: &str| {
+            let device = ParameterValue::String(device.into());
+            small(RealtimeProfile::default(), &[("device", device)]).load().unwrap().1.device
+        };
+        assert_eq!(load("cpu"), "cpu");
+        let auto = load("auto");
+        assert!(auto.starts_with("cuda (") || auto.starts_with("cpu (not cuda: "), "{auto}");
+    }
+
+    #[test]
+    fn engine_threads_get_the_priority_after_loading_and_not_before() {
+        std::thread::spawn(|| {
+            let profile = RealtimeProfile { priority: 10, ..RealtimeProfile::default() };
+            if realtime::apply_to_thread(&profile).iter().any(|report| report.outcome.is_err()) {
+                peregrine_support::skip("rtprio", "this process may not use SCHED_FIFO");
+                return;
+            }
+            let (model, _) = small(profile, &[]).load().unwrap();
+            assert_eq!(Scheduling::of(ThreadId::CURRENT).unwrap(), Scheduling::DEFAULT);
+            assert!(realtime::scheduling_of("engine-1").contains(&Scheduling::fifo(10)));
+            drop(model);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,28 @@
+//! A human-readable description of a loaded model, for the log and the diagnostics.
+
+use peregrine_engine::cpu::Isa;
+use peregrine_pipeline::DeviceInUse;
+
+/// What a model was loaded from, and where it runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelDescription {
+    pub student: String,
+    /// Such as `cpu`; with the reason if it is not the preferred one.
+    pub device: String,
+    /// What the degraded mode leaves out; `None` if it is off.
+    pub degraded_mode: Option<String>,
+    /// Names of the classes of detections, and of the mask.
+    pub classes: [Vec<String>; 2],
+}
+
+/// A device: its kind first, then its name, or why it is not CUDA, and advice for a processor
+/// without vector instructions.
+pub(super) fn device_text(device: &DeviceInUse) -> String {
+    let kind = device.name();
+    let advice = Isa::best().advice().map_or(String::new(), |advice| format!("; {advice}"));
+    match device {
+        DeviceInUse::Cpu { instead_of_cuda: None } => format!("{kind}{advice}"),
+        DeviceInUse::Cpu { instead_of_cuda: Some(why) } => format!("{kind} (not cuda: {why}){advice}"),
+        DeviceInUse::Cuda(name) => format!("{kind} ({name})"),
+    }
+}

@@ -1,0 +1,111 @@
+//! A model that is ready for frames.
+
+use peregrine_core::Encoding;
+use peregrine_pipeline::Pipeline;
+use peregrine_student::Architecture;
+
+use super::description::device_text;
+use crate::messages::{DetectionsMessage, NativeHeader};
+
+/// The pipelines of a student, warmed up, and the message that carries their detections. Replaced
+/// as a whole.
+pub struct LoadedModel {
+    full: Pipeline,
+    /// For the degraded mode; `None` if it is off.
+    reduced: Option<Pipeline>,
+    degraded: bool,
+    /// Whether the pipelines ran on CUDA when [`take_device_fallback`](Self::take_device_fallback)
+    /// was last called.
+    on_cuda: bool,
+    pub detections_message: DetectionsMessage,
+    /// Index of the class "road" in the segmentation, if the student has one.
+    pub road_class: Option<u8>,
+    pub architecture: Architecture,
+}
+
+impl LoadedModel {
+    pub(super) fn new(
+        full: Pipeline,
+        reduced: Option<Pipeline>,
+        architecture: &Architecture,
+        max_detections: usize,
+    ) -> Self {
+        let road = architecture.segmentation.classes.iter().position(|name| name == "road");
+        Self {
+            on_cuda: full.is_on_cuda(),
+            full,
+            reduced,
+            degraded: false,
+            detections_message: DetectionsMessage::new(&architecture.detection.classes, max_detections),
+            road_class: road.and_then(|index| u8::try_from(index).ok()),
+            architecture: architecture.clone(),
+        }
+    }
+
+    /// The pipeline in use: the reduced one in the degraded mode.
+    pub fn pipeline(&mut self) -> &mut Pipeline {
+        match &mut self.reduced {
+            Some(reduced) if self.degraded => reduced,
+            _ => &mut self.full,
+        }
+    }
+
+    /// Whether the model has a degraded mode.
+    pub fn can_degrade(&self) -> bool {
+        self.reduced.is_some()
+    }
+
+    pub fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// Enters or leaves the degraded mode from the next frame on, with the tracks. No effect on a
+    /// model without one.
+    pub fn set_degraded(&mut self, degraded: bool) {
+        if let Some(reduced) = self.reduced.as_mut().filter(|_| degraded != self.degraded) {
+            self.full.exchange_tracks(reduced);
+            self.degraded = degraded;
+        }
+    }
+
+    /// Prepares the pipeline that is not in use for the images of a camera, so that changing to it
+    /// allocates nothing.
+    pub fn prepare_other(&mut self, camera: usize, encoding: Encoding, size: (usize, usize)) {
+        match &mut self.reduced {
+            Some(_) if self.degraded => self.full.prepare(camera, encoding, size),
+            Some(reduced) => reduced.prepare(camera, encoding, size),
+            None => {}
+        }
+    }
+
+    /// The device that the pipeline in use has fallen back to; once, after its device has failed.
+    pub fn take_device_fallback(&mut self) -> Option<String> {
+        if !self.on_cuda || self.pipeline().is_on_cuda() {
+            return None;
+        }
+        self.on_cuda = false;
+        Some(device_text(&self.pipeline().device()))
+    }
+
+    /// Continues the tracks of the model before, so that objects keep their identities and none is
+    /// used twice, and its degraded mode. The tracks themselves end if the classes differ.
+    pub fn take_tracks(&mut self, old: &mut Self) {
+        self.degraded = old.degraded && self.can_degrade();
+        let same_classes = self.architecture.detection.classes == old.architecture.detection.classes;
+        let pipeline = self.pipeline();
+        pipeline.exchange_tracks(old.pipeline());
+        if !same_classes {
+            pipeline.forget_tracks();
+        }
+    }
+
+    /// Fills the message with the last detections of the pipeline in use.
+    pub fn fill_message(&mut self, header: &NativeHeader) {
+        let pipeline = match &self.reduced {
+            Some(reduced) if self.degraded => reduced,
+            _ => &self.full,
+        };
+        let result = pipeline.result();
+        self.detections_message.fill(header, &result.detections, &result.identities);
+    }
+}

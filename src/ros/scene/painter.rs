@@ -1,0 +1,227 @@
+//! The annotated image: boxes, names and the road, drawn into a copy of the image.
+
+use embedded_graphics::mono_font::{ascii::FONT_7X13_BOLD, MonoTextStyle};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Primitive, Size};
+use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
+use embedded_graphics::text::{Baseline, Text};
+use jpeg_encoder::{ColorType, Encoder};
+use peregrine_core::{BoundingBox, ClassMask, Detection, ImageView};
+use peregrine_pipeline::FrameResult;
+use peregrine_track::Track;
+use peregrine_vision::preprocess::{Letterbox, Normalisation};
+
+/// Colours that are distinguishable at a glance, also with most kinds of colour blindness: Okabe & Ito
+/// (2008).
+pub const COLOURS: [[u8; 3]; 7] =
+    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
+
+const ROAD: [u8; 3] = [0, 200, 120];
+
+/// What is drawn into the image.
+#[derive(Default)]
+pub(super) struct Annotations {
+    detections: Vec<Detection>,
+    /// Of the detections' tracks; 0 for those without one.
+    identities: Vec<u64>,
+    tracks: Vec<Track>,
+    mask: ClassMask,
+}
+
+impl Annotations {
+    /// Copies the result of a frame. Allocates only for more than ever before.
+    pub(super) fn copy_from(&mut self, result: &FrameResult) {
+        self.detections.clone_from(&result.detections);
+        self.identities.clone_from(&result.identities);
+        self.tracks.clone_from(&result.tracks);
+        (self.mask.width, self.mask.height) = (result.mask.width, result.mask.height);
+        self.mask.classes.clone_from(&result.mask.classes);
+    }
+}
+
+/// Draws the annotations into a copy of the image.
+pub struct Painter {
+    class_names: Vec<String>,
+    road_class: Option<u8>,
+    letterbox: Option<Letterbox>,
+    planes: Vec<f32>,
+    picture: Picture,
+}
+
+impl Painter {
+    pub fn new(class_names: Vec<String>, road_class: Option<u8>) -> Self {
+        Self { class_names, road_class, letterbox: None, planes: Vec::new(), picture: Picture::default() }
+    }
+
+    pub(super) fn paint(&mut self, view: &ImageView, found: &Annotations) -> &Picture {
+        self.copy(view);
+        let picture = &mut self.picture;
+        if let Some(road) = self.road_class {
+            picture.tint(&found.mask, road, ROAD);
+        }
+        // Tracks without a detection in this frame: thin, and without a name.
+        for track in found.tracks.iter().filter(|t| t.missed > 0) {
+            picture.frame(&track.bbox, COLOURS[track.class % COLOURS.len()], 1);
+        }
+        let identities = found.identities.iter().copied().chain(std::iter::repeat(0));
+        for (detection, identity) in found.detections.iter().zip(identities) {
+            let colour = COLOURS[detection.class % COLOURS.len()];
+            let name = self.class_names.get(detection.class).map_or("", |n| n.as_str());
+            let identity = if identity == 0 { String::new() } else { format!(" {identity}") };
+            picture.frame(&detection.bbox, colour, 2);
+            picture.label(&detection.bbox, colour, &format!("{name}{identity} {:.2}", detection.score));
+        }
+        picture
+    }
+
+    /// The image's pixels as RGB. A letterbox of the image's own size is a copy that knows every
+    /// encoding.
+    fn copy(&mut self, view: &ImageView) {
+        let size = view.size();
+        if self.letterbox.as_ref().is_none_or(|l| l.source() != size) {
+            self.letterbox = Some(Letterbox::new(size, size));
+            // The memory of one huge image is freed with the next of another size.
+            (self.planes, self.picture.pixels) = Default::default();
+        }
+        let Some(letterbox) = &self.letterbox else { return };
+        let count = size.0 * size.1;
+        self.planes.resize(3 * count, 0.0);
+        letterbox.apply(view, &Normalisation { mean: [0.0; 3], std: [1.0; 3] }, &mut self.planes);
+        (self.picture.width, self.picture.height) = size;
+        self.picture.pixels.resize(3 * count, 0);
+        let (red, rest) = self.planes.split_at(count);
+        let (green, blue) = rest.split_at(count);
+        for (pixel, ((r, g), b)) in self.picture.pixels.chunks_exact_mut(3).zip(red.iter().zip(green).zip(blue)) {
+            pixel.copy_from_slice(&[*r, *g, *b].map(|v| (v + 0.5) as u8));
+        }
+    }
+}
+
+/// An RGB image, row-major.
+#[derive(Default)]
+pub(super) struct Picture {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) pixels: Vec<u8>,
+}
+
+impl Picture {
+    /// Blends a third of `colour` over the cells of `class`.
+    fn tint(&mut self, mask: &ClassMask, class: u8, colour: [u8; 3]) {
+        let size = (self.width, self.height);
+        for (i, pixel) in self.pixels.chunks_exact_mut(3).enumerate() {
+            if mask.at(i % size.0, i / size.0, size) == Some(class) {
+                for (value, tint) in pixel.iter_mut().zip(colour) {
+                    *value = ((2 * u16::from(*value) + u16::from(tint)) / 3) as u8;
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, bbox: &BoundingBox, colour: [u8; 3], stroke: u32) {
+        let (corner, size) = self.place(bbox);
+        let _ = Rectangle::new(corner, size).into_styled(PrimitiveStyle::with_stroke(rgb(colour), stroke)).draw(self);
+    }
+
+    /// A text on a background of `colour`, above the box or, at the image's upper edge, in it.
+    fn label(&mut self, bbox: &BoundingBox, colour: [u8; 3], text: &str) {
+        let (corner, _) = self.place(bbox);
+        let size = Size::new(7 * text.len() as u32 + 2, 14);
+        let corner = Point::new(corner.x, if corner.y >= 14 { corner.y - 14 } else { corner.y });
+        let _ = Rectangle::new(corner, size).into_styled(PrimitiveStyle::with_fill(rgb(colour))).draw(self);
+        let style = MonoTextStyle::new(&FONT_7X13_BOLD, Rgb888::BLACK);
+        let _ = Text::with_baseline(text, corner + Point::new(1, 0), style, Baseline::Top).draw(self);
+    }
+
+    /// A box clipped to the image: that of a track may reach far beyond it.
+    fn place(&self, bbox: &BoundingBox) -> (Point, Size) {
+        let (width, height) = (self.width as f32, self.height as f32);
+        let (x, y) = (bbox.x_min.clamp(0.0, width), bbox.y_min.clamp(0.0, height));
+        let size = Size::new(
+            (bbox.x_max.clamp(0.0, width) - x).max(0.0) as u32,
+            (bbox.y_max.clamp(0.0, height) - y).max(0.0) as u32,
+        );
+        (Point::new(x as i32, y as i32), size)
+    }
+
+    /// Appends the image as JPEG of a quality from 1 to 100; false if it is larger than the format
+    /// allows.
+    pub(super) fn encode_jpeg(&self, to: &mut Vec<u8>, quality: u8) -> bool {
+        let (Ok(width), Ok(height)) = (u16::try_from(self.width), u16::try_from(self.height)) else { return false };
+        Encoder::new(to, quality).encode(&self.pixels, width, height, ColorType::Rgb).is_ok()
+    }
+}
+
+fn rgb([r, g, b]: [u8; 3]) -> Rgb888 {
+    Rgb888::new(r, g, b)
+}
+
+impl OriginDimensions for Picture {
+    fn size(&self) -> Size {
+        Size::new(self.width as u32, self.height as u32)
+    }
+}
+
+impl DrawTarget for Picture {
+    type Color = Rgb888;
+    type Error = std::convert::Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        for Pixel(at, colour) in pixels {
+            let (Ok(x), Ok(y)) = (usize::try_from(at.x), usize::try_from(at.y)) else { continue };
+            if x < self.width && y < self.height {
+                let i = 3 * (y * self.width + x);
+                self.pixels[i..i + 3].copy_from_slice(&[colour.r(), colour.g(), colour.b()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn painted(encoding: &str, bytes: usize, found: &Annotations) -> Picture {
+        let data = vec![100; 64 * 48 * bytes];
+        let view = ImageView::new(encoding, 64, 48, 64 * bytes as u32, &data).unwrap();
+        let mut painter = Painter::new(vec!["car".into()], Some(3));
+        painter.paint(&view, found);
+        painter.picture
+    }
+
+    fn at(picture: &Picture, x: usize, y: usize) -> [u8; 3] {
+        let i = 3 * (y * picture.width + x);
+        [picture.pixels[i], picture.pixels[i + 1], picture.pixels[i + 2]]
+    }
+
+    #[test]
+    fn without_results_the_annotated_image_is_the_image() {
+        for (encoding, bytes) in [("rgb8", 3), ("bgra8", 4), ("mono8", 1)] {
+            let picture = painted(encoding, bytes, &Annotations::default());
+            assert!(picture.pixels.iter().all(|&v| v == 100), "{encoding}");
+        }
+    }
+
+    #[test]
+    fn a_box_is_framed_named_and_the_road_is_tinted() {
+        let found = Annotations {
+            detections: vec![Detection { class: 0, score: 0.9, bbox: BoundingBox::new(10.0, 20.0, 60.0, 44.0) }],
+            mask: ClassMask { width: 2, height: 1, classes: vec![0, 3] },
+            ..Annotations::default()
+        };
+        let picture = painted("rgb8", 3, &found);
+        assert_eq!(at(&picture, 10, 30), COLOURS[0]);
+        assert_eq!(at(&picture, 10, 7), COLOURS[0], "the background of the name");
+        assert_eq!(at(&picture, 20, 35), [100; 3], "left, no road");
+        assert_eq!(at(&picture, 40, 35), [66, 133, 106], "right, road");
+    }
+
+    #[test]
+    fn a_box_beyond_the_image_or_with_nan_does_not_panic() {
+        let huge = BoundingBox::new(-1e9, -1e9, 1e9, 1e9);
+        let nan = BoundingBox::new(f32::NAN, 0.0, f32::NAN, 1.0);
+        let of = |bbox| Detection { class: 5, score: 0.9, bbox };
+        painted("rgb8", 3, &Annotations { detections: vec![of(huge), of(nan)], ..Annotations::default() });
+    }
+}
