@@ -229,9 +229,10 @@ impl Driver for Real {
             _ => failed("allocating memory", e),
         };
         let flags = match place {
-            // SAFETY: at least one byte, as `DeviceMemory` sees to.
             MemoryKind::Device => {
-                return Ok(Address { device: unsafe { result::malloc_sync(bytes) }.map_err(full)?, host: 0 })
+                // SAFETY: at least one byte, as `DeviceMemory` sees to.
+                let device = unsafe { result::malloc_sync(bytes) }.map_err(full)?;
+                return Ok(Address { device, host: 0 });
             }
             // The CPU only writes: write-combined, it stays out of the caches. Orin's CPU would
             // write to it slowly.
