@@ -125,7 +125,7 @@ fn an_unusable_device_is_refused_with_a_remedy_or_falls_back() {
         CudaError::NoDevice(NoCudaDevice::NoDevice),
         CudaError::Architecture { device: device(), architecture: 61 },
         CudaError::DriverTooOld { found: "11.4".into(), needed: "12.0".into() },
-        CudaError::NoCompiler { device: device(), cache: "/root/.cache/peregrine/cuda".into() },
+        CudaError::NoCompiler { device: device(), cache: "/var/cache/peregrine/cuda".into() },
         CudaError::Compile { module: "stem", architecture: 120, why: "NVRTC_ERROR_INVALID_OPTION".into() },
         CudaError::OutOfMemory { bytes: 1 << 30 },
         CudaError::Failed { call: "cuGraphLaunch", why: "CUDA_ERROR_LAUNCH_FAILED: unspecified".into() },
