@@ -1,6 +1,7 @@
 //! `distill` as its users meet it: the program, its files and its exit codes.
 
 mod ablate;
+mod accuracy;
 mod evaluate;
 mod export;
 mod features;
