@@ -31,7 +31,7 @@ impl TrainDevice {
                 bail!("quantized_as is supported on the CPU only: use --device cpu")
             }
             Self::Cuda if !compiled => bail!(
-                "this distill was built without CUDA; build it with --features train-cuda (README, \"On an NVIDIA GPU\"), \
+                "this distill was built without CUDA; build it with --features train-cuda (docs/gpu.md), \
                  or use --device cpu"
             ),
             Self::Cuda => Device::new_cuda(0).context("CUDA does not start; check nvidia-smi, or use --device cpu").map(Some),
