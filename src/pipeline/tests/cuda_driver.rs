@@ -93,14 +93,9 @@ impl StandIn {
             }
         }
         let this = Self { folder };
-        for (architecture, integrated) in [(90, false), (87, true)] {
-            let device = DeviceInfo {
-                name: "a stand-in 0".into(),
-                architecture,
-                multiprocessors: 132,
-                integrated,
-                driver: 13_000,
-            };
+        for (architecture, integrated, driver) in [(90, false, 13_000), (90, false, 12_020), (87, true, 13_000)] {
+            let device =
+                DeviceInfo { name: "a stand-in 0".into(), architecture, multiprocessors: 132, integrated, driver };
             for module in Module::ALL {
                 let kept = compiled::cubin(&device, module, Some(&this.cache()), Some(&|_, _| Ok(b"\x7fELF".to_vec())));
                 kept.unwrap();
