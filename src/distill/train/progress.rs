@@ -42,7 +42,7 @@ impl TrainProgress {
     /// # Errors
     /// When the log cannot be written.
     pub fn report(&mut self, step: u64, rate: f64, gradient_norm: f32, losses: &Losses) -> anyhow::Result<()> {
-        if step % LOG_EVERY == 0 || step == self.steps {
+        if step.is_multiple_of(LOG_EVERY) || step == self.steps {
             self.log.add(&LogLine { step, rate, gradient_norm, loss: losses.total(), terms: losses })?;
         }
         self.bar.set_position(step);

@@ -195,7 +195,7 @@ impl TrainingRun<'_> {
             state.step = batch.step + 1;
 
             self.progress.report(state.step, rate, norm, &losses)?;
-            if state.step % config.checkpoint_every == 0 || state.step == config.steps {
+            if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps {
                 state.save(self.checkpoint, &self.config_text)?;
                 self.artifacts.write(&state.average, state.step)?;
             }
