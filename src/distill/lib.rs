@@ -5,12 +5,9 @@
 //! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
 //! - [`text`]: the same for sentences.
 //! - [`quantize`]: a student in 8 bits.
-//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for
-//!   other runtimes.
-//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights;
-//!   [`before_after`]: what that costs.
-//! - [`page`]: web pages with pictures. - [`lock`]: folders that one program at a time writes to. -
-//!   [`log`]: log lines.
+//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
+//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights; [`before_after`]: what that costs.
+//! - [`lock`]: folders that one program at a time writes to. - [`log`]: log lines.
 //! - [`ablate`]: many trainings compared.
 
 pub mod ablate;
@@ -25,7 +22,6 @@ pub mod log;
 pub mod loss;
 pub mod metrics;
 pub mod net;
-pub mod page;
 pub mod prune;
 pub mod quantize;
 pub mod share;

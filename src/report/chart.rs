@@ -17,8 +17,8 @@ use crate::axis::{Axis, Coordinate};
 use crate::colour::{plotted, BLACK, GREY, RED};
 use crate::{Colour, ReportError};
 
-/// Units of the drawing, of which a page shows about two to a pixel: coordinates are whole units.
-const WIDTH: u32 = 1640;
+/// Default size in units, of which a page shows two to a pixel: coordinates are whole units.
+const SIZE: (u32, u32) = (1640, 520);
 const TEXT: u32 = 24;
 /// What plotters makes of a font's size without the font.
 const FONT: f64 = TEXT as f64 * 1.24;
@@ -28,12 +28,20 @@ const LEGEND_LINE: i32 = 34;
 
 /// A drawing as SVG markup, to be shown in a [`Page`](crate::Page) or as a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Svg(pub(crate) String);
+pub struct Svg {
+    markup: String,
+    width: u32,
+}
 
 impl Svg {
     /// The markup, on a background of no colour.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.markup
+    }
+
+    /// Width in units, of which a page shows two to a pixel.
+    pub fn width(&self) -> u32 {
+        self.width
     }
 }
 
@@ -41,7 +49,7 @@ impl Svg {
 #[derive(Debug, Clone)]
 pub struct Chart {
     title: String,
-    height: u32,
+    size: (u32, u32),
     x: Axis,
     y: Axis,
     marks: Vec<Mark>,
@@ -65,13 +73,19 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 impl Chart {
     /// An empty chart. `title` is what screen readers say, and what errors name.
     pub fn new(title: &str, x: Axis, y: Axis) -> Self {
-        Self { title: title.into(), height: 520, x, y, marks: Vec::new(), legend: Vec::new() }
+        Self { title: title.into(), size: SIZE, x, y, marks: Vec::new(), legend: Vec::new() }
     }
 
-    /// Height in units; the width is 1640.
+    /// Height in units; 520 by default.
     #[must_use]
     pub fn with_height(self, height: u32) -> Self {
-        Self { height, ..self }
+        Self { size: (self.size.0, height), ..self }
+    }
+
+    /// Width in units; 1640 by default.
+    #[must_use]
+    pub fn with_width(self, width: u32) -> Self {
+        Self { size: (width, self.size.1), ..self }
     }
 
     /// A line through `points`; those outside of the axes are drawn at their edge. A name puts it into the legend.
@@ -117,7 +131,7 @@ impl Chart {
     /// # Errors
     /// When an axis has no finite range, or what is drawn is not finite.
     pub fn svg(&self) -> Result<Svg, ReportError> {
-        self.drawing(false).map(Svg)
+        Ok(Svg { markup: self.drawing(false)?, width: self.size.0 })
     }
 
     /// Writes the drawing to `path`, whole or not at all, on white.
@@ -138,7 +152,7 @@ impl Chart {
         }
         let mut svg = String::new();
         {
-            let canvas = SVGBackend::with_string(&mut svg, (WIDTH, self.height)).into_drawing_area();
+            let canvas = SVGBackend::with_string(&mut svg, self.size).into_drawing_area();
             self.draw(&canvas, white).map_err(|error| fails(error.to_string()))?;
         }
         Ok(svg)
@@ -150,7 +164,7 @@ impl Chart {
         }
         let longest = self.legend.iter().map(|(name, _)| name.chars().count()).max();
         let legend = longest.map_or(0, |characters| 60 + (characters as f64 * CHARACTER) as u32);
-        let (plot, beside) = canvas.split_horizontally(WIDTH - legend);
+        let (plot, beside) = canvas.split_horizontally(self.size.0.saturating_sub(legend));
         for (i, (name, colour)) in self.legend.iter().enumerate() {
             let y = 20 + LEGEND_LINE * i as i32;
             beside.draw(&Rectangle::new([(16, y), (36, y + 20)], plotted(*colour).filled()))?;

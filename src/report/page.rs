@@ -90,8 +90,9 @@ impl Page {
     pub fn figure(&mut self, chart: &Svg, caption: &str) {
         // The namespace is for SVG files; without it the page holds no address at all.
         let svg = chart.as_str().replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
+        let style = format!("max-width:{}px", chart.width() / 2);
         self.body.push(html! {
-            figure {
+            figure style=(style) {
                 (PreEscaped(svg))
                 @if !caption.is_empty() { figcaption { (caption) } }
             }

@@ -62,7 +62,7 @@ fn an_image_to_judge_by_that_breaks_off_stops_it_or_is_left_out() {
     let (done, said) = share(&[]);
     assert!(!done && said.contains("broken.jpg") && said.contains("--skip-bad"), "{said}");
     let (done, said) = share(&["--skip-bad"]);
-    assert!(done && said.contains("data: files left out: 1"), "{said}");
+    assert!(done && said.contains("data: skipped files: 1"), "{said}");
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
     let table = report::Table::new(&ablation, results);
     write_atomically(&args.out.join("ablation.json"), &serde_json::to_vec_pretty(&table)?)?;
     write_atomically(&args.out.join("ABLATION.md"), report::markdown(&table).as_bytes())?;
-    write_atomically(&args.out.join("ablation.html"), report::html(&table).as_bytes())?;
+    report::page(&table)?.write(&args.out.join("ablation.html"))?;
     print!("{}", report::markdown(&table));
     let failed: Vec<String> = cells.iter().filter_map(|c| c.failure.clone()).collect();
     ensure!(failed.is_empty(), "{} of {} runs failed; the first: {}", failed.len(), cells.len(), failed[0]);

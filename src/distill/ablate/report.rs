@@ -1,7 +1,8 @@
-//! The table: JSON for programs, Markdown for the repository, and one HTML page with the differences drawn.
+//! The table: JSON for programs, Markdown for the repository, and an HTML page with forest plots.
 
 use std::fmt::Write;
 
+use peregrine_report::{colour, Axis, Chart, Page, ReportError};
 use serde::Serialize;
 
 use super::config::Ablation;
@@ -150,80 +151,56 @@ pub fn markdown(table: &Table) -> String {
     out
 }
 
-const STYLE: &str = "\
-:root { color-scheme: light dark; } body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; \
-padding: 0 1em; } table { border-collapse: collapse; } td, th { padding: .2em .8em; text-align: left; } \
-tr { border-bottom: 1px solid #8884; } svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; }";
-
-/// Widths of the drawing's parts and height of a row, in SVG units.
-const NAMES: f64 = 170.0;
-const PLOT: f64 = 560.0;
-const LINE: f64 = 20.0;
-
-/// The table as one page that needs nothing else, with each metric's differences drawn.
-pub fn html(table: &Table) -> String {
-    let title = escape(&table.title);
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n<style>{STYLE}</style>\
-         </head><body>\n<h1>{title}</h1>\n<ul>"
-    );
-    for note in &table.notes {
-        let _ = write!(out, "<li>{}</li>", escape(note));
-    }
-    let heads: String = table.metrics.iter().map(|m| format!("<th>{}</th>", escape(m))).collect();
-    let _ = writeln!(out, "</ul>\n<table><tr><th>row</th>{heads}<th>latency</th><th>seeds</th><th></th></tr>");
-    for row in &table.rows {
-        let figures: String = row.figures.iter().map(|f| format!("<td>{}</td>", escape(&text(f)))).collect();
-        let (name, note) = (escape(&row.name), escape(&row.note));
-        let (latency, seeds) = (latency(row), escape(&seeds(row)));
-        let _ = writeln!(out, "<tr><td>{name}</td>{figures}<td>{latency}</td><td>{seeds}</td><td>{note}</td></tr>");
-    }
-    let _ = writeln!(out, "</table>\n<p>{}</p>", escape(&table.legend()));
+/// The table as a self-contained page, with each metric's differences drawn.
+///
+/// # Errors
+/// When a figure is not finite.
+pub fn page(table: &Table) -> Result<Page, ReportError> {
+    let mut page = Page::new(&table.title);
+    page.list(&table.notes);
+    let header = [&["row".to_owned()][..], &table.metrics, &["latency", "seeds", ""].map(str::to_owned)].concat();
+    let row = |row: &TableRow| {
+        let figures: Vec<String> = row.figures.iter().map(text).collect();
+        [&[row.name.clone()][..], &figures, &[latency(row), seeds(row), row.note.clone()]].concat()
+    };
+    page.table(&std::iter::once(header).chain(table.rows.iter().map(row)).collect::<Vec<_>>());
+    page.paragraph(&table.legend());
     for (column, metric) in table.metrics.iter().enumerate() {
-        let _ = writeln!(out, "<h2>{}: difference from {}</h2>", escape(metric), escape(&table.reference));
-        out += &forest(table, column);
+        if let Some(chart) = forest(table, column) {
+            page.section(&format!("{metric}: difference from {} in points", table.reference));
+            page.figure(&chart.svg()?, "");
+        }
     }
     for failure in table.rows.iter().flat_map(|r| &r.seeds).filter_map(|s| s.failure.as_ref()) {
-        let _ = writeln!(out, "<p>Failed: {}</p>", escape(failure));
+        page.paragraph(&format!("Failed: {failure}"));
     }
-    out + "</body></html>\n"
+    Ok(page)
 }
 
-/// A point and an interval for each row that has a difference.
-fn forest(table: &Table, column: usize) -> String {
+/// Height of the forest plot's rows and of its horizontal axis.
+const ROW: u32 = 40;
+const AXIS: u32 = 80;
+
+/// A forest plot: mean and interval of each row that has a difference; `None` if none has.
+fn forest(table: &Table, column: usize) -> Option<Chart> {
     let rows: Vec<(&str, Summary)> =
         table.rows.iter().filter_map(|r| Some((r.name.as_str(), r.figures[column].as_ref()?.difference?))).collect();
-    let reach = |s: &Summary| 100.0 * (s.mean.abs() + s.half_width.unwrap_or(0.0));
-    let limit = rows.iter().map(|r| reach(&r.1)).fold(1.0, f64::max);
-    let x = |value: f64| NAMES + PLOT * (0.5 + 0.48 * 100.0 * value / limit);
-    let (height, zero) = (LINE * (rows.len() as f64 + 1.5), x(0.0));
-    let mut svg = format!("<svg viewBox=\"0 0 {} {height}\" role=\"img\">\n", NAMES + PLOT);
-    let _ = writeln!(svg, "<line x1=\"{zero}\" x2=\"{zero}\" y1=\"0\" y2=\"{}\" stroke=\"#8888\"/>", height - LINE);
-    for (i, (name, s)) in rows.iter().enumerate() {
-        let y = LINE * (i as f64 + 0.7);
-        let colour = match s.finding() {
-            Finding::Better => "#009e73",
-            Finding::Worse => "#d55e00",
-            Finding::Open => "#888888",
+    let bounds = |s: &Summary| [-1.0, 0.0, 1.0].map(|sign| 100.0 * (s.mean + sign * s.half_width.unwrap_or(0.0)));
+    let limit = 1.05 * rows.iter().flat_map(|(_, s)| bounds(s)).fold(1.0, |most, bound| bound.abs().max(most));
+    let names = Axis::rows(rows.iter().map(|(name, _)| *name));
+    let mut chart = Chart::new(&table.metrics[column], Axis::linear(-limit..limit, ""), names)
+        .with_height(ROW * rows.len() as u32 + AXIS);
+    chart.vertical_rule(0.0);
+    for (index, (_, summary)) in rows.iter().enumerate() {
+        let colour = match summary.finding() {
+            Finding::Better => colour::GREEN,
+            Finding::Worse => colour::RED,
+            Finding::Open => colour::GREY,
         };
-        let (from, to) = (x(s.mean - s.half_width.unwrap_or(0.0)), x(s.mean + s.half_width.unwrap_or(0.0)));
-        let _ = writeln!(svg, "<text x=\"0\" y=\"{}\">{}</text>", y + 4.0, escape(name));
-        let _ = writeln!(
-            svg,
-            "<line x1=\"{from:.1}\" x2=\"{to:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"2\"/>\
-             <circle cx=\"{:.1}\" cy=\"{y}\" r=\"4\" fill=\"{colour}\"/>",
-            x(s.mean)
-        );
+        let [from, mean, to] = bounds(summary);
+        chart.interval(index, from, mean, to, colour);
     }
-    for value in [-limit, 0.0, limit] {
-        let at = x(value / 100.0);
-        let _ = writeln!(svg, "<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{value:+.1}</text>", height - 4.0);
-    }
-    svg + "</svg>\n"
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    (!rows.is_empty()).then_some(chart)
 }
 
 #[cfg(test)]
@@ -259,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_page_draws_each_difference_once() {
-        let html = html(&table());
+        let html = page(&table()).unwrap().html();
         assert_eq!(html.matches("<circle").count(), 1);
         assert!(html.contains("+10.0"));
     }

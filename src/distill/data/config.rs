@@ -1,4 +1,4 @@
-//! `dataset.toml`: what the classes of a folder's label files mean to the student.
+//! `dataset.toml`: the mapping from the classes of a folder's label files to the student's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::DataError;
 
-/// Name of the description in a data set's folder, or in the folder above it where splits share one.
+/// File name in a data set's folder, or in its parent if the splits share one.
 pub const CONFIG_FILE: &str = "dataset.toml";
 
-/// In `[detection]`, the value that makes a class's boxes regions in which `distill evaluate` counts a detection neither
-/// right nor wrong. Training takes them for background.
+/// In `[detection]`, the value that turns a class's boxes into ignore regions, in which
+/// `distill evaluate` counts detections as neither right nor wrong. Training treats them as
+/// background.
 pub const IGNORE: &str = "ignore";
 
-/// Data sets that need no `dataset.toml`: chosen by the name of the folder, or of the folder above it.
+/// Data sets that need no `dataset.toml`: selected by the name of the folder, or of its parent.
 const BUILT_IN: [(&str, &str); 4] = [
     ("vehicles", include_str!("../../../models/datasets/vehicles.toml")),
     ("street", include_str!("../../../models/datasets/street.toml")),
@@ -23,27 +24,27 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("coco128", include_str!("../../../models/datasets/coco128.toml")),
 ];
 
-/// The description of a data set.
+/// The configuration of a data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
     pub name: String,
-    /// Classes of the YOLO label files, in the order of their numbers.
+    /// Classes of the YOLO label files, by index.
     #[serde(default)]
     pub classes: Vec<String>,
-    /// Student classes of which every object is labelled; of the others, what is not labelled is unknown, not background.
-    /// Without this key: every student class that `detection` maps to.
+    /// Student classes of which every object is labelled; of the others, an unlabelled region is
+    /// unknown instead of background. By default every student class that `detection` maps to.
     #[serde(default)]
     pub labelled: Option<Vec<String>>,
     #[serde(default)]
     pub licence: String,
     #[serde(default)]
     pub notes: String,
-    /// From a class of the label files to a student class, or to `"ignore"`; a class that is absent counts as background.
-    /// Without this table: classes keep their names.
+    /// From a class of the label files to a student class, or to `"ignore"`; a class that is absent
+    /// is background. By default classes keep their names.
     #[serde(default)]
     pub detection: Option<BTreeMap<String, String>>,
-    /// Present where labels are masks.
+    /// Set if the labels are masks.
     #[serde(default)]
     pub segmentation: Option<SegmentationLabels>,
 }
@@ -52,14 +53,14 @@ pub struct DatasetConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationLabels {
-    /// Class names by byte; a name the student lacks counts as void.
+    /// Class names by byte; a name that is not the student's is void.
     pub classes: Vec<String>,
     /// The byte of pixels without a class.
     #[serde(default)]
     pub void: Option<u8>,
 }
 
-/// What a class of the label files becomes.
+/// What a class of the label files maps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapped {
     Student(usize),
@@ -68,10 +69,11 @@ pub enum Mapped {
 }
 
 impl DatasetConfig {
-    /// The description for `folder`: the file `given`, or `dataset.toml` in the folder or the one above, or a built-in one.
+    /// The configuration of `folder`: the file `given`, or `dataset.toml` in the folder or its
+    /// parent, or a built-in one.
     ///
     /// # Errors
-    /// When there is none, or it is not valid.
+    /// When there is none, or it is invalid.
     pub fn find(folder: &Path, given: Option<&Path>) -> Result<(Self, PathBuf), DataError> {
         if let Some(path) = given {
             return Self::read(path);
@@ -107,10 +109,10 @@ impl DatasetConfig {
         Ok(config)
     }
 
-    /// For each class of the label files, what it is to a student of `classes`.
+    /// For each class of the label files, what it maps to for a student of `classes`.
     ///
     /// # Errors
-    /// A sentence naming the key at fault.
+    /// A sentence naming the invalid key.
     pub fn class_map(&self, classes: &[String]) -> Result<Vec<Mapped>, String> {
         if let Some(unknown) = self.detection.iter().flatten().map(|(from, _)| from).find(|c| !self.classes.contains(c))
         {
@@ -139,10 +141,10 @@ impl DatasetConfig {
             .collect()
     }
 
-    /// For each of the student's `classes`, whether its absence from the labels means its absence from the picture.
+    /// For each of the student's `classes`, whether every object of it is labelled.
     ///
     /// # Errors
-    /// A sentence naming the key at fault.
+    /// A sentence naming the invalid key.
     pub fn labelled(&self, classes: &[String]) -> Result<Vec<bool>, String> {
         match &self.labelled {
             Some(labelled) => match labelled.iter().find(|l| !classes.contains(l)) {

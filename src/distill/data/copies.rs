@@ -1,4 +1,4 @@
-//! Images that are copies of each other, byte for byte.
+//! Duplicate images, byte for byte.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,17 +7,17 @@ use peregrine_core::files::sha256;
 
 use super::{DataError, Dataset, Sample};
 
-/// A sample whose file is that of an earlier one.
+/// A sample whose file equals that of an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
-    /// Index of the data set, and of the sample in it: of the first, and of this one.
+    /// Index of the data set and of the sample in it: of the first occurrence, and of this one.
     pub first: (usize, usize),
     pub copy: (usize, usize),
-    /// Whether both have the same labels. Data sets that label other classes than each other are not compared.
+    /// Whether both have the same labels. Data sets that label different classes are not compared.
     pub same_labels: bool,
 }
 
-/// The copies among the samples of `datasets`, in their order.
+/// The duplicates among the samples of `datasets`, in order.
 ///
 /// # Errors
 /// When an image cannot be read.
@@ -44,7 +44,7 @@ fn same_labels((set, a): (&Dataset, &Sample), (other, b): (&Dataset, &Sample)) -
         return true;
     }
     let same_mask = match (&a.mask, &b.mask) {
-        // Two that cannot be read are faults of another kind.
+        // Two unreadable masks are reported elsewhere.
         (Some(a), Some(b)) => same_file(a, b) || set.load_mask(a).ok() == other.load_mask(b).ok(),
         (a, b) => a.is_some() == b.is_some(),
     };

@@ -9,7 +9,8 @@ use peregrine_core::BoundingBox;
 use peregrine_student::Architecture;
 
 use super::config::{DatasetConfig, Mapped};
-use super::{labels, read, DataError};
+use super::labels::{self, Annotation};
+use super::{read, DataError};
 
 /// The byte of pixels without a class in the masks of [`Dataset::load_mask`].
 pub const VOID: u8 = 255;
@@ -17,13 +18,13 @@ pub const VOID: u8 = 255;
 /// One split of a data set. Samples are in the order of their file names.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// The description's name, and the folder's where it differs: `coco128`, `vehicles/train`.
+    /// The configuration's name, and the folder's if it differs: `coco128`, `vehicles/train`.
     pub name: String,
     pub samples: Vec<Sample>,
-    /// Files left out, and why.
+    /// Skipped files, and why.
     pub skipped: Vec<Skipped>,
     pub config: DatasetConfig,
-    /// For each student class, whether every object of it is labelled here.
+    /// For each student class, whether every object of it is labelled in this data set.
     pub labelled: Vec<bool>,
     /// From a mask's byte to a student's segmentation class, or [`VOID`].
     mask_classes: Box<[u8; 256]>,
@@ -31,52 +32,44 @@ pub struct Dataset {
     mask_names: Vec<String>,
 }
 
-/// An image and what is known of it.
+/// An image and its ground truth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     pub image: PathBuf,
     /// Pixels: width, height.
     pub size: (u32, u32),
-    /// Its objects; `None` where nothing is known, an empty list where it is known to have none.
+    /// Its objects: `None` if the image is unlabelled, empty if it is labelled as having none.
     pub boxes: Option<Vec<Annotation>>,
-    /// Regions in which detections are not judged.
+    /// Regions in which detections count as neither right nor wrong.
     pub ignore: Vec<BoundingBox>,
-    /// To be read with [`Dataset::load_mask`].
+    /// Segmentation ground truth, to be read with [`Dataset::load_mask`].
     pub mask: Option<PathBuf>,
 }
 
-/// A labelled object.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Annotation {
-    /// Index among the student's classes.
-    pub class: usize,
-    /// Pixels of the source image.
-    pub bbox: BoundingBox,
-}
-
-/// A file that was left out.
+/// A file that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     pub path: PathBuf,
     pub reason: String,
 }
 
-/// What to do with an image that cannot be read or whose labels are wrong.
+/// What to do with an image that cannot be decoded or whose labels are invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
     #[default]
     Stop,
-    /// Leave the image out, and count it in [`Dataset::skipped`].
+    /// Skip the image, and count it in [`Dataset::skipped`].
     Skip,
 }
 
-/// How to open a data set; by default for the default student's classes, stopping at the first fault.
+/// How to open a data set; by default for the default student's classes, stopping at the first
+/// invalid file.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// The `dataset.toml` to use, instead of the one found.
-    pub config: Option<PathBuf>,
-    /// A description to use instead of any file.
-    pub description: Option<DatasetConfig>,
+    /// The `dataset.toml` to use instead of the one found.
+    pub config_path: Option<PathBuf>,
+    /// The configuration to use instead of any file.
+    pub config: Option<DatasetConfig>,
     /// The student's detection classes.
     pub classes: Vec<String>,
     /// The student's segmentation classes.
@@ -88,8 +81,8 @@ impl Default for OpenOptions {
     fn default() -> Self {
         let student = Architecture::default_student();
         Self {
+            config_path: None,
             config: None,
-            description: None,
             classes: student.detection.classes,
             segmentation: student.segmentation.classes,
             on_error: OnError::Stop,
@@ -103,19 +96,19 @@ impl Dataset {
     /// # Errors
     /// See [`open_with`](Self::open_with).
     pub fn open(folder: &Path, config: Option<&Path>) -> Result<Self, DataError> {
-        Self::open_with(folder, &OpenOptions { config: config.map(Path::to_owned), ..Default::default() })
+        Self::open_with(folder, &OpenOptions { config_path: config.map(Path::to_owned), ..Default::default() })
     }
 
     /// Reads every label of `folder`, and every image's header.
     ///
     /// # Errors
-    /// When the folder or its description is unusable or no image is left; and, with [`OnError::Stop`], at the first
-    /// image or label at fault.
+    /// When the folder or its configuration is unusable or no image is left; and, with
+    /// [`OnError::Stop`], at the first invalid image or label.
     pub fn open_with(folder: &Path, options: &OpenOptions) -> Result<Self, DataError> {
         let images = list(&folder.join("images"), &["jpg", "jpeg", "png"]).map_err(|e| explain_layout(e, folder))?;
-        let (config, config_path) = match &options.description {
-            Some(description) => (description.clone(), PathBuf::from("the classes given")),
-            None => DatasetConfig::find(folder, options.config.as_deref())?,
+        let (config, config_path) = match &options.config {
+            Some(config) => (config.clone(), PathBuf::from("the given classes")),
+            None => DatasetConfig::find(folder, options.config_path.as_deref())?,
         };
         let at_config = |why| DataError::Config { path: config_path.clone(), why };
         let classes = config.class_map(&options.classes).map_err(at_config)?;
@@ -136,7 +129,7 @@ impl Dataset {
         }
         let mask_names = options.segmentation.clone();
         if samples.is_empty() {
-            let first = skipped.first().map(|s| format!("; the first of {} left out: {}", skipped.len(), s.reason));
+            let first = skipped.first().map(|s| format!("; the first of {} skipped: {}", skipped.len(), s.reason));
             return Err(DataError::Empty { folder: folder.to_owned(), first: first.unwrap_or_default() });
         }
         skipped.extend(unused.into_values().map(|path| Skipped { path, reason: "a label without an image".into() }));
@@ -151,7 +144,7 @@ impl Dataset {
         })
     }
 
-    /// The classes of which [`load_mask`](Self::load_mask) gives the indices.
+    /// The classes whose indices [`load_mask`](Self::load_mask) returns.
     pub fn mask_names(&self) -> &[String] {
         &self.mask_names
     }
@@ -159,7 +152,7 @@ impl Dataset {
     /// Decodes a sample's mask into the student's segmentation classes and [`VOID`].
     ///
     /// # Errors
-    /// When the file is no readable mask, or holds a byte that `dataset.toml` does not list.
+    /// When the file is not a valid mask, or holds a byte that `dataset.toml` does not list.
     pub fn load_mask(&self, path: &Path) -> Result<GrayImage, DataError> {
         let mut mask = read::load_mask(path)?;
         let listed = self.config.segmentation.as_ref().map_or(0, |s| s.classes.len());
@@ -176,7 +169,7 @@ impl Dataset {
 }
 
 impl Sample {
-    /// The image's file name, which names it within its data set.
+    /// The image's file name, its key within the data set.
     pub fn file_name(&self) -> &str {
         self.image.file_name().and_then(|n| n.to_str()).unwrap_or_default()
     }
@@ -193,7 +186,7 @@ impl Sample {
         if config.segmentation.is_some() {
             let mask_size = read::dimensions(&label)?;
             if mask_size != size {
-                let why = format!("the mask is {mask_size:?} pixels, its image {size:?}; they must be of one size");
+                let why = format!("the mask is {mask_size:?} pixels, its image {size:?}; their sizes must be equal");
                 return Err(DataError::Image { path: label, why });
             }
             sample.mask = Some(label);
@@ -227,7 +220,7 @@ fn list(folder: &Path, extensions: &[&str]) -> Result<BTreeMap<String, PathBuf>,
     Ok(files)
 }
 
-/// Says which folder was probably meant.
+/// Names the folder that was probably meant.
 fn explain_layout(error: DataError, folder: &Path) -> DataError {
     match error {
         DataError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -1,18 +1,27 @@
-//! YOLO label files: a line for each object, `class cx cy w h`, in fractions of the image's width and height.
+//! YOLO label files: one line per object, `class cx cy w h`, in fractions of the image's width and
+//! height.
 
 use std::path::Path;
 
 use peregrine_core::BoundingBox;
 
 use super::config::Mapped;
-use super::dataset::Annotation;
 use super::DataError;
 
-/// How far a box may reach over the image's edge, in fractions of its side, and still be taken for a rounded one and
-/// clipped. Beyond that the file is more likely another image's, or in pixels.
+/// How far a box may exceed the image's edge, in fractions of its side, and still be clipped as a
+/// rounding error. Beyond that the file probably belongs to another image, or is in pixels.
 const CLIPPED: f64 = 0.02;
 
-/// The objects of one image, and its regions to ignore.
+/// A labelled object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Annotation {
+    /// Index among the student's classes.
+    pub class: usize,
+    /// Pixels of the source image.
+    pub bbox: BoundingBox,
+}
+
+/// The objects of one image, and its ignore regions.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Labels {
     pub boxes: Vec<Annotation>,
@@ -22,7 +31,7 @@ pub struct Labels {
 /// Parses the text of the label file at `path`, for an image of `size` = (width, height) pixels.
 ///
 /// # Errors
-/// [`DataError::Label`] names the first line that is not a label of this data set.
+/// [`DataError::Label`] names the first invalid line.
 pub fn parse(text: &str, path: &Path, classes: &[Mapped], size: (u32, u32)) -> Result<Labels, DataError> {
     let mut labels = Labels::default();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

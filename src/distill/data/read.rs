@@ -1,4 +1,4 @@
-//! Pictures and masks, decoded.
+//! Decoding of images and masks.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -7,15 +7,15 @@ use image::{DynamicImage, GrayImage, ImageReader, RgbImage};
 
 use super::DataError;
 
-/// Decodes a JPEG or PNG, whatever its file name says, to RGB.
+/// Decodes a JPEG or PNG to RGB; the format is detected from the content.
 ///
 /// # Errors
-/// [`DataError::Image`] when the file is missing, damaged or of another kind.
+/// [`DataError::Image`] when the file is missing, damaged or in another format.
 pub fn load_image(path: &Path) -> Result<RgbImage, DataError> {
     decode(path).map(DynamicImage::into_rgb8)
 }
 
-/// Decodes a mask: one byte a pixel, a class's index, unchanged.
+/// Decodes a mask: one byte per pixel, the class index, unchanged.
 ///
 /// # Errors
 /// [`DataError::Image`] when the file is missing, damaged, or holds colours instead of indices.
@@ -45,16 +45,17 @@ pub(super) fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
 fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
     let bytes = std::fs::read(path).map_err(|e| why(&e))?;
-    if breaks_off(&bytes) {
-        return Err(why(&"the JPEG breaks off before its end"));
+    if is_truncated(&bytes) {
+        return Err(why(&"the JPEG is truncated"));
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| why(&e))?;
     reader.decode().map_err(|e| why(&e))
 }
 
-/// Whether a JPEG lacks its end-of-image marker after the last start of a scan. The decoder fills up what is missing
-/// with grey and says nothing; within a scan's data neither marker can occur (ITU-T T.81, B.1.1.5).
-fn breaks_off(bytes: &[u8]) -> bool {
+/// Whether a JPEG lacks its end-of-image marker after the last start of a scan. The decoder fills
+/// the missing part with grey without an error; neither marker can occur within a scan's data
+/// (ITU-T T.81, B.1.1.5).
+fn is_truncated(bytes: &[u8]) -> bool {
     let is = |marker: [u8; 2]| move |pair: &[u8]| pair == marker;
     bytes.starts_with(&[0xff, 0xd8])
         && bytes
@@ -68,16 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jpeg_without_its_end_is_told_from_a_whole_one() {
+    fn a_truncated_jpeg_is_detected() {
         let mut jpeg = Vec::new();
         let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
         RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 0]))
             .write_with_encoder(encoder)
             .unwrap();
-        assert!(!breaks_off(&jpeg));
-        assert!(breaks_off(&jpeg[..jpeg.len() - 100]));
-        // What follows the end, such as a camera's notes, does not matter.
+        assert!(!is_truncated(&jpeg));
+        assert!(is_truncated(&jpeg[..jpeg.len() - 100]));
+        // Data after the end, such as a camera's maker notes, does not matter.
         jpeg.extend([1, 2, 3]);
-        assert!(!breaks_off(&jpeg));
+        assert!(!is_truncated(&jpeg));
     }
 }

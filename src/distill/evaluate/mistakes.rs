@@ -2,6 +2,9 @@
 
 use image::{imageops, Rgb, RgbImage};
 use peregrine_core::BoundingBox;
+use peregrine_report::colour::{GREEN, ORANGE, RED};
+use peregrine_report::picture::{draw_box, shrink};
+use peregrine_report::Page;
 use peregrine_student::Architecture;
 
 use super::observe::{Observations, Observed};
@@ -9,7 +12,6 @@ use super::report::{Evaluation, CONFIDENT};
 use crate::data::{load_image, Dataset, VOID};
 use crate::metrics::average_precision::{iou, share_inside};
 use crate::metrics::Evaluated;
-use crate::page::{draw_box, shrink, Page, GREEN, ORANGE, RED};
 
 /// Overlap from which a detection has found an object.
 const FOUND: f64 = 0.5;
@@ -93,7 +95,7 @@ pub fn page(
     observations: &Observations,
     architecture: &Architecture,
     most: usize,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Page> {
     let classes = &architecture.detection.classes;
     let mut page = Page::new(&format!("Worst mistakes of {} on {}", evaluation.model, evaluation.dataset));
     page.preformatted(&evaluation.table());
@@ -102,7 +104,7 @@ pub fn page(
         if evaluation.ap50.is_none() {
             break;
         }
-        page.heading(2, &format!("{title} ({} in all)", list.len()));
+        page.section(&format!("{title} ({} in all)", list.len()));
         let shown: Vec<_> = list.iter().take(most).collect();
         let pictures = shown.into_iter().map(|m| {
             let image = load_image(&dataset.samples[m.sample].image)?;
@@ -117,7 +119,7 @@ pub fn page(
             };
             Ok((picture(image, objects, &m.bbox), caption))
         });
-        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?);
+        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?)?;
     }
     page.paragraph("Green: labels. Orange: detections of a score of 0.3 and more. Red: the mistake.");
 
@@ -125,16 +127,16 @@ pub fn page(
     if !masks.is_empty() {
         let right = |image: &Observed| image.mask.as_ref().map_or(1.0, |m| m.1);
         masks.sort_by(|a, b| right(a).total_cmp(&right(b)));
-        page.heading(2, "Masks with the fewest right pixels");
+        page.section("Masks with the lowest pixel accuracy");
         let pictures = masks.iter().take(most).map(|i| {
             let caption =
-                format!("{}: {:.1} % of the pixels right", dataset.samples[i.sample].file_name(), 100.0 * right(i));
+                format!("{}: {:.1} % of the pixels correct", dataset.samples[i.sample].file_name(), 100.0 * right(i));
             Ok((wrong_pixels(dataset, i)?, caption))
         });
-        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?);
+        page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?)?;
         page.paragraph("Red: pixels of another class than labelled.");
     }
-    Ok(page.finish())
+    Ok(page)
 }
 
 /// The surroundings of `bbox`, with every box in them.

@@ -15,9 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::write_atomically;
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::{Architecture, Student};
+use tracing::warn;
 
 use super::data::config::{DatasetConfig, SegmentationLabels};
-use super::data::{copies, tell_left_out, Dataset, OnError, OpenOptions};
+use super::data::{copies, log_skipped, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::teacher::description::Family;
 use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
@@ -108,19 +109,19 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let architecture = &student.manifest.architecture;
     let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
     let options = OpenOptions {
-        config: args.config.clone(),
-        description: described(args, folder),
+        config_path: args.config.clone(),
+        config: config_of_flags(args, folder),
         classes: architecture.detection.classes.clone(),
         segmentation: architecture.segmentation.classes.clone(),
         on_error,
     };
     let mut dataset = Dataset::open_with(folder, &options)?;
-    if let Some(description) = &options.description {
-        let known = description.classes.iter().any(|c| options.classes.contains(c))
-            || description.segmentation.iter().flat_map(|s| &s.classes).any(|c| options.segmentation.contains(c));
+    if let Some(config) = &options.config {
+        let known = config.classes.iter().any(|c| options.classes.contains(c))
+            || config.segmentation.iter().flat_map(|s| &s.classes).any(|c| options.segmentation.contains(c));
         ensure!(
             known,
-            "none of the classes given is the student's; it has {} and, in masks, {}",
+            "none of the given classes is the student's; it has {} and, in masks, {}",
             options.classes.join(", "),
             options.segmentation.join(", ")
         );
@@ -128,9 +129,9 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let copies = copies(&[&dataset])?;
     let contradicting = copies.iter().filter(|copy| !copy.same_labels).count();
     if contradicting > 0 {
-        eprintln!("warning: {contradicting} images have copies with other labels; `distill inspect` lists them");
+        warn!("{contradicting} images have duplicates with different labels; `distill inspect` lists them");
     }
-    tell_left_out(&dataset.skipped);
+    log_skipped(&dataset.skipped);
     if args.distinct {
         let mut index = 0..;
         dataset.samples.retain(|_| {
@@ -164,7 +165,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         let architecture = &student.manifest.architecture;
         let page = mistakes::page(&evaluation, &dataset, &observations, architecture, args.worst)?;
         let path = folder.join("mistakes.html");
-        write_atomically(&path, page.as_bytes())?;
+        page.write(&path)?;
         println!("the worst mistakes: {}", path.display());
     }
     if let (true, Some(folder)) = (args.record, &args.model) {
@@ -201,8 +202,8 @@ fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) ->
     OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
 }
 
-/// The description that the class flags give, if there are any.
-fn described(args: &EvaluateArgs, folder: &Path) -> Option<DatasetConfig> {
+/// The configuration that the class flags stand for; `None` without them.
+fn config_of_flags(args: &EvaluateArgs, folder: &Path) -> Option<DatasetConfig> {
     if args.classes.is_empty() && args.mask_classes.is_empty() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! An exported model beside the engine that the node runs: the same input through both.
+//! Comparison of an exported model with the engine that the node runs, on the same input.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::teacher::Runtime;
 
-/// Largest difference that is still rounding, as a share of the largest value of an output (or of 1).
+/// Largest difference attributed to rounding, relative to the largest value of an output (or to 1).
 pub const TOLERANCE: f32 = 1e-3;
 
 /// One output's difference between ONNX Runtime and the CPU engine.
@@ -25,7 +25,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether it is more than rounding.
+    /// Whether it is larger than rounding errors.
     pub fn is_fault(&self) -> bool {
         self.largest.is_nan() || self.largest > TOLERANCE * self.magnitude.max(1.0)
     }
@@ -47,7 +47,7 @@ pub fn compare(
     let mut session: Session = runtime.session(path, 1)?;
     let mut engine = CpuEngine::new(graph, weights, 1)?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    // As far as normalised pixels reach.
+    // The range of normalised pixels.
     engine.input().iter_mut().for_each(|v| *v = rng.random_range(-1.0..1.0));
     let shape = graph.input_shape();
     let image = Tensor::from_array(([1, shape.channels, shape.height, shape.width], engine.input().to_vec()))?;
@@ -59,7 +59,7 @@ pub fn compare(
         let ours = engine.output(i);
         ensure!(theirs.len() == ours.len(), "{}: output {name} has {} values, not {}", at(), theirs.len(), ours.len());
         let pairs = ours.iter().zip(theirs);
-        // Unlike f32::max, keeps what is not a number.
+        // Unlike f32::max, propagates NaN.
         let larger = |a: f32, b: f32| if a >= b { a } else { b };
         differences.push(Difference {
             output: name.clone(),

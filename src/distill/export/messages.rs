@@ -1,15 +1,18 @@
-//! The part of ONNX's protocol-buffer messages that a student needs, for writing and for reading back.
+//! The subset of ONNX's protocol-buffer messages that a student needs, for writing and for reading
+//! back.
 //!
-//! Field numbers are those of `onnx.proto3` (ONNX 1.19, IR version 12; <https://onnx.ai/onnx/api/classes.html>); fields left
-//! out are skipped when read. A scalar that ONNX's checker wants to see even where it is zero is an `Option`.
+//! Field numbers are those of `onnx.proto3` (ONNX 1.19, IR version 12;
+//! <https://onnx.ai/onnx/api/classes.html>); fields not listed are skipped when reading. A scalar
+//! that ONNX's checker requires even if it is zero is an `Option`, which generated proto3 code would
+//! not give: that, and the size of the whole schema, is why these are written by hand.
 
 use prost::Message;
 
-/// Elements of a tensor that this crate writes or reads.
+/// Element types of the tensors that this crate writes or reads.
 pub const FLOAT: i32 = 1;
 pub const INT64: i32 = 7;
 
-/// Kinds of attribute.
+/// Attribute types.
 pub const ATTRIBUTE_FLOAT: i32 = 1;
 pub const ATTRIBUTE_INT: i32 = 2;
 pub const ATTRIBUTE_STRING: i32 = 3;
@@ -35,7 +38,7 @@ pub struct Model {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSet {
-    /// Empty for ONNX's own operators; written all the same.
+    /// Empty for ONNX's own operators, but required.
     #[prost(string, optional, tag = "1")]
     pub domain: Option<String>,
     #[prost(int64, tag = "2")]
@@ -139,7 +142,7 @@ pub struct TensorShape {
     pub dim: Vec<Dimension>,
 }
 
-/// One of the two is set.
+/// Exactly one of the two is set.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     #[prost(int64, optional, tag = "1")]
@@ -149,7 +152,7 @@ pub struct Dimension {
 }
 
 impl Tensor {
-    /// A tensor of f32.
+    /// An f32 tensor.
     pub fn f32(name: impl Into<String>, dims: &[usize], values: &[f32]) -> Self {
         Self {
             dims: dims.iter().map(|&d| d as i64).collect(),
@@ -160,7 +163,7 @@ impl Tensor {
         }
     }
 
-    /// A list of i64.
+    /// A one-dimensional i64 tensor.
     pub fn i64(name: impl Into<String>, values: &[i64]) -> Self {
         Self {
             dims: vec![values.len() as i64],
@@ -171,7 +174,7 @@ impl Tensor {
         }
     }
 
-    /// The values of a tensor of f32 that lies in the file itself; `None` for any other.
+    /// The values of an f32 tensor stored in the file itself; `None` for any other.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         let len: i64 = self.dims.iter().product();
         let values = match &self.raw_data {
@@ -194,7 +197,7 @@ impl Node {
         }
     }
 
-    /// The node with one attribute more.
+    /// Adds an attribute.
     #[must_use]
     pub fn int(mut self, name: &str, value: i64) -> Self {
         self.attribute.push(Attribute {
@@ -206,7 +209,7 @@ impl Node {
         self
     }
 
-    /// The node with one attribute more.
+    /// Adds an attribute.
     #[must_use]
     pub fn float(mut self, name: &str, value: f32) -> Self {
         self.attribute.push(Attribute {
@@ -218,7 +221,7 @@ impl Node {
         self
     }
 
-    /// The node with one attribute more.
+    /// Adds an attribute.
     #[must_use]
     pub fn ints(mut self, name: &str, values: &[usize]) -> Self {
         let ints = values.iter().map(|&v| v as i64).collect();
@@ -226,7 +229,7 @@ impl Node {
         self
     }
 
-    /// The node with one attribute more.
+    /// Adds an attribute.
     #[must_use]
     pub fn text(mut self, name: &str, value: &str) -> Self {
         let s = Some(value.as_bytes().to_vec());
@@ -236,7 +239,7 @@ impl Node {
 }
 
 impl Value {
-    /// A tensor of f32; a dimension of `None` is the batch, left open.
+    /// An f32 tensor; a dimension of `None` is a dynamic batch size.
     pub fn f32(name: &str, dims: &[Option<usize>], doc: &str) -> Self {
         let dimension = |d: &Option<usize>| match d {
             Some(n) => Dimension { dim_value: Some(*n as i64), dim_param: None },

@@ -1,7 +1,7 @@
-//! `distill export`: a student for other runtimes, as ONNX, and as the package that the node reads.
+//! `distill export`: a student as ONNX for other runtimes, and as the package that the node reads.
 //!
 //! - [`onnx`]: a graph and its weights as an ONNX model; [`messages`]: ONNX's file format.
-//! - [`check`]: the file run in ONNX Runtime beside the project's engine.
+//! - [`check`]: the file in ONNX Runtime compared with the project's engine.
 
 pub mod check;
 pub mod messages;
@@ -15,14 +15,16 @@ use peregrine_core::files::write_atomically;
 use peregrine_student::architecture::{DETECTION_STRIDES, MAX_STRIDE};
 use peregrine_student::{Architecture, Student};
 use prost::Message;
+use tracing::warn;
 
 use super::teacher::Runtime;
 
-/// Write a student as ONNX for other runtimes, and compare the file with the project's own engine.
+/// Export a student to ONNX for other runtimes, and compare the file with the project's own engine.
 ///
-/// The model has one input `image` [1, 3, height, width], RGB, normalised as its metadata says, and the outputs `class_8`,
-/// `sides_8`, `class_16`, `sides_16`, `class_32`, `sides_32` and `segmentation`: logits, before any decoding. Its metadata
-/// (`metadata_props`) holds classes, normalisation, strides and what the outputs mean, as JSON.
+/// The model has one input `image` [1, 3, height, width], RGB, normalised as its metadata says, and
+/// the outputs `class_8`, `sides_8`, `class_16`, `sides_16`, `class_32`, `sides_32` and
+/// `segmentation`: raw logits. Its metadata (`metadata_props`) holds classes, normalisation, strides
+/// and the meaning of the outputs, as JSON.
 /// Example: distill export --model runs/first/student --out student.onnx
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -38,7 +40,7 @@ pub struct ExportArgs {
     /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
     #[arg(long, value_parser = parse_size)]
     input: Option<(usize, usize)>,
-    /// Leave the number of images in a batch open.
+    /// Dynamic batch size.
     #[arg(long)]
     any_batch: bool,
     /// Do not compare the written file with the engine (which needs ONNX Runtime).
@@ -75,7 +77,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         let input = &mut student.manifest.architecture.input;
         (input.width, input.height) = (width, height);
     }
-    // Found before anything is written, so that a missing library costs no half-done export.
+    // Opened before anything is written, so that a missing library leaves no incomplete export.
     let runtime = match (&args.onnxruntime, args.no_check) {
         (_, true) => None,
         (Some(path), false) => Some(Runtime::open(path)?),
@@ -85,9 +87,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         ),
     };
     if student.quantization.is_some() {
-        eprintln!(
-            "the student is quantized: the ONNX file holds what its 8-bit weights stand for, and computes in f32"
-        );
+        warn!("the student is quantized: the ONNX file holds its dequantized weights, and computes in f32");
     }
     let labels = labels(&student, args.any_batch);
     let graph = student.graph();
@@ -116,7 +116,7 @@ fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Labe
     let fault = differences.iter().find(|d| d.is_fault());
     ensure!(
         fault.is_none(),
-        "{}: output {} differs by more than rounding; the file is kept for a look at it, do not use it",
+        "{}: output {} differs by more than rounding errors; the file is kept for inspection, do not use it",
         path.display(),
         fault.map_or("", |d| &d.output)
     );
@@ -129,14 +129,14 @@ pub fn labels(student: &Student, any_batch: bool) -> onnx::Labels {
     let mut outputs = Vec::new();
     for stride in DETECTION_STRIDES {
         let bins = architecture.detection.bins;
-        let class = format!("class logits (independent sigmoids) of cells of {stride} pixels");
+        let class = format!("class logits (independent sigmoids), stride {stride}");
         let sides = format!(
-            "for left, top, right, bottom {bins} logits each: the softmax's mean times {stride} is the distance in \
-             pixels from the cell's centre to the box's side"
+            "box distribution (DFL): {bins} logits each for left, top, right, bottom; the softmax's mean times {stride} is \
+             the distance in pixels from the cell's centre to that side of the box"
         );
         outputs.extend([(format!("class_{stride}"), class), (format!("sides_{stride}"), sides)]);
     }
-    outputs.push(("segmentation".into(), "class logits (softmax) of cells of 4 pixels".into()));
+    outputs.push(("segmentation".into(), "class logits (softmax), stride 4".into()));
     debug_assert_eq!(outputs.len(), Architecture::SEGMENTATION_OUTPUT + 1);
     let input = &architecture.input;
     let json = |value: serde_json::Value| value.to_string();

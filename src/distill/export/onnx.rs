@@ -1,38 +1,38 @@
-//! A graph and its weights as an ONNX model: every operation has its counterpart among ONNX's own operators.
+//! A graph and its weights as an ONNX model: every operation maps to ONNX's own operators.
 
 use peregrine_engine::graph::{padding, LEAK};
 use peregrine_engine::{Activation, Conv, EngineError, Graph, LayerId, Op, Shape, Weights};
 
 use super::messages::{Entry, GraphBody, Model, Node, OperatorSet, Tensor, Value};
 
-/// Of ONNX's operators; 17 is read by every runtime since 2022.
+/// Operator set; 17 is supported by every runtime since 2022.
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
-/// Names of a model's tensors, and what a reader is told of it.
+/// Names of a model's tensors, and its metadata.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// Of the graph.
     pub name: String,
     /// Of the input.
     pub input: String,
-    /// One name for each of the graph's outputs, and a sentence on what it holds.
+    /// Name and documentation of each of the graph's outputs.
     pub outputs: Vec<(String, String)>,
     /// `metadata_props`.
     pub metadata: Vec<(String, String)>,
-    /// Leave the number of images open instead of 1.
+    /// Dynamic batch size instead of 1.
     pub any_batch: bool,
 }
 
 impl Labels {
-    /// Plain names: `input`, `output0`, `output1` …
+    /// Default names: `input`, `output0`, `output1` …
     pub fn plain(graph: &Graph) -> Self {
         let outputs = (0..graph.outputs.len()).map(|i| (format!("output{i}"), String::new())).collect();
         Self { name: "student".into(), input: "input".into(), outputs, ..Self::default() }
     }
 }
 
-/// The model. `weights` have batch-norm folded in, as they always do in a package.
+/// The model. Batch-norm is folded into `weights`, as always in a package.
 ///
 /// # Errors
 /// When `weights` do not fit `graph`.
@@ -101,7 +101,7 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model,
     })
 }
 
-/// A convolution, and its activation where it has one.
+/// A convolution and its activation, if any.
 fn convolution(name: &str, input: &str, output: &str, conv: Conv, from: Shape, to: Shape) -> Vec<Node> {
     let sum = if conv.activation == Activation::Identity { output.to_owned() } else { format!("{name}.sum") };
     let node = Node::new("Conv", &[input, &format!("{name}.weight"), &format!("{name}.bias")], &sum);
@@ -123,7 +123,7 @@ fn convolution(name: &str, input: &str, output: &str, conv: Conv, from: Shape, t
     nodes
 }
 
-/// A node with the attributes of a window that moves over maps of `from`.
+/// A node with the attributes of a sliding window over maps of shape `from`.
 fn window(node: Node, kernel: usize, stride: usize, from: Shape) -> Node {
     let (top, bottom) = padding(kernel, stride, from.height);
     let (left, right) = padding(kernel, stride, from.width);
@@ -149,7 +149,7 @@ fn initializers(graph: &Graph, weights: &Weights, any_batch: bool) -> Vec<Tensor
             let values: Vec<i64> = values.iter().map(|&v| v as i64).collect();
             tensors.push(Tensor::i64(format!("{}{end}", layer.name), &values));
         };
-        // To a reshape, zero means as many as there are.
+        // In a reshape, zero keeps the input's dimension.
         let (images, s) = (usize::from(!any_batch), layer.shape);
         match layer.op {
             Op::Slice { first } => {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_attribute_of_zero_is_written() {
-        // Readers that follow proto2 take an attribute without its field for a damaged one.
+        // Readers that follow proto2 reject an attribute without its field.
         let bytes = Node::new("Concat", &["a"], "b").int("axis", 0).encode_to_vec();
         assert_eq!(Node::decode(&bytes[..]).unwrap().attribute[0].i, Some(0));
     }

@@ -1,32 +1,39 @@
-//! The inspection as one page with pictures.
+//! The inspection as an HTML page with pictures.
 
 use image::RgbImage;
 
 use super::{Inspection, SetReport};
 use crate::data::{load_image, Annotation, Dataset};
-use crate::page::{draw_box, heat_map, shrink, Page, GREEN, RED};
+use peregrine_report::colour::{BLUE, GREEN, RED};
+use peregrine_report::picture::{draw_box, shrink};
+use peregrine_report::{Axis, Chart, Page, ReportError};
 
 /// Side of a picture in pixels.
 const PICTURE: u32 = 320;
-/// Pictures of a kind.
+/// Side of a heat map's cell in units of the drawing.
+const CELL: u32 = 18;
+/// Pictures per section.
 const SHOWN: usize = 12;
 
-/// The page. Pictures that cannot be read any more are left out.
-pub fn page(inspection: &Inspection, datasets: &[Dataset], classes: &[String]) -> String {
+/// The page. Images that cannot be read any more are skipped.
+///
+/// # Errors
+/// When a picture cannot be encoded.
+pub fn page(inspection: &Inspection, datasets: &[Dataset], classes: &[String]) -> Result<Page, ReportError> {
     let names: Vec<&str> = inspection.sets.iter().map(|s| s.name.as_str()).collect();
     let mut page = Page::new(&format!("Data: {}", names.join(", ")));
     for (report, dataset) in inspection.sets.iter().zip(datasets) {
-        set(&mut page, report, dataset, classes);
+        set(&mut page, report, dataset, classes)?;
     }
     contradictions(&mut page, inspection);
-    across(&mut page, inspection, datasets);
-    page.finish()
+    across(&mut page, inspection, datasets)?;
+    Ok(page)
 }
 
-fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String]) {
-    page.heading(2, &report.name);
+fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String]) -> Result<(), ReportError> {
+    page.section(&report.name);
     page.paragraph(&format!(
-        "{} images, {} unlabelled, {} files at fault, {} labels to look at again. Red, green, blue: mean {:.0?}, \
+        "{} images, {} unlabelled, {} invalid files, {} suspicious labels. Red, green, blue: mean {:.0?}, standard \
          deviation {:.0?}.",
         report.images,
         report.unlabelled,
@@ -42,28 +49,25 @@ fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String
         page.table(&report.pixel_rows());
     }
     if report.heat.iter().flatten().any(|&n| n > 0) {
-        let most = f64::from(*report.heat.iter().flatten().max().unwrap_or(&1));
-        let rows: Vec<Vec<f64>> =
-            report.heat.iter().map(|r| r.iter().map(|&n| f64::from(n) / most).collect()).collect();
-        page.raw(&heat_map(&rows, "Where objects lie: boxes over each place of the image"));
+        page.figure(&heat_map(&report.heat).svg()?, "Heat map of the boxes over the image");
     }
     if !report.faults.is_empty() {
-        page.heading(3, "Files at fault");
+        page.subsection("Invalid files");
         let header = vec!["file".to_owned(), "why".to_owned()];
         let rows = report.faults.iter().map(|(path, why)| vec![path.display().to_string(), why.clone()]);
         page.table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
     }
     if !report.suspects.is_empty() {
-        page.heading(3, &format!("Labels to look at again ({} in all)", report.suspects.len()));
+        page.subsection(&format!("Suspicious labels ({} in all)", report.suspects.len()));
         let pictures = report.suspects.iter().take(SHOWN).filter_map(|s| {
             let mut image = load_image(&dataset.samples[s.sample].image).ok()?;
             let thickness = line(&image);
             draw_box(&mut image, &s.bbox, RED, thickness);
             Some((shrink(&image, PICTURE), format!("{}: {}", s.image, s.why)))
         });
-        page.pictures(&pictures.collect::<Vec<_>>());
+        page.pictures(&pictures.collect::<Vec<_>>())?;
     }
-    page.heading(3, "Some of the images, with their labels");
+    page.subsection("Sample images with their labels");
     let step = dataset.samples.len().div_ceil(SHOWN).max(1);
     let pictures = dataset.samples.iter().step_by(step).filter_map(|sample| {
         let mut image = load_image(&sample.image).ok()?;
@@ -72,25 +76,41 @@ fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String
         boxes.iter().for_each(|b| draw_box(&mut image, &b.bbox, GREEN, thickness));
         Some((shrink(&image, PICTURE), format!("{}: {}", sample.file_name(), named(boxes, classes))))
     });
-    page.pictures(&pictures.collect::<Vec<_>>());
+    page.pictures(&pictures.collect::<Vec<_>>())
+}
+
+/// The number of boxes over each cell of the image, darker for more.
+fn heat_map(counts: &[Vec<u32>]) -> Chart {
+    let (columns, rows) = (counts.first().map_or(0, Vec::len), counts.len());
+    let most = f64::from(*counts.iter().flatten().max().unwrap_or(&1)).max(1.0);
+    let [x, y] = [0.0..columns as f64, rows as f64..0.0].map(|range| Axis::linear(range, "").with_ticks(Vec::new()));
+    let mut chart =
+        Chart::new("heat map of boxes", x, y).with_width(CELL * columns as u32).with_height(CELL * rows as u32);
+    for (y, row) in counts.iter().enumerate() {
+        for (x, &count) in row.iter().enumerate().filter(|(_, &count)| count > 0) {
+            let (x, y) = (x as f64, y as f64);
+            chart.rectangle(x..x + 1.0, y..y + 1.0, BLUE, f64::from(count) / most);
+        }
+    }
+    chart
 }
 
 fn contradictions(page: &mut Page, inspection: &Inspection) {
     if inspection.contradictions.is_empty() {
         return;
     }
-    page.heading(2, &format!("Copies with other labels ({} pairs)", inspection.contradictions.len()));
-    page.paragraph("One picture, byte for byte, with two opinions of what is in it: correct one, or delete it.");
-    let header = vec!["image".to_owned(), "its copy".to_owned()];
+    page.section(&format!("Duplicates with different labels ({} pairs)", inspection.contradictions.len()));
+    page.paragraph("Byte-identical images whose labels contradict each other: correct one, or delete it.");
+    let header = vec!["image".to_owned(), "duplicate".to_owned()];
     let rows =
         inspection.contradictions.iter().map(|pair| pair.iter().map(|(set, file)| format!("{set}/{file}")).collect());
     page.table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
 }
 
-fn across(page: &mut Page, inspection: &Inspection, datasets: &[Dataset]) {
+fn across(page: &mut Page, inspection: &Inspection, datasets: &[Dataset]) -> Result<(), ReportError> {
     let across: Vec<_> = inspection.across().collect();
-    page.heading(2, &format!("Images that two data sets share ({} pairs)", across.len()));
-    page.paragraph(&format!("{} further pairs lie within one data set.", inspection.alike.len() - across.len()));
+    page.section(&format!("Near-duplicates in different data sets ({} pairs)", across.len()));
+    page.paragraph(&format!("{} more pairs are within one data set.", inspection.alike.len() - across.len()));
     let find = |(set, file): &(String, String)| {
         let dataset = datasets.iter().find(|d| d.name == *set)?;
         let sample = dataset.samples.iter().find(|s| s.file_name() == file)?;
@@ -101,11 +121,12 @@ fn across(page: &mut Page, inspection: &Inspection, datasets: &[Dataset]) {
             let image = find(name)?;
             Some((shrink(&image, PICTURE), format!("{}/{} ({} bits of 256 differ)", name.0, name.1, pair.distance)))
         });
-        page.pictures(&pictures.collect::<Vec<_>>());
+        page.pictures(&pictures.collect::<Vec<_>>())?;
     }
+    Ok(())
 }
 
-/// Pixels of a line that is two pixels wide once the image is shrunk.
+/// Thickness of a line that is two pixels wide once the image is shrunk.
 fn line(image: &RgbImage) -> u32 {
     (image.width().max(image.height()) / (PICTURE / 2)).max(1)
 }

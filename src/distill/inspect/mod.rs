@@ -114,7 +114,7 @@ struct Pixels {
 /// # Errors
 /// When a folder or its description is unusable. Single files at fault are part of the report.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let options = OpenOptions { config: args.config.clone(), on_error: OnError::Skip, ..Default::default() };
+    let options = OpenOptions { config_path: args.config.clone(), on_error: OnError::Skip, ..Default::default() };
     let datasets =
         args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;
@@ -126,8 +126,8 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         write_atomically(path, &serde_json::to_vec_pretty(&inspection)?)?;
     }
     if let Some(path) = &args.html {
-        write_atomically(path, html::page(&inspection, &datasets, &options.classes).as_bytes())?;
-        println!("the page: {}", path.display());
+        html::page(&inspection, &datasets, &options.classes)?.write(path)?;
+        println!("report: {}", path.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A quantized student from what was observed.
+//! A quantized student from calibration data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::calibrate::Method;
-use super::observe::{observe, Inputs, Observed};
+use super::observe::{observe, ActivationStatistics, Inputs};
 use super::weights::{self, WeightScale};
 
 /// How a student is quantized.
@@ -18,7 +18,7 @@ use super::weights::{self, WeightScale};
 pub struct Settings {
     pub activations: Method,
     pub weights: WeightScale,
-    /// The largest weight in magnitude. Up to 64, AVX2 multiplies in its fastest way; 127 is the most.
+    /// The largest quantized weight in magnitude, at most 127. Up to 64 enables AVX2's fastest multiplication.
     pub largest_weight: i8,
     pub bias_correction: bool,
     pub threads: usize,
@@ -36,17 +36,17 @@ impl Default for Settings {
     }
 }
 
-/// A student in f32 with what its tensors were seen to hold: all that its quantizations are made from.
+/// A student in f32 with the statistics of its activations, from which it can be quantized.
 pub struct Calibrated<'a> {
     pub f32_student: &'a Student,
     pub graph: Graph,
-    observed: Vec<Observed>,
+    observed: Vec<ActivationStatistics>,
     settings: Settings,
     tensors: BTreeMap<String, TensorScale>,
 }
 
 impl<'a> Calibrated<'a> {
-    /// Observes `inputs`; calls `step` twice for each.
+    /// Collects statistics over `inputs`; calls `step` twice per input.
     ///
     /// # Errors
     /// When the student's weights do not fit it.
@@ -56,7 +56,7 @@ impl<'a> Calibrated<'a> {
         settings: &Settings,
         step: &dyn Fn(),
     ) -> anyhow::Result<Self> {
-        anyhow::ensure!(f32_student.quantization.is_none(), "{} is quantized already", f32_student.manifest.name);
+        anyhow::ensure!(f32_student.quantization.is_none(), "{} is already quantized", f32_student.manifest.name);
         let graph = f32_student.graph();
         let observed = observe(f32_student, &graph, inputs, settings.threads, step)?;
         let calibrator = settings.activations.calibrator();
@@ -75,7 +75,7 @@ impl<'a> Calibrated<'a> {
         self.graph.convs().map(|(layer, ..)| layer.name.clone()).collect()
     }
 
-    /// The quantization with those convolutions in 8 bits that `integer` says.
+    /// The quantization with the convolutions in 8 bits for which `integer` is true.
     pub fn quantization(&self, integer: &dyn Fn(&str) -> bool) -> Quantization {
         let mut quantization = Quantization { tensors: self.tensors.clone(), ..Quantization::default() };
         for layer in &self.graph.layers {
@@ -91,7 +91,7 @@ impl<'a> Calibrated<'a> {
         quantization
     }
 
-    /// The student with all but `float_layers` in 8 bits; its accuracy is left to be measured.
+    /// The student with all layers except `float_layers` in 8 bits, without accuracy figures.
     pub fn student(&self, float_layers: &BTreeSet<String>, command: &str, data: BTreeMap<String, usize>) -> Student {
         let quantization = self.quantization(&|layer| !float_layers.contains(layer));
         let mut student = Student::clone(self.f32_student);
@@ -117,13 +117,10 @@ impl<'a> Calibrated<'a> {
     }
 }
 
-/// The student in 8 bits throughout, calibrated on `images`, with the default settings.
-///
-/// For a benchmark's row "ours INT8": `quantize(&Student::embedded(), &frames)?.cpu_engine(&graph, threads, false)?` with the
-/// pictures of `models/frames`.
+/// The student with all layers in 8 bits, calibrated on `images`, with the default settings.
 ///
 /// # Errors
-/// Names the image that cannot be read.
+/// Names the invalid image.
 pub fn quantize(student: &Student, images: &[PathBuf]) -> anyhow::Result<Student> {
     let inputs = Inputs::read(student, images)?;
     let calibrated = Calibrated::new(student, &inputs, &Settings::default(), &|| ())?;

@@ -1,4 +1,4 @@
-//! From how often a tensor takes which values to the range that its bytes are to span.
+//! Calibration: from the histogram of a tensor's values to its quantization range.
 //!
 //! All four methods are checked against `tests/reference/calibration.py`.
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Bins of a [`Histogram`].
 pub const BINS: usize = 2048;
 
-/// Counts of a tensor's values in [`BINS`] equal bins from `low` to `high`, which are the least and largest value seen.
+/// Histogram of a tensor's values: [`BINS`] equal bins from `low` to `high`, the minimum and maximum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
     pub low: f32,
@@ -18,12 +18,12 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one; `low` < `high` is widened to hold zero.
+    /// An empty histogram; the range is widened to contain zero.
     pub fn new(low: f32, high: f32) -> Self {
         Self { low: low.min(0.0), high: high.max(0.0), counts: vec![0; BINS] }
     }
 
-    /// Counts values; those outside the range count in the bins at its ends.
+    /// Adds values; those outside the range count in the outermost bins.
     pub fn add(&mut self, values: &[f32]) {
         let bins = self.counts.len();
         let per_value = bins as f32 / (self.high - self.low).max(f32::MIN_POSITIVE);
@@ -33,12 +33,12 @@ impl Histogram {
         }
     }
 
-    /// The middle of a bin.
+    /// Centre of a bin.
     fn centre(&self, bin: usize) -> f64 {
         self.edge(bin) + self.width() / 2.0
     }
 
-    /// Where a bin begins.
+    /// Lower edge of a bin.
     fn edge(&self, bin: usize) -> f64 {
         f64::from(self.low) + bin as f64 * self.width()
     }
@@ -48,26 +48,27 @@ impl Histogram {
     }
 }
 
-/// Chooses the range that a tensor's bytes span.
+/// A method to choose a tensor's quantization range.
 pub trait Calibrator {
-    /// Least and largest value that need not saturate; zero lies between them.
+    /// The range outside which values saturate; it contains zero.
     fn range(&self, histogram: &Histogram) -> (f32, f32);
 }
 
-/// All that was seen.
+/// The full range.
 pub struct MinMax;
 
-/// All but a share of the values: cut at the upper end, and at both alike where values may be negative.
+/// A percentile of the values: clipped at the upper end, or equally at both if values can be negative.
 pub struct Percentile {
-    /// Of the values kept: 0…1.
+    /// Fraction of the values that do not saturate: 0…1.
     pub kept: f64,
 }
 
-/// The range with the least mean square error of quantizing, among equal shrinkings of both ends.
+/// The range with the least mean squared quantization error, both ends scaled by the same factor.
 pub struct Mse;
 
-/// The range whose quantized distribution diverges least (Kullback–Leibler) from the one seen, among equal shrinkings of
-/// both ends (Migacz 2017, "8-bit Inference with TensorRT"; there one-sided, over magnitudes).
+/// The range whose quantized distribution has the least Kullback–Leibler divergence from the original,
+/// both ends scaled by the same factor (Migacz 2017, "8-bit Inference with TensorRT"; there one-sided,
+/// over magnitudes).
 pub struct Kl;
 
 impl Calibrator for MinMax {
@@ -81,7 +82,7 @@ impl Calibrator for Percentile {
         let total: u64 = h.counts.iter().sum();
         let signed = h.low < 0.0;
         let cut = total as f64 * (1.0 - self.kept) / if signed { 2.0 } else { 1.0 };
-        // The bins that may go whole: those of which the sum from the end stays within the cut.
+        // The outermost bins whose sum stays within the cut.
         let spare = |counts: &mut dyn Iterator<Item = &u64>| {
             let mut sum = 0u64;
             counts
@@ -119,7 +120,7 @@ impl Calibrator for Kl {
         let zero_bin =
             ((0.0 - f64::from(h.low)) / h.width().max(f64::MIN_POSITIVE)).floor().min(bins as f64 - 1.0) as usize;
         let mut counts: Vec<f64> = h.counts.iter().map(|&c| c as f64).collect();
-        // The many exact zeros after an activation would drown everything, and cost nothing: zero stays exact.
+        // The many exact zeros after an activation would dominate, although zero is always represented exactly.
         counts[zero_bin] = if zero_bin + 1 < bins { counts[zero_bin + 1] } else { counts[bins - 2] };
         let candidates = (13..=100).rev().filter_map(|percent| {
             let first = (zero_bin * (100 - percent)) / 100;
@@ -136,15 +137,15 @@ fn shrunk(h: &Histogram, factor: f32) -> (f32, f32) {
     (h.low * factor, h.high * factor)
 }
 
-/// The first candidate with the least cost.
+/// The candidate with the least cost, the first of equals.
 fn least<T>(candidates: impl Iterator<Item = T>, cost: impl Fn(&T) -> f64) -> T {
     let mut costed = candidates.map(|c| (cost(&c), c));
     let first = costed.next().expect("there is a candidate");
     costed.fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
 }
 
-/// KL(P ‖ Q): P is `counts[first..past]` with what lies outside added to its ends; Q the same bins, without that, merged
-/// into 256 levels and spread evenly again over those of a level's bins that are not empty.
+/// KL(P ‖ Q): P is `counts[first..past]` with the counts outside added to its outermost bins; Q are the
+/// same bins without them, merged into 256 levels, each spread evenly over its non-empty bins.
 fn divergence(counts: &[f64], first: usize, past: usize) -> f64 {
     let inside = &counts[first..past];
     let bins = inside.len();
@@ -175,15 +176,15 @@ fn divergence(counts: &[f64], first: usize, past: usize) -> f64 {
     p.iter().zip(&q).map(term).sum()
 }
 
-/// How ranges are chosen, by name.
+/// Calibration methods by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// All values seen.
+    /// The full range.
     MinMax,
-    /// All but one value in 10,000.
+    /// The 99.99th percentile.
     Percentile,
-    /// Least mean square error.
+    /// Least mean squared error.
     Mse,
     /// Least Kullback-Leibler divergence.
     Kl,

@@ -1,4 +1,4 @@
-//! What the engine really takes, before and after, run in turn so that other load on the machine meets both alike.
+//! Inference time before and after, measured alternately so that other load affects both equally.
 
 use std::time::Instant;
 
@@ -9,29 +9,29 @@ use peregrine_engine::Engine;
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds of one inference with an instruction set and a number of threads.
+/// Latency of one inference in ms, for an instruction set and a number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// The f32 engine's and the integer engine's.
     pub instructions: (String, String),
     pub threads: usize,
-    /// `CPU` of the only thread, or `wall`.
+    /// `CPU` time of the single thread, or `wall`.
     pub clock: String,
     pub before: Times,
     pub after: Times,
-    /// Medians' ratio, after by before.
+    /// Ratio of the medians, after / before.
     pub ratio: f64,
 }
 
-/// Least and median, in ms.
+/// Minimum and median in ms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     pub least: f64,
     pub median: f64,
 }
 
-/// Measures `before` and the quantized `after` with 1 and 2 threads, `runs` times each in turn: with the best instruction
-/// sets that the processor has, and with AVX2, which most have.
+/// Measures `before` and the quantized `after` with 1 and 2 threads, `runs` times each, alternating:
+/// with the best instruction sets of this processor, and with the widespread AVX2.
 ///
 /// # Errors
 /// When an engine cannot be built.
@@ -54,7 +54,7 @@ fn compare(
     runs: usize,
 ) -> anyhow::Result<Latency> {
     let graph = before.graph();
-    let quantization = after.quantization.as_ref().context("the student after is not quantized")?;
+    let quantization = after.quantization.as_ref().context("the second student is not quantized")?;
     let mut engines: [Box<dyn Engine>; 2] = [
         Box::new(CpuEngine::with_isa(&graph, &before.weights, threads, isa)?),
         Box::new(Int8Engine::with_isa(&graph, &after.weights, quantization, threads, integer_isa)?),
@@ -62,11 +62,10 @@ fn compare(
     engines.iter_mut().for_each(|e| e.input().copy_from_slice(input));
     let instructions = (format!("{isa:?}"), format!("{integer_isa:?}"));
     let start = Instant::now();
-    let now = || match threads {
-        1 => thread_cpu_ms().unwrap_or_else(|| start.elapsed().as_secs_f64() * 1e3),
-        _ => start.elapsed().as_secs_f64() * 1e3,
-    };
-    let clock = if threads == 1 && thread_cpu_ms().is_some() { "CPU" } else { "wall" };
+    let by_cpu = threads == 1 && thread_cpu_ms().is_some();
+    let wall_ms = || start.elapsed().as_secs_f64() * 1e3;
+    let now = || if by_cpu { thread_cpu_ms().unwrap_or_else(wall_ms) } else { wall_ms() };
+    let clock = if by_cpu { "CPU" } else { "wall" };
     const WARM_UP: usize = 5;
     let mut times = [vec![], vec![]];
     for run in 0..runs + WARM_UP {

@@ -1,9 +1,10 @@
-//! `distill quantize`: a student in 8 bits, with what that cost and gained.
+//! `distill quantize`: post-training quantization of a student to 8 bits, with accuracy and latency
+//! before and after.
 //!
-//! - [`observe`]: what values its tensors take; [`calibrate`]: from that to their ranges.
-//! - [`weights`]: weights in 8 bits; [`assemble`]: all of it put together.
-//! - [`sensitivity`]: which layers suffer most; [`search`]: which of them stay f32.
-//! - [`latency`]: what the engine takes; [`report`]: the report.
+//! - [`observe`]: histograms of the activations; [`calibrate`]: their quantization ranges.
+//! - [`weights`]: weights in 8 bits; [`assemble`]: the quantized student.
+//! - [`sensitivity`]: error per layer; [`search`]: the layers that stay f32.
+//! - [`latency`]: inference time; [`report`]: the report.
 
 pub mod assemble;
 pub mod calibrate;
@@ -28,7 +29,7 @@ use report::{Accuracies, Accuracy, Report};
 use search::{Progress, Search};
 use weights::WeightScale;
 
-use super::data::{tell_left_out, Dataset, OnError, OpenOptions, Skipped};
+use super::data::{log_skipped, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
 use peregrine_core::files::{sha256, write_atomically};
 use peregrine_pipeline::PipelineOptions;
@@ -40,18 +41,18 @@ const REPORT: &str = "quantization";
 /// Images on which each layer's sensitivity is measured.
 const SENSITIVITY_IMAGES: usize = 8;
 
-/// Inferences timed of each student and number of threads.
+/// Timed inferences per student and number of threads.
 const TIMED_RUNS: usize = 100;
 
-/// Turn a student into 8-bit integers, keeping in floating point what loses too much.
+/// Quantize a student to 8-bit integers (post-training), keeping the most sensitive layers in f32.
 ///
-/// Ranges are calibrated on images of --data (training images; labels are not needed). Accuracy is measured before and
-/// after on --evaluate, and the layers that suffer most stay f32 until the loss is below --max-drop. The package that
-/// results runs wherever a student runs; beside it lie quantization.json and quantization.txt. An interrupted run goes on
-/// where it was.
+/// Ranges are calibrated on images of --data (training images; labels are not needed). Accuracy is
+/// measured before and after on --evaluate, and the most sensitive layers stay f32 until the loss of
+/// accuracy is below --max-drop. The resulting package runs wherever a student runs; its folder also
+/// receives quantization.json and quantization.txt. An interrupted run resumes.
 ///
-/// Example: distill quantize --data data/vehicles/train --data data/camvid/train --evaluate data/vehicles/val --evaluate
-/// data/camvid/val --out student-int8
+/// Example: distill quantize --data data/vehicles/train --data data/camvid/train --evaluate
+/// data/vehicles/val --evaluate data/camvid/val --out student-int8
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
     /// Student package; the embedded one by default.
@@ -60,7 +61,7 @@ pub struct QuantizeArgs {
     /// Data set folders to calibrate on.
     #[arg(long, required = true)]
     data: Vec<PathBuf>,
-    /// Data set folders to measure accuracy on. Without them: the images of --data that calibration left over.
+    /// Data set folders to measure accuracy on [default: the images of --data that calibration does not use].
     #[arg(long)]
     evaluate: Vec<PathBuf>,
     /// Folder for the quantized package and the report.
@@ -69,26 +70,27 @@ pub struct QuantizeArgs {
     /// Images to calibrate on, spread evenly over each folder of --data.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     images: u16,
-    /// How the range of each tensor is chosen.
+    /// Calibration method of the activations.
     #[arg(long, value_enum, default_value_t = Settings::default().activations)]
     activations: Method,
-    /// How the scale of each channel of weights is chosen.
+    /// Calibration method of the weights, per channel.
     #[arg(long, value_enum, default_value_t = Settings::default().weights)]
     weights: WeightScale,
-    /// Largest weight in magnitude. 127 rounds less; up to 64, AVX2 multiplies in its fastest way (VNNI does with any).
+    /// Largest quantized weight in magnitude. 127 has less rounding error; up to 64 enables AVX2's fastest
+    /// multiplication (VNNI has no such limit).
     #[arg(long, default_value_t = Settings::default().largest_weight, value_parser = clap::value_parser!(i8).range(7..=127))]
     largest_weight: i8,
-    /// Leave biases as they are, instead of correcting them for the mean error of the rounded weights.
+    /// Disable bias correction (for the mean error of the rounded weights).
     #[arg(long)]
     no_bias_correction: bool,
-    /// A convolution that stays f32 in any case, such as backbone.stem.
+    /// A convolution that always stays f32, such as backbone.stem.
     #[arg(long)]
     keep_float: Vec<String>,
-    /// Loss allowed of any figure on any data set, in points (hundredths). Not below what chance makes of the data: on a
-    /// hundred images AP50 moves by half a point with any change.
+    /// Largest allowed drop of any metric on any data set, in percentage points. Choose it above the noise:
+    /// on a hundred images AP50 varies by half a point.
     #[arg(long, default_value_t = 2.0)]
     max_drop: f64,
-    /// Leave out images that cannot be used, instead of stopping.
+    /// Skip invalid images instead of stopping.
     #[arg(long)]
     skip_bad: bool,
     #[arg(long, default_value_t = 2)]
@@ -98,7 +100,7 @@ pub struct QuantizeArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file or option at fault; the package is written whole or not at all.
+/// Each names the invalid file or option; the package is written atomically.
 pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     let student = match &args.model {
         Some(folder) => Student::load(folder)?,
@@ -113,10 +115,10 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     };
     ensure!(args.max_drop >= 0.0, "--max-drop is {}; it must be at least 0", args.max_drop);
     refuse_overlap(args)?;
-    let (chosen, judged) = choose_data(args, &student)?;
+    let (chosen, evaluation_sets) = choose_data(args, &student)?;
     let (images, inputs, calibrated_on) = read_inputs(&student, chosen, on_error(args))?;
 
-    let bar = progress("calibrating", 2 * inputs.0.len() as u64);
+    let bar = progress_bar("calibrating", 2 * inputs.0.len() as u64);
     let calibrated = Calibrated::new(&student, &inputs, &settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let convs = calibrated.convs();
@@ -125,30 +127,31 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     }
 
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let evaluated: Vec<_> = judged.iter().map(|d| (&d.name, d.samples.len())).collect();
+    let evaluated: Vec<_> = evaluation_sets.iter().map(|d| (&d.name, d.samples.len())).collect();
     let identity = serde_json::json!([student.manifest.weights.sha256, settings, args.keep_float, images, evaluated]);
-    let mut kept = Progress::open(&args.out, &sha256(identity.to_string().as_bytes()))?;
-    if kept.state.sensitivity.is_empty() {
-        let bar = progress("sensitivity of each layer", convs.len() as u64);
+    let mut progress_file = Progress::open(&args.out, &sha256(identity.to_string().as_bytes()))?;
+    if progress_file.state.sensitivity.is_empty() {
+        let bar = progress_bar("sensitivity of each layer", convs.len() as u64);
         let few = Inputs(evenly(inputs.0.iter().cloned(), inputs.0.len(), SENSITIVITY_IMAGES));
-        kept.state.sensitivity = sensitivity::measure(&calibrated, &few, args.threads, &|| bar.inc(1))?;
-        kept.save()?;
+        progress_file.state.sensitivity = sensitivity::measure(&calibrated, &few, args.threads, &|| bar.inc(1))?;
+        progress_file.save()?;
         bar.finish_and_clear();
     }
 
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     let with_float = |layers: &BTreeSet<String>| calibrated.student(layers, &command, calibrated_on.clone());
-    let judge = |student: &Student, what: &str| accuracy(student, &judged, args, what);
-    if kept.state.before.is_empty() {
-        kept.state.before = judge(&student, "f32")?;
-        kept.save()?;
+    let evaluate_on_all = |student: &Student, what: &str| accuracy(student, &evaluation_sets, args, what);
+    if progress_file.state.before.is_empty() {
+        progress_file.state.before = evaluate_on_all(&student, "f32")?;
+        progress_file.save()?;
     }
     let search = Search { keep_float: &args.keep_float, max_drop: args.max_drop };
-    let float_layers = search
-        .run(&mut kept, &mut |layers| judge(&with_float(layers), &format!("int8, {} layers f32", layers.len())))?;
+    let float_layers = search.run(&mut progress_file, &mut |layers| {
+        evaluate_on_all(&with_float(layers), &format!("int8, {} layers f32", layers.len()))
+    })?;
 
     let mut quantized = with_float(&float_layers);
-    let after = kept.state.tried[&search.count(&kept, &float_layers)].clone();
+    let after = progress_file.state.tried[&search.count(&progress_file, &float_layers)].clone();
     for (dataset, accuracy) in &after {
         quantized.manifest.accuracy.insert(dataset.clone(), accuracy.known());
     }
@@ -160,21 +163,26 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
         calibrated_on,
         max_drop: args.max_drop,
         float_layers: float_layers.into_iter().collect(),
-        sensitivity: kept.state.sensitivity.clone(),
-        tried: kept.state.tried.iter().map(|(&k, a)| (k, report::worst_drop(&kept.state.before, a))).collect(),
-        before: kept.state.before.clone(),
+        sensitivity: progress_file.state.sensitivity.clone(),
+        tried: progress_file
+            .state
+            .tried
+            .iter()
+            .map(|(&k, a)| (k, report::worst_drop(&progress_file.state.before, a)))
+            .collect(),
+        before: progress_file.state.before.clone(),
         after,
         latency: timed,
         bytes: (student.weights_file().len(), quantized.weights_file().len()),
     };
     write_atomically(&args.out.join(REPORT).with_extension("json"), &serde_json::to_vec_pretty(&report)?)?;
     write_atomically(&args.out.join(REPORT).with_extension("txt"), report.text().as_bytes())?;
-    kept.remove();
+    progress_file.remove();
     print!("{}", report.text());
     Ok(())
 }
 
-/// What is calibrated on must not be what is judged by.
+/// Calibration and evaluation must use different images.
 fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
     let canonical = |p: &PathBuf| std::fs::canonicalize(p).with_context(|| p.display().to_string());
     let data = args.data.iter().map(canonical).collect::<anyhow::Result<Vec<_>>>()?;
@@ -196,7 +204,7 @@ fn on_error(args: &QuantizeArgs) -> OnError {
 /// Images to calibrate on, each with the name of its data set.
 type Chosen = Vec<(String, PathBuf)>;
 
-/// The images that can be read, the network's inputs for them, and how many there are of each data set.
+/// The images that can be read, the network's inputs for them, and their number per data set.
 fn read_inputs(
     student: &Student,
     chosen: Chosen,
@@ -214,17 +222,17 @@ fn read_inputs(
             Err(e) => skipped.push(Skipped { path, reason: e.to_string() }),
         }
     }
-    tell_left_out(&skipped);
+    log_skipped(&skipped);
     ensure!(!images.is_empty(), "none of the images of --data can be read");
     Ok((images, Inputs(inputs), used))
 }
 
-/// What to calibrate on, and the data sets to judge by.
+/// The calibration images, and the data sets to evaluate on.
 fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen, Vec<Dataset>)> {
     let architecture = &student.manifest.architecture;
     let options = OpenOptions {
+        config_path: None,
         config: None,
-        description: None,
         classes: architecture.detection.classes.clone(),
         segmentation: architecture.segmentation.classes.clone(),
         on_error: on_error(args),
@@ -248,12 +256,13 @@ fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen
     left.retain(|d| d.samples.iter().any(|s| s.boxes.is_some() || s.mask.is_some()));
     ensure!(
         !left.is_empty(),
-        "calibration leaves no labelled image of --data to judge by; give --evaluate, or fewer --images"
+        "calibration uses all labelled images of --data, so that none is left to evaluate on; give --evaluate, or fewer \
+         --images"
     );
     Ok((images, left))
 }
 
-/// At most `wanted` of `count` items, spread evenly.
+/// At most `wanted` of `count` items, evenly spaced.
 fn evenly<T>(items: impl Iterator<Item = T>, count: usize, wanted: usize) -> Vec<T> {
     let wanted = wanted.min(count);
     items.enumerate().filter(|(i, _)| i * wanted / count != (i + 1) * wanted / count).map(|(_, item)| item).collect()
@@ -268,7 +277,7 @@ fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: 
     };
     let mut accuracies = Accuracies::new();
     for dataset in datasets {
-        let bar = progress(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
+        let bar = progress_bar(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
         let e = evaluate(student, dataset, options.clone(), on_error(args), &|| bar.inc(1))?;
         bar.finish_and_clear();
         accuracies.insert(dataset.name.clone(), Accuracy { ap50: e.ap50, ap: e.ap, mean_iou: e.mean_iou });
@@ -276,7 +285,7 @@ fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: 
     Ok(accuracies)
 }
 
-fn progress(what: &str, count: u64) -> ProgressBar {
+fn progress_bar(what: &str, count: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:30} {pos}/{len} ETA {eta} {msg}").expect("the template is well-formed");
     ProgressBar::new(count).with_style(style).with_message(what.to_owned())
@@ -287,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_spread_evenly() {
+    fn calibration_images_are_evenly_spaced() {
         assert_eq!(evenly(0..10, 10, 3), [3, 6, 9]);
         assert_eq!(evenly(0..4, 4, 9), [0, 1, 2, 3]);
         assert_eq!(evenly(0..0, 0, 3), [0; 0]);

@@ -1,4 +1,4 @@
-//! What values the tensors of a network take over images.
+//! Histograms and channel means of a network's activations over images.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use peregrine_vision::preprocess::{Letterbox, Normalisation};
 use super::calibrate::Histogram;
 use crate::data::{load_image, DataError};
 
-/// Network inputs, made from images as the pipeline makes them.
+/// Network inputs, preprocessed as by the pipeline.
 pub struct Inputs(pub Vec<Vec<f32>>);
 
 impl Inputs {
-    /// The inputs of `images`, in their order.
+    /// The inputs of `images`, in order.
     ///
     /// # Errors
-    /// Names the image that cannot be read.
+    /// Names the invalid image.
     pub fn read(student: &Student, images: &[PathBuf]) -> Result<Self, DataError> {
         Ok(Self(images.iter().map(|path| input(student, path)).collect::<Result<_, _>>()?))
     }
@@ -40,23 +40,23 @@ pub fn input(student: &Student, path: &Path) -> Result<Vec<f32>, DataError> {
     Ok(values)
 }
 
-/// An engine that gives every layer's result.
+/// An engine with every layer's activation as an output.
 fn with_all_outputs(student: &Student, graph: &Graph, threads: usize) -> anyhow::Result<CpuEngine> {
     let mut all = graph.clone();
     all.outputs = (0..graph.layers.len()).collect();
     Ok(CpuEngine::new(&all, &student.weights, threads)?)
 }
 
-/// One layer's result over all images.
+/// Statistics of one layer's activations over all images.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
+pub struct ActivationStatistics {
     pub histogram: Histogram,
-    /// Of each channel.
+    /// Per channel.
     pub means: Vec<f32>,
 }
 
-/// Runs the f32 network twice over `inputs`, for the ranges and for what lies within them; in the order of its layers.
-/// Calls `step` after each run.
+/// Runs the f32 network twice over `inputs`, for the ranges and for the histograms within them; the
+/// result is in the order of the layers. Calls `step` after each run.
 ///
 /// # Errors
 /// When the weights do not fit the graph.
@@ -66,12 +66,12 @@ pub fn observe(
     inputs: &Inputs,
     threads: usize,
     step: &dyn Fn(),
-) -> anyhow::Result<Vec<Observed>> {
+) -> anyhow::Result<Vec<ActivationStatistics>> {
     let mut engine = with_all_outputs(student, graph, threads)?;
-    let mut run = |input: &[f32], look: &mut dyn FnMut(usize, &[f32])| -> anyhow::Result<()> {
+    let mut run = |input: &[f32], visit: &mut dyn FnMut(usize, &[f32])| -> anyhow::Result<()> {
         engine.input().copy_from_slice(input);
         engine.run()?;
-        (0..graph.layers.len()).for_each(|layer| look(layer, engine.output(layer)));
+        (0..graph.layers.len()).for_each(|layer| visit(layer, engine.output(layer)));
         step();
         Ok(())
     };
@@ -101,6 +101,6 @@ pub fn observe(
     Ok(histograms
         .into_iter()
         .zip(means)
-        .map(|(histogram, means)| Observed { histogram, means: narrow(means) })
+        .map(|(histogram, means)| ActivationStatistics { histogram, means: narrow(means) })
         .collect())
 }

@@ -1,4 +1,4 @@
-//! What quantizing cost and gained, for people and for programs.
+//! The quantization report as text and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,12 +25,12 @@ impl Accuracy {
         [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou)]
     }
 
-    /// The figures that were measured, by name.
+    /// The measured metrics by name.
     pub fn known(&self) -> BTreeMap<String, f64> {
         self.figures().into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect()
     }
 
-    /// The largest loss of any figure from `before`, in points (hundredths); negative where all gained.
+    /// The largest drop of any metric from `before`, in percentage points; negative if all improved.
     pub fn drop_from(&self, before: &Self) -> f64 {
         let pairs = before.figures().into_iter().zip(self.figures());
         let drops = pairs.filter_map(|((_, before), (_, after))| Some(100.0 * (before? - after?)));
@@ -41,7 +41,7 @@ impl Accuracy {
 /// By data set.
 pub type Accuracies = BTreeMap<String, Accuracy>;
 
-/// The largest drop on any data set, in points.
+/// The largest drop on any data set, in percentage points.
 pub fn worst_drop(before: &Accuracies, after: &Accuracies) -> f64 {
     let drop = |(name, before): (&String, &Accuracy)| after.get(name).map(|after| after.drop_from(before));
     before.iter().filter_map(drop).fold(f64::NEG_INFINITY, f64::max)
@@ -52,15 +52,15 @@ pub fn worst_drop(before: &Accuracies, after: &Accuracies) -> f64 {
 pub struct Report {
     pub model: String,
     pub settings: Settings,
-    /// Images calibrated on, by data set.
+    /// Number of calibration images by data set.
     pub calibrated_on: BTreeMap<String, usize>,
     pub max_drop: f64,
     pub float_layers: Vec<String>,
-    /// Of all convolutions, the worst first.
+    /// Of all convolutions, the most sensitive first.
     pub sensitivity: Vec<Sensitivity>,
     pub before: Accuracies,
     pub after: Accuracies,
-    /// With 0, 1, 2, 4, … of the most sensitive layers in f32, as far as it was tried: the largest drop, in points.
+    /// The largest drop in percentage points by the number of most sensitive layers in f32, as tried.
     pub tried: BTreeMap<usize, f64>,
     pub latency: Vec<Latency>,
     /// Size of the weights file, before and after.
@@ -71,14 +71,14 @@ impl Report {
     /// The report as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // A String takes all.
+        // Writing to a String cannot fail.
         let _ = self.write(&mut text);
         text
     }
 
     fn write(&self, t: &mut String) -> std::fmt::Result {
         let data: Vec<_> = self.calibrated_on.iter().map(|(d, n)| format!("{n} of {d}")).collect();
-        writeln!(t, "{}, calibrated on images: {}", self.model, data.join(", "))?;
+        writeln!(t, "{}, calibration images: {}", self.model, data.join(", "))?;
         writeln!(t, "\n{:<20} {:<6} {:>8} {:>8} {:>8}", "accuracy on", "", "f32", "int8", "change")?;
         for (dataset, before) in &self.before {
             let after = self.after.get(dataset).cloned().unwrap_or_default();
@@ -89,15 +89,15 @@ impl Report {
                 }
             }
         }
-        writeln!(t, "\n{:<20} {:<6} {:>8} {:>8} {:>8}", "ms an inference", "", "f32", "int8", "ratio")?;
+        writeln!(t, "\n{:<20} {:<6} {:>8} {:>8} {:>8}", "inference, ms", "", "f32", "int8", "ratio")?;
         for l in &self.latency {
             let plural = if l.threads == 1 { "" } else { "s" };
-            writeln!(t, "{} beside {}:", l.instructions.0, l.instructions.1)?;
+            writeln!(t, "{} and {}:", l.instructions.0, l.instructions.1)?;
             let threads = format!("{} thread{plural}, {}", l.threads, l.clock);
             for (name, before, after) in
-                [("median", l.before.median, l.after.median), ("least", l.before.least, l.after.least)]
+                [("median", l.before.median, l.after.median), ("minimum", l.before.least, l.after.least)]
             {
-                writeln!(t, "{threads:<20} {name:<6} {before:>8.2} {after:>8.2} {:>8.2}", after / before)?;
+                writeln!(t, "{threads:<20} {name:<7}{before:>8.2} {after:>8.2} {:>8.2}", after / before)?;
             }
         }
         let kib = |bytes: usize| bytes.div_ceil(1024);
@@ -105,12 +105,9 @@ impl Report {
         if self.float_layers.is_empty() {
             writeln!(t, "all layers are integer")?;
         } else {
-            writeln!(t, "kept f32: {}", self.float_layers.join(", "))?;
+            writeln!(t, "f32 layers: {}", self.float_layers.join(", "))?;
         }
-        writeln!(
-            t,
-            "\nmost sensitive layers: error of the outputs with only that layer in 8 bits, in parts of their variance"
-        )?;
+        writeln!(t, "\nmost sensitive layers (normalised MSE of the outputs with only this layer in 8 bits):")?;
         for s in self.sensitivity.iter().take(10) {
             writeln!(t, "  {:<32} {:.2e}", s.layer, s.error)?;
         }
@@ -123,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_drop_is_that_of_any_figure_of_any_data_set() {
+    fn the_worst_drop_is_over_all_metrics_and_data_sets() {
         let of = |ap50, mean_iou| Accuracy { ap50, mean_iou, ap: None };
         let before: Accuracies = [("a".into(), of(Some(0.5), None)), ("b".into(), of(None, Some(0.6)))].into();
         let after: Accuracies = [("a".into(), of(Some(0.52), None)), ("b".into(), of(None, Some(0.585)))].into();

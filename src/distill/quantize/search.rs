@@ -1,4 +1,4 @@
-//! Which of the most sensitive layers must stay f32, found by few evaluations, kept on disk between them.
+//! Search for the fewest sensitive layers that must stay f32, with few evaluations; resumable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::report::{worst_drop, Accuracies};
 use super::sensitivity::Sensitivity;
 
-/// Name of the file in which an unfinished run keeps what it has found.
+/// Name of the file with the state of an unfinished run.
 const FILE: &str = "progress.json";
 
-/// What a run has found so far.
+/// Results of a run so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// Of the inputs that the rest belongs to.
+pub struct SearchState {
+    /// Hash of the inputs that the results belong to.
     key: String,
     pub sensitivity: Vec<Sensitivity>,
     pub before: Accuracies,
@@ -24,26 +24,27 @@ pub struct State {
     pub tried: BTreeMap<usize, Accuracies>,
 }
 
-/// A [`State`] on disk.
+/// A [`SearchState`] on disk.
 pub struct Progress {
     path: PathBuf,
-    pub state: State,
+    pub state: SearchState,
 }
 
 impl Progress {
-    /// That of `folder` where it belongs to `key`, else an empty one.
+    /// The state in `folder` if it belongs to `key`, else an empty one.
     ///
     /// # Errors
-    /// When a file is there that cannot be read.
+    /// When the file exists but is invalid.
     pub fn open(folder: &Path, key: &str) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let state = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{}: not readable; delete it to start anew", path.display()))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => State::default(),
+                .with_context(|| format!("{}: invalid; delete it to start over", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => SearchState::default(),
             Err(e) => return Err(e).with_context(|| path.display().to_string()),
         };
-        let state = if state.key == key { state } else { State { key: key.to_owned(), ..State::default() } };
+        let state =
+            if state.key == key { state } else { SearchState { key: key.to_owned(), ..SearchState::default() } };
         Ok(Self { path, state })
     }
 
@@ -53,44 +54,44 @@ impl Progress {
         Ok(write_atomically(&self.path, &serde_json::to_vec_pretty(&self.state)?)?)
     }
 
-    /// Removes the file; the run is complete.
+    /// Removes the file once the run is complete.
     pub fn remove(&self) {
-        // A file that stays does no harm: the same run would end at once.
+        // A file that stays is harmless: the same run would end immediately.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 /// The search for the fewest f32 layers.
 pub struct Search<'a> {
-    /// Layers that stay f32 in any case.
+    /// Layers that always stay f32.
     pub keep_float: &'a [String],
-    /// In points.
+    /// In percentage points.
     pub max_drop: f64,
 }
 
 impl Search<'_> {
-    /// The layers in f32 with which the drop is within the bound: of the most sensitive 0, 1, 2, 4, … until it is, then
-    /// halving in between. `judge` measures a student with the given layers in f32; what the state knows is not measured
-    /// again.
+    /// The fewest most sensitive layers in f32 with which the drop is within the bound: 0, 1, 2, 4, … until
+    /// it is, then by bisection. `evaluate` measures a student with the given layers in f32; results in the
+    /// state are not measured again.
     ///
     /// # Errors
-    /// Those of `judge`, and of writing the state.
+    /// Those of `evaluate`, and of writing the state.
     pub fn run(
         &self,
         progress: &mut Progress,
-        judge: &mut dyn FnMut(&BTreeSet<String>) -> anyhow::Result<Accuracies>,
+        evaluate: &mut dyn FnMut(&BTreeSet<String>) -> anyhow::Result<Accuracies>,
     ) -> anyhow::Result<BTreeSet<String>> {
         let all = self.candidates(progress).len();
         let mut passes = |count: usize, progress: &mut Progress| -> anyhow::Result<bool> {
             if !progress.state.tried.contains_key(&count) {
-                let accuracies = judge(&self.layers(progress, count))?;
+                let accuracies = evaluate(&self.layers(progress, count))?;
                 progress.state.tried.insert(count, accuracies);
                 progress.save()?;
             }
-            let State { before, tried, .. } = &progress.state;
+            let SearchState { before, tried, .. } = &progress.state;
             Ok(worst_drop(before, &tried[&count]) <= self.max_drop)
         };
-        // The largest count known to fail, if any, and the least known to pass.
+        // The largest count known to fail, if any, and the smallest known to pass.
         let (mut fails, mut good) = (None, 0);
         while !passes(good, progress)? && good < all {
             fails = Some(good);
@@ -107,7 +108,7 @@ impl Search<'_> {
         Ok(self.layers(progress, good))
     }
 
-    /// How many of the most sensitive layers `layers` holds.
+    /// The number of most sensitive layers in `layers`.
     pub fn count(&self, progress: &Progress, layers: &BTreeSet<String>) -> usize {
         self.candidates(progress).iter().filter(|l| layers.contains(**l)).count()
     }
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fewest_layers_stay_f32_and_the_worst_ones() {
+    fn the_fewest_and_most_sensitive_layers_stay_f32() {
         let folder = tempfile::tempdir().unwrap();
         let mut progress = progress(folder.path());
         let layers = Search { keep_float: &[], max_drop: 1.0 }.run(&mut progress, &mut judge).unwrap();

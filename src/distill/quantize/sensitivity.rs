@@ -1,4 +1,4 @@
-//! Which layers suffer most from 8 bits.
+//! Sensitivity of each layer to quantization.
 
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::assemble::Calibrated;
 use super::observe::Inputs;
 
-/// What quantizing one convolution alone does to the network's outputs.
+/// Effect of quantizing one convolution alone on the network's outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sensitivity {
     pub layer: String,
-    /// Mean square error of the outputs in parts of their variance, averaged over outputs.
+    /// Mean squared error of the outputs divided by their variance, averaged over outputs.
     pub error: f64,
 }
 
-/// Measures every convolution over `inputs`, the worst first. Calls `step` after each.
+/// Measures every convolution over `inputs`, the most sensitive first. Calls `step` after each.
 ///
 /// # Errors
 /// When the student cannot be run.
@@ -53,7 +53,7 @@ fn outputs(engine: &mut dyn Engine, count: usize, input: &[f32]) -> anyhow::Resu
     Ok((0..count).map(|i| engine.output(i).to_vec()).collect())
 }
 
-/// Mean square error by variance, averaged over outputs.
+/// Mean squared error divided by the variance, averaged over outputs.
 fn relative_error(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     let of = |(expected, found): (&Vec<f32>, &Vec<f32>)| {
         let n = expected.len() as f64;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_is_in_parts_of_the_variance() {
+    fn the_error_is_relative_to_the_variance() {
         let expected = vec![vec![1.0, 3.0], vec![0.0, 4.0]];
         // Errors 1 of a variance of 1 + 1, and none: half, averaged with zero.
         assert_eq!(relative_error(&expected, &[vec![1.0, 4.0], vec![0.0, 4.0]]), 0.25);

@@ -1,25 +1,25 @@
-//! Weights in 8 bits, a scale for each output channel.
+//! Weights in 8 bits with one scale per output channel.
 
 use clap::ValueEnum;
 use peregrine_engine::quantization::QuantizedConv;
 use peregrine_engine::ConvWeights;
 use serde::{Deserialize, Serialize};
 
-/// How a channel's scale is chosen.
+/// Calibration method of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightScale {
-    /// The largest weight is the largest integer.
+    /// The largest weight maps to the largest integer.
     Max,
-    /// The least mean square error; the largest weights may saturate.
+    /// Least mean squared error; the largest weights may saturate.
     Mse,
 }
 
 /// Rounds a convolution's weights to integers of at most `largest` in magnitude.
 ///
-/// `input_means`, of each input channel, correct the bias for what rounding does to the mean of each output (Nagel et al.
-/// 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2; here with means that
-/// were measured); without them the bias stays.
+/// `input_means` of each input channel correct the bias for the shift of each output's mean by rounding
+/// (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
+/// section 4.2; here with measured means); without them the bias stays.
 pub fn quantize(
     values: &ConvWeights,
     method: WeightScale,

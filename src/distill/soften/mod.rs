@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::{sha256, write_atomically};
 use peregrine_student::Architecture;
 
-use super::data::{load_image, refuse_namesakes, tell_left_out, Dataset, OnError, OpenOptions, Sample, Skipped};
+use super::data::{load_image, log_skipped, refuse_same_names, Dataset, OnError, OpenOptions, Sample, Skipped};
 use asked::Teachers;
 
 pub use targets::SoftTargets;
@@ -63,13 +63,13 @@ pub struct SoftenArgs {
 pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let student = Architecture::default_student();
     let options = OpenOptions {
-        config: args.config.clone(),
+        config_path: args.config.clone(),
         on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },
         ..OpenOptions::default()
     };
     let open = |folder: &PathBuf| Dataset::open_with(folder, &options);
     let datasets = args.data.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    refuse_namesakes(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
+    refuse_same_names(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
     let mut teachers = Teachers::load(args, &student)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let path = args.out.join(INDEX);
@@ -133,7 +133,7 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
         }
     }
     progress.finish();
-    tell_left_out(&skipped);
+    log_skipped(&skipped);
     Ok(())
 }
 

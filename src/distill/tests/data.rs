@@ -1,4 +1,4 @@
-//! Data sets on disk: what is read, what is refused, and how that is said.
+//! Data sets on disk: what is read, what is refused, and with which message.
 
 use std::fs;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ fn labels_become_student_classes_in_source_pixels() {
 }
 
 #[test]
-fn classes_mapped_to_ignore_become_regions_and_unmapped_ones_background() {
+fn ignored_classes_become_regions_and_unmapped_ones_background() {
     let dir = folder(CONFIG, &[("a", "2 0.5 0.5 1 1\n3 0.5 0.5 0.1 0.1\n")]);
     let sample = open(&dir).unwrap().samples.remove(0);
     assert_eq!((sample.boxes.unwrap().len(), sample.ignore.len()), (0, 1));
@@ -68,7 +68,7 @@ fn classes_that_labels_never_name_count_as_unlabelled() {
 }
 
 #[test]
-fn an_empty_label_file_is_an_empty_scene_and_a_missing_one_unknown() {
+fn an_empty_label_file_is_an_empty_scene_a_missing_one_unlabelled() {
     let dir = folder(CONFIG, &[("a", ""), ("b", "")]);
     fs::remove_file(dir.path().join("labels/b.txt")).unwrap();
     let samples = open(&dir).unwrap().samples;
@@ -90,7 +90,7 @@ fn a_box_slightly_over_the_edge_is_clipped() {
 }
 
 #[test]
-fn a_wrong_label_stops_with_its_file_line_and_remedy() {
+fn an_invalid_label_is_reported_with_file_line_and_remedy() {
     let cases = [
         ("0 0.5 0.5 0.2 0.2\n0 1.5 0.5 0.2 0.2", ":2:", "outside the image"),
         ("4 0.5 0.5 0.2 0.2", ":1:", "class 4 is out of range"),
@@ -109,13 +109,13 @@ fn a_wrong_label_stops_with_its_file_line_and_remedy() {
 }
 
 #[test]
-fn wrong_labels_and_broken_images_can_be_skipped_and_are_counted() {
+fn invalid_labels_and_images_can_be_skipped_and_are_counted() {
     let dir = folder(CONFIG, &[("a", ""), ("b", "9 0.5 0.5 0.2 0.2"), ("c", "")]);
     fs::write(image(&dir, "c"), b"not an image").unwrap();
     let dataset = skipping(&dir);
     assert_eq!(dataset.samples.len(), 1);
     assert_eq!(dataset.skipped.len(), 2);
-    assert!(dataset.skipped[1].reason.contains("not a readable image"));
+    assert!(dataset.skipped[1].reason.contains("invalid image"));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_empty_split_is_refused() {
 }
 
 #[test]
-fn the_folder_above_a_split_points_to_the_split() {
+fn the_parent_of_a_split_points_to_the_split() {
     let dir = TempDir::new().unwrap();
     fs::create_dir_all(dir.path().join("train/images")).unwrap();
     let message = open(&dir).unwrap_err().to_string();
@@ -140,7 +140,7 @@ fn the_folder_above_a_split_points_to_the_split() {
 }
 
 #[test]
-fn a_folder_of_unknown_meaning_lists_what_is_known() {
+fn a_folder_without_dataset_toml_lists_the_built_in_ones() {
     let dir = folder(CONFIG, &[("a", "")]);
     fs::remove_file(dir.path().join("dataset.toml")).unwrap();
     let message = open(&dir).unwrap_err().to_string();
@@ -148,7 +148,7 @@ fn a_folder_of_unknown_meaning_lists_what_is_known() {
 }
 
 #[test]
-fn a_wrong_key_in_the_description_is_named() {
+fn an_invalid_key_of_dataset_toml_is_named() {
     for (config, key) in [
         (CONFIG.replace("truck", "tank"), "\"tank\""),
         (CONFIG.replace("crowd = ", "crwd = "), "\"crwd\""),
@@ -160,7 +160,7 @@ fn a_wrong_key_in_the_description_is_named() {
 }
 
 #[test]
-fn splits_share_the_description_above_them_and_are_named_after_both() {
+fn splits_share_their_parents_dataset_toml_and_have_both_names() {
     let dir = folder(CONFIG, &[("a", "")]);
     let split = dir.path().join("val");
     fs::create_dir_all(&split).unwrap();

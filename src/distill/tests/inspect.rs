@@ -80,8 +80,8 @@ fn copies_whose_labels_differ_are_listed_within_a_data_set_and_between_two() {
     let original = name("mine/train", "a.png");
     let expected = [[original.clone(), name("mine/train", "b.png")], [original, name("mine/val", "d.png")]];
     assert_eq!(found.contradictions, expected);
-    let page = html::page(&found, &datasets, &OpenOptions::default().classes);
-    assert!(page.contains("Copies with other labels (2 pairs)"));
+    let page = html::page(&found, &datasets, &OpenOptions::default().classes).unwrap().html();
+    assert!(page.contains("Duplicates with different labels (2 pairs)"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn the_page_holds_pictures_and_what_to_look_at_again() {
     let datasets = [split(dir.path(), "train", &[("a", picture(1), labels)])];
     let found = report(&datasets);
     assert_eq!(found.sets[0].suspects.len(), 1);
-    let page = html::page(&found, &datasets, &OpenOptions::default().classes);
+    let page = html::page(&found, &datasets, &OpenOptions::default().classes).unwrap().html();
     assert!(page.contains("a.png: one object as car and as bus"), "the suspect is shown");
     assert!(page.contains("a.png: 1 car, 1 bus") && page.contains("data:image/jpeg;base64,"));
 }

@@ -65,6 +65,6 @@ impl Artifacts<'_> {
             student.save(self.package)?;
         }
         let log = fs::read(self.log).with_context(|| self.log.display().to_string())?;
-        curves::draw(&String::from_utf8_lossy(&log), self.curves)
+        Ok(curves::draw(&String::from_utf8_lossy(&log), self.curves)?)
     }
 }

@@ -22,7 +22,7 @@ use super::config::StudentConfig;
 use super::objects::{self, Object};
 use super::online::OnlineTeacher;
 use super::soft_view::{Grid, SoftView};
-use crate::data::{load_image, refuse_namesakes, tell_left_out, DataError, Dataset, Sample, Skipped, VOID};
+use crate::data::{load_image, log_skipped, refuse_same_names, DataError, Dataset, Sample, Skipped, VOID};
 use crate::soften::shard::HalfMap;
 use crate::soften::SoftTargets;
 
@@ -101,7 +101,7 @@ impl TrainImages {
                 soft.classes.join(", "),
                 classes.join(", ")
             );
-            refuse_namesakes(config.data.iter().map(|source| source.folder.as_path()).zip(datasets))?;
+            refuse_same_names(config.data.iter().map(|source| source.folder.as_path()).zip(datasets))?;
         }
         let (mut sets, mut skipped, mut coverage) = (Vec::new(), Vec::new(), Vec::new());
         for (source, dataset) in config.data.iter().zip(datasets) {
@@ -151,7 +151,7 @@ impl TrainImages {
             );
             tracing::info!("images with soft targets: {}", list.join(", "));
         }
-        tell_left_out(&skipped);
+        log_skipped(&skipped);
         Ok(Self { sets, layers: layers.iter().map(|(_, grid)| *grid).collect() })
     }
 

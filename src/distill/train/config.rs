@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::AugmentConfig;
 use super::online::TeacherConfig;
 use super::optimizer::OptimizerKind;
-use crate::data::{tell_left_out, DataError, Dataset, OnError, OpenOptions};
+use crate::data::{log_skipped, DataError, Dataset, OnError, OpenOptions};
 use crate::defaults::is_default;
 use crate::loss::detection::DetectionLossConfig;
 use crate::loss::methods::MethodConfig;
@@ -181,14 +181,14 @@ impl StudentConfig {
     pub fn open_data(&self, architecture: &Architecture) -> Result<Vec<Dataset>, DataError> {
         let open = |source: &DataSource| {
             let options = OpenOptions {
-                config: source.config.clone(),
-                description: None,
+                config_path: source.config.clone(),
+                config: None,
                 classes: architecture.detection.classes.clone(),
                 segmentation: architecture.segmentation.classes.clone(),
                 on_error: if self.skip_bad { OnError::Skip } else { OnError::Stop },
             };
             let dataset = Dataset::open_with(&source.folder, &options)?;
-            tell_left_out(&dataset.skipped);
+            log_skipped(&dataset.skipped);
             Ok(dataset)
         };
         self.data.iter().map(open).collect()
