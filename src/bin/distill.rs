@@ -5,6 +5,8 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 use peregrine_distill::ablate;
 use peregrine_distill::ablate::AblateArgs;
+use peregrine_distill::cluster;
+use peregrine_distill::cluster::ClusterArgs;
 use peregrine_distill::evaluate;
 use peregrine_distill::evaluate::EvaluateArgs;
 use peregrine_distill::export;
@@ -16,8 +18,6 @@ use peregrine_distill::prune;
 use peregrine_distill::prune::PruneArgs;
 use peregrine_distill::quantize;
 use peregrine_distill::quantize::QuantizeArgs;
-use peregrine_distill::share;
-use peregrine_distill::share::ShareArgs;
 use peregrine_distill::soften;
 use peregrine_distill::soften::SoftenArgs;
 use peregrine_distill::text::command as text;
@@ -26,6 +26,7 @@ use peregrine_distill::train::student;
 use peregrine_distill::train::student::StudentArgs;
 use peregrine_distill::train::teacher;
 use peregrine_distill::train::teacher::TeacherArgs;
+use tracing::warn;
 
 // Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
 #[global_allocator]
@@ -46,7 +47,9 @@ enum Command {
     Soften(SoftenArgs),
     Student(StudentArgs),
     Prune(PruneArgs),
-    Share(ShareArgs),
+    // Its name up to 0.1.0.
+    #[command(alias = "share")]
+    Cluster(ClusterArgs),
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
     Text(TextArgs),
@@ -74,7 +77,12 @@ fn main() -> anyhow::Result<()> {
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Prune(args) => prune::run(&args),
-        Command::Share(args) => share::run(&args),
+        Command::Cluster(args) => {
+            if std::env::args_os().nth(1).is_some_and(|name| name == "share") {
+                warn!("distill share is now distill cluster; the old name will be removed");
+            }
+            cluster::run(&args)
+        }
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Text(args) => text::run(&args),

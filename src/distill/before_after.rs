@@ -1,4 +1,4 @@
-//! What compressing a student cost and gained: size, accuracy and latency, before and after.
+//! Comparison of a student before and after compression: size, accuracy and latency.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -9,15 +9,16 @@ use peregrine_engine::Engine;
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
 use serde::Serialize;
+use tracing::warn;
 
 use super::data::{Dataset, OnError, OpenOptions};
 use super::evaluate::{evaluate, Evaluation};
 
-/// Runs of each network that latency is measured by, after [`WARM_UP`] runs.
+/// Timed runs of each network, after [`WARM_UP`] runs.
 const RUNS: usize = 100;
 const WARM_UP: usize = 10;
 
-/// Two students in floating point, as `--json` writes them.
+/// The figures of two students in floating point, as `--json` writes them.
 #[derive(Debug, Clone, Serialize)]
 pub struct BeforeAfter {
     pub before: Side,
@@ -29,7 +30,7 @@ pub struct BeforeAfter {
 pub struct Side {
     pub name: String,
     pub parameters: usize,
-    /// Of the weights file.
+    /// Size of the weights file.
     pub bytes: usize,
     /// A multiply-accumulate counts as two.
     pub flops: usize,
@@ -39,19 +40,20 @@ pub struct Side {
 }
 
 impl BeforeAfter {
-    /// Measures both students; what is measured of `after` goes into its manifest.
+    /// Measures both students, on the data sets `folders`; the accuracy of `after` is also recorded in
+    /// its manifest.
     ///
     /// # Errors
-    /// When a folder to judge by cannot be used; and, with [`OnError::Stop`], at the first image that cannot be read.
+    /// When a folder cannot be used; and, with [`OnError::Stop`], at the first invalid image.
     pub fn measure(
         before: &Student,
         after: &mut Student,
-        judge: &[PathBuf],
+        folders: &[PathBuf],
         on_error: OnError,
     ) -> anyhow::Result<Self> {
         let [before_ms, after_ms] = latency([before, after])?;
         let mut figures = Self { before: Side::new(before, before_ms), after: Side::new(after, after_ms) };
-        for folder in judge {
+        for folder in folders {
             let architecture = &before.manifest.architecture;
             let options = OpenOptions {
                 classes: architecture.detection.classes.clone(),
@@ -65,7 +67,7 @@ impl BeforeAfter {
             figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), on_error, &|| ())?);
             let evaluation = evaluate(after, &dataset, pipeline(), on_error, &|| ())?;
             if evaluation.skipped > 0 {
-                eprintln!("{}: files left out: {}", folder.display(), evaluation.skipped);
+                warn!("{}: skipped files: {}", folder.display(), evaluation.skipped);
             }
             evaluation.record(&mut after.manifest);
             figures.after.accuracy.push(evaluation);
@@ -73,7 +75,7 @@ impl BeforeAfter {
         Ok(figures)
     }
 
-    /// The figures for people.
+    /// The figures as a human-readable table.
     pub fn text(&self) -> String {
         let (a, b) = (&self.before, &self.after);
         let mut text = format!("{:<28}{:>12}{:>12}\n", "", "before", "after");
@@ -114,7 +116,8 @@ impl Side {
     }
 }
 
-/// Median milliseconds of each student's inference, in turns so that what else the machine does falls on both.
+/// Median inference time of each student in ms, measured alternately so that other load affects both
+/// equally.
 fn latency(students: [&Student; 2]) -> anyhow::Result<[f64; 2]> {
     let mut engines = Vec::new();
     for student in students {

@@ -1,17 +1,17 @@
-//! The offline half: data, teachers, soft targets, training, evaluation.
+//! Distillation, offline: data, teachers, soft targets, training, evaluation.
 //!
-//! - [`data`]: labelled images on disk; [`inspect`]: what they hold.
-//! - [`teacher`]: heavy networks and what they see; [`soften`]: their soft targets on disk.
-//! - [`net`]: the training engine; [`loss`]: what the student is taught by; [`train`]: the run.
-//! - [`text`]: the same for sentences.
-//! - [`quantize`]: a student in 8 bits.
-//! - [`metrics`]: AP and mIoU; [`evaluate`]: a package judged by them; [`export`]: a package for other runtimes.
-//! - [`prune`]: a package with fewer channels; [`share`]: with fewer different weights; [`before_after`]: what that costs.
-//! - [`lock`]: folders that one program at a time writes to. - [`log`]: log lines.
-//! - [`ablate`]: many trainings compared.
+//! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors.
+//! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
+//! - [`net`]: the training engine; [`loss`]: the losses; [`train`]: training runs.
+//! - [`text`]: distillation of a text model.
+//! - [`quantize`]: post-training quantization to 8 bits.
+//! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
+//! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their comparison.
+//! - [`ablate`]: ablation studies. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 
 pub mod ablate;
 pub mod before_after;
+pub mod cluster;
 pub mod data;
 mod defaults;
 pub mod evaluate;
@@ -24,7 +24,6 @@ pub mod metrics;
 pub mod net;
 pub mod prune;
 pub mod quantize;
-pub mod share;
 pub mod soften;
 pub mod teacher;
 pub mod text;

@@ -1,17 +1,18 @@
-//! Folders that one program at a time writes to.
+//! Exclusive access to a folder, by one process at a time.
 
 use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
 
-/// Holds `folder`, which must be there, against a second program that asks for it, for as long as the file lives.
+/// Locks the existing `folder` against other processes until the returned file is dropped. `holder`
+/// describes the other process in the error (`another training`).
 ///
 /// # Errors
-/// When another one has it, `whose` work it then is (`another training`), or the folder cannot be written to.
-pub fn lock(folder: &Path, whose: &str) -> anyhow::Result<File> {
+/// When another process holds the lock, or the folder cannot be written to.
+pub fn lock(folder: &Path, holder: &str) -> anyhow::Result<File> {
     let path = folder.join(".lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
-    file.try_lock().with_context(|| format!("{}: {whose} is at work in this folder", folder.display()))?;
+    file.try_lock().with_context(|| format!("{}: {holder} is using this folder", folder.display()))?;
     Ok(file)
 }

@@ -1,4 +1,4 @@
-//! `distill ablate` as a user meets it, on three sample frames: runs are made once, compared, and kept.
+//! `distill ablate` as a program, on three sample frames: runs are trained once, compared, and kept.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn project(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_table_is_made_once_and_its_runs_are_kept() {
+fn a_finished_run_is_not_trained_again() {
     let folder = tempfile::tempdir().unwrap();
     let config = project(folder.path());
     let out = folder.path().join("out");
@@ -54,7 +54,7 @@ fn a_table_is_made_once_and_its_runs_are_kept() {
 
     let output = ablate(&config, &out, &[]);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("2 of 4 runs are finished already"), "{}", said(&output));
+    assert!(said(&output).contains("2 of 4 runs are already finished"), "{}", said(&output));
     let table: serde_json::Value = serde_json::from_slice(&fs::read(out.join("ablation.json")).unwrap()).unwrap();
     let metric = table["metrics"].as_array().unwrap().iter().position(|m| m == "tiny/data AP50").unwrap();
     for row in table["rows"].as_array().unwrap() {
@@ -69,17 +69,17 @@ fn a_table_is_made_once_and_its_runs_are_kept() {
 
     let before = fs::metadata(out.join("runs/taught/2/student/weights.safetensors")).unwrap().modified().unwrap();
     let output = ablate(&config, &out, &[]);
-    assert!(said(&output).contains("4 of 4 runs are finished already"), "{}", said(&output));
+    assert!(said(&output).contains("4 of 4 runs are already finished"), "{}", said(&output));
     let after = fs::metadata(out.join("runs/taught/2/student/weights.safetensors")).unwrap().modified().unwrap();
     assert_eq!(before, after, "a finished run is not trained again");
 }
 
 #[test]
-fn a_row_made_from_another_is_made_again_where_its_command_or_its_origin_has_changed() {
+fn a_row_is_made_again_once_its_command_or_origin_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let config = project(folder.path());
     let text = fs::read_to_string(&config).unwrap().replace("seeds = [1, 2]", "seeds = [1]");
-    let row = "[[row]]\nname = 'small'\nderive = { from = 'alone', command = ['share', '--model', '{student}', \
+    let row = "[[row]]\nname = 'small'\nderive = { from = 'alone', command = ['cluster', '--model', '{student}', \
                '--bits', '6', '--out', '{out}'] }\n\
                [[row]]\nname = 'tuned'\nset = { init = '{alone}', seed = 1, steps = 2 }\n";
     let out = folder.path().join("out");
@@ -106,7 +106,7 @@ fn a_row_made_from_another_is_made_again_where_its_command_or_its_origin_has_cha
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_killed_table_leaves_no_training_behind_and_a_second_one_at_work_is_named() {
+fn trainings_die_with_the_table_and_a_second_table_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = project(folder.path());
     let text = fs::read_to_string(&config).unwrap();
@@ -134,7 +134,7 @@ fn a_killed_table_leaves_no_training_behind_and_a_second_one_at_work_is_named() 
 }
 
 #[test]
-fn a_run_that_fails_leaves_the_others_and_is_named() {
+fn a_failed_run_is_named_and_the_others_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let config = project(folder.path());
     let text = fs::read_to_string(&config).unwrap();

@@ -1,4 +1,4 @@
-//! `distill evaluate` as a program, on small made-up folders.
+//! `distill evaluate` as a program, on small synthetic data sets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ fn failure(folder: &Path, args: &[&str]) -> String {
 }
 
 #[test]
-fn classes_can_be_named_by_flag_where_no_dataset_toml_is() {
+fn classes_can_be_given_by_flag_without_dataset_toml() {
     let dir = folder(&[("a", "1 0.5 0.5 0.2 0.2\n0 0.1 0.1 0.1 0.1\n")]);
     let found = figures(dir.path(), &["--classes", "tree,car"]);
     assert_eq!(found["detection"]["car"]["objects"], 1);
@@ -60,14 +60,14 @@ fn classes_can_be_named_by_flag_where_no_dataset_toml_is() {
 }
 
 #[test]
-fn classes_of_which_the_student_knows_none_are_refused() {
+fn classes_unknown_to_the_student_are_refused() {
     let dir = folder(&[("a", "0 0.5 0.5 0.2 0.2")]);
     let error = failure(dir.path(), &["--classes", "tree,shrub"]);
     assert!(error.contains("two-wheeler"), "{error}");
 }
 
 #[test]
-fn copies_are_counted_and_judged_once_with_distinct() {
+fn duplicates_are_counted_and_with_distinct_evaluated_once() {
     let dir = folder(&[("a", "0 0.5 0.5 0.2 0.2"), ("b", "0 0.5 0.5 0.2 0.2")]);
     let found = figures(dir.path(), &["--classes", "car"]);
     assert_eq!((&found["images"], &found["copies"]), (&2.into(), &1.into()));
@@ -76,7 +76,7 @@ fn copies_are_counted_and_judged_once_with_distinct() {
 }
 
 #[test]
-fn masks_are_judged_by_class_with_their_calibration() {
+fn masks_are_evaluated_by_class_with_their_calibration() {
     let dir = folder(&[("a", "")]);
     fs::remove_file(dir.path().join("labels/a.txt")).unwrap();
     let (width, height) = image::image_dimensions(root().join(FRAME)).unwrap();
@@ -88,18 +88,18 @@ fn masks_are_judged_by_class_with_their_calibration() {
 }
 
 #[test]
-fn the_page_shows_what_was_missed() {
+fn the_page_shows_false_negatives() {
     // A "bus" in the sky.
     let dir = folder(&[("a", "0 0.5 0.05 0.3 0.08")]);
     let pictures = dir.path().join("pictures");
     figures(dir.path(), &["--classes", "bus", "--pictures", pictures.to_str().unwrap()]);
     let page = fs::read_to_string(pictures.join("mistakes.html")).unwrap();
-    assert!(page.contains("Missed, the largest first (1 in all)"));
+    assert!(page.contains("False negatives, the largest first (1 in all)"));
     assert!(page.contains("data:image/jpeg;base64,"));
 }
 
 #[test]
-fn an_image_that_breaks_off_stops_the_run_or_is_counted() {
+fn a_truncated_image_stops_the_run_or_is_counted() {
     let dir = folder(&[("a", "0 0.5 0.5 0.2 0.2"), ("b", "0 0.5 0.5 0.2 0.2")]);
     let path = dir.path().join("images/b.jpg");
     let bytes = fs::read(&path).unwrap();
@@ -111,7 +111,7 @@ fn an_image_that_breaks_off_stops_the_run_or_is_counted() {
 }
 
 #[test]
-fn a_folder_without_labels_is_no_test() {
+fn a_folder_without_labels_is_refused() {
     let dir = folder(&[("a", "")]);
     fs::remove_file(dir.path().join("labels/a.txt")).unwrap();
     let error = failure(dir.path(), &["--classes", "car"]);

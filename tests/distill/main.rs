@@ -2,13 +2,13 @@
 
 mod ablate;
 mod accuracy;
+mod cluster;
 mod evaluate;
 mod export;
 mod features;
 mod guide;
 mod killed;
 mod quantize;
-mod share;
 mod soften;
 mod student;
 mod teacher;

@@ -1,4 +1,4 @@
-//! `distill quantize` from end to end, on the sample frames with made-up labels.
+//! `distill quantize` end to end, on the sample frames with synthetic labels.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn distill(dir: &TempDir, arguments: &str) -> Output {
 }
 
 #[test]
-fn a_student_comes_out_quantized_with_a_report() {
+fn a_quantized_package_and_a_report_are_written() {
     let dir = workplace();
     let out = distill(
         &dir,
@@ -61,7 +61,7 @@ fn a_student_comes_out_quantized_with_a_report() {
 }
 
 #[test]
-fn images_that_break_off_are_left_out_where_that_is_asked_for() {
+fn truncated_images_are_skipped_on_request() {
     let dir = workplace();
     for path in ["train/images/street-20.jpg", "val/images/street-26.jpg"] {
         let path = dir.path().join(path);
@@ -80,7 +80,7 @@ fn images_that_break_off_are_left_out_where_that_is_asked_for() {
 }
 
 #[test]
-fn mistaken_options_cost_one_error_that_names_them() {
+fn invalid_options_are_named() {
     let dir = workplace();
     for (arguments, named) in [
         ("--data train --evaluate train", "train is given to --data and to --evaluate"),

@@ -47,13 +47,13 @@ fn pictures(folder: &Path) {
 fn has_onnx_runtime() -> bool {
     let found = std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| Path::new(&path).is_file());
     if !found {
-        eprintln!("skipped: ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+        peregrine_support::skip("onnxruntime", "ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
     }
     found
 }
 
 #[test]
-fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
+fn soft_targets_are_in_source_pixels_and_student_classes() {
     if !has_onnx_runtime() {
         return;
     }
@@ -63,7 +63,7 @@ fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
     for (file, class, center) in [("a.png", CAR, 44.0), ("b.png", BUS, 84.0)] {
-        let found = &soft.of("spots/data", file).expect("the image was looked at").boxes;
+        let found = &soft.of("spots/data", file).expect("the image has soft targets").boxes;
         assert_eq!(found[0].best().0, class);
         let (x, y) = found[0].bbox.center();
         assert!((x - center).abs() < 1.0 && (y - 22.0).abs() < 1.0, "{:?}", found[0].bbox);
@@ -73,7 +73,7 @@ fn a_teacher_s_objects_come_out_in_source_pixels_and_the_student_s_classes() {
 }
 
 #[test]
-fn soft_targets_that_are_there_already_are_not_made_again() {
+fn existing_soft_targets_are_not_made_again() {
     if !has_onnx_runtime() {
         return;
     }
@@ -87,7 +87,7 @@ fn soft_targets_that_are_there_already_are_not_made_again() {
 }
 
 #[test]
-fn a_teacher_that_does_not_fit_its_description_is_refused_by_tensor() {
+fn a_teacher_that_does_not_fit_its_description_names_the_tensor() {
     if !has_onnx_runtime() {
         return;
     }
@@ -118,7 +118,7 @@ fn the_index_says_which_classes_the_teachers_know() {
 }
 
 #[test]
-fn soft_targets_of_a_corrected_description_do_not_go_on_those_of_the_mistaken_one() {
+fn soft_targets_of_another_description_are_not_continued() {
     if !has_onnx_runtime() {
         return;
     }
@@ -149,7 +149,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn an_image_that_breaks_off_is_left_out_where_that_is_asked_for_and_looked_at_once_repaired() {
+fn a_truncated_image_is_skipped_and_softened_once_repaired() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
     let path = folder.path().join("data/images/b.png");
@@ -174,7 +174,7 @@ fn an_image_that_breaks_off_is_left_out_where_that_is_asked_for_and_looked_at_on
 }
 
 #[test]
-fn folders_of_one_name_do_not_overwrite_each_other_s_soft_targets() {
+fn folders_of_the_same_name_do_not_overwrite_each_other() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
     fs::create_dir_all(folder.path().join("other")).unwrap();
@@ -189,7 +189,7 @@ fn folders_of_one_name_do_not_overwrite_each_other_s_soft_targets() {
 }
 
 #[test]
-fn a_folder_without_a_description_takes_the_one_given() {
+fn a_folder_without_dataset_toml_uses_the_given_one() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
     fs::rename(folder.path().join("data/dataset.toml"), folder.path().join("given.toml")).unwrap();
@@ -217,7 +217,7 @@ fn train(folder: &Path, tables: &str) -> Output {
 const BY_PIXEL: &str = "[[method]]\nkind = 'kd'\non = 'segmentation'\n[[method]]\nkind = 'cwd'\n";
 
 #[test]
-fn a_segmenter_s_logits_are_kept_of_the_whole_image_and_taught_view_by_view() {
+fn a_segmenters_logits_cover_the_image_and_train_the_student() {
     if !has_onnx_runtime() {
         return;
     }
@@ -247,7 +247,7 @@ fn a_segmenter_s_logits_are_kept_of_the_whole_image_and_taught_view_by_view() {
 }
 
 #[test]
-fn methods_for_masks_are_refused_where_soft_targets_hold_none() {
+fn methods_for_masks_are_refused_without_soft_masks() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
     assert!(soften_by_package(folder.path(), &["data"]).status.success());

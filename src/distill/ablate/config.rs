@@ -1,4 +1,4 @@
-//! An ablation as declared: a base configuration, and rows that each change something of it.
+//! The declaration of an ablation: a base configuration, and rows that each override parts of it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,53 +8,55 @@ use toml::{Table, Value};
 
 use crate::train::config::StudentConfig;
 
-/// The file that `distill ablate` is given. Paths in it are relative to the current folder.
+/// The configuration file of `distill ablate`. Paths in it are relative to the current folder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ablation {
     pub title: String,
-    /// What to know before reading the table: teacher, data, machine.
+    /// Notes above the table: teacher, data, machine.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// What every row starts from: the keys of a training configuration (see models/peregrine-s/train.toml).
+    /// The training configuration that every row starts from (see models/peregrine-s/train.toml).
     pub base: Table,
     pub seeds: Vec<u64>,
-    /// The row that the others are compared with.
+    /// The baseline row that the others are compared with.
     pub reference: String,
-    /// Labelled folders to judge by; never those trained on.
+    /// Labelled folders to evaluate on; never those trained on.
     pub evaluate: Vec<PathBuf>,
     #[serde(rename = "row")]
     pub rows: Vec<Row>,
 }
 
-/// One way to make a student.
+/// One variant of the student.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// Letters, digits and hyphens: it names the folder.
+    /// Letters, digits and hyphens: also the folder's name.
     pub name: String,
     #[serde(default)]
     pub note: String,
-    /// Keys of the base to replace; tables are merged, everything else replaced. `"{NAME}"` stands for the package that
-    /// row NAME, further up, gave with the same seed: to train on from it, or with it as teacher.
+    /// Keys of the base to override; tables are merged, everything else is replaced. `"{NAME}"` stands
+    /// for the package of an earlier row NAME with the same seed: to fine-tune it, or to use it as
+    /// teacher.
     #[serde(default)]
     pub set: Table,
-    /// Instead of a training: a command that turns another row's package into this one's.
+    /// Instead of training: a command that derives this row's package from another's.
     #[serde(default)]
     pub derive: Option<Derive>,
 }
 
-/// A `distill` command over another row's package.
+/// A `distill` command that takes another row's package.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Derive {
     pub from: String,
-    /// Arguments of `distill`; `{student}` stands for the other row's package, `{out}` for the folder of the new one.
+    /// Arguments of `distill`; `{student}` stands for the other row's package, `{out}` for the folder of
+    /// the new one.
     pub command: Vec<String>,
 }
 
 impl Row {
-    /// The rows whose packages this one is made from.
+    /// The rows whose packages this one depends on.
     pub fn origins(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.derive.iter().map(|d| d.from.as_str()).collect();
         self.set.values().for_each(|value| references(value, &mut names));
@@ -66,7 +68,7 @@ impl Ablation {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Names the file, and the row or field at fault.
+    /// Names the file, and the invalid row or field.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::parse(&text).with_context(|| path.display().to_string())
@@ -75,24 +77,24 @@ impl Ablation {
     /// As [`read`](Self::read), from the text.
     ///
     /// # Errors
-    /// Names the row or field at fault.
+    /// Names the invalid row or field.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let ablation: Self = toml::from_str(text)?;
-        ensure!(!ablation.seeds.is_empty(), "seeds must name at least one");
-        ensure!(!ablation.evaluate.is_empty(), "evaluate must name at least one labelled folder");
+        ensure!(!ablation.seeds.is_empty(), "seeds must have at least one element");
+        ensure!(!ablation.evaluate.is_empty(), "evaluate must have at least one labelled folder");
         let named = |name: &str| ablation.rows.iter().filter(|r| r.name == name).count();
         ensure!(named(&ablation.reference) > 0, "reference = {:?} is not the name of a row", ablation.reference);
         for (i, row) in ablation.rows.iter().enumerate() {
             let name = &row.name;
             let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            ensure!(plain, "row {name:?}: a name consists of letters, digits and hyphens");
-            ensure!(named(name) == 1, "row {name:?} is there twice");
+            ensure!(plain, "row {name:?}: a name must consist of letters, digits and hyphens");
+            ensure!(named(name) == 1, "row {name:?} is declared twice");
             for origin in row.origins() {
                 let above = ablation.rows[..i].iter().any(|r| r.name == origin);
                 ensure!(above, "row {name:?}: {origin:?} is not the name of a row above it");
             }
             if row.derive.is_some() {
-                ensure!(row.set.is_empty(), "row {name:?}: a derived row is not trained, so that set has no meaning");
+                ensure!(row.set.is_empty(), "row {name:?}: a derived row is not trained, so that set has no effect");
             } else {
                 ablation.student(row, ablation.seeds[0], &|name| name.into())?;
             }
@@ -100,10 +102,10 @@ impl Ablation {
         Ok(ablation)
     }
 
-    /// The training configuration of a row and seed; `package` tells where a row's package lies.
+    /// The training configuration of a row and seed; `package` gives the path of a row's package.
     ///
     /// # Errors
-    /// Names the row and the field at fault.
+    /// Names the row and the invalid field.
     pub fn student(&self, row: &Row, seed: u64, package: &dyn Fn(&str) -> String) -> anyhow::Result<StudentConfig> {
         let at = || format!("row {:?}", row.name);
         let mut table = self.base.clone();
@@ -115,7 +117,7 @@ impl Ablation {
     }
 }
 
-/// Puts `over`'s keys into `base`; where both hold a table, those are merged.
+/// Overrides keys of `base` by those of `over`; tables are merged.
 fn merge(base: &mut Table, over: &Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
@@ -138,7 +140,7 @@ fn references<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
     }
 }
 
-/// Puts paths where [`references`] finds names.
+/// Replaces each reference by the path of its package.
 fn fill(value: &mut Value, package: &dyn Fn(&str) -> String) {
     match value {
         Value::Table(table) => table.iter_mut().for_each(|(_, v)| fill(v, package)),
@@ -179,7 +181,7 @@ mod tests {
     ";
 
     #[test]
-    fn a_row_changes_what_it_names_and_nothing_else() {
+    fn a_row_overrides_only_its_own_keys() {
         let ablation = Ablation::parse(TABLE).unwrap();
         let config = ablation.student(&ablation.rows[1], 4, &|_| unreachable!()).unwrap();
         assert_eq!((config.seed, config.steps), (4, 7));
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_may_start_from_what_rows_above_it_gave() {
+    fn a_row_may_use_the_packages_of_earlier_rows() {
         let tuned = "[[row]]\nname = 'tuned'\nset = { init = '{small}', teacher.package = '{soft}' }";
         let ablation = Ablation::parse(&format!("{TABLE}\n{tuned}")).unwrap();
         let row = ablation.rows.last().unwrap();
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_rows_and_fields_are_named() {
         for (from, to, named) in [
             ("reference = 'alone'", "reference = 'none'", "none"),
             ("name = 'soft'", "name = 'alone'", "twice"),

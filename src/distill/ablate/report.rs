@@ -6,45 +6,46 @@ use peregrine_report::{colour, Axis, Chart, Page, ReportError};
 use serde::Serialize;
 
 use super::config::Ablation;
-use super::judge::CellResult;
+use super::metrics::CellResult;
 use super::statistics::{Finding, Summary};
 
-/// The whole comparison; figures are fractions of one.
+/// The whole comparison; values are fractions of one.
 #[derive(Debug, Clone, Serialize)]
 pub struct Table {
     pub title: String,
     pub notes: Vec<String>,
     pub reference: String,
     pub seeds: Vec<u64>,
-    /// In the order of the columns.
+    /// Names of the columns.
     pub metrics: Vec<String>,
     pub rows: Vec<TableRow>,
 }
 
-/// One way to make a student.
+/// One variant of the student.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableRow {
     pub name: String,
     pub note: String,
     pub latency_ms: Option<f64>,
-    /// One for each metric.
+    /// One per metric.
     pub figures: Vec<Option<Figure>>,
     pub seeds: Vec<CellResult>,
 }
 
-/// A row's figure in one metric.
+/// A row's value of one metric.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     pub value: Summary,
-    /// Minus the reference's, seed by seed; `None` for the reference itself and where they share no seed.
+    /// Paired difference from the reference by seed; `None` for the reference itself and without a
+    /// common seed.
     pub difference: Option<Summary>,
     pub finding: Finding,
-    /// Whether the two intervals, each row's own, are apart with this one above.
+    /// Whether this row's own interval lies wholly above the reference's.
     pub intervals_apart: bool,
 }
 
 impl Table {
-    /// Puts the cells' results together.
+    /// Summarises the cells' results.
     pub fn new(ablation: &Ablation, results: Vec<CellResult>) -> Self {
         let mut metrics: Vec<String> = Vec::new();
         for name in results.iter().filter_map(|r| r.figures.as_ref()).flat_map(|f| f.keys()) {
@@ -88,10 +89,10 @@ impl Table {
 
     fn legend(&self) -> String {
         format!(
-            "Percent: mean over seeds {:?} ± half the 95 % interval (Student's t), then the difference from *{}*, taken seed \
-             by seed, with its own interval. ▲ and ▼ mark differences whose interval leaves zero out; ▲▲ those where also \
-             the two rows' own intervals are apart. With a figure from one seed there is no interval. Latency: median of \
-             one 640×360 image through the whole pipeline on one thread, all rows in turn.",
+            "Percent: mean over seeds {:?} ± half the 95 % confidence interval (Student's t), then the paired difference from \
+             *{}* by seed, with its own interval. ▲ and ▼ mark differences whose interval excludes zero; ▲▲ those where \
+             the two rows' own intervals are disjoint as well. A single seed gives no interval. Latency: median of one \
+             640×360 image through the whole pipeline on one thread, rows measured alternately.",
             self.seeds, self.reference
         )
     }
@@ -119,7 +120,7 @@ fn text(figure: &Option<Figure>) -> String {
     percent(&figure.value, false) + &difference
 }
 
-/// How many seeds a row has, and what became of the others.
+/// The number of finished and failed seeds of a row.
 fn seeds(row: &TableRow) -> String {
     let done = row.seeds.iter().filter(|s| s.figures.is_some()).count();
     let failed = row.seeds.iter().filter(|s| s.failure.is_some()).count();
@@ -205,7 +206,7 @@ fn forest(table: &Table, column: usize) -> Option<Chart> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::Figures;
+    use super::super::metrics::Figures;
     use super::*;
 
     fn table() -> Table {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_compared_seed_by_seed_with_the_reference() {
+    fn a_row_is_compared_with_the_reference_by_seed() {
         let markdown = markdown(&table());
         // Each row's own interval is wide (t(1) · 1 %), but the differences agree.
         assert!(markdown.contains("| alone | 31.0 ± 12.7 | – | 2 of 2 |"), "{markdown}");

@@ -1,6 +1,6 @@
-//! Training the table's cells: one `distill student` for each row and seed, several at a time.
+//! Trains the table's cells: one `distill student` process per row and seed, several in parallel.
 //!
-//! Each is a process of its own, so that one that fails takes no other with it.
+//! Separate processes, so that a failing one does not affect the others.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
@@ -15,11 +15,13 @@ use peregrine_core::files::write_atomically;
 use peregrine_student::manifest::Manifest;
 use peregrine_student::package::MANIFEST_FILE;
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
 use super::config::Ablation;
+use crate::log::show;
 
 const POLL: Duration = Duration::from_millis(500);
-/// Folder of the package in a run's folder.
+/// Name of the package's folder in a run's folder.
 const STUDENT: &str = "student";
 
 /// One row with one seed.
@@ -28,47 +30,47 @@ pub struct Cell {
     /// Index of the row.
     pub row: usize,
     pub seed: u64,
-    /// The run's folder; the package is in `student` there.
+    /// The run's folder, with the package in `student`.
     pub folder: PathBuf,
     made_by: MadeBy,
-    /// The packages of other rows that it is made from.
+    /// The packages of other rows that it depends on.
     origins: Vec<PathBuf>,
-    /// Why it could not be made.
+    /// Why it failed.
     pub failure: Option<String>,
 }
 
-/// How a cell's package comes about.
+/// How a cell's package is made.
 #[derive(Debug)]
 enum MadeBy {
-    /// By `distill student`: the configuration as it writes it back, and its steps.
+    /// By `distill student`: the configuration as it writes it, and its steps.
     Training(String, u64),
     /// By this command.
     Command(Vec<String>),
 }
 
-/// What a package that is made from others was made of, kept beside it.
+/// Provenance of a package that depends on others, stored in its run's folder.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct MadeOf {
-    /// Of a derived row; a training's configuration is in its folder.
+struct Provenance {
+    /// Of a derived row; the configuration of a training is in its folder.
     command: Vec<String>,
-    /// SHA-256 of the weights that each origin's manifest names.
+    /// SHA-256 of each origin's weights, from its manifest.
     origins: Vec<String>,
 }
 
-/// Name of a cell's [`MadeOf`] in its folder.
-const MADE_OF: &str = "made_of.json";
+/// File name of a cell's [`Provenance`].
+const PROVENANCE_FILE: &str = "made_of.json";
 
 fn manifest(package: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(package.join(MANIFEST_FILE)).ok()?).ok()
 }
 
 impl Cell {
-    /// Where its package is, or will be.
+    /// Path of its package.
     pub fn package(&self) -> PathBuf {
         self.folder.join(STUDENT)
     }
 
-    /// Whether its package is there, and is that of this very configuration or command, and of the origins as they are now.
+    /// Whether its package exists, and was made by this configuration or command from the current origins.
     pub fn finished(&self) -> bool {
         let Some(manifest) = manifest(&self.package()) else { return false };
         match &self.made_by {
@@ -77,33 +79,33 @@ impl Cell {
                     && fs::read_to_string(self.folder.join("config.toml")).is_ok_and(|found| found == *config)
                     && !self.is_outdated()
             }
-            MadeBy::Command(_) => self.kept().is_some() && !self.is_outdated(),
+            MadeBy::Command(_) => self.stored_provenance().is_some() && !self.is_outdated(),
         }
     }
 
-    /// Whether it was made, or begun, of something else than it would be now. A training without a word of that is not: it was
-    /// begun before such words were kept.
+    /// Whether it was made or started from other origins than the current ones. A training without a
+    /// stored provenance is not outdated: it was started by a version that stored none.
     fn is_outdated(&self) -> bool {
-        self.kept().is_some_and(|kept| self.made_of().is_none_or(|now| now != kept))
+        self.stored_provenance().is_some_and(|stored| self.provenance().is_none_or(|current| current != stored))
     }
 
-    fn kept(&self) -> Option<MadeOf> {
-        serde_json::from_slice(&fs::read(self.folder.join(MADE_OF)).ok()?).ok()
+    fn stored_provenance(&self) -> Option<Provenance> {
+        serde_json::from_slice(&fs::read(self.folder.join(PROVENANCE_FILE)).ok()?).ok()
     }
 
-    /// What it would be made of now; `None` while an origin is not there.
-    fn made_of(&self) -> Option<MadeOf> {
+    /// The provenance if it were made now; `None` while an origin does not exist.
+    fn provenance(&self) -> Option<Provenance> {
         let command = match &self.made_by {
             MadeBy::Training(..) => Vec::new(),
             MadeBy::Command(command) => command.clone(),
         };
         let origins =
             self.origins.iter().map(|package| Some(manifest(package)?.weights.sha256)).collect::<Option<_>>()?;
-        Some(MadeOf { command, origins })
+        Some(Provenance { command, origins })
     }
 
-    fn keep(&self, made_of: Option<&MadeOf>) -> anyhow::Result<()> {
-        Ok(write_atomically(&self.folder.join(MADE_OF), &serde_json::to_vec_pretty(&made_of)?)?)
+    fn store_provenance(&self, provenance: Option<&Provenance>) -> anyhow::Result<()> {
+        Ok(write_atomically(&self.folder.join(PROVENANCE_FILE), &serde_json::to_vec_pretty(&provenance)?)?)
     }
 
     fn is_trained(&self) -> bool {
@@ -124,7 +126,7 @@ impl Cell {
         format!("{}/{seed}", parts.next().unwrap_or_default())
     }
 
-    /// Steps done and the loss, by the last line of its log.
+    /// Current step and loss, from the last line of its log.
     fn progress(&self) -> (u64, f64) {
         let Ok(log) = fs::read_to_string(self.folder.join("log.jsonl")) else { return (0, f64::NAN) };
         let lines = log.lines().rev().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
@@ -133,11 +135,11 @@ impl Cell {
     }
 }
 
-/// The table's cells, seed by seed, so that every row is there once before any is there twice; their configurations are
+/// The table's cells, ordered by seed, so that every row has a result early; their configurations are
 /// written to `out`/configs.
 ///
 /// # Errors
-/// When a configuration is wrong or a file cannot be written.
+/// When a configuration is invalid or a file cannot be written.
 pub fn cells(ablation: &Ablation, out: &Path) -> anyhow::Result<Vec<Cell>> {
     let configs = out.join("configs");
     fs::create_dir_all(&configs).with_context(|| configs.display().to_string())?;
@@ -171,8 +173,8 @@ fn config_path(out: &Path, row: &str, seed: u64) -> PathBuf {
     out.join("configs").join(format!("{row}-{seed}.toml"))
 }
 
-/// Trains the rows that `wanted` permits, `jobs` at a time, and derives what is derived from finished ones, in as many
-/// rounds as rows start from other rows; failures are noted in the cells.
+/// Trains the rows selected by `wanted`, `jobs` in parallel, and runs the derived ones whose origin is
+/// finished, in as many rounds as the dependencies need; failures are stored in the cells.
 ///
 /// # Errors
 /// When a process cannot be started.
@@ -182,9 +184,9 @@ pub fn make(
     wanted: &dyn Fn(&str) -> bool,
     (jobs, threads): (usize, Option<usize>),
 ) -> anyhow::Result<()> {
-    let mine = |c: &Cell| c.is_trained() && wanted(&ablation.rows[c.row].name);
-    let count = cells.iter().filter(|c| mine(c)).count();
-    eprintln!("{} of {count} runs are finished already", cells.iter().filter(|c| mine(c) && c.finished()).count());
+    let selected = |c: &Cell| c.is_trained() && wanted(&ablation.rows[c.row].name);
+    let count = cells.iter().filter(|c| selected(c)).count();
+    info!("{} of {count} runs are already finished", cells.iter().filter(|c| selected(c) && c.finished()).count());
     loop {
         let finished: HashSet<_> = cells.iter().filter(|c| c.finished()).map(|c| (c.row, c.seed)).collect();
         let is_there = |row: &str, seed| {
@@ -192,7 +194,7 @@ pub fn make(
         };
         let due = |c: &Cell| {
             let origins = ablation.rows[c.row].origins();
-            mine(c) && !c.finished() && c.failure.is_none() && origins.iter().all(|row| is_there(row, c.seed))
+            selected(c) && !c.finished() && c.failure.is_none() && origins.iter().all(|row| is_there(row, c.seed))
         };
         let due: Vec<_> = cells.iter_mut().filter(|c| due(c)).collect();
         let begun = due.len();
@@ -203,15 +205,15 @@ pub fn make(
     }
 }
 
-/// Trains these, `jobs` at a time.
+/// Trains these, `jobs` in parallel.
 fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::Result<()> {
     let mut waiting: VecDeque<_> = cells.into();
     let mut done = 0;
-    let style = "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} left; {msg}";
+    let style = "{bar:30} {pos}/{len} steps, elapsed {elapsed}, ETA {eta}; {msg}";
     let total = waiting.iter().map(|c| c.steps()).sum();
-    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
+    let bar = show(ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?));
     let mut running: Vec<(Child, &mut Cell)> = Vec::new();
-    // What is done already says nothing about how fast the rest will go.
+    // Steps of previous runs must not count towards the ETA.
     bar.set_position(waiting.iter().map(|c| c.progress().0).sum());
     bar.reset_eta();
     while !running.is_empty() || !waiting.is_empty() {
@@ -222,15 +224,15 @@ fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::
         sleep(POLL);
         let mut still = Vec::new();
         for (mut child, cell) in running {
-            match child.try_wait().context("a training's process is lost")? {
+            match child.try_wait().context("cannot wait for a training process")? {
                 None => still.push((child, cell)),
                 Some(status) => {
                     done += cell.steps();
                     if !status.success() || !cell.finished() {
-                        let said = last_words(&cell.folder.join("output.txt"));
+                        let error = error_of(&cell.folder.join("output.txt"));
                         cell.failure =
-                            Some(format!("{}: {said} (see {}/output.txt)", cell.name(), cell.folder.display()));
-                        bar.println(cell.failure.clone().unwrap_or_default());
+                            Some(format!("{}: {error} (see {}/output.txt)", cell.name(), cell.folder.display()));
+                        warn!("{}", cell.failure.clone().unwrap_or_default());
                     }
                 }
             }
@@ -251,7 +253,7 @@ fn train(cells: Vec<&mut Cell>, jobs: usize, threads: Option<usize>) -> anyhow::
 fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     fs::create_dir_all(&cell.folder).with_context(|| cell.folder.display().to_string())?;
     let (row, seed) = (cell.folder.parent().and_then(Path::file_name), cell.seed);
-    let out = cell.folder.ancestors().nth(3).context("a run lies three folders deep")?;
+    let out = cell.folder.ancestors().nth(3).context("a run's folder is OUT/runs/ROW/SEED")?;
     let mut command = this_program()?;
     command.arg("student").arg(config_path(out, &row.unwrap_or_default().to_string_lossy(), seed));
     command.arg("--run").arg(&cell.folder);
@@ -259,7 +261,7 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
         if cell.is_outdated() {
             command.arg("--fresh");
         }
-        cell.keep(cell.made_of().as_ref())?;
+        cell.store_provenance(cell.provenance().as_ref())?;
     }
     if let Some(threads) = threads {
         command.args(["--threads", &threads.to_string()]);
@@ -269,7 +271,7 @@ fn start(cell: &Cell, threads: Option<usize>) -> anyhow::Result<Child> {
     command.spawn().context("cannot start a training")
 }
 
-/// Makes the packages of derived rows whose origin is finished; returns how many it has tried to make.
+/// Makes the packages of derived rows whose origin is finished; returns the number of attempts.
 fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<usize> {
     let mut tried = 0;
     for i in 0..cells.len() {
@@ -284,26 +286,26 @@ fn derive(ablation: &Ablation, cells: &mut [Cell]) -> anyhow::Result<usize> {
         tried += 1;
         fs::create_dir_all(&cells[i].folder).with_context(|| cells[i].folder.display().to_string())?;
         let MadeBy::Command(arguments) = &cells[i].made_by else { continue };
-        // Until it is made, it is nothing that is known.
-        cells[i].keep(None)?;
-        let made_of = cells[i].made_of();
+        // While it is being made, its provenance is unknown.
+        cells[i].store_provenance(None)?;
+        let provenance = cells[i].provenance();
         let output = cells[i].folder.join("output.txt");
         let file = File::create(&output).with_context(|| output.display().to_string())?;
         let mut command = this_program()?;
         command.args(arguments).stdin(Stdio::null());
         let status = command.stdout(file.try_clone()?).stderr(file).status().context("cannot start a command")?;
         if status.success() {
-            cells[i].keep(made_of.as_ref())?;
+            cells[i].store_provenance(provenance.as_ref())?;
         }
         if !cells[i].finished() {
-            cells[i].failure = Some(format!("{}: {}", cells[i].name(), last_words(&output)));
+            cells[i].failure = Some(format!("{}: {}", cells[i].name(), error_of(&output)));
         }
     }
     Ok(tried)
 }
 
-/// This program, to be started again, without the backtrace that would come after its error. It ends with this process,
-/// even where that is killed: left alone it would hold its run's folder against the next `distill ablate`.
+/// A child process of this program, without a backtrace after its error. It dies with this process,
+/// even if that is killed: an orphan would hold the lock on its run's folder.
 fn this_program() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
@@ -313,7 +315,7 @@ fn this_program() -> anyhow::Result<Command> {
         let parent = std::process::id();
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // Where it has died before that, no signal comes any more.
+            // If the parent died before that, no signal will come.
             if libc::getppid().unsigned_abs() == parent {
                 return Ok(());
             }
@@ -326,17 +328,17 @@ fn this_program() -> anyhow::Result<Command> {
 /// Runs `distill` with `arguments`.
 ///
 /// # Errors
-/// When it fails, with what it said last.
+/// When it fails, with the last line of its stderr.
 pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     let output = this_program()?.args(arguments).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}", said.trim().lines().last().unwrap_or("it failed without a word"));
+    ensure!(output.status.success(), "{}", said.trim().lines().last().unwrap_or("it failed without a message"));
     Ok(())
 }
 
-/// The error that a process ended with and what caused it, in one line; without one the last line that a progress bar did
-/// not overwrite.
-fn last_words(path: &Path) -> String {
+/// The error of a process and its causes in one line; without one the last line that is not a progress
+/// bar.
+fn error_of(path: &Path) -> String {
     let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let lines = |text: &str| text.split(['\n', '\r']).map(|l| l.trim().to_owned()).collect::<Vec<_>>();
     let said = match text.rsplit_once("Error: ") {
@@ -345,7 +347,7 @@ fn last_words(path: &Path) -> String {
     };
     let said: Vec<_> = said.into_iter().filter(|l| !l.is_empty() && l != "Caused by:").collect();
     if said.is_empty() {
-        return "it ended without a word".into();
+        return "it ended without a message".into();
     }
     said.join(": ")
 }

@@ -1,4 +1,4 @@
-//! The worst mistakes, and a page that shows them.
+//! The worst errors of a student, and an HTML page that shows them.
 
 use image::{imageops, Rgb, RgbImage};
 use peregrine_core::BoundingBox;
@@ -13,41 +13,41 @@ use crate::data::{load_image, Dataset, VOID};
 use crate::metrics::average_precision::{iou, share_inside};
 use crate::metrics::Evaluated;
 
-/// Overlap from which a detection has found an object.
+/// IoU from which a detection matches an object.
 const FOUND: f64 = 0.5;
 /// Side of a picture in pixels.
 const PICTURE: u32 = 320;
 
-/// What went wrong with one box.
+/// The type of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A labelled object without a detection of any class.
+pub enum MistakeKind {
+    /// False negative: a labelled object without a detection of any class.
     Missed,
-    /// A detection of a class where no object of any class is.
+    /// False positive: a detection without an object of any class.
     Invented,
     /// A detection on an object of another class.
     Confused,
 }
 
-/// One mistake.
+/// One error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mistake {
-    pub kind: Kind,
+    pub kind: MistakeKind,
     /// Index among the data set's samples.
     pub sample: usize,
     pub bbox: BoundingBox,
-    /// Of the detection, or of the label that was missed.
+    /// Of the detection, or of the missed label.
     pub class: usize,
-    /// Of the label, where classes were confused.
+    /// Of the label, if the classes were confused.
     pub labelled: Option<usize>,
-    /// How bad it is: the score of what should not be, or the area of what was missed, in pixels².
+    /// Severity: the score of a wrong detection, or the area of a missed label in pixels².
     pub weight: f32,
 }
 
-/// The mistakes of each kind, the worst first. Only detections of [`CONFIDENT`] score and more count, and of classes that
-/// the data set labels.
+/// The errors of each kind, the worst first. Counts only detections with a score of at least
+/// [`CONFIDENT`], and only classes that the data set labels.
 pub fn mistakes(observations: &Observations, judged: &[bool]) -> [Vec<Mistake>; 3] {
-    let mut all = [Kind::Missed, Kind::Invented, Kind::Confused].map(|_| Vec::new());
+    let mut all = [MistakeKind::Missed, MistakeKind::Invented, MistakeKind::Confused].map(|_| Vec::new());
     for image in &observations.images {
         let Some(objects) = &image.objects else { continue };
         for mistake in in_image(image, objects, judged) {
@@ -66,7 +66,7 @@ fn in_image(image: &Observed, objects: &Evaluated, judged: &[bool]) -> Vec<Mista
     let mut found = Vec::new();
     for &(class, bbox) in objects.labels.iter().filter(|(class, _)| judged[*class]) {
         if !sure().any(|d| iou(&d.bbox, &bbox) >= FOUND) {
-            found.push(Mistake { kind: Kind::Missed, sample, bbox, class, labelled: None, weight: bbox.area() });
+            found.push(Mistake { kind: MistakeKind::Missed, sample, bbox, class, labelled: None, weight: bbox.area() });
         }
     }
     for d in sure().filter(|d| judged[d.class]) {
@@ -76,19 +76,19 @@ fn in_image(image: &Observed, objects: &Evaluated, judged: &[bool]) -> Vec<Mista
         on.sort_by(|a, b| (b.0 == d.class).cmp(&(a.0 == d.class)).then(b.1.total_cmp(&a.1)));
         let (kind, labelled) = match on.first() {
             Some((class, _)) if *class == d.class => continue,
-            Some((class, _)) => (Kind::Confused, Some(*class)),
+            Some((class, _)) => (MistakeKind::Confused, Some(*class)),
             None if objects.ignore.iter().any(|r| share_inside(&d.bbox, r) >= FOUND) => continue,
-            None => (Kind::Invented, None),
+            None => (MistakeKind::Invented, None),
         };
         found.push(Mistake { kind, sample, bbox: d.bbox, class: d.class, labelled, weight: d.score });
     }
     found
 }
 
-/// The page of the `most` worst mistakes of each kind, and of the worst masks.
+/// The page with the `most` worst errors of each kind, and the worst masks.
 ///
 /// # Errors
-/// When an image cannot be read again.
+/// When an image cannot be read any more.
 pub fn page(
     evaluation: &Evaluation,
     dataset: &Dataset,
@@ -97,9 +97,13 @@ pub fn page(
     most: usize,
 ) -> anyhow::Result<Page> {
     let classes = &architecture.detection.classes;
-    let mut page = Page::new(&format!("Worst mistakes of {} on {}", evaluation.model, evaluation.dataset));
+    let mut page = Page::new(&format!("Worst errors of {} on {}", evaluation.model, evaluation.dataset));
     page.preformatted(&evaluation.table());
-    let titles = ["Missed, the largest first", "Invented, the surest first", "Confused, the surest first"];
+    let titles = [
+        "False negatives, the largest first",
+        "False positives, the most confident first",
+        "Wrong classes, the most confident first",
+    ];
     for (title, list) in titles.iter().zip(mistakes(observations, &dataset.labelled)) {
         if evaluation.ap50.is_none() {
             break;
@@ -111,7 +115,7 @@ pub fn page(
             let objects = observations.images.iter().find(|i| i.sample == m.sample).and_then(|i| i.objects.as_ref());
             let (file, class) = (dataset.samples[m.sample].file_name(), &classes[m.class]);
             let caption = match (m.kind, m.labelled) {
-                (Kind::Missed, _) => {
+                (MistakeKind::Missed, _) => {
                     format!("{file}: {class} of {:.0}×{:.0} pixels", m.bbox.width(), m.bbox.height())
                 }
                 (_, Some(labelled)) => format!("{file}: {class} {:.2}, labelled {}", m.weight, classes[labelled]),
@@ -121,25 +125,28 @@ pub fn page(
         });
         page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?)?;
     }
-    page.paragraph("Green: labels. Orange: detections of a score of 0.3 and more. Red: the mistake.");
+    page.paragraph("Green: labels. Orange: detections with a score of at least 0.3. Red: the error.");
 
     let mut masks: Vec<&Observed> = observations.images.iter().filter(|i| i.mask.is_some()).collect();
     if !masks.is_empty() {
-        let right = |image: &Observed| image.mask.as_ref().map_or(1.0, |m| m.1);
-        masks.sort_by(|a, b| right(a).total_cmp(&right(b)));
+        let accuracy = |image: &Observed| image.mask.as_ref().map_or(1.0, |m| m.1);
+        masks.sort_by(|a, b| accuracy(a).total_cmp(&accuracy(b)));
         page.section("Masks with the lowest pixel accuracy");
         let pictures = masks.iter().take(most).map(|i| {
-            let caption =
-                format!("{}: {:.1} % of the pixels correct", dataset.samples[i.sample].file_name(), 100.0 * right(i));
+            let caption = format!(
+                "{}: {:.1} % of the pixels correct",
+                dataset.samples[i.sample].file_name(),
+                100.0 * accuracy(i)
+            );
             Ok((wrong_pixels(dataset, i)?, caption))
         });
         page.pictures(&pictures.collect::<anyhow::Result<Vec<_>>>()?)?;
-        page.paragraph("Red: pixels of another class than labelled.");
+        page.paragraph("Red: pixels with a wrong class.");
     }
     Ok(page)
 }
 
-/// The surroundings of `bbox`, with every box in them.
+/// The crop around `bbox`, with all boxes in it.
 fn picture(mut image: RgbImage, objects: Option<&Evaluated>, bbox: &BoundingBox) -> RgbImage {
     // Lines that are two pixels wide once the picture is shrunk.
     let (x, y, width, height) = surroundings(bbox, image.dimensions());
@@ -154,7 +161,7 @@ fn picture(mut image: RgbImage, objects: Option<&Evaluated>, bbox: &BoundingBox)
     shrink(&imageops::crop_imm(&image, x, y, width, height).to_image(), PICTURE)
 }
 
-/// Left, top, width and height of a view three times as large as `bbox`, of 160 pixels at least.
+/// Left, top, width and height of a crop three times as large as `bbox`, at least 160 pixels.
 fn surroundings(bbox: &BoundingBox, (width, height): (u32, u32)) -> (u32, u32, u32, u32) {
     let around = |low: f32, high: f32, limit: u32| {
         let side = (3.0 * (high - low)).max(160.0).min(limit as f32);
@@ -189,7 +196,7 @@ mod tests {
     use peregrine_core::Detection;
 
     #[test]
-    fn mistakes_are_told_apart_and_the_worst_come_first() {
+    fn errors_are_classified_and_the_worst_come_first() {
         let at = |x: f32, side: f32| BoundingBox::new(x, 0.0, x + side, side);
         let detection = |class, score, bbox| Detection { class, score, bbox };
         let objects = Evaluated {
@@ -219,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_stays_within_the_image() {
+    fn a_crop_stays_within_the_image() {
         assert_eq!(surroundings(&BoundingBox::new(0.0, 90.0, 10.0, 100.0), (1000, 100)), (0, 0, 160, 100));
     }
 }

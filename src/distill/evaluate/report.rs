@@ -1,4 +1,4 @@
-//! The figures: worked out, as JSON and as a table.
+//! Evaluation metrics, as JSON and as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,21 +11,21 @@ use crate::data::Dataset;
 use crate::metrics::average_precision::outcomes;
 use crate::metrics::{average_precision, Calibration, ClassPrecision, Evaluated};
 
-/// Least score of the detections whose calibration is measured: the node's default threshold.
+/// Minimum score of the detections whose calibration is measured: the node's default threshold.
 pub const CONFIDENT: f32 = 0.3;
 
-/// A student's figures on one data set; fractions of one. The JSON of `distill evaluate --json` has these keys.
+/// A student's metrics on one data set; fractions of one. The keys of `distill evaluate --json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     pub model: String,
     pub dataset: String,
     /// Width and height of the network's input.
     pub input: (usize, usize),
-    /// Images judged.
+    /// Evaluated images.
     pub images: usize,
-    /// Images and labels left out as unusable.
+    /// Skipped images and labels.
     pub skipped: usize,
-    /// Images that are, byte for byte, copies of others: left out with `--distinct`, else judged like the rest.
+    /// Byte-identical duplicates of other images: skipped with `--distinct`, else evaluated like the rest.
     pub copies: usize,
     pub distinct: bool,
     /// Means over the labelled classes that occur.
@@ -42,7 +42,7 @@ pub struct Evaluation {
     pub large: Option<f64>,
     #[serde(rename = "mIoU")]
     pub mean_iou: Option<f64>,
-    /// Expected calibration error of the detections of a score of 0.3 and more, right at an IoU of 0.5.
+    /// Expected calibration error of the detections with a score of at least 0.3, at an IoU of 0.5.
     #[serde(rename = "ECE_detection")]
     pub detection_error: Option<f64>,
     /// Expected calibration error of the mask's pixels.
@@ -55,7 +55,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The figures of what a network of `architecture`'s classes and input size was observed to do. `copies` and `distinct` are the caller's to fill in.
+    /// The metrics of a network with `architecture`'s classes and input size. The caller sets `copies` and
+    /// `distinct`.
     pub fn of(name: &str, architecture: &Architecture, dataset: &Dataset, observations: &Observations) -> Self {
         let classes = &architecture.detection.classes;
         let mask_classes = &architecture.segmentation.classes;
@@ -95,26 +96,26 @@ impl Evaluation {
         }
     }
 
-    /// Writes the figures into a package's manifest.
+    /// Records the metrics in a package's manifest.
     pub fn record(&self, manifest: &mut Manifest) {
         let figures = [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou)];
         let known = figures.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         manifest.accuracy.insert(self.dataset.clone(), known.collect());
     }
 
-    /// The figures for people, in percent.
+    /// The metrics as a human-readable table, in percent.
     pub fn table(&self) -> String {
         let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.1}", 100.0 * v));
         let (width, height) = self.input;
         let mut text = format!(
-            "{} at {width}x{height} on {}: {} images, {} files left out\n",
+            "{} at {width}x{height} on {}: {} images, {} skipped files\n",
             self.model, self.dataset, self.images, self.skipped
         );
         match (self.copies, self.distinct) {
             (0, _) => {}
-            (copies, true) => text += &format!("{copies} copies of other images were left out\n"),
+            (copies, true) => text += &format!("{copies} duplicates of other images were skipped\n"),
             (copies, false) => {
-                text += &format!("{copies} of the images are copies of others; --distinct counts each once\n")
+                text += &format!("{copies} images are duplicates of others; --distinct evaluates each once\n")
             }
         }
         if self.ap50.is_some() {
@@ -137,7 +138,7 @@ impl Evaluation {
             let _ = writeln!(text, "{:<14}{:>8}", "mean", percent(self.mean_iou));
         }
         let errors =
-            [("detections of a score of 0.3 and more", self.detection_error), ("pixels", self.segmentation_error)];
+            [("detections with a score of at least 0.3", self.detection_error), ("pixels", self.segmentation_error)];
         for (what, error) in errors.into_iter().filter(|e| e.1.is_some()) {
             let _ = writeln!(text, "expected calibration error of {what}: {}", percent(error));
         }

@@ -1,29 +1,29 @@
-//! Images that look the same: fingerprints that survive rescaling, recompression and changes of brightness.
+//! Near-duplicate detection by perceptual hashes.
 
 use image::imageops::{self, FilterType};
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// Columns and rows of the brightness steps that [`fingerprint`] keeps: 256 bits.
+/// Columns and rows of the gradients in a [`fingerprint`]: 256 bits.
 const GRID: u32 = 16;
 
-/// 256 bits that stay nearly the same under rescaling, recompression and changes of brightness.
+/// A perceptual hash of 256 bits, robust to rescaling, recompression and changes of brightness.
 pub type Fingerprint = [u64; 4];
 
-/// Two images that look the same.
+/// A pair of near-duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alike {
     /// Data set and file name of each.
     pub images: [(String, String); 2],
-    /// Bits of the fingerprints that differ, of 256.
+    /// Hamming distance of the fingerprints, of 256 bits.
     pub distance: u32,
 }
 
 /// An image by data set and file name, and its fingerprint.
 pub type Print = ((String, String), Fingerprint);
 
-/// The pairs of which at most `limit` bits differ, the most alike first.
+/// The pairs with a Hamming distance of at most `limit`, the most similar first.
 pub fn pairs(prints: &[Print], limit: u32) -> Vec<Alike> {
     let of = |i: usize| {
         let (name, print) = &prints[i];
@@ -36,7 +36,7 @@ pub fn pairs(prints: &[Print], limit: u32) -> Vec<Alike> {
     alike
 }
 
-/// For each cell of a 16×16 grid, whether the one to its right is brighter ("difference hash").
+/// Difference hash: for each cell of a 16×16 grid, whether its right neighbour is brighter.
 pub fn fingerprint(image: &RgbImage) -> Fingerprint {
     let grey = imageops::grayscale(image);
     let grid = imageops::resize(&grey, GRID + 1, GRID, FilterType::Triangle);
@@ -50,7 +50,7 @@ pub fn fingerprint(image: &RgbImage) -> Fingerprint {
     bits
 }
 
-/// Bits that differ.
+/// Hamming distance.
 pub fn distance(a: &Fingerprint, b: &Fingerprint) -> u32 {
     a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
 }

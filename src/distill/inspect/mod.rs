@@ -1,6 +1,6 @@
-//! `distill inspect`: what a data set holds, before days are spent on training with it.
+//! `distill inspect`: statistics and errors of a data set, before training on it.
 //!
-//! - [`alike`]: images that look the same. - [`suspects`]: labels that are probably wrong. - [`html`]: all as a page.
+//! - [`alike`]: near-duplicate images. - [`suspects`]: probably wrong labels. - [`html`]: the report.
 
 pub mod alike;
 pub mod html;
@@ -16,20 +16,23 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::data::{copies, load_image, DataError, Dataset, OnError, OpenOptions, Sample};
+use crate::log::show;
 pub use alike::{distance, fingerprint, Alike, Fingerprint};
 use peregrine_core::files::write_atomically;
 use suspects::Suspect;
 
 /// Objects of less than 32² and of more than 96² pixels are small and large, as COCO counts them.
 const SMALL_LARGE: [f32; 2] = [32.0 * 32.0, 96.0 * 96.0];
-/// Files, labels and pairs that the text lists of each kind; the JSON has all.
+/// Most files, labels and pairs listed in the text; the JSON has all.
 const LISTED: usize = 5;
-/// Columns and rows of the map of where objects lie.
+/// Columns and rows of the heat map of boxes.
 const HEAT: (usize, usize) = (32, 24);
 
-/// Look through data sets: class balance, object sizes, colours, broken and suspicious files, images that two of them share.
+/// Inspect data sets: class balance, object sizes, colours, invalid files, suspicious labels,
+/// near-duplicates.
 ///
-/// Name every split at once, so that near-duplicates between training and validation images show.
+/// Give all splits at once, so that near-duplicates between training and validation are found.
+///
 /// Example: distill inspect data/street/train data/street/val --json report.json --html report.html
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -39,24 +42,24 @@ pub struct InspectArgs {
     /// The dataset.toml to use instead of the one found.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Where to write everything as JSON.
+    /// Write the report as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where to write one web page with pictures.
+    /// Write the report as an HTML page with pictures to this file.
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Images are alike when at most so many of their fingerprints' 256 bits differ.
+    /// Images are near-duplicates if at most this many of their fingerprints' 256 bits differ.
     #[arg(long, default_value_t = 20)]
     alike: u32,
 }
 
-/// What was found.
+/// The report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
     pub sets: Vec<SetReport>,
-    /// Images that look the same, the most alike first.
+    /// Near-duplicates, the most similar first.
     pub alike: Vec<Alike>,
-    /// Images that are copies of each other, byte for byte, and have other labels: data set and file name of each.
+    /// Byte-identical images with different labels: data set and file name of each.
     pub contradictions: Vec<[(String, String); 2]>,
 }
 
@@ -64,9 +67,9 @@ pub struct Inspection {
 #[derive(Debug, Clone, Serialize)]
 pub struct SetReport {
     pub name: String,
-    /// Of those that can be read.
+    /// Number of readable images.
     pub images: usize,
-    /// Images of which nothing is known.
+    /// Number of unlabelled images.
     pub unlabelled: usize,
     /// Student classes of which every object is labelled.
     pub labelled: Vec<String>,
@@ -76,11 +79,11 @@ pub struct SetReport {
     pub std: [f64; 3],
     /// Files that cannot be used, and why.
     pub faults: Vec<(PathBuf, String)>,
-    /// Labels that are valid and yet probably wrong.
+    /// Labels that are valid but probably wrong.
     pub suspects: Vec<Suspect>,
-    /// How many boxes lie over each place of the image: 24 rows of 32 columns.
+    /// Heat map: the number of boxes over each cell of the image, 24 rows of 32 columns.
     pub heat: Vec<Vec<u32>>,
-    /// Share of the masks' pixels that each segmentation class has, void included.
+    /// Fraction of the masks' pixels by segmentation class, including void.
     pub pixels: BTreeMap<String, f64>,
 }
 
@@ -93,32 +96,33 @@ pub struct ClassReport {
     pub small: usize,
     pub medium: usize,
     pub large: usize,
-    /// √area in pixels that 10, 50 and 90 of 100 objects stay below.
+    /// 10th, 50th and 90th percentile of √area in pixels.
     pub side: [f32; 3],
     /// Median of width over height.
     pub aspect: f32,
 }
 
-/// What one image's pixels say.
+/// Statistics of one image's pixels.
 struct Pixels {
     fingerprint: Fingerprint,
-    /// Pixels, then for each channel the sum of values and of their squares.
+    /// Number of pixels, and for each channel the sum of values and of squares.
     count: f64,
     sums: [[f64; 2]; 3],
-    /// Pixels of the mask by the student's class, the last for void; empty without a mask.
+    /// Pixels of the mask by student class, the last for void; empty without a mask.
     mask: Vec<u64>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When a folder or its description is unusable. Single files at fault are part of the report.
+/// When a folder or its configuration is unusable. Invalid files are part of the report.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let options = OpenOptions { config_path: args.config.clone(), on_error: OnError::Skip, ..Default::default() };
     let datasets =
         args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;
-    let progress = ProgressBar::new(datasets.iter().map(|d| d.samples.len() as u64).sum()).with_style(style);
+    let count = datasets.iter().map(|d| d.samples.len() as u64).sum();
+    let progress = show(ProgressBar::new(count).with_style(style));
     let inspection = inspect(&datasets, &options.classes, args.alike, &|| progress.inc(1))?;
     progress.finish_and_clear();
     print!("{}", text(&inspection));
@@ -132,10 +136,11 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Decodes every image once, on all cores; calls `step` after each. `alike` is the most bits that may differ.
+/// Decodes every image once, on all cores; calls `step` after each. `alike` is the largest Hamming
+/// distance of near-duplicates.
 ///
 /// # Errors
-/// When the file of an image that was there when its data set was opened cannot be read any more.
+/// When an image has disappeared since its data set was opened.
 pub fn inspect(
     datasets: &[Dataset],
     classes: &[String],
@@ -145,12 +150,12 @@ pub fn inspect(
     let (mut sets, mut prints) = (Vec::new(), Vec::new());
     for dataset in datasets {
         let read = |sample: &Sample| {
-            let pixels = look(dataset, sample);
+            let pixels = pixel_statistics(dataset, sample);
             step();
             pixels
         };
         let pixels: Vec<_> = dataset.samples.par_iter().map(read).collect();
-        let mut report = describe(dataset, classes);
+        let mut report = label_statistics(dataset, classes);
         let (mut count, mut sums, mut mask) = (0.0, [[0.0; 2]; 3], vec![0; dataset.mask_names().len() + 1]);
         for (sample, pixels) in dataset.samples.iter().zip(pixels) {
             match pixels {
@@ -181,7 +186,7 @@ pub fn inspect(
 }
 
 impl Inspection {
-    /// The pairs of alike images of which each lies in another data set.
+    /// The near-duplicates in different data sets.
     pub fn across(&self) -> impl Iterator<Item = &Alike> {
         self.alike.iter().filter(|a| a.images[0].0 != a.images[1].0)
     }
@@ -204,8 +209,8 @@ impl SetReport {
     }
 }
 
-/// All that needs no pixels.
-fn describe(dataset: &Dataset, classes: &[String]) -> SetReport {
+/// The statistics that need no pixels.
+fn label_statistics(dataset: &Dataset, classes: &[String]) -> SetReport {
     let mut reports = vec![ClassReport::default(); classes.len()];
     let (mut sides, mut aspects) = (vec![Vec::new(); classes.len()], vec![Vec::new(); classes.len()]);
     for boxes in dataset.samples.iter().filter_map(|s| s.boxes.as_ref()) {
@@ -251,7 +256,7 @@ fn quantile(values: &mut [f32], share: f64) -> f32 {
     values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
-/// Boxes over the centre of each cell of a grid over the images.
+/// The number of boxes over the centre of each cell.
 fn heat(dataset: &Dataset) -> Vec<Vec<u32>> {
     let (columns, rows) = HEAT;
     let mut heat = vec![vec![0; columns]; rows];
@@ -270,7 +275,7 @@ fn heat(dataset: &Dataset) -> Vec<Vec<u32>> {
     heat
 }
 
-fn look(dataset: &Dataset, sample: &Sample) -> Result<Pixels, DataError> {
+fn pixel_statistics(dataset: &Dataset, sample: &Sample) -> Result<Pixels, DataError> {
     let image = load_image(&sample.image)?;
     let mut mask = Vec::new();
     if let Some(path) = &sample.mask {
@@ -298,7 +303,7 @@ fn text(inspection: &Inspection) -> String {
     let mut text = String::new();
     for set in &inspection.sets {
         let (images, unlabelled, faults) = (set.images, set.unlabelled, set.faults.len());
-        let _ = writeln!(text, "{}: {images} images, {unlabelled} unlabelled, {faults} files at fault", set.name);
+        let _ = writeln!(text, "{}: {images} images, {unlabelled} unlabelled, {faults} invalid files", set.name);
         for rows in [set.class_rows(), set.pixel_rows()].into_iter().filter(|rows| rows.len() > 1) {
             for row in rows {
                 let cells: String = row[1..].iter().map(|cell| format!("{cell:>11}")).collect();
@@ -306,26 +311,28 @@ fn text(inspection: &Inspection) -> String {
             }
         }
         let round = |v: [f64; 3]| v.map(|v| v.round());
-        let _ = writeln!(text, "  red, green, blue: mean {:?}, deviation {:?}", round(set.mean), round(set.std));
+        let _ =
+            writeln!(text, "  red, green, blue: mean {:?}, standard deviation {:?}", round(set.mean), round(set.std));
         for (path, why) in set.faults.iter().take(LISTED) {
             let _ = writeln!(text, "  {}: {why}", path.display());
         }
         if !set.suspects.is_empty() {
-            let _ = writeln!(text, "  {} labels to look at again, such as", set.suspects.len());
+            let _ = writeln!(text, "  suspicious labels: {}, such as", set.suspects.len());
         }
         for suspect in set.suspects.iter().take(LISTED) {
             let _ = writeln!(text, "    {}: {}", suspect.image, suspect.why);
         }
     }
     if !inspection.contradictions.is_empty() {
-        let _ = writeln!(text, "copies with other labels: {}, such as", inspection.contradictions.len());
+        let _ = writeln!(text, "duplicates with different labels: {}, such as", inspection.contradictions.len());
     }
     for [a, b] in inspection.contradictions.iter().take(LISTED) {
         let _ = writeln!(text, "  {}/{} and {}/{}", a.0, a.1, b.0, b.1);
     }
     let between: Vec<&Alike> = inspection.across().collect();
     let within = inspection.alike.len() - between.len();
-    let _ = writeln!(text, "pairs of alike images: {within} within a data set, {} between two", between.len());
+    let _ =
+        writeln!(text, "near-duplicates: {within} pairs within a data set, {} pairs between data sets", between.len());
     for pair in between.iter().take(LISTED) {
         let [a, b] = &pair.images;
         let _ = writeln!(text, "  {}/{} and {}/{}: {} bits of 256 differ", a.0, a.1, b.0, b.1, pair.distance);

@@ -1,18 +1,18 @@
-//! Labels that are valid and yet probably wrong.
+//! Labels that are valid but probably wrong.
 
 use peregrine_core::BoundingBox;
 use serde::Serialize;
 
 use crate::data::{Annotation, Dataset, Sample};
 
-/// Boxes that overlap more are of one object.
+/// Boxes with a larger IoU are the same object.
 const SAME_OBJECT: f32 = 0.9;
-/// Sides below this are next to nothing, in pixels.
+/// Shorter sides, in pixels, are suspicious.
 const LEAST_SIDE: f32 = 3.0;
-/// A box over more of the image than this is more often a slip than an object.
+/// A box over a larger fraction of the image is rarely an object.
 const MOST_OF_IMAGE: f32 = 0.97;
 
-/// A label to look at again.
+/// A suspicious label.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Suspect {
     /// File name of the image.
@@ -26,7 +26,7 @@ pub struct Suspect {
     pub why: String,
 }
 
-/// The suspects of a data set, in the order of its samples.
+/// The suspicious labels of a data set, in the order of its samples.
 pub fn find(dataset: &Dataset, classes: &[String]) -> Vec<Suspect> {
     let mut found = Vec::new();
     for (index, sample) in dataset.samples.iter().enumerate() {
@@ -51,10 +51,12 @@ fn in_sample(sample: &Sample, classes: &[String]) -> Vec<(BoundingBox, String)> 
         }
         let twins = boxes[..i].iter().filter(|other| other.bbox.iou(bbox) > SAME_OBJECT);
         for other in twins {
-            found.push(match other.class == *class {
-                true => (*bbox, format!("the same {name} twice")),
-                false => (*bbox, format!("one object as {} and as {name}", classes[other.class])),
-            });
+            let why = if other.class == *class {
+                format!("the same {name} twice")
+            } else {
+                format!("one object as {} and as {name}", classes[other.class])
+            };
+            found.push((*bbox, why));
         }
     }
     found
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubled_contradicting_tiny_and_huge_boxes_are_suspects() {
+    fn duplicate_contradicting_tiny_and_huge_boxes_are_found() {
         let at = |class, x: f32, side: f32| Annotation { class, bbox: BoundingBox::new(x, 0.0, x + side, side) };
         let sample = Sample {
             image: "a.jpg".into(),

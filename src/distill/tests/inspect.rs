@@ -1,4 +1,4 @@
-//! `distill inspect` on small made-up data sets.
+//! `distill inspect` on small synthetic data sets.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use peregrine_distill::data::{Dataset, OnError, OpenOptions};
 use peregrine_distill::inspect::{distance, fingerprint, html, inspect, Inspection};
 use tempfile::TempDir;
 
-/// Smooth blobs, other ones for each `seed`.
+/// Smooth blobs that depend on `seed`.
 fn picture(seed: u32) -> RgbImage {
     let value = |x: u32, y: u32, k: u32| {
         let phase = |n: u32| (seed * 7 + n * 3 + k) as f32;
@@ -57,7 +57,7 @@ fn channel_statistics_are_those_of_all_pixels() {
 }
 
 #[test]
-fn a_shrunk_and_brightened_copy_in_another_split_is_found() {
+fn a_scaled_and_brightened_duplicate_in_another_split_is_found() {
     let dir = TempDir::new().unwrap();
     let copy = imageops::brighten(&imageops::resize(&picture(1), 120, 96, FilterType::Triangle), 15);
     let train = split(dir.path(), "train", &[("a", picture(1), ""), ("b", picture(2), "")]);
@@ -69,7 +69,7 @@ fn a_shrunk_and_brightened_copy_in_another_split_is_found() {
 }
 
 #[test]
-fn copies_whose_labels_differ_are_listed_within_a_data_set_and_between_two() {
+fn duplicates_with_different_labels_are_listed() {
     let dir = TempDir::new().unwrap();
     let (car, bus) = ("0 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5");
     let train = split(dir.path(), "train", &[("a", picture(1), car), ("b", picture(1), bus), ("c", picture(1), car)]);
@@ -85,12 +85,12 @@ fn copies_whose_labels_differ_are_listed_within_a_data_set_and_between_two() {
 }
 
 #[test]
-fn unlike_images_have_distant_fingerprints() {
+fn different_images_have_distant_fingerprints() {
     assert!(distance(&fingerprint(&picture(1)), &fingerprint(&picture(2))) > 40);
 }
 
 #[test]
-fn an_image_that_breaks_off_is_listed_and_the_rest_reported() {
+fn a_truncated_image_is_listed_and_the_rest_reported() {
     let dir = TempDir::new().unwrap();
     let dataset = split(dir.path(), "train", &[("a", picture(1), ""), ("b", picture(2), "")]);
     let path = dir.path().join("train/images/b.png");
@@ -102,14 +102,14 @@ fn an_image_that_breaks_off_is_listed_and_the_rest_reported() {
 }
 
 #[test]
-fn the_page_holds_pictures_and_what_to_look_at_again() {
+fn the_page_shows_pictures_and_suspicious_labels() {
     let dir = TempDir::new().unwrap();
     let labels = "0 0.25 0.25 0.5 0.5\n1 0.25 0.25 0.5 0.5\n";
     let datasets = [split(dir.path(), "train", &[("a", picture(1), labels)])];
     let found = report(&datasets);
     assert_eq!(found.sets[0].suspects.len(), 1);
     let page = html::page(&found, &datasets, &OpenOptions::default().classes).unwrap().html();
-    assert!(page.contains("a.png: one object as car and as bus"), "the suspect is shown");
+    assert!(page.contains("a.png: one object as car and as bus"), "the suspicious label is shown");
     assert!(page.contains("a.png: 1 car, 1 bus") && page.contains("data:image/jpeg;base64,"));
 }
 
@@ -123,7 +123,7 @@ fn the_heat_map_counts_boxes_over_each_place() {
 }
 
 #[test]
-fn masks_count_by_share_of_pixels() {
+fn mask_classes_are_counted_by_pixels() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("val");
     fs::create_dir_all(folder.join("images")).unwrap();

@@ -1,9 +1,9 @@
-//! What tests of teachers share: ONNX networks of a few lines.
+//! Shared by the tests of teachers: small ONNX networks.
 
 use peregrine_distill::export::messages::{GraphBody, Model, Node, OperatorSet, Tensor, Value};
 use prost::Message;
 
-/// A network that gives the same tensors whatever it sees, of an input and outputs of those names and shapes.
+/// A network with constant outputs, with an input and outputs of these names and shapes.
 pub fn constant(input: (&str, [usize; 4]), outputs: &[(&str, impl AsRef<[usize]>, Vec<f32>)]) -> Vec<u8> {
     let (mut node, mut initializer, mut output) = (Vec::new(), Vec::new(), Vec::new());
     for (name, dims, values) in outputs {

@@ -16,7 +16,7 @@ const CLASSES: [&str; 2] = ["car", "bus"];
 fn onnx_runtime() -> Option<Runtime> {
     let path = std::env::var_os("ORT_DYLIB_PATH").filter(|path| Path::new(path).is_file());
     if path.is_none() {
-        eprintln!("skipped: ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+        peregrine_support::skip("onnxruntime", "ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
     }
     path.map(|path| Runtime::open(Path::new(&path)).unwrap())
 }

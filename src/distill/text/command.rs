@@ -1,4 +1,4 @@
-//! `distill text`: teacher, soft targets, student and judgement for sentences.
+//! `distill text`: teacher, soft targets, student and evaluation for sentences.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,12 +19,12 @@ use super::train::{train, Settings};
 use super::Outputs;
 use crate::teacher::Runtime;
 
-/// Lies in the student's folder while it is trained.
+/// In the student's folder during training.
 const CHECKPOINT: &str = "checkpoint.safetensors";
 
 /// Distil a BERT-like teacher into a small student for operator commands (intents and slots).
 ///
-/// The order of work: teacher, soften, student, evaluate; then `say` tries a sentence.
+/// Steps: teacher, soften, student, evaluate; `say` runs the student on a sentence.
 #[derive(Debug, Args)]
 pub struct TextArgs {
     #[command(subcommand)]
@@ -50,13 +50,13 @@ enum TextCommand {
         #[arg(long, env = "ORT_DYLIB_PATH")]
         onnxruntime: PathBuf,
     },
-    /// Write the teacher's soft targets for the labelled sentences and for others.
+    /// Write the teacher's soft targets for the labelled and for unlabelled sentences.
     Soften {
         corpus: PathBuf,
         /// Folder of `distill text teacher`.
         #[arg(long)]
         teacher: PathBuf,
-        /// Sentences without labels, one a line (see models/commands/make_unlabelled.py).
+        /// Unlabelled sentences, one per line (see models/commands/make_unlabelled.py).
         #[arg(long)]
         unlabelled: Option<PathBuf>,
         /// File for the soft targets (.safetensors).
@@ -65,7 +65,7 @@ enum TextCommand {
         #[arg(long, env = "ORT_DYLIB_PATH")]
         onnxruntime: PathBuf,
     },
-    /// Train a student on labels and soft targets; without --soft on labels alone.
+    /// Train a student on labels and soft targets; without --soft on labels only.
     Student {
         corpus: PathBuf,
         /// The tokenizer.json of the teacher.
@@ -74,10 +74,10 @@ enum TextCommand {
         /// File of `distill text soften`.
         #[arg(long)]
         soft: Option<PathBuf>,
-        /// Folder for the student; an interrupted training goes on there.
+        /// Folder for the student; an interrupted training is resumed.
         #[arg(long, short)]
         out: PathBuf,
-        /// Start over, even if the folder holds a checkpoint.
+        /// Start over instead of resuming from a checkpoint.
         #[arg(long)]
         fresh: bool,
         #[arg(long, default_value_t = 1)]
@@ -87,16 +87,16 @@ enum TextCommand {
         steps: usize,
         #[arg(long, default_value_t = 3e-3)]
         learning_rate: f64,
-        /// Weight of the teacher against the labels, 0 to 1.
+        /// Weight of the distillation loss, 0 to 1; the labels have the rest.
         #[arg(long, default_value_t = 0.5)]
         alpha: f64,
         #[arg(long, default_value_t = 2.0)]
         temperature: f64,
-        /// Features a word piece.
+        /// Features per word piece.
         #[arg(long, default_value_t = 64)]
         width: usize,
     },
-    /// Judge a student, or a teacher, by the corpus' val sentences.
+    /// Evaluate a student or a teacher on the corpus' val sentences.
     Evaluate {
         corpus: PathBuf,
         /// Folder of a student, or of a teacher.
@@ -108,7 +108,7 @@ enum TextCommand {
         #[arg(long, env = "ORT_DYLIB_PATH")]
         onnxruntime: Option<PathBuf>,
     },
-    /// Say what a sentence means to a student, as JSON.
+    /// Run a student on a sentence: intent and slots as JSON.
     Say {
         #[arg(long)]
         model: PathBuf,
@@ -120,12 +120,12 @@ enum TextCommand {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file or flag at fault; files already there stay whole.
+/// Each names the invalid file or flag; existing files stay intact.
 pub fn run(args: &TextArgs) -> anyhow::Result<()> {
     match &args.command {
         TextCommand::Teacher { corpus, encoder, tokenizer, out, onnxruntime } => {
             Teacher::fit(&Corpus::open(corpus)?, encoder, tokenizer, &Runtime::open(onnxruntime)?, out)?;
-            println!("{}: fitted; judge it with `distill text evaluate --model {0}`", out.display());
+            println!("{}: fitted; evaluate it with `distill text evaluate --model {0}`", out.display());
             Ok(())
         }
         TextCommand::Soften { corpus, teacher, unlabelled, out, onnxruntime } => {
@@ -147,7 +147,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
             ensure!((0.0..=1.0).contains(alpha), "--alpha is {alpha}; it must be 0 to 1");
             ensure!(*temperature > 0.0, "--temperature is {temperature}; it must be above 0");
             ensure!((1..=1024).contains(width), "--width is {width}; it must be 1 to 1024");
-            // Without a teacher all the weight is the labels'.
+            // Without a teacher the labels have the whole weight.
             let alpha = if soft.is_some() { *alpha } else { 0.0 };
             let settings = Settings {
                 seed: *seed,
@@ -165,7 +165,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
         TextCommand::Say { model, sentence } => {
             let (network, splitter) = Network::load(model)?;
             let sentence = Sentence { text: sentence.join(" "), intent: None, slots: Vec::new() };
-            let (pieces, outputs) = network.understand(&splitter, &sentence)?;
+            let (pieces, outputs) = network.infer(&splitter, &sentence)?;
             println!("{}", meaning(&network, &sentence, &pieces, &outputs));
             Ok(())
         }
@@ -174,8 +174,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
 
 fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxruntime: &Path) -> anyhow::Result<()> {
     let mut teacher = Teacher::open(folder, &Runtime::open(onnxruntime)?, 2)?;
-    let same = teacher.description.intents == corpus.description.intents
-        && teacher.description.slots == corpus.description.slots;
+    let same = teacher.manifest.intents == corpus.config.intents && teacher.manifest.slots == corpus.config.slots;
     ensure!(same, "{}: the teacher was fitted for other intents or slots", folder.display());
     let mut sentences = corpus.train.clone();
     sentences.extend(more.map(unlabelled).transpose()?.unwrap_or_default());
@@ -183,16 +182,16 @@ fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxr
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} sentences, {per_sec:.0}, ETA {eta}")?);
     let mut outputs = Vec::with_capacity(sentences.len());
     for sentence in &sentences {
-        outputs.push(teacher.look(sentence)?.1);
+        outputs.push(teacher.infer(sentence)?.1);
         bar.inc(1);
     }
     bar.finish();
-    let description = &teacher.description;
+    let manifest = &teacher.manifest;
     let header = Header {
-        teacher: [description.encoder_sha256.clone(), description.heads_sha256.clone()],
-        tokenizer_sha256: description.tokenizer_sha256.clone(),
-        intents: description.intents.len(),
-        slots: description.slots.len(),
+        teacher: [manifest.encoder_sha256.clone(), manifest.heads_sha256.clone()],
+        tokenizer_sha256: manifest.tokenizer_sha256.clone(),
+        intents: manifest.intents.len(),
+        slots: manifest.slots.len(),
         sentences: sentences.into_iter().map(|s| s.text).collect(),
     };
     SoftTargets { header, outputs }.write(out)
@@ -205,7 +204,7 @@ fn student(
     (out, fresh): (&Path, bool),
     settings: Settings,
 ) -> anyhow::Result<()> {
-    let splitter = Splitter::open(tokenizer, corpus.description.max_tokens)?;
+    let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
     let bytes = std::fs::read(tokenizer).with_context(|| tokenizer.display().to_string())?;
     let soft = soft.map(SoftTargets::read).transpose()?;
     let bar = ProgressBar::new(settings.steps as u64)
@@ -221,7 +220,7 @@ fn student(
     })?;
     bar.finish();
     network.save(out, &bytes)?;
-    // The package is whole: what led to it is not needed any more.
+    // The package is complete, so that the checkpoint is no longer needed.
     if checkpoint.exists() {
         std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
     }
@@ -234,27 +233,27 @@ fn student(
     Ok(())
 }
 
-/// Splits a sentence and says what it means.
-type Understand = dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>;
+/// Tokenizes a sentence and runs a model on it.
+type Infer = dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>;
 
 fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
-    let mut understand: Box<Understand> = if model.join("teacher.json").exists() {
+    let mut infer: Box<Infer> = if model.join("teacher.json").exists() {
         let library = onnxruntime.context("a teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
         let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
-        Box::new(move |sentence| teacher.look(sentence))
+        Box::new(move |sentence| teacher.infer(sentence))
     } else {
         let (network, splitter) = Network::load(model)?;
-        Box::new(move |sentence| network.understand(&splitter, sentence))
+        Box::new(move |sentence| network.infer(&splitter, sentence))
     };
     let mut score = Score::default();
     let started = Instant::now();
     for sentence in &corpus.val {
-        let (pieces, outputs) = understand(sentence)?;
+        let (pieces, outputs) = infer(sentence)?;
         score.add(sentence, &pieces, &outputs);
     }
     let each = started.elapsed().as_secs_f64() * 1e3 / corpus.val.len() as f64;
     println!(
-        "{} val sentences: intent accuracy {:.3}, slot F1 {:.3}, all right {:.3}; {each:.2} ms a sentence",
+        "{} val sentences: intent accuracy {:.3}, slot F1 {:.3}, sentence accuracy {:.3}; {each:.2} ms per sentence",
         score.sentences,
         score.intent_accuracy(),
         score.slot_f1(),

@@ -1,12 +1,13 @@
-//! The same distillation for language: operator commands ("stop at the next crossing") to intents and slots.
+//! Distillation of a text model: intent classification and slot filling for operator commands ("stop
+//! at the next crossing").
 //!
-//! The losses are those of the images ([`super::loss::soft`]); what differs is what is looked at. A teacher is a BERT-like
-//! encoder in ONNX with heads fitted on the labelled sentences; the student is a small convolutional network over the
+//! The losses are those of the images ([`super::loss::soft`]). A teacher is a BERT-like encoder in ONNX
+//! with heads fitted on the labelled sentences; the student is a small convolutional network over the
 //! same word pieces.
 //!
-//! - [`corpus`]: sentences on disk; [`pieces`]: their word pieces.
+//! - [`corpus`]: sentences on disk; [`pieces`]: tokenization into word pieces.
 //! - [`teacher`]: the encoder and its heads; [`soft`]: its soft targets on disk.
-//! - [`network`]: the student, and its package; [`train`]: how it learns; [`progress`]: what outlives a killed run.
+//! - [`network`]: the student, and its package; [`train`]: training; [`progress`]: checkpoints.
 //! - [`score`]: intent accuracy and slot F1; [`command`]: `distill text …`.
 
 pub mod command;
@@ -24,18 +25,19 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use peregrine_core::files::sha256;
 
-/// The bytes of the file at `path`, if they have the hash that somebody keeps; `owner` ends "is not the file that …".
+/// The bytes of the file at `path` if its hash is the expected one; `owner` completes the error "is not
+/// the file that …".
 fn read_checked(path: &Path, expected_sha256: &str, owner: &str) -> anyhow::Result<Vec<u8>> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     ensure!(sha256(&bytes) == expected_sha256, "{}: is not the file that {owner}", path.display());
     Ok(bytes)
 }
 
-/// What a model says of a sentence: temperature-free logits.
+/// A model's outputs for a sentence: raw logits (temperature 1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {
-    /// One an intent.
+    /// One per intent.
     pub intent: Vec<f32>,
-    /// A row a word piece: no slot, then one a slot.
+    /// One row per word piece: no slot, then one logit per slot.
     pub slots: Vec<Vec<f32>>,
 }

@@ -17,11 +17,11 @@ use super::{read_checked, Outputs};
 const MANIFEST: &str = "manifest.json";
 const WEIGHTS: &str = "weights.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
-/// Before the name of a file while its package takes the place of another.
+/// Prefix of a file while its package replaces another.
 const NEXT: &str = "next-";
 const BLOCKS: usize = 2;
 
-/// What a student is, and what it was taught by.
+/// A student's labels, size and provenance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -29,14 +29,15 @@ pub struct Manifest {
     pub intents: Vec<String>,
     pub slots: Vec<String>,
     pub max_tokens: usize,
-    /// Features a word piece.
+    /// Features per word piece.
     pub width: usize,
-    /// Tokenizer's ids that the student knows, ascending; the embedding's row 0 is for all others, row i + 1 for the i-th.
+    /// Token ids of the student's vocabulary, ascending; the embedding's row i + 1 is the i-th, row 0 all
+    /// other tokens.
     pub vocabulary: Vec<u32>,
     pub tokenizer_sha256: String,
-    /// Filled in when the package is written.
+    /// Set when the package is written.
     pub weights_sha256: String,
-    /// SHA-256 of the teacher's encoder and heads; none if it learnt from labels alone.
+    /// SHA-256 of the teacher's encoder and heads; `None` if trained on labels only.
     pub teacher: Option<[String; 2]>,
     pub seed: u64,
 }
@@ -48,7 +49,8 @@ pub struct Network {
     params: BTreeMap<&'static str, Var>,
 }
 
-/// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and `[batch, pieces, 1]`: 1 for a piece, 0 for padding.
+/// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and a mask `[batch, pieces, 1]`
+/// that is 1 for a piece and 0 for padding.
 pub struct Batch {
     pub ids: Tensor,
     pub mask: Tensor,
@@ -81,12 +83,12 @@ impl Network {
         self.params.values().map(|v| v.elem_count()).sum()
     }
 
-    /// The embedding's row of a tokenizer's id; 0 for one that the student does not know.
+    /// The embedding's row of a token id; 0 for one outside of the vocabulary.
     pub fn row(&self, id: u32) -> u32 {
         self.manifest.vocabulary.binary_search(&id).map_or(0, |i| i as u32 + 1)
     }
 
-    /// Lays sentences, as rows of the embedding, side by side.
+    /// Pads sentences (rows of the embedding) to a batch.
     pub fn batch(sentences: &[Vec<u32>]) -> Result<Batch> {
         let longest = sentences.iter().map(Vec::len).max().unwrap_or(0);
         let padded = |value: &dyn Fn(&[u32], usize) -> f32| {
@@ -105,7 +107,7 @@ impl Network {
         let rows = self.params["embedding"].index_select(&batch.ids.flatten_all()?, 0)?;
         let mut x = rows.reshape((sentences, pieces, width))?.broadcast_mul(&batch.mask)?;
         for convolution in CONVOLUTIONS {
-            // A convolution of width three as one product: each piece beside the one before and the one after.
+            // A convolution of width three as one matrix product: each piece with its two neighbours.
             let zero = Tensor::zeros((sentences, 1, width), DType::F32, &Device::Cpu)?;
             let before = Tensor::cat(&[&zero, &x.narrow(1, 0, pieces - 1)?], 1)?;
             let after = Tensor::cat(&[&x.narrow(1, 1, pieces - 1)?, &zero], 1)?;
@@ -125,18 +127,18 @@ impl Network {
         x.matmul(&self.params[weight])?.broadcast_add(&self.params[bias])
     }
 
-    /// What the student says of one sentence.
+    /// Runs the student on one sentence.
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn look(&self, pieces: &Pieces) -> Result<Outputs> {
+    pub fn infer_pieces(&self, pieces: &Pieces) -> Result<Outputs> {
         let rows = pieces.ids.iter().map(|&id| self.row(id)).collect();
         let (intent, slots) = self.forward(&Self::batch(&[rows])?)?;
         Ok(Outputs { intent: intent.flatten_all()?.to_vec1()?, slots: slots.to_vec2()? })
     }
 
-    /// Writes the package. Whenever it is interrupted, the folder holds a whole package, this one or the one that was there
-    /// before: the new files have other names until the manifest has their hashes.
+    /// Writes the package. Interrupted at any time, the folder holds a complete package, this one or the
+    /// previous one: the new files have other names until the manifest has their hashes.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -161,9 +163,9 @@ impl Network {
     pub fn load(folder: &Path) -> anyhow::Result<(Self, Splitter)> {
         let path = folder.join(MANIFEST);
         let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let manifest: Manifest =
-            serde_json::from_slice(&text).with_context(|| format!("{}: not a text student", path.display()))?;
-        // A package that was killed while it took another's place has a file under its other name still.
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: invalid manifest of a text student", path.display()))?;
+        // If saving was interrupted, a file may still have its other name.
         let checked = |file: &str, expected: &str| -> anyhow::Result<(Vec<u8>, PathBuf)> {
             let (path, next) = (folder.join(file), folder.join(format!("{NEXT}{file}")));
             match read_checked(&next, expected, "the manifest names") {
@@ -173,7 +175,7 @@ impl Network {
         };
         ensure!(
             manifest.vocabulary.is_sorted() && (1..=4096).contains(&manifest.width) && !manifest.intents.is_empty(),
-            "{}: vocabulary, width or intents cannot be right",
+            "{}: invalid vocabulary, width or intents",
             path.display()
         );
         let (_, tokenizer) = checked(TOKENIZER, &manifest.tokenizer_sha256)?;
@@ -189,13 +191,13 @@ impl Network {
         Ok((Self { manifest, params }, splitter))
     }
 
-    /// Splits a sentence and says what it means.
+    /// Tokenizes a sentence and runs the student on it.
     ///
     /// # Errors
-    /// When it cannot be split.
-    pub fn understand(&self, splitter: &Splitter, sentence: &Sentence) -> anyhow::Result<(Pieces, Outputs)> {
+    /// When it cannot be tokenized.
+    pub fn infer(&self, splitter: &Splitter, sentence: &Sentence) -> anyhow::Result<(Pieces, Outputs)> {
         let pieces = splitter.split(sentence)?;
-        let outputs = self.look(&pieces)?;
+        let outputs = self.infer_pieces(&pieces)?;
         Ok((pieces, outputs))
     }
 }
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_changes_nothing_of_a_sentence() {
+    fn padding_does_not_change_a_sentences_outputs() {
         let network = network();
         let (alone, slots_alone) = network.forward(&Network::batch(&[vec![1, 3, 2]]).unwrap()).unwrap();
         let batch = Network::batch(&[vec![1, 3, 2], vec![1, 4, 4, 3, 2]]).unwrap();
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_survives_the_disk_and_a_kill_and_a_damaged_one_is_refused() {
+    fn a_package_survives_an_interrupted_save_a_damaged_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut network = network();
         let tokenizer = std::fs::read(tokenizer(folder.path(), &["stop", "now"])).unwrap();
@@ -260,21 +262,21 @@ mod tests {
         network.save(&package, &tokenizer).unwrap();
         let sentence = Sentence { text: "stop now".into(), intent: None, slots: vec![] };
         let (loaded, splitter) = Network::load(&package).unwrap();
-        let (pieces, outputs) = loaded.understand(&splitter, &sentence).unwrap();
-        assert_eq!(outputs, network.look(&pieces).unwrap());
+        let (pieces, outputs) = loaded.infer(&splitter, &sentence).unwrap();
+        assert_eq!(outputs, network.infer_pieces(&pieces).unwrap());
 
-        // Killed after the manifest: what it names lies under the other name still.
+        // Killed after writing the manifest: its files still have the other names.
         for file in [WEIGHTS, TOKENIZER] {
             std::fs::rename(package.join(file), package.join(format!("{NEXT}{file}"))).unwrap();
             std::fs::write(package.join(file), b"of the package before").unwrap();
         }
-        assert_eq!(Network::load(&package).unwrap().0.look(&pieces).unwrap(), outputs);
+        assert_eq!(Network::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
         network.save(&package, &tokenizer).unwrap();
-        // Killed before the manifest: the new ones are not counted.
+        // Killed before writing the manifest: the new files are ignored.
         for file in [WEIGHTS, TOKENIZER] {
             std::fs::write(package.join(format!("{NEXT}{file}")), b"of the package to come").unwrap();
         }
-        assert_eq!(Network::load(&package).unwrap().0.look(&pieces).unwrap(), outputs);
+        assert_eq!(Network::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
 
         std::fs::write(package.join(WEIGHTS), b"not these").unwrap();
         let error = Network::load(&package).err().expect("must be refused").to_string();

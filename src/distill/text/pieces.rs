@@ -1,4 +1,4 @@
-//! Sentences as word pieces (WordPiece, Wu et al. 2016), by the tokenizer that a BERT teacher was trained with.
+//! Tokenization into word pieces (WordPiece, Wu et al. 2016), by the BERT teacher's tokenizer.
 
 use std::path::Path;
 
@@ -7,30 +7,30 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use super::corpus::Sentence;
 
-/// The label of a piece that fills no slot; slot `s` has the label `s + 1`.
+/// The label of a piece outside of all slots; slot `s` has the label `s + 1`.
 pub const NO_SLOT: usize = 0;
 
-/// A sentence's word pieces, the tokenizer's own marks at both ends among them.
+/// A sentence's word pieces, including the special tokens at both ends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pieces {
     pub ids: Vec<u32>,
-    /// Bytes of the text that each piece stands for; empty for the marks.
+    /// Byte range of each piece in the text; empty for special tokens.
     pub bytes: Vec<std::ops::Range<usize>>,
     /// Label of each piece: [`NO_SLOT`], or 1 + the slot.
     pub labels: Vec<usize>,
 }
 
-/// A tokenizer with a longest sentence.
+/// A tokenizer with a maximum sentence length.
 pub struct Splitter(Tokenizer);
 
 impl Splitter {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// When the file is missing or not a tokenizer.
+    /// When the file is missing or invalid.
     pub fn open(path: &Path, max_tokens: usize) -> anyhow::Result<Self> {
-        ensure!(path.is_file(), "{}: there is no tokenizer (tokenizer.json comes with the model)", path.display());
-        let wrong = |e| anyhow!("{}: not a tokenizer: {e}", path.display());
+        ensure!(path.is_file(), "{}: no such tokenizer (tokenizer.json comes with the model)", path.display());
+        let wrong = |e| anyhow!("{}: invalid tokenizer: {e}", path.display());
         let mut tokenizer = Tokenizer::from_file(path).map_err(wrong)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
@@ -38,13 +38,13 @@ impl Splitter {
         Ok(Self(tokenizer))
     }
 
-    /// The pieces of a sentence, and the slots that they fill.
+    /// The pieces of a sentence with their slot labels.
     ///
     /// # Errors
     /// When the tokenizer fails.
     pub fn split(&self, sentence: &Sentence) -> anyhow::Result<Pieces> {
         let text = sentence.text.as_str();
-        let encoding = self.0.encode(text, true).map_err(|e| anyhow!("{text:?} cannot be split: {e}"))?;
+        let encoding = self.0.encode(text, true).map_err(|e| anyhow!("{text:?} cannot be tokenized: {e}"))?;
         let bytes: Vec<_> = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
         let label = |piece: &std::ops::Range<usize>| {
             let filled = sentence.slots.iter().find(|(slot, _)| !piece.is_empty() && slot.contains(&piece.start));
@@ -54,7 +54,7 @@ impl Splitter {
     }
 }
 
-/// The runs of pieces with one label, as (first piece, end, label): the slots as they are judged and shown.
+/// Runs of pieces with the same slot label, as (first piece, end, label): the slots as scored and shown.
 pub fn runs(labels: &[usize]) -> Vec<(usize, usize, usize)> {
     let mut runs: Vec<(usize, usize, usize)> = Vec::new();
     for (i, &label) in labels.iter().enumerate().filter(|(_, &label)| label != NO_SLOT) {
@@ -96,7 +96,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_piece_of_a_slots_words_has_its_label() {
+    fn every_piece_of_a_slot_has_its_label() {
         let pieces = split(16);
         assert_eq!(pieces.ids, [1, 3, 4, 5, 6, 7, 2]);
         assert_eq!(pieces.labels, [0, 0, 0, 1, 1, 1, 0]);
@@ -104,7 +104,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_sentence_that_is_too_long_is_cut_and_keeps_its_end_mark() {
+    fn a_long_sentence_is_truncated_and_keeps_its_end_token() {
         assert_eq!(split(5).ids, [1, 3, 4, 5, 2]);
     }
 

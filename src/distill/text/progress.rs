@@ -1,5 +1,5 @@
-//! A language student's training between two steps: all that the next one depends on, so that a run that was killed goes
-//! on as if it had not been.
+//! Checkpoints of a text student's training: the complete state, so that a resumed run is identical to
+//! an uninterrupted one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,30 +19,30 @@ const DECAY: f64 = 0.01;
 /// Weights by name.
 type Params = BTreeMap<&'static str, Var>;
 
-/// What a training holds besides the student's weights.
+/// Training state besides the student's weights.
 pub struct Progress {
     /// Steps done.
     pub step: usize,
-    /// Lessons of the epoch that are still to come.
+    /// Remaining examples of the epoch.
     pub order: Vec<usize>,
     pub chance: ChaCha8Rng,
     /// AdamW's first and second moments.
     moments: BTreeMap<&'static str, [Tensor; 2]>,
 }
 
-/// What a checkpoint's metadata hold under the key `progress`.
+/// A checkpoint's metadata under the key `progress`.
 #[derive(Serialize, Deserialize)]
 struct Header {
-    /// What the training is made of; a checkpoint of another one is none of its own.
+    /// Hash of the training's inputs; a checkpoint with another one is refused.
     training: String,
     step: usize,
     order: Vec<usize>,
-    /// How far `chance` has come.
+    /// Position of the random number generator.
     word: u128,
 }
 
 impl Progress {
-    /// A training's beginning; `chance` is what its weights were drawn with.
+    /// The initial state; `chance` has initialised the weights.
     ///
     /// # Errors
     /// When a tensor cannot be made.
@@ -52,8 +52,8 @@ impl Progress {
         Ok(Self { step: 0, order: Vec::new(), chance, moments })
     }
 
-    /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) as candle_nn computes it, whose memory cannot be written
-    /// to disk.
+    /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2), equal to candle_nn's, whose state cannot be
+    /// saved.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -72,10 +72,10 @@ impl Progress {
         Ok(())
     }
 
-    /// Writes all of it and the weights to `path`. `training` marks whose they are.
+    /// Writes the state and the weights to `path`. `training` is the hash of the training's inputs.
     ///
     /// # Errors
-    /// When the file cannot be written; an older one then stays whole.
+    /// When the file cannot be written; an older one then stays intact.
     pub fn save(&self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         for (name, var) in params {
@@ -93,10 +93,10 @@ impl Progress {
         Ok(write_atomically(path, &safetensors::serialize(tensors, Some(metadata))?)?)
     }
 
-    /// Takes over what [`save`](Self::save) wrote, and sets the weights.
+    /// Restores the state and the weights that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// When the file is damaged or another training's.
+    /// When the file is damaged or of another training.
     pub fn load(&mut self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
         let bytes = std::fs::read(path)?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
@@ -104,7 +104,7 @@ impl Progress {
         let header: Header = serde_json::from_str(header)?;
         ensure!(
             header.training == training,
-            "it is of other settings, sentences or soft targets; use another folder, or --fresh to start over"
+            "it was written with other settings, sentences or soft targets; use another folder, or --fresh to start over"
         );
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         let tensor = |kind: &str, name: &str, var: &Var| {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_is_candle_s() {
+    fn an_update_equals_candles_adamw() {
         let var = || Var::from_slice(&[1.0f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
         let (ours, theirs) = (var(), var());
         let params = Params::from([("w", ours.clone())]);

@@ -1,4 +1,4 @@
-//! How well sentences are understood: intent accuracy and the F1 of slots.
+//! Intent accuracy and slot F1.
 
 use serde::Serialize;
 
@@ -10,18 +10,18 @@ use super::Outputs;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Score {
     pub sentences: usize,
-    /// Sentences whose likeliest intent is the labelled one.
+    /// Sentences whose predicted intent is the labelled one.
     pub intents_right: usize,
     pub slots_labelled: usize,
     pub slots_found: usize,
-    /// Found with exactly the labelled words and slot.
+    /// Predicted with exactly the labelled words and slot.
     pub slots_right: usize,
-    /// Sentences with the right intent and every slot right.
+    /// Sentences with the correct intent and all slots correct.
     pub all_right: usize,
 }
 
 impl Score {
-    /// Counts one sentence.
+    /// Adds one sentence.
     pub fn add(&mut self, sentence: &Sentence, pieces: &Pieces, outputs: &Outputs) {
         let found = runs(&outputs.slots.iter().map(|row| likeliest(row)).collect::<Vec<_>>());
         let labelled = runs(&pieces.labels);
@@ -35,7 +35,7 @@ impl Score {
         self.all_right += usize::from(intent_right && found == labelled);
     }
 
-    /// Share of sentences with the right intent, 0 to 1.
+    /// Fraction of sentences with the correct intent, 0 to 1.
     pub fn intent_accuracy(&self) -> f64 {
         self.intents_right as f64 / self.sentences.max(1) as f64
     }
@@ -45,7 +45,7 @@ impl Score {
         2.0 * self.slots_right as f64 / (self.slots_found + self.slots_labelled).max(1) as f64
     }
 
-    /// Share of sentences that are right in all, 0 to 1.
+    /// Fraction of sentences with correct intent and slots, 0 to 1.
     pub fn sentence_accuracy(&self) -> f64 {
         self.all_right as f64 / self.sentences.max(1) as f64
     }
@@ -68,7 +68,7 @@ mod tests {
             |labels: [usize; 6]| labels.map(|l| (0..3).map(|c| if c == l { 1.0 } else { 0.0 }).collect()).to_vec();
         let mut score = Score::default();
         score.add(&sentence, &pieces, &Outputs { intent: vec![0.0, 1.0], slots: rows([0, 1, 1, 0, 2, 0]) });
-        // One slot cut short, one right; the intent wrong.
+        // One slot too short, one correct; the intent wrong.
         score.add(&sentence, &pieces, &Outputs { intent: vec![2.0, 1.0], slots: rows([0, 1, 0, 0, 2, 0]) });
         let expected =
             Score { sentences: 2, intents_right: 1, slots_labelled: 4, slots_found: 4, slots_right: 3, all_right: 1 };

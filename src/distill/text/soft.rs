@@ -1,4 +1,4 @@
-//! A language teacher's soft targets on disk: one safetensors file, its sentences in the metadata.
+//! A text teacher's soft targets on disk: one safetensors file with its sentences in the metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Outputs;
 
-/// What the file's metadata hold under the key `soft`.
+/// The file's metadata under the key `soft`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// SHA-256 of the teacher's encoder and heads.
     pub teacher: [String; 2],
-    /// The teacher's tokenizer: a student must split sentences alike.
+    /// SHA-256 of the teacher's tokenizer, which the student must use too.
     pub tokenizer_sha256: String,
     pub intents: usize,
     pub slots: usize,
@@ -27,15 +27,15 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftTargets {
     pub header: Header,
-    /// One a sentence.
+    /// One per sentence.
     pub outputs: Vec<Outputs>,
 }
 
 impl SoftTargets {
-    /// Writes the file: logits in f16, as temperature-free as they came.
+    /// Writes the file: raw logits in f16.
     ///
     /// # Errors
-    /// When the file cannot be written; an older one then stays whole.
+    /// When the file cannot be written; an older one then stays intact.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let halves = |values: &mut dyn Iterator<Item = f32>| -> Vec<u8> {
             values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect()
@@ -64,14 +64,14 @@ impl SoftTargets {
     /// When the file is missing or damaged.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        parse(&bytes).with_context(|| format!("{}: not soft targets of `distill text soften`", path.display()))
+        parse(&bytes).with_context(|| format!("{}: invalid soft targets of `distill text soften`", path.display()))
     }
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<SoftTargets> {
     let file = SafeTensors::deserialize(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-    let header = metadata.metadata().as_ref().and_then(|m| m.get("soft")).context("its metadata lack the sentences")?;
+    let header = metadata.metadata().as_ref().and_then(|m| m.get("soft")).context("its metadata has no sentences")?;
     let header: Header = serde_json::from_str(header)?;
     let n = header.sentences.len();
     let halves = |name: &str, columns: usize| -> anyhow::Result<Vec<Vec<f32>>> {
@@ -93,7 +93,7 @@ fn parse(bytes: &[u8]) -> anyhow::Result<SoftTargets> {
         ends.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
     ensure!(
         intent.len() == n && ends.len() == n && ends.is_sorted() && ends.last().copied().unwrap_or(0) == slots.len(),
-        "its tensors do not belong together"
+        "its tensors are inconsistent"
     );
     let mut start = 0;
     let outputs = intent.into_iter().zip(ends).map(|(intent, end)| {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_is_refused() {
+    fn a_truncated_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("soft.safetensors");
         targets().write(&path).unwrap();

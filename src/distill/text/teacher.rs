@@ -1,7 +1,7 @@
-//! A BERT-like encoder run by ONNX Runtime, with two linear heads that are fitted on the labelled sentences.
+//! A BERT-like encoder run by ONNX Runtime, with two linear heads fitted on the labelled sentences.
 //!
-//! The encoder stays as it is: with a hundred sentences there is more to lose than to win by moving it, and its features of
-//! every sentence are computed once.
+//! The encoder is frozen: fine-tuning it on a hundred sentences would overfit, and its features are
+//! computed only once per sentence.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +18,16 @@ use super::pieces::{Pieces, Splitter};
 use super::{read_checked, Outputs};
 use crate::teacher::Runtime;
 
-const DESCRIPTION: &str = "teacher.json";
+const MANIFEST: &str = "teacher.json";
 const HEADS: &str = "heads.safetensors";
 const FIT_STEPS: usize = 400;
-/// Weight of half the squared weights in the heads' loss. With neighbours and this, the shipped corpus' slot F1 is 0.64; each
-/// piece alone reaches 0.47.
+/// L2 penalty of the heads. With it and the neighbours as features, the slot F1 on the shipped corpus is
+/// 0.64; without neighbours 0.47.
 const SHRINKAGE: f64 = 0.01;
 
-/// What a fitted teacher's folder says of it.
+/// `teacher.json` in a fitted teacher's folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Description {
+pub struct TextTeacherManifest {
     pub encoder: PathBuf,
     pub encoder_sha256: String,
     pub tokenizer: PathBuf,
@@ -48,14 +48,14 @@ impl Encoder {
             let has = session.inputs().iter().any(|input| input.name() == name);
             ensure!(
                 has,
-                "{}: has no input {name:?}; it is no BERT encoder (models/commands/export_bert.py makes one)",
+                "{}: has no input {name:?}, so that it is not a BERT encoder (models/commands/export_bert.py makes one)",
                 path.display()
             );
         }
         Ok(Self(session))
     }
 
-    /// The last hidden state, a row a piece.
+    /// The last hidden state, one row per piece.
     fn features(&mut self, ids: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {
         let row = |value: &dyn Fn(u32) -> i64| {
             OrtTensor::from_array(([1, ids.len()], ids.iter().map(|&id| value(id)).collect::<Vec<_>>()))
@@ -75,7 +75,7 @@ impl Encoder {
 
 /// A fitted teacher.
 pub struct Teacher {
-    pub description: Description,
+    pub manifest: TextTeacherManifest,
     pub splitter: Splitter,
     encoder: Encoder,
     /// `[classes][hidden + 1]`, the bias last; over a sentence's mean.
@@ -88,9 +88,9 @@ impl Teacher {
     /// Fits the heads on the corpus' labelled sentences and writes the teacher's folder.
     ///
     /// # Errors
-    /// When a file cannot be read or written, or is not what it should be.
+    /// When a file cannot be read or written, or is invalid.
     pub fn fit(corpus: &Corpus, encoder: &Path, tokenizer: &Path, runtime: &Runtime, out: &Path) -> anyhow::Result<()> {
-        let splitter = Splitter::open(tokenizer, corpus.description.max_tokens)?;
+        let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
         let mut network = Encoder::open(runtime, encoder, 2)?;
         let (mut sentences, mut pieces) = (Examples::default(), Examples::default());
         for sentence in &corpus.train {
@@ -99,42 +99,42 @@ impl Teacher {
             sentences.push(&mean(&features), sentence.intent.context("a training sentence has no intent")?);
             windows(&features).iter().zip(&split.labels).for_each(|(f, &label)| pieces.push(f, label));
         }
-        let intent = sentences.fit(corpus.description.intents.len())?;
-        let slots = pieces.fit(corpus.description.slots.len() + 1)?;
+        let intent = sentences.fit(corpus.config.intents.len())?;
+        let slots = pieces.fit(corpus.config.slots.len() + 1)?;
         std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
         let heads = safetensors::serialize([("intent", &intent), ("slots", &slots)], None)?;
         write_atomically(&out.join(HEADS), &heads)?;
         let hash = |path: &Path| -> anyhow::Result<String> { Ok(sha256(&std::fs::read(path)?)) };
-        let description = Description {
+        let manifest = TextTeacherManifest {
             encoder: encoder.canonicalize()?,
             encoder_sha256: hash(encoder)?,
             tokenizer: tokenizer.canonicalize()?,
             tokenizer_sha256: hash(tokenizer)?,
             heads_sha256: sha256(&heads),
-            intents: corpus.description.intents.clone(),
-            slots: corpus.description.slots.clone(),
-            max_tokens: corpus.description.max_tokens,
+            intents: corpus.config.intents.clone(),
+            slots: corpus.config.slots.clone(),
+            max_tokens: corpus.config.max_tokens,
         };
-        write_atomically(&out.join(DESCRIPTION), &serde_json::to_vec_pretty(&description)?)?;
+        write_atomically(&out.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
         Ok(())
     }
 
     /// Opens a folder that [`Teacher::fit`] wrote.
     ///
     /// # Errors
-    /// When a file is missing, or another than the description says.
+    /// When a file is missing, or has changed since.
     pub fn open(folder: &Path, runtime: &Runtime, threads: usize) -> anyhow::Result<Self> {
-        let path = folder.join(DESCRIPTION);
-        let text = std::fs::read(&path).with_context(|| {
-            format!("{}: there is no teacher here; `distill text teacher` makes one", path.display())
-        })?;
-        let description: Description = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let path = folder.join(MANIFEST);
+        let text = std::fs::read(&path)
+            .with_context(|| format!("{}: no such teacher; `distill text teacher` makes one", path.display()))?;
+        let manifest: TextTeacherManifest =
+            serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         let checked = |path: &Path, expected: &str| read_checked(path, expected, "the teacher was fitted with");
-        checked(&description.encoder, &description.encoder_sha256)?;
-        checked(&description.tokenizer, &description.tokenizer_sha256)?;
+        checked(&manifest.encoder, &manifest.encoder_sha256)?;
+        checked(&manifest.tokenizer, &manifest.tokenizer_sha256)?;
         let heads_path = folder.join(HEADS);
         let heads =
-            candle_core::safetensors::load_buffer(&checked(&heads_path, &description.heads_sha256)?, &Device::Cpu)?;
+            candle_core::safetensors::load_buffer(&checked(&heads_path, &manifest.heads_sha256)?, &Device::Cpu)?;
         let head = |name: &str, classes: usize| -> anyhow::Result<Vec<Vec<f32>>> {
             let rows =
                 heads.get(name).with_context(|| format!("{}: has no {name}", heads_path.display()))?.to_vec2()?;
@@ -142,19 +142,19 @@ impl Teacher {
             Ok(rows)
         };
         Ok(Self {
-            splitter: Splitter::open(&description.tokenizer, description.max_tokens)?,
-            encoder: Encoder::open(runtime, &description.encoder, threads)?,
-            intent: head("intent", description.intents.len())?,
-            slots: head("slots", description.slots.len() + 1)?,
-            description,
+            splitter: Splitter::open(&manifest.tokenizer, manifest.max_tokens)?,
+            encoder: Encoder::open(runtime, &manifest.encoder, threads)?,
+            intent: head("intent", manifest.intents.len())?,
+            slots: head("slots", manifest.slots.len() + 1)?,
+            manifest,
         })
     }
 
-    /// Splits a sentence and says what it means.
+    /// Tokenizes a sentence and runs the teacher on it.
     ///
     /// # Errors
-    /// When the encoder fails or has another width than the heads.
-    pub fn look(&mut self, sentence: &Sentence) -> anyhow::Result<(Pieces, Outputs)> {
+    /// When the encoder fails or its width does not fit the heads.
+    pub fn infer(&mut self, sentence: &Sentence) -> anyhow::Result<(Pieces, Outputs)> {
         let pieces = self.splitter.split(sentence)?;
         let features = self.encoder.features(&pieces.ids)?;
         let (widths, hidden) = ([self.intent[0].len(), self.slots[0].len()], features[0].len());
@@ -172,7 +172,7 @@ fn apply(head: &[Vec<f32>], features: &[f32]) -> Vec<f32> {
     head.iter().map(row).collect()
 }
 
-/// Each piece's features, then those of the one before and of the one after (zero at the ends).
+/// Each piece's features with those of the previous and of the next one (zero at the ends).
 fn windows(rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let zero = vec![0.0; rows[0].len()];
     let at = |i: usize| rows.get(i).unwrap_or(&zero).as_slice();
@@ -201,7 +201,8 @@ impl Examples {
         self.classes.push(class as u32);
     }
 
-    /// Multinomial logistic regression with an L2 penalty, from zero: the same every time. `[classes, features + 1]`.
+    /// Multinomial logistic regression with an L2 penalty, initialised with zero, hence deterministic.
+    /// `[classes, features + 1]`.
     fn fit(&self, classes: usize) -> anyhow::Result<Tensor> {
         let device = &Device::Cpu;
         let rows = self.classes.len();
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_separates_what_can_be_separated() {
+    fn a_head_separates_linearly_separable_classes() {
         let mut examples = Examples::default();
         let points = [([2.0, 0.1], 0), ([1.5, -0.3], 0), ([-1.0, 2.0], 1), ([-0.8, 1.7], 1), ([-1.0, -2.0], 2)];
         points.iter().for_each(|(features, class)| examples.push(features, *class));

@@ -1,4 +1,4 @@
-//! How the language student learns: labels where there are some, the teacher's softened outputs wherever it was asked.
+//! Training of the text student, on labels and on the teacher's soft targets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -20,41 +20,41 @@ use super::Outputs;
 use crate::loss::soft::categorical;
 
 const BATCH: usize = 32;
-/// Chance that a piece is hidden in training, so that the row of unknown pieces is learnt.
+/// Probability of replacing a piece by the unknown one in training, so that its row is learnt.
 const HIDDEN: f64 = 0.05;
 /// Steps between checkpoints.
 const CHECKPOINT_EVERY: usize = 100;
 
-/// What may be chosen.
+/// Hyperparameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     pub seed: u64,
     /// Optimizer steps of 32 sentences.
     pub steps: usize,
     pub learning_rate: f64,
-    /// Weight of the teacher against the labels, 0 to 1.
+    /// Weight of the distillation loss, 0 to 1; the labels have the rest.
     pub alpha: f64,
     pub temperature: f64,
-    /// Features a word piece.
+    /// Features per word piece.
     pub width: usize,
 }
 
-/// A sentence with all that is known of it.
+/// A training example: a sentence, its labels and its soft targets, if any.
 #[derive(Debug)]
-struct Lesson {
+struct Example {
     ids: Vec<u32>,
     intent: Option<usize>,
     labels: Vec<usize>,
     teacher: Option<Outputs>,
 }
 
-/// Trains a student on the corpus' labelled sentences and, where given, on the soft targets' sentences; `seen` is called
-/// after each step with its number and loss. What it has come to is written to `checkpoint` every 100 steps, and it goes on
-/// from there when it is started again.
+/// Trains a student on the corpus' labelled sentences and on the soft targets' sentences, if any;
+/// `on_step` is called after each step with its number and loss. The state is written to `checkpoint`
+/// every 100 steps, from which an interrupted training is resumed.
 ///
 /// # Errors
-/// When the soft targets were made for other labels or by another tokenizer, the checkpoint is another training's, or the
-/// loss is not finite.
+/// When the soft targets were made for other labels or with another tokenizer, the checkpoint belongs to
+/// another training, or the loss is not finite.
 pub fn train(
     corpus: &Corpus,
     splitter: &Splitter,
@@ -62,23 +62,23 @@ pub fn train(
     soft: Option<&SoftTargets>,
     settings: Settings,
     checkpoint: &Path,
-    mut seen: impl FnMut(usize, f32),
+    mut on_step: impl FnMut(usize, f32),
 ) -> anyhow::Result<Network> {
-    let description = &corpus.description;
+    let config = &corpus.config;
     if let Some(header) = soft.map(|s| &s.header) {
-        let [intents, slots] = [description.intents.len(), description.slots.len()];
+        let [intents, slots] = [config.intents.len(), config.slots.len()];
         ensure!(
             header.tokenizer_sha256 == tokenizer_sha256 && header.intents == intents && header.slots == slots,
             "the soft targets were made with another tokenizer or for other labels; run `distill text soften` again"
         );
     }
-    let lessons = lessons(corpus, splitter, soft)?;
-    let vocabulary: BTreeSet<u32> = lessons.iter().flat_map(|l| l.ids.iter().copied()).collect();
+    let examples = examples(corpus, splitter, soft)?;
+    let vocabulary: BTreeSet<u32> = examples.iter().flat_map(|l| l.ids.iter().copied()).collect();
     let manifest = Manifest {
-        name: description.name.clone(),
-        intents: description.intents.clone(),
-        slots: description.slots.clone(),
-        max_tokens: description.max_tokens,
+        name: config.name.clone(),
+        intents: config.intents.clone(),
+        slots: config.slots.clone(),
+        max_tokens: config.max_tokens,
         width: settings.width,
         vocabulary: vocabulary.into_iter().collect(),
         tokenizer_sha256,
@@ -86,7 +86,7 @@ pub fn train(
         teacher: soft.map(|s| s.header.teacher.clone()),
         seed: settings.seed,
     };
-    let training = sha256(format!("{settings:?} {manifest:?} {lessons:?}").as_bytes());
+    let training = sha256(format!("{settings:?} {manifest:?} {examples:?}").as_bytes());
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
     let network = Network::random(manifest, &mut chance)?;
     let mut progress = Progress::new(network.params(), chance)?;
@@ -95,12 +95,12 @@ pub fn train(
         progress.load(network.params(), checkpoint, &training).with_context(at)?;
     }
     for step in progress.step..settings.steps {
-        while progress.order.len() < BATCH.min(lessons.len()) {
-            let mut again: Vec<usize> = (0..lessons.len()).collect();
+        while progress.order.len() < BATCH.min(examples.len()) {
+            let mut again: Vec<usize> = (0..examples.len()).collect();
             again.shuffle(&mut progress.chance);
             progress.order.extend(again);
         }
-        let batch: Vec<&Lesson> = progress.order.drain(..BATCH.min(lessons.len())).map(|i| &lessons[i]).collect();
+        let batch: Vec<&Example> = progress.order.drain(..BATCH.min(examples.len())).map(|i| &examples[i]).collect();
         let done = step as f64 / settings.steps as f64;
         let rate = settings.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
         let loss = loss(&network, &batch, settings, &mut progress.chance)?;
@@ -112,12 +112,12 @@ pub fn train(
         if progress.step % CHECKPOINT_EVERY == 0 {
             progress.save(network.params(), checkpoint, &training)?;
         }
-        seen(step + 1, value);
+        on_step(step + 1, value);
     }
     Ok(network)
 }
 
-fn lessons(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<Lesson>> {
+fn examples(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<Example>> {
     let mut asked: HashMap<&str, &Outputs> = HashMap::new();
     if let Some(soft) = soft {
         asked.extend(soft.header.sentences.iter().map(String::as_str).zip(&soft.outputs));
@@ -126,31 +126,35 @@ fn lessons(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) -> 
     let labelled: BTreeSet<&str> = corpus.train.iter().map(|s| s.text.as_str()).collect();
     let unlabelled = soft.iter().flat_map(|s| &s.header.sentences).filter(|text| !labelled.contains(text.as_str()));
     sentences.extend(unlabelled.map(|text| Sentence { text: text.clone(), intent: None, slots: Vec::new() }));
-    let lesson = |sentence: Sentence| {
+    let example = |sentence: Sentence| {
         let pieces = splitter.split(&sentence)?;
         let teacher = asked.get(sentence.text.as_str()).map(|outputs| (*outputs).clone());
         let rows = teacher.as_ref().map_or(pieces.ids.len(), |t| t.slots.len());
-        ensure!(rows == pieces.ids.len(), "{:?}: the soft targets split it otherwise; soften again", sentence.text);
-        Ok(Lesson { ids: pieces.ids, intent: sentence.intent, labels: pieces.labels, teacher })
+        ensure!(
+            rows == pieces.ids.len(),
+            "{:?}: the soft targets have another number of word pieces; run `distill text soften` again",
+            sentence.text
+        );
+        Ok(Example { ids: pieces.ids, intent: sentence.intent, labels: pieces.labels, teacher })
     };
-    sentences.into_iter().map(lesson).collect()
+    sentences.into_iter().map(example).collect()
 }
 
 /// `α·T²·KL(teacher/T ‖ student/T) + (1−α)·cross-entropy`, over the intents of the sentences and the slots of their pieces;
-/// each of the two over what has a teacher, or a label.
-fn loss(network: &Network, batch: &[&Lesson], settings: Settings, chance: &mut ChaCha8Rng) -> Result<Tensor> {
+/// each term over the examples with soft targets, or with labels.
+fn loss(network: &Network, batch: &[&Example], settings: Settings, chance: &mut ChaCha8Rng) -> Result<Tensor> {
     let mut hide = |id: u32| if chance.random_bool(HIDDEN) { 0 } else { network.row(id) };
     let rows: Vec<Vec<u32>> = batch.iter().map(|l| l.ids.iter().map(|&id| hide(id)).collect()).collect();
     let input = Network::batch(&rows)?;
     let (intent, slots) = network.forward(&input)?;
     let pieces = input.ids.dim(1)?;
     let (mut by_label, mut by_teacher) = ([Rows::default(), Rows::default()], [Soft::default(), Soft::default()]);
-    for (i, lesson) in batch.iter().enumerate() {
-        if let Some(label) = lesson.intent {
+    for (i, example) in batch.iter().enumerate() {
+        if let Some(label) = example.intent {
             by_label[0].push(i, label);
-            lesson.labels.iter().enumerate().for_each(|(k, &label)| by_label[1].push(i * pieces + k, label));
+            example.labels.iter().enumerate().for_each(|(k, &label)| by_label[1].push(i * pieces + k, label));
         }
-        if let Some(teacher) = &lesson.teacher {
+        if let Some(teacher) = &example.teacher {
             by_teacher[0].push(i, &teacher.intent);
             teacher.slots.iter().enumerate().for_each(|(k, row)| by_teacher[1].push(i * pieces + k, row));
         }
@@ -202,7 +206,7 @@ impl Soft {
 
 #[cfg(test)]
 mod tests {
-    use super::super::corpus::Description;
+    use super::super::corpus::CorpusConfig;
     use super::super::pieces::tests::tokenizer;
     use super::super::score::{likeliest, Score};
     use super::super::soft::Header;
@@ -216,7 +220,7 @@ mod tests {
             sentence("go to the gate", 1, vec![(6..14, 0)]),
             sentence("go now", 1, vec![]),
         ];
-        let description = Description {
+        let config = CorpusConfig {
             name: "test".into(),
             intents: vec!["stop".into(), "go".into()],
             slots: vec!["place".into()],
@@ -224,7 +228,7 @@ mod tests {
             train: "train.txt".into(),
             val: "val.txt".into(),
         };
-        Corpus { description, val: train.clone(), train }
+        Corpus { config, val: train.clone(), train }
     }
 
     fn splitter() -> Splitter {
@@ -236,22 +240,22 @@ mod tests {
     const SETTINGS: Settings =
         Settings { seed: 1, steps: 80, learning_rate: 0.02, alpha: 0.0, temperature: 2.0, width: 8 };
 
-    /// Trains where nothing has been trained before.
-    fn train_anew(soft: Option<&SoftTargets>, settings: Settings) -> anyhow::Result<Network> {
+    /// Trains without a checkpoint.
+    fn train_from_scratch(soft: Option<&SoftTargets>, settings: Settings) -> anyhow::Result<Network> {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("checkpoint");
         train(&corpus(), &splitter(), "hash".into(), soft, settings, &checkpoint, |_, _| {})
     }
 
     #[test]
-    fn a_training_that_goes_on_from_its_checkpoint_comes_to_the_same() {
+    fn a_resumed_training_equals_an_uninterrupted_one() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("checkpoint");
         let settings = Settings { steps: 150, ..SETTINGS };
         let train = |settings: Settings| {
             let mut steps = Vec::new();
-            let seen = |step, loss: f32| steps.push((step, loss.to_bits()));
-            let network = super::train(&corpus(), &splitter(), "hash".into(), None, settings, &checkpoint, seen)?;
+            let on_step = |step, loss: f32| steps.push((step, loss.to_bits()));
+            let network = super::train(&corpus(), &splitter(), "hash".into(), None, settings, &checkpoint, on_step)?;
             anyhow::Ok((network.params()["embedding"].to_vec2::<f32>()?, steps))
         };
         let (whole, all) = train(settings).unwrap();
@@ -262,20 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn labels_alone_teach_what_they_say() {
+    fn training_on_labels_alone_fits_them() {
         let (corpus, splitter) = (corpus(), splitter());
-        let network = train_anew(None, SETTINGS).unwrap();
+        let network = train_from_scratch(None, SETTINGS).unwrap();
         let mut score = Score::default();
         for sentence in &corpus.val {
-            let (pieces, outputs) = network.understand(&splitter, sentence).unwrap();
+            let (pieces, outputs) = network.infer(&splitter, sentence).unwrap();
             score.add(sentence, &pieces, &outputs);
         }
         assert_eq!(score.all_right, 4, "{score:?}");
     }
 
     #[test]
-    fn a_word_without_a_label_is_learnt_from_the_teacher() {
-        // No label knows "halt"; the teacher takes it for a stop.
+    fn an_unlabelled_word_is_learnt_from_the_teacher() {
+        // "halt" has no label; the teacher classifies it as stop.
         let halt = Outputs { intent: vec![4.0, -4.0], slots: vec![vec![4.0, -4.0]; 4] };
         let header = Header {
             teacher: [String::new(), String::new()],
@@ -286,9 +290,9 @@ mod tests {
         };
         let soft = SoftTargets { header, outputs: vec![halt] };
         let settings = Settings { alpha: 0.5, ..SETTINGS };
-        let network = train_anew(Some(&soft), settings).unwrap();
+        let network = train_from_scratch(Some(&soft), settings).unwrap();
         let sentence = Sentence { text: "halt".into(), intent: None, slots: vec![] };
-        let (_, outputs) = network.understand(&splitter(), &sentence).unwrap();
+        let (_, outputs) = network.infer(&splitter(), &sentence).unwrap();
         assert_eq!(likeliest(&outputs.intent), 0);
     }
 
@@ -302,7 +306,7 @@ mod tests {
             sentences: vec![],
         };
         let soft = SoftTargets { header, outputs: vec![] };
-        let error = train_anew(Some(&soft), SETTINGS).unwrap_err();
+        let error = train_from_scratch(Some(&soft), SETTINGS).unwrap_err();
         assert!(error.to_string().contains("soften"), "{error}");
     }
 }

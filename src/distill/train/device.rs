@@ -34,7 +34,9 @@ impl TrainDevice {
                 "this distill was built without CUDA; build it with --features train-cuda (docs/gpu.md), \
                  or use --device cpu"
             ),
-            Self::Cuda => Device::new_cuda(0).context("CUDA does not start; check nvidia-smi, or use --device cpu").map(Some),
+            Self::Cuda => {
+                Device::new_cuda(0).context("CUDA does not start; check nvidia-smi, or use --device cpu").map(Some)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `distill share` as a user meets it: a smaller file that holds what the engines compute with.
+//! `distill cluster` as a program: a smaller file with the values that the engines compute with.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,17 +7,17 @@ use std::process::Command;
 
 use peregrine_student::Student;
 
-fn share(out: &Path, bits: &str) -> String {
+fn cluster(out: &Path, bits: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
-    let output = command.args(["share", "--bits", bits, "--out"]).arg(out).output().unwrap();
+    let output = command.args(["cluster", "--bits", bits, "--out"]).arg(out).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn the_file_shrinks_and_no_layer_of_many_weights_has_more_values_than_its_codes_tell_apart() {
+fn the_file_shrinks_and_each_large_layer_has_at_most_2_to_the_bits_values() {
     let folder = tempfile::tempdir().unwrap();
-    let said = share(folder.path(), "5");
+    let said = cluster(folder.path(), "5");
     assert!(said.contains("weights file, KiB"), "{said}");
     let (embedded, small) = (Student::embedded(), Student::load(folder.path()).unwrap());
     assert!(3 * small.weights_file().len() < 2 * embedded.weights_file().len(), "{said}");
@@ -37,7 +37,7 @@ fn the_file_shrinks_and_no_layer_of_many_weights_has_more_values_than_its_codes_
 }
 
 #[test]
-fn an_image_to_judge_by_that_breaks_off_stops_it_or_is_left_out() {
+fn a_truncated_image_stops_the_command_or_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     fs::create_dir_all(data.join("images")).unwrap();
@@ -52,23 +52,23 @@ fn an_image_to_judge_by_that_breaks_off_stops_it_or_is_left_out() {
     let mut student = Student::embedded();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (64, 32);
     student.save(&folder.path().join("model")).unwrap();
-    let share = |extra: &[&str]| {
+    let cluster = |extra: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
-        command.current_dir(folder.path()).args(["share", "--model", "model", "--bits", "1"]);
+        command.current_dir(folder.path()).args(["cluster", "--model", "model", "--bits", "1"]);
         command.args(["--out", "small", "--judge", "data"]).args(extra);
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (done, said) = share(&[]);
+    let (done, said) = cluster(&[]);
     assert!(!done && said.contains("broken.jpg") && said.contains("--skip-bad"), "{said}");
-    let (done, said) = share(&["--skip-bad"]);
+    let (done, said) = cluster(&["--skip-bad"]);
     assert!(done && said.contains("data: skipped files: 1"), "{said}");
 }
 
 #[test]
-fn a_damaged_package_costs_one_sentence_that_names_the_file() {
+fn a_damaged_package_is_refused_with_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    share(folder.path(), "4");
+    cluster(folder.path(), "4");
     let path = folder.path().join("manifest.json");
     let manifest = fs::read_to_string(&path).unwrap();
     for (from, to, named) in [
@@ -82,4 +82,14 @@ fn a_damaged_package_costs_one_sentence_that_names_the_file() {
         let error = Student::load(folder.path()).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains(folder.path().to_str().unwrap()), "{to}: {error}");
     }
+}
+
+#[test]
+fn the_old_name_share_is_accepted_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    let output = command.args(["share", "--bits", "4", "--out"]).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("distill share is now distill cluster"), "{said}");
+    assert_eq!(Student::load(folder.path()).unwrap().manifest.weights.shared_bits, Some(4));
 }

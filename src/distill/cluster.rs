@@ -1,9 +1,9 @@
-//! `distill share`: weights that share a few values, so that a student's file becomes smaller.
+//! `distill cluster`: weight clustering, which makes a student's file smaller.
 //!
-//! Each layer's weights are clustered (Han, Mao & Dally 2016, "Deep Compression", section 3: k-means on the values, started
-//! from centroids spread evenly between the smallest and the largest), and each weight becomes its cluster's mean. The
-//! file then holds a codebook and the clusters' numbers. The engines get the values back when they load it, so time and
-//! memory at run time stay as they were.
+//! Each layer's weights are clustered (Han, Mao & Dally 2016, "Deep Compression", section 3: k-means
+//! on the values, with linear initialisation between the smallest and the largest), and each weight is
+//! replaced by its cluster's mean. The file then holds a codebook and the cluster indices. The engines
+//! expand the values on loading, so that time and memory at run time are unchanged.
 
 use std::path::PathBuf;
 
@@ -17,27 +17,27 @@ use rayon::prelude::*;
 use super::before_after::BeforeAfter;
 use super::data::OnError;
 
-/// Let a student's weights share a few values each layer, into a package with a smaller file.
+/// Cluster a student's weights by layer (k-means), for a package with a smaller file.
 ///
-/// Time and memory at run time stay as they are: this is for what is sent to a vehicle and stored there. Layers with few
-/// weights, and depthwise ones, keep theirs.
+/// Time and memory at run time are unchanged: this saves transfer and storage on a vehicle. Layers with
+/// few weights and depthwise layers are not clustered.
 ///
-/// Example: distill share --out small --judge data/vehicles/val
+/// Example: distill cluster --out small --judge data/vehicles/val
 #[derive(Debug, Args)]
-pub struct ShareArgs {
+pub struct ClusterArgs {
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Bits of a weight's code: a layer has so many values as they can tell apart.
+    /// Bits per cluster index: a layer has at most 2^bits different weights.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..=8))]
     bits: u8,
     /// Folder for the package.
     #[arg(long, short)]
     out: PathBuf,
-    /// Labelled data that accuracy is measured on before and after; may be given several times.
+    /// Labelled data to measure accuracy on before and after; may be given several times.
     #[arg(long, value_name = "FOLDER")]
     judge: Vec<PathBuf>,
-    /// Leave out images that cannot be read, and say how many, instead of stopping.
+    /// Skip invalid images, and report their number, instead of stopping.
     #[arg(long)]
     skip_bad: bool,
     /// Where to write the report as JSON.
@@ -48,34 +48,34 @@ pub struct ShareArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file or option at fault. The package is written last but for the report.
-pub fn run(args: &ShareArgs) -> anyhow::Result<()> {
+/// Each names the invalid file or option. The package is written before the report.
+pub fn run(args: &ClusterArgs) -> anyhow::Result<()> {
     let student = match &args.model {
         Some(folder) => Student::load(folder)?,
         None => Student::embedded(),
     };
     ensure!(
         student.quantization.is_none(),
-        "{} is quantized; share the weights of the student that it was made from",
+        "{} is quantized; cluster the weights of the student that it was made from",
         student.manifest.name
     );
     let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
-    let mut small = share(&student, args.bits);
+    let mut small = cluster(&student, args.bits);
     let report = BeforeAfter::measure(&student, &mut small, &args.judge, on_error)?;
     small.save(&args.out)?;
     print!("{}", report.text());
-    println!("the student with shared weights: {}", args.out.display());
+    println!("package with clustered weights: {}", args.out.display());
     if let Some(path) = &args.json {
         write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
     }
     Ok(())
 }
 
-/// The student with at most 2^`bits` (1 to 8) different weights in each layer that is worth it.
-pub fn share(student: &Student, bits: u8) -> Student {
+/// The student with at most 2^`bits` (1 to 8) different weights in each layer that gets smaller by it.
+pub fn cluster(student: &Student, bits: u8) -> Student {
     let mut small = student.clone();
-    small.manifest.name = format!("{}-shared", student.manifest.name);
-    small.manifest.training.command = format!("distill share --bits {bits} of {}", student.manifest.name);
+    small.manifest.name = format!("{}-clustered", student.manifest.name);
+    small.manifest.training.command = format!("distill cluster --bits {bits} of {}", student.manifest.name);
     small.manifest.accuracy.clear();
     small.manifest.weights.cluster_bits = Some(bits);
     let graph = student.graph();
@@ -85,18 +85,18 @@ pub fn share(student: &Student, bits: u8) -> Student {
         .map(|(l, ..)| &l.name)
         .collect();
     let clustered: Vec<_> =
-        layers.par_iter().map(|&name| (name, cluster(&student.weights.of(name).weight, 1 << bits))).collect();
+        layers.par_iter().map(|&name| (name, k_means(&student.weights.of(name).weight, 1 << bits))).collect();
     for (name, weight) in clustered {
         small.weights.0.get_mut(name).expect("a layer of the graph").weight = weight;
     }
     small
 }
 
-/// Iterations of k-means at most; it usually stands still long before.
+/// Maximum iterations of k-means; it usually converges long before.
 const ITERATIONS: usize = 100;
 
-/// Each value replaced by the mean of its cluster, as f16 holds it; at most `clusters` different ones.
-fn cluster(values: &[f32], clusters: usize) -> Vec<f32> {
+/// Each value replaced by the mean of its cluster, rounded to f16; at most `clusters` different ones.
+fn k_means(values: &[f32], clusters: usize) -> Vec<f32> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
     let sums: Vec<f64> = std::iter::once(0.0)
@@ -108,7 +108,7 @@ fn cluster(values: &[f32], clusters: usize) -> Vec<f32> {
     let (low, high) = (f64::from(sorted[0]), f64::from(sorted[sorted.len() - 1]));
     let mut means: Vec<f64> = (0..clusters).map(|i| low + (high - low) * (i as f64 + 0.5) / clusters as f64).collect();
     for _ in 0..ITERATIONS {
-        // In one dimension a cluster is what lies between the middles to its neighbours.
+        // In one dimension a cluster ends halfway to the neighbouring means.
         let mut first = 0;
         let mut moved = false;
         for i in 0..clusters {
@@ -132,7 +132,7 @@ fn cluster(values: &[f32], clusters: usize) -> Vec<f32> {
     values.iter().map(|&v| nearest(&codebook, v)).collect()
 }
 
-/// The value of a sorted `codebook` that lies nearest.
+/// The nearest value of a sorted `codebook`.
 fn nearest(codebook: &[f32], value: f32) -> f32 {
     let at = codebook.partition_point(|&c| c < value);
     match (at.checked_sub(1).map(|i| codebook[i]), codebook.get(at)) {
@@ -149,37 +149,37 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn values_in_clumps_become_their_clumps_means() {
+    fn well_separated_values_become_their_cluster_means() {
         let values = [-1.0, -0.9, 0.1, 0.2, 0.15, 2.0];
         let means = [-0.95, -0.95, 0.15, 0.15, 0.15, 2.0];
-        let found = cluster(&values, 4);
+        let found = k_means(&values, 4);
         assert!(found.iter().zip(means).all(|(a, b)| (a - b).abs() < 1e-3), "{found:?}");
     }
 
-    /// Mean squared error of the best of 50 starts of scikit-learn's k-means: tests/reference/kmeans.py.
+    /// Mean squared error of scikit-learn's k-means, the best of 50 initialisations: tests/reference/kmeans.py.
     const REFERENCE: f64 = 3.5954e-3;
 
     #[test]
-    fn the_error_is_near_that_of_the_best_of_many_starts() {
+    fn the_error_is_near_scikit_learns_best() {
         let values: Vec<f32> =
             (0..1000u32).map(|i| (f64::from((7919 * i) % 1000) / 500.0 - 1.0).powi(3) as f32).collect();
         let error: f64 =
-            values.iter().zip(cluster(&values, 8)).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / 1000.0;
+            values.iter().zip(k_means(&values, 8)).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / 1000.0;
         assert!(error > 0.999 * REFERENCE && error < 1.05 * REFERENCE, "{error}");
     }
 
     proptest! {
         #[test]
-        fn no_more_values_are_left_than_asked_for_and_none_is_further_than_the_grid(
+        fn the_clusters_are_no_more_than_asked_and_no_worse_than_a_grid(
             values in prop::collection::vec(-4.0f32..4.0, 1..300), bits in 1u8..=8
         ) {
-            let found = cluster(&values, 1 << bits);
+            let found = k_means(&values, 1 << bits);
             let mut different = found.clone();
             different.sort_by(f32::total_cmp);
             different.dedup();
             prop_assert!(different.len() <= 1 << bits);
             let worse = |found: &[f32]| values.iter().zip(found).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-            // k-means never ends above where it started, but for the rounding to f16.
+            // k-means never ends with a larger error than its initialisation, apart from rounding to f16.
             let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
             let step = (high - low) / f32::from(1u16 << bits);
             let start: Vec<f32> = values

@@ -1,4 +1,5 @@
-//! The figures of the table's cells: accuracy on each evaluation set, and the latency of each row's package.
+//! The metrics of the table's cells: accuracy on each evaluation set, and the latency of each row's
+//! package.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,45 +17,46 @@ use serde::{Deserialize, Serialize};
 use super::config::Ablation;
 use super::runs::{distill, Cell};
 
-/// The figures that are compared, as `distill evaluate` names them.
+/// The compared metrics, as `distill evaluate` names them.
 const METRICS: [&str; 3] = ["AP50", "AP", "mIoU"];
-/// Images that latency is the median of, and their size.
+/// Number of images for the median latency, and their size.
 const FRAMES: usize = 50;
 const FRAME: (u32, u32) = (640, 360);
 
-/// Figures by `data set metric`, such as `vehicles/val AP50`; fractions of one.
+/// Values by `data set metric`, such as `vehicles/val AP50`; fractions of one.
 pub type Figures = BTreeMap<String, f64>;
 
-/// What is known of a cell.
+/// The results of a cell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CellResult {
     pub row: usize,
     pub seed: u64,
-    /// `None` while it is not finished.
+    /// `None` until it is finished.
     pub figures: Option<Figures>,
     pub failure: Option<String>,
-    /// Median of one image through the whole pipeline on one thread, ms; for the first finished seed of a row.
+    /// Median latency of the whole pipeline on one thread in ms; for the first finished seed of a row.
     pub latency_ms: Option<f64>,
 }
 
-/// What the run's folder keeps, so that a package is judged once.
+/// Cached in the run's folder, so that a package is evaluated once.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedFigures {
     weights: String,
     figures: Figures,
     sets: Vec<String>,
 }
 
-/// Judges every finished cell.
+/// Evaluates every finished cell.
 ///
 /// # Errors
 /// When a package or an evaluation set cannot be read.
-pub fn judge(ablation: &Ablation, cells: &[Cell]) -> anyhow::Result<Vec<CellResult>> {
+pub fn evaluate(ablation: &Ablation, cells: &[Cell]) -> anyhow::Result<Vec<CellResult>> {
     let mut results = Vec::new();
     for cell in cells {
-        let figures = match cell.finished() {
-            true => Some(figures(cell, ablation).with_context(|| cell.folder.display().to_string())?),
-            false => None,
+        let figures = if cell.finished() {
+            Some(figures(cell, ablation).with_context(|| cell.folder.display().to_string())?)
+        } else {
+            None
         };
         let failure = cell.failure.clone();
         results.push(CellResult { row: cell.row, seed: cell.seed, figures, failure, latency_ms: None });
@@ -74,9 +76,9 @@ fn figures(cell: &Cell, ablation: &Ablation) -> anyhow::Result<Figures> {
     let weights = Student::load(&package)?.manifest.weights.sha256;
     let sets: Vec<String> = ablation.evaluate.iter().map(|p| p.display().to_string()).collect();
     let path = cell.folder.join("figures.json");
-    let kept = fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Kept>(&b).ok());
-    if let Some(kept) = kept.filter(|k| k.weights == weights && k.sets == sets) {
-        return Ok(kept.figures);
+    let cached = fs::read(&path).ok().and_then(|b| serde_json::from_slice::<CachedFigures>(&b).ok());
+    if let Some(cached) = cached.filter(|c| c.weights == weights && c.sets == sets) {
+        return Ok(cached.figures);
     }
     let mut figures = Figures::new();
     for set in &ablation.evaluate {
@@ -86,7 +88,7 @@ fn figures(cell: &Cell, ablation: &Ablation) -> anyhow::Result<Figures> {
         distill(&words).with_context(|| set.display().to_string())?;
         figures.extend(read_figures(&json)?);
     }
-    write_atomically(&path, &serde_json::to_vec_pretty(&Kept { weights, figures: figures.clone(), sets })?)?;
+    write_atomically(&path, &serde_json::to_vec_pretty(&CachedFigures { weights, figures: figures.clone(), sets })?)?;
     Ok(figures)
 }
 
@@ -97,8 +99,8 @@ fn read_figures(json: &Path) -> anyhow::Result<Figures> {
     Ok(known.collect())
 }
 
-/// The median time of one image through each student's pipeline in ms, all of them in turn, so that whatever else the
-/// machine does strikes all alike.
+/// The median latency of each student's pipeline in ms, measured alternately so that other load
+/// affects all equally.
 fn latencies(students: &[Student]) -> anyhow::Result<Vec<f64>> {
     let options = || PipelineOptions { threads: 1, ..Default::default() };
     let mut pipelines =
