@@ -91,5 +91,5 @@ fn the_old_name_share_is_accepted_with_a_warning() {
     let output = command.args(["share", "--bits", "4", "--out"]).arg(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("distill share is now distill cluster"), "{said}");
-    assert_eq!(Student::load(folder.path()).unwrap().manifest.weights.shared_bits, Some(4));
+    assert_eq!(Student::load(folder.path()).unwrap().manifest.weights.cluster_bits, Some(4));
 }
