@@ -26,5 +26,6 @@ pub mod prune;
 pub mod quantize;
 pub mod soften;
 pub mod teacher;
+mod tensor_file;
 pub mod text;
 pub mod train;

@@ -1,7 +1,7 @@
-//! `distill evaluate`: a package judged on labelled images.
+//! `distill evaluate`: evaluation of a package on labelled images.
 //!
-//! - [`observe`]: the student run over the images, through the pipeline that the node runs.
-//! - [`report`]: the figures. - [`mistakes`]: the worst mistakes as pictures.
+//! - [`observe`]: runs the student over the images, through the node's pipeline.
+//! - [`report`]: the metrics. - [`mistakes`]: pictures of the worst errors.
 
 pub mod mistakes;
 pub mod observe;
@@ -20,29 +20,33 @@ use tracing::warn;
 use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{copies, log_skipped, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
+use super::log::show;
 use super::teacher::description::Family;
 use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
 pub use report::Evaluation;
 
-/// Measure a student on a folder of labelled images: AP50, AP, AP by size, mIoU, calibration, and the worst mistakes.
+/// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst errors.
 ///
-/// A folder holds images/ and labels/ (YOLO text, or masks with a class a byte). What its classes mean says dataset.toml in
-/// it or above it, --config, or --classes / --mask-classes. Only classes that the data set labels are scored. Masks are
-/// compared at the labels' size, each pixel with its nearest cell.
-/// Example: distill evaluate data/vehicles/val --model models/peregrine-s --json out.json --pictures mistakes
+/// A folder has images/ and labels/ (YOLO text, or masks with one byte per pixel). Its classes are
+/// defined by dataset.toml in it or its parent, by --config, or by --classes / --mask-classes. Only
+/// classes that the data set labels are scored. Masks are compared at the labels' size, each pixel with
+/// its nearest cell.
+///
+/// Example: distill evaluate data/vehicles/val --model models/peregrine-s --json out.json --pictures
+/// mistakes
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// Data set folder: images/ and labels/.
     #[arg(value_name = "FOLDER", required_unless_present = "data_flag")]
     data: Option<PathBuf>,
-    /// The same, as a flag.
+    /// Data set folder, as a flag.
     #[arg(long = "data", value_name = "FOLDER", id = "data_flag", conflicts_with = "data")]
     data_flag: Option<PathBuf>,
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Judge a teacher, given as DESCRIPTION.toml=NETWORK.onnx, by the default student's classes instead.
+    /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the default student's classes instead.
     #[arg(long, conflicts_with_all = ["model", "input", "record"])]
     teacher: Option<String>,
     /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
@@ -51,35 +55,36 @@ pub struct EvaluateArgs {
     /// The dataset.toml to use instead of the one found.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Instead of a dataset.toml: classes of the YOLO label files in the order of their numbers, comma-separated. Those
-    /// that are not the student's count as background.
+    /// Instead of a dataset.toml: classes of the YOLO label files by index, comma-separated. Those that are
+    /// not the student's are background.
     #[arg(long, value_delimiter = ',', conflicts_with = "config")]
     classes: Vec<String>,
-    /// Instead of a dataset.toml: classes of the masks' bytes, comma-separated; names that the student lacks are void.
+    /// Instead of a dataset.toml: classes of the masks' bytes, comma-separated. Those that are not the
+    /// student's are void.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["config", "classes"])]
     mask_classes: Vec<String>,
-    /// Where to write the figures as JSON.
+    /// Write the metrics as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Folder for mistakes.html, the worst mistakes as pictures.
+    /// Folder for mistakes.html, with pictures of the worst errors.
     #[arg(long)]
     pictures: Option<PathBuf>,
-    /// How many mistakes of each kind the page shows.
+    /// Number of errors of each kind on the page.
     #[arg(long, default_value_t = 24)]
     worst: usize,
-    /// Write the figures into the package's manifest, too.
+    /// Record the metrics in the package's manifest.
     #[arg(long, requires = "model", conflicts_with = "input")]
     record: bool,
-    /// Judge images that are copies of each other, byte for byte, once.
+    /// Evaluate byte-identical images only once.
     #[arg(long)]
     distinct: bool,
     /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
     #[arg(long, value_parser = parse_size)]
     input: Option<(usize, usize)>,
-    /// Detections below this score do not count.
+    /// Minimum score of the detections.
     #[arg(long, default_value_t = 0.01)]
     score_threshold: f32,
-    /// Leave out images that cannot be used, instead of stopping.
+    /// Skip invalid images instead of stopping.
     #[arg(long)]
     skip_bad: bool,
     #[arg(long, default_value_t = 2)]
@@ -89,7 +94,7 @@ pub struct EvaluateArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file at fault.
+/// Each names the invalid file.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let folder = args.data.as_ref().or(args.data_flag.as_ref()).context("name a data set folder")?;
     let mut student = match &args.model {
@@ -146,7 +151,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         ..Default::default()
     };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
-    let progress = ProgressBar::new(dataset.samples.len() as u64).with_style(style);
+    let progress = show(ProgressBar::new(dataset.samples.len() as u64).with_style(style));
     let step = || progress.inc(1);
     let observations = match &mut teacher {
         Some(teacher) => observe::observe_teacher(teacher, &dataset, on_error, &step)?,
@@ -166,7 +171,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         let page = mistakes::page(&evaluation, &dataset, &observations, architecture, args.worst)?;
         let path = folder.join("mistakes.html");
         page.write(&path)?;
-        println!("the worst mistakes: {}", path.display());
+        println!("worst errors: {}", path.display());
     }
     if let (true, Some(folder)) = (args.record, &args.model) {
         evaluation.record(&mut student.manifest);
@@ -175,10 +180,11 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs every labelled sample through the pipeline and works out the figures; calls `step` after each sample.
+/// Runs every labelled sample through the pipeline and computes the metrics; calls `step` after each.
 ///
 /// # Errors
-/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], when an image cannot be read.
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first
+/// invalid image.
 pub fn evaluate(
     student: &Student,
     dataset: &Dataset,

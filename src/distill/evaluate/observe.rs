@@ -1,4 +1,4 @@
-//! A student run over a data set, through the very pipeline that the node runs.
+//! Runs a student over a data set, through the pipeline that the node runs.
 
 use std::path::Path;
 
@@ -12,25 +12,25 @@ use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::metrics::{Calibration, Confusion, Evaluated};
 use crate::teacher::{OnnxTeacher, Prediction, SoftTarget};
 
-/// Everything that the figures are worked out from.
+/// The raw results from which the metrics are computed.
 #[derive(Debug, Clone)]
 pub struct Observations {
     pub images: Vec<Observed>,
     pub confusion: Confusion,
-    /// Of the mask's cells, each weighed by its labelled pixels.
+    /// Calibration of the mask's cells, weighted by their labelled pixels.
     pub mask_calibration: Calibration,
-    /// Files that turned out unreadable, where those are to be skipped.
+    /// Skipped files.
     pub skipped: Vec<Skipped>,
 }
 
-/// What was found in one image, and what should have been.
+/// Predictions and ground truth of one image.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// Index among the data set's samples.
     pub sample: usize,
-    /// Where boxes are labelled.
+    /// `None` if boxes are not labelled.
     pub objects: Option<Evaluated>,
-    /// Where there is a mask: the student's, and its share of right pixels.
+    /// The predicted mask and its pixel accuracy; `None` if there is no labelled mask.
     pub mask: Option<(ClassMask, f64)>,
 }
 
@@ -38,15 +38,15 @@ pub struct Observed {
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub detections: Vec<Detection>,
-    /// The class of each cell, and how sure it is.
+    /// The class of each cell, and its confidence.
     pub mask: Option<(ClassMask, Vec<f32>)>,
 }
 
 /// Runs every labelled sample through the student's pipeline; calls `step` after each sample.
 ///
 /// # Errors
-/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first image or mask that
-/// cannot be read.
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first
+/// invalid image or mask.
 pub fn observe(
     student: &Student,
     dataset: &Dataset,
@@ -95,7 +95,7 @@ fn observe_with(
     let labelled = |s: &Sample| s.boxes.is_some() || s.mask.is_some();
     ensure!(
         dataset.samples.iter().any(labelled),
-        "{}: no image has a label to be judged by; put label files of the images' names into labels/",
+        "{}: no image has a label to evaluate on; put label files with the images' names into labels/",
         dataset.name
     );
     let mut all = Observations {
@@ -107,7 +107,7 @@ fn observe_with(
     for (index, sample) in dataset.samples.iter().enumerate() {
         if labelled(sample) {
             match read(dataset, sample) {
-                Ok((image, labels)) => all.judge(index, sample, see(&image, &sample.image)?, labels.as_ref()),
+                Ok((image, labels)) => all.add(index, sample, see(&image, &sample.image)?, labels.as_ref()),
                 Err(e) if on_error == OnError::Stop => return Err(e.into()),
                 Err(e) => all.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() }),
             }
@@ -122,9 +122,9 @@ fn read(dataset: &Dataset, sample: &Sample) -> Result<(RgbImage, Option<GrayImag
 }
 
 impl Observations {
-    fn judge(&mut self, index: usize, sample: &Sample, seen: Seen, labels: Option<&GrayImage>) {
+    fn add(&mut self, index: usize, sample: &Sample, seen: Seen, labels: Option<&GrayImage>) {
         let mask = labels.zip(seen.mask).map(|(labels, (mask, confidence))| {
-            let right = self.judge_mask(&mask, &confidence, labels);
+            let right = self.add_mask(&mask, &confidence, labels);
             (mask, right)
         });
         let objects = sample.boxes.as_ref().map(|boxes| Evaluated {
@@ -135,8 +135,8 @@ impl Observations {
         self.images.push(Observed { sample: index, objects, mask });
     }
 
-    /// The share of right pixels.
-    fn judge_mask(&mut self, mask: &ClassMask, confidence: &[f32], labels: &GrayImage) -> f64 {
+    /// The pixel accuracy.
+    fn add_mask(&mut self, mask: &ClassMask, confidence: &[f32], labels: &GrayImage) -> f64 {
         let size = (labels.width() as usize, labels.height() as usize);
         let (mut known, mut right) = (0u64, 0u64);
         for (x, y, label) in labels.enumerate_pixels() {

@@ -1,17 +1,18 @@
-//! Which channels go: those whose importance is least for the operations that they cost.
+//! Selection of the channels to prune: the least important per operation saved.
 
 use peregrine_engine::channels::{ChannelId, Channels};
 use peregrine_engine::{Graph, Op};
 
-/// Least share of its channels that a layer keeps: a layer of next to nothing cuts the network in two.
+/// Minimum fraction of its channels that a layer keeps: a nearly empty layer would be a bottleneck.
 const LEAST: f64 = 0.25;
 
-/// For each channel id whether it stays, so that about `share` of the convolutions' operations stay. Channels go in blocks
-/// of up to `multiple`, and the number that stays in a layer is a multiple of it, which is what engines are fast with.
+/// For each channel id whether to keep it, so that about `share` of the convolutions' operations remain.
+/// Channels are pruned in blocks of up to `multiple`, and each layer keeps a multiple of it, which
+/// engines compute efficiently.
 pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64, multiple: usize) -> Vec<bool> {
     let mut keep = vec![true; channels.len()];
     let target = share * flops(graph, channels, &keep) as f64;
-    // Each space with its channels, the least important last.
+    // The channels of each space, the least important last.
     let mut spaces: Vec<(Vec<ChannelId>, usize)> = channels
         .spaces()
         .into_iter()
@@ -35,11 +36,11 @@ pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64
             if ids.len() < least + block {
                 continue;
             }
-            let going = &ids[ids.len() - block..];
-            going.iter().for_each(|&id| keep[id] = false);
+            let block_ids = &ids[ids.len() - block..];
+            block_ids.iter().for_each(|&id| keep[id] = false);
             let saved = now - flops(graph, channels, &keep) as f64;
-            going.iter().for_each(|&id| keep[id] = true);
-            let cost = going.iter().map(|&id| importance[id]).sum::<f64>() / saved.max(1.0);
+            block_ids.iter().for_each(|&id| keep[id] = true);
+            let cost = block_ids.iter().map(|&id| importance[id]).sum::<f64>() / saved.max(1.0);
             if best.is_none_or(|b| cost < b.0) {
                 best = Some((cost, index, block));
             }
@@ -50,7 +51,8 @@ pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64
     }
 }
 
-/// Operations of the network's convolutions with the channels that `keep`; a multiply-accumulate counts as two.
+/// Operations of the network's convolutions with the channels to `keep`; a multiply-accumulate counts as
+/// two.
 pub fn flops(graph: &Graph, channels: &Channels, keep: &[bool]) -> usize {
     let width = |layer: usize| channels.of[layer].iter().filter(|&&id| keep[id]).count();
     let widths: Vec<usize> = (0..graph.layers.len()).map(width).collect();
@@ -70,7 +72,7 @@ mod tests {
     use peregrine_student::Architecture;
 
     #[test]
-    fn about_the_share_stays_in_multiples_and_the_unimportant_go_first() {
+    fn the_least_important_channels_are_pruned_to_the_share() {
         let graph = Architecture::default_student().graph(64, 64);
         let channels = Channels::of(&graph);
         // By id, so that in each space the channels with the lowest ids are the least important.
@@ -80,10 +82,10 @@ mod tests {
         assert!(share <= 0.6 && share > 0.55, "{share}");
         assert!(channels.fixed.iter().zip(&keep).all(|(&fixed, &keep)| keep || !fixed));
         for space in channels.spaces() {
-            let staying = space.iter().filter(|&&id| keep[id]).count();
-            assert!(staying % 8 == 0 && staying * 4 >= space.len());
+            let kept = space.iter().filter(|&&id| keep[id]).count();
+            assert!(kept % 8 == 0 && kept * 4 >= space.len());
             let first = space.iter().position(|&id| keep[id]).unwrap();
-            assert_eq!(first + staying, space.len(), "the important ones stay");
+            assert_eq!(first + kept, space.len(), "the important ones are kept");
         }
     }
 }

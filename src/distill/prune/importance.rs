@@ -1,4 +1,4 @@
-//! How much each channel matters, by one of three criteria.
+//! Channel importance, by one of three criteria.
 
 use clap::ValueEnum;
 use peregrine_engine::channels::Channels;
@@ -7,25 +7,26 @@ use serde::Serialize;
 
 use crate::net::{convolve, Geometry, Mode, NetParams, TrainNet};
 
-/// What a channel is judged by. A channel that lies in several layers gets the sum over them.
+/// Importance criteria. A channel in several layers gets the sum over them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
-    /// What the loss would change by without it, to first order: (Σ gradient · weight)² over the channel's filter and bias,
-    /// summed over batches (Molchanov et al. 2019, eq. 8).
+    /// First-order Taylor estimate of the change of the loss: (Σ gradient · weight)² over the channel's
+    /// filter and bias, summed over batches (Molchanov et al. 2019, eq. 8).
     Taylor,
-    /// The batch-norm's |γ| (Liu et al. 2017, "network slimming"). It is folded away in a package, but is the standard
-    /// deviation of the channel ahead of its activation, which is measured on the data.
+    /// The batch-norm's |γ| (Liu et al. 2017, "network slimming"). Packages have it folded into the
+    /// weights, but it equals the standard deviation of the channel before its activation, which is
+    /// measured on the data.
     Scale,
-    /// Mean |weight| of the filter (Li et al. 2017): needs no data; the baseline.
+    /// Mean |weight| of the filter (Li et al. 2017): a baseline that needs no data.
     L1,
 }
 
 /// Sums of importance, by layer and channel.
 type ByLayer = Vec<Vec<f64>>;
 
-/// Importance for each channel id from that of each layer's channels. Unless the criterion is a share of the loss, and so
-/// comparable between layers, each layer is brought to a mean of one.
+/// Importance of each channel id from that of each layer's channels. Except for Taylor, which is
+/// comparable between layers, each layer is normalised to a mean of one.
 pub fn by_channel(channels: &Channels, layers: &ByLayer, criterion: Criterion) -> Vec<f64> {
     let mut sums = vec![0.0; channels.len()];
     for (ids, values) in channels.of.iter().zip(layers).filter(|(_, values)| !values.is_empty()) {
@@ -65,13 +66,15 @@ pub fn add_taylor(sums: &mut ByLayer, params: &NetParams) {
     }
 }
 
-/// Mean and standard deviation over data: of each layer's values, and ahead of each convolution's activation.
+/// Mean of each layer's activations, and standard deviation before each convolution's activation
+/// function, over data.
 pub struct Moments {
-    /// For each layer and channel the sum of its values.
+    /// For each layer and channel the sum of its activations.
     sums: ByLayer,
-    /// For each convolution and channel the sum of its values and of their squares, ahead of bias and activation.
+    /// For each convolution and channel the sum of its values and of their squares, before bias and
+    /// activation function.
     before: Vec<Vec<[f64; 2]>>,
-    /// Images so far.
+    /// Number of images so far.
     images: usize,
 }
 
@@ -86,7 +89,8 @@ impl Moments {
         }
     }
 
-    /// Adds what `net`, which has no batch-norm of its own and is on the CPU, makes of the batch in its input.
+    /// Adds the activations of `net` for the batch in its input. `net` must have no batch-norm and be on
+    /// the CPU.
     ///
     /// # Errors
     /// As [`TrainNet::forward`].
@@ -113,13 +117,13 @@ impl Moments {
         Ok(())
     }
 
-    /// The mean of each layer's channels.
+    /// The mean activations of each layer's channels.
     pub fn means(&self, graph: &Graph) -> Vec<Vec<f32>> {
         let count = |layer: usize| (self.images * graph.layers[layer].shape.pixels()).max(1) as f64;
         self.sums.iter().enumerate().map(|(l, sums)| sums.iter().map(|s| (s / count(l)) as f32).collect()).collect()
     }
 
-    /// The standard deviation ahead of each convolution's activation.
+    /// The standard deviation before each convolution's activation function.
     pub fn scales(&self, graph: &Graph) -> ByLayer {
         let of = |(id, layer): (usize, &peregrine_engine::Layer)| match layer.op {
             Op::Conv(_) => {

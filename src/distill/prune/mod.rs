@@ -1,10 +1,11 @@
-//! `distill prune`: a student with fewer channels, and what that costs and gains.
+//! `distill prune`: structured pruning of channels, with accuracy and latency before and after.
 //!
-//! - [`importance`]: how much a channel matters; [`choice`]: which ones go; [`slice`](mod@slice): cutting them out.
+//! - [`importance`]: importance criteria; [`choice`]: selection of the channels to prune;
+//!   [`slice`](mod@slice): removal from the weights.
 //!
-//! What belongs together across shortcuts and concatenations is worked out from the graph
-//! ([`channels`](peregrine_engine::channels)); the pruned widths go into the manifest, so that node, engines and trainer build
-//! the pruned network from it.
+//! The coupling of channels across shortcuts and concatenations follows from the graph
+//! ([`channels`](peregrine_engine::channels)); the pruned widths are stored in the manifest, from which
+//! node, engines and trainer build the pruned network.
 
 pub mod choice;
 pub mod importance;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 use super::before_after::BeforeAfter;
 use super::data::OnError;
+use super::log::show;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
 use super::train::batches::TrainImages;
@@ -29,40 +31,43 @@ use super::train::config::{DataSource, StudentConfig};
 use super::train::step::LossComputer;
 use importance::{Criterion, Moments};
 
-/// Cut the channels out of a student that matter least, into a smaller package.
+/// Prune the least important channels of a student (structured pruning).
 ///
-/// Channels that belong together across shortcuts and concatenations go together. The package that is written is ready to
-/// run, and to be trained further: name it as `init` in a `distill student` configuration, and the unpruned one as teacher.
-/// Example: distill prune --model models/peregrine-s --data data/vehicles/train --keep 0.7 --out pruned --judge data/vehicles/val
+/// Channels that are coupled by shortcuts and concatenations are pruned together. The resulting package
+/// can be run, and fine-tuned: name it as `init` in a `distill student` configuration, and the unpruned
+/// one as teacher.
+///
+/// Example: distill prune --model models/peregrine-s --data data/vehicles/train --keep 0.7 --out pruned
+/// --judge data/vehicles/val
 #[derive(Debug, Args)]
 pub struct PruneArgs {
     /// Student package to prune; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Labelled training data that importance is measured on; may be given several times. Not needed for `l1` alone.
+    /// Labelled training data to measure importance on; may be given several times. Not needed for `l1`.
     #[arg(long = "data", value_name = "FOLDER")]
     data: Vec<PathBuf>,
-    /// Share of the convolutions' operations that stays, 0 to 1.
+    /// Fraction of the convolutions' operations to keep, 0 to 1.
     #[arg(long, default_value_t = 0.7)]
     keep: f64,
-    /// What a channel is judged by.
+    /// Importance criterion.
     #[arg(long, value_enum, default_value = "taylor")]
     by: Criterion,
-    /// The channels that stay in a layer are a multiple of this.
+    /// Each layer keeps a multiple of this number of channels.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=64))]
     multiple: u64,
     /// Folder for the pruned package.
     #[arg(long, short)]
     out: PathBuf,
-    /// Labelled data that accuracy is measured on before and after; may be given several times.
+    /// Labelled data to measure accuracy on before and after; may be given several times.
     #[arg(long, value_name = "FOLDER")]
     judge: Vec<PathBuf>,
-    /// Images that importance is measured on.
+    /// Number of images to measure importance on.
     #[arg(long, default_value_t = 256)]
     images: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave out images that cannot be used, and say how many, instead of stopping.
+    /// Skip invalid images, and report their number, instead of stopping.
     #[arg(long)]
     skip_bad: bool,
     /// Where to write the report as JSON.
@@ -74,24 +79,24 @@ pub struct PruneArgs {
 #[derive(Debug, Clone, Serialize)]
 struct Report {
     criterion: Criterion,
-    /// Share of the operations that was to stay.
+    /// Requested fraction of the operations to keep.
     keep: f64,
     #[serde(flatten)]
     figures: BeforeAfter,
 }
 
-/// Images in a batch that importance is measured on.
+/// Batch size for measuring importance.
 const BATCH: usize = 8;
 
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file or option at fault. The package is written last but for the report.
+/// Each names the invalid file or option. The package is written before the report.
 pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
-    ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is {}; it must be above 0, and 1 at most", args.keep);
+    ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is {}; it must be above 0 and at most 1", args.keep);
     ensure!(
         !args.data.is_empty() || args.by == Criterion::L1,
-        "--by {:?} is measured on data: name folders of training images with --data, or use --by l1",
+        "--by {:?} needs data: name folders of training images with --data, or use --by l1",
         args.by
     );
     let student = match &args.model {
@@ -114,17 +119,18 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     pruned.save(&args.out)?;
     print!("{}", figures.text());
     let report = Report { criterion: args.by, keep: args.keep, figures };
-    println!("the pruned student: {}", args.out.display());
+    println!("pruned package: {}", args.out.display());
     if let Some(path) = &args.json {
         peregrine_core::files::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
     }
     Ok(())
 }
 
-/// The student with only the channels that `keep`. `means` are those of each layer's channels.
+/// The student with only the channels to `keep`. `means` are the mean activations of each layer's
+/// channels.
 ///
 /// # Errors
-/// When what stays is no network.
+/// When the remaining layers are not a valid network.
 pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f32>]) -> anyhow::Result<Student> {
     let graph = student.graph();
     let mut manifest = student.manifest.clone();
@@ -140,7 +146,7 @@ pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f
     Ok(pruned)
 }
 
-/// The channels' importance, and the mean of each layer's channels over the data (zero without data).
+/// The channels' importance, and each layer's mean activations over the data (zero without data).
 fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::Result<(Vec<f64>, Vec<Vec<f32>>)> {
     let graph = student.graph();
     let l1 = || importance::by_channel(channels, &importance::l1(&graph, &student.weights), Criterion::L1);
@@ -164,7 +170,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
     let mut taylor = vec![Vec::new(); graph.layers.len()];
     let batches = args.images.div_ceil(BATCH).max(1) as u64;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, ETA {eta}")?;
-    let progress = ProgressBar::new(batches).with_style(style);
+    let progress = show(ProgressBar::new(batches).with_style(style));
     for step in 0..batches {
         let batch = train_images.batch(step, &config, &architecture.input);
         if args.by == Criterion::Taylor {
@@ -187,12 +193,12 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
     Ok((importance, moments.means(&graph)))
 }
 
-/// A net with a package's weights, without batch-norm.
+/// A network with a package's weights, without batch-norm.
 fn trainable(weights: &Weights, student: &Student) -> anyhow::Result<TrainNet> {
     let graph = student.graph();
     let mut params = NetParams::random(&graph, 0);
     let taken = params.adopt(weights);
-    ensure!(taken == params.convs.len(), "the package lacks weights of some layers");
+    ensure!(taken == params.convs.len(), "the package has no weights for some layers");
     Ok(TrainNet::new(graph, params, BATCH))
 }
 
@@ -211,7 +217,7 @@ mod tests {
         (0..graph.outputs.len()).map(|i| engine.output(i).to_vec()).collect()
     }
 
-    /// The embedded student at 64×64, with every channel that does not `keep` made zero everywhere.
+    /// The embedded student at 64×64, with every channel not to `keep` set to zero.
     fn with_zeros(keep: &dyn Fn(usize) -> bool) -> (Student, Channels, Vec<bool>) {
         let mut student = Student::embedded();
         let input = &mut student.manifest.architecture.input;
@@ -233,10 +239,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(6))]
         #[test]
-        fn cutting_channels_that_are_zero_changes_nothing(seed in 0u64..1000, share in 0.3f64..0.95) {
+        fn pruning_zero_channels_does_not_change_the_outputs(seed in 0u64..1000, share in 0.3f64..0.95) {
             let mut rng = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(seed);
             let chosen: Vec<bool> = (0..20_000).map(|_| rand::Rng::random_bool(&mut rng, share)).collect();
-            // In each layer at least one channel stays, or there would be no layer.
+            // Each layer keeps at least one channel.
             let first: Vec<usize> = {
                 let graph = Student::embedded().manifest.architecture.graph(64, 64);
                 Channels::of(&graph).spaces().iter().map(|space| space[0]).collect()
@@ -253,8 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_channel_lives_on_in_the_biases_of_those_that_read_it() {
-        // 1×1 readers, so that padding plays no part: the first block's projection reads the depthwise channels.
+    fn a_constant_channel_is_folded_into_the_next_layers_biases() {
+        // Only 1×1 consumers, so that padding has no effect: the first block's projection.
         let (mut student, channels, mut keep) = with_zeros(&|_| true);
         let graph = student.graph();
         let layer = graph.layers.iter().position(|l| l.name == "backbone.0.0.depthwise").unwrap();
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pruned_package_survives_the_disk_and_can_be_pruned_again() {
+    fn a_pruned_package_can_be_saved_loaded_and_pruned_again() {
         let (student, channels, _) = with_zeros(&|_| true);
         let importance: Vec<f64> = (0..channels.len()).map(|id| ((id * 7919) % 1009) as f64).collect();
         let means: Vec<Vec<f32>> = student.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();

@@ -1,15 +1,14 @@
-//! Cutting channels out of a network's weights.
+//! Removal of channels from a network's weights.
 
 use std::collections::BTreeMap;
 
 use peregrine_engine::channels::Channels;
 use peregrine_engine::{ConvWeights, Graph, Weights};
 
-/// The weights of the channels that `keep`, for the graph of [`widths`].
+/// The weights of the channels to `keep`, for the graph with [`widths`].
 ///
-/// `means` holds for each layer and channel the mean of its values. What a channel that goes gave the layers after it on
-/// average is added to their biases ("mean replacement", Evci et al. 2018); a channel that is zero everywhere leaves no
-/// trace.
+/// `means` has the mean activation of each layer and channel. The mean contribution of a pruned channel
+/// to the following layers is added to their biases ("mean replacement", Evci et al. 2018).
 pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bool], means: &[Vec<f32>]) -> Weights {
     let kept = |layer: usize| -> Vec<usize> {
         channels.of[layer].iter().enumerate().filter(|(_, &id)| keep[id]).map(|(c, _)| c).collect()
@@ -22,9 +21,9 @@ pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bo
         let old = weights.of(&layer.name);
         let taps = shape[2] * shape[3];
         let filter = |o: usize, i: usize| &old.weight[(o * shape[1] + i) * taps..][..taps];
-        let gone = |i: &usize| !conv.depthwise && !keep[channels.of[from][*i]];
+        let pruned = |i: &usize| !conv.depthwise && !keep[channels.of[from][*i]];
         let bias = |o: usize| {
-            let lost = (0..shape[1]).filter(gone).map(|i| means[from][i] * filter(o, i).iter().sum::<f32>());
+            let lost = (0..shape[1]).filter(pruned).map(|i| means[from][i] * filter(o, i).iter().sum::<f32>());
             old.bias[o] + lost.sum::<f32>()
         };
         cut.0.insert(
@@ -38,7 +37,7 @@ pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bo
     cut
 }
 
-/// How many channels each dense convolution keeps, where that is fewer than it has.
+/// The number of channels of each dense convolution that keeps fewer than it has.
 pub fn widths(graph: &Graph, channels: &Channels, keep: &[bool]) -> BTreeMap<String, usize> {
     let layers = graph.layers.iter().zip(&channels.of);
     layers

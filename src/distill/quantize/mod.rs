@@ -31,6 +31,7 @@ use weights::WeightScale;
 
 use super::data::{log_skipped, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
+use super::log::show;
 use peregrine_core::files::{sha256, write_atomically};
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
@@ -288,7 +289,7 @@ fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: 
 fn progress_bar(what: &str, count: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:30} {pos}/{len} ETA {eta} {msg}").expect("the template is well-formed");
-    ProgressBar::new(count).with_style(style).with_message(what.to_owned())
+    show(ProgressBar::new(count).with_style(style).with_message(what.to_owned()))
 }
 
 #[cfg(test)]

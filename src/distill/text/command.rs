@@ -17,6 +17,7 @@ use super::soft::{Header, SoftTargets};
 use super::teacher::Teacher;
 use super::train::{train, Settings};
 use super::Outputs;
+use crate::log::show;
 use crate::teacher::Runtime;
 
 /// In the student's folder during training.
@@ -178,8 +179,8 @@ fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxr
     ensure!(same, "{}: the teacher was fitted for other intents or slots", folder.display());
     let mut sentences = corpus.train.clone();
     sentences.extend(more.map(unlabelled).transpose()?.unwrap_or_default());
-    let bar = ProgressBar::new(sentences.len() as u64)
-        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} sentences, {per_sec:.0}, ETA {eta}")?);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} sentences, {per_sec:.0}, ETA {eta}")?;
+    let bar = show(ProgressBar::new(sentences.len() as u64).with_style(style));
     let mut outputs = Vec::with_capacity(sentences.len());
     for sentence in &sentences {
         outputs.push(teacher.infer(sentence)?.1);
@@ -207,8 +208,8 @@ fn student(
     let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
     let bytes = std::fs::read(tokenizer).with_context(|| tokenizer.display().to_string())?;
     let soft = soft.map(SoftTargets::read).transpose()?;
-    let bar = ProgressBar::new(settings.steps as u64)
-        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?;
+    let bar = show(ProgressBar::new(settings.steps as u64).with_style(style));
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let checkpoint = out.join(CHECKPOINT);
     if fresh && checkpoint.exists() {

@@ -6,10 +6,11 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use half::f16;
 use peregrine_core::files::write_atomically;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::Outputs;
+use crate::tensor_file::{TensorReader, TensorWriter};
 
 /// The file's metadata under the key `soft`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,25 +38,20 @@ impl SoftTargets {
     /// # Errors
     /// When the file cannot be written; an older one then stays intact.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let halves = |values: &mut dyn Iterator<Item = f32>| -> Vec<u8> {
-            values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect()
-        };
-        let intent = halves(&mut self.outputs.iter().flat_map(|o| o.intent.iter().copied()));
-        let slots = halves(&mut self.outputs.iter().flat_map(|o| o.slots.iter().flatten().copied()));
-        let mut end = 0u32;
-        let mut ends = Vec::new();
-        for outputs in &self.outputs {
-            end += outputs.slots.len() as u32;
-            ends.extend(end.to_le_bytes());
-        }
-        let n = self.outputs.len();
-        let tensors = [
-            ("intent", TensorView::new(Dtype::F16, vec![n, self.header.intents], &intent)?),
-            ("slots", TensorView::new(Dtype::F16, vec![end as usize, self.header.slots + 1], &slots)?),
-            ("ends", TensorView::new(Dtype::U32, vec![n], &ends)?),
-        ];
-        let metadata = HashMap::from([("soft".to_owned(), serde_json::to_string(&self.header)?)]);
-        Ok(write_atomically(path, &safetensors::serialize(tensors, Some(metadata))?)?)
+        let header = &self.header;
+        let (n, pieces) = (self.outputs.len(), self.outputs.iter().map(|outputs| outputs.slots.len()).sum());
+        let intent = self.outputs.iter().flat_map(|outputs| &outputs.intent);
+        let slots = self.outputs.iter().flat_map(|outputs| outputs.slots.iter().flatten());
+        let ends = self.outputs.iter().scan(0u32, |end, outputs| {
+            *end += outputs.slots.len() as u32;
+            Some(*end)
+        });
+        let mut tensors = TensorWriter::default();
+        tensors.push("intent", &[n, header.intents], intent.map(|&logit| f16::from_f32(logit)));
+        tensors.push("slots", &[pieces, header.slots + 1], slots.map(|&logit| f16::from_f32(logit)));
+        tensors.push("ends", &[n], ends);
+        let metadata = HashMap::from([("soft".to_owned(), serde_json::to_string(header)?)]);
+        Ok(write_atomically(path, &tensors.into_bytes(Some(metadata))?)?)
     }
 
     /// Reads a file that [`SoftTargets::write`] wrote.
@@ -69,32 +65,21 @@ impl SoftTargets {
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<SoftTargets> {
-    let file = SafeTensors::deserialize(bytes)?;
+    let file = TensorReader::new(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let header = metadata.metadata().as_ref().and_then(|m| m.get("soft")).context("its metadata has no sentences")?;
     let header: Header = serde_json::from_str(header)?;
     let n = header.sentences.len();
-    let halves = |name: &str, columns: usize| -> anyhow::Result<Vec<Vec<f32>>> {
-        let tensor = file.tensor(name)?;
-        ensure!(
-            tensor.dtype() == Dtype::F16 && tensor.shape().len() == 2 && tensor.shape()[1] == columns && columns > 0,
-            "{name} is {:?} {:?}",
-            tensor.dtype(),
-            tensor.shape()
-        );
-        let values: Vec<f32> =
-            tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
-        Ok(values.chunks_exact(columns).map(<[f32]>::to_vec).collect())
+    let rows = |name: &str, rows: Option<usize>, columns: usize| -> anyhow::Result<Vec<Vec<f32>>> {
+        ensure!(columns > 0, "{name} has no columns");
+        let values = file.read::<f16>(name, &[rows, Some(columns)])?.values;
+        Ok(values.chunks_exact(columns).map(|row| row.iter().map(|logit| logit.to_f32()).collect()).collect())
     };
-    let intent = halves("intent", header.intents)?;
-    let slots = halves("slots", header.slots + 1)?;
-    let ends = file.tensor("ends")?;
-    let ends: Vec<usize> =
-        ends.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
-    ensure!(
-        intent.len() == n && ends.len() == n && ends.is_sorted() && ends.last().copied().unwrap_or(0) == slots.len(),
-        "its tensors are inconsistent"
-    );
+    let intent = rows("intent", Some(n), header.intents)?;
+    let slots = rows("slots", None, header.slots + 1)?;
+    let ends = file.read::<u32>("ends", &[Some(n)])?.values;
+    let ends: Vec<usize> = ends.into_iter().map(|end| end as usize).collect();
+    ensure!(ends.is_sorted() && ends.last().copied().unwrap_or(0) == slots.len(), "its tensors are inconsistent");
     let mut start = 0;
     let outputs = intent.into_iter().zip(ends).map(|(intent, end)| {
         let slots = slots[std::mem::replace(&mut start, end)..end].to_vec();
