@@ -1,31 +1,33 @@
-//! A file of soft targets, in safetensors: for each of its images the objects' boxes (f32) and temperature-free logits
-//! (f16). Where a segmenter was asked, a tensor `segmentation.N` for the N-th image: logits `[classes, rows, columns]`
-//! (f16) of a grid over the whole image. Where a feature was asked for, say of layer `neck.8.add`, a tensor
-//! `feature.neck.8.add.N` `[channels, rows, columns]` (f16), and one `place.neck.8.add` `[images, 4]` (f32) that says where
-//! the image lies on that grid.
+//! A file of soft targets, in safetensors: for each of its images the objects' boxes (f32) and raw
+//! logits (f16, temperature 1).
+//!
+//! With a segmenter, a tensor `segmentation.N` for the N-th image: logits `[classes, rows, columns]`
+//! (f16) of a grid over the whole image. With a feature, say of layer `neck.8.add`, a tensor
+//! `feature.neck.8.add.N` `[channels, rows, columns]` (f16), and one `place.neck.8.add` `[images, 4]`
+//! (f32): the image's place on that grid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::{ensure, Context};
 use half::f16;
 use peregrine_core::BoundingBox;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::teacher::{Feature, SoftMask, SoftTarget};
+use crate::tensor_file::{TensorReader, TensorWriter};
 
-/// What teachers made of one image.
+/// The soft targets of one image.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageSoftTargets {
-    /// Best first.
+    /// In descending order of their scores.
     pub boxes: Vec<SoftTarget>,
-    /// Where a segmenter was asked.
+    /// `None` without a segmenter.
     pub mask: Option<Arc<HalfMap>>,
     /// By the student's layer.
     pub features: BTreeMap<String, Arc<HalfMap>>,
 }
 
-/// Values of the cells of a grid that an image lies on, in half the memory.
+/// A map in f16 on a grid, and the image's place on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HalfMap {
     pub width: usize,
@@ -40,13 +42,27 @@ impl HalfMap {
     pub fn channels(&self) -> usize {
         self.values.len() / (self.width * self.height)
     }
+
+    fn write(&self, tensors: &mut TensorWriter, name: String) {
+        tensors.push(name, &[self.channels(), self.height, self.width], self.values.iter().copied());
+    }
+
+    /// `channels`: `None` for any number. `image`: `None` for the whole grid.
+    fn read(
+        tensors: &TensorReader,
+        name: &str,
+        channels: Option<usize>,
+        image: Option<[f32; 4]>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let tensor = tensors.read::<f16>(name, &[channels, None, None])?;
+        ensure!(!tensor.values.is_empty(), "{name} is empty");
+        let (height, width) = (tensor.shape[1], tensor.shape[2]);
+        let image = image.unwrap_or_else(|| whole(width, height));
+        Ok(Arc::new(Self { width, height, values: tensor.values, image }))
+    }
 }
 
-fn halves(values: &[f32]) -> Vec<f16> {
-    values.iter().map(|&v| f16::from_f32(v)).collect()
-}
-
-/// The grid of a mask that covers its image exactly.
+/// The place of an image that covers the whole grid.
 fn whole(width: usize, height: usize) -> [f32; 4] {
     [0.0, 0.0, width as f32, height as f32]
 }
@@ -54,7 +70,7 @@ fn whole(width: usize, height: usize) -> [f32; 4] {
 impl From<&SoftMask> for HalfMap {
     fn from(mask: &SoftMask) -> Self {
         let (width, height) = (mask.width, mask.height);
-        Self { width, height, values: halves(&mask.logits), image: whole(width, height) }
+        Self { width, height, values: to_f16(&mask.logits).collect(), image: whole(width, height) }
     }
 }
 
@@ -62,52 +78,16 @@ impl TryFrom<&Feature> for HalfMap {
     type Error = anyhow::Error;
 
     /// # Errors
-    /// When a value is none that an f16 can hold.
+    /// When a value exceeds the range of f16.
     fn try_from(feature: &Feature) -> anyhow::Result<Self> {
-        let values = halves(&feature.values);
-        ensure!(
-            values.iter().all(|v| v.is_finite()),
-            "a value is not a number, or beyond 65504, the largest of an f16"
-        );
+        let values: Vec<f16> = to_f16(&feature.values).collect();
+        ensure!(values.iter().all(|v| v.is_finite()), "a value is NaN or exceeds 65504, the largest f16");
         Ok(Self { width: feature.width, height: feature.height, values, image: feature.image })
     }
 }
 
-/// The bytes of a shard, for so many detection `classes`.
-pub(crate) fn serialize(images: &[ImageSoftTargets], classes: usize) -> Vec<u8> {
-    let (mut boxes, mut logits, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    let bytes = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let mut count = 0u32;
-    for object in images.iter().flat_map(|image| &image.boxes) {
-        let b = object.bbox;
-        boxes.extend([b.x_min, b.y_min, b.x_max, b.y_max].iter().flat_map(|v| v.to_le_bytes()));
-        logits.extend(bytes(&halves(&object.logits)));
-    }
-    for image in images {
-        count += image.boxes.len() as u32;
-        ends.extend(count.to_le_bytes());
-    }
-    let n = count as usize;
-    let mut tensors = vec![
-        ("boxes".to_owned(), Dtype::F32, vec![n, 4], boxes),
-        ("logits".to_owned(), Dtype::F16, vec![n, classes], logits),
-        ("ends".to_owned(), Dtype::U32, vec![images.len()], ends),
-    ];
-    let mut places: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-    for (i, image) in images.iter().enumerate() {
-        let shape = |map: &HalfMap| vec![map.channels(), map.height, map.width];
-        tensors.extend(image.mask.iter().map(|map| (mask_name(i), Dtype::F16, shape(map), bytes(&map.values))));
-        for (layer, map) in &image.features {
-            tensors.push((feature_name(layer, i), Dtype::F16, shape(map), bytes(&map.values)));
-            places.entry(layer).or_default().extend(map.image.iter().flat_map(|v| v.to_le_bytes()));
-        }
-    }
-    let places = places.into_iter().map(|(layer, bytes)| (place_name(layer), Dtype::F32, vec![images.len(), 4], bytes));
-    tensors.extend(places);
-    let views = tensors.iter().map(|(name, dtype, shape, data)| {
-        (name, TensorView::new(*dtype, shape.clone(), data).expect("lengths follow from the shape"))
-    });
-    safetensors::serialize(views, None).expect("names are unique")
+fn to_f16(values: &[f32]) -> impl Iterator<Item = f16> + '_ {
+    values.iter().map(|&value| f16::from_f32(value))
 }
 
 fn mask_name(image: usize) -> String {
@@ -122,76 +102,91 @@ fn place_name(layer: &str) -> String {
     format!("place.{layer}")
 }
 
-/// What a shard is to hold, by its index.
+/// The bytes of a shard. All images have the features of the same layers.
+pub(crate) fn serialize(images: &[ImageSoftTargets], classes: usize) -> anyhow::Result<Vec<u8>> {
+    let mut tensors = TensorWriter::default();
+    let objects = || images.iter().flat_map(|image| &image.boxes);
+    let count = objects().count();
+    let corners = |b: &BoundingBox| [b.x_min, b.y_min, b.x_max, b.y_max];
+    tensors.push("boxes", &[count, 4], objects().flat_map(|object| corners(&object.bbox)));
+    tensors.push("logits", &[count, classes], objects().flat_map(|object| to_f16(&object.logits)));
+    let ends = images.iter().scan(0u32, |end, image| {
+        *end += image.boxes.len() as u32;
+        Some(*end)
+    });
+    tensors.push("ends", &[images.len()], ends);
+    for (i, image) in images.iter().enumerate() {
+        if let Some(mask) = &image.mask {
+            mask.write(&mut tensors, mask_name(i));
+        }
+        for (layer, map) in &image.features {
+            map.write(&mut tensors, feature_name(layer, i));
+        }
+    }
+    let layers: BTreeSet<&String> = images.iter().flat_map(|image| image.features.keys()).collect();
+    for layer in layers {
+        let places = images.iter().filter_map(|image| image.features.get(layer)).flat_map(|map| map.image);
+        tensors.push(place_name(layer), &[images.len(), 4], places);
+    }
+    tensors.into_bytes(None)
+}
+
+/// The expected contents of a shard, from its index.
 pub(super) struct Contents<'a> {
-    /// Detection classes.
+    /// Number of detection classes.
     pub classes: usize,
-    /// Segmentation classes, where there are masks.
+    /// Number of segmentation classes; `None` without masks.
     pub masks: Option<usize>,
-    /// Layers of whose features there are; those alone that are `wanted` are read.
+    /// Layers with features; only those that are `wanted` are read.
     pub features: &'a [String],
     pub wanted: &'a dyn Fn(&str) -> bool,
 }
 
-/// What the teachers made of each image of a shard.
+/// The soft targets of each image of a shard.
 ///
 /// # Errors
 /// Names the tensor that is missing or has another shape.
 pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<Vec<ImageSoftTargets>> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let tensor =
-        |name: &str| file.tensor(name).with_context(|| format!("has no tensor {name}; delete it and soften again"));
-    let words = |name: &str| -> anyhow::Result<Vec<[u8; 4]>> {
-        Ok(tensor(name)?.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect())
-    };
-    let floats =
-        |name: &str| -> anyhow::Result<Vec<f32>> { Ok(words(name)?.into_iter().map(f32::from_le_bytes).collect()) };
-    let halves = |tensor: &TensorView| -> Vec<f16> {
-        tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect()
-    };
-    let classes = contents.classes;
-    let boxes = floats("boxes")?;
-    let ends: Vec<usize> = words("ends")?.into_iter().map(|b| u32::from_le_bytes(b) as usize).collect();
-    let logits: Vec<f32> = halves(&tensor("logits")?).into_iter().map(f16::to_f32).collect();
-    let total = ends.last().copied().unwrap_or(0);
-    ensure!(boxes.len() == 4 * total && logits.len() == classes * total, "its tensors do not belong together");
-    ensure!(ends.is_sorted(), "its images' ends are out of order");
-    let object =
-        |(b, l): (&[f32], &[f32])| SoftTarget { bbox: BoundingBox::new(b[0], b[1], b[2], b[3]), logits: l.to_vec() };
-    let objects: Vec<SoftTarget> = boxes.chunks_exact(4).zip(logits.chunks_exact(classes)).map(object).collect();
-    // A map of so many channels, or of any number; `image` is where it lies, if not on the whole grid.
-    let map = |name: &str, channels: Option<usize>, image: Option<[f32; 4]>| -> anyhow::Result<Arc<HalfMap>> {
-        let tensor = tensor(name)?;
-        match (tensor.dtype(), tensor.shape()) {
-            (Dtype::F16, &[found, height, width])
-                if channels.is_none_or(|channels| channels == found) && found * width * height > 0 =>
-            {
-                let image = image.unwrap_or_else(|| whole(width, height));
-                Ok(Arc::new(HalfMap { width, height, values: halves(&tensor), image }))
-            }
-            (_, shape) => {
-                let channels = channels.map_or("channels".to_owned(), |channels| channels.to_string());
-                bail!("{name} is {shape:?}, not [{channels}, rows, columns]")
-            }
-        }
-    };
-    let mut places = BTreeMap::new();
+    read(&TensorReader::new(bytes)?, contents).context("invalid shard; delete it and soften again")
+}
+
+fn read(tensors: &TensorReader, contents: &Contents) -> anyhow::Result<Vec<ImageSoftTargets>> {
+    let objects = objects(tensors, contents.classes)?;
+    let ends = tensors.read::<u32>("ends", &[None])?.values;
+    let total = ends.last().map_or(0, |&end| end as usize);
+    ensure!(ends.is_sorted() && total == objects.len(), "ends does not fit boxes");
+    let mut places: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
     for layer in contents.features.iter().filter(|layer| !ends.is_empty() && (contents.wanted)(layer)) {
-        let place = floats(&place_name(layer))?;
-        ensure!(place.len() == 4 * ends.len(), "{} is not [{}, 4]", place_name(layer), ends.len());
-        places.insert(layer, place);
+        let place = tensors.read::<f32>(&place_name(layer), &[Some(ends.len()), Some(4)])?;
+        places.insert(layer, place.values);
     }
+    let mut images = Vec::with_capacity(ends.len());
     let mut start = 0;
-    let image = |(image, end): (usize, usize)| {
-        let boxes = objects[std::mem::replace(&mut start, end)..end].to_vec();
-        let mask = contents.masks.map(|classes| map(&mask_name(image), Some(classes), None)).transpose()?;
-        let feature = |(layer, place): (&&String, &Vec<f32>)| {
-            let at = std::array::from_fn(|side| place[4 * image + side]);
-            Ok(((*layer).clone(), map(&feature_name(layer, image), None, Some(at))?))
-        };
-        Ok(ImageSoftTargets { boxes, mask, features: places.iter().map(feature).collect::<anyhow::Result<_>>()? })
+    for (i, end) in ends.into_iter().map(|end| end as usize).enumerate() {
+        let mut image = ImageSoftTargets { boxes: objects[start..end].to_vec(), ..Default::default() };
+        start = end;
+        if let Some(classes) = contents.masks {
+            image.mask = Some(HalfMap::read(tensors, &mask_name(i), Some(classes), None)?);
+        }
+        for (&layer, places) in &places {
+            let place = std::array::from_fn(|side| places[4 * i + side]);
+            let map = HalfMap::read(tensors, &feature_name(layer, i), None, Some(place))?;
+            image.features.insert(layer.to_owned(), map);
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+/// The objects of all images of a shard.
+fn objects(tensors: &TensorReader, classes: usize) -> anyhow::Result<Vec<SoftTarget>> {
+    let boxes = tensors.read::<f32>("boxes", &[None, Some(4)])?;
+    let logits = tensors.read::<f16>("logits", &[Some(boxes.shape[0]), Some(classes)])?.values;
+    let object = |(b, logits): (&[f32], &[f16])| SoftTarget {
+        bbox: BoundingBox::new(b[0], b[1], b[2], b[3]),
+        logits: logits.iter().map(|logit| logit.to_f32()).collect(),
     };
-    ends.into_iter().enumerate().map(image).collect()
+    Ok(boxes.values.chunks_exact(4).zip(logits.chunks_exact(classes.max(1))).map(object).collect())
 }
 
 #[cfg(test)]
@@ -210,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_targets_survive_the_disk() {
+    fn soft_targets_are_read_as_they_were_written() {
         let object = |x: f32| SoftTarget { bbox: BoundingBox::new(x, 1.0, x + 2.5, 9.0), logits: vec![0.5, UNKNOWN] };
         let image = |boxes, width, height| {
             let mask = Some(map(3, width, height, [0.0, 0.0, width as f32, height as f32]));
@@ -219,7 +214,7 @@ mod tests {
             ImageSoftTargets { boxes, mask, features: [feature("a.add", 2), feature("unwanted", 1)].into() }
         };
         let images = [image(vec![object(1.0), object(2.0)], 4, 2), image(vec![], 2, 3), image(vec![object(3.0)], 1, 1)];
-        let bytes = serialize(&images, 2);
+        let bytes = serialize(&images, 2).unwrap();
         let found = read(&bytes, Some(3), &["a.add", "unwanted"]).unwrap();
         for (found, written) in found.iter().zip(&images) {
             let mut written = written.clone();
@@ -229,19 +224,19 @@ mod tests {
         let bare =
             |image: &ImageSoftTargets| ImageSoftTargets { boxes: image.boxes.clone(), ..ImageSoftTargets::default() };
         let without: Vec<_> = images.iter().map(bare).collect();
-        assert_eq!(read(&serialize(&without, 2), None, &[]).unwrap(), without);
-        assert!(read(&bytes, Some(4), &[]).unwrap_err().to_string().contains("segmentation.0"));
+        assert_eq!(read(&serialize(&without, 2).unwrap(), None, &[]).unwrap(), without);
+        assert!(format!("{:#}", read(&bytes, Some(4), &[]).unwrap_err()).contains("segmentation.0"));
     }
 
     #[test]
-    fn a_feature_that_is_missing_is_named() {
-        let bytes = serialize(&[ImageSoftTargets::default()], 2);
+    fn a_missing_feature_is_named() {
+        let bytes = serialize(&[ImageSoftTargets::default()], 2).unwrap();
         let error = format!("{:#}", read(&bytes, None, &["neck.8.add"]).unwrap_err());
         assert!(error.contains("neck.8.add") && error.contains("soften again"), "{error}");
     }
 
     #[test]
-    fn a_feature_beyond_what_an_f16_holds_is_refused() {
+    fn a_feature_beyond_the_range_of_f16_is_refused() {
         for (value, fits) in [(65504.0, true), (1e6, false), (f32::NAN, false)] {
             let feature = Feature { width: 1, height: 1, values: vec![value], image: [0.0, 0.0, 1.0, 1.0] };
             assert_eq!(HalfMap::try_from(&feature).is_ok(), fits);

@@ -1,7 +1,7 @@
 //! A folder of soft targets: an `index.json`, and the [shards](super::shard) that it names.
 //!
-//! A shard counts once the index names it with its hash, so that a run that was killed goes on with the first image that is
-//! missing.
+//! A shard is valid once the index has its hash, so that an interrupted run resumes with the first
+//! missing shard.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,19 +15,19 @@ use super::shard::{deserialize, Contents, ImageSoftTargets};
 /// Name of the index in its folder.
 pub(super) const INDEX: &str = "index.json";
 
-/// What a folder of soft targets holds.
+/// The contents of a folder of soft targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Index {
-    /// Name of each teacher, and a hash of its network and description.
+    /// Name of each teacher, and the hash of its network and description.
     pub teachers: Vec<(String, String)>,
     pub classes: Vec<String>,
-    /// Those of `classes` that some teacher knows; without it all.
+    /// Those of `classes` that at least one teacher knows; all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Vec<String>>,
-    /// The segmentation classes, where a segmenter was asked.
+    /// The segmentation classes; `None` without a segmenter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Vec<String>>,
-    /// The student's layers for which there are features.
+    /// The student's layers with features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
     pub shards: Vec<Shard>,
@@ -38,21 +38,22 @@ pub(super) struct Index {
 pub(super) struct Shard {
     pub file: String,
     pub sha256: String,
-    /// The data set's name, which `distill student` finds it by.
+    /// The data set's name, by which `distill student` finds it.
     pub dataset: String,
-    /// The folder that the images were read from.
+    /// The folder of the images.
     #[serde(default)]
     pub folder: String,
     pub images: Vec<String>,
-    /// Images that could not be read and were left out.
+    /// Images that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
 }
 
 impl Index {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("{}: no soft targets here", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{}: not an index of soft targets", path.display()))
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("{}: no soft targets here; `distill soften` makes them", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{}: invalid index of soft targets", path.display()))
     }
 }
 
@@ -61,26 +62,26 @@ pub struct SoftTargets {
     by_image: HashMap<(String, String), ImageSoftTargets>,
     /// Teachers' names.
     pub teachers: Vec<String>,
-    /// The student's classes that the logits are of.
+    /// The student's classes, in the order of the logits.
     pub classes: Vec<String>,
-    /// For each of them whether some teacher knows it, so that what was not seen is not there.
+    /// For each class whether a teacher knows it, so that no box of it means no object of it.
     pub known: Vec<bool>,
-    /// The segmentation classes, where a segmenter was asked.
+    /// The segmentation classes; `None` without a segmenter.
     pub segmentation: Option<Vec<String>>,
-    /// The student's layers for which there are features, with their channels; 0 where there is no image.
+    /// The student's layers with features, and their number of channels; 0 without images.
     pub features: BTreeMap<String, usize>,
 }
 
 impl SoftTargets {
-    /// Reads a folder that `distill soften` wrote, with all of its features.
+    /// Reads a folder that `distill soften` wrote, with all features.
     ///
     /// # Errors
-    /// When a file is missing, or is not what the index says.
+    /// When a file is missing, or does not fit the index.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         Self::open_with(folder, &|_| true)
     }
 
-    /// As [`open`](Self::open), with those features alone that are `wanted`: they take much memory.
+    /// As [`open`](Self::open), with only those features that are `wanted`: they need much memory.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -92,12 +93,16 @@ impl SoftTargets {
             let path = folder.join(&shard.file);
             let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
             if sha256(&bytes) != shard.sha256 {
-                bail!("{}: is not the file that index.json names; delete both and soften again", path.display());
+                bail!("{}: its hash is not the one in index.json; delete both and soften again", path.display());
             }
             let masks = index.segmentation.as_ref().map(Vec::len);
             let contents = Contents { classes: index.classes.len(), masks, features: &index.features, wanted };
             let found = deserialize(&bytes, &contents).with_context(|| path.display().to_string())?;
-            ensure!(found.len() == shard.images.len(), "{}: holds another number of images", path.display());
+            ensure!(
+                found.len() == shard.images.len(),
+                "{}: its number of images is not the one in index.json",
+                path.display()
+            );
             for (layer, map) in found.iter().flat_map(|image| &image.features) {
                 let channels = features.entry(layer.clone()).or_default();
                 let fits = *channels == 0 || *channels == map.channels();
@@ -123,7 +128,7 @@ impl SoftTargets {
         })
     }
 
-    /// What the teachers made of an image; `None` where they were not asked.
+    /// The soft targets of an image, if it has any.
     pub fn of(&self, dataset: &str, file: &str) -> Option<&ImageSoftTargets> {
         self.by_image.get(&(dataset.to_owned(), file.to_owned()))
     }
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn a_damaged_shard_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = serialize(&[ImageSoftTargets::default()], 2);
+        let bytes = serialize(&[ImageSoftTargets::default()], 2).unwrap();
         let shard = Shard {
             file: "a-0000.safetensors".into(),
             sha256: sha256(b"other"),
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_says_which_classes_the_teachers_know_and_one_without_it_means_all() {
+    fn known_classes_are_those_of_the_index_and_all_by_default() {
         let folder = tempfile::tempdir().unwrap();
         let known = |index: &str| {
             std::fs::write(folder.path().join(INDEX), index).unwrap();

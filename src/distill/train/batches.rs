@@ -311,7 +311,8 @@ mod tests {
     fn soft(folder: &Path, file: &str, classes: &[String]) -> SoftTargets {
         let bbox = BoundingBox::new(4.0, 4.0, 40.0, 40.0);
         let boxes = vec![SoftTarget { bbox, logits: vec![0.0; classes.len()] }];
-        let shard = shard::serialize(&[ImageSoftTargets { boxes, ..ImageSoftTargets::default() }], classes.len());
+        let shard =
+            shard::serialize(&[ImageSoftTargets { boxes, ..ImageSoftTargets::default() }], classes.len()).unwrap();
         let index = serde_json::json!({
             "teachers": [["t", "hash"]], "classes": classes, "known": ["car"],
             "shards": [{ "file": "s", "sha256": sha256(&shard), "dataset": "tiny/data", "images": [file] }],

@@ -1,4 +1,4 @@
-//! The teachers of one `distill soften`, and what they make of an image together.
+//! The teachers of one `distill soften`, and the fusion of their outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,6 +9,7 @@ use image::RgbImage;
 use indicatif::ProgressBar;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
+use tracing::warn;
 
 use super::shard::{HalfMap, ImageSoftTargets};
 use super::targets::Index;
@@ -19,16 +20,16 @@ use crate::teacher::{
     ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, TeacherDescription,
 };
 
-/// All that are asked.
+/// All teachers.
 pub(super) struct Teachers {
     all: Vec<AnyTeacher>,
-    /// For each detector and detection class of the student's, whether it knows it.
+    /// For each detector, which of the student's detection classes it knows.
     detectors: Vec<Vec<bool>>,
-    /// The same of segmenters and segmentation classes.
+    /// For each segmenter, which of the student's segmentation classes it knows.
     segmenters: Vec<Vec<bool>>,
-    /// The student's input, whose cells masks are brought to.
+    /// The student's input size, to whose cells masks are resized.
     input: (usize, usize),
-    /// The student's layers for which some teacher keeps a feature.
+    /// The student's layers for which a teacher gives features.
     features: BTreeSet<String>,
 }
 
@@ -38,7 +39,7 @@ enum AnyTeacher {
     Package(PackageTeacher),
 }
 
-/// What the teachers made of some images, and the images that could not be read.
+/// The teachers' outputs for some images, and the images that could not be read.
 pub(super) struct TeacherOutputs {
     pub images: Vec<String>,
     pub soft_targets: Vec<ImageSoftTargets>,
@@ -46,74 +47,98 @@ pub(super) struct TeacherOutputs {
 }
 
 impl Teachers {
-    /// Loads those that `args` name.
+    /// Loads the teachers of `args`.
     ///
     /// # Errors
-    /// Names the teacher, and what it lacks or what does not fit.
+    /// Names the teacher, and what is missing or does not fit.
     pub fn load(args: &SoftenArgs, student: &Architecture) -> anyhow::Result<Self> {
-        let input = (student.input.width, student.input.height);
-        let (all, detectors, segmenters) = (Vec::new(), Vec::new(), Vec::new());
-        let mut teachers = Self { all, detectors, segmenters, input, features: BTreeSet::new() };
-        let detection = &student.detection.classes;
+        let mut teachers = Self {
+            all: Vec::new(),
+            detectors: Vec::new(),
+            segmenters: Vec::new(),
+            input: (student.input.width, student.input.height),
+            features: BTreeSet::new(),
+        };
         let mut runtime = None;
         for teacher in &args.teachers {
-            let Some((description, network)) = teacher.split_once('=') else {
-                let folder = Path::new(teacher);
-                ensure!(
-                    folder.is_dir(),
-                    "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
-                );
-                teachers.keep(teacher, &args.features)?;
-                let package = PackageTeacher::load(folder, detection, &args.features, args.threads)?;
-                teachers.detectors.push(vec![true; detection.len()]);
-                teachers.all.push(AnyTeacher::Package(package));
-                continue;
-            };
-            let description = TeacherDescription::read(Path::new(description))?;
-            teachers.keep(teacher, description.features.keys())?;
-            let (family, name) = (description.family, description.name.clone());
-            ensure!(
-                family != Family::ClassLogits,
-                "--teacher {teacher}: a classifier does not say where anything is; give a detector or a segmenter"
-            );
-            let classes = if family == Family::PixelLogits { &student.segmentation.classes } else { detection };
-            let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
-            if runtime.is_none() {
-                runtime = Some(Runtime::open(library)?);
-            }
-            let runtime = runtime.as_ref().context("opened just above")?;
-            let onnx = OnnxTeacher::load(runtime, Path::new(network), description, classes, args.threads)?;
-            if family == Family::PixelLogits {
-                let unknown: Vec<&str> = classes
-                    .iter()
-                    .zip(onnx.knows())
-                    .filter(|(_, knows)| !knows)
-                    .map(|(class, _)| class.as_str())
-                    .collect();
-                if !unknown.is_empty() {
-                    eprintln!("{name} maps nothing to {}: by its masks there is none of that", unknown.join(", "));
+            match teacher.split_once('=') {
+                None => teachers.add_package(teacher, args, student)?,
+                Some((description, network)) => {
+                    let description = TeacherDescription::read(Path::new(description))?;
+                    teachers.reserve_features(teacher, description.features.keys())?;
+                    ensure!(
+                        description.family != Family::ClassLogits,
+                        "--teacher {teacher}: a classifier does not locate objects; give a detector or a segmenter"
+                    );
+                    if runtime.is_none() {
+                        let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
+                        runtime = Some(Runtime::open(library)?);
+                    }
+                    let runtime = runtime.as_ref().context("opened just above")?;
+                    teachers.add_onnx(runtime, Path::new(network), description, student, args.threads)?;
                 }
-                teachers.segmenters.push(onnx.knows());
-            } else {
-                teachers.detectors.push(onnx.knows());
             }
-            teachers.all.push(AnyTeacher::Onnx(onnx));
         }
         let has_package = teachers.all.iter().any(|teacher| matches!(teacher, AnyTeacher::Package(_)));
         ensure!(
             has_package || args.features.is_empty(),
-            "--feature is for a package, of which there is none; [features] of a description says what an ONNX teacher keeps"
+            "--feature needs a package as --teacher; an ONNX teacher's features are in [features] of its description"
         );
         Ok(teachers)
     }
 
-    /// Notes the features that `teacher` is to keep.
-    fn keep<'a>(&mut self, teacher: &str, layers: impl IntoIterator<Item = &'a String>) -> anyhow::Result<()> {
+    fn add_package(&mut self, teacher: &str, args: &SoftenArgs, student: &Architecture) -> anyhow::Result<()> {
+        let folder = Path::new(teacher);
+        ensure!(
+            folder.is_dir(),
+            "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
+        );
+        self.reserve_features(teacher, &args.features)?;
+        let classes = &student.detection.classes;
+        let package = PackageTeacher::load(folder, classes, &args.features, args.threads)?;
+        self.detectors.push(vec![true; classes.len()]);
+        self.all.push(AnyTeacher::Package(package));
+        Ok(())
+    }
+
+    fn add_onnx(
+        &mut self,
+        runtime: &Runtime,
+        network: &Path,
+        description: TeacherDescription,
+        student: &Architecture,
+        threads: usize,
+    ) -> anyhow::Result<()> {
+        let segments = description.family == Family::PixelLogits;
+        let classes = if segments { &student.segmentation.classes } else { &student.detection.classes };
+        let name = description.name.clone();
+        let onnx = OnnxTeacher::load(runtime, network, description, classes, threads)?;
+        let knows = onnx.knows();
+        if segments {
+            let unknown = classes.iter().zip(&knows).filter(|(_, &knows)| !knows).map(|(class, _)| class.as_str());
+            let unknown: Vec<&str> = unknown.collect();
+            if !unknown.is_empty() {
+                warn!("{name} maps nothing to {}: its masks will never contain these classes", unknown.join(", "));
+            }
+            self.segmenters.push(knows);
+        } else {
+            self.detectors.push(knows);
+        }
+        self.all.push(AnyTeacher::Onnx(onnx));
+        Ok(())
+    }
+
+    /// Reserves layers for the features of `teacher`.
+    fn reserve_features<'a>(
+        &mut self,
+        teacher: &str,
+        layers: impl IntoIterator<Item = &'a String>,
+    ) -> anyhow::Result<()> {
         for layer in layers {
             ensure!(
                 self.features.insert(layer.clone()),
-                "--teacher {teacher}: the feature of {layer} is asked for twice; the features of different teachers have \
-                 no mean: keep those of one"
+                "--teacher {teacher}: the feature of {layer} is given twice; features of different teachers cannot be \
+                 averaged: use those of one"
             );
         }
         Ok(())
@@ -137,10 +162,10 @@ impl Teachers {
         }
     }
 
-    /// Shows them `samples`.
+    /// Runs the teachers on `samples`.
     ///
     /// # Errors
-    /// When an image cannot be read, unless those are to be left out; when a teacher fails.
+    /// When an image cannot be read, unless `on_error` is to skip it; when a teacher fails.
     pub fn infer(
         &mut self,
         samples: &[Sample],
@@ -166,16 +191,16 @@ impl Teachers {
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
         let (mut boxes, mut masks, mut features) = (Vec::new(), Vec::new(), BTreeMap::new());
         for teacher in &mut self.all {
-            let (opinion, shown) = match teacher {
-                AnyTeacher::Package(t) => t.infer(image).map(|(seen, shown)| (Prediction::Boxes(seen), shown))?,
+            let (prediction, layers) = match teacher {
+                AnyTeacher::Package(t) => t.infer(image).map(|(boxes, layers)| (Prediction::Boxes(boxes), layers))?,
                 AnyTeacher::Onnx(t) => t.infer(image)?,
             };
-            match opinion {
-                Prediction::Boxes(seen) => boxes.push(seen),
+            match prediction {
+                Prediction::Boxes(found) => boxes.push(found),
                 Prediction::Pixels(mask) => masks.push(mask),
-                Prediction::Image(_) => bail!("a teacher gives neither boxes nor masks"),
+                Prediction::Image(_) => bail!("a teacher has neither boxes nor masks as output"),
             }
-            for (layer, feature) in &shown {
+            for (layer, feature) in &layers {
                 features.insert(layer.clone(), Arc::new(half(layer, feature)?));
             }
         }
@@ -188,7 +213,7 @@ impl Teachers {
         })
     }
 
-    /// Cells of the student's mask that the whole image covers when it fills the input, across and down.
+    /// Columns and rows of the student's mask that the image covers when it fills the input.
     fn cells(&self, image: &RgbImage) -> (usize, usize) {
         let (width, height) = (f64::from(image.width()), f64::from(image.height()));
         let scale = (self.input.0 as f64 / width).min(self.input.1 as f64 / height) / MASK_STRIDE as f64;
