@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use peregrine_distill::export::onnx::{model, Labels};
+use peregrine_distill::export::onnx::{model, OnnxLabels};
 use peregrine_engine::graph::padding;
 use peregrine_engine::Op;
 use prost::Message;
@@ -52,7 +52,7 @@ pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
         (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("sizes come from the graph"))
     });
     fs::write(folder.join("weights.safetensors"), safetensors::serialize(views, None)?)?;
-    let labels = Labels { input: "t0".into(), ..Labels::plain(graph) };
+    let labels = OnnxLabels { input: "t0".into(), ..OnnxLabels::plain(graph) };
     fs::write(folder.join("model.onnx"), model(graph, &network.weights, &labels)?.encode_to_vec())?;
     Ok(())
 }

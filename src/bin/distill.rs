@@ -28,7 +28,8 @@ use peregrine_distill::train::teacher;
 use peregrine_distill::train::teacher::TeacherArgs;
 use tracing::warn;
 
-// Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the system each time.
+// Training allocates and frees buffers of megabytes at each step; glibc would hand them back to the
+// system each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

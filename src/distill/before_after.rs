@@ -40,8 +40,8 @@ pub struct Side {
 }
 
 impl BeforeAfter {
-    /// Measures both students, on the data sets `folders`; the accuracy of `after` is also recorded in
-    /// its manifest.
+    /// Measures both students, on the data sets `folders`; the accuracy of `after` is also recorded
+    /// in its manifest.
     ///
     /// # Errors
     /// When a folder cannot be used; and, with [`OnError::Stop`], at the first invalid image.
@@ -116,8 +116,8 @@ impl Side {
     }
 }
 
-/// Median inference time of each student in ms, measured alternately so that other load affects both
-/// equally.
+/// Median inference time of each student in ms, measured alternately so that other load affects
+/// both equally.
 fn latency(students: [&Student; 2]) -> anyhow::Result<[f64; 2]> {
     let mut engines = Vec::new();
     for student in students {

@@ -1,9 +1,10 @@
 //! `distill cluster`: weight clustering, which makes a student's file smaller.
 //!
-//! Each layer's weights are clustered (Han, Mao & Dally 2016, "Deep Compression", section 3: k-means
-//! on the values, with linear initialisation between the smallest and the largest), and each weight is
-//! replaced by its cluster's mean. The file then holds a codebook and the cluster indices. The engines
-//! expand the values on loading, so that time and memory at run time are unchanged.
+//! Each layer's weights are clustered (Han, Mao & Dally 2016, "Deep Compression", section 3:
+//! k-means on the values, with linear initialisation between the smallest and the largest), and
+//! each weight is replaced by its cluster's mean. The file then holds a codebook and the cluster
+//! indices. The engines expand the values on loading, so that time and memory at run time are
+//! unchanged.
 
 use std::path::PathBuf;
 
@@ -19,8 +20,8 @@ use super::data::OnError;
 
 /// Cluster a student's weights by layer (k-means), for a package with a smaller file.
 ///
-/// Time and memory at run time are unchanged: this saves transfer and storage on a vehicle. Layers with
-/// few weights and depthwise layers are not clustered.
+/// Time and memory at run time are unchanged: this saves transfer and storage on a vehicle. Layers
+/// with few weights and depthwise layers are not clustered.
 ///
 /// Example: distill cluster --out small --judge data/vehicles/val
 #[derive(Debug, Args)]
@@ -71,7 +72,8 @@ pub fn run(args: &ClusterArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The student with at most 2^`bits` (1 to 8) different weights in each layer that gets smaller by it.
+/// The student with at most 2^`bits` (1 to 8) different weights in each layer that gets smaller by
+/// it.
 pub fn cluster(student: &Student, bits: u8) -> Student {
     let mut small = student.clone();
     small.manifest.name = format!("{}-clustered", student.manifest.name);
@@ -95,7 +97,8 @@ pub fn cluster(student: &Student, bits: u8) -> Student {
 /// Maximum iterations of k-means; it usually converges long before.
 const ITERATIONS: usize = 100;
 
-/// Each value replaced by the mean of its cluster, rounded to f16; at most `clusters` different ones.
+/// Each value replaced by the mean of its cluster, rounded to f16; at most `clusters` different
+/// ones.
 fn k_means(values: &[f32], clusters: usize) -> Vec<f32> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -156,7 +159,8 @@ mod tests {
         assert!(found.iter().zip(means).all(|(a, b)| (a - b).abs() < 1e-3), "{found:?}");
     }
 
-    /// Mean squared error of scikit-learn's k-means, the best of 50 initialisations: tests/reference/kmeans.py.
+    /// Mean squared error of scikit-learn's k-means, the best of 50 initialisations:
+    /// tests/reference/kmeans.py.
     const REFERENCE: f64 = 3.5954e-3;
 
     #[test]
@@ -179,7 +183,8 @@ mod tests {
             different.dedup();
             prop_assert!(different.len() <= 1 << bits);
             let worse = |found: &[f32]| values.iter().zip(found).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-            // k-means never ends with a larger error than its initialisation, apart from rounding to f16.
+            // k-means never ends with a larger error than its initialisation, apart from rounding
+            // to f16.
             let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
             let step = (high - low) / f32::from(1u16 << bits);
             let start: Vec<f32> = values

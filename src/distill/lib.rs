@@ -6,7 +6,8 @@
 //! - [`text`]: distillation of a text model.
 //! - [`quantize`]: post-training quantization to 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
-//! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their comparison.
+//! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their
+//!   comparison.
 //! - [`ablate`]: ablation studies. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 
 pub mod ablate;

@@ -24,7 +24,8 @@ enum Ticks {
 }
 
 impl Axis {
-    /// A linear axis over `range`; an inverted range inverts the axis. `unit` follows each number (`" ms"`).
+    /// A linear axis over `range`; an inverted range inverts the axis. `unit` follows each number
+    /// (`" ms"`).
     pub fn linear(range: Range<f64>, unit: &str) -> Self {
         Self { range, label: String::new(), logarithmic: false, ticks: Ticks::Round { unit: unit.into() } }
     }
@@ -34,7 +35,7 @@ impl Axis {
         Self { logarithmic: true, ..Self::linear(range, unit) }
     }
 
-    /// The rows of a chart from top to bottom: row `i`, with its label, lies from `i` to `i + 1`.
+    /// The rows of a chart from top to bottom: row `i`, with its label, spans `i` to `i + 1`.
     pub fn rows<S: Into<String>>(labels: impl IntoIterator<Item = S>) -> Self {
         let ticks: Vec<_> =
             labels.into_iter().enumerate().map(|(row, label)| (row as f64 + 0.5, label.into())).collect();

@@ -88,7 +88,8 @@ impl Chart {
         Self { size: (width, self.size.1), ..self }
     }
 
-    /// A line through `points`; those outside of the axes are drawn at their edge. A name puts it into the legend.
+    /// A line through `points`; those outside of the axes are drawn at their edge. A name puts it
+    /// into the legend.
     pub fn line(&mut self, name: Option<&str>, colour: Colour, points: Vec<(f64, f64)>) {
         self.marks.push(Mark::Line { points, colour });
         if let Some(name) = name {
@@ -96,12 +97,13 @@ impl Chart {
         }
     }
 
-    /// A filled rectangle: a column of a histogram, a part of a stacked bar, a cell of a heat map. Opacity: 0 to 1.
+    /// A filled rectangle: a column of a histogram, a part of a stacked bar, a cell of a heat map.
+    /// Opacity: 0 to 1.
     pub fn rectangle(&mut self, x: Range<f64>, y: Range<f64>, colour: Colour, opacity: f64) {
         self.marks.push(Mark::Rectangle { x, y, colour, opacity });
     }
 
-    /// In a row of [`Axis::rows`]: the value `at`, and the interval in which it lies.
+    /// In a row of [`Axis::rows`]: the value `at`, and its interval.
     pub fn interval(&mut self, row: usize, from: f64, at: f64, to: f64, colour: Colour) {
         self.marks.push(Mark::Interval { row, from, at, to, colour });
     }

@@ -1,4 +1,5 @@
-//! The palette of all reports. Its colours can be told apart with a colour vision deficiency too (Okabe & Ito 2008).
+//! The palette of all reports. Its colours can be told apart with a colour vision deficiency too
+//! (Okabe & Ito 2008).
 
 use plotters::style::RGBColor;
 

@@ -1,7 +1,9 @@
-//! The one way in which Peregrine writes HTML and plots, for the reports of the benchmark and of distillation: a
-//! [`Page`] that needs no other file, [`Chart`]s as SVG, and pictures with boxes drawn on them.
+//! The one way in which Peregrine writes HTML and plots, for the reports of the benchmark and of
+//! distillation: a [`Page`] that needs no other file, [`Chart`]s as SVG, and pictures with boxes
+//! drawn on them.
 //!
-//! Text is escaped by `maud`, charts are drawn by `plotters`; neither needs a font or a library of the system.
+//! Text is escaped by `maud`, charts are drawn by `plotters`; neither needs a font or a library of
+//! the system.
 
 #![warn(missing_docs)]
 

@@ -20,7 +20,7 @@ pub fn shrink(image: &RgbImage, side: u32) -> RgbImage {
     imageops::resize(image, to(image.width()), to(image.height()), FilterType::Triangle)
 }
 
-/// Draws a box's outline of `thickness` pixels, as far as it lies in the image.
+/// Draws a box's outline of `thickness` pixels, clipped to the image.
 pub fn draw_box(image: &mut RgbImage, bbox: &BoundingBox, colour: Colour, thickness: u32) {
     let (width, height) = image.dimensions();
     let at = |v: f32, limit: u32| (v.max(0.0) as u32).min(limit.saturating_sub(1));

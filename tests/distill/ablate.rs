@@ -1,4 +1,5 @@
-//! `distill ablate` as a program, on three sample frames: runs are trained once, compared, and kept.
+//! `distill ablate` as a program, on three sample frames: runs are trained once, compared, and
+//! kept.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +17,8 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A table of two rows and two seeds: labels alone, and two methods with the embedded student as teacher.
+/// A table of two rows and two seeds: labels alone, and two methods with the embedded student as
+/// teacher.
 fn project(folder: &Path) -> std::path::PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (images, labels) = (folder.join("data/images"), folder.join("data/labels"));

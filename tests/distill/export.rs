@@ -6,7 +6,7 @@ use std::process::Command;
 use peregrine_distill::export::check;
 use peregrine_distill::export::messages::Model;
 use peregrine_distill::export::onnx;
-use peregrine_distill::export::onnx::Labels;
+use peregrine_distill::export::onnx::OnnxLabels;
 use peregrine_distill::teacher::Runtime;
 use peregrine_engine::{Activation, Conv, Graph, Shape};
 use peregrine_student::Student;
@@ -48,7 +48,7 @@ fn random_networks_agree_between_onnx_runtime_and_the_engine() {
     for seed in 0..6 {
         let graph = network(seed as usize);
         let weights = peregrine_reference::random_weights(&graph, seed);
-        let labels = Labels::plain(&graph);
+        let labels = OnnxLabels::plain(&graph);
         let path = dir.path().join("network.onnx");
         std::fs::write(&path, onnx::model(&graph, &weights, &labels).unwrap().encode_to_vec()).unwrap();
         let names: Vec<String> = labels.outputs.iter().map(|o| o.0.clone()).collect();
@@ -63,7 +63,7 @@ fn a_file_that_differs_from_the_engine_is_detected() {
     let Some(runtime) = onnx_runtime() else { return };
     let dir = tempfile::tempdir().unwrap();
     let student = Student::embedded();
-    let (graph, labels) = (student.graph(), Labels::plain(&student.graph()));
+    let (graph, labels) = (student.graph(), OnnxLabels::plain(&student.graph()));
     let mut wrong = student.weights.clone();
     wrong.0.values_mut().next().unwrap().bias[0] += 1.0;
     let path = dir.path().join("wrong.onnx");

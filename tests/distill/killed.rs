@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
-use peregrine_distill::text::network::Network;
+use peregrine_distill::text::network::TextNetwork;
 use peregrine_student::Student;
 
 /// When a run is killed, as fractions of the time that an uninterrupted one takes.
@@ -122,7 +122,7 @@ fn a_language_student_is_the_same_after_kills() {
     let arguments = "text student commands.toml --tokenizer tokenizer.json --steps 450 --width 16 --out OUT";
     run_whole_and_killed(folder.path(), arguments, |package| {
         if package.join("manifest.json").exists() {
-            Network::load(package).unwrap();
+            TextNetwork::load(package).unwrap();
         }
     });
     assert_equal(folder.path(), &["manifest.json", "tokenizer.json", "weights.safetensors"]);

@@ -227,7 +227,7 @@ fn a_segmenters_logits_cover_the_image_and_train_the_student() {
     assert!(output.status.success() && said(&output).contains("maps nothing to"), "{}", said(&output));
     let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
     let classes = soft.segmentation.as_ref().unwrap();
-    assert!(soft.known.iter().all(|known| !known), "it was not asked about boxes");
+    assert!(soft.known.iter().all(|known| !known), "a segmenter knows no detection class");
     for (file, class, (x, y)) in [("a.png", "sky", (27, 13)), ("b.png", "road", (52, 13))] {
         let mask = soft.of("spots/data", file).unwrap().mask.clone().unwrap();
         // 128 × 64 pixels fill the width of the student's 320 × 256.

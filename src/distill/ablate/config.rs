@@ -24,20 +24,20 @@ pub struct Ablation {
     /// Labelled folders to evaluate on; never those trained on.
     pub evaluate: Vec<PathBuf>,
     #[serde(rename = "row")]
-    pub rows: Vec<Row>,
+    pub rows: Vec<AblationRow>,
 }
 
 /// One variant of the student.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct AblationRow {
     /// Letters, digits and hyphens: also the folder's name.
     pub name: String,
     #[serde(default)]
     pub note: String,
-    /// Keys of the base to override; tables are merged, everything else is replaced. `"{NAME}"` stands
-    /// for the package of an earlier row NAME with the same seed: to fine-tune it, or to use it as
-    /// teacher.
+    /// Keys of the base to override; tables are merged, everything else is replaced. `"{NAME}"`
+    /// stands for the package of an earlier row NAME with the same seed: to fine-tune it, or to use
+    /// it as teacher.
     #[serde(default)]
     pub set: Table,
     /// Instead of training: a command that derives this row's package from another's.
@@ -50,12 +50,12 @@ pub struct Row {
 #[serde(deny_unknown_fields)]
 pub struct Derive {
     pub from: String,
-    /// Arguments of `distill`; `{student}` stands for the other row's package, `{out}` for the folder of
-    /// the new one.
+    /// Arguments of `distill`; `{student}` stands for the other row's package, `{out}` for the
+    /// folder of the new one.
     pub command: Vec<String>,
 }
 
-impl Row {
+impl AblationRow {
     /// The rows whose packages this one depends on.
     pub fn origins(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.derive.iter().map(|d| d.from.as_str()).collect();
@@ -106,7 +106,12 @@ impl Ablation {
     ///
     /// # Errors
     /// Names the row and the invalid field.
-    pub fn student(&self, row: &Row, seed: u64, package: &dyn Fn(&str) -> String) -> anyhow::Result<StudentConfig> {
+    pub fn student(
+        &self,
+        row: &AblationRow,
+        seed: u64,
+        package: &dyn Fn(&str) -> String,
+    ) -> anyhow::Result<StudentConfig> {
         let at = || format!("row {:?}", row.name);
         let mut table = self.base.clone();
         let mut set = row.set.clone();

@@ -34,7 +34,8 @@ pub struct CellResult {
     /// `None` until it is finished.
     pub figures: Option<Figures>,
     pub failure: Option<String>,
-    /// Median latency of the whole pipeline on one thread in ms; for the first finished seed of a row.
+    /// Median latency of the whole pipeline on one thread in ms; for the first finished seed of a
+    /// row.
     pub latency_ms: Option<f64>,
 }
 

@@ -20,12 +20,13 @@ use peregrine_core::files::write_atomically;
 use crate::lock::lock;
 use config::Ablation;
 
-/// Ablation study: train variants of a student with several seeds each, and compare them in a table.
+/// Ablation study: train variants of a student with several seeds each, and compare them in a
+/// table.
 ///
-/// Finished runs are kept and interrupted ones resumed; the training processes end with the command.
-/// A row that depends on others is made again if those, or the command that derives it, have changed.
-/// The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md, ablation.html and
-/// ablation.json, in which unfinished rows are marked.
+/// Finished runs are kept and interrupted ones resumed; the training processes end with the
+/// command. A row that depends on others is made again if those, or the command that derives it,
+/// have changed. The folder receives runs/ROW/SEED (as of `distill student`), ABLATION.md,
+/// ablation.html and ablation.json, in which unfinished rows are marked.
 ///
 /// Example: distill ablate models/ablation.toml --out target/ablation
 #[derive(Debug, Args)]

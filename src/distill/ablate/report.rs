@@ -40,7 +40,7 @@ pub struct Figure {
     /// common seed.
     pub difference: Option<Summary>,
     pub finding: Finding,
-    /// Whether this row's own interval lies wholly above the reference's.
+    /// Whether this row's own interval is entirely above the reference's.
     pub intervals_apart: bool,
 }
 

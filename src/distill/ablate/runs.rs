@@ -70,7 +70,8 @@ impl Cell {
         self.folder.join(STUDENT)
     }
 
-    /// Whether its package exists, and was made by this configuration or command from the current origins.
+    /// Whether its package exists, and was made by this configuration or command from the current
+    /// origins.
     pub fn finished(&self) -> bool {
         let Some(manifest) = manifest(&self.package()) else { return false };
         match &self.made_by {
@@ -83,8 +84,8 @@ impl Cell {
         }
     }
 
-    /// Whether it was made or started from other origins than the current ones. A training without a
-    /// stored provenance is not outdated: it was started by a version that stored none.
+    /// Whether it was made or started from other origins than the current ones. A training without
+    /// a stored provenance is not outdated: it was started by a version that stored none.
     fn is_outdated(&self) -> bool {
         self.stored_provenance().is_some_and(|stored| self.provenance().is_none_or(|current| current != stored))
     }
@@ -135,8 +136,8 @@ impl Cell {
     }
 }
 
-/// The table's cells, ordered by seed, so that every row has a result early; their configurations are
-/// written to `out`/configs.
+/// The table's cells, ordered by seed, so that every row has a result early; their configurations
+/// are written to `out`/configs.
 ///
 /// # Errors
 /// When a configuration is invalid or a file cannot be written.
@@ -173,8 +174,8 @@ fn config_path(out: &Path, row: &str, seed: u64) -> PathBuf {
     out.join("configs").join(format!("{row}-{seed}.toml"))
 }
 
-/// Trains the rows selected by `wanted`, `jobs` in parallel, and runs the derived ones whose origin is
-/// finished, in as many rounds as the dependencies need; failures are stored in the cells.
+/// Trains the rows selected by `wanted`, `jobs` in parallel, and runs the derived ones whose origin
+/// is finished, in as many rounds as the dependencies need; failures are stored in the cells.
 ///
 /// # Errors
 /// When a process cannot be started.
@@ -310,7 +311,8 @@ fn this_program() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
     #[cfg(target_os = "linux")]
-    // SAFETY: prctl and getppid are async-signal-safe and nothing else happens between fork and exec.
+    // SAFETY: prctl and getppid are async-signal-safe and nothing else happens between fork and
+    // exec.
     unsafe {
         let parent = std::process::id();
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
@@ -336,8 +338,8 @@ pub fn distill(arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The error of a process and its causes in one line; without one the last line that is not a progress
-/// bar.
+/// The error of a process and its causes in one line; without one the last line that is not a
+/// progress bar.
 fn error_of(path: &Path) -> String {
     let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let lines = |text: &str| text.split(['\n', '\r']).map(|l| l.trim().to_owned()).collect::<Vec<_>>();

@@ -53,7 +53,7 @@ impl Summary {
         }
     }
 
-    /// Whether its interval lies wholly above `other`'s.
+    /// Whether its interval is entirely above `other`'s.
     pub fn is_above(&self, other: &Self) -> bool {
         match (self.half_width, other.half_width) {
             (Some(a), Some(b)) => self.mean - a > other.mean + b,

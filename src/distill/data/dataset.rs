@@ -228,7 +228,7 @@ fn explain_layout(error: DataError, folder: &Path) -> DataError {
             let hint = match split {
                 Some(split) => format!("; did you mean {}?", folder.join(split).display()),
                 None if folder.is_dir() => "; put the pictures there, and their labels in labels/".into(),
-                None => "; there is no such folder".into(),
+                None => "; no such folder".into(),
             };
             DataError::Layout { folder: folder.to_owned(), hint }
         }

@@ -23,7 +23,7 @@ pub struct Annotation {
 
 /// The objects of one image, and its ignore regions.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Labels {
+pub struct ImageLabels {
     pub boxes: Vec<Annotation>,
     pub ignore: Vec<BoundingBox>,
 }
@@ -32,8 +32,8 @@ pub struct Labels {
 ///
 /// # Errors
 /// [`DataError::Label`] names the first invalid line.
-pub fn parse(text: &str, path: &Path, classes: &[Mapped], size: (u32, u32)) -> Result<Labels, DataError> {
-    let mut labels = Labels::default();
+pub fn parse(text: &str, path: &Path, classes: &[Mapped], size: (u32, u32)) -> Result<ImageLabels, DataError> {
+    let mut labels = ImageLabels::default();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let (class, bbox) = parse_line(line, classes.len(), size).map_err(|why| DataError::Label {
             path: path.to_owned(),

@@ -46,11 +46,11 @@ pub struct Mistake {
 
 /// The errors of each kind, the worst first. Counts only detections with a score of at least
 /// [`CONFIDENT`], and only classes that the data set labels.
-pub fn mistakes(observations: &Observations, judged: &[bool]) -> [Vec<Mistake>; 3] {
+pub fn mistakes(observations: &Observations, labelled_classes: &[bool]) -> [Vec<Mistake>; 3] {
     let mut all = [MistakeKind::Missed, MistakeKind::Invented, MistakeKind::Confused].map(|_| Vec::new());
     for image in &observations.images {
         let Some(objects) = &image.objects else { continue };
-        for mistake in in_image(image, objects, judged) {
+        for mistake in in_image(image, objects, labelled_classes) {
             all[mistake.kind as usize].push(mistake);
         }
     }
@@ -60,16 +60,16 @@ pub fn mistakes(observations: &Observations, judged: &[bool]) -> [Vec<Mistake>; 
     all
 }
 
-fn in_image(image: &Observed, objects: &Evaluated, judged: &[bool]) -> Vec<Mistake> {
+fn in_image(image: &Observed, objects: &Evaluated, labelled_classes: &[bool]) -> Vec<Mistake> {
     let sample = image.sample;
     let sure = || objects.detections.iter().filter(|d| d.score >= CONFIDENT);
     let mut found = Vec::new();
-    for &(class, bbox) in objects.labels.iter().filter(|(class, _)| judged[*class]) {
+    for &(class, bbox) in objects.labels.iter().filter(|(class, _)| labelled_classes[*class]) {
         if !sure().any(|d| iou(&d.bbox, &bbox) >= FOUND) {
             found.push(Mistake { kind: MistakeKind::Missed, sample, bbox, class, labelled: None, weight: bbox.area() });
         }
     }
-    for d in sure().filter(|d| judged[d.class]) {
+    for d in sure().filter(|d| labelled_classes[d.class]) {
         let on = objects.labels.iter().map(|(class, bbox)| (*class, iou(&d.bbox, bbox)));
         let mut on: Vec<_> = on.filter(|(_, overlap)| *overlap >= FOUND).collect();
         // The same class first, then by overlap.

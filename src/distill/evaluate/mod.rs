@@ -26,15 +26,16 @@ use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
 pub use report::Evaluation;
 
-/// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst errors.
+/// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst
+/// errors.
 ///
 /// A folder has images/ and labels/ (YOLO text, or masks with one byte per pixel). Its classes are
 /// defined by dataset.toml in it or its parent, by --config, or by --classes / --mask-classes. Only
-/// classes that the data set labels are scored. Masks are compared at the labels' size, each pixel with
-/// its nearest cell.
+/// classes that the data set labels are scored. Masks are compared at the labels' size, each pixel
+/// with its nearest cell.
 ///
-/// Example: distill evaluate data/vehicles/val --model models/peregrine-s --json out.json --pictures
-/// mistakes
+/// Example: distill evaluate data/vehicles/val --model models/peregrine-s --json out.json
+/// --pictures mistakes
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
     /// Data set folder: images/ and labels/.
@@ -46,7 +47,8 @@ pub struct EvaluateArgs {
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the default student's classes instead.
+    /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the default student's classes
+    /// instead.
     #[arg(long, conflicts_with_all = ["model", "input", "record"])]
     teacher: Option<String>,
     /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
@@ -55,12 +57,12 @@ pub struct EvaluateArgs {
     /// The dataset.toml to use instead of the one found.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Instead of a dataset.toml: classes of the YOLO label files by index, comma-separated. Those that are
-    /// not the student's are background.
+    /// Instead of a dataset.toml: classes of the YOLO label files by index, comma-separated. Those
+    /// that are not the student's are background.
     #[arg(long, value_delimiter = ',', conflicts_with = "config")]
     classes: Vec<String>,
-    /// Instead of a dataset.toml: classes of the masks' bytes, comma-separated. Those that are not the
-    /// student's are void.
+    /// Instead of a dataset.toml: classes of the masks' bytes, comma-separated. Those that are not
+    /// the student's are void.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["config", "classes"])]
     mask_classes: Vec<String>,
     /// Write the metrics as JSON to this file.
@@ -180,11 +182,12 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs every labelled sample through the pipeline and computes the metrics; calls `step` after each.
+/// Runs every labelled sample through the pipeline and computes the metrics; calls `step` after
+/// each.
 ///
 /// # Errors
-/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first
-/// invalid image.
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the
+/// first invalid image.
 pub fn evaluate(
     student: &Student,
     dataset: &Dataset,

@@ -34,7 +34,7 @@ pub struct Observed {
     pub mask: Option<(ClassMask, f64)>,
 }
 
-/// What a network made of one image.
+/// A network's outputs for one image.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub detections: Vec<Detection>,
@@ -45,8 +45,8 @@ pub struct Seen {
 /// Runs every labelled sample through the student's pipeline; calls `step` after each sample.
 ///
 /// # Errors
-/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the first
-/// invalid image or mask.
+/// When nothing is labelled or the pipeline cannot be built; and, with [`OnError::Stop`], at the
+/// first invalid image or mask.
 pub fn observe(
     student: &Student,
     dataset: &Dataset,
@@ -80,7 +80,7 @@ pub fn observe_teacher(
                 Seen { detections: boxes.into_iter().map(detection).collect(), mask: None }
             }
             Prediction::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
-            Prediction::Image(_) => bail!("a classifier's opinion of a whole image cannot be judged by boxes or masks"),
+            Prediction::Image(_) => bail!("a classifier has neither boxes nor masks to evaluate"),
         })
     };
     observe_with(dataset, on_error, step, see)

@@ -25,7 +25,8 @@ pub struct Evaluation {
     pub images: usize,
     /// Skipped images and labels.
     pub skipped: usize,
-    /// Byte-identical duplicates of other images: skipped with `--distinct`, else evaluated like the rest.
+    /// Byte-identical duplicates of other images: skipped with `--distinct`, else evaluated like
+    /// the rest.
     pub copies: usize,
     pub distinct: bool,
     /// Means over the labelled classes that occur.
@@ -55,8 +56,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The metrics of a network with `architecture`'s classes and input size. The caller sets `copies` and
-    /// `distinct`.
+    /// The metrics of a network with `architecture`'s classes and input size. The caller sets
+    /// `copies` and `distinct`.
     pub fn of(name: &str, architecture: &Architecture, dataset: &Dataset, observations: &Observations) -> Self {
         let classes = &architecture.detection.classes;
         let mask_classes = &architecture.segmentation.classes;

@@ -3,8 +3,8 @@
 //!
 //! Field numbers are those of `onnx.proto3` (ONNX 1.19, IR version 12;
 //! <https://onnx.ai/onnx/api/classes.html>); fields not listed are skipped when reading. A scalar
-//! that ONNX's checker requires even if it is zero is an `Option`, which generated proto3 code would
-//! not give: that, and the size of the whole schema, is why these are written by hand.
+//! that ONNX's checker requires even if it is zero is an `Option`, which generated proto3 code
+//! would not give: that, and the size of the whole schema, is why these are written by hand.
 
 use prost::Message;
 

@@ -23,9 +23,9 @@ use super::teacher::Runtime;
 ///
 /// The model has one input `image` [1, 3, height, width], RGB, normalised as its metadata says, and
 /// the outputs `class_8`, `sides_8`, `class_16`, `sides_16`, `class_32`, `sides_32` and
-/// `segmentation`: raw logits. Its metadata (`metadata_props`) holds classes, normalisation, strides
-/// and the meaning of the outputs, as JSON.
-/// Example: distill export --model runs/first/student --out student.onnx
+/// `segmentation`: raw logits. Its metadata (`metadata_props`) holds classes, normalisation,
+/// strides and the meaning of the outputs, as JSON. Example: distill export --model
+/// runs/first/student --out student.onnx
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Student package; the embedded one by default.
@@ -34,7 +34,8 @@ pub struct ExportArgs {
     /// The ONNX file to write.
     #[arg(long, short)]
     out: PathBuf,
-    /// Also write the package (manifest.json and safetensors) into this folder, with the input size of --input.
+    /// Also write the package (manifest.json and safetensors) into this folder, with the input size
+    /// of --input.
     #[arg(long)]
     package: Option<PathBuf>,
     /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
@@ -67,7 +68,7 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the file at fault; also when the written file differs from the engine.
+/// Each names the invalid file; also when the written file differs from the engine.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let mut student = match &args.model {
         Some(folder) => Student::load(folder)?,
@@ -104,7 +105,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Labels) -> anyhow::Result<()> {
+fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::OnnxLabels) -> anyhow::Result<()> {
     let names: Vec<String> = labels.outputs.iter().map(|o| o.0.clone()).collect();
     let differences = check::compare(runtime, path, &student.graph(), &student.weights, &labels.input, &names)
         .context("the written file could not be compared")?;
@@ -124,7 +125,7 @@ fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Labe
 }
 
 /// Names and metadata of a student's ONNX model.
-pub fn labels(student: &Student, any_batch: bool) -> onnx::Labels {
+pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
     let (manifest, architecture) = (&student.manifest, &student.manifest.architecture);
     let mut outputs = Vec::new();
     for stride in DETECTION_STRIDES {
@@ -152,7 +153,7 @@ pub fn labels(student: &Student, any_batch: bool) -> onnx::Labels {
         ("weights_sha256", manifest.weights.sha256.clone()),
         ("notice", manifest.notice.join("\n")),
     ];
-    onnx::Labels {
+    onnx::OnnxLabels {
         name: manifest.name.clone(),
         input: "image".into(),
         outputs,

@@ -11,7 +11,7 @@ const IR_VERSION: i64 = 8;
 
 /// Names of a model's tensors, and its metadata.
 #[derive(Debug, Clone, Default)]
-pub struct Labels {
+pub struct OnnxLabels {
     /// Of the graph.
     pub name: String,
     /// Of the input.
@@ -24,7 +24,7 @@ pub struct Labels {
     pub any_batch: bool,
 }
 
-impl Labels {
+impl OnnxLabels {
     /// Default names: `input`, `output0`, `output1` …
     pub fn plain(graph: &Graph) -> Self {
         let outputs = (0..graph.outputs.len()).map(|i| (format!("output{i}"), String::new())).collect();
@@ -36,7 +36,7 @@ impl Labels {
 ///
 /// # Errors
 /// When `weights` do not fit `graph`.
-pub fn model(graph: &Graph, weights: &Weights, labels: &Labels) -> Result<Model, EngineError> {
+pub fn model(graph: &Graph, weights: &Weights, labels: &OnnxLabels) -> Result<Model, EngineError> {
     weights.check(graph)?;
     let name_of = |id: LayerId| match graph.outputs.iter().position(|&o| o == id) {
         Some(index) => labels.outputs[index].0.clone(),

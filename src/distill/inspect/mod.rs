@@ -1,6 +1,7 @@
 //! `distill inspect`: statistics and errors of a data set, before training on it.
 //!
-//! - [`alike`]: near-duplicate images. - [`suspects`]: probably wrong labels. - [`html`]: the report.
+//! - [`alike`]: near-duplicate images. - [`suspects`]: probably wrong labels. - [`html`]: the
+//!   report.
 
 pub mod alike;
 pub mod html;

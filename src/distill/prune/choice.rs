@@ -6,9 +6,9 @@ use peregrine_engine::{Graph, Op};
 /// Minimum fraction of its channels that a layer keeps: a nearly empty layer would be a bottleneck.
 const LEAST: f64 = 0.25;
 
-/// For each channel id whether to keep it, so that about `share` of the convolutions' operations remain.
-/// Channels are pruned in blocks of up to `multiple`, and each layer keeps a multiple of it, which
-/// engines compute efficiently.
+/// For each channel id whether to keep it, so that about `share` of the convolutions' operations
+/// remain. Channels are pruned in blocks of up to `multiple`, and each layer keeps a multiple of
+/// it, which engines compute efficiently.
 pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64, multiple: usize) -> Vec<bool> {
     let mut keep = vec![true; channels.len()];
     let target = share * flops(graph, channels, &keep) as f64;
@@ -51,8 +51,8 @@ pub fn choose(graph: &Graph, channels: &Channels, importance: &[f64], share: f64
     }
 }
 
-/// Operations of the network's convolutions with the channels to `keep`; a multiply-accumulate counts as
-/// two.
+/// Operations of the network's convolutions with the channels to `keep`; a multiply-accumulate
+/// counts as two.
 pub fn flops(graph: &Graph, channels: &Channels, keep: &[bool]) -> usize {
     let width = |layer: usize| channels.of[layer].iter().filter(|&&id| keep[id]).count();
     let widths: Vec<usize> = (0..graph.layers.len()).map(width).collect();

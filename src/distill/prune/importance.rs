@@ -11,8 +11,8 @@ use crate::net::{convolve, Geometry, Mode, NetParams, TrainNet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
-    /// First-order Taylor estimate of the change of the loss: (Σ gradient · weight)² over the channel's
-    /// filter and bias, summed over batches (Molchanov et al. 2019, eq. 8).
+    /// First-order Taylor estimate of the change of the loss: (Σ gradient · weight)² over the
+    /// channel's filter and bias, summed over batches (Molchanov et al. 2019, eq. 8).
     Taylor,
     /// The batch-norm's |γ| (Liu et al. 2017, "network slimming"). Packages have it folded into the
     /// weights, but it equals the standard deviation of the channel before its activation, which is
@@ -89,8 +89,8 @@ impl Moments {
         }
     }
 
-    /// Adds the activations of `net` for the batch in its input. `net` must have no batch-norm and be on
-    /// the CPU.
+    /// Adds the activations of `net` for the batch in its input. `net` must have no batch-norm and
+    /// be on the CPU.
     ///
     /// # Errors
     /// As [`TrainNet::forward`].

@@ -4,8 +4,8 @@
 //!   [`slice`](mod@slice): removal from the weights.
 //!
 //! The coupling of channels across shortcuts and concatenations follows from the graph
-//! ([`channels`](peregrine_engine::channels)); the pruned widths are stored in the manifest, from which
-//! node, engines and trainer build the pruned network.
+//! ([`channels`](peregrine_engine::channels)); the pruned widths are stored in the manifest, from
+//! which node, engines and trainer build the pruned network.
 
 pub mod choice;
 pub mod importance;
@@ -33,18 +33,19 @@ use importance::{Criterion, Moments};
 
 /// Prune the least important channels of a student (structured pruning).
 ///
-/// Channels that are coupled by shortcuts and concatenations are pruned together. The resulting package
-/// can be run, and fine-tuned: name it as `init` in a `distill student` configuration, and the unpruned
-/// one as teacher.
+/// Channels that are coupled by shortcuts and concatenations are pruned together. The resulting
+/// package can be run, and fine-tuned: name it as `init` in a `distill student` configuration, and
+/// the unpruned one as teacher.
 ///
-/// Example: distill prune --model models/peregrine-s --data data/vehicles/train --keep 0.7 --out pruned
-/// --judge data/vehicles/val
+/// Example: distill prune --model models/peregrine-s --data data/vehicles/train --keep 0.7 --out
+/// pruned --judge data/vehicles/val
 #[derive(Debug, Args)]
 pub struct PruneArgs {
     /// Student package to prune; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Labelled training data to measure importance on; may be given several times. Not needed for `l1`.
+    /// Labelled training data to measure importance on; may be given several times. Not needed for
+    /// `l1`.
     #[arg(long = "data", value_name = "FOLDER")]
     data: Vec<PathBuf>,
     /// Fraction of the convolutions' operations to keep, 0 to 1.
@@ -77,7 +78,7 @@ pub struct PruneArgs {
 
 /// The report, as `--json` writes it.
 #[derive(Debug, Clone, Serialize)]
-struct Report {
+struct PruningReport {
     criterion: Criterion,
     /// Requested fraction of the operations to keep.
     keep: f64,
@@ -118,7 +119,7 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge, on_error)?;
     pruned.save(&args.out)?;
     print!("{}", figures.text());
-    let report = Report { criterion: args.by, keep: args.keep, figures };
+    let report = PruningReport { criterion: args.by, keep: args.keep, figures };
     println!("pruned package: {}", args.out.display());
     if let Some(path) = &args.json {
         peregrine_core::files::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;

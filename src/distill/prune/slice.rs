@@ -7,8 +7,8 @@ use peregrine_engine::{ConvWeights, Graph, Weights};
 
 /// The weights of the channels to `keep`, for the graph with [`widths`].
 ///
-/// `means` has the mean activation of each layer and channel. The mean contribution of a pruned channel
-/// to the following layers is added to their biases ("mean replacement", Evci et al. 2018).
+/// `means` has the mean activation of each layer and channel. The mean contribution of a pruned
+/// channel to the following layers is added to their biases ("mean replacement", Evci et al. 2018).
 pub fn weights(graph: &Graph, weights: &Weights, channels: &Channels, keep: &[bool], means: &[Vec<f32>]) -> Weights {
     let kept = |layer: usize| -> Vec<usize> {
         channels.of[layer].iter().enumerate().filter(|(_, &id)| keep[id]).map(|(c, _)| c).collect()

@@ -9,25 +9,26 @@ use peregrine_student::manifest::QuantizationSection;
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
-use super::calibrate::Method;
+use super::calibrate::CalibrationMethod;
 use super::observe::{observe, ActivationStatistics, Inputs};
 use super::weights::{self, WeightScale};
 
 /// How a student is quantized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub activations: Method,
+pub struct QuantizationSettings {
+    pub activations: CalibrationMethod,
     pub weights: WeightScale,
-    /// The largest quantized weight in magnitude, at most 127. Up to 64 enables AVX2's fastest multiplication.
+    /// The largest quantized weight in magnitude, at most 127. Up to 64 enables AVX2's fastest
+    /// multiplication.
     pub largest_weight: i8,
     pub bias_correction: bool,
     pub threads: usize,
 }
 
-impl Default for Settings {
+impl Default for QuantizationSettings {
     fn default() -> Self {
         Self {
-            activations: Method::Mse,
+            activations: CalibrationMethod::Mse,
             weights: WeightScale::Mse,
             largest_weight: 64,
             bias_correction: true,
@@ -41,7 +42,7 @@ pub struct Calibrated<'a> {
     pub f32_student: &'a Student,
     pub graph: Graph,
     observed: Vec<ActivationStatistics>,
-    settings: Settings,
+    settings: QuantizationSettings,
     tensors: BTreeMap<String, TensorScale>,
 }
 
@@ -53,7 +54,7 @@ impl<'a> Calibrated<'a> {
     pub fn new(
         f32_student: &'a Student,
         inputs: &Inputs,
-        settings: &Settings,
+        settings: &QuantizationSettings,
         step: &dyn Fn(),
     ) -> anyhow::Result<Self> {
         anyhow::ensure!(f32_student.quantization.is_none(), "{} is already quantized", f32_student.manifest.name);
@@ -82,7 +83,7 @@ impl<'a> Calibrated<'a> {
             let Op::Conv(conv) = layer.op else { continue };
             if integer(&layer.name) {
                 let means = self.settings.bias_correction.then(|| &*self.observed[layer.inputs[0]].means);
-                let Settings { weights: method, largest_weight, .. } = self.settings;
+                let QuantizationSettings { weights: method, largest_weight, .. } = self.settings;
                 let values = self.f32_student.weights.of(&layer.name);
                 let quantized = weights::quantize(values, method, largest_weight, conv.depthwise, means);
                 quantization.convs.insert(layer.name.clone(), quantized);
@@ -123,7 +124,7 @@ impl<'a> Calibrated<'a> {
 /// Names the invalid image.
 pub fn quantize(student: &Student, images: &[PathBuf]) -> anyhow::Result<Student> {
     let inputs = Inputs::read(student, images)?;
-    let calibrated = Calibrated::new(student, &inputs, &Settings::default(), &|| ())?;
+    let calibrated = Calibrated::new(student, &inputs, &QuantizationSettings::default(), &|| ())?;
     let data = [("images".to_owned(), images.len())].into();
     Ok(calibrated.student(&BTreeSet::new(), "crate::quantize", data))
 }

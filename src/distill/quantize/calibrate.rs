@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Bins of a [`Histogram`].
 pub const BINS: usize = 2048;
 
-/// Histogram of a tensor's values: [`BINS`] equal bins from `low` to `high`, the minimum and maximum.
+/// Histogram of a tensor's values: [`BINS`] equal bins from `low` to `high`, the minimum and
+/// maximum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
     pub low: f32,
@@ -57,7 +58,8 @@ pub trait Calibrator {
 /// The full range.
 pub struct MinMax;
 
-/// A percentile of the values: clipped at the upper end, or equally at both if values can be negative.
+/// A percentile of the values: clipped at the upper end, or equally at both if values can be
+/// negative.
 pub struct Percentile {
     /// Fraction of the values that do not saturate: 0…1.
     pub kept: f64,
@@ -66,9 +68,9 @@ pub struct Percentile {
 /// The range with the least mean squared quantization error, both ends scaled by the same factor.
 pub struct Mse;
 
-/// The range whose quantized distribution has the least Kullback–Leibler divergence from the original,
-/// both ends scaled by the same factor (Migacz 2017, "8-bit Inference with TensorRT"; there one-sided,
-/// over magnitudes).
+/// The range whose quantized distribution has the least Kullback–Leibler divergence from the
+/// original, both ends scaled by the same factor (Migacz 2017, "8-bit Inference with TensorRT";
+/// there one-sided, over magnitudes).
 pub struct Kl;
 
 impl Calibrator for MinMax {
@@ -120,7 +122,8 @@ impl Calibrator for Kl {
         let zero_bin =
             ((0.0 - f64::from(h.low)) / h.width().max(f64::MIN_POSITIVE)).floor().min(bins as f64 - 1.0) as usize;
         let mut counts: Vec<f64> = h.counts.iter().map(|&c| c as f64).collect();
-        // The many exact zeros after an activation would dominate, although zero is always represented exactly.
+        // The many exact zeros after an activation would dominate, although zero is always
+        // represented exactly.
         counts[zero_bin] = if zero_bin + 1 < bins { counts[zero_bin + 1] } else { counts[bins - 2] };
         let candidates = (13..=100).rev().filter_map(|percent| {
             let first = (zero_bin * (100 - percent)) / 100;
@@ -144,8 +147,8 @@ fn least<T>(candidates: impl Iterator<Item = T>, cost: impl Fn(&T) -> f64) -> T 
     costed.fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
 }
 
-/// KL(P ‖ Q): P is `counts[first..past]` with the counts outside added to its outermost bins; Q are the
-/// same bins without them, merged into 256 levels, each spread evenly over its non-empty bins.
+/// KL(P ‖ Q): P is `counts[first..past]` with the counts outside added to its outermost bins; Q are
+/// the same bins without them, merged into 256 levels, each spread evenly over its non-empty bins.
 fn divergence(counts: &[f64], first: usize, past: usize) -> f64 {
     let inside = &counts[first..past];
     let bins = inside.len();
@@ -179,7 +182,7 @@ fn divergence(counts: &[f64], first: usize, past: usize) -> f64 {
 /// Calibration methods by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Method {
+pub enum CalibrationMethod {
     /// The full range.
     MinMax,
     /// The 99.99th percentile.
@@ -190,13 +193,13 @@ pub enum Method {
     Kl,
 }
 
-impl Method {
+impl CalibrationMethod {
     pub fn calibrator(self) -> Box<dyn Calibrator> {
         match self {
-            Method::MinMax => Box::new(MinMax),
-            Method::Percentile => Box::new(Percentile { kept: 0.9999 }),
-            Method::Mse => Box::new(Mse),
-            Method::Kl => Box::new(Kl),
+            CalibrationMethod::MinMax => Box::new(MinMax),
+            CalibrationMethod::Percentile => Box::new(Percentile { kept: 0.9999 }),
+            CalibrationMethod::Mse => Box::new(Mse),
+            CalibrationMethod::Kl => Box::new(Kl),
         }
     }
 }
@@ -225,7 +228,7 @@ mod tests {
         for case in cases {
             let h = Histogram { low: case.low, high: case.high, counts: case.counts };
             let expected = [case.min_max, case.percentile, case.mse, case.kl];
-            for (method, expected) in Method::value_variants().iter().zip(expected) {
+            for (method, expected) in CalibrationMethod::value_variants().iter().zip(expected) {
                 let found = method.calibrator().range(&h);
                 let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * (case.high - case.low);
                 assert!(
@@ -241,7 +244,7 @@ mod tests {
     fn a_constant_tensor_has_a_usable_range() {
         let mut h = Histogram::new(0.0, 0.0);
         h.add(&[0.0; 10]);
-        for method in Method::value_variants() {
+        for method in CalibrationMethod::value_variants() {
             let (low, high) = method.calibrator().range(&h);
             assert!(TensorScale::spanning(low, high).scale > 0.0, "{method:?}");
         }

@@ -9,9 +9,9 @@ use peregrine_engine::Engine;
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
-/// Latency of one inference in ms, for an instruction set and a number of threads.
+/// LatencyComparison of one inference in ms, for an instruction set and a number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
+pub struct LatencyComparison {
     /// The f32 engine's and the integer engine's.
     pub instructions: (String, String),
     pub threads: usize,
@@ -30,12 +30,17 @@ pub struct Times {
     pub median: f64,
 }
 
-/// Measures `before` and the quantized `after` with 1 and 2 threads, `runs` times each, alternating:
-/// with the best instruction sets of this processor, and with the widespread AVX2.
+/// Measures `before` and the quantized `after` with 1 and 2 threads, `runs` times each,
+/// alternating: with the best instruction sets of this processor, and with the widespread AVX2.
 ///
 /// # Errors
 /// When an engine cannot be built.
-pub fn measure(before: &Student, after: &Student, input: &[f32], runs: usize) -> anyhow::Result<Vec<Latency>> {
+pub fn measure(
+    before: &Student,
+    after: &Student,
+    input: &[f32],
+    runs: usize,
+) -> anyhow::Result<Vec<LatencyComparison>> {
     let mut pairs = vec![(Isa::best(), IntegerIsa::best())];
     let avx2 = (Isa::Avx2, IntegerIsa::Avx2);
     if pairs[0] != avx2 && Isa::available().contains(&avx2.0) && IntegerIsa::available().contains(&avx2.1) {
@@ -52,7 +57,7 @@ fn compare(
     input: &[f32],
     threads: usize,
     runs: usize,
-) -> anyhow::Result<Latency> {
+) -> anyhow::Result<LatencyComparison> {
     let graph = before.graph();
     let quantization = after.quantization.as_ref().context("the second student is not quantized")?;
     let mut engines: [Box<dyn Engine>; 2] = [
@@ -81,7 +86,14 @@ fn compare(
         t.sort_by(f64::total_cmp);
         Times { least: t[0], median: t[t.len() / 2] }
     });
-    Ok(Latency { instructions, threads, clock: clock.into(), before, after, ratio: after.median / before.median })
+    Ok(LatencyComparison {
+        instructions,
+        threads,
+        clock: clock.into(),
+        before,
+        after,
+        ratio: after.median / before.median,
+    })
 }
 
 /// CPU time of this thread so far.
@@ -92,7 +104,8 @@ fn thread_cpu_ms() -> Option<f64> {
     }
     const CLOCK_THREAD_CPUTIME_ID: i32 = 3;
     let mut time = [0i64; 2];
-    // SAFETY: on 64-bit Linux a timespec is two 64-bit integers, and the C library is linked anyway.
+    // SAFETY: on 64-bit Linux a timespec is two 64-bit integers, and the C library is linked
+    // anyway.
     let status = unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &mut time) };
     (status == 0).then(|| time[0] as f64 * 1e3 + time[1] as f64 / 1e6)
 }

@@ -22,11 +22,11 @@ use anyhow::{ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub use assemble::{quantize, Calibrated, Settings};
-use calibrate::Method;
+pub use assemble::{quantize, Calibrated, QuantizationSettings};
+use calibrate::CalibrationMethod;
 use observe::Inputs;
-use report::{Accuracies, Accuracy, Report};
-use search::{Progress, Search};
+use report::{Accuracies, Accuracy, QuantizationReport};
+use search::{Search, SearchProgress};
 use weights::WeightScale;
 
 use super::data::{log_skipped, Dataset, OnError, OpenOptions, Skipped};
@@ -48,9 +48,9 @@ const TIMED_RUNS: usize = 100;
 /// Quantize a student to 8-bit integers (post-training), keeping the most sensitive layers in f32.
 ///
 /// Ranges are calibrated on images of --data (training images; labels are not needed). Accuracy is
-/// measured before and after on --evaluate, and the most sensitive layers stay f32 until the loss of
-/// accuracy is below --max-drop. The resulting package runs wherever a student runs; its folder also
-/// receives quantization.json and quantization.txt. An interrupted run resumes.
+/// measured before and after on --evaluate, and the most sensitive layers stay f32 until the loss
+/// of accuracy is below --max-drop. The resulting package runs wherever a student runs; its folder
+/// also receives quantization.json and quantization.txt. An interrupted run resumes.
 ///
 /// Example: distill quantize --data data/vehicles/train --data data/camvid/train --evaluate
 /// data/vehicles/val --evaluate data/camvid/val --out student-int8
@@ -62,7 +62,8 @@ pub struct QuantizeArgs {
     /// Data set folders to calibrate on.
     #[arg(long, required = true)]
     data: Vec<PathBuf>,
-    /// Data set folders to measure accuracy on [default: the images of --data that calibration does not use].
+    /// Data set folders to measure accuracy on [default: the images of --data that calibration does
+    /// not use].
     #[arg(long)]
     evaluate: Vec<PathBuf>,
     /// Folder for the quantized package and the report.
@@ -72,14 +73,14 @@ pub struct QuantizeArgs {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     images: u16,
     /// Calibration method of the activations.
-    #[arg(long, value_enum, default_value_t = Settings::default().activations)]
-    activations: Method,
+    #[arg(long, value_enum, default_value_t = QuantizationSettings::default().activations)]
+    activations: CalibrationMethod,
     /// Calibration method of the weights, per channel.
-    #[arg(long, value_enum, default_value_t = Settings::default().weights)]
+    #[arg(long, value_enum, default_value_t = QuantizationSettings::default().weights)]
     weights: WeightScale,
-    /// Largest quantized weight in magnitude. 127 has less rounding error; up to 64 enables AVX2's fastest
-    /// multiplication (VNNI has no such limit).
-    #[arg(long, default_value_t = Settings::default().largest_weight, value_parser = clap::value_parser!(i8).range(7..=127))]
+    /// Largest quantized weight in magnitude. 127 has less rounding error; up to 64 enables AVX2's
+    /// fastest multiplication (VNNI has no such limit).
+    #[arg(long, default_value_t = QuantizationSettings::default().largest_weight, value_parser = clap::value_parser!(i8).range(7..=127))]
     largest_weight: i8,
     /// Disable bias correction (for the mean error of the rounded weights).
     #[arg(long)]
@@ -87,8 +88,8 @@ pub struct QuantizeArgs {
     /// A convolution that always stays f32, such as backbone.stem.
     #[arg(long)]
     keep_float: Vec<String>,
-    /// Largest allowed drop of any metric on any data set, in percentage points. Choose it above the noise:
-    /// on a hundred images AP50 varies by half a point.
+    /// Largest allowed drop of any metric on any data set, in percentage points. Choose it above
+    /// the noise: on a hundred images AP50 varies by half a point.
     #[arg(long, default_value_t = 2.0)]
     max_drop: f64,
     /// Skip invalid images instead of stopping.
@@ -107,7 +108,7 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
         Some(folder) => Student::load(folder)?,
         None => Student::embedded(),
     };
-    let settings = Settings {
+    let settings = QuantizationSettings {
         activations: args.activations,
         weights: args.weights,
         largest_weight: args.largest_weight,
@@ -130,7 +131,7 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let evaluated: Vec<_> = evaluation_sets.iter().map(|d| (&d.name, d.samples.len())).collect();
     let identity = serde_json::json!([student.manifest.weights.sha256, settings, args.keep_float, images, evaluated]);
-    let mut progress_file = Progress::open(&args.out, &sha256(identity.to_string().as_bytes()))?;
+    let mut progress_file = SearchProgress::open(&args.out, &sha256(identity.to_string().as_bytes()))?;
     if progress_file.state.sensitivity.is_empty() {
         let bar = progress_bar("sensitivity of each layer", convs.len() as u64);
         let few = Inputs(evenly(inputs.0.iter().cloned(), inputs.0.len(), SENSITIVITY_IMAGES));
@@ -158,7 +159,7 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     }
     let timed = latency::measure(&student, &quantized, &inputs.0[0], TIMED_RUNS)?;
     quantized.save(&args.out)?;
-    let report = Report {
+    let report = QuantizationReport {
         model: quantized.manifest.name.clone(),
         settings,
         calibrated_on,

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::assemble::Settings;
-use super::latency::Latency;
+use super::assemble::QuantizationSettings;
+use super::latency::LatencyComparison;
 use super::sensitivity::Sensitivity;
 
 /// Accuracy on one data set; fractions of one.
@@ -30,7 +30,8 @@ impl Accuracy {
         self.figures().into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect()
     }
 
-    /// The largest drop of any metric from `before`, in percentage points; negative if all improved.
+    /// The largest drop of any metric from `before`, in percentage points; negative if all
+    /// improved.
     pub fn drop_from(&self, before: &Self) -> f64 {
         let pairs = before.figures().into_iter().zip(self.figures());
         let drops = pairs.filter_map(|((_, before), (_, after))| Some(100.0 * (before? - after?)));
@@ -49,9 +50,9 @@ pub fn worst_drop(before: &Accuracies, after: &Accuracies) -> f64 {
 
 /// `quantization.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct QuantizationReport {
     pub model: String,
-    pub settings: Settings,
+    pub settings: QuantizationSettings,
     /// Number of calibration images by data set.
     pub calibrated_on: BTreeMap<String, usize>,
     pub max_drop: f64,
@@ -60,14 +61,15 @@ pub struct Report {
     pub sensitivity: Vec<Sensitivity>,
     pub before: Accuracies,
     pub after: Accuracies,
-    /// The largest drop in percentage points by the number of most sensitive layers in f32, as tried.
+    /// The largest drop in percentage points by the number of most sensitive layers in f32, as
+    /// tried.
     pub tried: BTreeMap<usize, f64>,
-    pub latency: Vec<Latency>,
+    pub latency: Vec<LatencyComparison>,
     /// Size of the weights file, before and after.
     pub bytes: (usize, usize),
 }
 
-impl Report {
+impl QuantizationReport {
     /// The report as text.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -25,12 +25,12 @@ pub struct SearchState {
 }
 
 /// A [`SearchState`] on disk.
-pub struct Progress {
+pub struct SearchProgress {
     path: PathBuf,
     pub state: SearchState,
 }
 
-impl Progress {
+impl SearchProgress {
     /// The state in `folder` if it belongs to `key`, else an empty one.
     ///
     /// # Errors
@@ -70,19 +70,19 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The fewest most sensitive layers in f32 with which the drop is within the bound: 0, 1, 2, 4, … until
-    /// it is, then by bisection. `evaluate` measures a student with the given layers in f32; results in the
-    /// state are not measured again.
+    /// The fewest most sensitive layers in f32 with which the drop is within the bound: 0, 1, 2, 4,
+    /// … until it is, then by bisection. `evaluate` measures a student with the given layers in
+    /// f32; results in the state are not measured again.
     ///
     /// # Errors
     /// Those of `evaluate`, and of writing the state.
     pub fn run(
         &self,
-        progress: &mut Progress,
+        progress: &mut SearchProgress,
         evaluate: &mut dyn FnMut(&BTreeSet<String>) -> anyhow::Result<Accuracies>,
     ) -> anyhow::Result<BTreeSet<String>> {
         let all = self.candidates(progress).len();
-        let mut passes = |count: usize, progress: &mut Progress| -> anyhow::Result<bool> {
+        let mut passes = |count: usize, progress: &mut SearchProgress| -> anyhow::Result<bool> {
             if !progress.state.tried.contains_key(&count) {
                 let accuracies = evaluate(&self.layers(progress, count))?;
                 progress.state.tried.insert(count, accuracies);
@@ -109,16 +109,16 @@ impl Search<'_> {
     }
 
     /// The number of most sensitive layers in `layers`.
-    pub fn count(&self, progress: &Progress, layers: &BTreeSet<String>) -> usize {
+    pub fn count(&self, progress: &SearchProgress, layers: &BTreeSet<String>) -> usize {
         self.candidates(progress).iter().filter(|l| layers.contains(**l)).count()
     }
 
-    fn candidates<'s>(&self, progress: &'s Progress) -> Vec<&'s String> {
+    fn candidates<'s>(&self, progress: &'s SearchProgress) -> Vec<&'s String> {
         let layers = progress.state.sensitivity.iter().map(|s| &s.layer);
         layers.filter(|l| !self.keep_float.contains(l)).collect()
     }
 
-    fn layers(&self, progress: &Progress, count: usize) -> BTreeSet<String> {
+    fn layers(&self, progress: &SearchProgress, count: usize) -> BTreeSet<String> {
         let worst = self.candidates(progress).into_iter().take(count).cloned();
         worst.chain(self.keep_float.iter().cloned()).collect()
     }
@@ -133,8 +133,8 @@ mod tests {
         [("data".to_string(), Accuracy { ap50: Some(ap50), ..Accuracy::default() })].into()
     }
 
-    fn progress(folder: &Path) -> Progress {
-        let mut progress = Progress::open(folder, "key").unwrap();
+    fn progress(folder: &Path) -> SearchProgress {
+        let mut progress = SearchProgress::open(folder, "key").unwrap();
         let layer = |i: usize| Sensitivity { layer: format!("layer{i:02}"), error: 1.0 / (i + 1) as f64 };
         progress.state.sensitivity = (0..20).map(layer).collect();
         progress.state.before = accuracies(0.5);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     /// Accurate once 6 layers are f32.
-    fn judge(layers: &BTreeSet<String>) -> anyhow::Result<Accuracies> {
+    fn evaluate(layers: &BTreeSet<String>) -> anyhow::Result<Accuracies> {
         Ok(accuracies(if layers.len() >= 6 { 0.495 } else { 0.4 }))
     }
 
@@ -150,7 +150,7 @@ mod tests {
     fn the_fewest_and_most_sensitive_layers_stay_f32() {
         let folder = tempfile::tempdir().unwrap();
         let mut progress = progress(folder.path());
-        let layers = Search { keep_float: &[], max_drop: 1.0 }.run(&mut progress, &mut judge).unwrap();
+        let layers = Search { keep_float: &[], max_drop: 1.0 }.run(&mut progress, &mut evaluate).unwrap();
         assert_eq!(
             layers.into_iter().collect::<Vec<_>>(),
             ["layer00", "layer01", "layer02", "layer03", "layer04", "layer05"]
@@ -167,17 +167,17 @@ mod tests {
         let failed = search.run(&mut first, &mut |layers| {
             calls += 1;
             anyhow::ensure!(calls < 4, "killed");
-            judge(layers)
+            evaluate(layers)
         });
         assert!(failed.is_err());
-        let mut again = Progress::open(folder.path(), "key").unwrap();
+        let mut again = SearchProgress::open(folder.path(), "key").unwrap();
         let mut counts = vec![];
         let layers = search.run(&mut again, &mut |layers| {
             counts.push(layers.len());
-            judge(layers)
+            evaluate(layers)
         });
-        // One layer is f32 in any case, and 0, 1 and 2 more were judged before.
+        // One layer is always f32; 0, 1 and 2 more have been measured before.
         assert_eq!((layers.unwrap().len(), counts), (6, vec![5, 9, 7, 6]));
-        assert!(Progress::open(folder.path(), "another").unwrap().state.tried.is_empty());
+        assert!(SearchProgress::open(folder.path(), "another").unwrap().state.tried.is_empty());
     }
 }

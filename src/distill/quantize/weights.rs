@@ -17,9 +17,9 @@ pub enum WeightScale {
 
 /// Rounds a convolution's weights to integers of at most `largest` in magnitude.
 ///
-/// `input_means` of each input channel correct the bias for the shift of each output's mean by rounding
-/// (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
-/// section 4.2; here with measured means); without them the bias stays.
+/// `input_means` of each input channel correct the bias for the shift of each output's mean by
+/// rounding (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
+/// Correction", section 4.2; here with measured means); without them the bias stays.
 pub fn quantize(
     values: &ConvWeights,
     method: WeightScale,

@@ -33,12 +33,12 @@ pub struct SoftenArgs {
     /// Data set folders, labelled or not.
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector or segmenter, or the folder of a Peregrine
-    /// package, which gives boxes; several are averaged.
+    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector or segmenter, or the folder of a
+    /// Peregrine package, which gives boxes; several are averaged.
     #[arg(long = "teacher", required = true)]
     teachers: Vec<String>,
-    /// A layer of the package whose features to store for feature distillation, such as neck.8.add; may be
-    /// given several times. For an ONNX teacher see [features] of its description.
+    /// A layer of the package whose features to store for feature distillation, such as neck.8.add;
+    /// may be given several times. For an ONNX teacher see [features] of its description.
     #[arg(long = "feature")]
     features: Vec<String>,
     /// Folder for the soft targets; an interrupted run is resumed.
@@ -117,7 +117,8 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Opens a new folder, or resumes an existing one whose index equals `index` except for its shards.
+    /// Opens a new folder, or resumes an existing one whose index equals `index` except for its
+    /// shards.
     ///
     /// # Errors
     /// When the existing index is another one, or a file cannot be read or written.

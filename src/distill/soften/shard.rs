@@ -1,10 +1,10 @@
 //! A file of soft targets, in safetensors: for each of its images the objects' boxes (f32) and raw
 //! logits (f16, temperature 1).
 //!
-//! With a segmenter, a tensor `segmentation.N` for the N-th image: logits `[classes, rows, columns]`
-//! (f16) of a grid over the whole image. With a feature, say of layer `neck.8.add`, a tensor
-//! `feature.neck.8.add.N` `[channels, rows, columns]` (f16), and one `place.neck.8.add` `[images, 4]`
-//! (f32): the image's place on that grid.
+//! With a segmenter, a tensor `segmentation.N` for the N-th image: logits `[classes, rows,
+//! columns]` (f16) of a grid over the whole image. With a feature, say of layer `neck.8.add`, a
+//! tensor `feature.neck.8.add.N` `[channels, rows, columns]` (f16), and one `place.neck.8.add`
+//! `[images, 4]` (f32): the image's place on that grid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

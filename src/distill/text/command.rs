@@ -10,12 +10,12 @@ use peregrine_core::files::{sha256, write_atomically};
 use serde_json::json;
 
 use super::corpus::{unlabelled, Corpus, Sentence};
-use super::network::Network;
+use super::network::TextNetwork;
 use super::pieces::{runs, Pieces, Splitter};
 use super::score::{likeliest, Score};
-use super::soft::{Header, SoftTargets};
+use super::soft::{Header, TextSoftTargets};
 use super::teacher::Teacher;
-use super::train::{train, Settings};
+use super::train::{train, TextTrainingSettings};
 use super::Outputs;
 use crate::log::show;
 use crate::teacher::Runtime;
@@ -150,7 +150,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
             ensure!((1..=1024).contains(width), "--width is {width}; it must be 1 to 1024");
             // Without a teacher the labels have the whole weight.
             let alpha = if soft.is_some() { *alpha } else { 0.0 };
-            let settings = Settings {
+            let settings = TextTrainingSettings {
                 seed: *seed,
                 steps: *steps,
                 learning_rate: *learning_rate,
@@ -164,7 +164,7 @@ pub fn run(args: &TextArgs) -> anyhow::Result<()> {
             evaluate(&Corpus::open(corpus)?, model, json.as_deref(), onnxruntime.as_deref())
         }
         TextCommand::Say { model, sentence } => {
-            let (network, splitter) = Network::load(model)?;
+            let (network, splitter) = TextNetwork::load(model)?;
             let sentence = Sentence { text: sentence.join(" "), intent: None, slots: Vec::new() };
             let (pieces, outputs) = network.infer(&splitter, &sentence)?;
             println!("{}", meaning(&network, &sentence, &pieces, &outputs));
@@ -195,7 +195,7 @@ fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxr
         slots: manifest.slots.len(),
         sentences: sentences.into_iter().map(|s| s.text).collect(),
     };
-    SoftTargets { header, outputs }.write(out)
+    TextSoftTargets { header, outputs }.write(out)
 }
 
 fn student(
@@ -203,11 +203,11 @@ fn student(
     tokenizer: &Path,
     soft: Option<&Path>,
     (out, fresh): (&Path, bool),
-    settings: Settings,
+    settings: TextTrainingSettings,
 ) -> anyhow::Result<()> {
     let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
     let bytes = std::fs::read(tokenizer).with_context(|| tokenizer.display().to_string())?;
-    let soft = soft.map(SoftTargets::read).transpose()?;
+    let soft = soft.map(TextSoftTargets::read).transpose()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?;
     let bar = show(ProgressBar::new(settings.steps as u64).with_style(style));
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
@@ -243,7 +243,7 @@ fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Opt
         let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
         Box::new(move |sentence| teacher.infer(sentence))
     } else {
-        let (network, splitter) = Network::load(model)?;
+        let (network, splitter) = TextNetwork::load(model)?;
         Box::new(move |sentence| network.infer(&splitter, sentence))
     };
     let mut score = Score::default();
@@ -273,7 +273,7 @@ fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Opt
     Ok(())
 }
 
-fn meaning(network: &Network, sentence: &Sentence, pieces: &Pieces, outputs: &Outputs) -> serde_json::Value {
+fn meaning(network: &TextNetwork, sentence: &Sentence, pieces: &Pieces, outputs: &Outputs) -> serde_json::Value {
     let labels: Vec<usize> = outputs.slots.iter().map(|row| likeliest(row)).collect();
     let slots: Vec<_> = runs(&labels)
         .into_iter()

@@ -1,9 +1,9 @@
-//! Distillation of a text model: intent classification and slot filling for operator commands ("stop
-//! at the next crossing").
+//! Distillation of a text model: intent classification and slot filling for operator commands
+//! ("stop at the next crossing").
 //!
-//! The losses are those of the images ([`super::loss::soft`]). A teacher is a BERT-like encoder in ONNX
-//! with heads fitted on the labelled sentences; the student is a small convolutional network over the
-//! same word pieces.
+//! The losses are those of the images ([`super::loss::soft`]). A teacher is a BERT-like encoder in
+//! ONNX with heads fitted on the labelled sentences; the student is a small convolutional network
+//! over the same word pieces.
 //!
 //! - [`corpus`]: sentences on disk; [`pieces`]: tokenization into word pieces.
 //! - [`teacher`]: the encoder and its heads; [`soft`]: its soft targets on disk.
@@ -25,8 +25,8 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use peregrine_core::files::sha256;
 
-/// The bytes of the file at `path` if its hash is the expected one; `owner` completes the error "is not
-/// the file that …".
+/// The bytes of the file at `path` if its hash is the expected one; `owner` completes the error "is
+/// not the file that …".
 fn read_checked(path: &Path, expected_sha256: &str, owner: &str) -> anyhow::Result<Vec<u8>> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     ensure!(sha256(&bytes) == expected_sha256, "{}: is not the file that {owner}", path.display());

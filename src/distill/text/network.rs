@@ -1,4 +1,5 @@
-//! The language student: word-piece embeddings, two residual convolutions of width three, and two heads.
+//! The language student: word-piece embeddings, two residual convolutions of width three, and two
+//! heads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,15 +25,15 @@ const BLOCKS: usize = 2;
 /// A student's labels, size and provenance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub struct TextStudentManifest {
     pub name: String,
     pub intents: Vec<String>,
     pub slots: Vec<String>,
     pub max_tokens: usize,
     /// Features per word piece.
     pub width: usize,
-    /// Token ids of the student's vocabulary, ascending; the embedding's row i + 1 is the i-th, row 0 all
-    /// other tokens.
+    /// Token ids of the student's vocabulary, ascending; the embedding's row i + 1 is the i-th, row
+    /// 0 all other tokens.
     pub vocabulary: Vec<u32>,
     pub tokenizer_sha256: String,
     /// Set when the package is written.
@@ -44,21 +45,21 @@ pub struct Manifest {
 
 /// The student's weights and its forward pass.
 #[derive(Debug, Clone)]
-pub struct Network {
-    pub manifest: Manifest,
+pub struct TextNetwork {
+    pub manifest: TextStudentManifest,
     params: BTreeMap<&'static str, Var>,
 }
 
-/// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and a mask `[batch, pieces, 1]`
-/// that is 1 for a piece and 0 for padding.
-pub struct Batch {
+/// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and a mask `[batch, pieces,
+/// 1]` that is 1 for a piece and 0 for padding.
+pub struct TextBatch {
     pub ids: Tensor,
     pub mask: Tensor,
 }
 
-impl Network {
+impl TextNetwork {
     /// A student with random weights (He et al. 2015 for the layers before a ReLU).
-    pub fn random(manifest: Manifest, chance: &mut ChaCha8Rng) -> Result<Self> {
+    pub fn random(manifest: TextStudentManifest, chance: &mut ChaCha8Rng) -> Result<Self> {
         let mut params = BTreeMap::new();
         for (name, [rows, columns]) in shapes(&manifest) {
             let scale = match name {
@@ -89,7 +90,7 @@ impl Network {
     }
 
     /// Pads sentences (rows of the embedding) to a batch.
-    pub fn batch(sentences: &[Vec<u32>]) -> Result<Batch> {
+    pub fn batch(sentences: &[Vec<u32>]) -> Result<TextBatch> {
         let longest = sentences.iter().map(Vec::len).max().unwrap_or(0);
         let padded = |value: &dyn Fn(&[u32], usize) -> f32| {
             let values: Vec<f32> = sentences.iter().flat_map(|s| (0..longest).map(|i| value(s, i))).collect();
@@ -97,17 +98,18 @@ impl Network {
         };
         let ids = padded(&|s, i| s.get(i).map_or(0.0, |&row| row as f32))?.to_dtype(DType::U32)?;
         let mask = padded(&|s, i| if i < s.len() { 1.0 } else { 0.0 })?.unsqueeze(2)?;
-        Ok(Batch { ids, mask })
+        Ok(TextBatch { ids, mask })
     }
 
     /// Logits of the intents `[batch, intents]` and of the slots `[batch · pieces, slots + 1]`.
-    pub fn forward(&self, batch: &Batch) -> Result<(Tensor, Tensor)> {
+    pub fn forward(&self, batch: &TextBatch) -> Result<(Tensor, Tensor)> {
         let (sentences, pieces) = batch.ids.dims2()?;
         let width = self.manifest.width;
         let rows = self.params["embedding"].index_select(&batch.ids.flatten_all()?, 0)?;
         let mut x = rows.reshape((sentences, pieces, width))?.broadcast_mul(&batch.mask)?;
         for convolution in CONVOLUTIONS {
-            // A convolution of width three as one matrix product: each piece with its two neighbours.
+            // A convolution of width three as one matrix product: each piece with its two
+            // neighbours.
             let zero = Tensor::zeros((sentences, 1, width), DType::F32, &Device::Cpu)?;
             let before = Tensor::cat(&[&zero, &x.narrow(1, 0, pieces - 1)?], 1)?;
             let after = Tensor::cat(&[&x.narrow(1, 1, pieces - 1)?, &zero], 1)?;
@@ -137,15 +139,15 @@ impl Network {
         Ok(Outputs { intent: intent.flatten_all()?.to_vec1()?, slots: slots.to_vec2()? })
     }
 
-    /// Writes the package. Interrupted at any time, the folder holds a complete package, this one or the
-    /// previous one: the new files have other names until the manifest has their hashes.
+    /// Writes the package. Interrupted at any time, the folder holds a complete package, this one
+    /// or the previous one: the new files have other names until the manifest has their hashes.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, tokenizer: &[u8]) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let weights = safetensors::serialize(self.params.iter().map(|(name, var)| (*name, var.as_tensor())), None)?;
-        let manifest = Manifest { weights_sha256: sha256(&weights), ..self.manifest.clone() };
+        let manifest = TextStudentManifest { weights_sha256: sha256(&weights), ..self.manifest.clone() };
         let next = |file: &str| folder.join(format!("{NEXT}{file}"));
         write_atomically(&next(WEIGHTS), &weights)?;
         write_atomically(&next(TOKENIZER), tokenizer)?;
@@ -163,7 +165,7 @@ impl Network {
     pub fn load(folder: &Path) -> anyhow::Result<(Self, Splitter)> {
         let path = folder.join(MANIFEST);
         let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let manifest: Manifest = serde_json::from_slice(&text)
+        let manifest: TextStudentManifest = serde_json::from_slice(&text)
             .with_context(|| format!("{}: invalid manifest of a text student", path.display()))?;
         // If saving was interrupted, a file may still have its other name.
         let checked = |file: &str, expected: &str| -> anyhow::Result<(Vec<u8>, PathBuf)> {
@@ -205,7 +207,7 @@ impl Network {
 const CONVOLUTIONS: [[&str; 2]; BLOCKS] =
     [["convolution0.weight", "convolution0.bias"], ["convolution1.weight", "convolution1.bias"]];
 
-fn shapes(manifest: &Manifest) -> Vec<(&'static str, [usize; 2])> {
+fn shapes(manifest: &TextStudentManifest) -> Vec<(&'static str, [usize; 2])> {
     let (width, intents, slots) = (manifest.width, manifest.intents.len(), manifest.slots.len() + 1);
     let mut shapes = vec![("embedding", [manifest.vocabulary.len() + 1, width])];
     for [weight, bias] in CONVOLUTIONS {
@@ -222,8 +224,8 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
 
-    pub fn network() -> Network {
-        let manifest = Manifest {
+    pub fn network() -> TextNetwork {
+        let manifest = TextStudentManifest {
             name: "test".into(),
             intents: vec!["stop".into(), "go".into()],
             slots: vec!["place".into()],
@@ -235,14 +237,14 @@ mod tests {
             teacher: None,
             seed: 1,
         };
-        Network::random(manifest, &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+        TextNetwork::random(manifest, &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
     }
 
     #[test]
     fn padding_does_not_change_a_sentences_outputs() {
         let network = network();
-        let (alone, slots_alone) = network.forward(&Network::batch(&[vec![1, 3, 2]]).unwrap()).unwrap();
-        let batch = Network::batch(&[vec![1, 3, 2], vec![1, 4, 4, 3, 2]]).unwrap();
+        let (alone, slots_alone) = network.forward(&TextNetwork::batch(&[vec![1, 3, 2]]).unwrap()).unwrap();
+        let batch = TextNetwork::batch(&[vec![1, 3, 2], vec![1, 4, 4, 3, 2]]).unwrap();
         let (both, slots_both) = network.forward(&batch).unwrap();
         let close = |a: Tensor, b: Tensor| {
             let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -261,7 +263,7 @@ mod tests {
         let package = folder.path().join("student");
         network.save(&package, &tokenizer).unwrap();
         let sentence = Sentence { text: "stop now".into(), intent: None, slots: vec![] };
-        let (loaded, splitter) = Network::load(&package).unwrap();
+        let (loaded, splitter) = TextNetwork::load(&package).unwrap();
         let (pieces, outputs) = loaded.infer(&splitter, &sentence).unwrap();
         assert_eq!(outputs, network.infer_pieces(&pieces).unwrap());
 
@@ -270,16 +272,16 @@ mod tests {
             std::fs::rename(package.join(file), package.join(format!("{NEXT}{file}"))).unwrap();
             std::fs::write(package.join(file), b"of the package before").unwrap();
         }
-        assert_eq!(Network::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
+        assert_eq!(TextNetwork::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
         network.save(&package, &tokenizer).unwrap();
         // Killed before writing the manifest: the new files are ignored.
         for file in [WEIGHTS, TOKENIZER] {
             std::fs::write(package.join(format!("{NEXT}{file}")), b"of the package to come").unwrap();
         }
-        assert_eq!(Network::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
+        assert_eq!(TextNetwork::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
 
         std::fs::write(package.join(WEIGHTS), b"not these").unwrap();
-        let error = Network::load(&package).err().expect("must be refused").to_string();
+        let error = TextNetwork::load(&package).err().expect("must be refused").to_string();
         assert!(error.contains(WEIGHTS), "{error}");
     }
 }

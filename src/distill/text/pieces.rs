@@ -54,7 +54,8 @@ impl Splitter {
     }
 }
 
-/// Runs of pieces with the same slot label, as (first piece, end, label): the slots as scored and shown.
+/// Runs of pieces with the same slot label, as (first piece, end, label): the slots as scored and
+/// shown.
 pub fn runs(labels: &[usize]) -> Vec<(usize, usize, usize)> {
     let mut runs: Vec<(usize, usize, usize)> = Vec::new();
     for (i, &label) in labels.iter().enumerate().filter(|(_, &label)| label != NO_SLOT) {
@@ -70,7 +71,8 @@ pub fn runs(labels: &[usize]) -> Vec<(usize, usize, usize)> {
 pub(super) mod tests {
     use super::*;
 
-    /// A tokenizer of whole words between two marks, written to `folder`; ids: 0 unknown, 1 and 2 the marks.
+    /// A tokenizer of whole words between two marks, written to `folder`; ids: 0 unknown, 1 and 2
+    /// the marks.
     pub fn tokenizer(folder: &Path, words: &[&str]) -> std::path::PathBuf {
         let marks = ["[UNK]", "[CLS]", "[SEP]"];
         let vocabulary: serde_json::Map<String, serde_json::Value> =

@@ -1,5 +1,5 @@
-//! Checkpoints of a text student's training: the complete state, so that a resumed run is identical to
-//! an uninterrupted one.
+//! Checkpoints of a text student's training: the complete state, so that a resumed run is identical
+//! to an uninterrupted one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,7 +20,7 @@ const DECAY: f64 = 0.01;
 type Params = BTreeMap<&'static str, Var>;
 
 /// Training state besides the student's weights.
-pub struct Progress {
+pub struct TrainingState {
     /// Steps done.
     pub step: usize,
     /// Remaining examples of the epoch.
@@ -41,7 +41,7 @@ struct Header {
     word: u128,
 }
 
-impl Progress {
+impl TrainingState {
     /// The initial state; `chance` has initialised the weights.
     ///
     /// # Errors
@@ -52,8 +52,8 @@ impl Progress {
         Ok(Self { step: 0, order: Vec::new(), chance, moments })
     }
 
-    /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2), equal to candle_nn's, whose state cannot be
-    /// saved.
+    /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2), equal to candle_nn's, whose state
+    /// cannot be saved.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -133,7 +133,7 @@ mod tests {
         let var = || Var::from_slice(&[1.0f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
         let (ours, theirs) = (var(), var());
         let params = Params::from([("w", ours.clone())]);
-        let mut progress = Progress::new(&params, ChaCha8Rng::seed_from_u64(1)).unwrap();
+        let mut progress = TrainingState::new(&params, ChaCha8Rng::seed_from_u64(1)).unwrap();
         let settings = ParamsAdamW { lr: 0.1, weight_decay: DECAY, ..Default::default() };
         let mut adam = AdamW::new(vec![theirs.clone()], settings).unwrap();
         for _ in 0..5 {

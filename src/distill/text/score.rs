@@ -40,7 +40,8 @@ impl Score {
         self.intents_right as f64 / self.sentences.max(1) as f64
     }
 
-    /// Harmonic mean of the slots' precision and recall, 0 to 1 (exact match, as in the CoNLL-2000 shared task).
+    /// Harmonic mean of the slots' precision and recall, 0 to 1 (exact match, as in the CoNLL-2000
+    /// shared task).
     pub fn slot_f1(&self) -> f64 {
         2.0 * self.slots_right as f64 / (self.slots_found + self.slots_labelled).max(1) as f64
     }

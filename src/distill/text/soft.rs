@@ -26,13 +26,13 @@ pub struct Header {
 
 /// Soft targets in memory.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SoftTargets {
+pub struct TextSoftTargets {
     pub header: Header,
     /// One per sentence.
     pub outputs: Vec<Outputs>,
 }
 
-impl SoftTargets {
+impl TextSoftTargets {
     /// Writes the file: raw logits in f16.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl SoftTargets {
         Ok(write_atomically(path, &tensors.into_bytes(Some(metadata))?)?)
     }
 
-    /// Reads a file that [`SoftTargets::write`] wrote.
+    /// Reads a file that [`TextSoftTargets::write`] wrote.
     ///
     /// # Errors
     /// When the file is missing or damaged.
@@ -64,7 +64,7 @@ impl SoftTargets {
     }
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<SoftTargets> {
+fn parse(bytes: &[u8]) -> anyhow::Result<TextSoftTargets> {
     let file = TensorReader::new(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let header = metadata.metadata().as_ref().and_then(|m| m.get("soft")).context("its metadata has no sentences")?;
@@ -85,16 +85,16 @@ fn parse(bytes: &[u8]) -> anyhow::Result<SoftTargets> {
         let slots = slots[std::mem::replace(&mut start, end)..end].to_vec();
         Outputs { intent, slots }
     });
-    Ok(SoftTargets { outputs: outputs.collect(), header })
+    Ok(TextSoftTargets { outputs: outputs.collect(), header })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn targets() -> SoftTargets {
+    fn targets() -> TextSoftTargets {
         let outputs = |x: f32, pieces: usize| Outputs { intent: vec![x, -0.5], slots: vec![vec![0.25, x]; pieces] };
-        SoftTargets {
+        TextSoftTargets {
             header: Header {
                 teacher: ["a".into(), "b".into()],
                 tokenizer_sha256: "c".into(),
@@ -111,7 +111,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("soft.safetensors");
         targets().write(&path).unwrap();
-        assert_eq!(SoftTargets::read(&path).unwrap(), targets());
+        assert_eq!(TextSoftTargets::read(&path).unwrap(), targets());
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         targets().write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        let error = SoftTargets::read(&path).unwrap_err().to_string();
+        let error = TextSoftTargets::read(&path).unwrap_err().to_string();
         assert!(error.contains("soft.safetensors"), "{error}");
     }
 }

@@ -21,8 +21,8 @@ use crate::teacher::Runtime;
 const MANIFEST: &str = "teacher.json";
 const HEADS: &str = "heads.safetensors";
 const FIT_STEPS: usize = 400;
-/// L2 penalty of the heads. With it and the neighbours as features, the slot F1 on the shipped corpus is
-/// 0.64; without neighbours 0.47.
+/// L2 penalty of the heads. With it and the neighbours as features, the slot F1 on the shipped
+/// corpus is 0.64; without neighbours 0.47.
 const SHRINKAGE: f64 = 0.01;
 
 /// `teacher.json` in a fitted teacher's folder.
@@ -201,8 +201,8 @@ impl Examples {
         self.classes.push(class as u32);
     }
 
-    /// Multinomial logistic regression with an L2 penalty, initialised with zero, hence deterministic.
-    /// `[classes, features + 1]`.
+    /// Multinomial logistic regression with an L2 penalty, initialised with zero, hence
+    /// deterministic. `[classes, features + 1]`.
     fn fit(&self, classes: usize) -> anyhow::Result<Tensor> {
         let device = &Device::Cpu;
         let rows = self.classes.len();

@@ -12,10 +12,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::corpus::{Corpus, Sentence};
-use super::network::{Manifest, Network};
+use super::network::{TextNetwork, TextStudentManifest};
 use super::pieces::Splitter;
-use super::progress::Progress;
-use super::soft::SoftTargets;
+use super::progress::TrainingState;
+use super::soft::TextSoftTargets;
 use super::Outputs;
 use crate::loss::soft::categorical;
 
@@ -27,7 +27,7 @@ const CHECKPOINT_EVERY: usize = 100;
 
 /// Hyperparameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
+pub struct TextTrainingSettings {
     pub seed: u64,
     /// Optimizer steps of 32 sentences.
     pub steps: usize,
@@ -49,21 +49,21 @@ struct Example {
 }
 
 /// Trains a student on the corpus' labelled sentences and on the soft targets' sentences, if any;
-/// `on_step` is called after each step with its number and loss. The state is written to `checkpoint`
-/// every 100 steps, from which an interrupted training is resumed.
+/// `on_step` is called after each step with its number and loss. The state is written to
+/// `checkpoint` every 100 steps, from which an interrupted training is resumed.
 ///
 /// # Errors
-/// When the soft targets were made for other labels or with another tokenizer, the checkpoint belongs to
-/// another training, or the loss is not finite.
+/// When the soft targets were made for other labels or with another tokenizer, the checkpoint
+/// belongs to another training, or the loss is not finite.
 pub fn train(
     corpus: &Corpus,
     splitter: &Splitter,
     tokenizer_sha256: String,
-    soft: Option<&SoftTargets>,
-    settings: Settings,
+    soft: Option<&TextSoftTargets>,
+    settings: TextTrainingSettings,
     checkpoint: &Path,
     mut on_step: impl FnMut(usize, f32),
-) -> anyhow::Result<Network> {
+) -> anyhow::Result<TextNetwork> {
     let config = &corpus.config;
     if let Some(header) = soft.map(|s| &s.header) {
         let [intents, slots] = [config.intents.len(), config.slots.len()];
@@ -74,7 +74,7 @@ pub fn train(
     }
     let examples = examples(corpus, splitter, soft)?;
     let vocabulary: BTreeSet<u32> = examples.iter().flat_map(|l| l.ids.iter().copied()).collect();
-    let manifest = Manifest {
+    let manifest = TextStudentManifest {
         name: config.name.clone(),
         intents: config.intents.clone(),
         slots: config.slots.clone(),
@@ -88,8 +88,8 @@ pub fn train(
     };
     let training = sha256(format!("{settings:?} {manifest:?} {examples:?}").as_bytes());
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
-    let network = Network::random(manifest, &mut chance)?;
-    let mut progress = Progress::new(network.params(), chance)?;
+    let network = TextNetwork::random(manifest, &mut chance)?;
+    let mut progress = TrainingState::new(network.params(), chance)?;
     if checkpoint.exists() {
         let at = || checkpoint.display().to_string();
         progress.load(network.params(), checkpoint, &training).with_context(at)?;
@@ -117,10 +117,10 @@ pub fn train(
     Ok(network)
 }
 
-fn examples(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) -> anyhow::Result<Vec<Example>> {
-    let mut asked: HashMap<&str, &Outputs> = HashMap::new();
+fn examples(corpus: &Corpus, splitter: &Splitter, soft: Option<&TextSoftTargets>) -> anyhow::Result<Vec<Example>> {
+    let mut soft_outputs: HashMap<&str, &Outputs> = HashMap::new();
     if let Some(soft) = soft {
-        asked.extend(soft.header.sentences.iter().map(String::as_str).zip(&soft.outputs));
+        soft_outputs.extend(soft.header.sentences.iter().map(String::as_str).zip(&soft.outputs));
     }
     let mut sentences: Vec<Sentence> = corpus.train.clone();
     let labelled: BTreeSet<&str> = corpus.train.iter().map(|s| s.text.as_str()).collect();
@@ -128,7 +128,7 @@ fn examples(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) ->
     sentences.extend(unlabelled.map(|text| Sentence { text: text.clone(), intent: None, slots: Vec::new() }));
     let example = |sentence: Sentence| {
         let pieces = splitter.split(&sentence)?;
-        let teacher = asked.get(sentence.text.as_str()).map(|outputs| (*outputs).clone());
+        let teacher = soft_outputs.get(sentence.text.as_str()).map(|outputs| (*outputs).clone());
         let rows = teacher.as_ref().map_or(pieces.ids.len(), |t| t.slots.len());
         ensure!(
             rows == pieces.ids.len(),
@@ -140,12 +140,17 @@ fn examples(corpus: &Corpus, splitter: &Splitter, soft: Option<&SoftTargets>) ->
     sentences.into_iter().map(example).collect()
 }
 
-/// `α·T²·KL(teacher/T ‖ student/T) + (1−α)·cross-entropy`, over the intents of the sentences and the slots of their pieces;
-/// each term over the examples with soft targets, or with labels.
-fn loss(network: &Network, batch: &[&Example], settings: Settings, chance: &mut ChaCha8Rng) -> Result<Tensor> {
+/// `α·T²·KL(teacher/T ‖ student/T) + (1−α)·cross-entropy`, over the intents of the sentences and
+/// the slots of their pieces; each term over the examples with soft targets, or with labels.
+fn loss(
+    network: &TextNetwork,
+    batch: &[&Example],
+    settings: TextTrainingSettings,
+    chance: &mut ChaCha8Rng,
+) -> Result<Tensor> {
     let mut hide = |id: u32| if chance.random_bool(HIDDEN) { 0 } else { network.row(id) };
     let rows: Vec<Vec<u32>> = batch.iter().map(|l| l.ids.iter().map(|&id| hide(id)).collect()).collect();
-    let input = Network::batch(&rows)?;
+    let input = TextNetwork::batch(&rows)?;
     let (intent, slots) = network.forward(&input)?;
     let pieces = input.ids.dim(1)?;
     let (mut by_label, mut by_teacher) = ([Rows::default(), Rows::default()], [Soft::default(), Soft::default()]);
@@ -237,11 +242,14 @@ mod tests {
         Splitter::open(&tokenizer(folder.path(), &words), 8).unwrap()
     }
 
-    const SETTINGS: Settings =
-        Settings { seed: 1, steps: 80, learning_rate: 0.02, alpha: 0.0, temperature: 2.0, width: 8 };
+    const SETTINGS: TextTrainingSettings =
+        TextTrainingSettings { seed: 1, steps: 80, learning_rate: 0.02, alpha: 0.0, temperature: 2.0, width: 8 };
 
     /// Trains without a checkpoint.
-    fn train_from_scratch(soft: Option<&SoftTargets>, settings: Settings) -> anyhow::Result<Network> {
+    fn train_from_scratch(
+        soft: Option<&TextSoftTargets>,
+        settings: TextTrainingSettings,
+    ) -> anyhow::Result<TextNetwork> {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("checkpoint");
         train(&corpus(), &splitter(), "hash".into(), soft, settings, &checkpoint, |_, _| {})
@@ -251,8 +259,8 @@ mod tests {
     fn a_resumed_training_equals_an_uninterrupted_one() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("checkpoint");
-        let settings = Settings { steps: 150, ..SETTINGS };
-        let train = |settings: Settings| {
+        let settings = TextTrainingSettings { steps: 150, ..SETTINGS };
+        let train = |settings: TextTrainingSettings| {
             let mut steps = Vec::new();
             let on_step = |step, loss: f32| steps.push((step, loss.to_bits()));
             let network = super::train(&corpus(), &splitter(), "hash".into(), None, settings, &checkpoint, on_step)?;
@@ -261,7 +269,7 @@ mod tests {
         let (whole, all) = train(settings).unwrap();
         let (resumed, rest) = train(settings).unwrap();
         assert!(rest[..] == all[100..] && resumed == whole, "{rest:?}");
-        let error = format!("{:#}", train(Settings { width: 9, ..settings }).unwrap_err());
+        let error = format!("{:#}", train(TextTrainingSettings { width: 9, ..settings }).unwrap_err());
         assert!(error.contains("checkpoint") && error.contains("--fresh"), "{error}");
     }
 
@@ -288,8 +296,8 @@ mod tests {
             slots: 1,
             sentences: vec!["halt now".into()],
         };
-        let soft = SoftTargets { header, outputs: vec![halt] };
-        let settings = Settings { alpha: 0.5, ..SETTINGS };
+        let soft = TextSoftTargets { header, outputs: vec![halt] };
+        let settings = TextTrainingSettings { alpha: 0.5, ..SETTINGS };
         let network = train_from_scratch(Some(&soft), settings).unwrap();
         let sentence = Sentence { text: "halt".into(), intent: None, slots: vec![] };
         let (_, outputs) = network.infer(&splitter(), &sentence).unwrap();
@@ -305,7 +313,7 @@ mod tests {
             slots: 1,
             sentences: vec![],
         };
-        let soft = SoftTargets { header, outputs: vec![] };
+        let soft = TextSoftTargets { header, outputs: vec![] };
         let error = train_from_scratch(Some(&soft), SETTINGS).unwrap_err();
         assert!(error.to_string().contains("soften"), "{error}");
     }

@@ -153,13 +153,13 @@ fn torch_names(layer: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::onnx::{model, Labels};
+    use crate::export::onnx::{model, OnnxLabels};
     use crate::net::NetParams;
 
     fn exported(architecture: &Architecture) -> (Weights, Vec<u8>) {
         let graph = architecture.graph(32, 32);
         let weights = NetParams::random(&graph, 3).fold();
-        let bytes = model(&graph, &weights, &Labels::plain(&graph)).unwrap().encode_to_vec();
+        let bytes = model(&graph, &weights, &OnnxLabels::plain(&graph)).unwrap().encode_to_vec();
         (weights, bytes)
     }
 
