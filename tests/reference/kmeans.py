@@ -1,4 +1,4 @@
-"""The least error that scikit-learn's k-means finds on made-up weights, for src/distill/share.rs: pip install scikit-learn"""
+"""The least error that scikit-learn's k-means finds on synthetic weights, for src/distill/cluster.rs: pip install scikit-learn"""
 
 import numpy as np
 from sklearn.cluster import KMeans
