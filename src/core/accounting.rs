@@ -48,6 +48,8 @@ pub struct FrameCounts {
     /// [`FrameOutcome::Rejected`].
     pub rejected: u64,
     /// Arrived and not yet ended.
+    // The key in results that users keep.
+    #[serde(rename = "in_hand")]
     pub in_flight: u64,
 }
 
