@@ -1,12 +1,13 @@
-//! Several cameras on one pipeline, in process: how the work is shared out, and how long images wait.
+//! Several cameras on one pipeline, in this process: throughput, fairness and latency.
 //!
 //!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]] [--results bench/RESULTS.md]]
 //!
-//! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (30 unless said), with phases spread over a period, for SECONDS (5):
-//! a thread puts their images where [`FrameMailbox`] has them wait, and one takes the most urgent and processes it, as the
-//! node does. Printed are, over all cameras: frames a second in and out, the least and the most that one camera got,
-//! Jain's index of fairness of the rates ((Σx)²/(n·Σx²): 1 is equal shares; Jain, Chiu, Hawe, DEC-TR-301, 1984), misses
-//! of the deadline, and the latency from arrival.
+//! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (default 30), with phases spread over a period,
+//! for SECONDS (5): one thread puts their images into a [`FrameMailbox`], another takes the most
+//! urgent one and processes it, as the node does. The table has, over all cameras: frames per
+//! second in and out, the lowest and highest rate of a single camera, Jain's fairness index of the
+//! rates ((Σx)²/(n·Σx²), 1 for equal rates; Jain, Chiu, Hawe, DEC-TR-301, 1984), deadline misses,
+//! and the latency from arrival.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use hdrhistogram::Histogram;
-use peregrine_bench::results_file::{circumstances, replace_part};
+use peregrine_bench::results_file::{conditions, replace_section};
 use peregrine_core::{now_ns, Encoding, FrameMailbox, ImageView};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::Student;
@@ -27,22 +28,23 @@ const HEIGHT: usize = 480;
 #[derive(Parser)]
 #[command(about = "Several cameras on one pipeline: 1, 2, 4 and 8")]
 struct Arguments {
-    /// For each number of cameras.
+    /// Seconds for each number of cameras.
     #[arg(default_value_t = 5.0)]
     seconds: f64,
 
-    /// Of each camera.
+    /// Frame rate of each camera.
     #[arg(default_value_t = 30.0)]
     hz: f64,
 
+    /// Deadline from arrival to result.
     #[arg(default_value_t = 100.0)]
     deadline_ms: f64,
 
-    /// The file whose table of cameras is replaced by what was measured.
+    /// Write the table into this Markdown file, replacing the last one.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
 
-    /// What cargo adds.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -51,7 +53,7 @@ fn main() -> Result<()> {
     let Arguments { seconds, hz, deadline_ms, results, .. } = Arguments::parse();
     let threads = thread::available_parallelism().map_or(1, |n| n.get());
     let heading = format!(
-        "{seconds} s at {hz} Hz a camera, {WIDTH}×{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
+        "{seconds} s at {hz} Hz per camera, {WIDTH}×{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
     );
     println!("{heading}");
     let mut table = format!("| {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
@@ -62,8 +64,8 @@ fn main() -> Result<()> {
         table += &format!("| {} |\n", row.join(" | "));
     }
     if let Some(file) = results {
-        let part = format!("## Several cameras on one pipeline\n\n{}. {heading}.\n\n{table}", circumstances());
-        replace_part(&file, "make bench-cameras", &part)?;
+        let section = format!("## Several cameras on one pipeline\n\n{}. {heading}.\n\n{table}", conditions());
+        replace_section(&file, "make bench-cameras", &section)?;
     }
     Ok(())
 }
@@ -71,17 +73,17 @@ fn main() -> Result<()> {
 const COLUMNS: [&str; 11] =
     ["cameras", "in/s", "out/s", "least/s", "most/s", "fairness", "superseded", "missed", "p50 ms", "p99 ms", "max ms"];
 
-/// A row of the table.
+/// Measures a number of cameras; a row of the table.
 fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) -> [String; COLUMNS.len()] {
     let options = PipelineOptions { threads, ..PipelineOptions::default() };
     let mut pipeline = Pipeline::new(&Student::embedded(), options).expect("the embedded student runs");
     let pixels: Vec<u8> = (0..WIDTH * HEIGHT * 3).map(|i| (i * 7 % 251) as u8).collect();
     let image = ImageView::with_encoding(Encoding::Rgb8, WIDTH as u32, HEIGHT as u32, 3 * WIDTH as u32, &pixels);
-    let image = image.expect("sizes fit");
+    let image = image.expect("the size fits");
     for camera in 0..cameras {
         pipeline.process_from(camera, &image, now_ns() as i64).expect("it runs");
     }
-    let (waiting, done) = (FrameMailbox::new(cameras), AtomicBool::new(false));
+    let (mailbox, done) = (FrameMailbox::new(cameras), AtomicBool::new(false));
     let (arrived, superseded) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut served = vec![0u64; cameras];
     let mut missed = 0u64;
@@ -98,14 +100,14 @@ fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) 
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let now = now_ns();
                 arrived.fetch_add(1, Relaxed);
-                if waiting.put(i as usize % cameras, now, now + deadline).is_some() {
+                if mailbox.put(i as usize % cameras, now, now + deadline).is_some() {
                     superseded.fetch_add(1, Relaxed);
                 }
             }
             done.store(true, Relaxed);
         });
-        while !(done.load(Relaxed) && waiting.is_empty()) {
-            let Some((camera, arrival)) = waiting.take_timeout(Duration::from_millis(100)) else { continue };
+        while !(done.load(Relaxed) && mailbox.is_empty()) {
+            let Some((camera, arrival)) = mailbox.take_timeout(Duration::from_millis(100)) else { continue };
             pipeline.process_from(camera, &image, now_ns() as i64).expect("it runs");
             let took = now_ns() - arrival;
             served[camera] += 1;

@@ -1,16 +1,18 @@
-//! How many instructions each stage takes, counted by valgrind: a figure that no other load on the machine disturbs.
+//! Instruction counts of each stage, by valgrind: a figure that does not depend on the load of the
+//! machine.
 //!
 //! ```text
 //! make bench-instructions                      counts, and compares with bench/instructions.json
-//! make bench-instructions ARGS=--save          keeps the figures as the last ones
+//! make bench-instructions ARGS=--save          saves the counts there
 //! ```
-//! The program starts itself under `valgrind --tool=callgrind` once for each stage, and counts within one function only.
-//! Valgrind knows AVX2 and not AVX-512, so the engine that is counted is the AVX2 one. A stage that takes over 2 % more
-//! than the last figure fails (exit 1); figures of another compiler or architecture are shown and not judged.
+//! The program starts itself under `valgrind --tool=callgrind` once for each stage, and counts
+//! within a single function. Valgrind supports AVX2 and not AVX-512, so the engine's AVX2 kernels
+//! are counted. A stage that takes over 2 % more than the saved count fails (exit code 1); counts
+//! of another compiler or architecture are shown and not judged.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -27,20 +29,20 @@ use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 use serde::{Deserialize, Serialize};
 
-/// How much more than the last figure is let pass.
+/// Allowed relative increase.
 const ALLOWED: f64 = 0.02;
 
-/// Set in the process that valgrind runs: the stage that is counted.
+/// Names the stage to count, in the process that valgrind runs.
 const STAGE: &str = "PEREGRINE_COUNT_STAGE";
 
-/// What is called while instructions are counted; callgrind is told its name.
+/// Instructions are counted within this function; callgrind is given its name.
 #[no_mangle]
 #[inline(never)]
 fn peregrine_counted_region(work: &mut dyn FnMut()) {
     work();
 }
 
-/// The figures, with what they were counted on.
+/// Counts, with the compiler and architecture that they depend on.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Figures {
     compiler: String,
@@ -64,13 +66,13 @@ fn run() -> Result<bool> {
         count(&stage);
         return Ok(true);
     }
-    // cargo adds `--bench` of its own, and `cargo test` runs benches without it.
+    // `cargo bench` passes `--bench`; `cargo test` also runs benches, without it.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|a| a == "--bench") {
         return Ok(true);
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("instructions: skipped, since there is no valgrind (Debian, Ubuntu: apt-get install valgrind)");
+        println!("instructions: skipped: valgrind is not installed (Debian, Ubuntu: apt-get install valgrind)");
         return Ok(true);
     }
     ensure!(!cfg!(debug_assertions), "this is a debug build; run `make bench-instructions`");
@@ -88,16 +90,16 @@ fn run() -> Result<bool> {
     let passed = show(&figures, last.as_ref());
     if arguments.iter().any(|a| a == "--save") {
         std::fs::write(&path, serde_json::to_string_pretty(&figures)? + "\n")?;
-        println!("kept in {}", path.display());
+        println!("saved in {}", path.display());
         return Ok(true);
     }
     Ok(passed)
 }
 
-/// Prints the figures beside the last ones; whether none grew by more than is allowed.
+/// Prints the counts beside the saved ones. Returns whether none grew by more than is allowed.
 fn show(figures: &Figures, last: Option<&Figures>) -> bool {
     let alike = last.is_some_and(|l| l.compiler == figures.compiler && l.architecture == figures.architecture);
-    println!("{:24} {:>14} {:>14} {:>9}", "stage", "instructions", "last", "change");
+    println!("{:24} {:>14} {:>14} {:>9}", "stage", "instructions", "saved", "change");
     let mut passed = true;
     for (stage, &count) in &figures.instructions {
         let Some(&before) = last.and_then(|last| last.instructions.get(stage)) else {
@@ -111,14 +113,15 @@ fn show(figures: &Figures, last: Option<&Figures>) -> bool {
         println!("{stage:24} {count:>14} {before:>14} {:>+8.2}%{mark}", change * 100.0);
     }
     if let Some(last) = last.filter(|_| !alike) {
-        println!("not judged: the last figures are of {}, {}", last.compiler, last.architecture);
+        println!("not judged: the saved counts are of {}, {}", last.compiler, last.architecture);
     }
     passed
 }
 
-/// Instructions of one stage.
+/// Counts the instructions of one stage.
 fn under_valgrind(stage: &str) -> Result<u64> {
-    let out: PathBuf = std::env::temp_dir().join(format!("peregrine-callgrind-{}", std::process::id()));
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("callgrind.out");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--toggle-collect=peregrine_counted_region"])
         .arg(format!("--callgrind-out-file={}", out.display()))
@@ -127,12 +130,11 @@ fn under_valgrind(stage: &str) -> Result<u64> {
         .output()
         .context("valgrind")?;
     let file = std::fs::read_to_string(&out);
-    let _ = std::fs::remove_file(&out);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("{stage} failed under valgrind:\n{said}");
+        bail!("{stage} failed under valgrind:\n{log}");
     }
-    let file = file.with_context(|| format!("valgrind wrote no file; it said:\n{said}"))?;
+    let file = file.with_context(|| format!("valgrind wrote no file; its output:\n{log}"))?;
     let total = file.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
     let total = total.and_then(|total| total.trim().parse().ok()).unwrap_or(0);
     ensure!(total > 0, "{stage}: valgrind counted nothing; is the binary stripped of its symbols?");
@@ -157,7 +159,7 @@ const STAGES: [&str; 10] = [
     "pipeline 640x480",
 ];
 
-/// Prepares a stage, runs it once so that everything is warm, and counts the second run.
+/// Prepares a stage, runs it once to warm up, and counts the second run.
 fn count(stage: &str) {
     let student = Student::embedded();
     let architecture = &student.manifest.architecture;
@@ -171,14 +173,14 @@ fn count(stage: &str) {
     let letterbox = |source: (usize, usize)| Letterbox::new(source, (width, height));
     let engine = || {
         let mut engine = CpuEngine::new(&graph_for(architecture, &options), &student.weights, 1).expect("embedded");
-        let frames = Frames::shipped_or_drawn().resized(640, 480);
+        let frames = Frames::shipped_or_synthetic().resized(640, 480);
         letterbox((640, 480)).apply(&frames.image(0), &normalisation, engine.input());
         engine
     };
     match stage {
         "letterbox 640x480" | "letterbox 1920x1080" => {
             let size = if stage.ends_with("480") { (640, 480) } else { (1920, 1080) };
-            let frames = Frames::drawn(size.0, size.1);
+            let frames = Frames::synthetic(size.0, size.1);
             let letterbox = letterbox(size);
             let mut engine = engine();
             let input = engine.pixels().expect("the CPU engine takes pixels");
@@ -201,7 +203,7 @@ fn count(stage: &str) {
             let frames = ["highway-00.jpg", "highway-12.jpg"].map(|name| Path::new("models/frames").join(name));
             let quantized = quantize(&student, &frames).expect("the shipped frames are images");
             let mut engine = quantized.cpu_engine(&graph_for(architecture, &options), 1, false).expect("quantized");
-            let frames = Frames::shipped_or_drawn().resized(640, 480);
+            let frames = Frames::shipped_or_synthetic().resized(640, 480);
             letterbox((640, 480)).apply(&frames.image(0), &normalisation, engine.input());
             measure(&mut || engine.run().expect("the CPU engine does not fail"));
         }
@@ -237,16 +239,16 @@ fn count(stage: &str) {
         }
         "pipeline 640x480" => {
             let mut pipeline = Pipeline::new(&student, options).expect("embedded");
-            let frames = Frames::shipped_or_drawn().resized(640, 480);
+            let frames = Frames::shipped_or_synthetic().resized(640, 480);
             measure(&mut || {
                 black_box(pipeline.process(&frames.image(0)).expect("the CPU engine does not fail"));
             });
         }
-        other => unreachable!("{other} is no stage"),
+        other => unreachable!("unknown stage {other}"),
     }
 }
 
-/// Boxes in clusters, as a head finds them; the same each time.
+/// Clustered boxes, as a detection head returns them; always the same.
 fn candidate(i: usize) -> Detection {
     let (x, y) = ((i % 20) as f32 * 25.0 + (i / 100) as f32, (i / 20 % 5) as f32 * 40.0);
     let score = 0.3 + 0.6 * ((i * 37 % 101) as f32 / 101.0);

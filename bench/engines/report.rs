@@ -1,10 +1,10 @@
-//! What was measured, as tables for `bench/RESULTS.md`.
+//! Results as tables for `bench/RESULTS.md`.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use peregrine_bench::results_file::{circumstances, replace_part};
+use peregrine_bench::results_file::{conditions, replace_section};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -13,26 +13,26 @@ use crate::contender::Time;
 /// One contender: its times, round by round, and how far its outputs are from ours.
 pub struct Row {
     pub name: String,
-    /// None where it did not run in that round.
+    /// `None` for rounds in which it did not run.
     pub times: Vec<Option<Time>>,
-    /// None where it computes in 8-bit integers.
+    /// `None` if it computes in 8-bit integers.
     pub difference: Option<f32>,
 }
 
 /// All contenders on one network with one number of threads; ours, the fastest, is the first row.
 pub struct Table {
-    /// Of the network, and the same with its size.
+    /// Name of the network, and the name with its size.
     pub name: &'static str,
     pub network: String,
     pub threads: usize,
     /// The largest value of any output.
     pub largest: f32,
     pub rows: Vec<Row>,
-    /// Peers that could not be run, and why.
+    /// Peers that did not run, and why.
     pub absent: Vec<String>,
 }
 
-/// Resamplings of an interval.
+/// Bootstrap resamples of an interval.
 const RESAMPLES: usize = 1000;
 
 impl Table {
@@ -69,7 +69,8 @@ impl Table {
         text
     }
 
-    /// What our integers take of our floats' time: each at its best, and both held to the same older instructions.
+    /// What our integers take of our floats' time: each at its best, and both held to the same
+    /// older instructions.
     fn integers_beside_floats(&self, text: &mut String) {
         let row = |start: &str| self.rows.iter().find(|row| row.name.starts_with(start));
         for (integers, floats, on) in
@@ -104,8 +105,8 @@ pub fn wall_pairs(row: &Row, other: &Row) -> Vec<(f64, f64)> {
     pairs(row, other, |t| t.wall)
 }
 
-/// The ratio of the medians of paired values, between the ends of its 95 % percentile interval: resampled by pairs
-/// (Efron 1979), since what disturbs one contender of a round often disturbs the next.
+/// The ratio of the medians of paired values, between the ends of its 95 % percentile interval:
+/// bootstrapped by pairs (Efron 1979), since a disturbance often hits neighbours in a round alike.
 pub fn ratio_of_medians(pairs: &[(f64, f64)]) -> (f64, f64, f64) {
     let ratio = |pairs: &[(f64, f64)]| {
         median(pairs.iter().map(|p| p.0).collect()) / median(pairs.iter().map(|p| p.1).collect())
@@ -135,7 +136,7 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[(q * (sorted.len() - 1) as f64).round() as usize]
 }
 
-/// A section of the results, between marks that name the target which writes it.
+/// A section of the results, between markers that name its make target.
 pub struct Section {
     target: &'static str,
     heading: String,
@@ -148,41 +149,41 @@ impl Section {
         Self {
             target: "bench-engines",
             heading: "CPU engine beside its peers".into(),
-            explanation: "in milliseconds a frame. In each round all contenders ran, in random order, twice each, and the \
+            explanation: "in milliseconds per frame. In each round all contenders ran, in random order, twice each, and the \
                 second time counts; intervals are of 95 %, by bootstrap over rounds. `differs`: largest absolute difference \
                 of any output from ours; rows in 8-bit integers are compared with ours in 8-bit integers. Peers: one \
                 process each, their settings in `bench/peers/`. CPU time is that of all threads, so it counts spinning.",
         }
     }
 
-    /// Training steps of so many images.
+    /// Training steps of `images` images.
     pub fn training(images: usize) -> Self {
         Self {
             target: "bench-training",
             heading: format!("A training step of {images} images beside PyTorch's"),
             explanation:
-                "in milliseconds a step: forward, backward from ½ Σ output², AdamW; f32, batch-norm, the same \
+                "in milliseconds per step: forward, backward from ½ Σ output², AdamW; f32, batch-norm, the same \
                 weights and images; PyTorch eager, in the memory format that is the faster here. Rounds as above; \
                 `differs`: of any gradient of the first step.",
         }
     }
 }
 
-/// Replaces a section between its marks in `file`, or appends it; `after` follows the tables.
+/// Replaces a section between its markers in `file`, or appends it; `after` follows the tables.
 ///
 /// # Errors
-/// When the file cannot be read or written.
+/// If the file cannot be read or written.
 pub fn update(file: &Path, section: &Section, tables: &[Table], after: &str, seconds: f64) -> Result<()> {
     let Section { target, heading, explanation } = section;
     let mut section = format!("## {heading}\n\n");
     let _ = writeln!(
         section,
         "{} (all of it ours on an idle machine). {seconds} s for each table, {explanation}\n",
-        circumstances(),
+        conditions(),
     );
     for table in tables {
         let _ = writeln!(section, "{}", table.markdown());
     }
     let _ = writeln!(section, "{after}");
-    replace_part(file, &format!("make {target}"), &section)
+    replace_section(file, &format!("make {target}"), &section)
 }

@@ -1,4 +1,4 @@
-//! Two results beside each other: how much slower is the second, and is that beyond chance?
+//! Comparison of two results: how much slower is the second, and is that significant?
 
 use std::fmt::Write;
 use std::fs;
@@ -12,13 +12,13 @@ use super::report::SCHEMA_VERSION;
 use super::stats::miss_ratio_bound;
 use super::verdict::Verdict;
 
-/// Resamples of the bootstrap.
+/// Bootstrap resamples.
 const RESAMPLES: usize = 2000;
 
-/// Confidence of the interval, two-sided.
+/// Two-sided confidence of the intervals.
 const CONFIDENCE: f64 = 0.99;
 
-/// What is compared: a quantile of the latency from the schedule.
+/// The quantiles that are compared, of the latency from the scheduled instant.
 const COMPARED: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 
 /// Why two results cannot be compared.
@@ -27,29 +27,29 @@ pub enum CompareError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {why}; give a result that latency_bench --json wrote")]
-    Form { path: PathBuf, why: String },
+    Format { path: PathBuf, why: String },
     #[error("{path}: schema version {found}; this program reads version {SCHEMA_VERSION}: measure it again")]
     Version { path: PathBuf, found: u64 },
-    #[error("only {0} frames have a latency in both results; it takes 20")]
-    Few(usize),
+    #[error("only {0} frames have a latency in both results; a comparison takes 20: measure more frames")]
+    TooFewFrames(usize),
 }
 
-/// What of a result is compared.
+/// The fields of a result that are compared.
 #[derive(Debug, Deserialize)]
-struct Measured {
+struct StoredResult {
     layer: String,
-    subject: Subject,
-    machine: Machine,
-    frames: Columns,
+    subject: StoredSubject,
+    machine: StoredMachine,
+    frames: StoredColumns,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
-struct Subject {
+struct StoredSubject {
     weights_sha256: String,
     input_width: usize,
     input_height: usize,
     threads: usize,
-    // Results of earlier programs do not have these.
+    // Absent in results of earlier versions.
     #[serde(default)]
     device: Option<String>,
     #[serde(default)]
@@ -61,46 +61,51 @@ struct Subject {
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
-struct Machine {
+struct StoredMachine {
     cpu_model: Option<String>,
     kernel: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Columns {
+struct StoredColumns {
     latency_us: Vec<Option<f64>>,
 }
 
-/// A quantile of the second result over that of the first.
+/// A latency quantile of the second result divided by that of the first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ratio {
     pub of: &'static str,
     pub first_ms: f64,
     pub second_ms: f64,
     pub ratio: f64,
-    /// Bounds of the ratio at 99 % confidence.
+    /// Confidence interval of the ratio, at 99 %.
     pub low: f64,
     pub high: f64,
 }
 
-/// How two results compare.
+/// The comparison of two results.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     pub verdict: Verdict,
     pub frames: usize,
-    /// Allowed growth, as a share of one.
+    /// Allowed slowdown, as a fraction: 0.05 is 5 %.
     pub allowed: f64,
     pub ratios: Vec<Ratio>,
-    /// Frames without a result, in the first and the second.
+    /// Frames without a result, in the first and in the second.
     pub lost: [usize; 2],
-    /// In what the two results were not alike.
+    /// Differences between the two set-ups, and other limits of the comparison.
     pub cautions: Vec<String>,
 }
 
-/// Compares the results in two files. It is a regression where a quantile is slower by more than `allowed` (a share of
-/// one) with confidence, or a larger share of the frames is without a result, with confidence. It is none where the median
-/// is not, with confidence (a tail's interval is too wide to show it); between the two it is not provable. A tail is judged
-/// where ten frames or more lie in it.
+/// Compares the results in two files, at 99 % confidence:
+///
+/// - a regression (`Missed`) if a quantile is slower by more than `allowed` (a fraction), or if the
+///   second result loses a larger fraction of its frames;
+/// - no regression (`Met`) if the median is not slower by more than `allowed` (the intervals of the
+///   tails are too wide to show this);
+/// - `NotProvable` otherwise.
+///
+/// A tail quantile is judged only if at least ten frames lie beyond it.
 ///
 /// # Errors
 /// When a file cannot be used, or they have too few frames in common.
@@ -113,7 +118,7 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
         (a.machine == b.machine, "machine"),
     ] {
         if !alike {
-            cautions.push(format!("the two results differ in {what}"));
+            cautions.push(format!("the results differ in {what}"));
         }
     }
     let both = a.frames.latency_us.iter().zip(&b.frames.latency_us);
@@ -122,22 +127,22 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
     let without = a.frames.latency_us.len().max(b.frames.latency_us.len()) - pairs.len();
     if without > 0 {
         cautions.push(format!(
-            "{without} frames without a result in one of them are left out of the ratios: {} in the first, {} in the second",
+            "{without} frames without a result in one of the two are excluded from the ratios: {} in the first, {} in the second",
             lost[0], lost[1]
         ));
     }
     if pairs.len() < 20 {
-        return Err(CompareError::Few(pairs.len()));
+        return Err(CompareError::TooFewFrames(pairs.len()));
     }
     let ratios = ratios(&pairs);
     let loses_more = {
         let [(lost_a, of_a), (lost_b, of_b)] =
             [(lost[0], a.frames.latency_us.len()), (lost[1], b.frames.latency_us.len())];
-        // The lower bound on the second's share is what is left by the upper bound on that of frames with a result.
+        // The lower bound of the loss ratio is one minus the upper bound of the success ratio.
         1.0 - miss_ratio_bound(of_b - lost_b, of_b, CONFIDENCE) > miss_ratio_bound(lost_a, of_a, CONFIDENCE)
     };
     if loses_more {
-        cautions.push("the second loses more of its frames".into());
+        cautions.push("the second result loses a larger fraction of its frames".into());
     }
     let mut comparison =
         Comparison { verdict: Verdict::NotProvable, frames: pairs.len(), allowed, ratios, lost, cautions };
@@ -149,25 +154,25 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
     Ok(comparison)
 }
 
-/// Whether so many frames tell a quantile well enough to judge by: of a tail that few lie in, a bootstrap makes the interval
-/// too narrow. The median always counts.
-fn is_known(q: f64, frames: usize) -> bool {
+/// Whether there are enough frames to judge a quantile: with few frames in the tail, a bootstrap
+/// interval is too narrow. The median is always judged.
+fn is_judged(q: f64, frames: usize) -> bool {
     q <= 0.5 || frames as f64 * (1.0 - q) >= 10.0 - 1e-6
 }
 
-fn read(path: &Path) -> Result<Measured, CompareError> {
+fn read(path: &Path) -> Result<StoredResult, CompareError> {
     let text = fs::read_to_string(path).map_err(|source| CompareError::Io { path: path.into(), source })?;
-    let form = |e: serde_json::Error| CompareError::Form { path: path.into(), why: e.to_string() };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(form)?;
+    let format_error = |e: serde_json::Error| CompareError::Format { path: path.into(), why: e.to_string() };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(format_error)?;
     match value["schema_version"].as_u64() {
         Some(found) if found != u64::from(SCHEMA_VERSION) => Err(CompareError::Version { path: path.into(), found }),
-        _ => serde_json::from_value(value).map_err(form),
+        _ => serde_json::from_value(value).map_err(format_error),
     }
 }
 
-/// The ratios with their intervals by the percentile bootstrap over pairs: each resample draws frames, and takes both
-/// results of a frame that it draws (Efron & Tibshirani 1993, chapters 13 and 16). Frames are drawn in runs of
-/// consecutive ones, since neighbours resemble each other (moving blocks: Künsch 1989).
+/// The ratios with percentile-bootstrap intervals over pairs: each resample draws frames with both
+/// of their latencies (Efron & Tibshirani 1993, chapters 13 and 16). Frames are drawn in moving
+/// blocks (Künsch 1989), since successive latencies are correlated.
 fn ratios(pairs: &[(f64, f64)]) -> Vec<Ratio> {
     let n = pairs.len();
     let block = (n as f64).cbrt().round() as usize;
@@ -207,13 +212,13 @@ fn quantile(values: &mut [f64], q: f64) -> f64 {
 }
 
 impl Comparison {
-    /// The first quantile that is slower by more than is allowed.
+    /// The first quantile that is slower than allowed.
     fn regressed(&self) -> Option<&Ratio> {
-        let judged = self.ratios.iter().zip(COMPARED).filter(|(_, (_, q))| is_known(*q, self.frames));
+        let judged = self.ratios.iter().zip(COMPARED).filter(|(_, (_, q))| is_judged(*q, self.frames));
         judged.map(|(ratio, _)| ratio).find(|ratio| ratio.low > 1.0 + self.allowed)
     }
 
-    /// For people; ends with a line break.
+    /// Human-readable; ends with a line break.
     pub fn text(&self) -> String {
         let mut out = format!("{:6}{:>11}{:>11}{:>8}   99 % interval\n", "", "first ms", "second ms", "ratio");
         for r in &self.ratios {
@@ -231,13 +236,13 @@ impl Comparison {
             Verdict::Met => format!("no regression: the p50 is slower by at most {allowed} %"),
             Verdict::Missed => match self.regressed() {
                 Some(ratio) => format!("REGRESSION: the {} is slower by more than {allowed} %", ratio.of),
-                None => "REGRESSION: a larger share of the frames is without a result".into(),
+                None => "REGRESSION: a larger fraction of the frames has no result".into(),
             },
             Verdict::NotProvable => {
-                format!("not provable: the interval of the p50 holds {:.3}; measure more frames", 1.0 + self.allowed)
+                format!("not provable: the interval of the p50 contains {:.3}; measure more frames", 1.0 + self.allowed)
             }
         };
-        let _ = writeln!(out, "verdict   {verdict} ({} frames in pairs)", self.frames);
+        let _ = writeln!(out, "verdict   {verdict} ({} paired frames)", self.frames);
         out
     }
 }
@@ -277,17 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_grew_is_a_regression_under_an_unchanged_median() {
+    fn a_slower_tail_is_a_regression_with_an_equal_median() {
         let comparison = compared_when(1000, 0.05, |i, l| Some(if i % 20 == 0 { 3.0 * l } else { l })).unwrap();
         assert_eq!(comparison.verdict, Verdict::Missed);
         assert!(comparison.ratios[0].high < 1.05 && comparison.text().contains("the p99 is slower"), "{comparison:?}");
     }
 
     #[test]
-    fn frames_that_are_lost_are_a_regression_however_fast_the_others_are() {
+    fn losing_more_frames_is_a_regression_at_any_speed() {
         let comparison = compared_when(1000, 0.05, |i, l| (i % 5 != 0).then_some(0.9 * l)).unwrap();
         assert_eq!((comparison.verdict, comparison.lost), (Verdict::Missed, [0, 200]));
-        assert!(comparison.text().contains("without a result"), "{}", comparison.text());
+        assert!(comparison.text().contains("has no result"), "{}", comparison.text());
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_slower_is_a_regression_where_a_twentieth_is_allowed() {
+    fn ten_percent_slower_is_a_regression_if_five_are_allowed() {
         let comparison = compared(1000, 1.1, 0.05).unwrap();
         assert_eq!(comparison.verdict, Verdict::Missed);
         let median = &comparison.ratios[0];
@@ -306,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn equals_are_no_regression_and_too_few_frames_cannot_tell() {
+    fn equal_results_pass_and_too_few_frames_prove_nothing() {
         assert_eq!(compared(1000, 1.0, 0.05).unwrap().verdict, Verdict::Met);
         assert_eq!(compared(25, 1.05, 0.05).unwrap().verdict, Verdict::NotProvable);
-        assert!(matches!(compared(10, 1.0, 0.05), Err(CompareError::Few(10))));
+        assert!(matches!(compared(10, 1.0, 0.05), Err(CompareError::TooFewFrames(10))));
     }
 
     #[test]
-    fn what_is_no_result_or_of_another_version_is_named() {
+    fn invalid_files_and_other_versions_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
         for (text, expected) in

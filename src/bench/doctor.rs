@@ -1,49 +1,51 @@
-//! `--doctor`: what about this machine makes latency worse or figures doubtful, each with a remedy in one line.
+//! `--doctor`: checks whether the machine is fit for latency measurements, with a remedy for each
+//! finding.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::machine::{meminfo_mib, read_line, realtime_kernel, CpuTime, Fingerprint, Load};
+use super::machine::{read_line, realtime_kernel, CpuLoad, CpuTime, Fingerprint};
 use super::monitor::throttle_count;
 use super::stats::Distribution;
+use super::system;
 
-/// How a check came out.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     Good,
-    /// Figures may be worse than they need be.
+    /// Latency may be higher than necessary.
     Doubtful,
-    /// Figures would mean little.
+    /// The machine is unfit: figures would mean little.
     Bad,
 }
 
-/// One thing looked at.
+/// One finding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
     pub name: &'static str,
     pub health: Health,
     pub finding: String,
-    /// What to do about it; empty where nothing need be done.
+    /// What to do about it; empty if the check is good.
     pub remedy: &'static str,
 }
 
-/// Looks at everything; takes about a second and a half. Stop other programs first, or see them reported.
+/// Runs all checks, in about 1.5 s. Other programs that run meanwhile are reported.
 pub fn examine() -> Vec<Check> {
-    let machine = Fingerprint::read();
+    let (machine, memory_now) = (Fingerprint::read(), system::memory());
     vec![
         build(machine.optimised_build),
         cpus(machine.cpus),
         instructions(),
         governor(machine.cpu_governor.as_deref()),
         throttling(throttle_count()),
-        memory(meminfo_mib("MemAvailable")),
+        memory(memory_now.and_then(|memory| memory.available)),
         load(measure_load()),
         wake_ups(measure_wake_ups()),
         kernel(realtime_kernel()),
         idle_states(deepest_idle_state()),
-        realtime_permission(realtime_limit()),
+        realtime_permission(highest_fifo_priority()),
         memory_lock(memory_lock_limit()),
-        swap(meminfo_mib("SwapTotal").zip(meminfo_mib("SwapFree")).map(|(total, free)| total.saturating_sub(free))),
+        swap(memory_now.map(|memory| memory.swap_used)),
         isolation(machine.cpus, machine.isolated_cpus.as_deref()),
         siblings(read_line("/sys/devices/system/cpu/smt/active")),
         socket_buffers(read_line("/proc/sys/net/core/rmem_max").and_then(|bytes| bytes.parse().ok())),
@@ -51,12 +53,12 @@ pub fn examine() -> Vec<Check> {
     ]
 }
 
-/// Whether nothing is bad.
+/// Whether no check is bad.
 pub fn is_fit(checks: &[Check]) -> bool {
     checks.iter().all(|check| check.health != Health::Bad)
 }
 
-/// A line for each check, and one more for its remedy.
+/// A line for each check, followed by a line for its remedy.
 pub fn text(checks: &[Check]) -> String {
     let line = |check: &Check| {
         let mark = match check.health {
@@ -83,19 +85,20 @@ fn build(optimised: bool) -> Check {
 
 fn cpus(cpus: usize) -> Check {
     let health = if cpus >= 2 { Health::Good } else { Health::Doubtful };
-    let remedy = "give the process a second CPU, so that the camera's thread need not wait for the worker's";
-    check("CPUs", health, format!("{cpus} may be used"), remedy)
+    let remedy = "give the process a second CPU, so that the camera thread does not wait for the worker";
+    check("CPUs", health, format!("{cpus} available to this process"), remedy)
 }
 
 #[cfg(target_arch = "x86_64")]
 fn instructions() -> Check {
-    let fast = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    let (health, finding) = match fast {
-        true if is_x86_feature_detected!("avx512f") => (Health::Good, "AVX-512"),
-        true => (Health::Good, "AVX2 with FMA"),
-        false => (Health::Doubtful, "neither AVX2 nor FMA"),
+    let (health, finding) = if is_x86_feature_detected!("avx512f") {
+        (Health::Good, "AVX-512")
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        (Health::Good, "AVX2 with FMA")
+    } else {
+        (Health::Doubtful, "no AVX2 or no FMA: the engine runs without vector instructions")
     };
-    check("instructions", health, finding, "on a virtual machine, choose the CPU model `host` in its settings")
+    check("instructions", health, finding, "on a virtual machine, set the CPU model to `host`")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -107,20 +110,20 @@ fn governor(governor: Option<&str>) -> Check {
     let remedy = "sudo cpupower frequency-set -g performance";
     match governor {
         Some("performance") => check("governor", Health::Good, "performance", ""),
-        Some(other) => check("governor", Health::Doubtful, format!("{other}: clocks rise only under load"), remedy),
-        None => check("governor", Health::Good, "not visible here, as on most virtual machines", ""),
+        Some(other) => check("governor", Health::Doubtful, format!("{other}: the clock rises only under load"), remedy),
+        None => check("governor", Health::Good, "not reported, as on most virtual machines", ""),
     }
 }
 
 fn throttling(count: Option<u64>) -> Check {
     match count {
-        None => check("heat", Health::Good, "throttling is not reported here", ""),
-        Some(0) => check("heat", Health::Good, "not throttled since boot", ""),
+        None => check("heat", Health::Good, "throttling is not reported", ""),
+        Some(0) => check("heat", Health::Good, "no throttling since boot", ""),
         Some(n) => check(
             "heat",
             Health::Doubtful,
             format!("throttled {n} times since boot"),
-            "cool it, or lower the rate or input size",
+            "improve the cooling, or lower the frame rate or input size",
         ),
     }
 }
@@ -128,21 +131,22 @@ fn throttling(count: Option<u64>) -> Check {
 fn memory(available_mib: Option<u64>) -> Check {
     match available_mib {
         Some(mib) if mib < 256 => {
-            check("memory", Health::Bad, format!("{mib} MiB available"), "stop other programs: 256 MiB should be free")
+            check("memory", Health::Bad, format!("{mib} MiB available"), "stop other programs until 256 MiB are free")
         }
         Some(mib) => check("memory", Health::Good, format!("{mib} MiB available"), ""),
-        None => check("memory", Health::Good, "not known", ""),
+        None => check("memory", Health::Good, "not reported", ""),
     }
 }
 
-fn measure_load() -> Option<Load> {
-    let before = CpuTime::read()?;
+fn measure_load() -> Option<CpuLoad> {
+    let own = [std::process::id()];
+    let before = CpuTime::read(&own)?;
     thread::sleep(Duration::from_secs(1));
-    before.load_until(&CpuTime::read()?)
+    before.load_until(&CpuTime::read(&own)?)
 }
 
-fn load(load: Option<Load>) -> Check {
-    let Some(load) = load else { return check("load", Health::Good, "not known", "") };
+fn load(load: Option<CpuLoad>) -> Check {
+    let Some(load) = load else { return check("load", Health::Good, "not reported", "") };
     let health = match load.foreign_percent() {
         p if p <= 5.0 => Health::Good,
         p if p <= 25.0 => Health::Doubtful,
@@ -151,14 +155,14 @@ fn load(load: Option<Load>) -> Check {
     let (others, steal) = (load.others * 100.0, load.steal * 100.0);
     let finding = format!("other programs take {others:.1} % of the CPU time, the hypervisor {steal:.1} %");
     let remedy = if load.steal > load.others {
-        "use a machine with CPUs of its own: what a hypervisor takes away cannot be won back"
+        "use a machine with dedicated CPUs: time stolen by the hypervisor cannot be regained"
     } else {
-        "stop them (see `top`), or keep them off some CPUs and run under `taskset`"
+        "stop them (see `top`), or move them to other CPUs and run under `taskset`"
     };
     check("load", health, finding, remedy)
 }
 
-/// Nanoseconds by which sleeps of a millisecond end late, of which the 99th percentile.
+/// 99th percentile of the wake-up latency after sleeps of 1 ms, in nanoseconds.
 fn measure_wake_ups() -> u64 {
     let late = (0..200).map(|_| {
         let due = Instant::now() + Duration::from_millis(1);
@@ -170,23 +174,22 @@ fn measure_wake_ups() -> u64 {
 
 fn wake_ups(late_ns: u64) -> Check {
     let health = if late_ns < 1_000_000 { Health::Good } else { Health::Doubtful };
-    let finding = format!("1 in 100 sleeps ends {:.2} ms late or more", late_ns as f64 / 1e6);
-    check("wake-ups", health, finding, "run under `chrt -f 50` (needs the right to real-time priority)")
+    let finding = format!("timer wake-ups are {:.2} ms late at p99", late_ns as f64 / 1e6);
+    check("wake-ups", health, finding, "run under `chrt -f 50` (takes the permission for real-time priority)")
 }
 
 fn kernel(realtime: bool) -> Check {
-    match realtime {
-        true => check("kernel", Health::Good, "PREEMPT_RT", ""),
-        false => check(
-            "kernel",
-            Health::Doubtful,
-            "not patched for real time: it may hold a thread up for milliseconds",
-            "sudo apt-get install linux-image-rt-amd64 (Debian), or `sudo pro enable realtime-kernel` (Ubuntu), and reboot",
-        ),
-    }
+    let (health, finding) = if realtime {
+        (Health::Good, "PREEMPT_RT")
+    } else {
+        (Health::Doubtful, "without PREEMPT_RT: it can delay a thread by milliseconds")
+    };
+    let remedy =
+        "sudo apt-get install linux-image-rt-amd64 (Debian), or `sudo pro enable realtime-kernel` (Ubuntu), and reboot";
+    check("kernel", health, finding, remedy)
 }
 
-/// Name and wake-up time in microseconds of the deepest idle state that the first CPU may enter.
+/// Name and exit latency in microseconds of the deepest enabled idle state of the first CPU.
 fn deepest_idle_state() -> Option<(String, u64)> {
     let states = (0..16).map_while(|i| {
         let of = |file| read_line(&format!("/sys/devices/system/cpu/cpu0/cpuidle/state{i}/{file}"));
@@ -197,47 +200,33 @@ fn deepest_idle_state() -> Option<(String, u64)> {
 
 fn idle_states(deepest: Option<(String, u64)>) -> Check {
     match deepest {
-        None => check("idle states", Health::Good, "not visible here, as on most virtual machines", ""),
+        None => check("idle states", Health::Good, "not reported, as on most virtual machines", ""),
         Some((name, us)) if us <= 50 => {
-            check("idle states", Health::Good, format!("{name} at most, {us} µs to wake"), "")
+            check("idle states", Health::Good, format!("deepest: {name}, exit latency {us} µs"), "")
         }
         Some((name, us)) => check(
             "idle states",
             Health::Doubtful,
-            format!("an idle CPU may sleep as deep as {name}, and takes {us} µs to wake"),
+            format!("deepest: {name}, exit latency {us} µs"),
             "sudo cpupower idle-set -D 50",
         ),
     }
 }
 
 #[cfg(target_os = "linux")]
-fn limit_of(resource: libc::__rlimit_resource_t) -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes to what it is given.
-    let status = unsafe { libc::getrlimit(resource, &mut limit) };
-    (status == 0).then_some(limit.rlim_max)
+fn highest_fifo_priority() -> i32 {
+    peregrine_core::scheduling::highest_fifo_priority()
 }
 
-/// The highest priority that this user may take.
-#[cfg(target_os = "linux")]
-fn realtime_limit() -> Option<u64> {
-    // SAFETY: asks for a number.
-    let root = unsafe { libc::geteuid() } == 0;
-    if root {
-        return Some(99);
-    }
-    limit_of(libc::RLIMIT_RTPRIO)
-}
-
-/// Bytes that this user may lock.
+/// Bytes that this process can lock. `None` if there is no limit.
 #[cfg(target_os = "linux")]
 fn memory_lock_limit() -> Option<u64> {
-    limit_of(libc::RLIMIT_MEMLOCK)
+    peregrine_core::scheduling::locked_memory_limit()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn realtime_limit() -> Option<u64> {
-    None
+fn highest_fifo_priority() -> i32 {
+    0
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -245,29 +234,28 @@ fn memory_lock_limit() -> Option<u64> {
     None
 }
 
-fn realtime_permission(limit: Option<u64>) -> Check {
+fn realtime_permission(highest: i32) -> Check {
     const NAME: &str = "real time";
-    match limit {
-        None => check(NAME, Health::Good, "not known", ""),
-        Some(0) => check(
-            NAME,
-            Health::Doubtful,
-            "no permission for real-time priority",
-            "echo \"$USER - rtprio 98\" | sudo tee /etc/security/limits.d/peregrine.conf, and log in again",
-        ),
-        Some(priority) => check(NAME, Health::Good, format!("priorities up to {priority} are permitted"), ""),
+    if highest > 0 {
+        return check(NAME, Health::Good, format!("SCHED_FIFO priorities up to {highest} are permitted"), "");
     }
+    check(
+        NAME,
+        Health::Doubtful,
+        "no permission for real-time priority",
+        "echo \"$USER - rtprio 98\" | sudo tee /etc/security/limits.d/peregrine.conf, and log in again",
+    )
 }
 
 fn memory_lock(limit: Option<u64>) -> Check {
     const NAME: &str = "memory lock";
     match limit {
-        None => check(NAME, Health::Good, "not known", ""),
-        Some(bytes) if bytes >= 256 << 20 => check(NAME, Health::Good, "enough memory may be locked", ""),
+        None => check(NAME, Health::Good, "no limit", ""),
+        Some(bytes) if bytes >= 256 << 20 => check(NAME, Health::Good, "the limit is high enough", ""),
         Some(bytes) => check(
             NAME,
             Health::Doubtful,
-            format!("{} MiB may be locked, so that pages of the program may be dropped", bytes >> 20),
+            format!("only {} MiB can be locked, so that the program can be paged out", bytes >> 20),
             "echo \"$USER - memlock unlimited\" | sudo tee -a /etc/security/limits.d/peregrine.conf, and log in again",
         ),
     }
@@ -277,20 +265,20 @@ fn swap(used_mib: Option<u64>) -> Check {
     match used_mib {
         None | Some(0) => check("swap", Health::Good, "none in use", ""),
         Some(mib) => {
-            let finding = format!("{mib} MiB in use: a page that is out takes milliseconds to come back");
-            check("swap", Health::Doubtful, finding, "sudo swapoff -a, or stop what needs so much memory")
+            let finding = format!("{mib} MiB in use: a page fault from swap takes milliseconds");
+            check("swap", Health::Doubtful, finding, "sudo swapoff -a, or stop the programs that use so much memory")
         }
     }
 }
 
 fn isolation(cpus: usize, isolated: Option<&str>) -> Check {
     match isolated {
-        Some(isolated) => check("isolation", Health::Good, format!("CPUs {isolated} are kept for those who ask"), ""),
-        None if cpus < 4 => check("isolation", Health::Good, "all CPUs are shared, and too few to set some apart", ""),
+        Some(isolated) => check("isolation", Health::Good, format!("CPUs {isolated} are isolated"), ""),
+        None if cpus < 4 => check("isolation", Health::Good, "no isolated CPUs, and too few to isolate any", ""),
         None => check(
             "isolation",
             Health::Doubtful,
-            "all CPUs are shared with other programs and interrupts",
+            "no isolated CPUs: all are shared with other programs and interrupts",
             "boot with isolcpus=2-3 nohz_full=2-3 rcu_nocbs=2-3, and run under `taskset -c 2-3`",
         ),
     }
@@ -301,26 +289,26 @@ fn siblings(active: Option<String>) -> Check {
         Some("1") => check(
             "hyper-threads",
             Health::Doubtful,
-            "two threads share each core, and slow each other",
+            "on: two threads share each core and slow each other down",
             "echo off | sudo tee /sys/devices/system/cpu/smt/control",
         ),
-        _ => check("hyper-threads", Health::Good, "no core is shared by two threads, as far as is visible here", ""),
+        _ => check("hyper-threads", Health::Good, "off, or not reported", ""),
     }
 }
 
-/// Images over the network come as many packets at once; 2 MiB is less than one 1080p image.
+/// An image from the network arrives as a burst of packets; a 1080p image in rgb8 is 6 MiB.
 fn socket_buffers(bytes: Option<u64>) -> Check {
     const NAME: &str = "DDS buffers";
     match bytes {
-        None => check(NAME, Health::Good, "not known", ""),
+        None => check(NAME, Health::Good, "not reported", ""),
         Some(bytes) if bytes >= 8 << 20 => {
-            check(NAME, Health::Good, format!("sockets may hold {} MiB", bytes >> 20), "")
+            check(NAME, Health::Good, format!("sockets buffer up to {} MiB", bytes >> 20), "")
         }
         Some(bytes) => check(
             NAME,
             Health::Doubtful,
             format!(
-                "a socket holds {} KiB at most (net.core.rmem_max): images from another computer get lost",
+                "sockets buffer at most {} KiB (net.core.rmem_max): images from another computer are lost",
                 bytes >> 10
             ),
             "sudo sysctl -w net.core.rmem_max=33554432 net.ipv4.ipfrag_high_thresh=134217728",
@@ -337,13 +325,13 @@ fn profile_is_set() -> bool {
 fn shared_memory(ros: bool, profile: bool) -> Check {
     const NAME: &str = "DDS memory";
     match (ros, profile) {
-        (false, _) => check(NAME, Health::Good, "no ROS 2 environment is set up here", ""),
-        (true, true) => check(NAME, Health::Good, "a profile of the middleware is set", ""),
+        (false, _) => check(NAME, Health::Good, "not applicable: no ROS 2 environment", ""),
+        (true, true) => check(NAME, Health::Good, "a middleware profile is set", ""),
         (true, false) => check(
             NAME,
             Health::Doubtful,
-            "Fast DDS as it comes holds less than one 640x480 image in shared memory, and loses a third of them",
-            "export FASTRTPS_DEFAULT_PROFILES_FILE=launch/fastdds.xml, for the camera above all",
+            "Fast DDS by default holds less than one 640x480 image in shared memory, and loses a third of the images",
+            "export FASTRTPS_DEFAULT_PROFILES_FILE=launch/fastdds.xml, above all for the camera driver",
         ),
     }
 }
@@ -353,19 +341,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_has_a_remedy_and_what_is_good_needs_none() {
+    fn each_fault_has_a_remedy_and_a_good_check_has_none() {
         let faults = [
             build(false),
             cpus(1),
             governor(Some("powersave")),
             throttling(Some(3)),
             memory(Some(100)),
-            load(Some(Load { own: 0.0, others: 0.5, steal: 0.0 })),
-            load(Some(Load { own: 0.0, others: 0.0, steal: 0.2 })),
+            load(Some(CpuLoad { own: 0.0, others: 0.5, steal: 0.0 })),
+            load(Some(CpuLoad { own: 0.0, others: 0.0, steal: 0.2 })),
             wake_ups(3_000_000),
             kernel(false),
             idle_states(Some(("C6".into(), 133))),
-            realtime_permission(Some(0)),
+            realtime_permission(0),
             memory_lock(Some(64 << 10)),
             swap(Some(12)),
             isolation(8, None),
@@ -383,7 +371,7 @@ mod tests {
             memory(Some(9000)),
             wake_ups(60_000),
             idle_states(Some(("C1".into(), 2))),
-            realtime_permission(Some(99)),
+            realtime_permission(99),
             swap(Some(0)),
             isolation(8, Some("2-3")),
             socket_buffers(Some(32 << 20)),
@@ -401,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remedy_stands_below_its_finding() {
+    fn a_remedy_follows_its_finding() {
         let text = text(&[build(false)]);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("BAD       build") && lines[1].trim().starts_with("-> cargo run"), "{text}");

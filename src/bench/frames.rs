@@ -1,4 +1,4 @@
-//! The images that are sent, decoded before the measurement.
+//! The images that the simulated camera sends, decoded before the measurement.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use peregrine_core::{Encoding, ImageView};
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 
-/// Most images that are kept; more are repeated less often, but fill the memory.
-const MOST_IMAGES: usize = 64;
+/// Most images that are kept in memory.
+const MAX_IMAGES: usize = 64;
 
-/// Images of one size, as one camera sends them.
+/// Images of one size, as a camera sends them.
 #[derive(Debug, Clone)]
 pub struct Frames {
     pub width: usize,
     pub height: usize,
-    /// A sentence on where they come from.
+    /// Where they come from, as a phrase for the report.
     pub origin: String,
     images: Vec<(Encoding, Vec<u8>)>,
 }
 
-/// Why there are no frames.
+/// Why images cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FramesError {
     #[error("{path}: {source}")]
@@ -31,21 +31,21 @@ pub enum FramesError {
 }
 
 impl Frames {
-    /// The frames that come with the source, looked for in the working directory and where the program was built;
-    /// where they are not found, a drawn picture of 1280 × 720.
-    pub fn shipped_or_drawn() -> Self {
+    /// The frames that come with the source, from the working directory or where the program was
+    /// built; otherwise a synthetic image of 1280 × 720.
+    pub fn shipped_or_synthetic() -> Self {
         let built_at = Path::new(env!("CARGO_MANIFEST_DIR"));
         [Path::new("models/frames"), &built_at.join("../../models/frames")]
             .into_iter()
             .find_map(|folder| Self::load(folder).ok())
-            .unwrap_or_else(|| Self::drawn(1280, 720))
+            .unwrap_or_else(|| Self::synthetic(1280, 720))
     }
 
-    /// The images in `folder`, in the order of their names. A camera has one size: those of another size than most are
-    /// left out.
+    /// The images in `folder`, in the order of their names. A camera has one size: only images of
+    /// the most frequent size are used.
     ///
     /// # Errors
-    /// When the folder or one of its images cannot be read, or there is none.
+    /// If the folder or an image cannot be read, or there is no image.
     pub fn load(folder: &Path) -> Result<Self, FramesError> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -69,19 +69,20 @@ impl Frames {
             ));
         }
         let of_size = |size| images.iter().filter(|(s, ..)| *s == size).count();
-        let usual = images.iter().map(|(size, ..)| *size).max_by_key(|&size| (of_size(size), size));
-        let Some((width, height)) = usual else {
+        let most_frequent = images.iter().map(|(size, ..)| *size).max_by_key(|&size| (of_size(size), size));
+        let Some((width, height)) = most_frequent else {
             return Err(FramesError::NoImages { path: folder.into() });
         };
         let found = images.len();
         images.retain(|(size, ..)| *size == (width, height));
-        images.truncate(MOST_IMAGES);
+        images.truncate(MAX_IMAGES);
         let origin = format!("{} of {found} images in {}, {width}x{height}", images.len(), folder.display());
         let images = images.into_iter().map(|(_, encoding, data)| (encoding, data)).collect();
         Ok(Self { width, height, origin, images })
     }
 
-    /// The same pictures at another size: scaled to fill it, and cut where the shape differs. All become rgb8.
+    /// The same images at another size: scaled to fill it, cropped where the aspect ratio differs,
+    /// as rgb8.
     pub fn resized(&self, width: usize, height: usize) -> Self {
         let resize = |index| {
             let view = self.image(index);
@@ -92,7 +93,7 @@ impl Frames {
                 Encoding::Mono8 => image::GrayImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageLuma8),
                 _ => image::RgbImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageRgb8),
             };
-            let picture = picture.expect("images are kept as they were decoded");
+            let picture = picture.expect("stored as decoded");
             let filter = image::imageops::FilterType::Triangle;
             let resized = picture.resize_to_fill(width as u32, height as u32, filter).into_rgb8();
             (Encoding::Rgb8, resized.into_raw())
@@ -101,29 +102,30 @@ impl Frames {
         Self { width, height, origin: format!("{}, as {width}x{height}", self.origin), images }
     }
 
-    /// How many different images there are.
+    /// Number of different images.
     pub fn count(&self) -> usize {
         self.images.len()
     }
 
-    /// One picture of smooth gradients and hard edges, the same each time.
-    pub fn drawn(width: usize, height: usize) -> Self {
+    /// A synthetic image of smooth gradients and hard edges, always the same.
+    pub fn synthetic(width: usize, height: usize) -> Self {
         let pixel = |i: usize| {
             let (x, y) = (i % width, i / width);
             let block = if (x / 40 + y / 30) % 5 == 0 { 120 } else { 0 };
             [(x * 255 / width) as u8, (y * 255 / height) as u8, block]
         };
         let data = (0..width * height).flat_map(pixel).collect();
-        let origin = format!("a drawn picture, {width}x{height}, since no frames were found; give some with --images");
+        let origin =
+            format!("a synthetic image, {width}x{height}, since no frames were found; give some with --images");
         Self { width, height, origin, images: vec![(Encoding::Rgb8, data)] }
     }
 
-    /// The image of frame `index`; after the last image, the first comes again.
+    /// The image of frame `index`; images repeat in order.
     pub fn image(&self, index: usize) -> ImageView<'_> {
         let (encoding, data) = &self.images[index % self.images.len()];
         let step = encoding.row_bytes(self.width);
         ImageView::with_encoding(*encoding, self.width as u32, self.height as u32, step as u32, data)
-            .expect("images are kept as they were decoded")
+            .expect("stored as decoded")
     }
 }
 
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn images_of_the_usual_size_are_kept_in_order_and_repeated() {
+    fn images_of_the_most_frequent_size_repeat_in_order() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "b.png", 40, 30);
         write(folder.path(), "a.PNG", 40, 30);
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn resized_images_have_the_size_asked_for() {
-        let frames = Frames::drawn(64, 36).resized(40, 30);
+        let frames = Frames::synthetic(64, 36).resized(40, 30);
         assert_eq!((frames.image(0).size(), frames.image(0).encoding()), ((40, 30), Encoding::Rgb8));
     }
 
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drawn_picture_is_an_image() {
-        assert_eq!(Frames::drawn(31, 17).image(3).size(), (31, 17));
+    fn the_synthetic_image_has_the_size_asked_for() {
+        assert_eq!(Frames::synthetic(31, 17).image(3).size(), (31, 17));
     }
 }

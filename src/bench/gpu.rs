@@ -1,26 +1,26 @@
-//! The NVIDIA GPU while it is measured: clock, temperature, power and what slows it, by NVML. The driver's library is
-//! opened at run time; where there is none, there is nothing to say.
+//! Clock, temperature, power and throttling of the NVIDIA GPU, by NVML. The driver's library is
+//! loaded at run time; without it there is no [`Gpu`].
 
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::Nvml;
 use serde::Serialize;
 
-/// The GPU at one time. What it does not tell is none.
+/// The GPU at one instant. `None` is what it does not report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct GpuSample {
     pub clock_mhz: Option<u32>,
     pub temperature_c: Option<u32>,
     pub power_w: Option<f64>,
-    /// Whether heat or the power limit slows it down.
+    /// Whether heat or the power limit throttles it.
     pub throttled: bool,
 }
 
-/// The first GPU.
+/// The first GPU of the machine.
 pub struct Gpu {
     nvml: Nvml,
 }
 
-/// Which GPU and driver a figure was measured with.
+/// The GPU and driver that a figure was measured with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GpuIdentity {
     pub name: String,
@@ -29,13 +29,14 @@ pub struct GpuIdentity {
 }
 
 impl Gpu {
-    /// None where there is no driver or no GPU.
+    /// `None` if there is no driver or no GPU.
     pub fn find() -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         nvml.device_by_index(0).ok()?;
         Some(Self { nvml })
     }
 
+    /// Its name, driver and memory.
     pub fn identity(&self) -> Option<GpuIdentity> {
         let device = self.nvml.device_by_index(0).ok()?;
         Some(GpuIdentity {
@@ -45,6 +46,7 @@ impl Gpu {
         })
     }
 
+    /// Its state now.
     pub fn sample(&self) -> Option<GpuSample> {
         use nvml_wrapper::bitmasks::device::ThrottleReasons as Reasons;
         let device = self.nvml.device_by_index(0).ok()?;
@@ -67,10 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_that_is_found_tells_of_itself_and_none_is_silence() {
+    fn a_gpu_reports_its_identity_and_state() {
         let Some(gpu) = Gpu::find() else {
-            eprintln!("skipped: there is no NVIDIA GPU");
-            return;
+            return peregrine_support::skip("gpu", "NVML finds no NVIDIA GPU");
         };
         assert!(gpu.identity().is_some() && gpu.sample().is_some());
     }

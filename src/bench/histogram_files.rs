@@ -1,5 +1,5 @@
-//! The latency's distribution in HdrHistogram's own forms, for the tools that read them: `.hgrm`, the text of percentiles
-//! that its plotters take, and the interval log (version 1.3, histograms in its V2 encoding, compressed).
+//! The latency distribution in HdrHistogram's formats: `.hgrm`, the percentile text that its
+//! plotters read, and the interval log (version 1.3, histograms in the compressed V2 encoding).
 
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,18 +8,18 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::Histogram;
 
-use super::record::{FrameRecord, Run};
+use super::record::{BenchRun, FrameRecord};
 use super::report::distributions;
 
-/// Half-distances to 100 % are cut into so many steps, as HdrHistogram's own output has it.
+/// Steps per half-distance to 100 %, as in HdrHistogram's own output.
 const STEPS_PER_HALF_DISTANCE: u32 = 5;
 
 /// Nanoseconds in a millisecond, the unit of both files.
 const MS: f64 = 1e6;
 
-/// Percentiles of the latency from the schedule in milliseconds. Frames without a result are not in it; the comment at
-/// the end says how many there were.
-pub fn hgrm(run: &Run) -> String {
+/// Percentiles of the latency from the scheduled instant, in milliseconds. Frames without a result
+/// are excluded; a comment at the end gives their number.
+pub fn hgrm(run: &BenchRun) -> String {
     let all = distributions(run);
     let (_, latency) = &all[0];
     let h = latency.histogram();
@@ -27,10 +27,11 @@ pub fn hgrm(run: &Run) -> String {
     let mut total = 0;
     for value in h.iter_quantiles(STEPS_PER_HALF_DISTANCE) {
         total += value.count_since_last_iteration();
-        let (ms, share) = (value.value_iterated_to() as f64 / MS, value.quantile_iterated_to());
-        let _ = match share < 1.0 {
-            true => writeln!(out, "{ms:12.6} {share:.12} {total:10} {:14.2}", 1.0 / (1.0 - share)),
-            false => writeln!(out, "{ms:12.6} {share:.12} {total:10}"),
+        let (ms, quantile) = (value.value_iterated_to() as f64 / MS, value.quantile_iterated_to());
+        let _ = if quantile < 1.0 {
+            writeln!(out, "{ms:12.6} {quantile:.12} {total:10} {:14.2}", 1.0 / (1.0 - quantile))
+        } else {
+            writeln!(out, "{ms:12.6} {quantile:.12} {total:10}")
         };
     }
     let (mean, deviation, max) = (h.mean() / MS, h.stdev() / MS, latency_max(run) as f64 / MS);
@@ -44,20 +45,20 @@ pub fn hgrm(run: &Run) -> String {
     out
 }
 
-fn latency_max(run: &Run) -> u64 {
+fn latency_max(run: &BenchRun) -> u64 {
     run.records.iter().filter_map(FrameRecord::latency).max().unwrap_or(0)
 }
 
-/// An interval log: the latency from the schedule under no tag, and each stage under its name, a histogram for each
-/// second in which frames were due.
-pub fn log(run: &Run) -> String {
+/// An interval log with a histogram for each second in which frames were due: untagged, the latency
+/// from the scheduled instant; tagged with its name, each stage.
+pub fn log(run: &BenchRun) -> String {
     let mut bytes = Vec::new();
-    // Writing to memory cannot fail, and the values are all within what a histogram holds.
+    // Writing to memory cannot fail, and all values are in the histogram's range.
     let _ = write_log(&mut bytes, run);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn write_log(bytes: &mut Vec<u8>, run: &Run) -> Result<(), Box<dyn std::error::Error>> {
+fn write_log(bytes: &mut Vec<u8>, run: &BenchRun) -> Result<(), Box<dyn std::error::Error>> {
     const SECOND: u64 = 1_000_000_000;
     let (mut serializer, start) = (V2DeflateSerializer::new(), run.start());
     let mut writer = IntervalLogWriterBuilder::new()
@@ -88,18 +89,19 @@ fn write_log(bytes: &mut Vec<u8>, run: &Run) -> Result<(), Box<dyn std::error::E
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::*;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use hdrhistogram::serialization::Deserializer;
 
     use super::*;
     use crate::simulation::{profile, simulate};
 
-    fn run() -> Run {
+    fn run() -> BenchRun {
         simulate(&profile(250), |frame| Some([1, if frame == 50 { 40 } else { 5 }, 1]))
     }
 
     #[test]
-    fn the_percentiles_rise_to_the_maximum_and_count_every_result() {
+    fn the_percentiles_rise_to_the_maximum() {
         let text = hgrm(&run());
         let rows: Vec<Vec<f64>> = text
             .lines()
@@ -116,16 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_read_back_by_the_reader_of_the_format() {
+    fn hdrhistogram_reads_the_log() {
         let text = log(&run());
         let entries: Vec<_> = IntervalLogIterator::new(text.as_bytes()).map(|e| e.unwrap()).collect();
         let mut counted = std::collections::BTreeMap::new();
         for entry in entries {
             let LogEntry::Interval(interval) = entry else { continue };
             let tag = interval.tag().map_or("", |tag| tag.as_str()).to_owned();
-            use base64_of_log::decode;
-            let histogram: Histogram<u64> =
-                Deserializer::new().deserialize(&mut &decode(interval.encoded_histogram())[..]).unwrap();
+            let histogram: Histogram<u64> = Deserializer::new()
+                .deserialize(&mut &BASE64_STANDARD.decode(interval.encoded_histogram()).unwrap()[..])
+                .unwrap();
             *counted.entry(tag).or_insert(0) += histogram.len();
         }
         let expected = [
@@ -138,25 +140,5 @@ mod tests {
             ("wait", 247),
         ];
         assert_eq!(counted.iter().map(|(tag, n)| (tag.as_str(), *n)).collect::<Vec<_>>(), expected);
-    }
-
-    /// Base 64 without a crate for it.
-    mod base64_of_log {
-        pub fn decode(text: &str) -> Vec<u8> {
-            let digit = |c: u8| match c {
-                b'A'..=b'Z' => c - b'A',
-                b'a'..=b'z' => c - b'a' + 26,
-                b'0'..=b'9' => c - b'0' + 52,
-                b'+' => 62,
-                _ => 63,
-            };
-            let digits: Vec<u8> = text.bytes().filter(|&c| c != b'=').map(digit).collect();
-            let mut out = vec![];
-            for group in digits.chunks(4) {
-                let bits = group.iter().enumerate().fold(0u32, |bits, (i, &d)| bits | u32::from(d) << (18 - 6 * i));
-                out.extend(&bits.to_be_bytes()[1..group.len()]);
-            }
-            out
-        }
     }
 }

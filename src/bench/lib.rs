@@ -1,21 +1,23 @@
-//! The latency bench: does a student keep a deadline on this machine, and how sure is that?
+//! Latency benchmark with a statistical pass/fail verdict: does a student meet a deadline on this
+//! machine?
 //!
-//! - [`command`]: the program: options, what is run, what is written.
-//! - What is asked: [`profile`] (rate, deadline, how many misses, from a TOML file), [`timetable`] (when frames are
-//!   due), [`frames`] (the images that are sent).
-//! - What is run: [`schedule`] (open or closed loop), [`worker`] (pipeline or network under test, [`warm`], which
-//!   tells its [`progress`]), [`node`] (the whole node over the middleware; feature `ros`), [`rate`] (the highest rate that holds),
-//!   [`stall`] (faults on purpose, to see the gate turn red), [`stress`] (load on purpose), [`realtime`] (priority).
-//! - What is seen: [`record`] (of each frame), [`usage`] (what it cost), [`monitor`] and [`gpu`] (the machine
-//!   meanwhile), [`machine`] (its fingerprint), [`doctor`] (how to make it fit).
-//! - What follows: [`stats`], [`trend`], [`culprit`] (the stage to which misses are due), [`verdict`] (met, missed, or
-//!   not provable), [`compare`] (two results).
-//! - What is written: [`report`] as text and JSON, [`html`] as a page, [`histogram_files`] for other tools,
+//! - [`command`]: the program `latency_bench`: options, runs, output.
+//! - Requirements: [`profile`] (rate, deadline and allowed misses, from a TOML file), [`timetable`]
+//!   (when frames are due), [`frames`] (the images).
+//! - Runs: [`schedule`] (open and closed loop), [`worker`] (the workload: pipeline or network;
+//!   [`warm_up`], [`progress`]), [`node`] (the whole ROS 2 node; feature `ros`), [`rate`] (the
+//!   highest rate that is met), [`stall`] (fault injection), [`stress`] (background load),
+//!   [`realtime`] (SCHED_FIFO).
+//! - Measurements: [`record`] (of each frame), [`usage`] (its cost), [`monitor`], [`gpu`] and
+//!   [`system`] (the machine meanwhile), [`machine`] (its fingerprint), [`doctor`] (is it fit?).
+//! - Evaluation: [`stats`], [`trend`], [`attribution`] (the stage that misses are attributed to),
+//!   [`verdict`] (met, missed or not provable), [`compare`] (two results).
+//! - Output: [`report`] as text and JSON, [`html`] as a page, [`histogram_files`] for other tools,
 //!   [`results_file`] for `bench/RESULTS.md`.
 
+pub mod attribution;
 pub mod command;
 pub mod compare;
-pub mod culprit;
 pub mod doctor;
 pub mod frames;
 #[cfg(test)]
@@ -39,14 +41,15 @@ mod simulation;
 pub mod stall;
 pub mod stats;
 pub mod stress;
+pub mod system;
 pub mod timetable;
 pub mod trend;
 pub mod usage;
 pub mod verdict;
-pub mod warm;
+pub mod warm_up;
 pub mod worker;
 
-pub use profile::{LatePolicy, Profile};
-pub use record::{FrameRecord, Layer, Passage, Run, Stage};
-pub use report::Report;
+pub use profile::{DeadlineProfile, LatePolicy};
+pub use record::{BenchLayer, BenchRun, FrameRecord, LatencyStage, StageTimestamps};
+pub use report::BenchReport;
 pub use verdict::Verdict;

@@ -1,11 +1,11 @@
-//! Deadline profiles: what is asked of the machine.
+//! Deadline profiles: frame rate, deadline and allowed misses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The profiles that come with the program, by name.
+/// The built-in profiles by name.
 const BUILT_IN: [(&str, &str); 5] = [
     ("car_30hz", include_str!("../../bench/profiles/car_30hz.toml")),
     ("drone_60hz", include_str!("../../bench/profiles/drone_60hz.toml")),
@@ -17,46 +17,47 @@ const BUILT_IN: [(&str, &str); 5] = [
 /// A deadline profile, as its TOML file holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Profile {
+pub struct DeadlineProfile {
     pub name: String,
-    /// A sentence on whom it is for.
+    /// What it is for, in a sentence.
     pub description: String,
     /// Frames a second, 0.1 to 1000.
     pub rate_hz: f64,
     /// Milliseconds from a frame's scheduled instant to its result, 0.1 to 10000.
     pub deadline_ms: f64,
-    /// Frames that are measured, 1 to 1000000.
+    /// Measured frames, 1 to 1000000.
     pub frames: usize,
-    /// Frames that are processed before, unmeasured, 0 to 10000: again and again so many, until their time is stable (in
-    /// layer node once).
+    /// Frames in a warm-up block, 0 to 10000. Warm-up ends when the medians of two blocks agree
+    /// within 5 % (in layer node after one block).
     pub warmup_frames: usize,
-    /// Share of frames that may miss the deadline in the long run, above 0 and below 1.
+    /// Allowed long-run miss ratio, 0.000001 to below 1.
     pub max_miss_ratio: f64,
-    /// Confidence with which that is to be shown, 0.5 to 0.9999.
+    /// Confidence of the verdict on the miss ratio, 0.5 to 0.9999.
     pub confidence: f64,
-    /// Misses in a row that are allowed: what a tracker can coast over.
+    /// Allowed consecutive misses: as many as the tracker can coast over.
     pub max_miss_run: usize,
-    /// What becomes of a frame whose deadline has passed.
+    /// What happens to the result of a late frame.
     pub late: LatePolicy,
-    /// Share of CPU time, in percent, that the hypervisor or other programs may take before misses are laid at their
-    /// door rather than the student's, 0 to 100.
+    /// CPU time of other programs and the hypervisor, in percent, above which misses are not
+    /// attributed to the student, 0 to 100.
     pub max_foreign_load_percent: f64,
-    /// Change of the CPU's clock, in percent of its highest, before misses are laid at its door, 0 to 100.
+    /// Fall of the CPU clock, in percent of its maximum, above which misses are not attributed to
+    /// the student, 0 to 100.
     #[serde(default = "default_clock_change")]
     pub max_clock_change_percent: f64,
-    /// By how much the median latency may rise from the beginning of the run to its end, in percent of the deadline, 0
-    /// to 1000.
+    /// Allowed rise of the median latency over the run, in percent of the deadline, 0 to 1000.
     #[serde(default = "default_drift")]
     pub max_drift_percent: f64,
-    /// MiB by which the resident memory may grow over the run, 0 to 100000.
+    /// Allowed growth of the resident memory over the run, MiB, 0 to 100000.
     #[serde(default = "default_memory_growth")]
     pub max_memory_growth_mib: f64,
-    /// Milliseconds after which work on a frame is given up as stuck, 100 to 600000.
+    /// Time after which a frame in work counts as stuck, milliseconds, 100 to 600000; above
+    /// `deadline_ms`.
     #[serde(default = "default_stuck_after")]
     pub stuck_after_ms: f64,
 }
 
-// For profiles written before there were these fields.
+// Defaults of fields that older profiles do not have.
 fn default_clock_change() -> f64 {
     10.0
 }
@@ -73,20 +74,22 @@ fn default_stuck_after() -> f64 {
     15_000.0
 }
 
-/// What becomes of a frame whose deadline has passed. A miss either way; as the node's parameter `drop_late`.
+/// What happens to the result of a late frame, as with the node's parameter `deadline_policy`. It
+/// is a miss either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LatePolicy {
-    /// Its result is published late.
+    /// It is published late.
     Publish,
-    /// It is dropped; before work on it begins if the deadline has passed by then, so that the next may be in time.
+    /// It is dropped; the frame is not processed at all if its deadline passed before work on it
+    /// began.
     Drop,
 }
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    #[error("there is no profile {name:?}: give a path to a .toml file or one of {}", Profile::built_in_names().join(", "))]
+pub enum DeadlineProfileError {
+    #[error("unknown profile {name:?}: give a path to a .toml file or one of {}", DeadlineProfile::built_in_names().join(", "))]
     Unknown { name: String },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
@@ -96,46 +99,49 @@ pub enum ProfileError {
     Range { origin: String, field: &'static str, value: String, range: &'static str },
 }
 
-impl Profile {
-    /// The profile built in by that name, or else in the file of that path.
+impl DeadlineProfile {
+    /// The built-in profile of that name, or the profile in the file at that path.
     ///
     /// # Errors
-    /// When there is none, or a field is unknown, missing or out of range.
-    pub fn load(name_or_path: &str) -> Result<Self, ProfileError> {
+    /// If there is none, or a field is unknown, missing or out of range.
+    pub fn load(name_or_path: &str) -> Result<Self, DeadlineProfileError> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(text, &format!("the built-in profile {name}"));
         }
         let path = Path::new(name_or_path);
         if !name_or_path.ends_with(".toml") && !path.exists() {
-            return Err(ProfileError::Unknown { name: name_or_path.into() });
+            return Err(DeadlineProfileError::Unknown { name: name_or_path.into() });
         }
-        let text = fs::read_to_string(path).map_err(|source| ProfileError::Io { path: path.into(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| DeadlineProfileError::Io { path: path.into(), source })?;
         Self::parse(&text, name_or_path)
     }
 
-    /// Names of the profiles that come with the program.
+    /// Names of the built-in profiles.
     pub fn built_in_names() -> [&'static str; BUILT_IN.len()] {
         BUILT_IN.map(|(name, _)| name)
     }
 
-    /// Reads and checks a profile; `origin` is named in errors.
+    /// Parses and checks a profile; errors name `origin`.
     ///
     /// # Errors
-    /// When a field is unknown, missing or out of range.
-    pub fn parse(text: &str, origin: &str) -> Result<Self, ProfileError> {
-        let profile: Self = toml::from_str(text)
-            .map_err(|e| ProfileError::Syntax { origin: origin.into(), why: e.to_string().trim_end().into() })?;
+    /// If a field is unknown, missing or out of range.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, DeadlineProfileError> {
+        let profile: Self = toml::from_str(text).map_err(|e| DeadlineProfileError::Syntax {
+            origin: origin.into(),
+            why: e.to_string().trim_end().into(),
+        })?;
         profile.check(origin)?;
         Ok(profile)
     }
 
-    /// Checks every range.
+    /// Checks the range of every field.
     ///
     /// # Errors
-    /// Names the first field at fault, its value and its range.
-    pub fn check(&self, origin: &str) -> Result<(), ProfileError> {
+    /// Names the first field out of range, with its value and range.
+    pub fn check(&self, origin: &str) -> Result<(), DeadlineProfileError> {
         let require = |ok: bool, field, value: &dyn ToString, range| {
-            let fault = || ProfileError::Range { origin: origin.into(), field, value: value.to_string(), range };
+            let fault =
+                || DeadlineProfileError::Range { origin: origin.into(), field, value: value.to_string(), range };
             ok.then_some(()).ok_or_else(fault)
         };
         require((0.1..=1000.0).contains(&self.rate_hz), "rate_hz", &self.rate_hz, "0.1 to 1000")?;
@@ -143,7 +149,7 @@ impl Profile {
         require((1..=1_000_000).contains(&self.frames), "frames", &self.frames, "1 to 1000000")?;
         require(self.warmup_frames <= 10_000, "warmup_frames", &self.warmup_frames, "0 to 10000")?;
         let ratio = self.max_miss_ratio;
-        // Below that no number of frames that can be counted would show it.
+        // A lower ratio takes more frames than can be measured.
         require((1e-6..1.0).contains(&ratio), "max_miss_ratio", &ratio, "0.000001 to below 1")?;
         require((0.5..=0.9999).contains(&self.confidence), "confidence", &self.confidence, "0.5 to 0.9999")?;
         let load = self.max_foreign_load_percent;
@@ -159,17 +165,17 @@ impl Profile {
         require(stuck > self.deadline_ms, "stuck_after_ms", &stuck, "above deadline_ms")
     }
 
-    /// Nanoseconds from one scheduled instant to the next.
+    /// Period of the frames in nanoseconds.
     pub fn period_ns(&self) -> f64 {
         1e9 / self.rate_hz
     }
 
-    /// Nanoseconds.
+    /// The deadline in nanoseconds.
     pub fn deadline_ns(&self) -> u64 {
         (self.deadline_ms * 1e6) as u64
     }
 
-    /// Nanoseconds.
+    /// `stuck_after_ms` in nanoseconds.
     pub fn stuck_ns(&self) -> u64 {
         (self.stuck_after_ms * 1e6) as u64
     }
@@ -181,16 +187,16 @@ mod tests {
     use crate::stats::frames_needed;
 
     #[test]
-    fn built_in_profiles_are_valid_bear_their_names_and_can_be_proved() {
-        for name in Profile::built_in_names() {
-            let profile = Profile::load(name).unwrap();
+    fn built_in_profiles_are_valid_and_provable() {
+        for name in DeadlineProfile::built_in_names() {
+            let profile = DeadlineProfile::load(name).unwrap();
             assert_eq!(profile.name, name);
             assert!(profile.frames >= frames_needed(0, profile.max_miss_ratio, profile.confidence), "{name}");
         }
     }
 
     #[test]
-    fn a_fault_is_named_by_file_field_and_range() {
+    fn an_invalid_field_is_named_with_file_and_range() {
         let good = BUILT_IN[0].1;
         for (from, to, expected) in [
             ("rate_hz = 30.0", "rate_hz = 0.0", "rate_hz is 0; it must be 0.1 to 1000"),
@@ -207,14 +213,14 @@ mod tests {
             ("late = \"publish\"", "late = \"maybe\"", "unknown variant `maybe`"),
         ] {
             assert!(good.contains(from), "{from}");
-            let error = Profile::parse(&good.replace(from, to), "my.toml").unwrap_err().to_string();
+            let error = DeadlineProfile::parse(&good.replace(from, to), "my.toml").unwrap_err().to_string();
             assert!(error.starts_with("my.toml: ") && error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
-        let error = Profile::load("car_31hz").unwrap_err().to_string();
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = DeadlineProfile::load("car_31hz").unwrap_err().to_string();
         assert!(error.contains("car_30hz") && error.contains("low_power_10hz"), "{error}");
     }
 }

@@ -1,25 +1,25 @@
-//! What became of each frame, and where its time went.
+//! The record of each frame: its outcome and the time of each stage.
 
 use peregrine_core::{FrameCounts, FrameOutcome};
 use peregrine_pipeline::StageTimes;
 use serde::Serialize;
 
-/// How much of the system is measured.
+/// The part of the system that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// The network alone, on an input that is ready.
+pub enum BenchLayer {
+    /// The network alone, on a prepared input.
     Engine,
-    /// From the image in memory to boxes and mask, in this process.
+    /// From an image in memory to boxes and mask, in this process.
     Pipeline,
     /// The whole ROS 2 node: images published and detections received over the middleware.
     Node,
 }
 
-impl Layer {
-    /// The stages that a frame passes in this layer, in order.
-    pub fn stages(self) -> &'static [Stage] {
-        use Stage::{Arrival, Decode, Delivery, Inference, Preprocess, Publish, Track, Transport, Wait};
+impl BenchLayer {
+    /// The stages of a frame in this layer, in order.
+    pub fn stages(self) -> &'static [LatencyStage] {
+        use LatencyStage::{Arrival, Decode, Delivery, Inference, Preprocess, Publish, Track, Transport, Wait};
         match self {
             Self::Engine => &[Arrival, Wait, Inference],
             Self::Pipeline => &[Arrival, Wait, Preprocess, Inference, Decode, Track],
@@ -28,31 +28,31 @@ impl Layer {
     }
 }
 
-/// Where the time of a frame goes, in the order in which it passes.
+/// A part of a frame's latency, in the order in which frames pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// From the scheduled instant until the camera had it: the camera thread woke late.
+pub enum LatencyStage {
+    /// From the scheduled instant until the camera thread has the frame.
     Arrival,
-    /// Through the middleware to the node.
+    /// From the camera through the middleware to the node.
     Transport,
-    /// Before work on it began: the worker was busy, or woke late.
+    /// Waiting for the worker: it was busy, or woke late.
     Wait,
     Preprocess,
-    /// The student.
+    /// The network.
     Inference,
     Decode,
     Track,
-    /// Filling the message, up to handing it to the middleware.
+    /// Filling the message and handing it to the middleware.
     Publish,
-    /// Through the middleware to the subscriber.
+    /// From the node through the middleware to the subscriber.
     Delivery,
 }
 
-/// Number of [`Stage`]s.
+/// Number of [`LatencyStage`]s.
 pub const STAGES: usize = 9;
 
-impl Stage {
+impl LatencyStage {
     pub const ALL: [Self; STAGES] = [
         Self::Arrival,
         Self::Transport,
@@ -65,7 +65,7 @@ impl Stage {
         Self::Delivery,
     ];
 
-    /// Lower-case name.
+    /// Name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Arrival => "arrival",
@@ -80,21 +80,21 @@ impl Stage {
         }
     }
 
-    /// Whether a worker is busy in it, so that the frames after it have to wait.
+    /// Whether the worker is busy in this stage, so that later frames wait.
     pub fn is_work(self) -> bool {
         matches!(self, Self::Preprocess | Self::Inference | Self::Decode | Self::Track | Self::Publish)
     }
 }
 
-/// When a frame left each [`Stage`], by [`peregrine_core::now_ns`]. One that its layer does not have ends when the
-/// stage before it does.
+/// When a frame left each [`LatencyStage`], by [`peregrine_core::now_ns`]. A stage that the layer
+/// does not have ends with the stage before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Passage {
+pub struct StageTimestamps {
     pub ends: [u64; STAGES],
 }
 
-impl Passage {
-    /// Of a frame that was put into the slot at `arrived` and then processed in this process.
+impl StageTimestamps {
+    /// Of a frame that arrived in the slot at `arrived` and was processed in this process.
     pub fn in_process(arrived: u64, times: &StageTimes) -> Self {
         let StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, .. } = *times;
         let done = times.done();
@@ -102,41 +102,41 @@ impl Passage {
         Self { ends }
     }
 
-    /// When it entered the slot or the node.
+    /// When the frame arrived in the slot or the node.
     pub fn arrived(&self) -> u64 {
-        self.ends[Stage::Transport as usize]
+        self.ends[LatencyStage::Transport as usize]
     }
 
-    /// When work on it was over.
-    pub fn worked(&self) -> u64 {
-        self.ends[Stage::Publish as usize]
+    /// When the worker was done with the frame.
+    pub fn work_ended(&self) -> u64 {
+        self.ends[LatencyStage::Publish as usize]
     }
 
-    /// When its result was there.
+    /// When the result was available.
     pub fn done(&self) -> u64 {
         self.ends[STAGES - 1]
     }
 }
 
-/// How a frame that was due ended.
+/// The outcome of a frame that was due: that of the node's frame accounting, or lost or unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum BenchOutcome {
     OnTime,
     Late,
-    /// A newer frame took its place before work on it began.
+    /// A newer frame replaced it before work on it began.
     Superseded,
-    /// Its deadline had passed, so that its result was not published.
+    /// Not published, since its deadline had passed.
     DroppedLate,
-    /// It could not be used, or the engine failed.
+    /// The image was invalid, or the engine failed.
     Rejected,
-    /// It never arrived: the camera did not send it, or the middleware lost it.
+    /// Never arrived: not sent by the camera, or dropped by the middleware.
     Lost,
     /// Work on it never ended.
     Unfinished,
 }
 
-impl Fate {
+impl BenchOutcome {
     pub const ALL: [Self; 7] =
         [Self::OnTime, Self::Late, Self::Superseded, Self::DroppedLate, Self::Rejected, Self::Lost, Self::Unfinished];
 
@@ -154,7 +154,7 @@ impl Fate {
     }
 }
 
-impl From<FrameOutcome> for Fate {
+impl From<FrameOutcome> for BenchOutcome {
     fn from(outcome: FrameOutcome) -> Self {
         match outcome {
             FrameOutcome::OnTime => Self::OnTime,
@@ -166,12 +166,12 @@ impl From<FrameOutcome> for Fate {
     }
 }
 
-/// What the work on one frame cost. Zero where it is not measured.
+/// The cost of one frame. Zero if not measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FrameCost {
     /// CPU time of the whole process, nanoseconds.
     pub cpu: u64,
-    /// Context switches of the worker's thread: it waited for something, or was made to wait.
+    /// Context switches of the worker's thread.
     pub voluntary_switches: u32,
     pub involuntary_switches: u32,
     /// Page faults of the worker's thread: without and with reading from disk.
@@ -181,37 +181,37 @@ pub struct FrameCost {
     pub allocations: u32,
 }
 
-/// What became of one frame.
+/// The record of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameRecord {
-    /// Which camera it came from, from 0.
+    /// Camera, from 0.
     pub camera: usize,
-    /// From 0, in the order of the camera's schedule.
+    /// Number in the camera's schedule, from 0.
     pub index: usize,
-    /// When the frame was due from the camera.
+    /// When the frame was due.
     pub scheduled: u64,
-    pub fate: Fate,
-    /// None unless it was processed.
-    pub passage: Option<Passage>,
-    /// The stage beyond which it never came, where that is known of a frame without a result.
-    pub ended_in: Option<Stage>,
+    pub outcome: BenchOutcome,
+    /// `None` if it was not processed.
+    pub timestamps: Option<StageTimestamps>,
+    /// The last stage that a frame without a result reached, if known.
+    pub ended_in: Option<LatencyStage>,
     pub cost: FrameCost,
 }
 
 impl FrameRecord {
     /// A frame that was never processed.
-    pub fn unprocessed(camera: usize, index: usize, scheduled: u64, fate: Fate) -> Self {
-        Self { camera, index, scheduled, fate, passage: None, ended_in: None, cost: FrameCost::default() }
+    pub fn unprocessed(camera: usize, index: usize, scheduled: u64, outcome: BenchOutcome) -> Self {
+        Self { camera, index, scheduled, outcome, timestamps: None, ended_in: None, cost: FrameCost::default() }
     }
 
-    /// Whether there was no result in time, for whatever reason.
+    /// Whether there was no result in time, for any reason.
     pub fn missed(&self) -> bool {
-        self.fate != Fate::OnTime
+        self.outcome != BenchOutcome::OnTime
     }
 
-    /// Whether its result was published, in time or not.
+    /// Whether a result was published, in time or late.
     pub fn has_result(&self) -> bool {
-        matches!(self.fate, Fate::OnTime | Fate::Late)
+        matches!(self.outcome, BenchOutcome::OnTime | BenchOutcome::Late)
     }
 
     /// Nanoseconds from the scheduled instant to the published result.
@@ -219,51 +219,58 @@ impl FrameRecord {
         self.until_done().filter(|_| self.has_result())
     }
 
-    /// Nanoseconds from the arrival in the slot or node to the published result.
+    /// Nanoseconds from arrival in the slot or node to the published result.
     pub fn latency_from_arrival(&self) -> Option<u64> {
-        self.passage.filter(|_| self.has_result()).map(|p| p.done().saturating_sub(p.arrived()))
+        self.timestamps.filter(|_| self.has_result()).map(|p| p.done().saturating_sub(p.arrived()))
     }
 
-    /// Nanoseconds from the scheduled instant to the end of all work, whether or not the result was then published.
+    /// Nanoseconds from the scheduled instant to the end of processing, whether published or not.
     pub fn until_done(&self) -> Option<u64> {
-        self.passage.map(|p| p.done().saturating_sub(self.scheduled))
+        self.timestamps.map(|p| p.done().saturating_sub(self.scheduled))
     }
 
-    /// Nanoseconds that a stage took.
-    pub fn stage(&self, stage: Stage) -> Option<u64> {
-        self.passage.map(|p| {
+    /// Duration of a stage in nanoseconds.
+    pub fn stage(&self, stage: LatencyStage) -> Option<u64> {
+        self.timestamps.map(|p| {
             let start = (stage as usize).checked_sub(1).map_or(self.scheduled, |before| p.ends[before]);
             p.ends[stage as usize].saturating_sub(start)
         })
     }
 
-    /// Nanoseconds of all that is not the student: where the latency is more than the network's time.
+    /// Latency without the network's time, in nanoseconds.
     pub fn besides_inference(&self) -> Option<u64> {
-        Some(self.until_done()?.saturating_sub(self.stage(Stage::Inference)?))
+        Some(self.until_done()?.saturating_sub(self.stage(LatencyStage::Inference)?))
     }
 
-    /// Of that, what the node does itself, from taking the image to handing over the message: without the camera's and the
-    /// middleware's part.
+    /// Time in the node without the network's, in nanoseconds: neither camera nor middleware count.
     pub fn node_besides_inference(&self) -> Option<u64> {
-        let own = [Stage::Wait, Stage::Preprocess, Stage::Decode, Stage::Track, Stage::Publish];
+        let own = [
+            LatencyStage::Wait,
+            LatencyStage::Preprocess,
+            LatencyStage::Decode,
+            LatencyStage::Track,
+            LatencyStage::Publish,
+        ];
         own.into_iter().map(|stage| self.stage(stage)).sum()
     }
 }
 
-/// How many frames ended in which way. Those that were due have arrived, and are in the `counts`, or were lost.
+/// Number of frames by outcome. Frames that were due either arrived, and are in `counts`, or were
+/// lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     pub due: u64,
-    /// In hand is what was still being worked on when the bench gave up waiting.
+    /// `in_flight` are the frames that were never finished.
     #[serde(flatten)]
     pub counts: FrameCounts,
     pub lost: u64,
 }
 
 impl Tally {
+    /// Counts the outcomes.
     pub fn of(records: &[FrameRecord]) -> Self {
-        let mut counts = [0; Fate::ALL.len()];
-        records.iter().for_each(|r| counts[r.fate as usize] += 1);
+        let mut counts = [0; BenchOutcome::ALL.len()];
+        records.iter().for_each(|r| counts[r.outcome as usize] += 1);
         let [on_time, late, superseded, dropped_late, rejected, lost, in_flight] = counts;
         let due = records.len() as u64;
         let arrived = due - lost;
@@ -277,27 +284,28 @@ impl Tally {
 
 /// A finished measurement: one record for each frame that was due.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    pub layer: Layer,
-    /// Camera after camera, and each camera's frames in order.
+pub struct BenchRun {
+    pub layer: BenchLayer,
+    /// Camera by camera, each camera's frames in order.
     pub records: Vec<FrameRecord>,
     /// Nanoseconds from the first frame's instant to the end.
     pub elapsed: u64,
-    /// Frames that were to be measured, where the run was ended before them.
+    /// Number of frames planned, if the run was interrupted.
     pub interrupted: Option<usize>,
 }
 
-impl Run {
-    /// Each camera's frames.
+impl BenchRun {
+    /// The frames of each camera.
     pub fn cameras(&self) -> impl Iterator<Item = &[FrameRecord]> {
         self.records.chunk_by(|a, b| a.camera == b.camera)
     }
 
+    /// Number of frames by outcome.
     pub fn tally(&self) -> Tally {
         Tally::of(&self.records)
     }
 
-    /// The first instant at which a frame was due.
+    /// The first scheduled instant.
     pub fn start(&self) -> u64 {
         self.records.iter().map(|r| r.scheduled).min().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Faults on purpose: a self-test of the gate. A gate that has never been seen red proves nothing when it is green.
+//! Fault injection: a self-test of the verdict, which must fail when a deadline is missed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,29 +10,29 @@ use std::time::Duration;
 use peregrine_core::{now_ns, PixelInput};
 use peregrine_engine::{Engine, EngineError};
 
-use super::progress::Progress;
-use super::record::Stage;
+use super::progress::WorkerProgress;
+use super::record::LatencyStage;
 
-/// The stages that can be made to stall.
-pub const STALLABLE: [Stage; 3] = [Stage::Preprocess, Stage::Inference, Stage::Decode];
+/// The stages that a fault can stall.
+pub const STALLABLE: [LatencyStage; 3] = [LatencyStage::Preprocess, LatencyStage::Inference, LatencyStage::Decode];
 
-/// Something that goes wrong. Frames count from 0; a fault strikes the first frame at or after its own that the worker
-/// gets to see.
+/// A fault to inject. Frames count from 0; a fault hits the first frame at or after its own that
+/// reaches the worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// `MS@FRAME[:STAGE]`: a pause in one frame.
-    Stall { milliseconds: f64, frame: usize, stage: Stage },
-    /// `MS/FRAMES[:STAGE]`: a pause in every so many frames.
-    Repeated { milliseconds: f64, frames: usize, stage: Stage },
-    /// `drift:MS/FRAMES[:STAGE]`: slower and slower, by so much over so many frames.
-    Drift { milliseconds: f64, frames: usize, stage: Stage },
+    Stall { milliseconds: f64, frame: usize, stage: LatencyStage },
+    /// `MS/FRAMES[:STAGE]`: a pause every FRAMES frames.
+    Repeated { milliseconds: f64, frames: usize, stage: LatencyStage },
+    /// `drift:MS/FRAMES[:STAGE]`: a pause that grows by MS every FRAMES frames.
+    Drift { milliseconds: f64, frames: usize, stage: LatencyStage },
     /// `stuck@FRAME[:STAGE]`: work on a frame never ends.
-    Stuck { frame: usize, stage: Stage },
-    /// `dropped@FRAME`: the camera sends nothing from that frame on.
+    Stuck { frame: usize, stage: LatencyStage },
+    /// `dropped@FRAME`: the camera sends no frames from FRAME on.
     Dropped { frame: usize },
 }
 
-const FORM: &str = "MS@FRAME, MS/FRAMES, drift:MS/FRAMES, stuck@FRAME (each with :STAGE if wanted) or dropped@FRAME";
+const FORM: &str = "MS@FRAME, MS/FRAMES, drift:MS/FRAMES, stuck@FRAME (each with an optional :STAGE) or dropped@FRAME";
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -50,16 +50,16 @@ impl FromStr for Fault {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = || format!("{text:?} is not {FORM}, such as 80@100 or 80@100:decode");
+        let form = || format!("invalid fault {text:?}: give {FORM}, such as 80@100 or 80@100:decode");
         if let Some(frame) = text.strip_prefix("dropped@") {
             return Ok(Self::Dropped { frame: frame.parse().map_err(|_| form())? });
         }
         let (drift, rest) = text.strip_prefix("drift:").map_or((false, text), |rest| (true, rest));
-        let (fault, stage) = rest.split_once(':').unwrap_or((rest, Stage::Inference.name()));
+        let (fault, stage) = rest.split_once(':').unwrap_or((rest, LatencyStage::Inference.name()));
         let stage = STALLABLE
             .into_iter()
             .find(|s| s.name() == stage)
-            .ok_or_else(|| format!("{stage:?} is no stage to stall in: use preprocess, inference or decode"));
+            .ok_or_else(|| format!("invalid stage {stage:?}: use preprocess, inference or decode"));
         if let (Some(frame), false) = (fault.strip_prefix("stuck@"), drift) {
             return Ok(Self::Stuck { frame: frame.parse().map_err(|_| form())?, stage: stage? });
         }
@@ -71,10 +71,10 @@ impl FromStr for Fault {
         let milliseconds: f64 = milliseconds.parse().map_err(|_| form())?;
         let count: usize = count.parse().map_err(|_| form())?;
         if !(0.1..=10_000.0).contains(&milliseconds) {
-            return Err(format!("a stall of {milliseconds} ms is not within 0.1 to 10000 ms"));
+            return Err(format!("a stall of {milliseconds} ms is out of range: give 0.1 to 10000 ms"));
         }
         if !once && count == 0 {
-            return Err(format!("{text:?}: 0 frames are not an interval"));
+            return Err(format!("{text:?}: an interval of 0 frames is invalid"));
         }
         let stage = stage?;
         Ok(match (drift, once) {
@@ -85,27 +85,29 @@ impl FromStr for Fault {
     }
 }
 
-/// A pause without an end.
-pub const FOR_EVER: u64 = u64::MAX;
+/// A pause without end, in nanoseconds.
+pub const FOREVER: u64 = u64::MAX;
 
-/// All faults of a run.
+/// The faults of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     faults: Vec<Fault>,
-    /// The first frame that the worker has not seen yet.
+    /// The first frame that has not reached the worker yet.
     unseen: usize,
 }
 
 impl Faults {
+    /// Faults to inject into one run.
     pub fn new(faults: Vec<Fault>) -> Self {
         Self { faults, unseen: 0 }
     }
 
+    /// Whether there is no fault.
     pub fn is_empty(&self) -> bool {
         self.faults.is_empty()
     }
 
-    /// The first frame that the camera does not send; none where it sends all.
+    /// The first frame that the camera does not send. `None` if it sends all.
     pub fn dropped_from(&self) -> Option<usize> {
         let dropped = |fault: &Fault| match *fault {
             Fault::Dropped { frame } => Some(frame),
@@ -114,7 +116,8 @@ impl Faults {
         self.faults.iter().filter_map(dropped).min()
     }
 
-    /// Nanoseconds of pause in each of [`STALLABLE`] for frame `index`; to be called for rising frames, once each.
+    /// Pause in nanoseconds in each of [`STALLABLE`] for frame `index`; called once per frame, in
+    /// rising order.
     pub fn pauses(&mut self, index: usize) -> [u64; STALLABLE.len()] {
         let unseen = std::mem::replace(&mut self.unseen, index + 1);
         let seen_first = |frame: usize| (unseen..=index).contains(&frame);
@@ -128,7 +131,7 @@ impl Faults {
                 Fault::Drift { milliseconds, frames, stage } => {
                     (stage, nanoseconds(milliseconds * index as f64 / frames as f64))
                 }
-                Fault::Stuck { frame, stage } if seen_first(frame) => (stage, FOR_EVER),
+                Fault::Stuck { frame, stage } if seen_first(frame) => (stage, FOREVER),
                 _ => continue,
             };
             if let Some(i) = STALLABLE.iter().position(|&s| s == stage) {
@@ -143,23 +146,24 @@ fn nanoseconds(milliseconds: f64) -> u64 {
     (milliseconds * 1e6) as u64
 }
 
-/// Pauses that the engine is to make, in nanoseconds, in the order of [`STALLABLE`].
+/// Pauses of the engine's next frame, in nanoseconds, in the order of [`STALLABLE`].
 #[derive(Debug, Default)]
 pub struct Pauses([AtomicU64; STALLABLE.len()]);
 
 impl Pauses {
+    /// Sets the pauses of the next frame.
     pub fn arm(&self, pauses: [u64; STALLABLE.len()]) {
         self.0.iter().zip(pauses).for_each(|(place, pause)| place.store(pause, Ordering::Relaxed));
     }
 
-    fn make(&self, stage: usize) {
+    fn take(&self, stage: usize) {
         if self.0[stage].load(Ordering::Relaxed) > 0 {
             pause(self.0[stage].swap(0, Ordering::Relaxed));
         }
     }
 }
 
-/// To the microsecond: sleeps most of it, and watches the clock for the rest.
+/// Sleeps for most of it and then spins, which is exact to about a microsecond.
 fn pause(nanoseconds: u64) {
     const OVERSLEEP: u64 = 500_000;
     let end = now_ns().saturating_add(nanoseconds);
@@ -172,36 +176,36 @@ fn pause(nanoseconds: u64) {
     }
 }
 
-/// An engine that says which stage a pipeline has come to, and pauses where it is told to: a pipeline asks for the input
-/// while preprocessing, and for outputs while decoding.
+/// An engine that reports its stage and makes the pauses that are set. A pipeline accesses the
+/// input while preprocessing and the outputs while decoding.
 pub struct ObservedEngine {
     pub engine: Box<dyn Engine>,
     pub pauses: Arc<Pauses>,
-    pub progress: Arc<Progress>,
+    pub progress: Arc<WorkerProgress>,
 }
 
 impl Engine for ObservedEngine {
     fn input(&mut self) -> &mut [f32] {
-        self.progress.enter(Stage::Preprocess);
-        self.pauses.make(0);
+        self.progress.enter(LatencyStage::Preprocess);
+        self.pauses.take(0);
         self.engine.input()
     }
 
     fn pixels(&mut self) -> Option<&mut dyn PixelInput> {
-        self.progress.enter(Stage::Preprocess);
-        self.pauses.make(0);
+        self.progress.enter(LatencyStage::Preprocess);
+        self.pauses.take(0);
         self.engine.pixels()
     }
 
     fn run(&mut self) -> Result<(), EngineError> {
-        self.progress.enter(Stage::Inference);
-        self.pauses.make(1);
+        self.progress.enter(LatencyStage::Inference);
+        self.pauses.take(1);
         self.engine.run()
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        self.progress.enter(Stage::Decode);
-        self.pauses.make(2);
+        self.progress.enter(LatencyStage::Decode);
+        self.pauses.take(2);
         self.engine.output(index)
     }
 }
@@ -215,17 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_read_as_documented_and_written_as_read() {
+    fn faults_are_parsed_and_printed_in_the_same_form() {
         let (milliseconds, frame) = (80.0, 100);
-        assert_eq!(fault("80@100"), Fault::Stall { milliseconds, frame, stage: Stage::Inference });
-        assert_eq!(fault("stuck@3"), Fault::Stuck { frame: 3, stage: Stage::Inference });
+        assert_eq!(fault("80@100"), Fault::Stall { milliseconds, frame, stage: LatencyStage::Inference });
+        assert_eq!(fault("stuck@3"), Fault::Stuck { frame: 3, stage: LatencyStage::Inference });
         for text in ["5@0:decode", "40.5/500:preprocess", "drift:30/1000:decode", "stuck@9:inference", "dropped@7"] {
             assert_eq!(fault(text).to_string(), text);
         }
     }
 
     #[test]
-    fn anything_else_is_refused_with_the_form_expected() {
+    fn an_invalid_fault_names_the_expected_form() {
         for (text, expected) in [
             ("80", "MS@FRAME"),
             ("x@1", "MS@FRAME"),
@@ -234,7 +238,7 @@ mod tests {
             ("0@1", "0.1 to 10000"),
             ("nan@1", "0.1 to 10000"),
             ("5/0", "0 frames"),
-            ("1@1:wait", "no stage"),
+            ("1@1:wait", "invalid stage"),
             ("dropped@x", "MS@FRAME"),
         ] {
             let error = text.parse::<Fault>().unwrap_err();
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_once_at_the_first_frame_seen_at_or_after_its_own() {
+    fn a_fault_hits_once_the_first_frame_from_its_own_on() {
         let mut faults = Faults::new(vec![fault("20@9"), fault("7@3:decode"), fault("5/10:preprocess")]);
         let ms = |pauses: [u64; 3]| pauses.map(|ns| ns / 1_000_000);
         assert_eq!(ms(faults.pauses(0)), [0, 0, 0]);
@@ -263,7 +267,7 @@ mod tests {
         assert_eq!(faults.pauses(2000)[1], 60_000_000);
     }
 
-    /// An engine of which only the faults matter.
+    /// An engine that does nothing.
     struct Nothing;
 
     impl Engine for Nothing {
@@ -281,17 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn an_observed_engine_tells_its_stage_and_pauses_no_less_than_told() {
-        let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(Progress::default()));
+    fn an_observed_engine_reports_its_stage_and_pauses() {
+        let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(WorkerProgress::default()));
         let mut engine =
             ObservedEngine { engine: Box::new(Nothing), pauses: pauses.clone(), progress: progress.clone() };
         pauses.arm([0, 3_000_000, 0]);
         engine.input();
-        assert_eq!(progress.stage(), Stage::Preprocess);
+        assert_eq!(progress.stage(), LatencyStage::Preprocess);
         let before = now_ns();
         engine.run().unwrap();
-        assert!(now_ns() - before >= 3_000_000 && progress.stage() == Stage::Inference);
+        assert!(now_ns() - before >= 3_000_000 && progress.stage() == LatencyStage::Inference);
         engine.output(0);
-        assert_eq!(progress.stage(), Stage::Decode);
+        assert_eq!(progress.stage(), LatencyStage::Decode);
     }
 }

@@ -1,19 +1,20 @@
-//! Percentiles, runs of misses, and what a number of frames can prove.
+//! Latency percentiles, runs of misses, and confidence bounds on the miss ratio.
 
 use hdrhistogram::Histogram;
+use statrs::distribution::{Binomial, DiscreteCDF};
 
-/// The percentiles that are reported, as shares of one.
+/// The percentiles that are reported, with their quantiles.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// Least duration that is told from zero, nanoseconds.
+/// Smallest duration distinguished from zero, nanoseconds.
 const UNIT_NS: u64 = 1_000;
 
 /// Significant digits of a duration: 1 µs is resolved up to 0.2 s.
 const DIGITS: u8 = 5;
 
-/// Durations of many frames, in nanoseconds. Frames without a result count as slower than all others: leaving them
-/// out would make a machine look the better the more frames it loses.
+/// Distribution of durations, in nanoseconds. Frames without a result rank above all others: if
+/// they were left out, a machine would look faster the more frames it loses.
 #[derive(Debug, Clone)]
 pub struct Distribution {
     histogram: Histogram<u64>,
@@ -22,9 +23,9 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// From one duration a frame, or `None` where it had no result.
+    /// From one duration per frame, `None` for a frame without a result.
     pub fn new(durations: impl Iterator<Item = Option<u64>>) -> Self {
-        // Grows with what is recorded.
+        // It resizes itself to the values recorded.
         let mut histogram =
             Histogram::new_with_bounds(UNIT_NS, 2 * UNIT_NS, DIGITS).expect("constant bounds are sound");
         histogram.auto(true);
@@ -32,7 +33,7 @@ impl Distribution {
         for duration in durations {
             match duration {
                 Some(ns) => {
-                    // Beyond an hour there is nothing to tell apart.
+                    // An hour and more are the same.
                     let _ = distribution.histogram.record(ns.min(3_600_000_000_000));
                     distribution.largest = distribution.largest.max(ns);
                 }
@@ -42,36 +43,36 @@ impl Distribution {
         distribution
     }
 
-    /// The least duration that a share `quantile` of all frames did not exceed, by nearest rank, in nanoseconds;
-    /// `None` where that falls among the frames without a result.
+    /// The `quantile` (0 to 1) of all frames by nearest rank, in nanoseconds. `None` if it falls
+    /// among the frames without a result.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let with_result = self.histogram.len();
         let total = with_result + self.without_result;
         let rank = ((quantile * total as f64).ceil() as u64).max(1);
-        // Half a rank less, so that no rounding reaches the next.
-        let share = (rank as f64 - 0.5) / with_result as f64;
-        (rank <= with_result).then(|| self.histogram.value_at_quantile(share).min(self.largest))
+        // Half a rank less, so that rounding does not reach the next one.
+        let fraction = (rank as f64 - 0.5) / with_result as f64;
+        (rank <= with_result).then(|| self.histogram.value_at_quantile(fraction).min(self.largest))
     }
 
-    /// The largest duration, exactly; `None` where a frame had no result, or there was none.
+    /// The exact maximum. `None` if a frame had no result, or there are no frames.
     pub fn max(&self) -> Option<u64> {
         (self.without_result == 0 && !self.histogram.is_empty()).then_some(self.largest)
     }
 
-    /// Upper ends in nanoseconds and counts of the buckets that hold anything: unlike percentiles, these may be added
-    /// up over several runs.
+    /// Upper bounds in nanoseconds and counts of the buckets that are not empty. Unlike
+    /// percentiles, counts of several runs can be added.
     pub fn buckets(&self) -> Vec<(u64, u64)> {
         self.histogram.iter_recorded().map(|b| (b.value_iterated_to(), b.count_at_value())).collect()
     }
 
-    /// Adds what another has counted, as if it had all been counted here.
+    /// Adds the counts of another distribution.
     pub fn merge(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("it grows as it must");
+        self.histogram.add(&other.histogram).expect("it resizes itself");
         self.largest = self.largest.max(other.largest);
         self.without_result += other.without_result;
     }
 
-    /// The durations as they were counted, without those frames that had none.
+    /// The histogram of the frames that had a result.
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.histogram
     }
@@ -92,11 +93,15 @@ pub fn longest_run(flags: impl Iterator<Item = bool>) -> usize {
     longest
 }
 
-/// One-sided upper confidence bound on the long-run share of misses, after `misses` in `frames` (Clopper & Pearson
-/// 1934): the largest rate at which so few misses would still come up with probability 1 − `confidence`.
+/// One-sided upper confidence bound on the long-run miss ratio, given `misses` in `frames` (Clopper
+/// & Pearson 1934): the ratio at which at most `misses` would occur with probability 1 −
+/// `confidence`.
 ///
-/// It takes misses for independent of each other. Where they come in bursts it is too bold, which is why the longest
-/// run of misses is judged as well.
+/// Found by bisection of the binomial distribution: the quantile of the beta distribution, which is
+/// the same in theory, is off by 0.02 % for a million frames in statrs 0.19.
+///
+/// It assumes that misses are independent. If they come in bursts it is too optimistic, which is
+/// why the longest run of misses is judged as well.
 pub fn miss_ratio_bound(misses: usize, frames: usize, confidence: f64) -> f64 {
     if misses >= frames {
         return 1.0;
@@ -113,7 +118,8 @@ pub fn miss_ratio_bound(misses: usize, frames: usize, confidence: f64) -> f64 {
     high
 }
 
-/// The least number of frames with which `misses` misses show a miss ratio of at most `ratio` at `confidence`.
+/// The least number of frames for which `misses` misses prove a miss ratio of at most `ratio` at
+/// `confidence`.
 pub fn frames_needed(misses: usize, ratio: f64, confidence: f64) -> usize {
     let enough = |frames: usize| binomial_cdf(misses, frames, ratio) <= 1.0 - confidence;
     let mut high = misses + 1;
@@ -132,23 +138,9 @@ pub fn frames_needed(misses: usize, ratio: f64, confidence: f64) -> usize {
     high
 }
 
-/// Probability of at most `k` successes in `n` trials of probability `p`, 0 < p < 1: the sum of its terms, each from
-/// the one before in logarithms, so that none overflows.
+/// Probability of at most `k` successes in `n` trials of probability `p`.
 fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
-    if k >= n {
-        return 1.0;
-    }
-    if p >= 1.0 {
-        return 0.0;
-    }
-    let odds = p.ln() - (-p).ln_1p();
-    let mut term = n as f64 * (-p).ln_1p();
-    let mut sum = term.exp();
-    for i in 0..k {
-        term += ((n - i) as f64 / (i + 1) as f64).ln() + odds;
-        sum += term.exp();
-    }
-    sum.min(1.0)
+    Binomial::new(p, n as u64).expect("p is a probability").cdf(k as u64)
 }
 
 #[cfg(test)]
@@ -178,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_and_bounds_of_the_same_samples_agree_with_numpy_and_scipy() {
+    fn quantiles_and_bounds_agree_with_numpy_and_scipy() {
         // tests/reference/bench_stats.py made the numbers.
         let reference: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/reference/bench_stats.json")).unwrap();
@@ -225,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_distributions_are_the_distribution_of_all() {
+    fn merging_adds_distributions() {
         let durations = |from: u64, to: u64| (from..to).map(|i| (i % 7 != 0).then_some(i * i * 1_000));
         let mut merged = Distribution::new(durations(1, 300));
         merged.merge(&Distribution::new(durations(300, 500)));
@@ -246,13 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn no_frames_have_no_quantiles() {
+    fn an_empty_distribution_has_no_quantiles() {
         let none = Distribution::new(std::iter::empty());
         assert_eq!((none.quantile(0.5), none.max()), (None, None));
     }
 
     #[test]
-    fn the_longest_run_is_found_at_the_ends_too() {
+    fn the_longest_run_is_found_at_both_ends() {
         assert_eq!(longest_run([true, true, false, true].into_iter()), 2);
         assert_eq!(longest_run([false, true, true, true].into_iter()), 3);
         assert_eq!(longest_run(std::iter::empty()), 0);
@@ -260,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bound_lies_above_the_observed_ratio_and_falls_with_more_frames(
+        fn the_bound_is_above_the_ratio_and_falls_with_more_frames(
             misses in 0usize..50,
             frames in 50usize..5000,
             confidence in 0.5f64..0.999,
@@ -272,7 +264,7 @@ mod tests {
         }
 
         #[test]
-        fn frames_needed_are_enough_and_no_more_than_that(misses in 0usize..20, ratio in 0.001f64..0.5) {
+        fn frames_needed_are_the_fewest_that_suffice(misses in 0usize..20, ratio in 0.001f64..0.5) {
             let frames = frames_needed(misses, ratio, 0.99);
             prop_assert!(miss_ratio_bound(misses, frames, 0.99) <= ratio + 1e-12);
             prop_assert!(miss_ratio_bound(misses, frames - 1, 0.99) > ratio);

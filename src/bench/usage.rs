@@ -1,19 +1,21 @@
-//! What the work costs besides time: CPU time, context switches, page faults, memory and allocations.
+//! The cost of a frame besides latency: CPU time, context switches, page faults and allocations.
 
-use std::fs;
 use std::sync::Arc;
 
 use peregrine_core::allocations::allocations;
 use peregrine_pipeline::StageTimes;
 use serde::Serialize;
 
-use super::machine::{stat_field, ticks_of};
-use super::progress::Progress;
+use super::progress::WorkerProgress;
 use super::record::{FrameCost, FrameRecord};
-use super::schedule::Work;
+use super::schedule::Workload;
+use super::system;
 
-/// Counters as they stand at one time: the calling thread's switches, faults and allocations, and the whole process's CPU
-/// time.
+/// Counters at one instant: context switches, page faults and allocations of the calling thread,
+/// and CPU time of the process.
+///
+/// Read before and after each frame by two system calls that allocate nothing; `/proc` would
+/// allocate.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     cpu: u64,
@@ -28,7 +30,8 @@ struct Counters {
 impl Counters {
     fn read() -> Self {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both calls write to what they are given, and to nothing else; all bytes of an rusage may be zero.
+        // SAFETY: both calls write to what they are given, and to nothing else; all bytes of an
+        // rusage may be zero.
         let usage = unsafe {
             libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
             let mut usage = std::mem::zeroed::<libc::rusage>();
@@ -67,19 +70,19 @@ impl Counters {
     }
 }
 
-/// Work whose cost is measured, frame by frame: about 2 µs each, outside the stages.
+/// Measures the cost of each frame of a workload, at about 2 µs a frame, outside the stages.
 pub struct Metered<W> {
     work: W,
     cost: FrameCost,
 }
 
-impl<W: Work> Metered<W> {
+impl<W: Workload> Metered<W> {
     pub fn new(work: W) -> Self {
         Self { work, cost: FrameCost::default() }
     }
 }
 
-impl<W: Work> Work for Metered<W> {
+impl<W: Workload> Workload for Metered<W> {
     fn process(&mut self, index: usize) -> Option<StageTimes> {
         let before = Counters::read();
         let times = self.work.process(index);
@@ -91,30 +94,32 @@ impl<W: Work> Work for Metered<W> {
         self.cost
     }
 
-    fn progress(&self) -> Arc<Progress> {
+    fn progress(&self) -> Arc<WorkerProgress> {
         self.work.progress()
     }
 }
 
-/// Means over the frames that were processed.
+/// Mean cost of the frames that were processed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CostPerFrame {
-    /// Of the process; more than the latency where several threads work.
+    /// CPU time of the process; exceeds the latency if several threads work.
     pub cpu_ms: f64,
     pub voluntary_switches: f64,
     pub involuntary_switches: f64,
     pub minor_faults: f64,
     pub major_faults: f64,
-    /// Of the worker's thread; none for another process, whose allocator is not ours to ask.
+    /// Allocations of the worker's thread. `None` for another process, whose allocator cannot be
+    /// read.
     pub allocations: Option<f64>,
-    /// The most that one frame allocated.
+    /// Most allocations of a single frame.
     pub most_allocations: Option<u32>,
 }
 
 impl CostPerFrame {
-    /// None where no cost was measured.
+    /// `None` if no cost was measured.
     pub fn of(records: &[FrameRecord]) -> Option<Self> {
-        let costs: Vec<_> = records.iter().filter(|r| r.passage.is_some() && r.cost.cpu > 0).map(|r| r.cost).collect();
+        let costs: Vec<_> =
+            records.iter().filter(|r| r.timestamps.is_some() && r.cost.cpu > 0).map(|r| r.cost).collect();
         if costs.is_empty() {
             return None;
         }
@@ -131,7 +136,7 @@ impl CostPerFrame {
     }
 }
 
-/// What another process has used since it started, in all its threads.
+/// Counters of another process since its start, summed over its threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProcessCounters {
     cpu_ms: f64,
@@ -142,25 +147,21 @@ pub struct ProcessCounters {
 }
 
 impl ProcessCounters {
-    /// Of a process by its number, from `/proc`. CPU time comes in steps of 10 ms, so look far apart; the switches of threads
-    /// that have ended are gone.
-    pub fn read(process: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        let (mut voluntary, mut involuntary) = (0, 0);
-        for thread in fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten() {
-            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-            let count = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-            voluntary += count("voluntary_ctxt_switches:").unwrap_or(0);
-            involuntary += count("nonvoluntary_ctxt_switches:").unwrap_or(0);
-        }
-        // SAFETY: takes no memory from us.
-        let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        let cpu_ms = ticks_of(&stat)? as f64 * 1e3 / ticks_per_second as f64;
-        let (minor, major) = (stat_field(&stat, 10)?, stat_field(&stat, 12)?);
-        Some(Self { cpu_ms, voluntary, involuntary, minor, major })
+    /// Reads them by process ID. CPU time has a resolution of 10 ms, so that readings should be far
+    /// apart; context switches of threads that have ended are not counted.
+    pub fn read(pid: u32) -> Option<Self> {
+        let stat = system::process_stat(pid)?;
+        let switches = system::context_switches(pid)?;
+        Some(Self {
+            cpu_ms: stat.ticks as f64 * 1e3 / system::ticks_per_second(),
+            voluntary: switches.voluntary,
+            involuntary: switches.involuntary,
+            minor: stat.minor_faults,
+            major: stat.major_faults,
+        })
     }
 
-    /// What was used until `later`, for each of so many frames.
+    /// Mean cost of each of `frames` frames between this reading and `later`.
     pub fn per_frame(&self, later: &Self, frames: usize) -> CostPerFrame {
         let each = |from: u64, to: u64| to.saturating_sub(from) as f64 / frames as f64;
         CostPerFrame {
@@ -175,25 +176,18 @@ impl ProcessCounters {
     }
 }
 
-/// MiB of a process that are in memory; `self` is this one.
-pub fn resident_mib(process: &str) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use peregrine_core::now_ns;
 
-    /// Works for 3 ms and writes to 64 new pages.
+    /// Runs for 3 ms and touches 64 new pages.
     struct Busy;
 
-    impl Work for Busy {
+    impl Workload for Busy {
         fn process(&mut self, _: usize) -> Option<StageTimes> {
             let end = now_ns() + 3_000_000;
-            // So much is mapped anew each time, whatever the allocator has at hand.
+            // Large enough that the allocator maps it anew each time.
             let mut pages = vec![0u8; 64 << 20];
             pages.iter_mut().step_by(1 << 20).for_each(|byte| *byte = 1);
             while now_ns() < end {
@@ -213,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_used_is_shared_out_among_the_frames() {
+    fn the_cost_of_a_process_is_divided_by_its_frames() {
         let read = || ProcessCounters::read(std::process::id()).unwrap();
         let before = read();
         let mut work = Metered::new(Busy);
@@ -221,14 +215,8 @@ mod tests {
             let _ = work.process(index);
         });
         let cost = before.per_frame(&read(), 20);
-        // Steps of 10 ms; other tests run in this process as well.
+        // Resolution 10 ms; other tests run in this process as well.
         assert!(cost.cpu_ms > 1.0 && cost.minor_faults >= 1.0 && cost.allocations.is_none(), "{cost:?}");
         assert_eq!(ProcessCounters::read(0), None);
-    }
-
-    #[test]
-    fn this_process_has_memory_and_no_process_has_none() {
-        assert!(resident_mib("self").unwrap() > 1.0);
-        assert_eq!(resident_mib("none"), None);
     }
 }

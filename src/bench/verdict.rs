@@ -1,11 +1,11 @@
-//! Met, missed, or not provable.
+//! The verdict of a run: met, missed, or not provable.
 
 use serde::Serialize;
 
-use super::culprit::{self, Culprit};
+use super::attribution::{attribute, Attribution};
 use super::monitor::Conditions;
-use super::profile::Profile;
-use super::record::{FrameRecord, Run, Stage};
+use super::profile::DeadlineProfile;
+use super::record::{BenchRun, FrameRecord, LatencyStage};
 use super::stats::{frames_needed, longest_run, miss_ratio_bound};
 use super::trend::{self, Trend};
 
@@ -17,7 +17,7 @@ pub enum Verdict {
     Met,
     /// More frames missed, or more in a row, than are allowed.
     Missed,
-    /// Neither: too few frames for the claim, or a machine busy with other things.
+    /// Neither: too few frames for the claim, or the machine was unfit (busy, throttled).
     NotProvable,
 }
 
@@ -31,7 +31,7 @@ impl Verdict {
         }
     }
 
-    /// In capitals, for people.
+    /// Human-readable, in capitals.
     pub fn title(self) -> &'static str {
         match self {
             Self::Met => "MET",
@@ -44,7 +44,7 @@ impl Verdict {
 /// Exit code for options, profiles, models or images that cannot be used.
 pub const USAGE_ERROR: u8 = 3;
 
-/// A verdict with the figures that it rests on.
+/// A verdict with the figures that it is based on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
     pub verdict: Verdict,
@@ -57,53 +57,54 @@ pub struct Judgement {
     /// Upper bound on the long-run miss ratio at the profile's confidence.
     pub miss_ratio_bound: f64,
     pub longest_miss_run: usize,
-    /// Frames with which as many misses would have been shown to be few enough.
+    /// Frames with which this number of misses would have met the allowed miss ratio.
     pub frames_needed: usize,
-    /// Rise of the median latency from the beginning of the run to its end, of the camera in which it is the largest; none
-    /// where the run is too short to tell.
+    /// Rise of the median latency over the run, of the camera in which it is the largest. `None` if
+    /// the run is too short to tell.
     pub drift_ms: Option<f64>,
-    /// Of the process under test.
+    /// Growth of the resident memory of the process under test.
     pub memory_growth_mib: Option<f64>,
-    pub culprit: Option<Culprit>,
+    #[serde(rename = "culprit")]
+    pub attribution: Option<Attribution>,
 }
 
-/// Judges a run. What the machine went through meanwhile excuses misses, drift and growth, unless faults were
-/// `injected`, which have a known cause. It never unproves a deadline that was kept: load, heat and a falling clock make
-/// latency only worse.
-pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bool) -> Judgement {
+/// Judges a run. On a machine that was unfit meanwhile, misses, drift and memory growth give
+/// `NotProvable` instead of `Missed`, unless faults were `injected`: those have a known cause. A
+/// deadline that was met stays met, since load, heat and a falling clock only add latency.
+pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions, injected: bool) -> Judgement {
     let frames = run.records.len();
     let misses = run.records.iter().filter(|r| r.missed()).count();
     let miss_ratio = misses as f64 / frames.max(1) as f64;
     let bound = miss_ratio_bound(misses, frames, profile.confidence);
     let longest = run.cameras().map(|c| longest_run(c.iter().map(FrameRecord::missed))).max().unwrap_or(0);
     let needed = frames_needed(misses, profile.max_miss_ratio, profile.confidence);
-    let culprit = culprit::find(run, profile);
+    let attribution = attribute(run, profile);
     let drift = run.cameras().filter_map(drift_of).max_by(|(_, a), (_, b)| a.change.total_cmp(&b.change));
 
     let mut reasons = Vec::new();
     if miss_ratio > profile.max_miss_ratio {
         let allowed = percent(profile.max_miss_ratio);
-        reasons.push(format!("{misses} of {frames} frames missed ({}), but {allowed} may", percent(miss_ratio)));
+        reasons.push(format!("{misses} of {frames} frames missed ({}); at most {allowed} may", percent(miss_ratio)));
     }
     if longest > profile.max_miss_run {
-        reasons.push(format!("{longest} frames in a row missed, but {} may", profile.max_miss_run));
+        reasons.push(format!("{longest} frames in a row missed; at most {} may", profile.max_miss_run));
     }
-    reasons.extend(culprit.as_ref().map(culprit::describe).filter(|_| !reasons.is_empty()));
+    reasons.extend(attribution.as_ref().map(Attribution::sentence).filter(|_| !reasons.is_empty()));
     let allowed = profile.max_drift_percent / 100.0 * profile.deadline_ms;
     if let Some((stage, drift)) = drift.filter(|(_, drift)| drift.exceeds(allowed)) {
         let rise = drift.change;
         reasons.push(format!(
-            "the median latency drifted by {rise:.2} ms over the run, but {allowed:.2} ms may; most of it in {}",
+            "the median latency drifted by {rise:.2} ms over the run, most of it in {}; at most {allowed:.2} ms may",
             stage.name()
         ));
     }
     if let Some(growth) = conditions.memory.filter(|m| m.exceeds(profile.max_memory_growth_mib)) {
         let allowed = profile.max_memory_growth_mib;
-        reasons.push(format!("memory grew by {:.1} MiB over the run, but {allowed} MiB may", growth.change));
+        reasons.push(format!("memory grew by {:.1} MiB over the run; at most {allowed} MiB may", growth.change));
     }
     let unfit = unfitness(conditions, profile);
     let verdict = if let Some(planned) = run.interrupted {
-        reasons.insert(0, format!("interrupted after {frames} of {planned} frames: run it to its end"));
+        reasons.insert(0, format!("interrupted after {frames} of {planned} frames; let it run to the end"));
         Verdict::NotProvable
     } else if !reasons.is_empty() && !unfit.is_empty() && !injected {
         reasons.splice(0..0, unfit);
@@ -112,11 +113,11 @@ pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bo
         Verdict::Missed
     } else if bound > profile.max_miss_ratio {
         reasons.push(format!(
-            "with {misses} misses in {frames} frames the miss ratio may still be {}, above {}: {needed} frames would show it",
+            "with {misses} misses in {frames} frames the miss ratio may be up to {}, above {}; it takes {needed} frames",
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
-        reasons.extend(culprit.as_ref().map(culprit::describe));
+        reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::NotProvable
     } else {
         reasons.push(format!(
@@ -125,7 +126,7 @@ pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bo
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
-        reasons.extend(culprit.as_ref().map(culprit::describe));
+        reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::Met
     };
     Judgement {
@@ -139,51 +140,54 @@ pub fn judge(run: &Run, profile: &Profile, conditions: &Conditions, injected: bo
         frames_needed: needed,
         drift_ms: drift.map(|(_, drift)| drift.change),
         memory_growth_mib: conditions.memory.map(|m| m.change),
-        culprit,
+        attribution,
     }
 }
 
 /// The drift of one camera's latency in ms, and the stage that drifted most.
-fn drift_of(records: &[FrameRecord]) -> Option<(Stage, Trend)> {
+fn drift_of(records: &[FrameRecord]) -> Option<(LatencyStage, Trend)> {
     let ms = |of: &dyn Fn(&FrameRecord) -> Option<u64>| -> Vec<_> {
         records.iter().filter_map(|r| Some(of(r)? as f64 / 1e6)).collect()
     };
     let all = trend::of_many(&ms(&FrameRecord::until_done))?;
-    let change = |stage: Stage| trend::of_many(&ms(&|r| r.stage(stage))).map_or(0.0, |trend| trend.change);
-    let stage = Stage::ALL.into_iter().max_by(|&a, &b| change(a).total_cmp(&change(b)))?;
+    let change = |stage: LatencyStage| trend::of_many(&ms(&|r| r.stage(stage))).map_or(0.0, |trend| trend.change);
+    let stage = LatencyStage::ALL.into_iter().max_by(|&a, &b| change(a).total_cmp(&change(b)))?;
     Some((stage, all))
 }
 
-/// What about the machine speaks against laying misses at the student's door; each in a sentence with its remedy.
-fn unfitness(conditions: &Conditions, profile: &Profile) -> Vec<String> {
+/// Why misses cannot be attributed to the student: each condition of the machine as a sentence with
+/// its remedy.
+fn unfitness(conditions: &Conditions, profile: &DeadlineProfile) -> Vec<String> {
     let mut found = vec![];
     let (foreign, limit) =
         (conditions.load.map_or(0.0, |load| load.foreign_percent()), profile.max_foreign_load_percent);
     if foreign > limit {
         found.push(format!(
-            "other programs or the hypervisor took {foreign:.1} % of the CPU time (up to {limit} % is taken as fit): \
-             quiet the machine and run again"
+            "other programs or the hypervisor took {foreign:.1} % of the CPU time (limit {limit} %): stop other \
+             programs and run again"
         ));
     }
     if let Some(times) = conditions.throttled.filter(|&times| times > 0) {
-        found.push(format!("heat slowed a CPU down {times} times: cool the machine and run again"));
+        found.push(format!("a CPU was thermally throttled {times} times: cool the machine and run again"));
     }
     if conditions.gpu_throttled() {
-        found.push("heat or its power limit slowed the GPU down: cool it, or raise the limit, and run again".into());
+        found.push(
+            "the GPU was throttled by heat or its power limit: cool it, or raise the limit, and run again".into(),
+        );
     }
     let limit = profile.max_clock_change_percent;
     if let Some(change) = conditions.clock_change_percent().filter(|&change| change > limit) {
         found.push(format!(
-            "the CPU's clock fell by {change:.0} % from its highest (up to {limit} % is taken as fit): set the governor \
-             to performance and run again"
+            "the CPU clock fell by {change:.0} % from its maximum (limit {limit} %): set the governor to performance \
+             and run again"
         ));
     }
     found
 }
 
-/// Of a share of one, with three significant digits.
-pub fn percent(share: f64) -> String {
-    let value = share * 100.0;
+/// A ratio of 0 to 1 as a percentage with three significant digits.
+pub fn percent(ratio: f64) -> String {
+    let value = ratio * 100.0;
     let digits = if value == 0.0 { 0 } else { (2 - value.log10().floor() as i32).clamp(0, 6) as usize };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -193,13 +197,13 @@ pub fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Load;
+    use crate::machine::CpuLoad;
     use crate::simulation::{profile, simulate};
 
-    const QUIET: Load = Load { own: 0.5, others: 0.0, steal: 0.0 };
-    const BUSY: Load = Load { own: 0.5, others: 0.2, steal: 0.3 };
+    const QUIET: CpuLoad = CpuLoad { own: 0.5, others: 0.0, steal: 0.0 };
+    const BUSY: CpuLoad = CpuLoad { own: 0.5, others: 0.2, steal: 0.3 };
 
-    fn judge_stalls(frames: usize, stall_ms: u64, stalled: &[usize], load: Load, injected: bool) -> Judgement {
+    fn judge_stalls(frames: usize, stall_ms: u64, stalled: &[usize], load: CpuLoad, injected: bool) -> Judgement {
         let mut profile = profile(frames);
         (profile.max_miss_ratio, profile.max_miss_run) = (0.02, 3);
         let run = simulate(&profile, |frame| Some([1, if stalled.contains(&frame) { stall_ms } else { 5 }, 1]));
@@ -216,24 +220,25 @@ mod tests {
     fn no_miss_in_one_frame_too_few_is_not_provable() {
         let judgement = judge_stalls(227, 0, &[], QUIET, false);
         assert_eq!(judgement.verdict, Verdict::NotProvable);
-        assert!(judgement.reasons[0].contains("228 frames would show it"), "{:?}", judgement.reasons);
+        assert!(judgement.reasons[0].contains("it takes 228 frames"), "{:?}", judgement.reasons);
     }
 
     #[test]
     fn a_long_stall_is_missed_by_its_run_and_names_its_stage() {
-        // Frame 500 ends after 47 ms, 504 after 54 and 505 after 61; each is late, and those between are superseded.
+        // Frame 500 ends after 47 ms, 504 after 54 and 505 after 61; each is late, and those
+        // between are superseded.
         let judgement = judge_stalls(1000, 45, &[500], QUIET, false);
         assert_eq!((judgement.verdict, judgement.misses, judgement.longest_miss_run), (Verdict::Missed, 6, 6));
-        assert_eq!(judgement.culprit.as_ref().unwrap().stage, Stage::Inference);
+        assert_eq!(judgement.attribution.as_ref().unwrap().stage, LatencyStage::Inference);
         assert!(judgement.reasons[0].contains("in a row") && judgement.reasons[1].contains("inference"));
     }
 
     #[test]
-    fn scattered_stalls_are_missed_by_their_share() {
+    fn scattered_stalls_are_missed_by_their_ratio() {
         // Each of 14 ms, and the frame after it ends 11 ms after its instant.
         let judgement = judge_stalls(100, 12, &[10, 30, 50], QUIET, false);
         assert_eq!(judgement.verdict, Verdict::Missed);
-        assert!(judgement.reasons[0].contains("(6 %), but 2 %"));
+        assert!(judgement.reasons[0].contains("(6 %); at most 2 %"));
     }
 
     #[test]
@@ -243,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_kept_on_a_busy_machine_is_kept() {
+    fn a_deadline_that_a_busy_machine_meets_is_met() {
         assert_eq!(judge_stalls(228, 0, &[], BUSY, false).verdict, Verdict::Met);
     }
 
     #[test]
-    fn heat_and_a_falling_clock_excuse_misses_with_a_remedy() {
+    fn throttling_excuses_misses_and_names_the_remedy() {
         let mut profile = profile(300);
         profile.max_miss_ratio = 0.01;
         let run = simulate(&profile, |frame| Some([1, if frame % 20 == 0 { 12 } else { 5 }, 1]));
@@ -274,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_run_proves_nothing_however_it_went() {
+    fn an_interrupted_run_is_not_provable() {
         let profile = profile(400);
-        let run = Run { interrupted: Some(1000), ..simulate(&profile, |_| Some([1, 5, 1])) };
+        let run = BenchRun { interrupted: Some(1000), ..simulate(&profile, |_| Some([1, 5, 1])) };
         let judgement = judge(&run, &profile, &Conditions::default(), false);
         assert_eq!(judgement.verdict, Verdict::NotProvable);
         assert!(judgement.reasons[0].contains("interrupted after 400 of 1000"), "{:?}", judgement.reasons);
@@ -284,7 +289,7 @@ mod tests {
 
     #[test]
     fn percents_have_three_significant_digits() {
-        for (share, expected) in [
+        for (ratio, expected) in [
             (0.0, "0 %"),
             (0.001, "0.1 %"),
             (0.0009999, "0.1 %"),
@@ -292,7 +297,7 @@ mod tests {
             (1.0, "100 %"),
             (0.000123, "0.0123 %"),
         ] {
-            assert_eq!(percent(share), expected);
+            assert_eq!(percent(ratio), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is under test: a pipeline with its images, or the network alone.
+//! The workload under test: a pipeline with its images, or the network alone.
 
 use std::sync::Arc;
 
@@ -10,53 +10,53 @@ use peregrine_student::Student;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::frames::Frames;
-use super::progress::Progress;
-use super::record::Layer;
-use super::schedule::{BoxedWork, Work};
+use super::progress::WorkerProgress;
+use super::record::BenchLayer;
+use super::schedule::{BoxedWorkload, Workload};
 use super::stall::{Faults, ObservedEngine, Pauses};
 use super::usage::Metered;
-use super::warm;
+use super::warm_up;
 
-/// Makes the work of one camera, warmed up, unmeasured and without faults; with the number of frames that took. Cameras
-/// begin at different images.
+/// Creates the workload of one camera and warms it up, without faults; returns it with the number
+/// of warm-up frames. Cameras start at different images.
 ///
 /// # Errors
-/// When the options do not suit the student, or the engine fails.
+/// If the options do not fit the student, or the engine fails.
 pub fn prepare(
-    layer: Layer,
+    layer: BenchLayer,
     student: &Student,
     options: &PipelineOptions,
     frames: &Arc<Frames>,
     faults: &Faults,
     (camera, warm_up): (usize, usize),
     device: DeviceChoice,
-) -> Result<(BoxedWork, usize), PrepareError> {
+) -> Result<(BoxedWorkload, usize), PrepareError> {
     options.check()?;
     let (frames, first) = (Arc::clone(frames), camera * 5);
-    let work = |pipeline, observed| PipelineWork { pipeline, frames: Arc::clone(&frames), first, observed };
+    let work = |pipeline, observed| PipelineWorkload { pipeline, frames: Arc::clone(&frames), first, observed };
     if device == DeviceChoice::Cuda {
         let pipeline = Pipeline::on(student, options.clone(), device)?;
         return work(pipeline, Observed::default()).warmed_up(warm_up);
     }
     let architecture = &student.manifest.architecture;
     let engine = student.cpu_engine(&graph_for(architecture, options), options.threads, options.pin_threads)?;
-    let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(Progress::default()));
+    let (pauses, progress) = (Arc::new(Pauses::default()), Arc::new(WorkerProgress::default()));
     let engine = Box::new(ObservedEngine { engine, pauses: pauses.clone(), progress: progress.clone() });
     let observed = Observed { pauses, progress, faults: faults.clone() };
     match layer {
-        Layer::Engine => {
-            let mut work = EngineWork { engine, observed };
+        BenchLayer::Engine => {
+            let mut work = EngineWorkload { engine, observed };
             fill_input(&mut work.engine.engine, student, options, &frames);
-            let warmed = warm::until_stable(warm_up, |_| work.engine.run())?;
+            let warmed = warm_up::until_stable(warm_up, |_| work.engine.run())?;
             Ok((Box::new(Metered::new(work)), warmed))
         }
-        Layer::Pipeline | Layer::Node => {
+        BenchLayer::Pipeline | BenchLayer::Node => {
             work(Pipeline::with_engine(architecture, engine, options.clone())?, observed).warmed_up(warm_up)
         }
     }
 }
 
-/// Why there is nothing to measure.
+/// Why the workload cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
@@ -67,11 +67,11 @@ pub enum PrepareError {
     Engine(#[from] peregrine_engine::EngineError),
 }
 
-/// The faults still to come, and what is told to those who watch.
+/// Faults to inject, and progress to publish.
 #[derive(Default)]
 struct Observed {
     pauses: Arc<Pauses>,
-    progress: Arc<Progress>,
+    progress: Arc<WorkerProgress>,
     faults: Faults,
 }
 
@@ -84,32 +84,33 @@ impl Observed {
 }
 
 /// From an image in memory to boxes and mask.
-struct PipelineWork {
+struct PipelineWorkload {
     pipeline: Pipeline,
     frames: Arc<Frames>,
     first: usize,
     observed: Observed,
 }
 
-impl PipelineWork {
-    fn warmed_up(mut self, least: usize) -> Result<(BoxedWork, usize), PrepareError> {
-        let warmed = warm::until_stable(least, |index| self.pipeline.process(&self.frames.image(index)).map(|_| ()))?;
+impl PipelineWorkload {
+    fn warmed_up(mut self, block: usize) -> Result<(BoxedWorkload, usize), PrepareError> {
+        let warmed =
+            warm_up::until_stable(block, |index| self.pipeline.process(&self.frames.image(index)).map(|_| ()))?;
         Ok((Box::new(Metered::new(self)), warmed))
     }
 }
 
-impl Work for PipelineWork {
+impl Workload for PipelineWorkload {
     fn process(&mut self, index: usize) -> Option<StageTimes> {
         self.observed.arm(index);
         self.pipeline.process(&self.frames.image(self.first + index)).ok().map(|result| result.times)
     }
 
-    fn progress(&self) -> Arc<Progress> {
+    fn progress(&self) -> Arc<WorkerProgress> {
         Arc::clone(&self.observed.progress)
     }
 }
 
-/// Puts the first image into the network's input.
+/// Preprocesses the first image into the network's input.
 fn fill_input(engine: &mut Box<dyn Engine>, student: &Student, options: &PipelineOptions, frames: &Frames) {
     let input = &student.manifest.architecture.input;
     let size = options.input_size.unwrap_or((input.width, input.height));
@@ -117,13 +118,13 @@ fn fill_input(engine: &mut Box<dyn Engine>, student: &Student, options: &Pipelin
     Letterbox::new((frames.width, frames.height), size).apply(&frames.image(0), &normalisation, engine.input());
 }
 
-/// The network alone, on one and the same input.
-struct EngineWork {
+/// The network alone, always on the same input.
+struct EngineWorkload {
     engine: Box<ObservedEngine>,
     observed: Observed,
 }
 
-impl Work for EngineWork {
+impl Workload for EngineWorkload {
     fn process(&mut self, index: usize) -> Option<StageTimes> {
         self.observed.arm(index);
         let start = now_ns();
@@ -133,7 +134,7 @@ impl Work for EngineWork {
         Some(StageTimes { inference_end: end, decode_end: end, ..times })
     }
 
-    fn progress(&self) -> Arc<Progress> {
+    fn progress(&self) -> Arc<WorkerProgress> {
         Arc::clone(&self.observed.progress)
     }
 }

@@ -1,4 +1,4 @@
-//! The options of `latency_bench`.
+//! Command-line options of `latency_bench`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,109 +6,113 @@ use std::str::FromStr;
 use clap::Parser;
 use peregrine_pipeline::DeviceChoice;
 
-use crate::record::Layer;
+use crate::record::BenchLayer;
 use crate::stall::Fault;
 use crate::stress::Stress;
-use crate::timetable::Schedule;
+use crate::timetable::FrameSchedule;
 
-/// What the command line says.
+/// The command-line options.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "latency_bench", version, about = ABOUT, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A built-in profile or a .toml file: rate, deadline, allowed misses.
-    #[arg(long, value_name = "NAME|FILE", default_value = "car_30hz", help_heading = "What is asked")]
+    /// Built-in profile or .toml file: frame rate, deadline, allowed misses.
+    #[arg(long, value_name = "NAME|FILE", default_value = "car_30hz", help_heading = "Requirements")]
     pub profile: String,
 
     /// List the built-in profiles and exit.
-    #[arg(long, help_heading = "What is asked")]
+    #[arg(long, help_heading = "Requirements")]
     pub list_profiles: bool,
 
-    /// Measure so many frames instead of the profile's number; auto: as many as its claim needs without a miss.
-    #[arg(long, value_name = "N|auto", help_heading = "What is asked")]
+    /// Number of frames instead of the profile's; auto: the fewest that can prove the profile
+    /// without a miss.
+    #[arg(long, value_name = "N|auto", help_heading = "Requirements")]
     pub frames: Option<FrameCount>,
 
-    /// How frames follow each other: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES, or trace:FILE (stamps in seconds,
-    /// or a JSON result).
-    #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "What is asked")]
-    pub schedule: Schedule,
+    /// Arrival pattern of the frames: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES, or
+    /// trace:FILE (timestamps in seconds, or a JSON result).
+    #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "Requirements")]
+    pub schedule: FrameSchedule,
 
-    /// Find the highest rate at which the profile still holds, by bisection.
-    #[arg(long, help_heading = "What is asked", conflicts_with = "closed_loop")]
+    /// Find the highest frame rate at which the profile is met, by bisection.
+    #[arg(long, help_heading = "Requirements", conflicts_with = "closed_loop")]
     pub max_rate: bool,
 
-    /// Process frames back to back: the throughput, and no verdict.
-    #[arg(long, help_heading = "What is asked")]
+    /// Process frames back to back: measures throughput, without a verdict.
+    #[arg(long, help_heading = "Requirements")]
     pub closed_loop: bool,
 
-    /// The network alone, the pipeline in this process, or the whole ROS 2 node over the middleware.
-    #[arg(long, value_enum, default_value = "pipeline", help_heading = "What is measured")]
-    pub layer: Layer,
+    /// What is measured: engine (the network alone), pipeline (from image to boxes, in this
+    /// process) or node (the whole ROS 2 node, over the middleware).
+    #[arg(long, value_enum, default_value = "pipeline", help_heading = "Subject")]
+    pub layer: BenchLayer,
 
-    /// So many cameras, each with a pipeline of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What is measured",
+    /// Number of cameras, each with its own pipeline.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Subject",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cameras: u16,
 
-    /// A student package (manifest.json and weights) instead of the one built in.
-    #[arg(long, value_name = "DIR", help_heading = "What is measured")]
+    /// Student package (manifest.json and weights) instead of the built-in one.
+    #[arg(long, value_name = "DIR", help_heading = "Subject")]
     pub model: Option<PathBuf>,
 
-    /// Where the network runs: auto (a GPU if there is one that can be used, else the CPU), cpu or cuda.
-    #[arg(long, default_value = "auto", help_heading = "What is measured")]
+    /// Device of the network: auto (a GPU if one can be used, else the CPU), cpu or cuda.
+    #[arg(long, default_value = "auto", help_heading = "Subject")]
     pub device: DeviceChoice,
 
-    /// Threads of the network; 0 means one for each CPU that the process may use.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What is measured")]
+    /// Threads of the network; 0: one for each CPU available to the process.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Subject")]
     pub threads: usize,
 
-    /// Keep each of the network's threads on a CPU of its own, but for the one that frames arrive on.
-    #[arg(long, help_heading = "What is measured")]
+    /// Pin each of the network's threads to its own CPU, except the thread that calls it.
+    #[arg(long, help_heading = "Subject")]
     pub pin_threads: bool,
 
-    /// Input of the network in pixels, multiples of 32; the student's own if not given.
-    #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "What is measured")]
+    /// Network input in pixels, multiples of 32; default: the student's.
+    #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "Subject")]
     pub input_size: Option<(usize, usize)>,
 
-    /// Leave the segmentation head out.
-    #[arg(long, help_heading = "What is measured")]
+    /// Do without the segmentation head.
+    #[arg(long, help_heading = "Subject")]
     pub no_segmentation: bool,
 
-    /// Follow objects from frame to frame as well; the node always does, unless its parameters say otherwise.
-    #[arg(long, help_heading = "What is measured")]
+    /// Measure tracking as well. The node always tracks, unless its parameters disable it.
+    #[arg(long, help_heading = "Subject")]
     pub track: bool,
 
-    /// A folder of .jpg or .png images to send instead of the sample frames.
-    #[arg(long, value_name = "DIR", help_heading = "What is measured")]
+    /// Folder of .jpg or .png images to send instead of the sample frames.
+    #[arg(long, value_name = "DIR", help_heading = "Subject")]
     pub images: Option<PathBuf>,
 
-    /// Scale and cut the images to this size in pixels.
-    #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "What is measured")]
+    /// Scale and crop the images to this size in pixels.
+    #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "Subject")]
     pub image_size: Option<(usize, usize)>,
 
-    /// Layer node: the perception_node to start; the one beside this program if not given.
-    #[arg(long, value_name = "FILE", help_heading = "The node over ROS 2")]
+    /// The perception_node to start; default: the one beside this program.
+    #[arg(long, value_name = "FILE", help_heading = "Layer node")]
     pub node: Option<PathBuf>,
 
-    /// Layer node: start none, and measure the one that runs already on the topics image, detections and timing.
-    #[arg(long, help_heading = "The node over ROS 2", conflicts_with = "node")]
+    /// Measure a node that is running already, on the topics image, detections and timing, instead
+    /// of starting one.
+    #[arg(long, help_heading = "Layer node", conflicts_with = "node")]
     pub attach: bool,
 
-    /// Layer node: beside it, in turn and on the same images, a node written with rclpy, onnxruntime and numpy
-    /// (bench/peers/node.py), run by this Python.
-    #[arg(long, value_name = "PYTHON", help_heading = "The node over ROS 2", conflicts_with = "attach")]
+    /// Also measure a reference node (rclpy, onnxruntime and numpy: bench/peers/node.py), run by
+    /// this Python, in alternating blocks on the same images.
+    #[arg(long, value_name = "PYTHON", help_heading = "Layer node", conflicts_with = "attach")]
     pub peer: Option<PathBuf>,
 
-    /// Run at this priority of SCHED_FIFO, 1 to 99, with all memory locked.
+    /// Run at this SCHED_FIFO priority, 1 to 99, with all memory locked.
     #[arg(long, value_name = "PRIORITY", help_heading = "Conditions",
           value_parser = clap::value_parser!(i32).range(1..=99))]
     pub realtime: Option<i32>,
 
-    /// Put load on the machine meanwhile: cpu, memory or disk, with :THREADS. Repeatable.
+    /// Background load during the run: cpu, memory or disk, with :THREADS. Repeatable.
     #[arg(long, value_name = "KIND[:THREADS]", help_heading = "Conditions")]
     pub stress: Vec<Stress>,
 
-    /// Self-test of the gate: a pause in one frame, in every so many, a drift, a worker that gets stuck, or a camera that
-    /// falls silent (dropped@FRAME). STAGE is preprocess, inference (the default) or decode. Repeatable.
+    /// Inject a fault, to test the verdict: a pause in one frame or every FRAMES frames, a drift, a
+    /// stuck worker, or a silent camera (dropped@FRAME). STAGE is preprocess, inference (the
+    /// default) or decode. Repeatable.
     #[arg(
         long,
         visible_alias = "inject-stall",
@@ -117,67 +121,68 @@ pub struct Arguments {
     )]
     pub inject: Vec<Fault>,
 
-    /// Examine the machine instead, with a remedy for whatever makes latency worse.
+    /// Check the machine instead, with a remedy for everything that adds latency.
     #[arg(long, help_heading = "Conditions")]
     pub doctor: bool,
 
-    /// Show what the CPU engine runs instead: each step, its time and its share of this machine's peak (--json: as JSON);
-    /// with --device cuda, what the GPU would run, for Orin where there is none.
-    #[arg(long, help_heading = "What is written")]
+    /// Show the engine's plan instead: each step, its time and its fraction of this machine's peak
+    /// (--json: as JSON). With --device cuda, the GPU's plan; without a GPU, that for Orin.
+    #[arg(long, help_heading = "Output")]
     pub explain_plan: bool,
 
-    /// Tell where the time of the N slowest frames went.
+    /// Show the time of each stage of the N slowest frames.
     #[arg(long, value_name = "N", num_args = 0..=1, default_value_t = 0, default_missing_value = "5",
-          hide_default_value = true, help_heading = "What is written")]
+          hide_default_value = true, help_heading = "Output")]
     pub explain: usize,
 
-    /// Write the report as JSON (bench/SCHEMA.md), also that of --max-rate and --compare; - is standard output, in place of
-    /// the text.
-    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    /// Write the report as JSON (bench/SCHEMA.md), also with --max-rate and --compare; - for
+    /// standard output, instead of the text.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
 
     /// Write the report as a self-contained web page.
-    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
 
-    /// Write the percentiles of the latency in HdrHistogram's text form.
-    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    /// Write the latency percentiles in HdrHistogram's text format.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
 
-    /// Write the latency and each stage, second by second, as HdrHistogram's interval log.
-    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    /// Write the latency and each stage, second by second, as an HdrHistogram interval log.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub hlog: Option<PathBuf>,
 
-    /// Layer node: write the table into this Markdown file, in place of the last one for images of the same size.
-    #[arg(long, value_name = "FILE", help_heading = "What is written")]
+    /// Layer node: write the table into this Markdown file, replacing the last one for images of
+    /// the same size.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub results: Option<PathBuf>,
 
-    /// Compare two JSON results instead: how much slower is the second?
-    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], help_heading = "What is written")]
+    /// Compare two JSON results instead: is the second slower?
+    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], help_heading = "Output")]
     pub compare: Option<Vec<PathBuf>>,
 
-    /// With --compare, how much slower the second may be.
+    /// Allowed slowdown for --compare.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_percent,
-          help_heading = "What is written")]
+          help_heading = "Output")]
     pub allow: f64,
 }
 
 impl Arguments {
-    /// Whether JSON is what standard output is to hold.
+    /// Whether JSON goes to standard output.
     pub fn json_to_stdout(&self) -> bool {
         self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
     }
 
-    /// Every file that is to be written.
+    /// Every output file.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)
     }
 }
 
-/// How many frames are measured.
+/// Number of measured frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameCount {
-    /// As many as the profile's claim needs without a miss.
+    /// The fewest that can prove the profile without a miss.
     Auto,
     Number(usize),
 }
@@ -188,42 +193,45 @@ impl FromStr for FrameCount {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Number).map_err(|_| format!("{text:?} is neither a number of frames nor auto")),
+            _ => text
+                .parse()
+                .map(Self::Number)
+                .map_err(|_| format!("invalid number of frames {text:?}: give a number or auto")),
         }
     }
 }
 
 const ABOUT: &str = "\
-Says whether the student keeps a deadline on this machine, and how sure that is.
+Measures whether a student meets a deadline on this machine, with a statistical verdict.
 
-Frames are sent on a camera's schedule, whether or not the last one is done, and the
-newest frame wins, as in the ROS node. Latency counts from the instant at which a frame was
-due, so that a stall shows in every frame that it delays. A frame without a result in time
-is a miss, whatever became of it.";
+Frames are sent on a camera's schedule, whether or not the previous one is done, and the newest
+frame wins, as in the ROS node. Latency is measured from the scheduled instant of a frame, so that
+a stall shows in every frame that it delays (no coordinated omission). A frame without a result in
+time is a miss, whether it was late, superseded, dropped or lost.";
 
 const EXAMPLES: &str = "\
 Examples:
-  latency_bench --doctor                          is this machine fit to be measured?
-  latency_bench                                   a car's camera: 30 Hz, 33.3 ms
-  latency_bench --profile drone_60hz --threads 1  a drone's, with a single thread
+  latency_bench --doctor                          is this machine fit for measurements?
+  latency_bench                                   a car camera: 30 Hz, deadline 33.3 ms
+  latency_bench --profile drone_60hz --threads 1  a drone camera, on a single thread
   latency_bench --profile my.toml --explain       a profile of your own, and the slowest frames
-  latency_bench --profile ci --max-rate           the highest rate that it can keep
+  latency_bench --profile ci --max-rate           the highest frame rate that meets the profile
   latency_bench --layer node --explain            the ROS 2 node, over the middleware
   latency_bench --json a.json; latency_bench --json b.json; latency_bench --compare a.json b.json
-                                                  did something become slower?
+                                                  is the second run slower?
   latency_bench --profile ci --inject 900@50 --inject 900@100
-                                                  see the gate turn red, and name the stage
+                                                  see the verdict fail and name the stage
 
 Exit codes:
-  0  met: the allowed miss ratio is shown to be kept (and for --closed-loop, --doctor: done, fit)
-  1  missed: more frames, or more in a row, missed the deadline than the profile allows, or
-     latency drifted or memory grew beyond it
-  2  not provable: too few frames for the claim, interrupted, or the machine was unfit
-     (busy with other things, slowed down by heat or a falling clock)
-  3  an option, profile, model, image, device, permission or output file cannot be used";
+  0  met: the allowed miss ratio is proven (for --closed-loop: done; for --doctor: fit)
+  1  missed: more misses, or more in a row, than the profile allows, or a drift of the latency or a
+     growth of the memory beyond it
+  2  not provable: too few frames, interrupted, or the machine was unfit (busy with other programs,
+     throttled, falling clock)
+  3  invalid option, profile, model, image, device, permission or output file";
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {
-    let form = || format!("{text:?} is not a size such as 320x256");
+    let form = || format!("invalid size {text:?}: give WIDTHxHEIGHT, such as 320x256");
     let (width, height) = text.split_once('x').ok_or_else(form)?;
     match (width.parse(), height.parse()) {
         (Ok(width @ 1..=8192), Ok(height @ 1..=8192)) => Ok((width, height)),
@@ -231,11 +239,11 @@ fn parse_size(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-/// As a share of one.
+/// As a fraction: 5% is 0.05.
 fn parse_percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').trim().parse::<f64>() {
         Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err(format!("{text:?} is not a percentage such as 5%")),
+        _ => Err(format!("invalid percentage {text:?}: give one such as 5%")),
     }
 }
 
@@ -250,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_and_sizes_are_read_as_documented() {
+    fn percentages_and_sizes_are_parsed() {
         assert_eq!((parse_percent("5%"), parse_percent("2.5 %")), (Ok(0.05), Ok(0.025)));
         assert!(parse_percent("-1%").is_err() && parse_percent("much").is_err());
         assert_eq!(parse_size("640x480"), Ok((640, 480)));

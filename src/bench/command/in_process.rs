@@ -1,37 +1,38 @@
-//! Layers engine and pipeline: measured in this process.
+//! Runs of the layers engine and pipeline, in this process.
 
 use std::io::{self, IsTerminal};
 
 use anyhow::Context as _;
 use peregrine_pipeline::DeviceChoice;
 
-use super::live::Live;
+use super::live::ProgressView;
 use super::output;
 use super::setup::Setup;
 use crate::monitor::{Conditions, Monitor};
-use crate::record::Run;
-use crate::schedule::{BoxedWork, Plan};
+use crate::record::BenchRun;
+use crate::schedule::{BoxedWorkload, RunPlan};
 use crate::stats::frames_needed;
 use crate::verdict::judge;
-use crate::{schedule, stress, worker, Profile, Report};
+use crate::{schedule, stress, worker, BenchReport, DeadlineProfile};
 
-/// Measures, judges and writes; the exit code.
+/// Measures, judges and writes the report. Returns the exit code.
 ///
 /// # Errors
-/// When the student, an option or an output file cannot be used.
+/// If the student, an option or an output file cannot be used.
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     let arguments = setup.arguments;
     let plan = setup.plan()?;
-    let (mut works, warmed_up) = works(setup)?;
+    let (mut workloads, warmed_up) = workloads(setup)?;
     if !arguments.closed_loop {
         announce(&setup.profile);
     }
-    let load = stress::Running::start(&arguments.stress).context("--stress")?;
-    let monitor = Monitor::start(vec!["self".into()]);
-    let mut live = Live::new(plan.timetable.len() * usize::from(arguments.cameras));
-    let run = match arguments.closed_loop {
-        true => schedule::closed_loop(&plan, &mut works.remove(0), &mut live),
-        false => schedule::open_loop(&plan, works, &mut live),
+    let load = stress::StressLoad::start(&arguments.stress).context("--stress")?;
+    let monitor = Monitor::start(vec![std::process::id()]);
+    let mut live = ProgressView::new(plan.timetable.len() * usize::from(arguments.cameras));
+    let run = if arguments.closed_loop {
+        schedule::closed_loop(&plan, &mut workloads.remove(0), &mut live)
+    } else {
+        schedule::open_loop(&plan, workloads, &mut live)
     };
     drop(live);
     let conditions = monitor.stop();
@@ -40,45 +41,51 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     output::write(arguments, &report, &run)
 }
 
-/// A warmed-up worker for each camera, and the most frames that one of them was warmed up with.
+/// A warmed-up workload for each camera, and the largest number of warm-up frames.
 ///
 /// # Errors
-/// When the student does not suit the options.
-pub fn works(setup: &Setup) -> anyhow::Result<(Vec<BoxedWork>, usize)> {
+/// If the student does not fit the options.
+pub fn workloads(setup: &Setup) -> anyhow::Result<(Vec<BoxedWorkload>, usize)> {
     let Setup { arguments, student, options, frames, faults, profile, .. } = setup;
     let device = if setup.gpu.is_some() { DeviceChoice::Cuda } else { DeviceChoice::Cpu };
-    let work = |camera| {
+    let workload = |camera| {
         let camera = (usize::from(camera), profile.warmup_frames);
         worker::prepare(arguments.layer, student, options, frames, faults, camera, device)
     };
-    let works = (0..arguments.cameras).map(work).collect::<Result<Vec<_>, _>>()?;
-    let (works, warmed_up): (_, Vec<_>) = works.into_iter().unzip();
-    Ok((works, warmed_up.into_iter().max().unwrap_or(0)))
+    let workloads = (0..arguments.cameras).map(workload).collect::<Result<Vec<_>, _>>()?;
+    let (workloads, warmed_up): (_, Vec<_>) = workloads.into_iter().unzip();
+    Ok((workloads, warmed_up.into_iter().max().unwrap_or(0)))
 }
 
-/// Sums up and judges a run.
-pub fn report(setup: &Setup, run: &Run, profile: &Profile, (conditions, warmed_up): (Conditions, usize)) -> Report {
+/// Judges a run and reports it.
+pub fn report(
+    setup: &Setup,
+    run: &BenchRun,
+    profile: &DeadlineProfile,
+    (conditions, warmed_up): (Conditions, usize),
+) -> BenchReport {
     let judgement = (!setup.arguments.closed_loop).then(|| judge(run, profile, &conditions, !setup.faults.is_empty()));
-    Report::new(run, judgement, setup.context(conditions, warmed_up))
+    BenchReport::new(run, judgement, setup.context(conditions, warmed_up))
 }
 
-/// Says beforehand that a measurement could not prove anything, and how long it takes where no progress bar tells.
-pub fn announce(profile: &Profile) {
+/// Warns if the frames are too few to prove the profile, and announces the duration if there is no
+/// progress bar.
+pub fn announce(profile: &DeadlineProfile) {
     let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
     if profile.frames < needed {
-        eprintln!("note: {} frames cannot prove this profile: it takes {needed} without a miss", profile.frames);
+        tracing::info!("{} frames cannot prove this profile: it takes {needed} without a miss", profile.frames);
     }
     if !io::stderr().is_terminal() {
         let seconds = profile.frames as f64 / profile.rate_hz;
-        eprintln!("note: measuring {} frames at {} Hz takes {seconds:.0} s", profile.frames, profile.rate_hz);
+        tracing::info!("measuring {} frames at {} Hz takes {seconds:.0} s", profile.frames, profile.rate_hz);
     }
 }
 
-/// A plan at another rate.
+/// The plan at another frame rate.
 ///
 /// # Errors
-/// When a trace cannot be used.
-pub fn plan_at(setup: &Setup, rate_hz: f64) -> anyhow::Result<Plan> {
+/// If a trace cannot be used.
+pub fn plan_at(setup: &Setup, rate_hz: f64) -> anyhow::Result<RunPlan> {
     let mut plan = setup.plan()?;
     plan.profile.rate_hz = rate_hz;
     plan.timetable =

@@ -1,5 +1,5 @@
-//! The view while it runs: progress, percentiles so far and misses, on a terminal. Drawn by the thread that collects
-//! records, four times a second; the measured threads have no part in it.
+//! The progress bar on a terminal: frames, percentiles and misses so far. Drawn four times a second
+//! by the thread that collects records, never by a measured thread.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::schedule::Observer;
 
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// Shows nothing where standard error is no terminal.
-pub struct Live {
+/// Hidden if standard error is not a terminal.
+pub struct ProgressView {
     bar: Option<ProgressBar>,
     latencies: Histogram<u32>,
-    /// By camera, the frames up to the last one that has a record.
+    /// For each camera, the number of frames up to the last one with a record.
     frames: Vec<usize>,
     misses: u64,
     largest: u64,
     drawn: Instant,
 }
 
-impl Live {
-    /// Of a run of so many frames, of all cameras.
+impl ProgressView {
+    /// For a run of `frames` frames of all cameras together.
     pub fn new(frames: usize) -> Self {
         let style = "{elapsed_precise} {wide_bar} {pos} of {len} frames, {eta} left; {msg}";
         let bar = io::stderr().is_terminal().then(|| {
@@ -44,14 +44,14 @@ impl Live {
     }
 }
 
-impl Observer for Live {
+impl Observer for ProgressView {
     fn frame(&mut self, record: &FrameRecord) {
         if self.bar.is_none() {
             return;
         }
         self.frames.resize(self.frames.len().max(record.camera + 1), 0);
         let passed = &mut self.frames[record.camera];
-        // A frame that was superseded has no record while the run goes on: those after it tell.
+        // A superseded frame has no record yet: it shows as a gap before the next one.
         self.misses += record.index.saturating_sub(*passed) as u64 + u64::from(record.missed());
         *passed = (*passed).max(record.index + 1);
         if let Some(latency) = record.latency() {
@@ -69,7 +69,7 @@ impl Observer for Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for ProgressView {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! `--max-rate`: the highest rate at which the profile still holds.
+//! `--max-rate`: the highest frame rate at which the profile is met.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{ensure, Context as _};
 use peregrine_core::files::write_atomically;
 
-use super::in_process::{plan_at, works};
-use super::live::Live;
-use super::output::say;
+use super::in_process::{plan_at, workloads};
+use super::live::ProgressView;
+use super::output::print;
 use super::setup::Setup;
 use crate::monitor::{Conditions, Monitor};
 use crate::rate::{best, search};
@@ -16,40 +16,42 @@ use crate::report::SCHEMA_VERSION;
 use crate::schedule::{closed_loop, open_loop};
 use crate::stats::Distribution;
 use crate::stress;
-use crate::timetable::Schedule;
+use crate::timetable::FrameSchedule;
 use crate::verdict::{judge, Verdict};
 
-/// Frames of the closed loop by which the search's upper end is found.
-const PILOT: usize = 30;
+/// Frames of the closed loop that gives the upper end of the search.
+const PILOT_FRAMES: usize = 30;
 
-/// Searches from a tenth of the profile's rate up to what the closed loop reaches; prints each rate as it was tried.
+/// Searches from a tenth of the profile's rate up to the closed loop's rate; prints each rate that
+/// it tries.
 ///
 /// # Errors
-/// As [`super::in_process::run`]; and for a trace, whose rate is what it is.
+/// As [`super::in_process::run`]; and for a trace, whose rate is fixed.
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
-    let trace = matches!(setup.arguments.schedule, Schedule::Trace { .. });
-    ensure!(!trace, "--max-rate: a trace has a rate of its own; use another schedule");
+    let trace = matches!(setup.arguments.schedule, FrameSchedule::Trace { .. });
+    ensure!(!trace, "--max-rate: the rate of a trace is fixed; use another schedule");
     let mut pilot = setup.plan()?;
-    pilot.timetable = crate::timetable::Timetable::new(&Schedule::Fixed, PILOT, 1.0)?;
-    let load = stress::Running::start(&setup.arguments.stress).context("--stress")?;
-    let run = closed_loop(&pilot, &mut works(setup)?.0.remove(0), &mut ());
-    let usual = Distribution::new(run.records.iter().map(|r| r.latency())).quantile(0.5).unwrap_or(100_000_000);
-    // The fastest half of the frames could still keep up with a rate somewhat above that of the median.
-    let high = (1.2e9 / usual.max(1) as f64).min(1000.0);
+    pilot.timetable = crate::timetable::Timetable::new(&FrameSchedule::Fixed, PILOT_FRAMES, 1.0)?;
+    let load = stress::StressLoad::start(&setup.arguments.stress).context("--stress")?;
+    let run = closed_loop(&pilot, &mut workloads(setup)?.0.remove(0), &mut ());
+    let median = Distribution::new(run.records.iter().map(|r| r.latency())).quantile(0.5).unwrap_or(100_000_000);
+    // Half of the frames are faster than the median and allow a somewhat higher rate.
+    let high = (1.2e9 / median.max(1) as f64).min(1000.0);
     let low = (setup.profile.rate_hz / 10.0).min(high / 10.0).max(0.1);
-    say(&format!("profile   {}; rates from {low:.1} to {high:.1} Hz\n", setup.profile.name));
+    print(&format!("profile   {}; rates from {low:.1} to {high:.1} Hz\n", setup.profile.name));
     let probes = search(low, high, |rate_hz| {
         let mut plan = plan_at(setup, rate_hz)?;
-        // A probe that gets stuck ends itself, and not the search.
+        // A stuck probe ends itself and not the search.
         plan.stop = Arc::new(AtomicBool::new(false));
-        let (works, _) = works(setup)?;
-        let monitor = Monitor::start(vec!["self".into()]);
-        let mut live = Live::new(plan.timetable.len() * works.len());
-        let run = open_loop(&plan, works, &mut Until { live: &mut live, from: &setup.stop, to: &plan.stop });
+        let (workloads, _) = workloads(setup)?;
+        let monitor = Monitor::start(vec![std::process::id()]);
+        let mut live = ProgressView::new(plan.timetable.len() * workloads.len());
+        let run =
+            open_loop(&plan, workloads, &mut ForwardInterrupt { live: &mut live, from: &setup.stop, to: &plan.stop });
         drop(live);
         let judgement = judge(&run, &plan.profile, &monitor.stop(), !setup.faults.is_empty());
         let (verdict, misses, frames) = (judgement.verdict, judgement.misses, judgement.frames);
-        say(&format!("{rate_hz:7.1} Hz  {:13} {misses} of {frames} missed\n", verdict.title()));
+        print(&format!("{rate_hz:7.1} Hz  {:13} {misses} of {frames} missed\n", verdict.title()));
         ensure!(!setup.stop.load(Ordering::Relaxed), "interrupted");
         Ok(verdict)
     })?;
@@ -64,28 +66,28 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     }
     Ok(match best(&probes) {
         Some(rate) => {
-            say(&format!("rate      {rate:.1} Hz is the highest that holds, to 2 %\n"));
+            print(&format!("rate      {rate:.1} Hz is the highest that meets the profile, within 2 %\n"));
             Verdict::Met.exit_code()
         }
         None if probes.iter().any(|p| p.verdict == Verdict::Missed) => {
-            say("rate      none of them holds\n");
+            print("rate      none of them meets the profile\n");
             Verdict::Missed.exit_code()
         }
         None => {
-            say("rate      none of them could be proved: more frames, or a quieter machine\n");
+            print("rate      none of them is provable: use more frames or a quieter machine\n");
             Verdict::NotProvable.exit_code()
         }
     })
 }
 
-/// Hands an interruption on to the run.
-struct Until<'a> {
-    live: &'a mut Live,
+/// Forwards an interrupt to the run.
+struct ForwardInterrupt<'a> {
+    live: &'a mut ProgressView,
     from: &'a AtomicBool,
     to: &'a AtomicBool,
 }
 
-impl crate::schedule::Observer for Until<'_> {
+impl crate::schedule::Observer for ForwardInterrupt<'_> {
     fn frame(&mut self, record: &crate::FrameRecord) {
         self.live.frame(record);
     }

@@ -1,8 +1,11 @@
 //! The program `latency_bench`, from its command line to its exit code.
 //!
-//! - [`arguments`]: the options. [`setup`]: from options to what is to be measured, or an error before anything runs.
-//! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: the search for a rate.
-//! - [`plan`]: what the engine runs. [`live`]: the view on the terminal. [`output`]: what is written.
+//! - [`arguments`]: the options. [`setup`]: from options to a measurement, with all errors before
+//!   it runs.
+//! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: search for
+//!   the highest rate.
+//! - [`plan`]: the engine's plan. [`live`]: progress bar. [`output`]: report files. [`logging`]:
+//!   messages.
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -10,13 +13,14 @@ use std::sync::Arc;
 
 use clap::Parser;
 
-use super::record::Layer;
+use super::record::BenchLayer;
 use super::verdict::{Verdict, USAGE_ERROR};
-use super::{compare, doctor, Profile};
+use super::{compare, doctor, DeadlineProfile};
 
 pub mod arguments;
 pub mod in_process;
 pub mod live;
+pub mod logging;
 pub mod max_rate;
 pub mod output;
 pub mod over_ros;
@@ -24,7 +28,7 @@ pub mod plan;
 pub mod setup;
 
 use arguments::Arguments;
-use output::say;
+use output::print;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -35,34 +39,38 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE_ERROR } else { 0 });
         }
     };
+    logging::init();
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {}", sentence(&error));
+            tracing::error!("{}", sentence(&error));
             ExitCode::from(USAGE_ERROR)
         }
     }
 }
 
-/// An error with its causes, less those that its own text names already.
+/// An error with its causes, without those that its text contains already.
 fn sentence(error: &anyhow::Error) -> String {
-    let put = |text: String, cause: String| match text.ends_with(&cause) {
-        true => text,
-        false => format!("{text}: {cause}"),
+    let append = |text: String, cause: String| {
+        if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
     };
-    error.chain().map(ToString::to_string).reduce(put).unwrap_or_default()
+    error.chain().map(ToString::to_string).reduce(append).unwrap_or_default()
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.list_profiles {
-        for name in Profile::built_in_names() {
-            say(&format!("{name:16} {}\n", Profile::load(name)?.description));
+        for name in DeadlineProfile::built_in_names() {
+            print(&format!("{name:16} {}\n", DeadlineProfile::load(name)?.description));
         }
         return Ok(0);
     }
     if arguments.doctor {
         let checks = doctor::examine();
-        say(&doctor::text(&checks));
+        print(&doctor::text(&checks));
         let verdict = if doctor::is_fit(&checks) { Verdict::Met } else { Verdict::NotProvable };
         return Ok(verdict.exit_code());
     }
@@ -78,16 +86,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     match arguments.layer {
         _ if arguments.max_rate => max_rate::run(&setup),
-        Layer::Engine | Layer::Pipeline => in_process::run(&setup),
-        Layer::Node => over_ros::run(&setup),
+        BenchLayer::Engine | BenchLayer::Pipeline => in_process::run(&setup),
+        BenchLayer::Node => over_ros::run(&setup),
     }
 }
 
-/// Set by Ctrl-C, after which a run ends with a partial report. A second Ctrl-C ends the program at once.
+/// A flag that Ctrl-C sets, which ends a run with a partial report. A second Ctrl-C ends the
+/// program.
 fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: the first sets the flag, and only the next finds it set.
+        // In this order, so that only the second signal finds the flag set.
         signal_hook::flag::register_conditional_shutdown(
             signal,
             i32::from(Verdict::NotProvable.exit_code()),

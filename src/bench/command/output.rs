@@ -1,21 +1,21 @@
-//! What is written of a run, and where.
+//! Output of a run: text, JSON and files.
 
 use std::io::{self, Write};
 
 use peregrine_core::files::write_atomically;
 
 use super::arguments::Arguments;
-use crate::record::Run;
-use crate::{histogram_files, html, Report};
+use crate::record::BenchRun;
+use crate::{histogram_files, html, BenchReport};
 
-/// Writes all that was asked for; the exit code.
+/// Writes all requested outputs. Returns the exit code.
 ///
 /// # Errors
-/// When a file cannot be written.
-pub fn write(arguments: &Arguments, report: &Report, run: &Run) -> anyhow::Result<u8> {
+/// If a file cannot be written.
+pub fn write(arguments: &Arguments, report: &BenchReport, run: &BenchRun) -> anyhow::Result<u8> {
     text_and_json(arguments, &report.text(), &report.json())?;
     if let Some(path) = &arguments.html {
-        write_atomically(path, html::page(report, run).as_bytes())?;
+        html::page(report, run)?.write(path)?;
     }
     if let Some(path) = &arguments.hgrm {
         write_atomically(path, histogram_files::hgrm(run).as_bytes())?;
@@ -27,19 +27,20 @@ pub fn write(arguments: &Arguments, report: &Report, run: &Run) -> anyhow::Resul
     Ok(report.judgement.as_ref().map_or(interrupted, |judgement| judgement.verdict.exit_code()))
 }
 
-/// Writes the text to standard output, and the JSON where `--json` says: `-` is standard output, in place of the text.
+/// Writes the text to standard output, and the JSON to the file of `--json`; with `--json -`, JSON
+/// instead of text.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn text_and_json(arguments: &Arguments, text: &str, json: &str) -> anyhow::Result<()> {
-    say(if arguments.json_to_stdout() { json } else { text });
+    print(if arguments.json_to_stdout() { json } else { text });
     match &arguments.json {
         Some(path) if !arguments.json_to_stdout() => Ok(write_atomically(path, json.as_bytes())?),
         _ => Ok(()),
     }
 }
 
-/// Writes to standard output; a reader that has gone away is no error.
-pub fn say(text: &str) {
+/// Writes to standard output; a closed pipe is not an error.
+pub fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

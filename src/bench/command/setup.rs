@@ -1,4 +1,5 @@
-//! From options to what is to be measured. Whatever cannot be used is said here, before anything runs.
+//! From options to a measurement. Everything that cannot be used is refused here, before anything
+//! runs.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -16,30 +17,32 @@ use super::stop_on_interrupt;
 use crate::frames::Frames;
 use crate::machine::Fingerprint;
 use crate::monitor::Conditions;
-use crate::record::{Layer, Stage};
-use crate::report::{Context, Subject};
-use crate::schedule::Plan;
+use crate::record::{BenchLayer, LatencyStage};
+use crate::report::{RunContext, Subject};
+use crate::schedule::RunPlan;
 use crate::stall::{Fault, Faults};
 use crate::stats::frames_needed;
-use crate::timetable::{trace_length, Schedule, Timetable};
-use crate::{realtime, Profile};
+use crate::timetable::{trace_length, FrameSchedule, Timetable};
+use crate::{realtime, DeadlineProfile};
 
-/// All that a measurement needs.
+/// Everything that a measurement needs.
 pub struct Setup<'a> {
     pub arguments: &'a Arguments,
-    pub profile: Profile,
+    pub profile: DeadlineProfile,
     pub student: Student,
     pub frames: Arc<Frames>,
     pub options: PipelineOptions,
-    /// The GPU that is measured; the CPU where there is none.
+    /// The GPU under test. `None` if the CPU is.
     pub gpu: Option<String>,
     pub faults: Faults,
     pub stop: Arc<AtomicBool>,
 }
 
 impl<'a> Setup<'a> {
+    /// Loads and checks everything.
+    ///
     /// # Errors
-    /// Names the option, file or device at fault.
+    /// Names the invalid option, file or device.
     pub fn new(arguments: &'a Arguments) -> anyhow::Result<Self> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
@@ -51,7 +54,7 @@ impl<'a> Setup<'a> {
         };
         let frames = match &arguments.images {
             Some(folder) => Frames::load(folder).context("--images")?,
-            None => Frames::shipped_or_drawn(),
+            None => Frames::shipped_or_synthetic(),
         };
         let frames = match arguments.image_size {
             Some((width, height)) => frames.resized(width, height),
@@ -80,10 +83,10 @@ impl<'a> Setup<'a> {
     /// The open loop's plan.
     ///
     /// # Errors
-    /// When a trace cannot be used.
-    pub fn plan(&self) -> anyhow::Result<Plan> {
+    /// If a trace cannot be used.
+    pub fn plan(&self) -> anyhow::Result<RunPlan> {
         let timetable = Timetable::new(&self.arguments.schedule, self.profile.frames, self.profile.period_ns())?;
-        Ok(Plan {
+        Ok(RunPlan {
             layer: self.arguments.layer,
             profile: self.profile.clone(),
             timetable,
@@ -92,11 +95,11 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// What surrounds the run in its report.
-    pub fn context(&self, conditions: Conditions, warmed_up: usize) -> Context {
+    /// The context of a run for its report.
+    pub fn context(&self, conditions: Conditions, warmed_up: usize) -> RunContext {
         let input = &self.student.manifest.architecture.input;
         let (input_width, input_height) = self.options.input_size.unwrap_or((input.width, input.height));
-        Context {
+        RunContext {
             profile: self.profile.clone(),
             open_loop: !self.arguments.closed_loop,
             schedule: self.arguments.schedule.to_string(),
@@ -109,13 +112,13 @@ impl<'a> Setup<'a> {
                 input_width,
                 input_height,
                 device: match (&self.gpu, self.arguments.layer) {
-                    (_, Layer::Node) => format!("{}, of the node", self.arguments.device),
+                    (_, BenchLayer::Node) => format!("{}, of the node", self.arguments.device),
                     (Some(gpu), _) => gpu.clone(),
                     (None, _) => format!("CPU, {:?}", Isa::best()),
                 },
                 threads: self.options.threads,
                 pin_threads: self.options.pin_threads,
-                tracking: self.options.tracking.is_some() || self.arguments.layer == Layer::Node,
+                tracking: self.options.tracking.is_some() || self.arguments.layer == BenchLayer::Node,
                 realtime_priority: self.arguments.realtime,
                 segmentation: self.options.segmentation,
                 frames: self.frames.origin.clone(),
@@ -127,21 +130,21 @@ impl<'a> Setup<'a> {
     }
 }
 
-fn profile(arguments: &Arguments) -> anyhow::Result<Profile> {
-    let mut profile = Profile::load(&arguments.profile)?;
+fn profile(arguments: &Arguments) -> anyhow::Result<DeadlineProfile> {
+    let mut profile = DeadlineProfile::load(&arguments.profile)?;
     let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
     profile.frames = match (arguments.frames, &arguments.schedule) {
         (Some(FrameCount::Auto), _) => needed,
         (Some(FrameCount::Number(frames)), _) => frames,
-        (None, Schedule::Trace { path }) => trace_length(path)?,
+        (None, FrameSchedule::Trace { path }) => trace_length(path)?,
         (None, _) => profile.frames,
     };
     profile.check("--frames")?;
     Ok(profile)
 }
 
-/// The stage that a fault holds up.
-fn stage_of(fault: &Fault) -> Option<Stage> {
+/// The stage that a fault stalls.
+fn stage_of(fault: &Fault) -> Option<LatencyStage> {
     match *fault {
         Fault::Stall { stage, .. }
         | Fault::Repeated { stage, .. }
@@ -151,19 +154,23 @@ fn stage_of(fault: &Fault) -> Option<Stage> {
     }
 }
 
-/// Options that do nothing together would leave a figure with the wrong name.
+/// Refuses options that have no effect together: a figure would be labelled wrongly.
 fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     match arguments.layer {
-        Layer::Engine => {
+        BenchLayer::Engine => {
             ensure!(!arguments.track, "--track: layer engine has no tracking; use layer pipeline");
-            let elsewhere = arguments.inject.iter().filter_map(stage_of).find(|&stage| stage != Stage::Inference);
+            let elsewhere =
+                arguments.inject.iter().filter_map(stage_of).find(|&stage| stage != LatencyStage::Inference);
             if let Some(stage) = elsewhere {
                 bail!("--inject: layer engine has no {}; only inference can stall there", stage.name());
             }
         }
-        Layer::Pipeline => {}
-        Layer::Node => {
-            ensure!(!arguments.closed_loop, "--closed-loop: layer node has a camera's schedule only");
+        BenchLayer::Pipeline => {}
+        BenchLayer::Node => {
+            ensure!(
+                !arguments.closed_loop,
+                "--closed-loop: layer node needs a camera's schedule; use layer engine or pipeline"
+            );
             ensure!(!arguments.max_rate, "--max-rate: works with layers engine and pipeline");
             ensure!(arguments.cameras == 1, "--cameras: layer node has one camera");
             if let Some(fault) = arguments.inject.iter().find(|fault| stage_of(fault).is_some()) {
@@ -173,30 +180,32 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let back_to_back = arguments.closed_loop || arguments.max_rate;
     if let Some(fault) = arguments.inject.iter().find(|fault| back_to_back && matches!(fault, Fault::Stuck { .. })) {
-        bail!("--inject {fault}: frames back to back would wait for it for ever; use a camera's schedule");
+        bail!("--inject {fault}: frames back to back would wait for it forever; use a camera's schedule");
     }
     let pages = arguments.html.is_some() || arguments.hgrm.is_some() || arguments.hlog.is_some();
-    ensure!(!arguments.max_rate || !pages, "--html, --hgrm, --hlog: of one run; --max-rate is many, and writes --json");
+    ensure!(
+        !arguments.max_rate || !pages,
+        "--html, --hgrm, --hlog: describe a single run; --max-rate makes many, use --json"
+    );
     ensure!(
         !arguments.max_rate || !arguments.json_to_stdout(),
-        "--json -: --max-rate prints there what it tries; name a file"
+        "--json -: --max-rate prints its progress there; name a file"
     );
     let only_in_node = arguments.attach || arguments.peer.is_some() || arguments.node.is_some();
-    ensure!(arguments.layer == Layer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
+    ensure!(arguments.layer == BenchLayer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
     let to_table = arguments.results.is_some();
-    ensure!(arguments.layer == Layer::Node || !to_table, "--results belongs to --layer node");
+    ensure!(arguments.layer == BenchLayer::Node || !to_table, "--results belongs to --layer node");
     ensure!(
-        !arguments.closed_loop || arguments.schedule == Schedule::Fixed,
+        !arguments.closed_loop || arguments.schedule == FrameSchedule::Fixed,
         "--schedule: the closed loop has no schedule"
     );
     ensure!(!arguments.closed_loop || arguments.cameras == 1, "--cameras: the closed loop has one");
     Ok(())
 }
 
-/// The GPU that is measured in this process; none where that is the CPU. A figure of the one must not pass for one of the
-/// other.
+/// The GPU that is measured in this process. `None` if the CPU is measured; the report names which.
 fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    if arguments.device == DeviceChoice::Cpu || arguments.layer == Layer::Node {
+    if arguments.device == DeviceChoice::Cpu || arguments.layer == BenchLayer::Node {
         return Ok(None);
     }
     let found = match find_gpu() {
@@ -204,13 +213,16 @@ fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
         Err(why) if arguments.device == DeviceChoice::Cuda => bail!("--device cuda: {why}"),
         Err(_) => return Ok(None),
     };
-    if arguments.layer == Layer::Engine {
-        ensure!(arguments.device == DeviceChoice::Auto, "--device cuda: layer engine is the CPU's; use layer pipeline");
+    if arguments.layer == BenchLayer::Engine {
+        ensure!(
+            arguments.device == DeviceChoice::Auto,
+            "--device cuda: layer engine runs on the CPU; use layer pipeline"
+        );
         return Ok(None);
     }
     let fault = arguments.inject.iter().find(|fault| stage_of(fault).is_some());
     if let Some(fault) = fault {
-        bail!("--inject {fault}: a GPU does a frame in one go, without stages to stall; use --device cpu");
+        bail!("--inject {fault}: on a GPU a frame has no separate stages to stall; use --device cpu");
     }
     Ok(Some(found))
 }
@@ -225,7 +237,7 @@ fn find_gpu() -> Result<String, String> {
     Err("this program was built without CUDA; build it with `--features cuda`, or use cpu".into())
 }
 
-/// Before a long measurement rather than after it.
+/// Checked before a long measurement rather than after it.
 fn require_folder(file: &Path) -> anyhow::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(folder.is_dir(), "{}: there is no folder {}; create it first", file.display(), folder.display());

@@ -1,8 +1,8 @@
-//! Images out to nodes, detections and timing back.
+//! Publishes images to nodes, and receives detections and timing.
 //!
 //! ```text
 //!   camera thread ──▶ middleware ──▶ nodes ──▶ middleware ──▶ calling thread
-//!    (timetable)       images                   detections, FrameTiming, matched by stamp
+//!    (timetable)       images                   detections, FrameTiming, matched by timestamp
 //! ```
 
 use std::collections::HashMap;
@@ -13,22 +13,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use peregrine_core::now_ns;
-use peregrine_ros::client::{CameraImage, Client, FrameTimes, ImagePublisher as Publisher, NodeLink};
+use peregrine_ros::client::{CameraImage, Client, FrameTimes, ImagePublisher, NodeLink};
 
 use super::matching::{Exchange, NodeTiming};
 use crate::frames::Frames;
 use crate::timetable::Timetable;
 
-/// Longest wait for a message before other things are looked at.
+/// Longest wait for a message at a time.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How long nodes may take to start and to answer a first image.
-const PATIENCE: Duration = Duration::from_secs(90);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Longest sleep of the camera before it looks whether the run is to stop.
-const LONGEST_SLEEP: u64 = 50_000_000;
+/// How often the sleeping camera thread checks whether to stop, in nanoseconds.
+const MAX_SLEEP_NS: u64 = 50_000_000;
 
-/// One node's topics, and what it is called.
+/// The topics of one node, and its name in messages.
 pub struct Link {
     name: String,
     node: NodeLink,
@@ -38,28 +38,30 @@ impl Link {
     /// On the topics `image`, `detections` and `timing` below `prefix`.
     ///
     /// # Errors
-    /// When ROS refuses.
+    /// If a topic cannot be created.
     pub fn new(client: &mut Client, name: &str, prefix: &str) -> anyhow::Result<Self> {
         Ok(Self { name: name.to_owned(), node: NodeLink::new(client, prefix)? })
     }
 }
 
-/// What is exchanged in one go: frames, each for one of the nodes.
-pub struct Plan {
+/// A sequence of frames, each for one of the nodes.
+pub struct ExchangePlan {
     pub timetable: Timetable,
-    /// For each frame the node that it is for, and the image that it shows.
+    /// For each frame, the index of its node and of its image.
     pub frames: Vec<(usize, usize)>,
-    /// The first frame that is not sent, where the camera is to fall silent.
+    /// The first frame that the camera does not send, if a fault silences it.
     pub dropped_from: Option<usize>,
-    /// How long to wait for answers after the last frame.
+    /// How long to wait for results after the last frame.
     pub linger: Duration,
+    /// Set to interrupt the exchange.
     pub stop: Arc<AtomicBool>,
 }
 
-/// The images of the camera, as messages that are made once. All nodes get the same ones.
+/// The camera's images as messages, created once. All nodes receive the same.
 pub struct Messages(Vec<CameraImage>);
 
 impl Messages {
+    /// One message for each image.
     pub fn new(frames: &Frames) -> Self {
         Self((0..frames.count()).map(|index| CameraImage::new(&frames.image(index))).collect())
     }
@@ -72,36 +74,36 @@ fn clocks() -> (i64, u64) {
     (ros, before + (now_ns() - before) / 2)
 }
 
-/// Waits until each node takes images and answers one, `alive` being asked meanwhile whether it makes sense to wait on.
+/// Waits until each node has answered an image; an error of `alive` ends the wait.
 ///
 /// # Errors
-/// When a node does not answer in time, with what is missing; or that of `alive`.
+/// If a node does not answer in time, with what is missing; or that of `alive`.
 pub fn wait_for_answers(
     client: &mut Client,
     links: &mut [Link],
     messages: &mut Messages,
     mut alive: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + STARTUP_TIMEOUT;
     for link in links {
         let mut answered = false;
         while !answered {
             alive()?;
-            let camera = link.node.camera();
-            let subscribers = camera.subscribers()?;
+            let publisher = link.node.camera();
+            let subscribers = publisher.subscribers()?;
             if Instant::now() > give_up {
                 let what = match subscribers {
-                    0 => "does not subscribe to images",
-                    _ => "takes images and publishes no detections or timing",
+                    0 => "has not subscribed to images",
+                    _ => "has subscribed to images, but publishes no detections or timing",
                 };
                 bail!(
-                    "{} {what}, after {} s; look at its parameters and at ROS_DOMAIN_ID",
+                    "{} {what} after {} s; check its parameters and ROS_DOMAIN_ID",
                     link.name,
-                    PATIENCE.as_secs()
+                    STARTUP_TIMEOUT.as_secs()
                 );
             }
             if subscribers > 0 {
-                camera.publish(&mut messages.0[0], clocks().0)?;
+                publisher.publish(&mut messages.0[0], clocks().0)?;
             }
             let next = Instant::now() + Duration::from_millis(200);
             let (mut detected, mut timed) = (false, false);
@@ -120,7 +122,8 @@ pub fn wait_for_answers(
     Ok(())
 }
 
-/// Runs the plan; what became of each frame, and the messages for another plan. `each` is called about every 20 ms.
+/// Runs the plan; returns the exchange of each frame, and the messages for another plan. `each` is
+/// called about every 20 ms.
 ///
 /// # Errors
 /// That of `each`.
@@ -128,7 +131,7 @@ pub fn run(
     client: &mut Client,
     links: &mut [Link],
     messages: Messages,
-    plan: &Plan,
+    plan: &ExchangePlan,
     mut each: impl FnMut(&[Exchange]) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Exchange>, Messages)> {
     let (ros, monotonic) = clocks();
@@ -137,14 +140,14 @@ pub fn run(
     let mut exchanges: Vec<_> = (0..plan.timetable.len())
         .map(|index| {
             let scheduled = instant(index);
-            // Unique: frames of one instant, as in a burst, are a nanosecond apart.
+            // Unique: frames of the same instant, as in a burst, are a nanosecond apart.
             let stamp = ros + (scheduled - monotonic) as i64 + index as i64;
             Exchange { scheduled, stamp, ..Exchange::default() }
         })
         .collect();
     let by_stamp: HashMap<i64, usize> = exchanges.iter().enumerate().map(|(i, e)| (e.stamp, i)).collect();
-    let camera = Camera::start(plan, &exchanges, links, messages);
-    let mut last_sign = Instant::now();
+    let camera = CameraThread::start(plan, &exchanges, links, messages);
+    let mut last_received = Instant::now();
     loop {
         client.spin_once(TICK);
         let now = now_ns();
@@ -153,13 +156,13 @@ pub fn run(
                 if let Some(&index) = by_stamp.get(&stamp) {
                     exchanges[index].received = Some(now);
                     exchanges[index].detections = count;
-                    last_sign = Instant::now();
+                    last_received = Instant::now();
                 }
             }
             while let Some(times) = link.node.next_timing() {
                 if let Some(&index) = by_stamp.get(&times.stamp) {
                     exchanges[index].timing = Some(times.into());
-                    last_sign = Instant::now();
+                    last_received = Instant::now();
                 }
             }
         }
@@ -167,17 +170,15 @@ pub fn run(
             camera.stop.store(true, Ordering::Relaxed);
             return Err(error);
         }
-        if camera.thread.is_finished() && last_sign.elapsed() > plan.linger {
+        if camera.thread.is_finished() && last_received.elapsed() > plan.linger {
             break;
         }
         if !camera.thread.is_finished() {
-            last_sign = Instant::now();
+            last_received = Instant::now();
         }
     }
-    let Ok((sent, messages)) = camera.thread.join() else {
-        bail!("the camera's thread has panicked; its message is above")
-    };
-    // Frames that were not due any more are no part of the run.
+    let Ok((sent, messages)) = camera.thread.join() else { bail!("the camera thread panicked; its message is above") };
+    // Frames after an interrupt are not part of the run.
     exchanges.truncate(sent.len());
     exchanges.iter_mut().zip(sent).for_each(|(exchange, sent)| exchange.sent = sent);
     Ok((exchanges, messages))
@@ -199,15 +200,15 @@ impl From<FrameTimes> for NodeTiming {
     }
 }
 
-/// The thread that publishes images as they fall due.
-struct Camera {
+/// The thread that publishes images when they are due.
+struct CameraThread {
     thread: JoinHandle<(Vec<Option<u64>>, Messages)>,
     stop: Arc<AtomicBool>,
 }
 
-impl Camera {
-    fn start(plan: &Plan, exchanges: &[Exchange], links: &[Link], mut messages: Messages) -> Self {
-        let publishers: Vec<Publisher> = links.iter().map(|link| link.node.camera()).collect();
+impl CameraThread {
+    fn start(plan: &ExchangePlan, exchanges: &[Exchange], links: &[Link], mut messages: Messages) -> Self {
+        let publishers: Vec<ImagePublisher> = links.iter().map(|link| link.node.camera()).collect();
         let due: Vec<_> = exchanges.iter().map(|e| (e.scheduled, e.stamp)).collect();
         let (frames, dropped_from, stop) = (plan.frames.clone(), plan.dropped_from, Arc::clone(&plan.stop));
         let thread = thread::spawn(move || {
@@ -217,7 +218,7 @@ impl Camera {
                     if stop.load(Ordering::Relaxed) {
                         return (sent, messages);
                     }
-                    thread::sleep(Duration::from_nanos(left.min(LONGEST_SLEEP)));
+                    thread::sleep(Duration::from_nanos(left.min(MAX_SLEEP_NS)));
                 }
                 if dropped_from.is_some_and(|first| index >= first) {
                     sent.push(None);

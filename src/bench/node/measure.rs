@@ -1,4 +1,4 @@
-//! A measurement of the node, in order: start, warm up, exchange, match.
+//! The measurement of a node: start, warm-up, exchange, matching.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,35 +9,35 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _};
 use peregrine_ros::client::Client;
 
-use super::exchange::{run, wait_for_answers, Link, Messages, Plan};
+use super::exchange::{run, wait_for_answers, ExchangePlan, Link, Messages};
 use super::matching::{records, Exchange};
-use super::process::{prepare_environment, NodeProcess, Scratch};
-use crate::command::live::Live;
+use super::process::{prepare_environment, temporary_folder, NodeProcess};
+use crate::command::live::ProgressView;
 use crate::command::setup::Setup;
 use crate::monitor::{Conditions, Monitor};
-use crate::record::{FrameRecord, Layer, Run};
+use crate::record::{BenchLayer, BenchRun, FrameRecord};
 use crate::schedule::Observer;
-use crate::timetable::{Schedule, Timetable};
+use crate::timetable::{FrameSchedule, Timetable};
 use crate::usage::{CostPerFrame, ProcessCounters};
 use crate::LatePolicy;
 
-/// With a peer, frames go to one node for so many frames and then to the other.
+/// Frames of a block: with a peer, the nodes take turns in blocks.
 const BLOCK: usize = 250;
 
-/// The first frames of a block, in which a node's memory comes back into the caches, are not counted.
+/// Frames at the start of a block that are not counted, in which the caches refill.
 const SETTLE: usize = 10;
 
-/// What was measured of one node.
-pub struct Measured {
+/// The measurement of one node.
+pub struct NodeMeasurement {
     pub name: &'static str,
-    pub run: Run,
-    /// Found in all frames together: equal students on equal images should find about as much.
+    pub run: BenchRun,
+    /// Detections in all frames: equal students on equal images find about the same number.
     pub detections: usize,
-    /// Of a node that was started here.
+    /// `None` for a node that was not started here.
     pub cost: Option<CostPerFrame>,
 }
 
-/// Which node the frames of a run are for.
+/// The node and image of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Turn {
     node: usize,
@@ -45,7 +45,7 @@ struct Turn {
     counted: bool,
 }
 
-/// Turns such that each of `nodes` has at least `frames` that count, all of them on the same images.
+/// Turns in which each of `nodes` has at least `frames` counted frames, all on the same images.
 fn turns(nodes: usize, frames: usize) -> Vec<Turn> {
     if nodes == 1 {
         return (0..frames).map(|image| Turn { node: 0, image, counted: true }).collect();
@@ -56,19 +56,20 @@ fn turns(nodes: usize, frames: usize) -> Vec<Turn> {
     (0..frames.div_ceil(length - SETTLE)).flat_map(|block| (0..nodes).flat_map(move |node| turn(block, node))).collect()
 }
 
-/// Measures the node, and the peer beside it where there is one; and what the machine went through meanwhile.
+/// Measures the node, the peer if there is one, and the conditions of the machine meanwhile.
 ///
 /// # Errors
-/// When a node cannot be started or does not answer.
-pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
+/// If a node cannot be started or does not answer.
+pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<NodeMeasurement>, Conditions)> {
     ensure!(
         std::env::var_os("AMENT_PREFIX_PATH").is_some(),
-        "--layer node: there is no ROS 2 environment; run `. launch/setup/env.sh` first"
+        "--layer node: no ROS 2 environment; run `. launch/setup/env.sh` first"
     );
     let arguments = setup.arguments;
-    let scratch = Scratch::new()?;
-    prepare_environment(&scratch, !arguments.attach)?;
-    let mut client = Client::create("latency_bench").context("ROS 2 could not start; look at ROS_DOMAIN_ID")?;
+    let folder = temporary_folder()?;
+    prepare_environment(folder.path(), !arguments.attach)?;
+    let mut client =
+        Client::create("latency_bench").context("ROS 2 cannot start; check ROS_DOMAIN_ID and RMW_IMPLEMENTATION")?;
     let (mut processes, mut links, mut names) = (vec![], vec![], vec![]);
     if arguments.attach {
         links.push(Link::new(&mut client, "the running node", "")?);
@@ -76,11 +77,11 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
     } else {
         links.push(Link::new(&mut client, "the node", "/bench/node/")?);
         names.push("node");
-        processes.push(start_node(setup, &scratch)?);
+        processes.push(start_node(setup, folder.path())?);
         if let Some(python) = &arguments.peer {
             links.push(Link::new(&mut client, "the peer", "/bench/peer/")?);
             names.push("peer");
-            processes.push(start_peer(setup, python, &scratch)?);
+            processes.push(start_peer(setup, python, folder.path())?);
         }
     }
 
@@ -90,8 +91,8 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
         processes.iter_mut().try_for_each(NodeProcess::require_alive)
     })?;
     let linger = Duration::from_secs_f64((3.0 * setup.profile.deadline_ms / 1e3).clamp(0.5, 10.0));
-    let plan = |turns: &[Turn], schedule: &Schedule| -> anyhow::Result<Plan> {
-        Ok(Plan {
+    let plan = |turns: &[Turn], schedule: &FrameSchedule| -> anyhow::Result<ExchangePlan> {
+        Ok(ExchangePlan {
             timetable: Timetable::new(schedule, turns.len(), setup.profile.period_ns())?,
             frames: turns.iter().map(|turn| (turn.node, turn.image)).collect(),
             dropped_from: None,
@@ -105,16 +106,16 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
         .flat_map(|node| (0..setup.profile.warmup_frames).map(move |image| Turn { node, image, counted: false }))
         .collect();
     let (_, messages) =
-        run(&mut client, &mut links, messages, &plan(&warm_up, &Schedule::Fixed)?, |_| alive(&mut processes))?;
+        run(&mut client, &mut links, messages, &plan(&warm_up, &FrameSchedule::Fixed)?, |_| alive(&mut processes))?;
 
     let turns = turns(links.len(), setup.profile.frames);
-    let plan = Plan { dropped_from: setup.faults.dropped_from(), ..plan(&turns, &arguments.schedule)? };
-    let watched: Vec<_> = processes.iter().map(|p| p.id().to_string()).chain(["self".to_owned()]).collect();
+    let plan = ExchangePlan { dropped_from: setup.faults.dropped_from(), ..plan(&turns, &arguments.schedule)? };
+    let watched: Vec<_> = processes.iter().map(NodeProcess::id).chain([std::process::id()]).collect();
     let monitor = Monitor::start(watched);
     let usage =
         |processes: &[NodeProcess]| -> Vec<_> { processes.iter().map(|p| ProcessCounters::read(p.id())).collect() };
     let before = usage(&processes);
-    let mut live = Live::new(turns.len());
+    let mut live = ProgressView::new(turns.len());
     let mut seen = 0;
     let exchanges = run(&mut client, &mut links, messages, &plan, |exchanges| {
         show(exchanges, &mut seen, setup, &mut live);
@@ -124,7 +125,8 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
     drop(live);
     let mut conditions = monitor.stop();
     if arguments.attach {
-        // The load of a node that was not started here cannot be told from that of other programs.
+        // The load of a node that was not started here is indistinguishable from that of other
+        // programs.
         conditions.load = None;
     }
     let (exchanges, _) = exchanges?;
@@ -136,13 +138,13 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<Measured>, Conditions)> {
         let sent = turns.iter().filter(|turn| turn.node == number).count();
         let cost = before.get(number).copied().flatten().zip(after.get(number).copied().flatten());
         let cost = cost.map(|(before, after)| before.per_frame(&after, sent));
-        Measured { name, run, detections, cost }
+        NodeMeasurement { name, run, detections, cost }
     });
     Ok((measured.collect(), conditions))
 }
 
-/// One node's frames. Those that do not count still tell which of their neighbours were superseded.
-fn run_of(node: usize, exchanges: &[Exchange], turns: &[Turn], setup: &Setup, interrupted: Option<usize>) -> Run {
+/// The run of one node. Frames that are not counted still help to find which ones were superseded.
+fn run_of(node: usize, exchanges: &[Exchange], turns: &[Turn], setup: &Setup, interrupted: Option<usize>) -> BenchRun {
     let own: Vec<_> = exchanges.iter().zip(turns).filter(|(_, turn)| turn.node == node).collect();
     let all: Vec<_> = own.iter().map(|(exchange, _)| **exchange).collect();
     let records = records(&all, setup.profile.deadline_ns(), setup.profile.late);
@@ -150,12 +152,12 @@ fn run_of(node: usize, exchanges: &[Exchange], turns: &[Turn], setup: &Setup, in
     let most = setup.profile.frames;
     let records: Vec<_> = counted.take(most).enumerate().map(|(index, r)| FrameRecord { index, ..r }).collect();
     let start = records.first().map_or(0, |r| r.scheduled);
-    let end = records.last().map_or(0, |r| r.passage.map_or(r.scheduled, |p| p.done()));
-    Run { layer: Layer::Node, records, elapsed: end.saturating_sub(start), interrupted }
+    let end = records.last().map_or(0, |r| r.timestamps.map_or(r.scheduled, |p| p.done()));
+    BenchRun { layer: BenchLayer::Node, records, elapsed: end.saturating_sub(start), interrupted }
 }
 
-/// Hands frames that are surely over to the view.
-fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut Live) {
+/// Shows the frames that are certainly over in the progress bar.
+fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut ProgressView) {
     let over = peregrine_core::now_ns().saturating_sub(setup.profile.deadline_ns() + 500_000_000);
     let until = exchanges.partition_point(|e| e.scheduled < over);
     if until > *seen {
@@ -169,12 +171,12 @@ fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut Live
     live.tick();
 }
 
-fn start_node(setup: &Setup, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
+fn start_node(setup: &Setup, folder: &Path) -> anyhow::Result<NodeProcess> {
     let beside = || Some(std::env::current_exe().ok()?.parent()?.join("perception_node"));
     let program = setup.arguments.node.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("perception_node"));
     ensure!(
         program.is_file(),
-        "--layer node: there is no {}; `make build` builds it, or name one with --node",
+        "--layer node: {} not found; build it with `make build`, or name one with --node",
         program.display()
     );
     let mut arguments = remapped("/bench/node/");
@@ -187,14 +189,14 @@ fn start_node(setup: &Setup, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
     set("deadline_ms", format!("{:?}", setup.profile.deadline_ms));
     let policy = if setup.profile.late == LatePolicy::Drop { "drop_late" } else { "publish_late" };
     set("deadline_policy", policy.to_owned());
-    if let Some(folder) = &setup.arguments.model {
-        set("model", folder.display().to_string());
+    if let Some(model) = &setup.arguments.model {
+        set("model", model.display().to_string());
     }
     if let Some((width, height)) = options.input_size {
         set("input_width", width.to_string());
         set("input_height", height.to_string());
     }
-    NodeProcess::start(&program, &arguments, scratch.path("node.log"))
+    NodeProcess::start(&program, &arguments, folder.join("node.log"))
 }
 
 fn remapped(prefix: &str) -> Vec<String> {
@@ -204,24 +206,24 @@ fn remapped(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-fn start_peer(setup: &Setup, python: &Path, scratch: &Scratch) -> anyhow::Result<NodeProcess> {
+fn start_peer(setup: &Setup, python: &Path, folder: &Path) -> anyhow::Result<NodeProcess> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/peers/node.py");
-    ensure!(script.is_file(), "--peer: there is no {}; the peer is a part of the source", script.display());
-    let model = export(setup, scratch)?;
+    ensure!(script.is_file(), "--peer: {} not found; it is part of the source", script.display());
+    let model = export(setup, folder)?;
     let options = &setup.options;
     let mut arguments = vec![script.display().to_string(), model.display().to_string(), options.threads.to_string()];
     arguments.extend(remapped("/bench/peer/"));
-    NodeProcess::start(python, &arguments, scratch.path("peer.log"))
+    NodeProcess::start(python, &arguments, folder.join("peer.log"))
 }
 
-/// The same student as ONNX, by the program that exports it for other runtimes.
-fn export(setup: &Setup, scratch: &Scratch) -> anyhow::Result<PathBuf> {
+/// Exports the student to ONNX, by `distill export`.
+fn export(setup: &Setup, folder: &Path) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("distill");
-    let model = scratch.path("student.onnx");
+    let model = folder.join("student.onnx");
     let mut command = Command::new(&program);
     command.args(["export", "--out"]).arg(&model);
-    if let Some(folder) = &setup.arguments.model {
-        command.arg("--model").arg(folder);
+    if let Some(package) = &setup.arguments.model {
+        command.arg("--model").arg(package);
     }
     if let Some((width, height)) = setup.options.input_size {
         command.args(["--input", &format!("{width}x{height}")]);
@@ -240,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_take_turns_in_blocks_on_the_same_images() {
+    fn nodes_alternate_in_blocks_on_the_same_images() {
         let turns = turns(2, 500);
         let counted = |node| turns.iter().filter(|t| t.node == node && t.counted).map(|t| t.image).collect::<Vec<_>>();
         assert_eq!(counted(0), counted(1));
@@ -249,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn few_frames_take_one_short_block_each() {
+    fn few_frames_take_one_short_block_per_node() {
         let turns = turns(2, 30);
         assert_eq!((turns.len(), turns.iter().filter(|t| t.counted).count()), (2 * (30 + SETTLE), 60));
     }
 
     #[test]
-    fn a_node_alone_has_every_frame() {
+    fn a_single_node_receives_every_frame() {
         assert_eq!(turns(1, 7).iter().filter(|t| t.counted).count(), 7);
     }
 }

@@ -1,9 +1,11 @@
-//! The whole node over the middleware: this process is its camera and its subscriber, and matches by stamp.
+//! Layer node: this process is the node's camera and its subscriber, and matches messages by
+//! timestamp.
 //!
-//! - [`matching`]: from what was sent, received and told by `FrameTiming` to a record of each frame.
-//! - [`side_by_side`]: two nodes' stages in one table.
-//! - With the feature `ros`: `process` (the nodes that are started), `exchange` (images out, results in), `measure` (all
-//!   of it in order).
+//! - [`matching`]: from images sent, detections received and `FrameTiming` to a record of each
+//!   frame.
+//! - [`side_by_side`]: the stages of two nodes in one table.
+//! - With the feature `ros`: `process` (starting and ending nodes), `exchange` (images out, results
+//!   in), `measure` (the whole measurement).
 
 pub mod matching;
 pub mod side_by_side;

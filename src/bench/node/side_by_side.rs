@@ -1,46 +1,47 @@
-//! Nodes' stages in one table.
+//! The stages of several nodes in one table.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::record::{Run, Tally};
+use crate::record::{BenchRun, Tally};
 use crate::report::distributions;
 
-/// The quantiles of the table, and the maximum.
+/// The quantiles of the table, besides the maximum.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// A node with its run.
+/// A run with the name of its node.
 #[derive(Debug, Clone, Copy)]
-pub struct Named<'a> {
+pub struct NamedRun<'a> {
     pub name: &'a str,
-    pub run: &'a Run,
-    /// Found in all frames together.
+    pub run: &'a BenchRun,
+    /// Detections in all frames.
     pub detections: usize,
 }
 
-/// One row of the table: what it is of, and of each node p50, p99, p99.9 and the maximum in milliseconds; none where
-/// frames without a result are in the way.
+/// One row of the table: for each node, p50, p99, p99.9 and maximum in milliseconds. `None` if the
+/// quantile falls among frames without a result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct StageRow {
     pub of: &'static str,
     pub nodes: Vec<[Option<f64>; 4]>,
 }
 
-/// Two nodes that took turns in one run, on the same images.
+/// Nodes measured in alternating blocks of one run, on the same images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SideBySide {
     pub nodes: Vec<(String, Tally)>,
-    /// Of each node, in all frames together: equal students on equal images find about as much.
+    /// Detections of each node in all frames: equal students find about the same number.
     pub detections: Vec<usize>,
-    pub rows: Vec<Row>,
-    /// For people.
+    pub rows: Vec<StageRow>,
+    /// Human-readable.
     #[serde(skip)]
     pub text: String,
 }
 
 impl SideBySide {
-    pub fn new(nodes: &[Named]) -> Self {
+    /// Summarises the runs of the nodes.
+    pub fn new(nodes: &[NamedRun]) -> Self {
         let tallies = nodes.iter().map(|node| (node.name.to_owned(), node.run.tally())).collect();
         Self {
             nodes: tallies,
@@ -51,13 +52,13 @@ impl SideBySide {
     }
 }
 
-/// The rows of all nodes, which are measured in the same layer.
-pub fn rows(nodes: &[Named]) -> Vec<Row> {
+/// The rows of all nodes, measured in the same layer.
+pub fn rows(nodes: &[NamedRun]) -> Vec<StageRow> {
     let all: Vec<_> = nodes.iter().map(|node| distributions(node.run)).collect();
     let of = |&(of, _): &(&'static str, _)| of;
     all[0]
         .iter()
-        .map(|row| Row {
+        .map(|row| StageRow {
             of: of(row),
             nodes: all
                 .iter()
@@ -72,10 +73,10 @@ pub fn rows(nodes: &[Named]) -> Vec<Row> {
         .collect()
 }
 
-/// For people; ends with a line break.
-pub fn text(nodes: &[Named]) -> String {
+/// Human-readable; ends with a line break.
+pub fn text(nodes: &[NamedRun]) -> String {
     let mut out = format!("{:16}", "ms");
-    for Named { name, .. } in nodes {
+    for NamedRun { name, .. } in nodes {
         let _ = write!(out, " | {name:^35}");
     }
     let _ = write!(out, "\n{:16}", "");
@@ -93,7 +94,7 @@ pub fn text(nodes: &[Named]) -> String {
         }
         let _ = writeln!(out);
     }
-    for Named { name, run, detections } in nodes {
+    for NamedRun { name, run, detections } in nodes {
         let t = run.tally();
         let _ = writeln!(
             out,
@@ -104,8 +105,8 @@ pub fn text(nodes: &[Named]) -> String {
     out
 }
 
-/// The same for `bench/RESULTS.md`, in Markdown.
-pub fn markdown(nodes: &[Named]) -> String {
+/// The table as Markdown, for `bench/RESULTS.md`.
+pub fn markdown(nodes: &[NamedRun]) -> String {
     let heads = nodes.iter().flat_map(|node| {
         let names = QUANTILES.map(|(name, _)| name).into_iter().chain(["max"]);
         names.map(move |name| format!(" {}: {name} |", node.name))
@@ -117,7 +118,7 @@ pub fn markdown(nodes: &[Named]) -> String {
         let _ = writeln!(out, "| {} |{figures}", row.of);
     }
     let _ = writeln!(out);
-    for Named { name, run, detections } in nodes {
+    for NamedRun { name, run, detections } in nodes {
         let t = run.tally();
         let _ = writeln!(
             out,
@@ -134,10 +135,10 @@ mod tests {
     use crate::simulation::{profile, simulate};
 
     #[test]
-    fn each_node_has_its_columns_beside_the_others() {
+    fn each_node_has_its_own_columns() {
         let (profile, work) = (profile(200), |ms: u64| move |_: usize| Some([1, ms, 1]));
         let (fast, slow) = (simulate(&profile, work(3)), simulate(&profile, work(6)));
-        let nodes = [("fast", &fast), ("slow", &slow)].map(|(name, run)| Named { name, run, detections: 9 });
+        let nodes = [("fast", &fast), ("slow", &slow)].map(|(name, run)| NamedRun { name, run, detections: 9 });
         let row = rows(&nodes).into_iter().find(|row| row.of == "inference").unwrap();
         let ms: Vec<_> = row.nodes.iter().map(|n| n.map(|ms| ms.unwrap().round() as u64)).collect();
         assert_eq!(ms, [[3; 4], [6; 4]]);

@@ -1,4 +1,5 @@
-//! A run and its judgement: here as JSON for programs, in `text` for people. [`distributions`]: the figures.
+//! The report of a run: data and JSON here, human-readable text in `text`, figures in
+//! [`distributions`].
 
 mod distributions;
 mod text;
@@ -8,76 +9,78 @@ use serde::Serialize;
 use super::machine::Fingerprint;
 use super::monitor::Conditions;
 use super::node::side_by_side::SideBySide;
-use super::profile::Profile;
-use super::record::{Fate, FrameRecord, Layer, Run, Tally};
+use super::profile::DeadlineProfile;
+use super::record::{BenchLayer, BenchOutcome, BenchRun, FrameRecord, Tally};
 use super::usage::CostPerFrame;
 use super::verdict::Judgement;
-pub use distributions::{distributions, Latency};
+pub use distributions::{distributions, LatencySummary};
 
-/// Version of the JSON form; rises when a field changes its meaning or goes.
+/// Version of the JSON schema: incremented when a field is removed or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// All that is known of a run. Serialises to the JSON form, which `bench/SCHEMA.md` describes.
+/// The report of a run. Serialises to the JSON that `bench/SCHEMA.md` describes.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     pub schema_version: u32,
-    pub profile: Profile,
+    pub profile: DeadlineProfile,
     /// `open` (a camera's schedule) or `closed` (back to back).
     pub r#loop: &'static str,
-    pub layer: Layer,
-    /// As the option was given.
+    pub layer: BenchLayer,
+    /// As given on the command line.
     pub schedule: String,
     pub cameras: usize,
     pub machine: Fingerprint,
     pub conditions: Conditions,
-    /// Frames before the first that counts: until their time was stable.
+    /// Number of warm-up frames.
     pub warmed_up: usize,
     pub subject: Subject,
-    /// Faults that were injected to test the gate, as given.
+    /// Injected faults, as given.
     pub injected: Vec<String>,
-    /// Load that was put on the machine on request, as given.
+    /// Background loads, as given.
     pub stress: Vec<String>,
     pub elapsed_s: f64,
     pub counts: Tally,
-    /// From the scheduled instant, from arrival, of each stage, and what follows from them.
-    pub latency: Vec<Latency>,
-    /// Means over the frames; none where it was not measured.
+    /// Latency from the scheduled instant and from arrival, of each stage, and figures derived from
+    /// them.
+    pub latency: Vec<LatencySummary>,
+    /// Mean cost of a frame. `None` if not measured.
     pub cost: Option<CostPerFrame>,
-    /// None for the closed loop, in which there is no deadline to keep.
+    /// `None` for the closed loop, which has no deadline.
     pub judgement: Option<Judgement>,
-    /// The slowest frames, the slowest first.
+    /// The slowest frames, in descending order.
     pub worst: Vec<WorstFrame>,
-    /// Where a peer was measured beside it.
+    /// With `--peer`: both nodes.
     pub side_by_side: Option<SideBySide>,
-    /// Written at the end of the JSON, in one line.
+    /// Written last, on a single line of the JSON.
     #[serde(skip)]
     pub frames: FrameColumns,
 }
 
-/// Every frame, column by column: for comparison frame by frame, and as a trace for another run.
+/// All frames in columns, for `--compare` and as a trace for another run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FrameColumns {
     pub camera: Vec<usize>,
-    /// Microseconds from the first frame's instant.
+    /// Microseconds from the first scheduled instant.
     pub scheduled_us: Vec<f64>,
     pub latency_us: Vec<Option<f64>>,
-    pub fate: Vec<Fate>,
+    #[serde(rename = "fate")]
+    pub outcome: Vec<BenchOutcome>,
 }
 
 impl FrameColumns {
-    fn of(run: &Run) -> Self {
+    fn of(run: &BenchRun) -> Self {
         let (start, us) = (run.start(), |ns: u64| ns as f64 / 1e3);
         let records = &run.records;
         Self {
             camera: records.iter().map(|r| r.camera).collect(),
             scheduled_us: records.iter().map(|r| us(r.scheduled - start)).collect(),
             latency_us: records.iter().map(|r| r.latency().map(us)).collect(),
-            fate: records.iter().map(|r| r.fate).collect(),
+            outcome: records.iter().map(|r| r.outcome).collect(),
         }
     }
 }
 
-/// What was measured.
+/// The subject of the measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subject {
     pub model: String,
@@ -86,19 +89,19 @@ pub struct Subject {
     /// Network input, pixels.
     pub input_width: usize,
     pub input_height: usize,
-    /// The GPU, or the CPU with the instructions that its engine uses; in layer node what the node was asked for.
+    /// The GPU, or the CPU with its instruction set; in layer node, the node's parameter `device`.
     pub device: String,
     pub threads: usize,
     pub pin_threads: bool,
     pub tracking: bool,
-    /// Of SCHED_FIFO, where that was asked for.
+    /// SCHED_FIFO priority. `None` with default scheduling.
     pub realtime_priority: Option<i32>,
     pub segmentation: bool,
     /// Where the images came from.
     pub frames: String,
 }
 
-/// One of the slowest frames: where its time went.
+/// One of the slowest frames, with the time of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorstFrame {
     pub camera: usize,
@@ -111,10 +114,10 @@ pub struct WorstFrame {
     pub stages_ms: Vec<(&'static str, f64)>,
 }
 
-/// What surrounds a run in its report.
+/// The context of a run in its report.
 #[derive(Debug, Clone)]
-pub struct Context {
-    pub profile: Profile,
+pub struct RunContext {
+    pub profile: DeadlineProfile,
     pub open_loop: bool,
     pub schedule: String,
     pub machine: Fingerprint,
@@ -123,13 +126,13 @@ pub struct Context {
     pub subject: Subject,
     pub injected: Vec<String>,
     pub stress: Vec<String>,
-    /// How many of the slowest frames to name.
+    /// Number of slowest frames to list.
     pub worst: usize,
 }
 
-impl Report {
-    /// Sums up a run.
-    pub fn new(run: &Run, judgement: Option<Judgement>, context: Context) -> Self {
+impl BenchReport {
+    /// The report of a run.
+    pub fn new(run: &BenchRun, judgement: Option<Judgement>, context: RunContext) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             r#loop: if context.open_loop { "open" } else { "closed" },
@@ -144,7 +147,10 @@ impl Report {
             stress: context.stress,
             elapsed_s: run.elapsed as f64 / 1e9,
             counts: run.tally(),
-            latency: distributions(run).into_iter().map(|(of, distribution)| Latency::new(of, distribution)).collect(),
+            latency: distributions(run)
+                .into_iter()
+                .map(|(of, distribution)| LatencySummary::new(of, distribution))
+                .collect(),
             cost: CostPerFrame::of(&run.records),
             judgement,
             worst: worst_frames(run, context.worst),
@@ -154,7 +160,7 @@ impl Report {
         }
     }
 
-    /// For programs; ends with a line break.
+    /// As JSON; ends with a line break.
     pub fn json(&self) -> String {
         let report = serde_json::to_string_pretty(self).expect("a report is plain data");
         let frames = serde_json::to_string(&self.frames).expect("numbers");
@@ -162,8 +168,8 @@ impl Report {
     }
 }
 
-/// The `count` slowest of the frames that were processed.
-fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
+/// The `count` slowest of the processed frames.
+fn worst_frames(run: &BenchRun, count: usize) -> Vec<WorstFrame> {
     let start = run.start();
     let mut slowest: Vec<_> = run.records.iter().filter_map(|r| Some((r.until_done()?, r))).collect();
     slowest.sort_by_key(|&(latency, record)| (std::cmp::Reverse(latency), record.index));
@@ -171,7 +177,7 @@ fn worst_frames(run: &Run, count: usize) -> Vec<WorstFrame> {
         index: record.index,
         at_s: record.scheduled.saturating_sub(start) as f64 / 1e9,
         camera: record.camera,
-        outcome: record.fate.name(),
+        outcome: record.outcome.name(),
         latency_ms: latency as f64 / 1e6,
         stages_ms: run.layer.stages().iter().map(|&s| (s.name(), record.stage(s).unwrap_or(0) as f64 / 1e6)).collect(),
     };
@@ -184,8 +190,8 @@ pub(super) mod tests {
     use crate::simulation::{profile, simulate};
     use crate::verdict::judge;
 
-    /// A run's report with everything around it made up.
-    pub(crate) fn report_of(run: &Run, profile: Profile) -> Report {
+    /// The report of a run in a synthetic context.
+    pub(crate) fn report_of(run: &BenchRun, profile: DeadlineProfile) -> BenchReport {
         let judgement = judge(run, &profile, &Conditions::default(), false);
         let subject = Subject {
             model: "test".into(),
@@ -200,7 +206,7 @@ pub(super) mod tests {
             segmentation: true,
             frames: "none".into(),
         };
-        let context = Context {
+        let context = RunContext {
             profile,
             open_loop: true,
             schedule: "fixed".into(),
@@ -212,18 +218,18 @@ pub(super) mod tests {
             stress: vec![],
             worst: 2,
         };
-        Report::new(run, Some(judgement), context)
+        BenchReport::new(run, Some(judgement), context)
     }
 
-    /// 200 frames, of which one takes `stall` milliseconds in inference.
-    pub(super) fn report(stall: u64) -> Report {
+    /// The report of 200 frames, one of which takes `stall` milliseconds in inference.
+    pub(super) fn report(stall: u64) -> BenchReport {
         let profile = profile(200);
         let run = simulate(&profile, |frame| Some([1, if frame == 50 { stall } else { 5 }, 1]));
         report_of(&run, profile)
     }
 
     #[test]
-    fn percentiles_that_lost_frames_fall_into_are_none() {
+    fn percentiles_among_frames_without_a_result_are_none() {
         let report = report(200);
         // 19 of 200 frames have no result.
         assert!((report.latency[0].percentiles[0].1.unwrap() - 7.0).abs() < 0.01);

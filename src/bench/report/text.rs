@@ -1,14 +1,14 @@
-//! A report for people.
+//! The human-readable report.
 
 use std::fmt::Write;
 
-use super::{Report, WorstFrame};
-use crate::record::Layer;
+use super::{BenchReport, WorstFrame};
+use crate::record::BenchLayer;
 use crate::stats::QUANTILES;
 use crate::verdict::percent;
 
-impl Report {
-    /// For people; ends with a line break.
+impl BenchReport {
+    /// Human-readable; ends with a line break.
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
@@ -22,7 +22,7 @@ impl Report {
         if self.judgement.is_some() {
             writeln!(
                 out,
-                "profile   {}: {} Hz, {} ms from each frame's instant, misses at most {} ({} % confidence)",
+                "profile   {}: {} Hz, deadline {} ms, miss ratio at most {} ({} % confidence)",
                 p.name,
                 p.rate_hz,
                 p.deadline_ms,
@@ -36,8 +36,8 @@ impl Report {
         writeln!(out, "program   peregrine {}{revision}", self.machine.program_version)?;
         writeln!(out, "machine   {}", self.machine.summary())?;
         if let Some(load) = self.conditions.load {
-            let [own, others, steal] = [load.own, load.others, load.steal].map(|share| share * 100.0);
-            writeln!(out, "load      {own:.0} % of the CPU time own, {others:.0} % others', {steal:.1} % stolen")?;
+            let [own, others, steal] = [load.own, load.others, load.steal].map(|fraction| fraction * 100.0);
+            writeln!(out, "load      CPU time: own {own:.0} %, other programs {others:.0} %, stolen {steal:.1} %")?;
         }
         self.write_conditions(out)?;
         writeln!(
@@ -53,19 +53,19 @@ impl Report {
         )?;
         writeln!(out, "images    {}", s.frames)?;
         if !self.machine.optimised_build {
-            writeln!(out, "caution   a debug build: these figures say nothing about a release build")?;
+            writeln!(out, "caution   a debug build, many times slower than a release build")?;
         }
         if !self.injected.is_empty() {
-            writeln!(out, "caution   faults were injected to test the gate: {}", self.injected.join(", "))?;
+            writeln!(out, "caution   faults were injected: {}", self.injected.join(", "))?;
         }
         if !self.stress.is_empty() {
-            writeln!(out, "caution   load was put on the machine on request: {}", self.stress.join(", "))?;
+            writeln!(out, "caution   background load: {}", self.stress.join(", "))?;
         }
         let mut counts = format!(
             "frames    {} in {:.1} s: {} on time, {} late, {} superseded, {} dropped late, {} rejected",
             tally.due, self.elapsed_s, c.on_time, c.late, c.superseded, c.dropped_late, c.rejected
         );
-        for (count, what) in [(tally.lost, "lost"), (c.in_flight, "never finished")] {
+        for (count, what) in [(tally.lost, "lost"), (c.in_flight, "unfinished")] {
             if count > 0 {
                 write!(counts, ", {count} {what}")?;
             }
@@ -93,12 +93,12 @@ impl Report {
                 writeln!(out, "          {reason}")?;
             }
         } else {
-            writeln!(out, "rate      {:.1} frames a second, one after the other", c.arrived as f64 / self.elapsed_s)?;
+            writeln!(out, "rate      {:.1} frames per second, back to back", c.arrived as f64 / self.elapsed_s)?;
         }
         Ok(())
     }
 
-    /// What the machine went through, as far as it can be told.
+    /// The conditions of the machine, as far as they are known.
     fn write_conditions(&self, out: &mut String) -> std::fmt::Result {
         let c = &self.conditions;
         let mut facts = vec![];
@@ -106,7 +106,7 @@ impl Report {
             facts.push(format!("CPU clock {low:.0} to {high:.0} MHz"));
         }
         if let Some(times) = c.throttled {
-            facts.push(format!("slowed by heat {times} times"));
+            facts.push(format!("throttled {times} times"));
         }
         let gpu: Vec<_> = c.samples.iter().filter_map(|s| s.gpu).collect();
         if let Some(last) = gpu.last() {
@@ -116,8 +116,8 @@ impl Report {
                 known(last.temperature_c.map(f64::from), "°C"),
                 known(last.power_w, "W"),
             ];
-            let slowed = if c.gpu_throttled() { ", slowed down" } else { "" };
-            facts.push(format!("GPU {}{slowed}", values.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+            let throttled = if c.gpu_throttled() { ", throttled" } else { "" };
+            facts.push(format!("GPU {}{throttled}", values.into_iter().flatten().collect::<Vec<_>>().join(", ")));
         }
         if let Some((first, last)) = c.samples.first().zip(c.samples.last()) {
             if let Some((first, last)) = first.resident_mib.zip(last.resident_mib) {
@@ -127,7 +127,7 @@ impl Report {
         if !facts.is_empty() {
             writeln!(out, "during    {}", facts.join("; "))?;
         }
-        if self.layer != Layer::Pipeline || self.cameras > 1 || self.schedule != "fixed" {
+        if self.layer != BenchLayer::Pipeline || self.cameras > 1 || self.schedule != "fixed" {
             let cameras = if self.cameras > 1 { format!(", {} cameras", self.cameras) } else { String::new() };
             writeln!(out, "layer     {:?}, schedule {}{cameras}", self.layer, self.schedule)?;
         }
@@ -138,12 +138,12 @@ impl Report {
         let Some(c) = self.cost else { return Ok(()) };
         write!(
             out,
-            "a frame   {:.2} ms of CPU time; {:.2} context switches of its own will and {:.2} others; {:.2} page faults \
-             ({:.2} from disk)",
+            "per frame {:.2} ms of CPU time; {:.2} voluntary and {:.2} involuntary context switches; {:.2} minor and \
+             {:.2} major page faults",
             c.cpu_ms, c.voluntary_switches, c.involuntary_switches, c.minor_faults, c.major_faults,
         )?;
         match c.allocations.zip(c.most_allocations) {
-            Some((allocations, most)) => writeln!(out, "; {allocations:.2} allocations, {most} at most"),
+            Some((allocations, most)) => writeln!(out, "; {allocations:.2} allocations, at most {most}"),
             None => writeln!(out),
         }
     }
@@ -165,13 +165,13 @@ impl Report {
             writeln!(out)?;
         }
         if self.latency.iter().any(|l| l.frames_without_result > 0) {
-            writeln!(out, "(none: so many frames had no result at all; they count as the slowest)")?;
+            writeln!(out, "(none: the percentile falls among frames without a result, which rank as the slowest)")?;
         }
         writeln!(out)
     }
 }
 
-/// For a bar of characters; no two stages have the same.
+/// Letter of a stage in the time line; unique.
 fn letter_of(stage: &str) -> char {
     match stage {
         "publish" => 'U',
@@ -183,14 +183,14 @@ fn letter_of(stage: &str) -> char {
 }
 
 impl WorstFrame {
-    /// Two lines: the stages in figures, and drawn to scale, 60 characters for the whole latency.
+    /// Two lines: the stages in figures, and to scale with 60 characters for the whole latency.
     fn time_line(&self) -> String {
         const WIDTH: f64 = 60.0;
         let mut bar = String::new();
-        let mut passed = 0.0;
+        let mut elapsed_ms = 0.0;
         for &(name, ms) in &self.stages_ms {
-            passed += ms;
-            let until = (passed / self.latency_ms.max(1e-9) * WIDTH).round() as usize;
+            elapsed_ms += ms;
+            let until = (elapsed_ms / self.latency_ms.max(1e-9) * WIDTH).round() as usize;
             let letter = letter_of(name);
             bar.extend(std::iter::repeat_n(letter, until.saturating_sub(bar.len())));
         }
@@ -212,12 +212,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_tells_the_verdict_the_counts_and_the_worst_frames() {
+    fn the_text_has_verdict_counts_and_worst_frames() {
         let text = report(200).text();
         assert!(text.contains("\nverdict   MISSED\n"), "{text}");
         assert!(text.contains("180 on time, 1 late, 19 superseded"), "{text}");
         assert!(text.contains("frame 50 at 0.500 s, late: 202.00 ms = "), "{text}");
-        assert!(text.contains("go back to inference: usually 5.00 ms, 200.00 ms at worst"), "{text}");
+        assert!(text.contains("attributed to inference: median 5.00 ms, worst 200.00 ms"), "{text}");
     }
 
     #[test]

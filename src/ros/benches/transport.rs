@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _};
 use clap::Parser;
 use futures::{FutureExt, Stream, StreamExt};
-use peregrine_bench::node::process::{prepare_environment, Scratch};
-use peregrine_bench::results_file::{circumstances, replace_part};
+use peregrine_bench::node::process::{prepare_environment, temporary_folder};
+use peregrine_bench::results_file::{conditions, replace_section};
 use r2r::sensor_msgs::msg::Image;
 use r2r::std_msgs::msg::Header;
 use r2r::{NativeMsg, Node, QosProfile};
@@ -54,8 +54,8 @@ fn main() -> anyhow::Result<()> {
         return echo();
     }
     let Arguments { frames, results, .. } = Arguments::parse();
-    let scratch = Scratch::new()?;
-    prepare_environment(&scratch, true)?;
+    let folder = temporary_folder()?;
+    prepare_environment(folder.path(), true)?;
     let mut subscriber = Command::new(std::env::current_exe()?).arg(ECHO).stdin(Stdio::piped()).spawn()?;
     let mut node = Node::create(r2r::Context::create()?, "camera", "")?;
     let images = node.create_publisher::<Image>("image", QosProfile::sensor_data().keep_last(1))?;
@@ -89,13 +89,13 @@ fn main() -> anyhow::Result<()> {
         }
     }
     if let Some(file) = results {
-        let part = format!(
+        let section = format!(
             "### The middleware alone\n\n{}. {frames} images of each size at 30 Hz between two processes that do nothing \
              else. `publish`: the call; `there`: from before it until the image is received; `back`: a message of a few bytes.\n\n\
              {table}",
-            circumstances()
+            conditions()
         );
-        replace_part(&file, "make bench-transport", &part)?;
+        replace_section(&file, "make bench-transport", &section)?;
     }
     drop(subscriber.stdin.take());
     subscriber.wait().context("the subscriber")?;

@@ -1,19 +1,19 @@
-//! How long a worker is warmed up: by a rule, and not by taste.
+//! Warm-up: it ends when the medians of two successive blocks of frames agree within 5 %.
 
 use std::time::Instant;
 
-/// Two blocks whose medians are so close, as a share of the first, are taken for stable.
-const ALIKE: f64 = 0.05;
+/// Largest relative difference of two medians that count as equal.
+const TOLERANCE: f64 = 0.05;
 
-/// Blocks after which a machine that never settles is measured as it is.
-const MOST_BLOCKS: usize = 10;
+/// Blocks after which a machine that does not settle is measured as it is.
+const MAX_BLOCKS: usize = 10;
 
-/// Runs `frame` with the numbers of frames, in blocks of `block` of them, until the median time of a block differs by no more
-/// than 5 % from that of the block before; at most ten blocks. Returns the number of frames; none are run where `block`
+/// Runs `frame(index)` in blocks of `block` frames until the median time of a block is within 5 %
+/// of that of the block before, for at most ten blocks. Returns the number of frames; 0 if `block`
 /// is 0.
 ///
 /// # Errors
-/// The first of `frame`.
+/// The first error of `frame`.
 pub fn until_stable<E>(block: usize, mut frame: impl FnMut(usize) -> Result<(), E>) -> Result<usize, E> {
     until(block, |index| {
         let begun = Instant::now();
@@ -22,23 +22,26 @@ pub fn until_stable<E>(block: usize, mut frame: impl FnMut(usize) -> Result<(), 
     })
 }
 
-/// As [`until_stable`], with a `frame` that tells how long it took.
+/// [`until_stable`] with a `frame` that returns its duration.
 fn until<E>(block: usize, mut frame: impl FnMut(usize) -> Result<f64, E>) -> Result<usize, E> {
+    if block == 0 {
+        return Ok(0);
+    }
     let mut before: Option<f64> = None;
     let mut times = Vec::with_capacity(block);
-    for number in 0..if block == 0 { 0 } else { MOST_BLOCKS } {
+    for number in 0..MAX_BLOCKS {
         times.clear();
         for index in number * block..(number + 1) * block {
             times.push(frame(index)?);
         }
         let middle = block / 2;
         let median = *times.select_nth_unstable_by(middle, f64::total_cmp).1;
-        if before.is_some_and(|before| (median - before).abs() <= ALIKE * before) {
+        if before.is_some_and(|before| (median - before).abs() <= TOLERANCE * before) {
             return Ok((number + 1) * block);
         }
         before = Some(median);
     }
-    Ok(if block == 0 { 0 } else { MOST_BLOCKS * block })
+    Ok(MAX_BLOCKS * block)
 }
 
 #[cfg(test)]
@@ -50,13 +53,13 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_stable_at_once_takes_two_blocks() {
+    fn a_stable_machine_takes_two_blocks() {
         assert_eq!(warmed(20, |_| 7.0), 40);
     }
 
     #[test]
-    fn warming_goes_on_while_frames_become_faster() {
-        // A frame of ten is an outlier, which a median leaves alone.
+    fn warm_up_continues_while_frames_become_faster() {
+        // Every tenth frame is an outlier, to which the median is robust.
         let time = |index| {
             if index % 10 == 9 {
                 50.0
@@ -70,17 +73,17 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_never_settles_is_measured_all_the_same() {
+    fn a_machine_that_never_settles_takes_ten_blocks() {
         assert_eq!(warmed(4, |index| if index / 4 % 2 == 0 { 1.0 } else { 2.0 }), 40);
     }
 
     #[test]
-    fn no_warm_up_is_none() {
+    fn a_block_of_no_frames_is_no_warm_up() {
         assert_eq!(warmed(0, |_| unreachable!()), 0);
     }
 
     #[test]
-    fn a_frame_that_fails_ends_it() {
+    fn an_error_ends_the_warm_up() {
         assert_eq!(until(5, |index| if index == 7 { Err("no") } else { Ok(1.0) }), Err("no"));
     }
 }
