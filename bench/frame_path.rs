@@ -1,7 +1,7 @@
-//! What a frame costs before and after the network: `cargo bench --bench frame_path`.
+//! CPU time of pre- and postprocessing: `cargo bench --bench frame_path`.
 //!
-//! CPU time of one thread: least and median of many runs, on images and outputs made up so that about one anchor in a
-//! hundred passes the threshold.
+//! Minimum and median of many runs on one thread, with synthetic images and network outputs of
+//! which about one anchor in a hundred passes the threshold.
 
 use peregrine_core::{ClassMask, Encoding, ImageView};
 use peregrine_engine::cpu::CpuEngine;
@@ -75,7 +75,7 @@ fn report(name: &str, mut work: impl FnMut()) {
     println!("{name:<44} {:>8.1} {:>8.1}", times[0], times[RUNS / 2]);
 }
 
-/// Numbers from 0 to 1 without pattern, from a linear congruential generator.
+/// Pseudo-random numbers from 0 to 1, from a linear congruential generator.
 fn noise() -> impl FnMut() -> f32 {
     let mut state = 1u32;
     move || {

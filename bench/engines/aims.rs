@@ -1,4 +1,4 @@
-//! What the engine is to reach, and whether it did: from the measured tables alone.
+//! Performance targets of the engine, and whether the measured tables meet them.
 
 use std::fmt::Write;
 
@@ -6,40 +6,41 @@ use crate::alone::Alone;
 use crate::report::{median, quantile, ratio_of_medians, wall_pairs, Row, Table};
 use crate::roofline::Roofline;
 
-/// Of the best peer's time, on the student: f32 with one and two threads, and in 8-bit integers.
+/// Fraction of the best peer's time on the student: f32 with one and two threads, and 8-bit
+/// integers.
 const STUDENT: [f64; 2] = [0.85, 0.75];
 const STUDENT_INT8: f64 = 0.9;
-/// Of the best peer's time, on the other networks.
+/// Fraction of the best peer's time on the other networks.
 const OTHERS: f64 = 1.0;
-/// Of our f32 time, in 8-bit integers: where there is VNNI, and with AVX2.
+/// Fraction of our f32 time in 8-bit integers, with VNNI and with AVX2.
 const WITH_VNNI: f64 = 0.5;
 const WITH_AVX2: f64 = 0.8;
-/// One thread's time by that of two.
+/// Speed-up by a second thread.
 const TWO_THREADS: f64 = 1.7;
-/// p99 by p50, one thread.
+/// p99 divided by p50, one thread.
 const TAIL: f64 = 1.3;
 
-/// A ratio that is to be at most, or at least, a limit.
+/// A target: a ratio that is at most, or at least, a limit.
 struct Aim {
     what: String,
     limit: f64,
     at_least: bool,
-    /// With the ends of its 95 % interval, where it has one.
+    /// The lower end of the 95 % interval, the value and the upper end.
     measured: (f64, f64, f64),
     beside: String,
-    /// What it would be if ours ran at the machine's peak: below that, no kernel brings it.
+    /// The ratio if our engine ran at the machine's peak, which no kernel can exceed.
     at_peak: Option<f64>,
 }
 
 impl Aim {
     fn row(&self) -> String {
         let (low, middle, high) = self.measured;
-        let kept =
+        let met =
             if self.at_least { [low >= self.limit, high < self.limit] } else { [high <= self.limit, low > self.limit] };
-        let verdict = match kept {
-            [true, _] => "kept",
+        let verdict = match met {
+            [true, _] => "met",
             [_, true] => "**missed**",
-            _ => "open: the interval holds the limit",
+            _ => "open: the interval contains the limit",
         };
         let interval = if low == high { String::new() } else { format!(" ({low:.2}–{high:.2})") };
         let bound = if self.at_least { "≥" } else { "≤" };
@@ -49,15 +50,15 @@ impl Aim {
     }
 }
 
-/// A table of all aims that were measured.
+/// The table of all targets that were measured.
 pub fn markdown(tables: &[Table], layers: &[Roofline], alone: &[Alone]) -> String {
     let aims: Vec<Aim> =
         tables.iter().flat_map(|table| of_table(table, layers)).chain(alone.iter().flat_map(of_alone)).collect();
-    let mut text = String::from("### Aims, and whether they are kept\n\n");
-    text += "Wall time as a ratio of medians, with its 95 % interval; `at peak`: the ratio if every operation of ours ran at \
-             the machine's peak, beyond which only fewer operations help. The layers at fault come first in the tables \
+    let mut text = String::from("### Targets\n\n");
+    text += "Wall time as a ratio of medians, with its 95 % interval; `at peak`: the ratio if all of our operations ran at the \
+             machine's peak, beyond which only fewer operations help. The slowest layers come first in the tables \
              above.\n\n";
-    text += "| | aim | measured | beside | at peak | |\n|---|---|---|---|---|---|\n";
+    text += "| | target | measured | beside | at peak | |\n|---|---|---|---|---|---|\n";
     for aim in &aims {
         let _ = writeln!(text, "{}", aim.row());
     }

@@ -1,7 +1,7 @@
-//! One engine that runs a frame when told: ours in this process, the peers in processes of their own.
+//! An engine that runs a frame on request: ours in this process, each peer in its own.
 //!
-//! A peer answers lines on its standard input, as `bench/peers/serve.py` describes, and times itself, so that the pipe
-//! is not counted.
+//! A peer answers requests on its standard input, as `bench/peers/serve.py` describes, and measures
+//! its own time, which excludes the pipe.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ use peregrine_reference::Reference;
 
 use crate::networks::Network;
 
-/// How long one inference took, in milliseconds.
+/// The time of one inference, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Time {
     pub wall: f64,
-    /// Of all threads of the process.
+    /// CPU time of all threads of the process.
     pub cpu: f64,
 }
 
 /// An engine with a network loaded.
 pub trait Contender {
     fn name(&self) -> &str;
-    /// Whether its outputs must be ours to within a rounding; not in 8-bit integers.
+    /// Whether its outputs must agree with ours to rounding; 8-bit integers need not.
     fn is_f32(&self) -> bool {
         !self.name().contains("int8")
     }
@@ -102,12 +102,12 @@ impl Contender for OursInt8 {
     }
 
     fn outputs(&mut self) -> Result<Vec<f32>> {
-        bail!("they are compared with nobody's: each quantizes in its own way")
+        bail!("outputs in 8 bits are not compared: each engine quantizes in its own way")
     }
 }
 
 /// Longer than any peer takes to load a model or run a frame on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A peer in a process of its own.
 pub struct Peer {
@@ -122,7 +122,7 @@ impl Peer {
     /// Starts `command` and waits until its model is loaded.
     ///
     /// # Errors
-    /// When it cannot be started or ends; with the last line that it wrote to standard error.
+    /// If it cannot be started or exits; with the last line of its standard error.
     pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let errors = std::fs::File::create(&log)?;
@@ -142,18 +142,18 @@ impl Peer {
         match peer.answer() {
             Ok(line) => match line.strip_prefix("ready ") {
                 Some(name) => peer.name = name.to_owned(),
-                None => bail!("it said {line:?}"),
+                None => bail!("unexpected answer {line:?}"),
             },
             Err(_) => {
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("not started: {}", log.lines().last().unwrap_or("it said nothing"));
+                bail!("not started: {}", log.lines().last().unwrap_or("no output"));
             }
         }
         Ok(peer)
     }
 
     fn answer(&mut self) -> Result<String> {
-        self.answers.recv_timeout(PATIENCE).with_context(|| format!("{} gave no answer", self.name))
+        self.answers.recv_timeout(TIMEOUT).with_context(|| format!("{} gave no answer", self.name))
     }
 
     fn ask(&mut self, request: &str) -> Result<String> {
@@ -187,19 +187,19 @@ impl Contender for Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It is this process's own child; whatever it is doing is no longer wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// candle as a peer: eager, a layer at a time, as [`Reference`] uses it. `folder` is where its outputs go.
+/// candle as a peer: eager, a layer at a time, as [`Reference`] uses it. `folder` is where its
+/// outputs go.
 ///
 /// # Errors
-/// When there is no such network, or standard output is closed.
+/// If there is no such network, or standard output is closed.
 pub fn serve_candle(name: &str, folder: &Path) -> Result<()> {
     let networks = Network::all()?;
-    let network = networks.iter().find(|n| n.name == name).context("no such network")?;
+    let network = networks.iter().find(|n| n.name == name).with_context(|| format!("unknown network {name:?}"))?;
     let mut engine = Reference::new(&network.graph, &network.weights)?;
     engine.input().copy_from_slice(&random_input(&network.graph, 2));
     println!("ready candle 0.11.1");
@@ -220,7 +220,7 @@ pub fn serve_candle(name: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs something and takes the time.
+/// Measures the time of `run`.
 pub fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
     let (cpu, wall) = (process_cpu_milliseconds(), Instant::now());
     run()?;
@@ -228,20 +228,16 @@ pub fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
     Ok(Time { wall, cpu: process_cpu_milliseconds() - cpu })
 }
 
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(target_os = "linux")]
 fn process_cpu_milliseconds() -> f64 {
-    extern "C" {
-        fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
-    }
-    const CLOCK_PROCESS_CPUTIME_ID: i32 = 2;
-    let mut time = [0i64; 2];
-    // SAFETY: on 64-bit Linux a timespec is two 64-bit integers, and the C library is linked anyway.
-    let status = unsafe { clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    assert_eq!(status, 0, "a process has a CPU time");
-    time[0] as f64 * 1e3 + time[1] as f64 / 1e6
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to `time` only.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    assert_eq!(status, 0, "every process has a CPU clock");
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[cfg(not(target_os = "linux"))]
 fn process_cpu_milliseconds() -> f64 {
     f64::NAN
 }

@@ -1,4 +1,4 @@
-//! Writes a network and an input where the peers' runners read them.
+//! Writes a network and an input as files for the peers.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,12 +1,13 @@
-//! The CPU engine beside the engines that people would otherwise pick, on the same networks, weights and input, frame by
-//! frame in turn. `make bench-engines` prepares all that is needed, runs this and updates `bench/RESULTS.md`.
+//! The CPU engine beside other inference engines, on the same networks, weights and input,
+//! alternating frame by frame. `make bench-engines` prepares the peers, runs this and updates
+//! `bench/RESULTS.md`.
 //!
-//! - [`networks`]: what is run; [`export`]: written where the peers read it;
-//! - [`contender`]: one engine, in this process or in one of its own, that runs a frame when told;
-//! - [`measure`]: the rounds; [`report`]: their table;
+//! - [`networks`]: the networks; [`export`]: their files for the peers;
+//! - [`contender`]: an engine, in this process or in its own, that runs a frame on request;
+//! - [`measure`]: the rounds; [`report`]: their tables;
 //! - [`training`]: the same for a training step (`make bench-training`);
-//! - [`roofline`]: where our time goes, layer by layer; [`alone`]: one thread beside two; [`aims`]: what is kept of what the
-//!   engine is to reach.
+//! - [`roofline`]: the engine's time layer by layer; [`alone`]: one thread beside two; [`aims`]:
+//!   performance targets and whether they are met.
 
 mod aims;
 mod alone;
@@ -31,9 +32,10 @@ use networks::Network;
 use training::OursTraining;
 
 #[derive(Parser)]
-#[command(about = "The CPU engine beside its peers; `make bench-engines` calls it with all that it needs")]
+#[command(about = "The CPU engine beside its peers; `make bench-engines` runs it with all options")]
 struct Arguments {
-    /// A Python with the packages of bench/peers/requirements.txt; without one, only what needs none is run.
+    /// A Python with the packages of bench/peers/requirements.txt; without it, only peers without
+    /// Python are run.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
 
@@ -53,19 +55,19 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
 
-    /// Compare a training step with so many images instead, on the student.
+    /// Compare a training step of this number of images instead, on the student.
     #[arg(long, value_name = "IMAGES")]
     training: Option<usize>,
 
-    /// The file whose section on the engine is replaced by what was measured.
+    /// Write the section into this Markdown file, replacing the last one.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
 
-    /// Be a peer, with outputs into a folder: this program calls itself so.
+    /// Serve as the candle peer, with outputs in a folder: for internal use.
     #[arg(long, num_args = 2, value_names = ["NETWORK", "FOLDER"], hide = true)]
     serve_candle: Vec<String>,
 
-    /// What cargo adds.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -75,10 +77,8 @@ fn main() -> Result<()> {
     if let [network, folder] = &arguments.serve_candle[..] {
         return contender::serve_candle(network, Path::new(folder));
     }
-    let folder = std::env::temp_dir().join(format!("peregrine-engines-{}", std::process::id()));
-    let result = run(&arguments, &folder);
-    std::fs::remove_dir_all(&folder).ok();
-    result
+    let folder = tempfile::Builder::new().prefix("peregrine-engines-").tempdir()?;
+    run(&arguments, folder.path())
 }
 
 fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
@@ -152,7 +152,7 @@ fn train(arguments: &Arguments, images: usize, folder: &Path) -> Result<()> {
 /// Ours first.
 type Contenders = Vec<Box<dyn Contender>>;
 
-/// Ours first, then the peers that could be started, and why the others could not.
+/// Ours first, then the peers that started, and why the others did not.
 fn contenders(
     arguments: &Arguments,
     network: &Network,

@@ -11,17 +11,17 @@ use crate::contender::{Contender, Time};
 use crate::networks::Network;
 use crate::report::{Row, Table};
 
-/// Before each contender: long enough for the last one's threads to stop spinning.
+/// Pause before each contender, in which the threads of the previous one stop spinning.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// Outputs may differ by this much, relative to the largest value of all.
+/// Largest difference of outputs, relative to the largest value.
 const TOLERANCE: f32 = 1e-3;
 
-/// A contender that takes this many times as long as ours runs in every tenth round only.
+/// A contender slower than ours by this factor runs in every tenth round only.
 const SLOW: f64 = 6.0;
 
-/// Lets the contenders run for `seconds`, in an order drawn anew for each round. In its turn each runs twice, and the
-/// second time counts: so that all find their own weights in the caches, as they would alone.
+/// Runs the contenders for `seconds`, in a random order in each round. Each runs twice in its turn
+/// and the second time counts, so that all find their weights in the caches, as they would alone.
 pub fn measure(
     mut contenders: Vec<Box<dyn Contender>>,
     absent: Vec<String>,

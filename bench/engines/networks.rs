@@ -1,8 +1,9 @@
-//! The networks that are compared: the shipped student, and two of public shapes with random weights.
+//! The networks that are compared: the shipped student, and two public architectures with random
+//! weights.
 //!
-//! The two stand for the kinds of detectors that people run: plain 3×3 convolutions (YOLOv8n: Jocher et al. 2023) and
-//! many cheap layers (NanoDet-Plus: a ShuffleNetV2 backbone, Ma et al. 2018, with a pyramid and heads of 5×5 depthwise
-//! convolutions). Shapes, not weights: they detect nothing.
+//! The two represent common detectors: plain 3×3 convolutions (YOLOv8n: Jocher et al. 2023) and
+//! many cheap layers (NanoDet-Plus: a ShuffleNetV2 backbone, Ma et al. 2018, with a pyramid and
+//! heads of 5×5 depthwise convolutions). Shapes, not weights: they detect nothing.
 
 use std::path::Path;
 
@@ -14,11 +15,12 @@ use peregrine_student::Student;
 
 /// A network and its weights.
 pub struct Network {
-    /// In file names and on the command line.
+    /// Its name in files and on the command line.
     pub name: &'static str,
     pub graph: Graph,
     pub weights: Weights,
-    /// The same in 8-bit integers, as `distill quantize` makes it of the sample frames; of the student alone.
+    /// The student in 8-bit integers, as `distill quantize` makes it from the sample frames. `None`
+    /// for other networks.
     pub quantized: Option<Student>,
 }
 
@@ -39,7 +41,7 @@ impl Network {
         ])
     }
 
-    /// In one line, for the report.
+    /// One line for the report.
     pub fn describe(&self) -> String {
         let s = self.graph.input_shape();
         let (mega, giga) = (self.graph.parameters() as f64 / 1e6, self.graph.flops() as f64 / 1e9);
@@ -107,7 +109,8 @@ impl Builder {
         self.graph.max_pool(self.name("pool"), x, kernel, stride)
     }
 
-    /// YOLOv8's block: half of the channels pass `n` pairs of 3×3 convolutions, and every stage is concatenated.
+    /// YOLOv8's block: half of the channels pass `n` pairs of 3×3 convolutions, and every stage is
+    /// concatenated.
     fn c2f(&mut self, x: LayerId, channels: usize, n: usize, shortcut: bool) -> LayerId {
         let half = channels / 2;
         let both = self.dense(x, channels, 1, 1);

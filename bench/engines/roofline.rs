@@ -1,5 +1,5 @@
-//! Where our time goes, and how far each part is from what the machine could do: `--explain-plan` as a table of the parts
-//! in which there is most to gain.
+//! Roofline analysis of our engine: `--explain-plan` as a table of the layers that lose most time
+//! against the machine's peak.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use peregrine_engine::Engine;
 
 use crate::networks::Network;
 
-/// Runs of which the fastest of each stage counts.
+/// Runs; the fastest of each layer counts.
 const RUNS: usize = 60;
 
 /// Stages with a row of their own.
@@ -26,7 +26,7 @@ pub struct Roofline {
 /// Measures `network`.
 ///
 /// # Errors
-/// When an engine cannot be built.
+/// If an engine cannot be built.
 pub fn measure(network: &Network, input: &[f32]) -> Result<Vec<Roofline>> {
     let mut engine = CpuEngine::new(&network.graph, &network.weights, 1)?;
     engine.input().copy_from_slice(input);
@@ -41,7 +41,7 @@ pub fn measure(network: &Network, input: &[f32]) -> Result<Vec<Roofline>> {
 }
 
 impl Roofline {
-    /// What all operations would take at the peak of one thread, in milliseconds.
+    /// Time of all operations at the peak of one thread, in milliseconds.
     pub fn milliseconds_at_peak(&self) -> f64 {
         let flops: usize = self.report.stages.iter().flat_map(|stage| &stage.steps).map(|step| step.flops).sum();
         flops as f64 / self.report.peak_gflops_per_second / 1e6
@@ -53,7 +53,7 @@ impl Roofline {
     }
 }
 
-/// What a stage takes beyond its operations at the machine's peak, in microseconds.
+/// Time of a stage beyond that of its operations at the machine's peak, in microseconds.
 fn beyond_peak(stage: &StageReport) -> f64 {
     stage.microseconds.unwrap_or(0.0) * (1.0 - stage.share_of_peak.unwrap_or(0.0))
 }

@@ -1,7 +1,7 @@
 //! A training step of the student, ours and PyTorch's: forward, backward from ½ Σ output², AdamW.
 //!
-//! Both start from the same random weights with batch-norm, on the same batch; what they are compared by are the gradients
-//! of their first step.
+//! Both start from the same random weights with batch-norm, on the same batch; the gradients of
+//! their first step are compared.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::export::bytes;
 use crate::networks::Network;
 
 const SEED: u64 = 6;
-// Small, so that the weights stay where they are; a larger one takes the same time.
+// So small that the weights hardly change; the time does not depend on it.
 const RATE: f64 = 1e-6;
 const WEIGHT_DECAY: f64 = 0.02;
-// Far above any norm: it is computed, and changes nothing.
+// Far above any norm: computed, without effect.
 const CLIP: f32 = 1e9;
 
 /// The training engine of this crate.
@@ -31,7 +31,7 @@ pub struct OursTraining {
     optimizer: Optimizer,
     input: Vec<f32>,
     threads: ThreadPool,
-    /// Of the first step: later ones are of other weights.
+    /// Gradients of the first step; later steps have other weights.
     gradients: Option<Vec<f32>>,
 }
 
@@ -39,7 +39,7 @@ impl OursTraining {
     /// For batches as long as `input` `[images, 3, height, width]`.
     ///
     /// # Errors
-    /// When the threads cannot be started.
+    /// If the threads cannot be started.
     pub fn new(network: &Network, input: &[f32], threads: usize) -> Result<Self> {
         let params = NetParams::random(&network.graph, SEED);
         let images = input.len() / network.graph.input_shape().len();
@@ -55,7 +55,7 @@ impl OursTraining {
     /// Writes what PyTorch needs besides the graph: `training.safetensors` and `training.json`.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn export(network: &Network, folder: &Path) -> Result<()> {
         let mut params = NetParams::random(&network.graph, SEED);
         let shapes: HashMap<_, _> = network.graph.convs().map(|(l, _, s)| (format!("{}.weight", l.name), s)).collect();

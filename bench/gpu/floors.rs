@@ -1,4 +1,5 @@
-//! What no kernel can be faster than on this machine: starting a graph, one dependency in it, and moving an image.
+//! Lower bounds of latency on this GPU: launching a graph, a dependency within it, and transferring
+//! an image.
 
 use std::sync::Arc;
 use std::time::Instant;

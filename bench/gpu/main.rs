@@ -1,6 +1,6 @@
-//! The CUDA engine's times on the GPU at hand: the network alone, image to boxes, and each layer beside its bytes and
-//! operations. `make bench-gpu` runs it; `bench/gpu.sh` takes it to a machine without a toolchain.
-//! What came out is in bench/RESULTS-gpu.md.
+//! Latency of the CUDA engine on this machine's GPU: the network alone, image to boxes, and each
+//! layer with its bytes and operations. `make bench-gpu` runs it; `bench/gpu.sh` packs it for a
+//! machine without a toolchain. Results are in bench/RESULTS-gpu.md.
 
 mod floors;
 
@@ -22,7 +22,7 @@ use peregrine_vision::preprocess::Letterbox;
 use safetensors::tensor::{Dtype, TensorView};
 
 #[derive(Parser)]
-#[command(about = "Times of the CUDA engine on the GPU at hand; where there is none, says why and ends with 3.")]
+#[command(about = "Latency of the CUDA engine on this machine's GPU; without one, says why and exits with 3")]
 struct Arguments {
     /// Frames of each measurement.
     #[arg(long, default_value_t = 10_000)]
@@ -30,8 +30,8 @@ struct Arguments {
     /// Runs of each kernel for the table of layers.
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// The GPU's peak for half precision on tensor cores in TFLOP/s, and its memory's in GB/s, from its data sheet: adds
-    /// each layer's limit to the table.
+    /// The GPU's peak for half precision on tensor cores in TFLOP/s, and its memory's in GB/s, from
+    /// its data sheet: adds each layer's limit to the table.
     #[arg(long, value_names = ["TFLOPS", "GBS"], num_args = 2)]
     peaks: Option<Vec<f64>>,
     /// Folder of a student package, such as a quantized one, instead of the embedded student.
@@ -46,7 +46,7 @@ struct Arguments {
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// What cargo passes. A machine without a GPU is no failure among all other benches.
+    /// Passed by cargo: a machine without a GPU is then skipped and not a failure.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -134,7 +134,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Microseconds of wall clock that `work` takes, as [`summary`] gives them.
+/// Wall-clock microseconds of `work`, as [`summary`] returns them.
 fn measure<E: std::error::Error + Send + Sync + 'static>(
     frames: usize,
     mut work: impl FnMut() -> Result<(), E>,
@@ -146,7 +146,7 @@ fn measure<E: std::error::Error + Send + Sync + 'static>(
     })
 }
 
-/// Of microseconds p50, p99, p99.9 and the most of `frames` calls, after a tenth of them unmeasured.
+/// p50, p99, p99.9 and maximum in microseconds of `frames` calls, after a tenth as many to warm up.
 fn summary(frames: usize, mut time: impl FnMut() -> anyhow::Result<f32>) -> anyhow::Result<[f64; 4]> {
     let frames = frames.max(10);
     let mut times = Vec::with_capacity(frames);
@@ -161,8 +161,9 @@ fn summary(frames: usize, mut time: impl FnMut() -> anyhow::Result<f32>) -> anyh
     Ok([at(0.5), at(0.99), at(0.999), at(1.0)])
 }
 
-/// A line a kernel: its time, the least bytes that it moves and its operations; with `peaks` which of the two limits it
-/// (the roofline model of Williams et al. 2009), and how near it comes.
+/// A line for each kernel: its time, the least bytes that it moves and its operations; with
+/// `peaks`, which of the two limits it (the roofline model of Williams et al. 2009), and the
+/// fraction of that limit.
 fn print_layers(model: &Model, nodes: &[Node], times: &[(String, f32)], peaks: Option<&[f64]>) {
     println!("{:<28} {:<26} {:>8} {:>9} {:>9} {:>9} {:>9}", "step", "kernel", "us", "KiB", "MFLOP", "GB/s", "GFLOP/s");
     let plan = &model.network().layout.plan;
@@ -196,8 +197,8 @@ fn photo() -> anyhow::Result<Vec<u8>> {
     Ok(photo.resize_exact(640, 480, image::imageops::FilterType::Triangle).to_rgb8().into_raw())
 }
 
-/// Writes `network.json` and `weights.safetensors`; an image, `image.rgb`; and what it takes to find boxes in that, with those
-/// that the CPU finds, `boxes.json`.
+/// Writes `network.json`, `weights.safetensors`, an image as `image.rgb`, and as `boxes.json` the
+/// parameters of box decoding with the boxes that the CPU finds.
 fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let photo = photo()?;

@@ -1,4 +1,4 @@
-"""Runs one peer, frame by frame, as bench/engines asks: serve.py PEER FOLDER THREADS
+"""Runs one peer, frame by frame, on request of bench/engines: serve.py PEER FOLDER THREADS
 
 FOLDER holds what bench/engines and the exporters wrote there. Says `ready NAME VERSION` on standard output, then answers each line
 of standard input: `run` with `WALL_MS CPU_MS` of one inference (CPU time: of all threads of this process), `outputs`

@@ -1,4 +1,5 @@
-//! tract as a peer of `bench/engines`: `tract-peer FOLDER THREADS`, with the protocol of `bench/peers/serve.py`.
+//! tract as a peer of `bench/engines`: `tract-peer FOLDER THREADS`, with the protocol of
+//! `bench/peers/serve.py`.
 
 use std::io::BufRead;
 use std::path::Path;
