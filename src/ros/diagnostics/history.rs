@@ -72,8 +72,11 @@ impl StreamHistory {
             }
         }
         let counts = camera.accounting.counts();
-        self.silence = camera.liveness.silence(now_ns()).unwrap_or(0);
-        self.has_begun = camera.liveness.has_begun();
+        // A stopped watchdog, as when the node is taken down, changes nothing.
+        if let Some(silence) = camera.liveness.silence(now_ns()) {
+            self.silence = silence;
+            self.has_begun = camera.liveness.has_begun();
+        }
         self.stamps = camera.stamps.load();
         self.condition = Condition::from_number(camera.condition.load(Relaxed));
         self.misses_in_a_row = camera.misses_in_a_row.load(Relaxed);
