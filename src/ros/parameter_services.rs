@@ -30,8 +30,8 @@ pub struct ParameterServices {
 /// The outcome of [`ParameterServices::serve`].
 #[derive(Debug, Default)]
 pub struct Served {
-    /// Whether any parameter was set.
-    pub changed: bool,
+    /// Names of the parameters that were set.
+    pub changed: Vec<String>,
     /// The folder of a model to load; [`ParameterServices::finish`] takes the outcome.
     pub model: Option<String>,
 }
@@ -45,6 +45,13 @@ pub enum NewModel {
     Load,
     /// It is refused, since another one is being loaded.
     Refuse,
+}
+
+impl NewModel {
+    /// Whether setting a parameter has to wait until a model is loaded.
+    fn takes_time(self, parameters: &Parameters, name: &str, value: &ParameterValue) -> bool {
+        self != Self::Set && name == MODEL && parameters.get(MODEL) != Some(value)
+    }
 }
 
 /// The parameter whose change takes time, since a model has to be loaded.
@@ -85,56 +92,80 @@ impl ParameterServices {
     /// A client that has gone before its answer is not an error of this node, so failures to
     /// respond are ignored.
     pub fn serve(&mut self, parameters: &mut Parameters, new_model: NewModel) -> Served {
-        let takes_time = |parameters: &Parameters, name: &str, value: &ParameterValue| {
-            new_model != NewModel::Set && is_new_model(parameters, name, value)
-        };
-        let (mut changed, mut model) = (Vec::new(), None);
+        let mut served = Served::default();
         while let Some(request) = next(&mut self.set) {
-            let mut deferred = None;
-            let mut results = Vec::new();
-            for (i, p) in request.message.parameters.iter().enumerate() {
-                let value = from_message(&p.value);
-                let result = if takes_time(parameters, &p.name, &value) {
-                    self.may_load(parameters, new_model, &value).inspect(|()| deferred = Some((i, value)))
-                } else {
-                    parameters.set(&p.name, value).map_err(|r| r.to_string()).inspect(|()| changed.push(p.name.clone()))
-                };
-                results.push(result.map_or_else(refused, |()| accepted()));
-            }
-            match deferred {
-                Some((i, folder)) => {
-                    model = Some(shown_folder(&folder));
-                    self.pending = Some(Pending { folder, answer: Answer::Each(request, results, i) });
-                }
-                None => {
-                    let _ = request.respond(SetParameters::Response { results });
-                }
-            }
+            self.set_each(request, parameters, new_model, &mut served);
         }
         while let Some(request) = next(&mut self.set_atomically) {
-            let wanted = &request.message.parameters;
-            let mut new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
-            let new = new.rfind(|(name, value)| takes_time(parameters, name, value));
-            let outcome = match &new {
-                Some((_, folder)) => {
-                    self.may_load(parameters, new_model, folder).and_then(|()| with_all(parameters, wanted).map(drop))
-                }
-                None => with_all(parameters, wanted).map(|all| {
-                    *parameters = all;
-                    changed.extend(wanted.iter().map(|p| p.name.clone()));
-                }),
+            self.set_all(request, parameters, new_model, &mut served);
+        }
+        self.serve_queries(parameters);
+        self.announce(parameters, &served.changed);
+        served
+    }
+
+    /// Sets each parameter of a request by itself.
+    fn set_each(
+        &mut self,
+        request: ServiceRequest<SetParameters::Service>,
+        parameters: &mut Parameters,
+        new_model: NewModel,
+        served: &mut Served,
+    ) {
+        let mut deferred = None;
+        let mut results = Vec::new();
+        for (i, p) in request.message.parameters.iter().enumerate() {
+            let value = from_message(&p.value);
+            let result = if new_model.takes_time(parameters, &p.name, &value) {
+                self.may_load(parameters, new_model, &value).inspect(|()| deferred = Some((i, value)))
+            } else {
+                let set = parameters.set(&p.name, value).map_err(|error| error.to_string());
+                set.inspect(|()| served.changed.push(p.name.clone()))
             };
-            match (outcome, new.map(|(_, folder)| folder)) {
-                (Ok(()), Some(folder)) => {
-                    model = Some(shown_folder(&folder));
-                    self.pending = Some(Pending { folder, answer: Answer::All(request) });
-                }
-                (outcome, _) => {
-                    let result = outcome.map_or_else(refused, |()| accepted());
-                    let _ = request.respond(SetParametersAtomically::Response { result });
-                }
+            results.push(result.map_or_else(refused, |()| accepted()));
+        }
+        if let Some((i, folder)) = deferred {
+            served.model = Some(folder_of(&folder));
+            self.pending = Some(Pending { folder, answer: Answer::Each(request, results, i) });
+        } else {
+            let _ = request.respond(SetParameters::Response { results });
+        }
+    }
+
+    /// Sets all parameters of a request or none.
+    fn set_all(
+        &mut self,
+        request: ServiceRequest<SetParametersAtomically::Service>,
+        parameters: &mut Parameters,
+        new_model: NewModel,
+        served: &mut Served,
+    ) {
+        let wanted = &request.message.parameters;
+        let mut new = wanted.iter().map(|p| (&p.name, from_message(&p.value)));
+        let new = new.rfind(|(name, value)| new_model.takes_time(parameters, name, value));
+        let outcome = match &new {
+            Some((_, folder)) => {
+                self.may_load(parameters, new_model, folder).and_then(|()| with_all(parameters, wanted).map(drop))
+            }
+            None => with_all(parameters, wanted).map(|all| {
+                *parameters = all;
+                served.changed.extend(wanted.iter().map(|p| p.name.clone()));
+            }),
+        };
+        match (outcome, new.map(|(_, folder)| folder)) {
+            (Ok(()), Some(folder)) => {
+                served.model = Some(folder_of(&folder));
+                self.pending = Some(Pending { folder, answer: Answer::All(request) });
+            }
+            (outcome, _) => {
+                let result = outcome.map_or_else(refused, |()| accepted());
+                let _ = request.respond(SetParametersAtomically::Response { result });
             }
         }
+    }
+
+    /// Answers the requests that change nothing.
+    fn serve_queries(&mut self, parameters: &Parameters) {
         while let Some(request) = next(&mut self.get) {
             let value = |name: &String| to_message(parameters.get(name).unwrap_or(&ParameterValue::NotSet));
             let values = request.message.names.iter().map(value).collect();
@@ -160,8 +191,6 @@ impl ParameterServices {
             let descriptors = names.map(|name| descriptor(name, parameters)).collect();
             let _ = request.respond(DescribeParameters::Response { descriptors });
         }
-        self.announce(parameters, &changed);
-        Served { changed: !changed.is_empty(), model }
     }
 
     /// Answers the request for the model that was loaded, or not, for the reason given.
@@ -222,11 +251,7 @@ fn service<T: WrappedServiceTypeSupport + 'static>(node: &mut Node, name: &str) 
     Ok(Box::new(node.create_service::<T>(&format!("~/{name}"), QosProfile::parameters())?))
 }
 
-fn is_new_model(parameters: &Parameters, name: &str, value: &ParameterValue) -> bool {
-    name == MODEL && parameters.get(MODEL) != Some(value)
-}
-
-fn shown_folder(folder: &ParameterValue) -> String {
+fn folder_of(folder: &ParameterValue) -> String {
     match folder {
         ParameterValue::String(folder) => folder.clone(),
         _ => String::new(),

@@ -144,7 +144,7 @@ impl Perception {
             (None, None) => NewModel::Set,
         };
         let served = self.parameter_services.serve(&mut self.parameters, new_model);
-        if let (true, Some(configured)) = (served.changed, &self.configured) {
+        if let Some(configured) = self.configured.as_ref().filter(|_| !served.changed.is_empty()) {
             configured.shared.settings.store(&self.parameters);
         }
         if let Some(folder) = served.model {
