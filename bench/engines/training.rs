@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use peregrine_distill::net::norm::EPSILON;
 use peregrine_distill::net::{Mode, NetParams, TrainNet};
-use peregrine_distill::train::optimizer::{Optimizer, Rule};
+use peregrine_distill::train::optimizer::{Optimizer, OptimizerKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -45,7 +45,7 @@ impl OursTraining {
         let images = input.len() / network.graph.input_shape().len();
         Ok(Self {
             net: TrainNet::new(network.graph.clone(), params, images),
-            optimizer: Optimizer::new(Rule::AdamW, 0.0),
+            optimizer: Optimizer::new(OptimizerKind::AdamW, 0.0),
             input: input.to_vec(),
             threads: ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?,
             gradients: None,
