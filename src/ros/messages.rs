@@ -103,10 +103,10 @@ impl DetectionsMessage {
         set_header(&mut self.native.header, header);
         let room = self.native.detections.capacity;
         let count = detections.len().min(room);
-        // SAFETY: `new` made `capacity` detections there. The size may be anything up to that: ROS
-        // sends `size` elements and frees `capacity`.
         let slots: &mut [NativeDetection] = match count {
             0 => &mut [],
+            // SAFETY: `new` made `capacity` detections there. The size may be anything up to that:
+            // ROS sends `size` elements and frees `capacity`.
             _ => unsafe { std::slice::from_raw_parts_mut(self.native.detections.data, count) },
         };
         self.native.detections.size = count;
