@@ -233,6 +233,30 @@ mod tests {
     }
 
     #[test]
+    fn the_architecture_names_what_each_crate_uses() {
+        let architecture = read("ARCHITECTURE.md");
+        let rows = architecture.lines().filter_map(|line| line.strip_prefix("| [")?.split_once(']'));
+        let mut found = BTreeSet::new();
+        for (name, row) in rows.filter(|(_, row)| row.starts_with("(src/")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let named: BTreeSet<&str> = cells[3].split(", ").filter(|used| !used.is_empty()).collect();
+            let manifest = read(&format!("src/{name}/Cargo.toml"));
+            let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+            let dependencies = lines.take_while(|line| !line.starts_with('['));
+            let used: BTreeSet<&str> =
+                dependencies.filter_map(|line| line.strip_prefix("peregrine-")?.split(['.', ' ']).next()).collect();
+            assert_eq!(named, used, "ARCHITECTURE.md and src/{name}/Cargo.toml");
+            found.insert(name.to_owned());
+        }
+        let crates: BTreeSet<String> = children(&root().join("src"))
+            .into_iter()
+            .filter(|folder| folder.join("Cargo.toml").exists())
+            .filter_map(|folder| folder.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .collect();
+        assert_eq!(found, crates);
+    }
+
+    #[test]
     fn cargo_commands_in_the_documents_name_what_exists() {
         let mut manifests = read("Cargo.toml");
         for folder in [root().join("src"), root().join("tests")] {
