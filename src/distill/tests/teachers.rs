@@ -124,7 +124,7 @@ fn class_logits_of_a_group_add_up_as_probabilities() {
     let Prediction::Image(logits) = teacher.predict(&image()).unwrap() else { panic!("a classifier judges images") };
     assert!(near(&logits, &[3.0, (1.0f32.exp() + 2.0f32.exp()).ln()]), "{logits:?}");
     let error = teacher.detect(&image()).unwrap_err().to_string();
-    assert!(error.contains("gives no boxes"), "{error}");
+    assert!(error.contains("is not a detector"), "{error}");
 }
 
 #[test]
