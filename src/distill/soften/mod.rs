@@ -134,7 +134,7 @@ impl<'a> Output<'a> {
                 && found.classes == index.classes
                 && found.segmentation == index.segmentation
                 && found.features == index.features,
-            "{}: contains soft targets of other teachers, descriptions or features; give another --out, or delete it",
+            "{}: contains soft targets of other teachers, other descriptions or other features; give another --out, or delete it",
             folder.display()
         );
         Ok(Self { folder, index: found })
