@@ -1,6 +1,6 @@
 //! The node put together.
 //!
-//! - here: [`Perception`], from its start over each spin to its stop.
+//! - here: `Perception`, from its start over each spin to its stop.
 //! - `transitions`: how it is led through its lifecycle. `loading`: models, loaded on a thread of
 //!   their own.
 
