@@ -11,7 +11,7 @@ use peregrine_student::{Architecture, DetectionLevel};
 /// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
 pub(super) const HEADER: usize = 64;
 
-/// Options of a [`FrameGraphs`], fixed for its life.
+/// Options of a [`FrameGraphs`](super::FrameGraphs), fixed for its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameOptions {
     /// Most detections, 1 to 1000.
