@@ -9,7 +9,7 @@ use super::mounting::Mounting;
 /// 1-σ uncertainties of the inputs of a ground position, independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uncertainty {
-    /// Of a box's edge, in sides of the box. A twentieth, as for tracking: see [`peregrine_track::Noise`].
+    /// Of a box's edge, in sides of the box. A twentieth, as for tracking: see `peregrine_track::Noise`.
     pub box_side: f64,
     /// Of the camera's height over the road where the object stands, in metres: load, springs, and a road that is not
     /// quite flat.
@@ -53,7 +53,7 @@ pub struct Ground {
     pub camera: Camera,
     pub mounting: Mounting,
     pub uncertainty: Uncertainty,
-    /// Maximum range from the camera's foot point [m]; farther objects get no position. Near the horizon a pixel spans
+    /// Maximum range from the camera's foot point in m; farther objects get no position. Near the horizon a pixel spans
     /// hundreds of metres.
     pub max_range: f64,
 }
