@@ -11,6 +11,8 @@ use peregrine_distill::evaluate;
 use peregrine_distill::evaluate::EvaluateArgs;
 use peregrine_distill::export;
 use peregrine_distill::export::ExportArgs;
+use peregrine_distill::import;
+use peregrine_distill::import::ImportArgs;
 use peregrine_distill::inspect;
 use peregrine_distill::inspect::InspectArgs;
 use peregrine_distill::log;
@@ -44,6 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Inspect(InspectArgs),
+    Import(ImportArgs),
     Teacher(TeacherArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
     log::init();
     match cli.command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Teacher(args) => teacher::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),

@@ -1,6 +1,7 @@
 //! Distillation, offline: data, teachers, soft targets, training, evaluation.
 //!
-//! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors.
+//! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors; [`import`]:
+//!   other tools' layouts.
 //! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: the losses; [`train`]: training runs.
 //! - [`text`]: distillation of a text model.
@@ -17,6 +18,7 @@ pub mod data;
 mod defaults;
 pub mod evaluate;
 pub mod export;
+pub mod import;
 pub mod inspect;
 pub mod lock;
 pub mod log;

@@ -1,0 +1,41 @@
+//! `distill import`: what people have, brought into this project's own formats.
+//!
+//! One file for each kind of source: [`data`]: labelled images in anybody's layout. [`kind`] tells
+//! from the content which it is.
+
+pub mod data;
+pub mod kind;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use data::DataArgs;
+use kind::Kind;
+
+/// Import a data set in another tool's layout as a folder of images/, labels/ and dataset.toml.
+///
+/// The kind of the source is told from its content. An interrupted import is resumed by giving the
+/// command again. What is left out is listed with its reason.
+///
+/// Example: distill import downloads/coco/annotations/instances_val2017.json --out data/coco-val
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The folder or file to import.
+    source: PathBuf,
+    /// The folder to write.
+    #[arg(long, short)]
+    out: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the source is of no known kind, or cannot be read, or the folder cannot be written.
+pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
+    match Kind::of(&args.source)? {
+        Kind::Data => data::import(&args.source, &args.out, &args.data),
+    }
+}
