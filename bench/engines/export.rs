@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use peregrine_distill::export::onnx::{model, OnnxLabels};
-use peregrine_engine::graph::padding;
 use peregrine_engine::Op;
 use prost::Message;
 use safetensors::tensor::{Dtype, TensorView};
@@ -26,14 +25,14 @@ pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
                 "shape": [layer.shape.channels, layer.shape.height, layer.shape.width],
             });
             let window = match layer.op {
-                Op::Conv(conv) => Some((conv.kernel, conv.stride)),
-                Op::MaxPool { kernel, stride } => Some((kernel, stride)),
+                Op::Conv(conv) => Some(conv.window()),
+                Op::MaxPool(window) => Some(window),
                 _ => None,
             };
-            if let Some((kernel, stride)) = window {
+            if let Some(window) = window {
                 let from = graph.layers[layer.inputs[0]].shape;
-                json["pad_rows"] = json!(padding(kernel, stride, from.height));
-                json["pad_columns"] = json!(padding(kernel, stride, from.width));
+                json["pad_rows"] = json!(window.around(from.height));
+                json["pad_columns"] = json!(window.around(from.width));
             }
             json
         })

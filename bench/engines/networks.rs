@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use peregrine_distill::quantize::quantize;
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape, Weights};
+use peregrine_engine::{Activation, Conv, Graph, Interpolation, LayerId, Padding, Shape, Weights, Window};
 use peregrine_reference::random_weights;
 use peregrine_student::Student;
 
@@ -69,18 +69,19 @@ impl Builder {
     }
 
     fn dense(&mut self, x: LayerId, channels: usize, kernel: usize, stride: usize) -> LayerId {
-        let conv = Conv { kernel, stride, depthwise: false, activation: self.activation };
+        let conv = Conv { kernel, stride, depthwise: false, activation: self.activation, padding: Padding::Same };
         self.graph.conv(self.name("dense"), x, channels, conv)
     }
 
     /// A 1×1 convolution without activation.
     fn linear(&mut self, x: LayerId, channels: usize) -> LayerId {
-        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let conv =
+            Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         self.graph.conv(self.name("linear"), x, channels, conv)
     }
 
     fn depthwise(&mut self, x: LayerId, kernel: usize, stride: usize, activation: Activation) -> LayerId {
-        let conv = Conv { kernel, stride, depthwise: true, activation };
+        let conv = Conv { kernel, stride, depthwise: true, activation, padding: Padding::Same };
         self.graph.conv(self.name("depthwise"), x, 0, conv)
     }
 
@@ -102,11 +103,11 @@ impl Builder {
     }
 
     fn up(&mut self, x: LayerId) -> LayerId {
-        self.graph.upsample2x(self.name("up"), x)
+        self.graph.upsample2x(self.name("up"), x, Interpolation::Nearest)
     }
 
     fn pool(&mut self, x: LayerId, kernel: usize, stride: usize) -> LayerId {
-        self.graph.max_pool(self.name("pool"), x, kernel, stride)
+        self.graph.max_pool(self.name("pool"), x, Window::same(kernel, stride))
     }
 
     /// YOLOv8's block: half of the channels pass `n` pairs of 3×3 convolutions, and every stage is

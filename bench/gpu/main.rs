@@ -237,10 +237,7 @@ fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
             json["shape"] = serde_json::json!([s.channels, s.height, s.width]);
             if let Op::Conv(conv) = layer.op {
                 let from = graph.layers[layer.inputs[0]].shape;
-                let pads = [from.height, from.width].map(|size| {
-                    let total = ((size.div_ceil(conv.stride) - 1) * conv.stride + conv.kernel).saturating_sub(size);
-                    [conv.pad_before(size), total - conv.pad_before(size)]
-                });
+                let pads = [from.height, from.width].map(|size| conv.window().around(size));
                 json["pads"] = serde_json::json!(pads);
             }
             json

@@ -51,7 +51,7 @@ def write(writer, i, layer, tensors):
         writer.layer("BinaryOp", name, inputs, [out], " 0=0")
     elif op == "concat":
         writer.layer("Concat", name, inputs, [out], " 0=0")
-    elif op == "upsample2x":
+    elif "upsample2x" in op:
         writer.layer("Interp", name, inputs, [out], " 0=1 1=2.0 2=2.0")
     elif "slice" in op:
         first = op["slice"]["first"]

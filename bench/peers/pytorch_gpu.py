@@ -54,7 +54,7 @@ class Network(torch.nn.Module):
                 made.append(x)
             elif op == "add":
                 made.append(inputs[0] + inputs[1])
-            elif op == "upsample2x":
+            elif "upsample2x" in op:
                 made.append(F.interpolate(inputs[0], scale_factor=2, mode="nearest"))
             elif op == "concat":
                 made.append(torch.cat(inputs, 1))

@@ -98,7 +98,7 @@ def torch(folder, x, threads):
             return v[0] + v[1]
         if op == "concat":
             return torch.cat(v, 1)
-        if op == "upsample2x":
+        if "upsample2x" in op:
             return functional.interpolate(v[0], scale_factor=2, mode="nearest")
         if "slice" in op:
             first = op["slice"]["first"]
@@ -194,7 +194,7 @@ def torch_training(folder, x, threads):
                     y = v[0] + v[1]
                 elif op == "concat":
                     y = torch.cat(v, 1)
-                elif op == "upsample2x":
+                elif "upsample2x" in op:
                     y = functional.interpolate(v[0], scale_factor=2, mode="nearest")
                 else:
                     y = conv(layer, v[0])

@@ -1,8 +1,8 @@
 //! Which channels of a graph's tensors are one and the same, so that they stay or go together.
 //!
-//! A dense convolution makes new channels; a depthwise one and an upsampling pass theirs on; a sum
-//! ties those of its two operands together, place by place; a concatenation lines them up. What the
-//! input and the outputs hold is fixed.
+//! A dense convolution makes new channels; a depthwise one, a pooling, an activation and an
+//! upsampling pass theirs on; a sum and a scaling tie those of their two operands together, place by
+//! place; a concatenation lines them up. What the input and the outputs hold is fixed.
 
 use super::{Graph, LayerId, Op};
 
@@ -28,14 +28,16 @@ impl Channels {
             let ids = match layer.op {
                 Op::Conv(conv) if conv.depthwise => from(0).clone(),
                 Op::Input | Op::Conv(_) => (0..layer.shape.channels).map(|_| ties.new_id()).collect(),
-                Op::Upsample2x | Op::MaxPool { .. } => from(0).clone(),
+                Op::Upsample2x(_) | Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAverage | Op::Activate(_) => {
+                    from(0).clone()
+                }
                 Op::Slice { first } => from(0)[first..first + layer.shape.channels].to_vec(),
                 Op::Shuffle { groups } => {
                     let each = layer.shape.channels / groups;
                     (0..layer.shape.channels).map(|c| from(0)[c % groups * each + c / groups]).collect()
                 }
                 Op::Concat => layer.inputs.iter().flat_map(|&i| of[i].iter().copied()).collect(),
-                Op::Add => {
+                Op::Add | Op::Scale => {
                     from(0).iter().zip(from(1)).for_each(|(&a, &b)| ties.tie(a, b));
                     from(0).clone()
                 }
@@ -113,10 +115,10 @@ impl Ties {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, Conv, Shape};
+    use crate::{Activation, Conv, Padding, Shape};
 
     fn dense() -> Conv {
-        Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 }
+        Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same }
     }
 
     #[test]

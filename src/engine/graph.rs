@@ -1,14 +1,11 @@
 //! A network as a list of layers, in execution order: what every engine, the trainer and the
 //! exporter read.
 //!
-//! The vocabulary is deliberately small: all that a student may contain folds into convolution +
-//! bias + activation, an addition, an upsampling or a concatenation, so that each engine
-//! needs few kernels. ReLU and pooling are there for ResNet teachers; slices, shuffles and
-//! further activations for the networks that the CPU engine is compared on (`bench/engines`): no
-//! student has them, and training refuses them.
+//! [`crate::op`] has the operations of the layers.
 
 use serde::{Deserialize, Serialize};
 
+use super::op::{Activation, Conv, Interpolation, Op, Window};
 use super::EngineError;
 
 /// Channels × height × width of one tensor; the batch is always implicit.
@@ -50,111 +47,6 @@ impl Shape {
     }
 }
 
-/// What follows a convolution's bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// x itself.
-    Identity,
-    /// min(max(x, 0), 6): bounded, so that it quantizes well, and free of transcendental functions.
-    Relu6,
-    /// max(x, 0), as ResNets have it.
-    Relu,
-    /// x / (1 + e⁻ˣ) (Elfwing et al. 2017), as the YOLO family has it.
-    Silu,
-    /// x · min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, MobileNetV3).
-    Hardswish,
-    /// max(x, [`LEAK`] · x).
-    LeakyRelu,
-}
-
-/// Slope of [`Activation::LeakyRelu`] below zero: NanoDet's and Darknet's.
-pub const LEAK: f32 = 0.1;
-
-impl Activation {
-    /// The activation's definition; engines may approximate it as their documentation says.
-    pub fn apply(self, x: f32) -> f32 {
-        match self {
-            Self::Identity => x,
-            Self::Relu6 => x.clamp(0.0, 6.0),
-            Self::Relu => x.max(0.0),
-            Self::Silu => x / (1.0 + (-x).exp()),
-            Self::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-            Self::LeakyRelu => x.max(LEAK * x),
-        }
-    }
-}
-
-/// A convolution with "same" padding: output = ceil(input / stride).
-///
-/// Padding follows TensorFlow's rule, total = max((out − 1)·stride + kernel − in, 0) with the
-/// smaller half first, since the ImageNet weights that backbones start from were trained with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conv {
-    /// Side of the square kernel, at least 1.
-    pub kernel: usize,
-    /// From one output pixel to the next, in input pixels, both ways; at least 1.
-    pub stride: usize,
-    /// One filter a channel (groups = channels); otherwise dense (groups = 1).
-    pub depthwise: bool,
-    /// What follows the bias.
-    pub activation: Activation,
-}
-
-impl Conv {
-    /// Whether this is but a scale, an offset and an activation for each channel: how an activation
-    /// by itself, after a sum, is written.
-    pub fn is_channelwise(&self) -> bool {
-        self.depthwise && self.kernel == 1 && self.stride == 1
-    }
-
-    /// Zeros before the first row (or column) of an input of `size` rows (or columns).
-    pub fn pad_before(&self, size: usize) -> usize {
-        padding(self.kernel, self.stride, size).0
-    }
-}
-
-/// What "same" padding puts before and after `size` rows (or columns) under a window of `kernel`
-/// moved by `stride`.
-pub fn padding(kernel: usize, stride: usize, size: usize) -> (usize, usize) {
-    let total = ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size);
-    (total / 2, total - total / 2)
-}
-
-/// One operation; its operands are the layers that [`Layer::inputs`] names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// The normalised image, planar RGB. Always and only layer 0.
-    Input,
-    /// A convolution, its bias and its activation.
-    Conv(Conv),
-    /// Sum of two equal shapes.
-    Add,
-    /// Nearest-neighbour upsampling by two in both directions.
-    Upsample2x,
-    /// Concatenation along channels.
-    Concat,
-    /// The largest value under each window; padding as a convolution's, but it never wins.
-    MaxPool {
-        /// Side of the square window, at least 1.
-        kernel: usize,
-        /// From one window to the next, in input pixels; at least 1.
-        stride: usize,
-    },
-    /// As many channels as the layer's shape says, from `first` on.
-    Slice {
-        /// The first channel.
-        first: usize,
-    },
-    /// Channel c·groups + g is the input's channel g·(channels / groups) + c (Zhang et al. 2017,
-    /// ShuffleNet).
-    Shuffle {
-        /// A divisor of the number of channels.
-        groups: usize,
-    },
-}
-
 /// Index of a layer in its graph, and so of the tensor that it makes.
 pub type LayerId = usize;
 
@@ -191,11 +83,8 @@ impl Graph {
     /// Appends a convolution to `out_channels` (ignored, and equal to the input's, when depthwise).
     pub fn conv(&mut self, name: impl Into<String>, input: LayerId, out_channels: usize, conv: Conv) -> LayerId {
         let from = self.layers[input].shape;
-        let shape = Shape {
-            channels: if conv.depthwise { from.channels } else { out_channels },
-            height: from.height.div_ceil(conv.stride),
-            width: from.width.div_ceil(conv.stride),
-        };
+        let channels = if conv.depthwise { from.channels } else { out_channels };
+        let shape = self.under(input, conv.window(), channels);
         self.push(name.into(), Op::Conv(conv), vec![input], shape)
     }
 
@@ -209,11 +98,11 @@ impl Graph {
         self.push(name.into(), Op::Add, vec![a, b], shape)
     }
 
-    /// Appends a nearest-neighbour upsampling by two.
-    pub fn upsample2x(&mut self, name: impl Into<String>, input: LayerId) -> LayerId {
+    /// Appends an upsampling by two.
+    pub fn upsample2x(&mut self, name: impl Into<String>, input: LayerId, by: Interpolation) -> LayerId {
         let from = self.layers[input].shape;
         let shape = Shape::new(from.channels, from.height * 2, from.width * 2);
-        self.push(name.into(), Op::Upsample2x, vec![input], shape)
+        self.push(name.into(), Op::Upsample2x(by), vec![input], shape)
     }
 
     /// Appends a concatenation along channels.
@@ -231,11 +120,38 @@ impl Graph {
         self.push(name.into(), Op::Concat, inputs.to_vec(), Shape { channels, ..first })
     }
 
-    /// Appends a maximum over windows of `kernel` × `kernel`.
-    pub fn max_pool(&mut self, name: impl Into<String>, input: LayerId, kernel: usize, stride: usize) -> LayerId {
-        let from = self.layers[input].shape;
-        let shape = Shape::new(from.channels, from.height.div_ceil(stride), from.width.div_ceil(stride));
-        self.push(name.into(), Op::MaxPool { kernel, stride }, vec![input], shape)
+    /// Appends a maximum over windows.
+    pub fn max_pool(&mut self, name: impl Into<String>, input: LayerId, window: Window) -> LayerId {
+        let shape = self.under(input, window, self.layers[input].shape.channels);
+        self.push(name.into(), Op::MaxPool(window), vec![input], shape)
+    }
+
+    /// Appends a mean over windows.
+    pub fn average_pool(&mut self, name: impl Into<String>, input: LayerId, window: Window) -> LayerId {
+        let shape = self.under(input, window, self.layers[input].shape.channels);
+        self.push(name.into(), Op::AveragePool(window), vec![input], shape)
+    }
+
+    /// Appends the mean of each channel.
+    pub fn global_average(&mut self, name: impl Into<String>, input: LayerId) -> LayerId {
+        let shape = Shape::new(self.layers[input].shape.channels, 1, 1);
+        self.push(name.into(), Op::GlobalAverage, vec![input], shape)
+    }
+
+    /// Appends `input` with each channel multiplied by its value in `factors`, a map of one pixel.
+    ///
+    /// # Panics
+    /// When `factors` is not one pixel of as many channels.
+    pub fn scale(&mut self, name: impl Into<String>, input: LayerId, factors: LayerId) -> LayerId {
+        let shape = self.layers[input].shape;
+        let expected = Shape::new(shape.channels, 1, 1);
+        assert_eq!(self.layers[factors].shape, expected, "factors are one pixel of as many channels");
+        self.push(name.into(), Op::Scale, vec![input, factors], shape)
+    }
+
+    /// Appends an activation that stands alone.
+    pub fn activate(&mut self, name: impl Into<String>, input: LayerId, activation: Activation) -> LayerId {
+        self.push(name.into(), Op::Activate(activation), vec![input], self.layers[input].shape)
     }
 
     /// Appends a copy of the channels `range`.
@@ -257,6 +173,12 @@ impl Graph {
         let shape = self.layers[input].shape;
         assert!(shape.channels.is_multiple_of(groups), "{} channels in {groups} groups", shape.channels);
         self.push(name.into(), Op::Shuffle { groups }, vec![input], shape)
+    }
+
+    /// What a window over `input` makes, with the given channels.
+    fn under(&self, input: LayerId, window: Window, channels: usize) -> Shape {
+        let from = self.layers[input].shape;
+        Shape::new(channels, window.output(from.height), window.output(from.width))
     }
 
     fn push(&mut self, name: String, op: Op, inputs: Vec<LayerId>, shape: Shape) -> LayerId {
@@ -281,7 +203,7 @@ impl Graph {
             }
             let operands = match layer.op {
                 Op::Input => layer.inputs.is_empty(),
-                Op::Add => layer.inputs.len() == 2,
+                Op::Add | Op::Scale => layer.inputs.len() == 2,
                 Op::Concat => !layer.inputs.is_empty(),
                 _ => layer.inputs.len() == 1,
             };
@@ -340,17 +262,28 @@ impl Graph {
 /// What a layer makes of operands of `inputs`; an error says why they do not fit.
 fn expected_shape(layer: &Layer, inputs: &[Shape]) -> Result<Shape, String> {
     let Some(&from) = inputs.first() else { return Ok(layer.shape) };
-    let window = |kernel: usize, stride: usize, channels: usize| match (kernel, stride) {
-        (0, _) | (_, 0) => Err(format!("has a kernel of {kernel} and a stride of {stride}; both must be at least 1")),
-        _ => Ok(Shape::new(channels, from.height.div_ceil(stride), from.width.div_ceil(stride))),
+    let under = |window: Window, channels: usize| {
+        let Window { kernel, stride, .. } = window;
+        if kernel == 0 || stride == 0 {
+            return Err(format!("has a kernel of {kernel} and a stride of {stride}; both must be at least 1"));
+        }
+        let shape = Shape::new(channels, window.output(from.height), window.output(from.width));
+        if shape.pixels() == 0 {
+            return Err(format!("has a kernel of {kernel}, larger than its input {from} with the padding"));
+        }
+        Ok(shape)
     };
     match layer.op {
         Op::Input => Ok(layer.shape),
-        Op::Conv(conv) => {
-            window(conv.kernel, conv.stride, if conv.depthwise { from.channels } else { layer.shape.channels })
-        }
-        Op::MaxPool { kernel, stride } => window(kernel, stride, from.channels),
-        Op::Upsample2x => Ok(Shape::new(from.channels, from.height * 2, from.width * 2)),
+        Op::Conv(conv) => under(conv.window(), if conv.depthwise { from.channels } else { layer.shape.channels }),
+        Op::MaxPool(window) | Op::AveragePool(window) => under(window, from.channels),
+        Op::GlobalAverage => Ok(Shape::new(from.channels, 1, 1)),
+        Op::Scale => match inputs[1] {
+            factors if factors == Shape::new(from.channels, 1, 1) => Ok(from),
+            factors => Err(format!("scales {from} by {factors}, which must be one pixel of as many channels")),
+        },
+        Op::Activate(_) => Ok(from),
+        Op::Upsample2x(_) => Ok(Shape::new(from.channels, from.height * 2, from.width * 2)),
         Op::Add => match inputs.iter().find(|&&shape| shape != from) {
             Some(other) => Err(format!("adds {from} and {other}")),
             None => Ok(from),
@@ -376,21 +309,13 @@ fn expected_shape(layer: &Layer, inputs: &[Shape]) -> Result<Shape, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn same_padding_puts_the_smaller_half_first() {
-        let conv = |kernel, stride| Conv { kernel, stride, depthwise: false, activation: Activation::Identity };
-        assert_eq!(conv(3, 1).pad_before(7), 1);
-        assert_eq!(conv(3, 2).pad_before(8), 0);
-        assert_eq!(conv(3, 2).pad_before(7), 1);
-        assert_eq!(conv(5, 2).pad_before(8), 1);
-        assert_eq!(conv(1, 1).pad_before(8), 0);
-    }
+    use crate::Padding;
 
     #[test]
     fn flops_and_parameters_of_a_hand_counted_graph() {
         let mut graph = Graph::new(Shape::new(3, 8, 8));
-        let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6 };
+        let conv =
+            Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
         let stem = graph.conv("stem", 0, 4, conv);
         graph.conv("depthwise", stem, 0, Conv { stride: 1, depthwise: true, ..conv });
         assert_eq!(graph.parameters(), (4 * 3 * 9 + 4) + (4 * 9 + 4));

@@ -2,7 +2,7 @@
 //!
 //! ## Modules
 //!
-//! - [`graph`]: the network as a list of layers; [`weights`]: their values.
+//! - [`graph`]: the network as a list of layers; [`op`]: what these do; [`weights`]: their values.
 //! - [`quantization`]: 8-bit weights and the scales of tensors, of a quantized network.
 //! - [`cpu`]: engines on CPU cores. `cuda` (feature `cuda`): the engine on NVIDIA GPUs.
 //!
@@ -18,6 +18,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod graph;
+pub mod op;
 #[doc(hidden)]
 pub mod plan;
 #[doc(hidden)]
@@ -27,7 +28,8 @@ pub mod quantization;
 pub mod quantized_plan;
 pub mod weights;
 
-pub use graph::{Activation, Conv, Graph, Layer, LayerId, Op, Shape};
+pub use graph::{Graph, Layer, LayerId, Shape};
+pub use op::{Activation, Conv, Interpolation, Op, Padding, Window};
 pub use quantization::Quantization;
 pub use weights::{ConvWeights, Weights};
 

@@ -143,7 +143,7 @@ impl Quantization {
 pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
     let mut leader: Vec<LayerId> = (0..graph.layers.len()).collect();
     for (id, layer) in graph.layers.iter().enumerate() {
-        if matches!(layer.op, Op::Concat | Op::Upsample2x) {
+        if matches!(layer.op, Op::Concat | Op::Upsample2x(_)) {
             for &input in &layer.inputs {
                 let (from, to) = (leader[id], leader[input]);
                 leader.iter_mut().filter(|l| **l == from).for_each(|l| *l = to);
@@ -204,7 +204,7 @@ pub fn relative_factor(operand: TensorScale, output: Option<TensorScale>) -> f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Conv, Shape};
+    use crate::{Conv, Interpolation, Padding, Shape};
 
     #[test]
     fn zero_is_exact_whatever_the_range() {
@@ -236,10 +236,11 @@ mod tests {
 
     #[test]
     fn concatenations_share_one_scale_through_upsamplings() {
-        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let conv =
+            Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let mut graph = Graph::new(Shape::new(3, 4, 4));
         let coarse = graph.conv("coarse", 0, 4, Conv { stride: 2, ..conv });
-        let up = graph.upsample2x("up", coarse);
+        let up = graph.upsample2x("up", coarse, Interpolation::Nearest);
         let fine = graph.conv("fine", 0, 4, conv);
         let cat = graph.concat("cat", &[up, fine]);
         assert_eq!(scale_groups(&graph), [vec![coarse, up, fine, cat]]);

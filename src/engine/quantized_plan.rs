@@ -8,7 +8,7 @@
 
 use crate::plan::{Plan, PlanStep, TensorId, Work};
 use crate::quantization::{Quantization, TensorScale};
-use crate::{Activation, EngineError, Graph, Op};
+use crate::{Activation, EngineError, Graph, Interpolation, Op, Padding};
 
 /// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another
 /// tensor.
@@ -39,8 +39,10 @@ impl Lowered {
     pub fn new(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
         for layer in &graph.layers {
             let known = match layer.op {
-                Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
-                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x | Op::Concat),
+                Op::Conv(conv) => {
+                    matches!(conv.activation, Activation::Identity | Activation::Relu6) && conv.padding == Padding::Same
+                }
+                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(Interpolation::Nearest) | Op::Concat),
             };
             if !known {
                 let why = format!("{}: {:?} is not served in 8-bit integers", layer.name, layer.op);

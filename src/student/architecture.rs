@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use peregrine_engine::{Activation, Graph, LayerId, Op, Shape};
+use peregrine_engine::{Activation, Graph, Interpolation, LayerId, Op, Shape};
 use serde::{Deserialize, Serialize};
 
 pub use super::backbone::MAX_STRIDE;
@@ -281,7 +281,7 @@ impl Architecture {
 /// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
 fn top_down(g: &mut NetworkBuilder, name: &str, fine: LayerId, coarse: LayerId, channels: usize) -> LayerId {
     let lateral = g.dense(name.into(), fine, channels, dense(1, 1, Activation::Identity));
-    let up = g.graph.upsample2x(format!("{name}.up"), coarse);
+    let up = g.graph.upsample2x(format!("{name}.up"), coarse, Interpolation::Nearest);
     g.graph.add(format!("{name}.add"), lateral, up)
 }
 

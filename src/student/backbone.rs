@@ -12,7 +12,7 @@
 //! whose pixels every second is kept. The ReLU after a sum is a channelwise convolution of weight
 //! 1.
 
-use peregrine_engine::{Activation, Conv, LayerId};
+use peregrine_engine::{Activation, Conv, LayerId, Window};
 use serde::{Deserialize, Serialize};
 
 use super::builder::{dense, NetworkBuilder};
@@ -129,8 +129,8 @@ impl Backbone {
 
     fn lower_residual_stem(&self, g: &mut NetworkBuilder) -> LayerId {
         let x = g.dense("backbone.stem".into(), 0, self.stem, centred(7, 2, Activation::Relu));
-        let x = g.graph.max_pool("backbone.stem.pool", x, 3, 1);
-        g.graph.max_pool("backbone.stem.even", x, 1, 2)
+        let x = g.graph.max_pool("backbone.stem.pool", x, Window::same(3, 1));
+        g.graph.max_pool("backbone.stem.even", x, Window::same(1, 2))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape};
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Padding, Shape};
 
 /// Adds layers to a graph, dense convolutions with their pruned widths.
 pub(crate) struct NetworkBuilder<'a> {
@@ -30,11 +30,11 @@ impl<'a> NetworkBuilder<'a> {
         (kernel, stride): (usize, usize),
         activation: Activation,
     ) -> LayerId {
-        self.graph.conv(name, input, 0, Conv { kernel, stride, depthwise: true, activation })
+        self.graph.conv(name, input, 0, Conv { kernel, stride, depthwise: true, activation, padding: Padding::Same })
     }
 }
 
 /// The parameters of a dense convolution.
 pub(crate) fn dense(kernel: usize, stride: usize, activation: Activation) -> Conv {
-    Conv { kernel, stride, depthwise: false, activation }
+    Conv { kernel, stride, depthwise: false, activation, padding: Padding::Same }
 }

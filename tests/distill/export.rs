@@ -8,7 +8,7 @@ use peregrine_distill::export::messages::Model;
 use peregrine_distill::export::onnx;
 use peregrine_distill::export::onnx::OnnxLabels;
 use peregrine_distill::teacher::Runtime;
-use peregrine_engine::{Activation, Conv, Graph, Shape};
+use peregrine_engine::{Activation, Conv, Graph, Interpolation, Padding, Shape};
 use peregrine_student::Student;
 use prost::Message;
 
@@ -26,7 +26,8 @@ fn distill(args: &[&str]) -> std::process::Output {
 
 /// Every operation and each kind of padding; another size for each `n`.
 fn network(n: usize) -> Graph {
-    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let conv =
+        |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Same };
     let mut g = Graph::new(Shape::new(3, 7 + n, 12 - n));
     let a = g.conv("a", 0, 5 + n, conv(3, 2, false, Activation::Relu6));
     let b = g.conv("b", a, 0, conv(5, 1, true, Activation::Relu6));
@@ -34,7 +35,7 @@ fn network(n: usize) -> Graph {
     let c = g.conv("c", sum, 9, conv(3, 2, true, Activation::Identity));
     let d = g.conv("d", c, 4, conv(1, 1, false, Activation::Identity));
     let fine = g.conv("fine", sum, 4, conv(1, 1, false, Activation::Identity));
-    let up = g.upsample2x("up", d);
+    let up = g.upsample2x("up", d, Interpolation::Nearest);
     let wide = g.concat("wide", &[c, d]);
     let last = g.conv("last", up, 3, conv(7, 1, false, Activation::Relu6));
     g.outputs = vec![fine, last, wide, sum];

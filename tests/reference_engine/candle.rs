@@ -4,8 +4,8 @@
 //! path uses it.
 
 use candle_core::{Device, Tensor};
-use peregrine_engine::graph::{padding, LEAK};
-use peregrine_engine::{Activation, Conv, Engine, EngineError, Graph, Op, Weights};
+use peregrine_engine::op::LEAK;
+use peregrine_engine::{Activation, Conv, Engine, EngineError, Graph, Interpolation, Op, Weights, Window};
 
 /// Runs a graph layer by layer, in f32.
 pub struct Reference {
@@ -51,12 +51,19 @@ impl Reference {
                     convolve(operand(0), weight, bias, conv)?
                 }
                 Op::Add => (operand(0) + operand(1))?,
-                Op::Upsample2x => operand(0).upsample_nearest2d(layer.shape.height, layer.shape.width)?,
+                Op::Upsample2x(Interpolation::Nearest) => {
+                    operand(0).upsample_nearest2d(layer.shape.height, layer.shape.width)?
+                }
+                Op::Upsample2x(Interpolation::Bilinear) => bilinear(operand(0))?,
                 Op::Concat => {
                     let parts: Vec<&Tensor> = layer.inputs.iter().map(|&i| &tensors[i]).collect();
                     Tensor::cat(&parts, 1)?
                 }
-                Op::MaxPool { kernel, stride } => max_pool(operand(0), kernel, stride)?,
+                Op::MaxPool(window) => max_pool(operand(0), window)?,
+                Op::AveragePool(window) => average_pool(operand(0), window)?,
+                Op::GlobalAverage => operand(0).mean_keepdim((2, 3))?,
+                Op::Scale => operand(0).broadcast_mul(operand(1))?,
+                Op::Activate(activation) => activate(operand(0), activation)?,
                 Op::Slice { first } => operand(0).narrow(1, first, layer.shape.channels)?,
                 Op::Shuffle { groups } => {
                     let s = layer.shape;
@@ -95,27 +102,58 @@ fn refused(error: candle_core::Error) -> EngineError {
 fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, conv: Conv) -> candle_core::Result<Tensor> {
     let channels = x.dim(1)?;
     let groups = if conv.depthwise { channels } else { 1 };
-    let x = same(x, conv.kernel, conv.stride, 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
-    match conv.activation {
-        Activation::Identity => Ok(x),
+    let x = padded(x, conv.window(), 0.0)?.conv2d(weight, 0, conv.stride, 1, groups)?.broadcast_add(bias)?;
+    activate(&x, conv.activation)
+}
+
+fn activate(x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+    let sigmoid = || (x.neg()?.exp()? + 1.0)?.recip();
+    match activation {
+        Activation::Identity => Ok(x.clone()),
         Activation::Relu6 => x.clamp(0f32, 6f32),
         Activation::Relu => x.relu(),
         Activation::Silu => x.silu(),
-        Activation::Hardswish => (&x * ((&x + 3.0)?.clamp(0f32, 6f32)? / 6.0)?)?.contiguous(),
-        Activation::LeakyRelu => x.maximum(&(&x * f64::from(LEAK))?),
+        Activation::Hardswish => (x * ((x + 3.0)?.clamp(0f32, 6f32)? / 6.0)?)?.contiguous(),
+        Activation::LeakyRelu => x.maximum(&(x * f64::from(LEAK))?),
+        Activation::Sigmoid => sigmoid(),
+        Activation::Hardsigmoid => ((x / 6.0)? + 0.5)?.clamp(0f32, 1f32),
     }
 }
 
-fn max_pool(x: &Tensor, kernel: usize, stride: usize) -> candle_core::Result<Tensor> {
-    same(x, kernel, stride, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)
+fn max_pool(x: &Tensor, window: Window) -> candle_core::Result<Tensor> {
+    padded(x, window, f32::NEG_INFINITY)?.max_pool2d_with_stride(window.kernel, window.stride)
 }
 
-/// `x` with the "same" padding of a window. candle pads both sides alike, which that is not: so it
-/// is done by hand.
-fn same(x: &Tensor, kernel: usize, stride: usize, value: f32) -> candle_core::Result<Tensor> {
+/// The sum of each window over the number of its pixels within the map.
+fn average_pool(x: &Tensor, window: Window) -> candle_core::Result<Tensor> {
+    let mean = |x: &Tensor| padded(x, window, 0.0)?.avg_pool2d_with_stride(window.kernel, window.stride);
+    mean(x)? / mean(&x.ones_like()?)?
+}
+
+/// Upsampling by two, one axis after the other: pixel 2i of the result is ¼ of pixel i − 1 and ¾ of
+/// pixel i, pixel 2i + 1 ¾ of pixel i and ¼ of pixel i + 1, the edges repeated.
+fn bilinear(x: &Tensor) -> candle_core::Result<Tensor> {
     let mut x = x.clone();
     for axis in [2, 3] {
-        let (before, after) = padding(kernel, stride, x.dim(axis)?);
+        let n = x.dim(axis)?;
+        let (first, last) = (x.narrow(axis, 0, 1)?, x.narrow(axis, n - 1, 1)?);
+        let before = Tensor::cat(&[&first, &x.narrow(axis, 0, n - 1)?], axis)?;
+        let after = Tensor::cat(&[&x.narrow(axis, 1, n - 1)?, &last], axis)?;
+        let own = (&x * 0.75)?;
+        let (even, odd) = ((&own + before * 0.25)?, (&own + after * 0.25)?);
+        let mut dims = x.dims().to_vec();
+        dims[axis] = 2 * n;
+        x = Tensor::stack(&[even, odd], axis + 1)?.reshape(dims)?;
+    }
+    Ok(x)
+}
+
+/// `x` with the padding of a window: by hand, since candle pads both sides alike and no more than a
+/// kernel.
+fn padded(x: &Tensor, window: Window, value: f32) -> candle_core::Result<Tensor> {
+    let mut x = x.clone();
+    for axis in [2, 3] {
+        let (before, after) = window.around(x.dim(axis)?);
         x = pad(&x, axis, before, after, value)?;
     }
     x.contiguous()
@@ -141,7 +179,7 @@ fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f32) -> cand
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peregrine_engine::{ConvWeights, Shape};
+    use peregrine_engine::{ConvWeights, Padding, Shape};
 
     fn run(graph: &Graph, weights: Weights, input: &[f32]) -> Vec<f32> {
         let mut engine = Reference::new(graph, &weights).unwrap();
@@ -153,7 +191,8 @@ mod tests {
     #[test]
     fn stride_2_on_an_even_map_pads_only_the_end() {
         let mut graph = Graph::new(Shape::new(1, 2, 4));
-        let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6 };
+        let conv =
+            Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
         let id = graph.conv("c", 0, 1, conv);
         graph.outputs.push(id);
         let ones = ConvWeights { weight: vec![1.0; 9], bias: vec![-20.0] };
@@ -166,7 +205,7 @@ mod tests {
     #[test]
     fn upsampling_repeats_each_pixel_and_concat_keeps_its_order() {
         let mut graph = Graph::new(Shape::new(1, 1, 2));
-        let up = graph.upsample2x("up", 0);
+        let up = graph.upsample2x("up", 0, Interpolation::Nearest);
         let sum = graph.add("sum", up, up);
         let cat = graph.concat("cat", &[sum, up]);
         graph.outputs.push(cat);
@@ -177,7 +216,7 @@ mod tests {
     #[test]
     fn pooling_ignores_what_is_outside_and_a_shuffle_interleaves() {
         let mut graph = Graph::new(Shape::new(4, 1, 2));
-        let pooled = graph.max_pool("pool", 0, 3, 1);
+        let pooled = graph.max_pool("pool", 0, Window::same(3, 1));
         let shuffled = graph.shuffle("shuffle", pooled, 2);
         let part = graph.slice("part", shuffled, 1..3);
         graph.outputs.push(part);

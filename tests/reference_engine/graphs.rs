@@ -1,6 +1,6 @@
 //! Random networks of every operation that a graph may hold, on small maps.
 
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Shape};
+use peregrine_engine::{Activation, Conv, Graph, Interpolation, LayerId, Padding, Shape, Window};
 use proptest::prelude::*;
 
 /// One random layer: numbers that [`grow`] reads as a kind, operands and sizes that fit the graph
@@ -17,15 +17,16 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
         found[i % found.len()]
     };
     let same_map = |s: Shape| (s.height, s.width) == (shape.height, shape.width);
-    let pointwise = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6 };
+    let pointwise =
+        Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
     let channels = 1 + a % 50;
     match kind % if plain { 8 } else { 12 } {
         0 if shape.width < 40 && shape.height < 40 => {
             // Half of the time as a pyramid level: the upsampled map is added to a convolution's
             // result.
-            let up = graph.upsample2x(format!("{name}.up"), x);
+            let up = graph.upsample2x(format!("{name}.up"), x, Interpolation::Nearest);
             if b % 2 == 0 {
-                let fine = graph.upsample2x(format!("{name}.fine"), x);
+                let fine = graph.upsample2x(format!("{name}.fine"), x, Interpolation::Nearest);
                 let lateral = graph.conv(format!("{name}.lateral"), fine, shape.channels, pointwise);
                 graph.add(format!("{name}.sum"), lateral, up);
             }
@@ -50,7 +51,7 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
             }
         }
         4 if !plain => {
-            graph.max_pool(name, x, [2, 3, 5][b % 3], 1 + b / 3 % 2);
+            graph.max_pool(name, x, Window::same([2, 3, 5][b % 3], 1 + b / 3 % 2));
         }
         5 if !plain => {
             // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and
@@ -86,6 +87,7 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
                     Activation::Hardswish,
                     Activation::LeakyRelu,
                 ][b / 50 % if plain { 2 } else { 5 }],
+                padding: Padding::Same,
             };
             graph.conv(name, x, channels, conv);
         }

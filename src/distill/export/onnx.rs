@@ -1,7 +1,7 @@
 //! A graph and its weights as an ONNX model: every operation maps to ONNX's own operators.
 
-use peregrine_engine::graph::{padding, LEAK};
-use peregrine_engine::{Activation, Conv, EngineError, Graph, LayerId, Op, Shape, Weights};
+use peregrine_engine::op::LEAK;
+use peregrine_engine::{Activation, Conv, EngineError, Graph, Interpolation, LayerId, Op, Shape, Weights, Window};
 
 use super::messages::{Entry, GraphBody, Model, Node, OperatorSet, Tensor, Value};
 
@@ -56,16 +56,28 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &OnnxLabels) -> Result<Mo
             }
             Op::Add => nodes.push(Node::new("Add", &inputs, &output)),
             Op::Concat => nodes.push(Node::new("Concat", &inputs, &output).int("axis", 1)),
-            Op::Upsample2x => nodes.push(
+            Op::Upsample2x(Interpolation::Nearest) => nodes.push(
                 Node::new("Resize", &[inputs[0], "", "upsample2x.scales"], &output)
                     .text("mode", "nearest")
                     .text("coordinate_transformation_mode", "asymmetric")
                     .text("nearest_mode", "floor"),
             ),
-            Op::MaxPool { kernel, stride } => {
+            Op::Upsample2x(Interpolation::Bilinear) => nodes.push(
+                Node::new("Resize", &[inputs[0], "", "upsample2x.scales"], &output)
+                    .text("mode", "linear")
+                    .text("coordinate_transformation_mode", "half_pixel"),
+            ),
+            Op::MaxPool(over) => {
                 let from = graph.layers[layer.inputs[0]].shape;
-                nodes.push(window(Node::new("MaxPool", &inputs, &output), kernel, stride, from));
+                nodes.push(window(Node::new("MaxPool", &inputs, &output), over, from));
             }
+            Op::AveragePool(over) => {
+                let from = graph.layers[layer.inputs[0]].shape;
+                nodes.push(window(Node::new("AveragePool", &inputs, &output).int("count_include_pad", 0), over, from));
+            }
+            Op::GlobalAverage => nodes.push(Node::new("GlobalAveragePool", &inputs, &output)),
+            Op::Scale => nodes.push(Node::new("Mul", &inputs, &output)),
+            Op::Activate(activation) => nodes.extend(activate(&layer.name, inputs[0], &output, activation)),
             Op::Slice { .. } => {
                 let [first, past] = [".first", ".past"].map(|end| format!("{}{end}", layer.name));
                 nodes.push(Node::new("Slice", &[inputs[0], &first, &past, "slice.axis"], &output));
@@ -105,29 +117,39 @@ pub fn model(graph: &Graph, weights: &Weights, labels: &OnnxLabels) -> Result<Mo
 fn convolution(name: &str, input: &str, output: &str, conv: Conv, from: Shape, to: Shape) -> Vec<Node> {
     let sum = if conv.activation == Activation::Identity { output.to_owned() } else { format!("{name}.sum") };
     let node = Node::new("Conv", &[input, &format!("{name}.weight"), &format!("{name}.bias")], &sum);
-    let mut nodes = vec![window(node, conv.kernel, conv.stride, from)
+    let mut nodes = vec![window(node, conv.window(), from)
         .ints("dilations", &[1, 1])
         .int("group", if conv.depthwise { to.channels as i64 } else { 1 })];
-    match conv.activation {
-        Activation::Identity => {}
-        Activation::Relu6 => nodes.push(Node::new("Clip", &[&sum, "relu6.low", "relu6.high"], output)),
-        Activation::Relu => nodes.push(Node::new("Relu", &[&sum], output)),
-        Activation::Silu => {
-            let sigmoid = format!("{name}.sigmoid");
-            nodes.push(Node::new("Sigmoid", &[&sum], &sigmoid));
-            nodes.push(Node::new("Mul", &[&sum, &sigmoid], output));
-        }
-        Activation::Hardswish => nodes.push(Node::new("HardSwish", &[&sum], output)),
-        Activation::LeakyRelu => nodes.push(Node::new("LeakyRelu", &[&sum], output).float("alpha", LEAK)),
+    if conv.activation != Activation::Identity {
+        nodes.extend(activate(name, &sum, output, conv.activation));
     }
     nodes
 }
 
+/// An activation of the tensor `input`.
+fn activate(name: &str, input: &str, output: &str, activation: Activation) -> Vec<Node> {
+    let node = |operator: &str| vec![Node::new(operator, &[input], output)];
+    match activation {
+        Activation::Identity => node("Identity"),
+        Activation::Relu6 => vec![Node::new("Clip", &[input, "relu6.low", "relu6.high"], output)],
+        Activation::Relu => node("Relu"),
+        Activation::Silu => {
+            let sigmoid = format!("{name}.sigmoid");
+            vec![Node::new("Sigmoid", &[input], &sigmoid), Node::new("Mul", &[input, &sigmoid], output)]
+        }
+        Activation::Hardswish => node("HardSwish"),
+        Activation::LeakyRelu => vec![Node::new("LeakyRelu", &[input], output).float("alpha", LEAK)],
+        Activation::Sigmoid => node("Sigmoid"),
+        Activation::Hardsigmoid => vec![Node::new("HardSigmoid", &[input], output).float("alpha", 1.0 / 6.0)],
+    }
+}
+
 /// A node with the attributes of a sliding window over maps of shape `from`.
-fn window(node: Node, kernel: usize, stride: usize, from: Shape) -> Node {
-    let (top, bottom) = padding(kernel, stride, from.height);
-    let (left, right) = padding(kernel, stride, from.width);
-    node.ints("kernel_shape", &[kernel; 2]).ints("strides", &[stride; 2]).ints("pads", &[top, left, bottom, right])
+fn window(node: Node, window: Window, from: Shape) -> Node {
+    let ((top, bottom), (left, right)) = (window.around(from.height), window.around(from.width));
+    node.ints("kernel_shape", &[window.kernel; 2])
+        .ints("strides", &[window.stride; 2])
+        .ints("pads", &[top, left, bottom, right])
 }
 
 fn initializers(graph: &Graph, weights: &Weights, any_batch: bool) -> Vec<Tensor> {
@@ -137,11 +159,15 @@ fn initializers(graph: &Graph, weights: &Weights, any_batch: bool) -> Vec<Tensor
         tensors.push(Tensor::f32(format!("{}.weight", layer.name), &shape, &values.weight));
         tensors.push(Tensor::f32(format!("{}.bias", layer.name), &shape[..1], &values.bias));
     }
-    if graph.convs().any(|(_, conv, _)| conv.activation == Activation::Relu6) {
+    let caps = |op: Op| match op {
+        Op::Conv(conv) => conv.activation == Activation::Relu6,
+        op => op == Op::Activate(Activation::Relu6),
+    };
+    if graph.layers.iter().any(|layer| caps(layer.op)) {
         tensors.push(Tensor::f32("relu6.low", &[], &[0.0]));
         tensors.push(Tensor::f32("relu6.high", &[], &[6.0]));
     }
-    if graph.layers.iter().any(|layer| layer.op == Op::Upsample2x) {
+    if graph.layers.iter().any(|layer| matches!(layer.op, Op::Upsample2x(_))) {
         tensors.push(Tensor::f32("upsample2x.scales", &[4], &[1.0, 1.0, 2.0, 2.0]));
     }
     for layer in &graph.layers {

@@ -135,10 +135,10 @@ fn matmul(
 mod tests {
     use super::super::check;
     use super::*;
-    use peregrine_engine::{Activation, Conv, Shape};
+    use peregrine_engine::{Activation, Conv, Padding, Shape};
 
     fn geometry(kernel: usize, stride: usize) -> Geometry {
-        let conv = Conv { kernel, stride, depthwise: false, activation: Activation::Identity };
+        let conv = Conv { kernel, stride, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let input = Shape::new(3, 6, 8);
         Geometry::new(conv, input, Shape::new(4, 6 / stride, 8 / stride))
     }

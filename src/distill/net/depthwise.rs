@@ -111,13 +111,14 @@ fn for_each_tap_row(g: &Geometry, mut f: impl FnMut(usize, usize, usize, usize))
 mod tests {
     use super::super::{check, dense};
     use super::*;
-    use peregrine_engine::{Activation, Conv, Shape};
+    use peregrine_engine::{Activation, Conv, Padding, Shape};
 
     fn cases() -> impl Iterator<Item = Geometry> {
         let sizes = [(6, 8), (7, 5), (4, 4)];
         [(3, 1), (5, 1), (3, 2), (5, 2)].into_iter().flat_map(move |(kernel, stride)| {
             sizes.into_iter().map(move |(h, w): (usize, usize)| {
-                let conv = Conv { kernel, stride, depthwise: true, activation: Activation::Identity };
+                let conv =
+                    Conv { kernel, stride, depthwise: true, activation: Activation::Identity, padding: Padding::Same };
                 let output = Shape::new(1, h.div_ceil(stride), w.div_ceil(stride));
                 Geometry::new(conv, Shape::new(1, h, w), output)
             })

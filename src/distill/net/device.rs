@@ -7,8 +7,7 @@
 //! candle alone, so that the intermediates of only one layer are held.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use peregrine_engine::graph::padding;
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape};
+use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape, Window};
 
 use super::norm::{BatchStatistics, EPSILON};
 use super::{ConvParams, Mode, NetParams};
@@ -175,13 +174,13 @@ fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(
         Op::Conv(conv) => return convolve(&inputs[0], conv, parameters.expect("every convolution has parameters")),
         Op::Add => (&inputs[0] + &inputs[1])?,
         Op::Concat => Tensor::cat(inputs, 0)?,
-        Op::Upsample2x => {
+        Op::Upsample2x(_) => {
             let (c, n, h, w) = inputs[0].dims4()?;
             let pixels = inputs[0].reshape((c, n, h, 1, w, 1))?;
             pixels.broadcast_as((c, n, h, 2, w, 2))?.reshape((c, n, 2 * h, 2 * w))?
         }
-        Op::MaxPool { kernel, stride } => {
-            let mut taps = taps(&inputs[0], kernel, stride, f32::NEG_INFINITY)?.into_iter();
+        Op::MaxPool(window) => {
+            let mut taps = taps(&inputs[0], window, f32::NEG_INFINITY)?.into_iter();
             let first = taps.next().expect("a window has a tap");
             // The first of equals gets the gradient, as on the CPU; candle's maximum would divide
             // it.
@@ -197,7 +196,7 @@ fn convolve(x: &Tensor, conv: Conv, parameters: &Parameters) -> Result<(Tensor, 
     let (out, per_group, kernel, _) = weight.dims4()?;
     let mut sum: Option<Tensor> = None;
     let mut shape = (0, 0, 0);
-    for (i, tap) in taps(x, kernel, conv.stride, 0.0)?.into_iter().enumerate() {
+    for (i, tap) in taps(x, conv.window(), 0.0)?.into_iter().enumerate() {
         let (channels, n, h, w) = tap.dims4()?;
         shape = (n, h, w);
         let (tap, weight) = (
@@ -244,13 +243,14 @@ fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
 
 /// The input of each tap of a window, row by row, at each place of the result; `outside` beyond the
 /// map.
-fn taps(x: &Tensor, kernel: usize, stride: usize, outside: f32) -> Result<Vec<Tensor>> {
+fn taps(x: &Tensor, window: Window, outside: f32) -> Result<Vec<Tensor>> {
+    let Window { kernel, stride, .. } = window;
     let (channels, n, height, width) = x.dims4()?;
     // A map padded to whole strides is split into its phases by a reshape.
     let (rows, columns, reach) = (height.div_ceil(stride), width.div_ceil(stride), (kernel - 1) / stride);
     let mut x = x.clone();
     for (axis, size, strides) in [(2, height, rows + reach), (3, width, columns + reach)] {
-        let before = padding(kernel, stride, size).0;
+        let before = window.before(size);
         x = pad(&x, axis, before, strides * stride - before - size, outside)?;
     }
     let phases = x.reshape((channels, n, rows + reach, stride, columns + reach, stride))?;

@@ -131,7 +131,7 @@ impl FakePass {
 mod tests {
     use super::*;
     use crate::net::{check, Mode, TrainNet};
-    use peregrine_engine::{Activation, Conv, Engine, Shape};
+    use peregrine_engine::{Activation, Conv, Engine, Padding, Shape};
     use peregrine_student::Architecture;
 
     /// The network of `quantization` in training.
@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn rounding_is_the_identity_and_clipped_values_have_no_gradient() {
-        let identity = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let identity =
+            Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let mut graph = Graph::new(Shape::new(1, 1, 4));
         let x = graph.conv("x", 0, 1, identity);
         let out = graph.conv("out", x, 1, identity);

@@ -37,20 +37,20 @@ impl Operation {
                     images.for_each(|(output, input)| output[at..at + part].copy_from_slice(input));
                 }
             }
-            Op::Upsample2x => {
+            Op::Upsample2x(_) => {
                 let width = self.output.width;
                 let rows = output.par_chunks_mut(2 * width).zip(inputs[0].par_chunks(width / 2));
                 rows.for_each(|(both, from)| {
                     both.iter_mut().enumerate().for_each(|(x, value)| *value = from[x % width / 2]);
                 });
             }
-            Op::MaxPool { kernel, stride } => {
+            Op::MaxPool(window) => {
                 let (from, to) = (self.inputs[0], self.output);
                 let planes = output.par_chunks_mut(to.pixels()).zip(inputs[0].par_chunks(from.pixels()));
                 planes.for_each(|(output, input)| {
                     for (i, value) in output.iter_mut().enumerate() {
                         let at = (i / to.width, i % to.width);
-                        *value = input[pool::largest(input, from, (kernel, stride), at)];
+                        *value = input[pool::largest(input, from, window, at)];
                     }
                 });
             }
@@ -68,7 +68,7 @@ impl Operation {
                 let images = into.chunks_mut(part).zip(gradient.chunks(self.output.len()));
                 images.for_each(|(into, from)| add_or_copy(into, &from[at..at + part], keep));
             }
-            Op::Upsample2x => {
+            Op::Upsample2x(_) => {
                 let width = self.output.width;
                 let rows = into.par_chunks_mut(width / 2).zip(gradient.par_chunks(2 * width));
                 rows.for_each(|(into, from)| {
@@ -79,7 +79,7 @@ impl Operation {
                     }
                 });
             }
-            Op::MaxPool { kernel, stride } => {
+            Op::MaxPool(window) => {
                 let (from, to) = (self.inputs[0], self.output);
                 let planes = into.par_chunks_mut(from.pixels()).zip(input.par_chunks(from.pixels()));
                 planes.zip(gradient.par_chunks(to.pixels())).for_each(|((into, input), gradient)| {
@@ -88,7 +88,7 @@ impl Operation {
                     }
                     for (i, d) in gradient.iter().enumerate() {
                         let at = (i / to.width, i % to.width);
-                        into[pool::largest(input, from, (kernel, stride), at)] += d;
+                        into[pool::largest(input, from, window, at)] += d;
                     }
                 });
             }

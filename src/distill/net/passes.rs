@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use candle_core::{Device, Result};
-use peregrine_engine::{Activation, Graph, LayerId, Op};
+use peregrine_engine::{Activation, Graph, Interpolation, LayerId, Op, Padding};
 
 use super::conv_block::ConvBlock;
 use super::device::DevicePasses;
@@ -223,7 +223,11 @@ impl TrainNet {
 
 fn is_trainable(op: Op) -> bool {
     match op {
-        Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6 | Activation::Relu),
-        op => !matches!(op, Op::Slice { .. } | Op::Shuffle { .. }),
+        Op::Conv(conv) => {
+            matches!(conv.activation, Activation::Identity | Activation::Relu6 | Activation::Relu)
+                && conv.padding == Padding::Same
+        }
+        Op::MaxPool(window) => window.padding == Padding::Same,
+        op => matches!(op, Op::Input | Op::Add | Op::Concat | Op::Upsample2x(Interpolation::Nearest)),
     }
 }

@@ -1,18 +1,13 @@
 //! Max-pooling of one channel.
 
-use peregrine_engine::graph::padding;
-use peregrine_engine::Shape;
+use peregrine_engine::{Shape, Window};
 
 /// The index in `plane` of the largest value in the window of output pixel (y, x); the first of
 /// equals.
-pub fn largest(plane: &[f32], shape: Shape, (kernel, stride): (usize, usize), (y, x): (usize, usize)) -> usize {
-    let span = |at: usize, size: usize| {
-        let before = padding(kernel, stride, size).0;
-        (at * stride).saturating_sub(before)..(at * stride + kernel - before).min(size)
-    };
-    let columns = span(x, shape.width);
-    let mut best = span(y, shape.height).start * shape.width + columns.start;
-    for row in span(y, shape.height) {
+pub fn largest(plane: &[f32], shape: Shape, window: Window, (y, x): (usize, usize)) -> usize {
+    let (rows, columns) = (window.span(y, shape.height), window.span(x, shape.width));
+    let mut best = rows.start * shape.width + columns.start;
+    for row in rows {
         for column in columns.clone() {
             let here = row * shape.width + column;
             // NaN wins, so that it shows in the loss.
@@ -31,7 +26,7 @@ mod tests {
     #[test]
     fn each_window_gives_its_largest_value_and_never_padding() {
         let plane = [-1.0, -2.0, -3.0, -4.0, -9.0, -8.0, -7.0, -6.0];
-        let at = |window, y, x| largest(&plane, Shape::new(1, 2, 4), window, (y, x));
+        let at = |(kernel, stride), y, x| largest(&plane, Shape::new(1, 2, 4), Window::same(kernel, stride), (y, x));
         assert_eq!([0, 1, 2, 3].map(|x| at((3, 1), 0, x)), [0, 0, 1, 2]);
         // Even sizes, stride 2: the window begins at the pixel itself.
         assert_eq!([0, 1].map(|x| at((3, 2), 0, x)), [0, 2]);

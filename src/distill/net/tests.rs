@@ -1,7 +1,7 @@
 //! Whole graphs in training.
 
 use candle_core::Device;
-use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
+use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Interpolation, Padding, Shape, Weights, Window};
 use peregrine_student::Student;
 
 use super::{check, Mode, NetParams, TrainNet};
@@ -9,12 +9,13 @@ use super::{check, Mode, NetParams, TrainNet};
 /// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite
 /// differences.
 fn small_graph() -> Graph {
-    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let conv =
+        |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Same };
     let mut g = Graph::new(Shape::new(2, 4, 4));
     let a = g.conv("a", 0, 4, conv(3, 1, false, Activation::Identity));
     let b = g.conv("b", a, 0, conv(3, 2, true, Activation::Identity));
     let c = g.conv("c", b, 4, conv(1, 1, false, Activation::Relu6));
-    let up = g.upsample2x("up", c);
+    let up = g.upsample2x("up", c, Interpolation::Nearest);
     let sum = g.add("sum", up, a);
     let both = g.concat("both", &[sum, a]);
     let out = g.conv("out", both, 2, conv(1, 1, false, Activation::Identity));
@@ -74,13 +75,14 @@ fn finite_differences_of_a_whole_graph(place: fn(TrainNet) -> TrainNet) {
 
 #[test]
 fn relu_and_pooling_gradients_agree_with_finite_differences() {
-    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let conv =
+        |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Same };
     let mut graph = Graph::new(Shape::new(2, 6, 6));
     let a = graph.conv("a", 0, 3, conv(4, 2, false, Activation::Identity));
     let relu = graph.conv("relu", a, 0, conv(1, 1, true, Activation::Relu));
-    let pooled = graph.max_pool("pooled", relu, 3, 1);
+    let pooled = graph.max_pool("pooled", relu, Window::same(3, 1));
     let sum = graph.add("sum", pooled, relu);
-    let out = graph.max_pool("out", sum, 1, 2);
+    let out = graph.max_pool("out", sum, Window::same(1, 2));
     graph.outputs.push(out);
     let (weight, bias, input) = (check::values(96, 1), check::values(3, 2), check::values(2 * 72, 3));
     let probe = check::values(2 * graph.layers[out].shape.len(), 4);
@@ -169,17 +171,18 @@ fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolera
 
 #[test]
 fn every_operation_trains_on_a_device_as_on_the_cpu() {
-    let conv = |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation };
+    let conv =
+        |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Same };
     // Odd and even sizes, windows with and without padding, an input used twice, and a layer used
     // twice.
     let mut graph = Graph::new(Shape::new(3, 13, 14));
     let a = graph.conv("a", 0, 6, conv(5, 2, false, Activation::Relu6));
     let b = graph.conv("b", a, 0, conv(3, 1, true, Activation::Identity));
     let c = graph.conv("c", b, 0, conv(5, 2, true, Activation::Relu));
-    let pooled = graph.max_pool("pooled", b, 3, 2);
+    let pooled = graph.max_pool("pooled", b, Window::same(3, 2));
     let both = graph.concat("both", &[c, pooled]);
     let d = graph.conv("d", both, 4, conv(1, 1, false, Activation::Identity));
-    let up = graph.upsample2x("up", d);
+    let up = graph.upsample2x("up", d, Interpolation::Nearest);
     let twice = graph.add("twice", up, up);
     let out = graph.conv("out", twice, 5, conv(4, 2, false, Activation::Identity));
     graph.outputs.extend([out, d]);

@@ -106,12 +106,13 @@ impl TrainState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peregrine_engine::{Activation, Conv, Graph, Shape};
+    use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 
     #[test]
     fn the_average_moves_by_its_decay_running_statistics_included() {
         let mut graph = Graph::new(Shape::new(1, 1, 1));
-        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let conv =
+            Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let out = graph.conv("out", 0, 1, conv);
         graph.outputs.push(out);
         let params = NetParams::random(&graph, 0);

@@ -98,11 +98,12 @@ impl Optimizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peregrine_engine::{Activation, Conv, Graph, Shape};
+    use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 
     fn params() -> NetParams {
         let mut graph = Graph::new(Shape::new(1, 1, 1));
-        let conv = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity };
+        let conv =
+            Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let out = graph.conv("out", 0, 1, conv);
         graph.outputs.push(out);
         NetParams::random(&graph, 0)

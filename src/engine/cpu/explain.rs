@@ -141,7 +141,7 @@ impl StepReport {
             FloatAction::Pack => ("planar to blocks".to_string(), 0),
             FloatAction::Convolution(c) => (c.describe(), c.weight_bytes()),
             FloatAction::Sum(operands) => (format!("sum of {}", operands.len()), 0),
-            FloatAction::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.kernel, pool.stride), 0),
+            FloatAction::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.window.kernel, pool.window.stride), 0),
             FloatAction::Copy(parts) => (format!("{} parts copied", parts.len()), 0),
             FloatAction::Unpack(_) => ("blocks to planar".to_string(), 0),
         };

@@ -5,13 +5,12 @@ use std::ops::Range;
 use super::layout::{FloatView, ThreadMemory};
 use super::simd::{Vector, BLOCK};
 use super::tiles::MAX_KERNEL;
-use crate::graph::padding;
+use crate::Window;
 
 /// A maximum over windows.
 #[derive(Clone, Copy)]
 pub struct MaxPool {
-    pub kernel: usize,
-    pub stride: usize,
+    pub window: Window,
     /// For the instruction set in use.
     pub row: unsafe fn(&PoolRow),
 }
@@ -46,21 +45,20 @@ impl MaxPool {
         rows: Range<usize>,
     ) {
         let (height, width) = (input.shape.height, input.shape.width);
-        let top = padding(self.kernel, self.stride, height).0;
+        let Window { kernel, stride, .. } = self.window;
         for block in blocks {
             for y in rows.clone() {
-                let first = (y * self.stride).saturating_sub(top);
-                let past = (y * self.stride + self.kernel - top).min(height);
+                let under = self.window.span(y, height);
                 let mut from = [std::ptr::null(); MAX_KERNEL];
-                for (row, y) in from.iter_mut().zip(first..past) {
+                for (row, y) in from.iter_mut().zip(under.clone()) {
                     *row = input.at(memory, block, y);
                 }
                 (self.row)(&PoolRow {
                     rows: from,
-                    row_count: past - first,
-                    kernel: self.kernel,
-                    stride: self.stride,
-                    left: padding(self.kernel, self.stride, width).0,
+                    row_count: under.len(),
+                    kernel,
+                    stride,
+                    left: self.window.before(width),
                     input_width: width,
                     out: output.at(memory, block, y),
                     width: output.shape.width,

@@ -18,7 +18,7 @@ use super::views::whole_views;
 use crate::plan::{ChannelRange, Operand, Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
-use crate::{plan, Conv, EngineError, Graph, Op, Weights};
+use crate::{plan, Activation, Conv, EngineError, Graph, Interpolation, Op, Weights, Window};
 
 /// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache,
 /// the least among processors worth naming; weights and the maps at both ends need the rest.
@@ -65,10 +65,18 @@ struct FloatBuilder<'a> {
 /// Where a kernel is larger than the tiles can take.
 pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<FloatProgram, EngineError> {
     for layer in &graph.layers {
-        let (Op::Conv(Conv { kernel, .. }) | Op::MaxPool { kernel, .. }) = layer.op else { continue };
-        if kernel > MAX_KERNEL {
-            let why = format!("{} has a kernel of {kernel}, and the largest is {MAX_KERNEL}", layer.name);
-            return Err(EngineError::Unsupported { device: "CPU", why });
+        let fault = |why: String| Err(EngineError::Unsupported { device: "CPU", why });
+        match layer.op {
+            Op::Conv(Conv { kernel, .. }) | Op::MaxPool(Window { kernel, .. }) if kernel > MAX_KERNEL => {
+                return fault(format!("{} has a kernel of {kernel}, and the largest is {MAX_KERNEL}", layer.name));
+            }
+            Op::Conv(Conv { activation: Activation::Sigmoid | Activation::Hardsigmoid, .. })
+            | Op::Upsample2x(Interpolation::Bilinear)
+            | Op::AveragePool(_)
+            | Op::GlobalAverage
+            | Op::Scale
+            | Op::Activate(_) => return fault(format!("{}: {:?} has no kernel yet", layer.name, layer.op)),
+            _ => {}
         }
     }
     let mut plan = Plan::new(graph, BLOCK);
@@ -253,9 +261,8 @@ impl FloatBuilder<'_> {
                 };
                 FloatAction::Copy(channels.iter().map(copied).collect())
             }
-            &Work::MaxPool { kernel, stride } => {
-                FloatAction::MaxPool(MaxPool { kernel, stride, row: self.isa.kernels().pool })
-            }
+            &Work::MaxPool(window) => FloatAction::MaxPool(MaxPool { window, row: self.isa.kernels().pool }),
+            work => unreachable!("{work:?} is refused by `build`"),
         };
         let (input, output) = (view(step.inputs[0]), view(step.output));
         FloatStep { name: step.name.clone(), action, input, output, flops: self.plan.flops(step) }
@@ -349,12 +356,13 @@ impl Program for FloatProgram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, Conv, Shape};
+    use crate::{Padding, Shape};
 
     #[test]
     fn an_oversized_kernel_is_refused_by_name() {
         let mut graph = Graph::new(Shape::new(1, 16, 16));
-        let conv = Conv { kernel: 9, stride: 1, depthwise: false, activation: Activation::Identity };
+        let conv =
+            Conv { kernel: 9, stride: 1, depthwise: false, activation: Activation::Identity, padding: Padding::Same };
         let id = graph.conv("huge", 0, 1, conv);
         graph.outputs.push(id);
         let error = build(&graph, &Weights::default(), Isa::Portable, 1).err().expect("must be refused");

@@ -125,7 +125,7 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
                 }
             }
         }
-        Activation::Identity | Activation::Silu | Activation::Hardswish => {}
+        _ => {}
     }
     let late = matches!(tile.activation, Activation::Silu | Activation::Hardswish);
     if !tile.residual.is_null() && !late {
@@ -230,7 +230,7 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
                 acc[m] = acc[m].leaky_relu();
             }
         }
-        Activation::Identity | Activation::Silu | Activation::Hardswish => {}
+        _ => {}
     }
     if matches!(tile.activation, Activation::Silu | Activation::Hardswish) {
         for (m, &value) in acc.iter().enumerate() {

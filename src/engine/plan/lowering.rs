@@ -1,7 +1,10 @@
 //! From the layers of a graph to the steps of a plan.
 
 use super::{ChannelRange, Operand, Plan, PlanStep, PlanTensor, TensorId, Work};
-use crate::{Graph, LayerId, Op};
+use crate::{Graph, Interpolation, LayerId, Op};
+
+/// The upsampling that an addition can read through.
+const NEAREST: Op = Op::Upsample2x(Interpolation::Nearest);
 
 /// A plan under construction.
 pub(super) struct Lowering<'a> {
@@ -60,7 +63,7 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             for &operand in &layer.inputs {
-                if self.graph.layers[operand].op == Op::Upsample2x {
+                if self.graph.layers[operand].op == NEAREST {
                     self.uses[operand] -= 1;
                 }
             }
@@ -73,7 +76,7 @@ impl<'a> Lowering<'a> {
             }
         }
         for (id, layer) in self.graph.layers.iter().enumerate() {
-            let unread_because_fused = layer.op == Op::Upsample2x
+            let unread_because_fused = layer.op == NEAREST
                 && self.uses[id] == 0
                 && self.graph.layers.iter().any(|l| l.op == Op::Add && l.inputs.contains(&id));
             self.skipped[id] |= unread_because_fused;
@@ -83,7 +86,7 @@ impl<'a> Lowering<'a> {
     /// An operand of an addition, read through the upsampling that makes it.
     fn operand(&mut self, id: LayerId) -> Operand {
         let layer = &self.graph.layers[id];
-        let (source, upsampled) = if layer.op == Op::Upsample2x { (layer.inputs[0], true) } else { (id, false) };
+        let (source, upsampled) = if layer.op == NEAREST { (layer.inputs[0], true) } else { (id, false) };
         Operand { tensor: self.whole(source), upsampled }
     }
 
@@ -148,14 +151,17 @@ impl<'a> Lowering<'a> {
                 let operands = [self.operand(layer.inputs[0]), self.operand(layer.inputs[1])];
                 (&layer.name, Work::Add(operands), operands.map(|o| o.tensor).to_vec())
             }
-            (Op::Upsample2x, _) => (&layer.name, Work::Upsample2x, inputs(&layer.inputs)),
             (Op::Concat, _) => {
                 let inputs = inputs(&layer.inputs);
                 (&layer.name, Work::Concat(self.place_parts(id)), inputs)
             }
-            (Op::MaxPool { kernel, stride }, _) => {
-                (&layer.name, Work::MaxPool { kernel, stride }, inputs(&layer.inputs))
-            }
+            (Op::Upsample2x(Interpolation::Nearest), _) => (&layer.name, Work::Upsample2x, inputs(&layer.inputs)),
+            (Op::Upsample2x(Interpolation::Bilinear), _) => (&layer.name, Work::Bilinear2x, inputs(&layer.inputs)),
+            (Op::MaxPool(window), _) => (&layer.name, Work::MaxPool(window), inputs(&layer.inputs)),
+            (Op::AveragePool(window), _) => (&layer.name, Work::AveragePool(window), inputs(&layer.inputs)),
+            (Op::GlobalAverage, _) => (&layer.name, Work::GlobalAverage, inputs(&layer.inputs)),
+            (Op::Scale, _) => (&layer.name, Work::Scale, inputs(&layer.inputs)),
+            (Op::Activate(activation), _) => (&layer.name, Work::Activate(activation), inputs(&layer.inputs)),
             (Op::Input, _) => unreachable!("a graph has its input as layer 0 only"),
             (Op::Slice { .. } | Op::Shuffle { .. }, _) => unreachable!("a list of channels has no step"),
         };

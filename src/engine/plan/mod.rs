@@ -14,7 +14,7 @@
 
 mod lowering;
 
-use super::{Conv, Graph, LayerId, Shape};
+use super::{Activation, Conv, Graph, LayerId, Shape, Window};
 use lowering::Lowering;
 
 /// Index into [`Plan::tensors`].
@@ -59,8 +59,18 @@ pub enum Work {
     Upsample2x,
     /// Copies those parts that are not in place already: `(part, first channel in the output)`.
     Concat(Vec<(TensorId, usize)>),
+    /// Bilinear upsampling by two.
+    Bilinear2x,
     /// The largest value of each window.
-    MaxPool { kernel: usize, stride: usize },
+    MaxPool(Window),
+    /// The mean of each window's values within the map.
+    AveragePool(Window),
+    /// The mean of each channel.
+    GlobalAverage,
+    /// `inputs[0]` with each channel multiplied by its value in `inputs[1]`, a map of one pixel.
+    Scale,
+    /// An activation by itself.
+    Activate(Activation),
     /// Copies channels of any tensors of the output's size, in order.
     Gather(Vec<ChannelRange>),
 }
@@ -161,8 +171,8 @@ impl Plan {
                 };
                 out.len() * (2 * conv.kernel * conv.kernel * from + usize::from(residual.is_some()))
             }
-            Work::Add(_) => out.len(),
-            Work::MaxPool { .. } | Work::Upsample2x | Work::Concat(_) | Work::Gather(_) => 0,
+            Work::Add(_) | Work::Scale => out.len(),
+            _ => 0,
         }
     }
 }
@@ -170,10 +180,10 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Activation;
+    use crate::{Interpolation, Padding};
 
     fn conv(depthwise: bool) -> Conv {
-        Conv { kernel: 1, stride: 1, depthwise, activation: Activation::Identity }
+        Conv { kernel: 1, stride: 1, depthwise, activation: Activation::Identity, padding: Padding::Same }
     }
 
     #[test]
@@ -181,7 +191,7 @@ mod tests {
         let mut graph = Graph::new(Shape::new(3, 4, 4));
         let coarse = graph.conv("coarse", 0, 8, Conv { stride: 2, ..conv(false) });
         let lateral = graph.conv("lateral", 0, 8, conv(false));
-        let up = graph.upsample2x("up", coarse);
+        let up = graph.upsample2x("up", coarse, Interpolation::Nearest);
         let sum = graph.add("sum", lateral, up);
         graph.outputs.push(sum);
         let plan = Plan::new(&graph, 8);

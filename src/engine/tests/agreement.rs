@@ -2,7 +2,7 @@
 //! number of threads.
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
-use peregrine_engine::{Activation, Conv, Graph, Shape};
+use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 use peregrine_reference::graphs::any_graph;
 use peregrine_reference::{outputs, random_input, random_weights, reference_outputs, relative_error};
 use peregrine_student::architecture::Architecture;
@@ -66,7 +66,7 @@ prop_compose! {
         ],
     ) -> Graph {
         let mut graph = Graph::new(Shape::new(from, height, width));
-        let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation };
+        let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation, padding: Padding::Same };
         let first = graph.conv("first", 0, to, conv);
         let second = graph.conv("second", first, to, conv);
         let sum = graph.add("sum", first, second);

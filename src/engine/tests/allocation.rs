@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use peregrine_core::allocations::{process_allocations, CountingAllocator};
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
-use peregrine_engine::{Activation, Conv, Engine, Graph, Shape};
+use peregrine_engine::{Activation, Conv, Engine, Graph, Padding, Shape, Window};
 use peregrine_student::architecture::Architecture;
 
 #[global_allocator]
@@ -43,10 +43,10 @@ fn allocations_of_all_threads_are_counted() {
 fn ten_thousand_inferences_allocate_nothing() {
     let _alone = ALONE.lock();
     let mut graph = Graph::new(Shape::new(3, 8, 8));
-    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Silu };
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Silu, padding: Padding::Same };
     let a = graph.conv("a", 0, 16, conv);
     let b = graph.conv("b", a, 0, Conv { depthwise: true, ..conv });
-    let pooled = graph.max_pool("pool", b, 3, 1);
+    let pooled = graph.max_pool("pool", b, Window::same(3, 1));
     let part = graph.slice("part", pooled, 3..11);
     let c = graph.conv("c", part, 16, Conv { kernel: 1, ..conv });
     let sum = graph.add("sum", b, c);

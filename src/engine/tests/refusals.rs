@@ -2,9 +2,10 @@
 //! that says which and why.
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
-use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Shape, Weights};
+use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Padding, Shape, Weights};
 
-const CONV: Conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu6 };
+const CONV: Conv =
+    Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
 
 /// Two convolutions, and weights that fit.
 fn sound() -> (Graph, Weights) {

@@ -13,7 +13,7 @@ use peregrine_engine::cuda::layout::Layout;
 use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::recording::{RecordedGraph, Recording};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
-use peregrine_engine::{Activation, Conv, Graph, Shape};
+use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::cuda::FrameOptions;
 use peregrine_pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
@@ -214,7 +214,7 @@ fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
         }
     }
     let mut huge = Graph::new(Shape::new(3, 1 << 15, 1 << 15));
-    let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6 };
+    let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
     let out = huge.conv("stem", 0, 8, conv);
     huge.outputs.push(out);
     let error = Network::new(&huge).unwrap_err().to_string();

@@ -266,7 +266,7 @@ impl IntegerBuilder<'_> {
                 let parts = parts.iter().map(|&(t, channel)| (self.byte_view(t), channel)).collect();
                 IntegerAction::Concat(parts, self.byte_view(step.output))
             }
-            Work::MaxPool { .. } | Work::Gather(_) => unreachable!("refused when lowered"),
+            _ => unreachable!("refused when lowered"),
         }
     }
 
@@ -292,7 +292,7 @@ impl IntegerBuilder<'_> {
                 };
                 FloatAction::Copy(parts.iter().map(whole).collect())
             }
-            Work::MaxPool { .. } | Work::Gather(_) => unreachable!("refused when lowered"),
+            _ => unreachable!("refused when lowered"),
         };
         self.float(step.name.clone(), self.lowered.plan.flops(step), action, input, output)
     }

@@ -4,7 +4,7 @@
 //! instance here and one table in [`super::kernels`]; on NEON a block is a pair of 4-lane
 //! registers.
 
-use crate::graph::LEAK;
+use crate::op::LEAK;
 
 /// Channels in one block of the engine's layout.
 pub const BLOCK: usize = 8;

@@ -139,6 +139,7 @@ pub unsafe fn output<V: Vector>(patch: &OutputPatch) {
                 Activation::Silu => value.silu(),
                 Activation::Hardswish => value.hardswish(),
                 Activation::LeakyRelu => value.leaky_relu(),
+                Activation::Sigmoid | Activation::Hardsigmoid => unreachable!("refused by `build`"),
             };
             if !patch.residual[i].is_null() {
                 value = value.add(V::load(patch.residual[i].add(j * BLOCK)));

@@ -52,7 +52,7 @@ impl Network {
     ) -> Launch {
         let step = &self.layout.plan.steps[s];
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let window = self.window(step, (conv.kernel, conv.stride), conv.activation);
+        let window = self.window(step, conv.window(), conv.activation);
         let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
         let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
         let (kernel, threads, argument) = match variant {

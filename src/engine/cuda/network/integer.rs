@@ -77,7 +77,7 @@ impl Network {
     ) -> Launch {
         let step = &self.layout.plan.steps[s];
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let window = self.window(step, (conv.kernel, conv.stride), Activation::Identity);
+        let window = self.window(step, conv.window(), Activation::Identity);
         let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
         let quantized = self.requantization(step, conv, residual);
         let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));

@@ -11,9 +11,8 @@ use super::arguments as arg;
 use super::kernels::{FilterRun, Tile, STEM_CHANNELS, THREADS};
 use super::launch::{Launch, Node, NodeWork, Span};
 use super::layout::{Layout, TensorView};
-use crate::graph::padding;
 use crate::plan::{ChannelRange, Operand, PlanStep, Work};
-use crate::{Activation, Conv, EngineError, Graph, Quantization, Weights};
+use crate::{Activation, Conv, EngineError, Graph, Quantization, Weights, Window};
 
 /// Which variant of its kernel a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -134,7 +133,8 @@ impl Network {
             Work::Upsample2x => format!("upsample {}", shape(to)),
             Work::Concat(_) => format!("concat {}", shape(to)),
             Work::Gather(_) => format!("gather {}", shape(to)),
-            Work::MaxPool { kernel, stride } => format!("max {kernel}/{stride} {}", shape(to)),
+            Work::MaxPool(Window { kernel, stride, .. }) => format!("max {kernel}/{stride} {}", shape(to)),
+            work => unreachable!("{work:?} is refused by `Layout::new`"),
         }
     }
 
@@ -205,10 +205,11 @@ impl Network {
                 };
                 parts.iter().map(&mut copy).collect()
             }
-            &Work::MaxPool { kernel, stride } => {
-                let launch = self.max_pool(step, kernel, stride, bases);
+            &Work::MaxPool(window) => {
+                let launch = self.max_pool(step, window, bases);
                 vec![self.node(step, launch, bases)]
             }
+            work => unreachable!("{work:?} is refused by `Layout::new`"),
         }
     }
 
@@ -231,10 +232,9 @@ impl Network {
         }
     }
 
-    /// How a step's window, of a size and stride, moves.
-    fn window(&self, step: &PlanStep, (kernel, stride): (usize, usize), activation: Activation) -> arg::Window {
+    /// How a step's window moves.
+    fn window(&self, step: &PlanStep, window: Window, activation: Activation) -> arg::Window {
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
-        let pad = |size| int(padding(kernel, stride, size).0);
         arg::Window {
             in_height: int(from.shape.height),
             in_width: int(from.shape.width),
@@ -243,10 +243,10 @@ impl Network {
             out_width: int(to.shape.width),
             out_pitch: int(to.pitch),
             pixels: int(to.shape.pixels()),
-            kernel: int(kernel),
-            stride: int(stride),
-            pad_top: pad(from.shape.height),
-            pad_left: pad(from.shape.width),
+            kernel: int(window.kernel),
+            stride: int(window.stride),
+            pad_top: int(window.before(from.shape.height)),
+            pad_left: int(window.before(from.shape.width)),
             activation: number(activation),
         }
     }
@@ -300,6 +300,7 @@ fn number(activation: Activation) -> i32 {
         Activation::Hardswish => 3,
         Activation::LeakyRelu => 4,
         Activation::Relu => 5,
+        other => unreachable!("{other:?} is refused by `Layout::new`"),
     }
 }
 

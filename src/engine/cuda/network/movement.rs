@@ -6,7 +6,7 @@ use crate::cuda::kernels::{Element, THREADS};
 use crate::cuda::launch::{span, Launch, Node, NodeWork};
 use crate::plan::{ChannelRange, Operand, PlanStep};
 use crate::quantization::relative_factor;
-use crate::Activation;
+use crate::{Activation, Window};
 
 impl Network {
     /// The sum of one or two operands.
@@ -51,10 +51,10 @@ impl Network {
         Launch::flat("sum_i8", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
-    pub(super) fn max_pool(&self, step: &PlanStep, kernel: usize, stride: usize, bases: Bases) -> Launch {
+    pub(super) fn max_pool(&self, step: &PlanStep, window: Window, bases: Bases) -> Launch {
         let to = self.view(step.output);
         let argument = arg::Pool {
-            window: self.window(step, (kernel, stride), Activation::Identity),
+            window: self.window(step, window, Activation::Identity),
             input: self.address(step.inputs[0], bases),
             output: self.address(step.output, bases),
             channels: int(to.padded()),
