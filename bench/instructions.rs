@@ -23,7 +23,7 @@ use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
 use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
-use peregrine_student::{Architecture, Student};
+use peregrine_student::Student;
 use peregrine_track::{Tracker, TrackerOptions};
 use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
@@ -226,7 +226,8 @@ fn count(stage: &str) {
             let mut engine = engine();
             engine.run().expect("the CPU engine does not fail");
             let (mut decoder, mut mask) = (MaskDecoder::new(&letterbox((640, 480))), ClassMask::default());
-            measure(&mut || decoder.decode(engine.output(Architecture::SEGMENTATION_OUTPUT), black_box(&mut mask)));
+            let logits = architecture.segmentation_output().expect("the shipped student segments");
+            measure(&mut || decoder.decode(engine.output(logits), black_box(&mut mask)));
         }
         "track 20 objects" => {
             let mut tracker = Tracker::new(TrackerOptions::default()).expect("its own defaults");

@@ -17,7 +17,7 @@ use peregrine_engine::cuda::{CudaEngine, Model, Wait};
 use peregrine_engine::{Engine, Op};
 use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
-use peregrine_student::{Architecture, Student};
+use peregrine_student::Student;
 use peregrine_vision::preprocess::Letterbox;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -206,7 +206,8 @@ fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
     let architecture = &student.manifest.architecture;
     let input = &architecture.input;
     let letterbox = Letterbox::new((640, 480), (input.width, input.height));
-    let levels: Vec<_> = Architecture::detection_levels()
+    let levels: Vec<_> = architecture
+        .detection_levels()
         .iter()
         .map(|level| serde_json::json!({"stride": level.stride, "class": level.class, "sides": level.box_distribution}))
         .collect();
@@ -223,7 +224,7 @@ fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
         .collect::<Vec<_>>();
     let boxes = serde_json::json!({
         "image": [480, 640, 3], "content": letterbox.content(), "pad": letterbox.pad(), "mean": input.mean, "std": input.std,
-        "levels": levels, "bins": architecture.detection.bins, "mask": Architecture::SEGMENTATION_OUTPUT,
+        "levels": levels, "bins": architecture.bins(), "mask": architecture.segmentation_output(),
         "score_threshold": threshold, "nms_iou": nms_iou, "found": found,
     });
     std::fs::write(folder.join("boxes.json"), serde_json::to_vec(&boxes)?)?;

@@ -56,8 +56,8 @@ impl BeforeAfter {
         for folder in folders {
             let architecture = &before.manifest.architecture;
             let options = OpenOptions {
-                classes: architecture.detection.classes.clone(),
-                segmentation: architecture.segmentation.classes.clone(),
+                classes: architecture.detection_classes().to_vec(),
+                segmentation: architecture.segmentation_classes().to_vec(),
                 on_error,
                 ..OpenOptions::default()
             };

@@ -48,6 +48,8 @@ pub struct Pipeline {
     input_size: (usize, usize),
     normalisation: Normalisation,
     head: HeadDecoder,
+    /// Index of the segmentation logits in the engine's outputs; `None` without segmentation.
+    segmentation_output: Option<usize>,
     /// One for each camera that there was an image of.
     cameras: Vec<Camera>,
     result: FrameResult,
@@ -82,7 +84,7 @@ impl Pipeline {
     /// # Errors
     /// When an option is out of range, or the student's weights do not fit its architecture.
     pub fn new(student: &Student, options: PipelineOptions) -> Result<Self, PipelineError> {
-        options.check()?;
+        options.check_for(&student.manifest.architecture)?;
         let graph = graph_for(&student.manifest.architecture, &options);
         let engine = student.cpu_engine(&graph, options.threads, options.pin_threads)?;
         Self::with_engine(&student.manifest.architecture, engine, options)
@@ -117,7 +119,7 @@ impl Pipeline {
         options: PipelineOptions,
         fallback: bool,
     ) -> Result<Self, PipelineError> {
-        options.check()?;
+        options.check_for(&student.manifest.architecture)?;
         let on_cuda = |driver| Self::on_cuda(&driver, student, &options, fallback).map_err(|e| e.to_string());
         match opened.map_err(|e| e.to_string()).and_then(on_cuda) {
             Ok(pipeline) => Ok(pipeline),
@@ -137,7 +139,7 @@ impl Pipeline {
         options: &PipelineOptions,
         fallback: bool,
     ) -> Result<Self, PipelineError> {
-        options.check()?;
+        options.check_for(&student.manifest.architecture)?;
         let path = crate::cuda::CudaFrontEnd::new(driver, student, options, fallback)?;
         Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path)), options.clone()))
     }
@@ -151,7 +153,7 @@ impl Pipeline {
         engine: Box<dyn Engine>,
         options: PipelineOptions,
     ) -> Result<Self, PipelineError> {
-        options.check()?;
+        options.check_for(architecture)?;
         Ok(Self::with(architecture, Inference::Engine(engine), options))
     }
 
@@ -160,7 +162,8 @@ impl Pipeline {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
         let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
-        let cells = if options.segmentation { input_size.0 * input_size.1 / (MASK_STRIDE * MASK_STRIDE) } else { 0 };
+        let segmentation_output = architecture.segmentation_output().filter(|_| options.segmentation);
+        let cells = segmentation_output.map_or(0, |_| input_size.0 * input_size.1 / (MASK_STRIDE * MASK_STRIDE));
         let result = FrameResult {
             detections: Vec::with_capacity(head.max_detections()),
             identities: Vec::with_capacity(options.max_detections),
@@ -175,6 +178,7 @@ impl Pipeline {
             input_size,
             normalisation: Normalisation { mean: input.mean, std: input.std },
             head,
+            segmentation_output,
             cameras: Vec::new(),
             result,
         }
@@ -221,8 +225,8 @@ impl Pipeline {
         else {
             return Vec::new();
         };
-        match (self.cameras.first().and_then(|camera| camera.source.as_ref()), self.options.segmentation) {
-            (Some(tables), true) => tables.mask.confidence(engine.output(Architecture::SEGMENTATION_OUTPUT)),
+        match (self.cameras.first().and_then(|camera| camera.source.as_ref()), self.segmentation_output) {
+            (Some(tables), Some(output)) => tables.mask.confidence(engine.output(output)),
             _ => Vec::new(),
         }
     }
@@ -238,7 +242,7 @@ impl Pipeline {
 
     /// Whether results have a mask.
     pub fn has_segmentation(&self) -> bool {
-        self.options.segmentation
+        self.segmentation_output.is_some()
     }
 
     /// Warms up for images of an encoding and `size` (width, height) of `camera`, so that the first of them allocates
@@ -363,8 +367,8 @@ impl Pipeline {
         for detection in detections.iter_mut() {
             detection.bbox = tables.letterbox.to_source(detection.bbox);
         }
-        if self.options.segmentation {
-            tables.mask.decode(engine.output(Architecture::SEGMENTATION_OUTPUT), mask);
+        if let Some(output) = self.segmentation_output {
+            tables.mask.decode(engine.output(output), mask);
         }
         Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
     }

@@ -10,9 +10,9 @@ pub fn graph_for(architecture: &Architecture, options: &PipelineOptions) -> Grap
     let input = &architecture.input;
     let (width, height) = options.input_size.unwrap_or((input.width, input.height));
     let mut graph = architecture.graph(width, height);
-    if !options.segmentation {
+    if let (false, Some(output)) = (options.segmentation, architecture.segmentation_output()) {
         // Its layers come last, and nothing else reads them.
-        graph.outputs.truncate(Architecture::SEGMENTATION_OUTPUT);
+        graph.outputs.truncate(output);
         let last = graph.outputs.iter().max().copied().unwrap_or(0);
         graph.layers.truncate(last + 1);
     }

@@ -1,7 +1,7 @@
 //! Options of a pipeline and their validation.
 
 use peregrine_engine::EngineError;
-use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_student::architecture::{Architecture, MAX_STRIDE};
 use peregrine_track::{TrackError, TrackerOptions};
 
 use super::device::GpuOptions;
@@ -73,6 +73,19 @@ impl PipelineOptions {
         }
         if let Some(tracking) = self.tracker() {
             tracking.check()?;
+        }
+        Ok(())
+    }
+
+    /// As [`check`](Self::check), and that they leave a network of `architecture` something to do.
+    ///
+    /// # Errors
+    /// [`PipelineError::Option`] names the first option at fault.
+    pub fn check_for(&self, architecture: &Architecture) -> Result<(), PipelineError> {
+        self.check()?;
+        if !self.segmentation && architecture.detection.is_none() {
+            let why = "is false, but this student does nothing else; set it to true".into();
+            return Err(PipelineError::Option { option: "segmentation", why });
         }
         Ok(())
     }

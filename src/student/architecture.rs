@@ -21,8 +21,12 @@ pub struct Architecture {
     pub input: Input,
     pub backbone: Backbone,
     pub neck: Neck,
-    pub detection: DetectionHead,
-    pub segmentation: SegmentationHead,
+    /// `None` in a student that only segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection: Option<DetectionHead>,
+    /// `None` in a student that only detects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<SegmentationHead>,
     /// Channels of the dense convolutions that pruning narrowed, by layer; the others have what the
     /// fields above say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -106,13 +110,13 @@ impl Architecture {
                 ],
             },
             neck: Neck { channels: 64 },
-            detection: DetectionHead {
+            detection: Some(DetectionHead {
                 classes: names(&["person", "two-wheeler", "car", "bus", "truck"]),
                 convs: 2,
                 kernel: 5,
                 bins: 8,
-            },
-            segmentation: SegmentationHead {
+            }),
+            segmentation: Some(SegmentationHead {
                 classes: names(&[
                     "sky",
                     "building",
@@ -127,7 +131,7 @@ impl Architecture {
                     "bicyclist",
                 ]),
                 channels: 32,
-            },
+            }),
             widths: BTreeMap::new(),
         }
     }
@@ -146,25 +150,24 @@ impl Architecture {
         if !mean.iter().chain(std).all(|v| v.is_finite()) || std.iter().any(|&v| v <= 0.0) {
             return Err("input.mean and input.std must be finite, and std positive".into());
         }
-        let widths = [
-            ("backbone.stem", self.backbone.stem),
-            ("neck.channels", self.neck.channels),
-            ("segmentation.channels", self.segmentation.channels),
-            ("detection.classes", self.detection.classes.len()),
-            ("segmentation.classes", self.segmentation.classes.len()),
-        ];
-        for (name, n) in widths {
-            if n == 0 || n > 2048 {
-                return Err(format!("{name} counts {n}; it must count 1 to 2048"));
+        let mut widths = vec![("backbone.stem", self.backbone.stem), ("neck.channels", self.neck.channels)];
+        widths.extend(self.segmentation.as_ref().map(|head| ("segmentation.channels", head.channels)));
+        if let Some((name, n)) = widths.into_iter().find(|&(_, n)| n == 0 || n > 2048) {
+            return Err(format!("{name} counts {n}; it must count 1 to 2048"));
+        }
+        if self.detection.is_none() && self.segmentation.is_none() {
+            return Err("it has neither a detection nor a segmentation head; it needs one of them".into());
+        }
+        if let Some(head) = &self.segmentation {
+            check_classes("segmentation.classes", &head.classes)?;
+        }
+        if let Some(head) = &self.detection {
+            check_classes("detection.classes", &head.classes)?;
+            if head.convs > 8 || !(2..=64).contains(&head.bins) {
+                return Err("detection.convs must be 0 to 8 and detection.bins 2 to 64".into());
             }
         }
-        if self.segmentation.classes.len() > 255 {
-            return Err("segmentation.classes must count at most 255, since a mask has one byte a pixel".into());
-        }
-        if self.detection.convs > 8 || !(2..=64).contains(&self.detection.bins) {
-            return Err("detection.convs must be 0 to 8 and detection.bins 2 to 64".into());
-        }
-        let kernels = self.backbone.stages.iter().map(|s| s.kernel).chain([self.detection.kernel]);
+        let kernels = self.backbone.stages.iter().map(|s| s.kernel).chain(self.detection.iter().map(|d| d.kernel));
         if kernels.into_iter().any(|k| ![1, 3, 5, 7].contains(&k)) {
             return Err("every kernel must be 1, 3, 5 or 7".into());
         }
@@ -223,30 +226,52 @@ impl Architecture {
 
     /// The network for an input of `width` × `height` pixels (multiples of [`MAX_STRIDE`]).
     ///
-    /// Outputs: for each of [`DETECTION_STRIDES`] the class logits and the box distribution, then
-    /// the segmentation logits. Call [`check`](Self::check) first.
+    /// Outputs: with a detection head, for each of [`DETECTION_STRIDES`] the class logits and the
+    /// box distribution; then, with a segmentation head, its logits. Call [`check`](Self::check)
+    /// first.
     pub fn graph(&self, width: usize, height: usize) -> Graph {
         let mut g = NetworkBuilder::new(Shape::new(3, height, width), &self.widths);
         let [c4, c8, c16, c32] = self.backbone.lower(&mut g);
         let [p8, p16, p32] = self.lower_neck(&mut g, [c8, c16, c32]);
-        for (level, stride) in [p8, p16, p32].into_iter().zip(DETECTION_STRIDES) {
-            self.lower_detection(&mut g, level, stride);
+        if let Some(head) = &self.detection {
+            for (level, stride) in [p8, p16, p32].into_iter().zip(DETECTION_STRIDES) {
+                self.lower_detection(&mut g, head, level, stride);
+            }
         }
-        self.lower_segmentation(&mut g, c4, p8);
+        if let Some(head) = &self.segmentation {
+            lower_segmentation(&mut g, head, c4, p8);
+        }
         g.graph
     }
 
-    /// The levels of the detection head, as indices into the graph's outputs.
-    pub fn detection_levels() -> [DetectionLevel; 3] {
-        std::array::from_fn(|i| DetectionLevel {
-            stride: DETECTION_STRIDES[i],
-            class: 2 * i,
-            box_distribution: 2 * i + 1,
-        })
+    /// The names of the classes that it detects; none without a detection head.
+    pub fn detection_classes(&self) -> &[String] {
+        self.detection.as_ref().map_or(&[], |head| &head.classes)
     }
 
-    /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs.
-    pub const SEGMENTATION_OUTPUT: usize = 2 * DETECTION_STRIDES.len();
+    /// The names of the classes that it segments; none without a segmentation head.
+    pub fn segmentation_classes(&self) -> &[String] {
+        self.segmentation.as_ref().map_or(&[], |head| &head.classes)
+    }
+
+    /// The levels of the detection head, as indices into the graph's outputs; none without a
+    /// detection head.
+    pub fn detection_levels(&self) -> Vec<DetectionLevel> {
+        let level =
+            |(i, &stride): (usize, &usize)| DetectionLevel { stride, class: 2 * i, box_distribution: 2 * i + 1 };
+        self.detection.iter().flat_map(|_| DETECTION_STRIDES.iter().enumerate().map(level)).collect()
+    }
+
+    /// Bins of each side's distance distribution; 0 without a detection head.
+    pub fn bins(&self) -> usize {
+        self.detection.as_ref().map_or(0, |head| head.bins)
+    }
+
+    /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs;
+    /// `None` without a segmentation head.
+    pub fn segmentation_output(&self) -> Option<usize> {
+        self.segmentation.as_ref().map(|_| 2 * self.detection_levels().len())
+    }
 
     fn lower_neck(&self, g: &mut NetworkBuilder, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {
         let channels = self.neck.channels;
@@ -256,8 +281,7 @@ impl Architecture {
         [p8, p16, p32]
     }
 
-    fn lower_detection(&self, g: &mut NetworkBuilder, level: LayerId, stride: usize) {
-        let head = &self.detection;
+    fn lower_detection(&self, g: &mut NetworkBuilder, head: &DetectionHead, level: LayerId, stride: usize) {
         let mut x = level;
         for i in 0..head.convs {
             x = separable(g, &format!("detect.{stride}.{i}"), x, self.neck.channels, head.kernel);
@@ -267,15 +291,33 @@ impl Architecture {
         let distribution = g.dense(format!("detect.{stride}.sides"), x, 4 * head.bins, output);
         g.graph.outputs.extend([class, distribution]);
     }
+}
 
-    fn lower_segmentation(&self, g: &mut NetworkBuilder, c4: LayerId, p8: LayerId) {
-        let head = &self.segmentation;
-        let reduced = g.dense("segment.reduce".into(), p8, head.channels, dense(1, 1, Activation::Identity));
-        let p4 = top_down(g, "segment.4", c4, reduced, head.channels);
-        let x = separable(g, "segment.0", p4, head.channels, 3);
-        let out = g.dense("segment.class".into(), x, head.classes.len(), dense(1, 1, Activation::Identity));
-        g.graph.outputs.push(out);
+fn lower_segmentation(g: &mut NetworkBuilder, head: &SegmentationHead, c4: LayerId, p8: LayerId) {
+    let reduced = g.dense("segment.reduce".into(), p8, head.channels, dense(1, 1, Activation::Identity));
+    let p4 = top_down(g, "segment.4", c4, reduced, head.channels);
+    let x = separable(g, "segment.0", p4, head.channels, 3);
+    let out = g.dense("segment.class".into(), x, head.classes.len(), dense(1, 1, Activation::Identity));
+    g.graph.outputs.push(out);
+}
+
+/// Classes that a head may have: 1 to 255, since a mask has one byte a pixel.
+///
+/// # Errors
+/// A sentence naming the `field`, and the name at fault.
+pub fn check_classes(field: &str, classes: &[String]) -> Result<(), String> {
+    if classes.is_empty() || classes.len() > 255 {
+        return Err(format!("{field} counts {}; it must count 1 to 255", classes.len()));
     }
+    for (i, name) in classes.iter().enumerate() {
+        if name.trim() != name || name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+            return Err(format!("{field} has the name {name:?}; a name is 1 to 200 bytes without spaces around it"));
+        }
+        if classes[..i].contains(name) {
+            return Err(format!("{field} names {name:?} twice; leave one of them out"));
+        }
+    }
+    Ok(())
 }
 
 /// A pyramid level: the backbone's map brought to `channels`, plus the upsampled coarser level.
@@ -308,12 +350,12 @@ mod tests {
         let architecture = Architecture::default_student();
         let graph = architecture.graph(64, 96);
         let shapes: Vec<_> = graph.outputs.iter().map(|&i| graph.layers[i].shape).collect();
-        for level in Architecture::detection_levels() {
+        for level in architecture.detection_levels() {
             let (h, w) = (96 / level.stride, 64 / level.stride);
             assert_eq!(shapes[level.class], Shape::new(5, h, w));
             assert_eq!(shapes[level.box_distribution], Shape::new(32, h, w));
         }
-        assert_eq!(shapes[Architecture::SEGMENTATION_OUTPUT], Shape::new(11, 24, 16));
+        assert_eq!(shapes[architecture.segmentation_output().unwrap()], Shape::new(11, 24, 16));
     }
 
     #[test]

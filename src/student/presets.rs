@@ -63,7 +63,7 @@ impl Preset {
         let mut architecture = Architecture::default_student();
         architecture.backbone = self.backbone();
         architecture.neck = Neck { channels: 96 };
-        architecture.segmentation.channels = 48;
+        architecture.segmentation.iter_mut().for_each(|head| head.channels = 48);
         if Self::RESNET.contains(&self) {
             architecture.input = Input { mean: IMAGENET.0, std: IMAGENET.1, ..architecture.input };
         }

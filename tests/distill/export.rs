@@ -89,7 +89,7 @@ fn the_command_writes_outputs_metadata_and_the_package() {
     let classes = model.metadata_props.iter().find(|e| e.key == "classes").unwrap();
     let student = Student::load(&package).unwrap();
     let architecture = &student.manifest.architecture;
-    assert_eq!(serde_json::from_str::<Vec<String>>(&classes.value).unwrap(), architecture.detection.classes);
+    assert_eq!(serde_json::from_str::<Vec<String>>(&classes.value).unwrap(), architecture.detection_classes());
     assert_eq!((architecture.input.width, architecture.input.height), (160, 128));
 }
 

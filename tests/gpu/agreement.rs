@@ -153,7 +153,7 @@ impl Compared {
     /// The mean AP of either, in percent.
     fn precision(&self) -> [f64; 2] {
         [&self.cpu, &self.gpu].map(|images| {
-            let classes = 0..Student::embedded().manifest.architecture.detection.classes.len();
+            let classes = 0..Student::embedded().manifest.architecture.detection_classes().len();
             let each: Vec<_> = classes.filter_map(|class| average_precision(images, class)).map(|p| p.ap).collect();
             100.0 * each.iter().sum::<f64>() / each.len() as f64
         })

@@ -83,8 +83,8 @@ impl Default for OpenOptions {
         Self {
             config_path: None,
             config: None,
-            classes: student.detection.classes,
-            segmentation: student.segmentation.classes,
+            classes: student.detection_classes().to_vec(),
+            segmentation: student.segmentation_classes().to_vec(),
             on_error: OnError::Stop,
         }
     }

@@ -96,7 +96,7 @@ pub fn page(
     architecture: &Architecture,
     most: usize,
 ) -> anyhow::Result<Page> {
-    let classes = &architecture.detection.classes;
+    let classes = architecture.detection_classes();
     let mut page = Page::new(&format!("Worst errors of {} on {}", evaluation.model, evaluation.dataset));
     page.preformatted(&evaluation.table());
     let titles = [

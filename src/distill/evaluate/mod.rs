@@ -118,8 +118,8 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let options = OpenOptions {
         config_path: args.config.clone(),
         config: config_of_flags(args, folder),
-        classes: architecture.detection.classes.clone(),
-        segmentation: architecture.segmentation.classes.clone(),
+        classes: architecture.detection_classes().to_vec(),
+        segmentation: architecture.segmentation_classes().to_vec(),
         on_error,
     };
     let mut dataset = Dataset::open_with(folder, &options)?;
@@ -205,8 +205,8 @@ fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) ->
     let description = TeacherDescription::read(Path::new(description))?;
     let library = args.onnxruntime.as_ref().context("--teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
     let classes = match description.family {
-        Family::PixelLogits => &architecture.segmentation.classes,
-        _ => &architecture.detection.classes,
+        Family::PixelLogits => architecture.segmentation_classes(),
+        _ => architecture.detection_classes(),
     };
     OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
 }

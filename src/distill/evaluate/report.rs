@@ -59,8 +59,8 @@ impl Evaluation {
     /// The metrics of a network with `architecture`'s classes and input size. The caller sets
     /// `copies` and `distinct`.
     pub fn of(name: &str, architecture: &Architecture, dataset: &Dataset, observations: &Observations) -> Self {
-        let classes = &architecture.detection.classes;
-        let mask_classes = &architecture.segmentation.classes;
+        let classes = architecture.detection_classes();
+        let mask_classes = architecture.segmentation_classes();
         let images: Vec<Evaluated> = observations.images.iter().filter_map(|i| i.objects.clone()).collect();
         let mut calibration = Calibration::default();
         let mut detection = BTreeMap::new();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context};
 use clap::Args;
 use peregrine_core::files::write_atomically;
-use peregrine_student::architecture::{DETECTION_STRIDES, MAX_STRIDE};
-use peregrine_student::{Architecture, Student};
+use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_student::{DetectionLevel, Student};
 use prost::Message;
 use tracing::warn;
 
@@ -128,8 +128,8 @@ fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Onnx
 pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
     let (manifest, architecture) = (&student.manifest, &student.manifest.architecture);
     let mut outputs = Vec::new();
-    for stride in DETECTION_STRIDES {
-        let bins = architecture.detection.bins;
+    for DetectionLevel { stride, .. } in architecture.detection_levels() {
+        let bins = architecture.bins();
         let class = format!("class logits (independent sigmoids), stride {stride}");
         let sides = format!(
             "box distribution (DFL): {bins} logits each for left, top, right, bottom; the softmax's mean times {stride} is \
@@ -137,19 +137,21 @@ pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
         );
         outputs.extend([(format!("class_{stride}"), class), (format!("sides_{stride}"), sides)]);
     }
-    outputs.push(("segmentation".into(), "class logits (softmax), stride 4".into()));
-    debug_assert_eq!(outputs.len(), Architecture::SEGMENTATION_OUTPUT + 1);
+    if architecture.segmentation.is_some() {
+        outputs.push(("segmentation".into(), "class logits (softmax), stride 4".into()));
+    }
     let input = &architecture.input;
+    let strides: Vec<usize> = architecture.detection_levels().iter().map(|level| level.stride).collect();
     let json = |value: serde_json::Value| value.to_string();
     let metadata = [
         ("name", manifest.name.clone()),
-        ("classes", json(serde_json::json!(architecture.detection.classes))),
-        ("segmentation_classes", json(serde_json::json!(architecture.segmentation.classes))),
+        ("classes", json(serde_json::json!(architecture.detection_classes()))),
+        ("segmentation_classes", json(serde_json::json!(architecture.segmentation_classes()))),
         ("input", "RGB, planar; (value - mean) / std of values 0...255; letterboxed, padded with mean".into()),
         ("mean", json(serde_json::json!(input.mean))),
         ("std", json(serde_json::json!(input.std))),
-        ("strides", json(serde_json::json!(DETECTION_STRIDES))),
-        ("bins", architecture.detection.bins.to_string()),
+        ("strides", json(serde_json::json!(strides))),
+        ("bins", architecture.bins().to_string()),
         ("weights_sha256", manifest.weights.sha256.clone()),
         ("notice", manifest.notice.join("\n")),
     ];

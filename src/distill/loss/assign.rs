@@ -6,7 +6,7 @@
 //! network's predictions, so that it is right from the first step on.
 
 use peregrine_core::BoundingBox;
-use peregrine_student::architecture::DETECTION_STRIDES;
+use peregrine_student::DetectionLevel;
 
 /// Candidates on each level.
 const CANDIDATES: usize = 9;
@@ -23,16 +23,16 @@ pub struct Cell {
     pub stride: f32,
 }
 
-/// The cells of all levels, in the order of the head's outputs: level by level, row by row.
-pub fn cells(width: usize, height: usize) -> Vec<Cell> {
-    let level = |stride: usize| {
+/// The cells of all `levels` for an input of `width` × `height` pixels, in the order of the head's outputs: level by level, row by row.
+pub fn cells(levels: &[DetectionLevel], width: usize, height: usize) -> Vec<Cell> {
+    let level = |&DetectionLevel { stride, .. }: &DetectionLevel| {
         let (columns, rows) = (width / stride, height / stride);
         (0..rows * columns).map(move |i| {
             let center = |at: usize| (at as f32 + 0.5) * stride as f32;
             Cell { x: center(i % columns), y: center(i / columns), stride: stride as f32 }
         })
     };
-    DETECTION_STRIDES.into_iter().flat_map(level).collect()
+    levels.iter().flat_map(level).collect()
 }
 
 /// For each cell, the index of the object that it is a positive anchor of. A cell that several
@@ -71,18 +71,13 @@ pub fn assign(cells: &[Cell], objects: &[BoundingBox]) -> Vec<Option<usize>> {
 /// The nearest cells on each level, with the IoU of their anchors.
 fn candidates(cells: &[Cell], bbox: &BoundingBox) -> Vec<(usize, f32)> {
     let (cx, cy) = bbox.center();
-    let mut found = Vec::with_capacity(CANDIDATES * DETECTION_STRIDES.len());
-    for stride in DETECTION_STRIDES {
-        let mut level: Vec<(usize, f32)> = cells
-            .iter()
-            .enumerate()
-            .filter(|(_, cell)| cell.stride == stride as f32)
-            .map(|(i, cell)| (i, (cell.x - cx).powi(2) + (cell.y - cy).powi(2)))
-            .collect();
+    let mut found = Vec::new();
+    let mut first = 0;
+    for cells_of_level in cells.chunk_by(|a, b| a.stride == b.stride) {
+        let distance = |cell: &Cell| (cell.x - cx).powi(2) + (cell.y - cy).powi(2);
+        let mut level: Vec<(usize, f32)> = (first..).zip(cells_of_level.iter().map(distance)).collect();
+        first += cells_of_level.len();
         let keep = CANDIDATES.min(level.len());
-        if keep == 0 {
-            continue;
-        }
         level.select_nth_unstable_by(keep - 1, |a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
         found.extend(level[..keep].iter().map(|&(i, _)| (i, anchor(&cells[i]).iou(bbox))));
     }
@@ -100,7 +95,13 @@ fn contains(bbox: &BoundingBox, cell: &Cell) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use peregrine_student::Architecture;
+
     use super::*;
+
+    fn cells(width: usize, height: usize) -> Vec<Cell> {
+        super::cells(&Architecture::default_student().detection_levels(), width, height)
+    }
 
     #[test]
     fn an_object_is_assigned_to_the_level_of_its_size() {

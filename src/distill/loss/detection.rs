@@ -1,7 +1,7 @@
 //! The detection head's losses: generalized focal loss (Li et al. 2020), and distillation of a
 //! teacher's class logits.
 
-use candle_core::{Device, Result, Tensor, D};
+use candle_core::{DType, Device, Result, Tensor, D};
 use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,17 @@ pub fn loss(
     let class_loss = (quality_focal(class, &quality, &weight)? * scale)?;
     let teacher = (teacher_term(class, positives, config)? * scale)?;
     Ok(DetectionLoss { class: class_loss, teacher, bbox, box_distribution })
+}
+
+impl DetectionLoss {
+    /// That of a network without a detection head.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn zero() -> Result<Self> {
+        let zero = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        Ok(Self { class: zero.clone(), teacher: zero.clone(), bbox: zero.clone(), box_distribution: zero })
+    }
 }
 
 /// The class term's targets and weights, `[rows · classes]`; `ious` are those of the positives.

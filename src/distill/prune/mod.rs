@@ -164,7 +164,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         ..StudentConfig::default()
     };
     let train_images = TrainImages::load(&config, &config.open_data(architecture)?, architecture, None, &[])?;
-    let weights = segmentation::class_weights(train_images.mask_bytes(), architecture.segmentation.classes.len());
+    let weights = segmentation::class_weights(train_images.mask_bytes(), architecture.segmentation_classes().len());
     let loss_computer = LossComputer::new(architecture, weights);
     let mut net = trainable(&student.weights, student)?;
     let mut moments = Moments::new(&graph);

@@ -235,8 +235,8 @@ fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen
     let options = OpenOptions {
         config_path: None,
         config: None,
-        classes: architecture.detection.classes.clone(),
-        segmentation: architecture.segmentation.classes.clone(),
+        classes: architecture.detection_classes().to_vec(),
+        segmentation: architecture.segmentation_classes().to_vec(),
         on_error: on_error(args),
     };
     let open = |folder: &PathBuf| Dataset::open_with(Path::new(folder), &options);

@@ -94,7 +94,7 @@ impl Teachers {
             "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
         );
         self.reserve_features(teacher, &args.features)?;
-        let classes = &student.detection.classes;
+        let classes = student.detection_classes();
         let package = PackageTeacher::load(folder, classes, &args.features, args.threads)?;
         self.detectors.push(vec![true; classes.len()]);
         self.all.push(AnyTeacher::Package(package));
@@ -110,7 +110,7 @@ impl Teachers {
         threads: usize,
     ) -> anyhow::Result<()> {
         let segments = description.family == Family::PixelLogits;
-        let classes = if segments { &student.segmentation.classes } else { &student.detection.classes };
+        let classes = if segments { student.segmentation_classes() } else { student.detection_classes() };
         let name = description.name.clone();
         let onnx = OnnxTeacher::load(runtime, network, description, classes, threads)?;
         let knows = onnx.knows();
@@ -150,14 +150,14 @@ impl Teachers {
             AnyTeacher::Onnx(t) => (t.description.name.clone(), t.identity()),
             AnyTeacher::Package(t) => (t.name.clone(), t.identity.clone()),
         };
-        let classes = &student.detection.classes;
+        let classes = student.detection_classes();
         let known = classes.iter().enumerate().filter(|(class, _)| self.detectors.iter().any(|known| known[*class]));
         Index {
             teachers: self.all.iter().map(identity).collect(),
             classes: classes.to_vec(),
             known: Some(known.map(|(_, name)| name.clone()).collect()),
             features: self.features.iter().cloned().collect(),
-            segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation.classes.clone()),
+            segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation_classes().to_vec()),
             shards: Vec::new(),
         }
     }

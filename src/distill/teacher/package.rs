@@ -10,7 +10,7 @@ use peregrine_core::files::sha256;
 use peregrine_core::{BoundingBox, ImageView};
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{Engine, Graph, Shape};
-use peregrine_student::{Architecture, Student};
+use peregrine_student::{DetectionLevel, Student};
 use peregrine_vision::decode::head::{logit, softmax_mean};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
@@ -30,6 +30,7 @@ pub struct PackageTeacher {
     cells: Vec<Cell>,
     classes: usize,
     bins: usize,
+    levels: Vec<DetectionLevel>,
     /// The layers whose features are kept: name, index among the engine's outputs, and shape.
     features: Vec<(String, usize, Shape)>,
 }
@@ -43,12 +44,13 @@ impl PackageTeacher {
     /// `features`.
     pub fn load(folder: &Path, classes: &[String], features: &[String], threads: usize) -> anyhow::Result<Self> {
         let student = Student::load(folder)?;
-        let Architecture { input, detection, .. } = &student.manifest.architecture;
+        let architecture = &student.manifest.architecture;
+        let (input, detected) = (&architecture.input, architecture.detection_classes());
         ensure!(
-            detection.classes == classes,
+            detected == classes,
             "{}: detects {}; the student detects {}",
             folder.display(),
-            detection.classes.join(", "),
+            detected.join(", "),
             classes.join(", ")
         );
         let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
@@ -64,9 +66,10 @@ impl PackageTeacher {
             features: shown,
             input: (input.width, input.height),
             normalisation: Normalisation { mean: input.mean, std: input.std },
-            cells: assign::cells(input.width, input.height),
+            cells: assign::cells(&architecture.detection_levels(), input.width, input.height),
             classes: classes.len(),
-            bins: detection.bins,
+            bins: architecture.bins(),
+            levels: architecture.detection_levels(),
             name: student.manifest.name,
             identity,
         })
@@ -84,7 +87,7 @@ impl PackageTeacher {
         self.engine.run()?;
         let mut found = Vec::new();
         let mut first = 0;
-        for level in Architecture::detection_levels() {
+        for level in &self.levels {
             let (class, distribution) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
             let count = class.len() / self.classes;
             for (at, cell) in self.cells[first..first + count].iter().enumerate() {
@@ -148,7 +151,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let image = load_image(&root.join("models/frames/highway-12.jpg")).unwrap();
         let student = Student::embedded();
-        let classes = &student.manifest.architecture.detection.classes;
+        let classes = student.manifest.architecture.detection_classes();
         let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), classes, &[], 1).unwrap();
         let found_by_teacher = teacher.infer(&image).unwrap().0;
         let options = PipelineOptions { score_threshold: 0.3, threads: 1, ..Default::default() };

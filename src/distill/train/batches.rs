@@ -93,10 +93,10 @@ impl TrainImages {
         soft_targets: Option<&SoftTargets>,
         layers: &[(String, Grid)],
     ) -> anyhow::Result<Self> {
-        let classes = &architecture.detection.classes;
+        let classes = architecture.detection_classes();
         if let Some(soft) = soft_targets {
             ensure!(
-                soft.classes == *classes,
+                soft.classes == classes,
                 "soft_targets are of {}, but the student detects {}",
                 soft.classes.join(", "),
                 classes.join(", ")
@@ -339,7 +339,7 @@ mod tests {
     fn classes_that_no_teacher_knows_stay_unknown_without_labels() {
         let folder = tempfile::tempdir().unwrap();
         let config = project(folder.path(), "");
-        let classes = config.load_architecture().unwrap().detection.classes;
+        let classes = config.load_architecture().unwrap().detection_classes().to_vec();
         let images = load(&config, Some(&soft(folder.path(), "a.jpg", &classes))).unwrap();
         let known = |i: usize| images.sets[0].0[i].known.clone();
         assert_eq!(known(0), classes.iter().map(|c| c == "car").collect::<Vec<_>>());
@@ -350,7 +350,7 @@ mod tests {
     fn soft_targets_of_other_images_or_classes_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let config = project(folder.path(), "");
-        let classes = config.load_architecture().unwrap().detection.classes;
+        let classes = config.load_architecture().unwrap().detection_classes().to_vec();
         for (file, classes, named) in
             [("z.jpg", &classes[..], "0 of 2 in tiny/data"), ("a.jpg", &classes[1..], "person")]
         {
@@ -366,7 +366,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("data/labels")).unwrap();
         fs::write(folder.path().join("data/labels/a.txt"), "0 0.5 0.5 0.4 0.4").unwrap();
         let mut architecture = config.load_architecture().unwrap();
-        architecture.detection.classes = vec!["tree".into(), "car".into()];
+        architecture.detection.as_mut().unwrap().classes = vec!["tree".into(), "car".into()];
         let datasets = config.open_data(&architecture).unwrap();
         let images = TrainImages::load(&config, &datasets, &architecture, None, &[]).unwrap();
         let image = &images.sets[0].0[0];

@@ -183,8 +183,8 @@ impl StudentConfig {
             let options = OpenOptions {
                 config_path: source.config.clone(),
                 config: None,
-                classes: architecture.detection.classes.clone(),
-                segmentation: architecture.segmentation.classes.clone(),
+                classes: architecture.detection_classes().to_vec(),
+                segmentation: architecture.segmentation_classes().to_vec(),
                 on_error: if self.skip_bad { OnError::Skip } else { OnError::Stop },
             };
             let dataset = Dataset::open_with(&source.folder, &options)?;
@@ -264,7 +264,7 @@ mod tests {
     fn the_architecture_is_that_of_the_package_at_the_input_size() {
         let folder = tempfile::tempdir().unwrap();
         let mut student = Student::embedded();
-        student.manifest.architecture.detection.classes[0] = "tree".into();
+        student.manifest.architecture.detection.as_mut().unwrap().classes[0] = "tree".into();
         student.save(folder.path()).unwrap();
         let init = Some(folder.path().to_owned());
         let config = StudentConfig { init, input: Some([64, 96]), ..StudentConfig::default() };

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{ensure, Context};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use peregrine_engine::{LayerId, Shape};
-use peregrine_student::{Architecture, Student};
+use peregrine_student::{Architecture, DetectionLevel, Student};
 use peregrine_vision::decode::mask::MASK_STRIDE;
 
 use super::batches::Batch;
@@ -16,7 +16,7 @@ use super::online::OnlineTeacher;
 use super::soft_view::{Grid, SoftView};
 use crate::data::VOID;
 use crate::loss::inputs::{DistillInputs, Tensors};
-use crate::loss::methods::Method;
+use crate::loss::methods::{Method, MethodConfig};
 use crate::loss::schedule::Schedule;
 use crate::loss::targets::DetectionTargets;
 use crate::net::TrainNet;
@@ -46,6 +46,10 @@ struct ComparedLayer {
 pub struct Distillation {
     methods: Vec<(Schedule, Box<dyn Method>)>,
     layers: Vec<ComparedLayer>,
+    /// Of the student's detection head.
+    levels: Vec<DetectionLevel>,
+    /// Index of the student's segmentation logits in the graph's outputs.
+    segmentation_output: Option<usize>,
 }
 
 impl Distillation {
@@ -64,9 +68,20 @@ impl Distillation {
         if config.methods.is_empty() {
             return Ok(None);
         }
-        let classes = &architecture.segmentation.classes;
+        let classes = architecture.segmentation_classes();
+        for MethodConfig { method, .. } in &config.methods {
+            let (kind, [detection, segmentation]) = (method.name(), method.needs_heads());
+            ensure!(
+                !detection || architecture.detection.is_some(),
+                "[[method]] {kind} compares detection heads, and the student has none"
+            );
+            ensure!(
+                !segmentation || architecture.segmentation.is_some(),
+                "[[method]] {kind} compares segmentation heads, and the student has none"
+            );
+        }
         ensure!(
-            !config.takes_masks() || soft_targets.and_then(|s| s.segmentation.as_ref()) == Some(classes),
+            !config.takes_masks() || soft_targets.and_then(|s| s.segmentation.as_deref()) == Some(classes),
             "[[method]] kd on the segmentation head, or cwd, needs a [teacher], or soft_targets of a segmenter for {}",
             classes.join(", ")
         );
@@ -105,7 +120,8 @@ impl Distillation {
             };
             TeacherSource::Offline(layers.iter().map(grid).collect())
         };
-        Ok(Some((Self { methods, layers }, source)))
+        let (levels, segmentation_output) = (architecture.detection_levels(), architecture.segmentation_output());
+        Ok(Some((Self { methods, layers, levels, segmentation_output }, source)))
     }
 
     /// The student's inner layers that some method compares.
@@ -114,7 +130,8 @@ impl Distillation {
     }
 
     /// The methods' inputs in a step, and the variables of the student's layers to differentiate,
-    /// besides those behind the rows given (the student's class and box distribution logits).
+    /// besides those behind the rows given (the student's class and box distribution logits, if it
+    /// detects).
     ///
     /// # Errors
     /// When candle fails.
@@ -123,7 +140,7 @@ impl Distillation {
         net: &TrainNet,
         batch: &Batch,
         targets: &DetectionTargets,
-        (class, box_distribution): (&Tensor, &Tensor),
+        detection: Option<(&Tensor, &Tensor)>,
         config: &StudentConfig,
     ) -> candle_core::Result<(DistillInputs, Vec<(LayerId, Var)>)> {
         let images = net.batch();
@@ -135,12 +152,16 @@ impl Distillation {
             variables.push((layer, var));
             candle_core::Result::Ok(tensor)
         };
-        let mut student = Tensors {
-            class: class.clone(),
-            box_distribution: box_distribution.clone(),
-            segmentation: variable(net.graph.outputs[Architecture::SEGMENTATION_OUTPUT])?.flatten(2, 3)?,
-            layers: BTreeMap::new(),
+        // No method compares the outputs of a head that is not there: `prepare` refuses it.
+        let (class, box_distribution) = match detection {
+            Some((class, box_distribution)) => (class.clone(), box_distribution.clone()),
+            None => (nothing(1)?, nothing(1)?),
         };
+        let segmentation = match self.segmentation_output {
+            Some(output) => variable(net.graph.outputs[output])?.flatten(2, 3)?,
+            None => nothing(images)?.unsqueeze(1)?,
+        };
+        let mut student = Tensors { class, box_distribution, segmentation, layers: BTreeMap::new() };
         for layer in &self.layers {
             student.layers.insert(layer.name.clone(), variable(layer.id)?);
         }
@@ -183,15 +204,25 @@ impl Distillation {
             let values = &batch.teacher_outputs[output];
             Tensor::from_slice(values, (images, channels, values.len() / (images * channels)), &Device::Cpu)
         };
-        let rows = |of: [usize; 3], channels: usize| {
+        let rows = |of: Vec<usize>, channels: usize| {
+            if of.is_empty() {
+                return nothing(1);
+            }
             let levels = of.into_iter().map(|o| maps(o, channels)).collect::<candle_core::Result<Vec<_>>>()?;
             Tensor::cat(&levels, 2)?.transpose(1, 2)?.contiguous()?.reshape(((), channels))
         };
-        let levels = Architecture::detection_levels();
+        let levels = &self.levels;
+        let segmentation = match self.segmentation_output {
+            Some(output) => maps(output, student.segmentation.dim(1)?)?,
+            None => student.segmentation.clone(),
+        };
         let mut teacher = Tensors {
-            class: rows(levels.map(|l| l.class), student.class.dim(1)?)?,
-            box_distribution: rows(levels.map(|l| l.box_distribution), student.box_distribution.dim(1)?)?,
-            segmentation: maps(Architecture::SEGMENTATION_OUTPUT, student.segmentation.dim(1)?)?,
+            class: rows(levels.iter().map(|l| l.class).collect(), student.class.dim(1)?)?,
+            box_distribution: rows(
+                levels.iter().map(|l| l.box_distribution).collect(),
+                student.box_distribution.dim(1)?,
+            )?,
+            segmentation,
             layers: BTreeMap::new(),
         };
         for (ComparedLayer { name, teacher_shape: s, .. }, values) in
@@ -211,13 +242,18 @@ impl Distillation {
         let loss = |(weight, method): &(Schedule, Box<dyn Method>)| {
             let weight = weight.at(inputs.progress);
             if weight == 0.0 {
-                Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)
+                Tensor::zeros((), DType::F32, &Device::Cpu)
             } else {
                 method.loss(inputs)? * weight
             }
         };
         self.methods.iter().map(loss).collect()
     }
+}
+
+/// What stands for the outputs of a head that is not there.
+fn nothing(rows: usize) -> candle_core::Result<Tensor> {
+    Tensor::zeros((rows, 1), DType::F32, &Device::Cpu)
 }
 
 /// The layer `name` of the student, with the shape of the teacher's tensor for it.

@@ -43,9 +43,9 @@ impl OnlineTeacher {
     pub fn new(teacher: &Student, student: &Architecture, layers: &[String]) -> anyhow::Result<Self> {
         let of = &teacher.manifest.architecture;
         ensure!(
-            of.detection.classes == student.detection.classes
-                && of.segmentation.classes == student.segmentation.classes
-                && of.detection.bins == student.detection.bins,
+            of.detection_classes() == student.detection_classes()
+                && of.segmentation_classes() == student.segmentation_classes()
+                && of.bins() == student.bins(),
             "the teacher {} has other classes or bins than the student",
             teacher.manifest.name
         );

@@ -131,7 +131,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         config.steps,
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
-    let mask_weights = segmentation::class_weights(images.mask_bytes(), architecture.segmentation.classes.len());
+    let mask_weights = segmentation::class_weights(images.mask_bytes(), architecture.segmentation_classes().len());
     if let Some(device) = device {
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
         state.net = state.net.on(device, &compared);

@@ -7,12 +7,13 @@ use anyhow::bail;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use peregrine_engine::LayerId;
-use peregrine_student::Architecture;
+use peregrine_student::{Architecture, DetectionLevel};
 
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::distillation::Distillation;
 use crate::loss::assign::{self, Cell};
+use crate::loss::detection::DetectionLoss;
 use crate::loss::targets::{DetectionTargets, Positive};
 use crate::loss::{detection, segmentation};
 use crate::net::{Mode, TrainNet};
@@ -78,14 +79,24 @@ pub struct LossComputer {
     cells: Vec<Cell>,
     mask_weights: Vec<f32>,
     classes: usize,
+    levels: Vec<DetectionLevel>,
+    /// Index of the segmentation logits in the graph's outputs.
+    mask_output: Option<usize>,
     distillation: Option<Distillation>,
 }
 
 impl LossComputer {
     /// `mask_weights`: the loss weight of each segmentation class.
     pub fn new(architecture: &Architecture, mask_weights: Vec<f32>) -> Self {
-        let cells = assign::cells(architecture.input.width, architecture.input.height);
-        Self { cells, mask_weights, classes: architecture.detection.classes.len(), distillation: None }
+        let levels = architecture.detection_levels();
+        Self {
+            cells: assign::cells(&levels, architecture.input.width, architecture.input.height),
+            mask_weights,
+            classes: architecture.detection_classes().len(),
+            levels,
+            mask_output: architecture.segmentation_output(),
+            distillation: None,
+        }
     }
 
     /// The same with the run's distillation methods; its batches then need the teacher's outputs.
@@ -101,11 +112,12 @@ impl LossComputer {
         net.input().copy_from_slice(&batch.input);
         net.forward(Mode::Train)?;
 
-        let levels = Architecture::detection_levels();
-        let class = self.rows(net, levels.map(|l| net.graph.outputs[l.class]))?;
-        let boxes = self.rows(net, levels.map(|l| net.graph.outputs[l.box_distribution]))?;
+        let detection = self.detection(net)?;
         let targets = self.targets(batch);
-        let terms = detection::loss(&class.rows, &boxes.rows, &targets, &config.loss)?;
+        let terms = match &detection {
+            Some((class, boxes)) => detection::loss(&class.rows, &boxes.rows, &targets, &config.loss)?,
+            None => DetectionLoss::zero()?,
+        };
         let mask = self.mask(net, batch)?;
 
         let mask_loss = match &mask {
@@ -121,7 +133,8 @@ impl LossComputer {
         let mut taps = Vec::new();
         let mut methods = Vec::new();
         if let Some(distillation) = &self.distillation {
-            let (inputs, inner) = distillation.inputs(net, batch, &targets, (&class.rows, &boxes.rows), config)?;
+            let rows = detection.as_ref().map(|(class, boxes)| (&class.rows, &boxes.rows));
+            let (inputs, inner) = distillation.inputs(net, batch, &targets, rows, config)?;
             for loss in distillation.losses(&inputs)? {
                 methods.push(loss.to_scalar::<f32>()?);
                 total = (total + loss)?;
@@ -131,7 +144,8 @@ impl LossComputer {
         let gradients = total.backward()?;
 
         let mut seeds: Vec<(LayerId, Vec<f32>)> = Vec::new();
-        for (layer, var) in class.outputs.iter().chain(&boxes.outputs).chain(&taps) {
+        let outputs = detection.iter().flat_map(|(class, boxes)| class.outputs.iter().chain(&boxes.outputs));
+        for (layer, var) in outputs.chain(&taps) {
             if let Some(gradient) = gradients.get(var) {
                 seeds.push((*layer, gradient.flatten_all()?.to_vec1()?));
             }
@@ -149,9 +163,19 @@ impl LossComputer {
         })
     }
 
+    /// The class logits and the box distributions; `None` without a detection head.
+    fn detection(&self, net: &TrainNet) -> candle_core::Result<Option<(Rows, Rows)>> {
+        if self.levels.is_empty() {
+            return Ok(None);
+        }
+        let class = self.rows(net, self.levels.iter().map(|l| net.graph.outputs[l.class]))?;
+        let boxes = self.rows(net, self.levels.iter().map(|l| net.graph.outputs[l.box_distribution]))?;
+        Ok(Some((class, boxes)))
+    }
+
     /// The outputs of all levels as `[images · cells, channels]`, and the variables to
     /// differentiate.
-    fn rows(&self, net: &TrainNet, layers: [LayerId; 3]) -> candle_core::Result<Rows> {
+    fn rows(&self, net: &TrainNet, layers: impl Iterator<Item = LayerId>) -> candle_core::Result<Rows> {
         let mut outputs = Vec::new();
         for layer in layers {
             let shape = net.graph.layers[layer].shape;
@@ -190,16 +214,14 @@ impl LossComputer {
     fn mask(&self, net: &TrainNet, batch: &Batch) -> candle_core::Result<Option<Mask>> {
         let labelled = batch.masks.iter().enumerate().filter_map(|(i, mask)| mask.as_ref().map(|m| (i, m)));
         let (images, masks): (Vec<usize>, Vec<&Vec<u8>>) = labelled.unzip();
-        if images.is_empty() {
-            return Ok(None);
-        }
-        let layer = net.graph.outputs[Architecture::SEGMENTATION_OUTPUT];
+        let Some(output) = self.mask_output.filter(|_| !images.is_empty()) else { return Ok(None) };
+        let layer = net.graph.outputs[output];
         let shape = net.graph.layers[layer].shape;
         let of = |&image: &usize| &net.value(layer)[image * shape.len()..][..shape.len()];
         let values: Vec<f32> = images.iter().flat_map(of).copied().collect();
         let var = Var::from_vec(values, (images.len(), shape.channels, shape.pixels()), &Device::Cpu)?;
         let logits = var.transpose(1, 2)?.contiguous()?.reshape(((), shape.channels))?;
-        Ok(Some(Mask { logits, var, images, labels: masks.into_iter().flatten().copied().collect() }))
+        Ok(Some(Mask { layer, logits, var, images, labels: masks.into_iter().flatten().copied().collect() }))
     }
 }
 
@@ -212,6 +234,7 @@ struct Rows {
 
 /// The segmentation output of the images that have a mask.
 struct Mask {
+    layer: LayerId,
     /// `[images · cells, classes]`.
     logits: Tensor,
     var: Var,
@@ -222,7 +245,7 @@ struct Mask {
 impl Mask {
     /// The gradient of the segmentation output over the whole batch.
     fn seed(&self, net: &TrainNet, gradients: &GradStore) -> candle_core::Result<(LayerId, Vec<f32>)> {
-        let layer = net.graph.outputs[Architecture::SEGMENTATION_OUTPUT];
+        let layer = self.layer;
         let len = net.graph.layers[layer].shape.len();
         let mut seed = vec![0.0; net.batch() * len];
         if let Some(gradient) = gradients.get(&self.var) {

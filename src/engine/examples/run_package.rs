@@ -35,6 +35,6 @@ pub fn find(package: &Path, image: &Path) -> Result<Vec<String>, Box<dyn Error>>
     let mut head = HeadDecoder::new(architecture, architecture.input.width, architecture.input.height);
     head.decode(|output| engine.output(output), 0.3, &mut found);
     non_max_suppression(&mut found, 0.5, 100);
-    let classes = &architecture.detection.classes;
+    let classes = architecture.detection_classes();
     Ok(found.iter().map(|d| format!("{} {:.2} {:?}", classes[d.class], d.score, letterbox.to_source(d.bbox))).collect())
 }

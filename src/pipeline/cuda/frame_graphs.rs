@@ -179,8 +179,9 @@ impl FrameGraphs {
         nodes.push(build.letterbox(kind, image_bytes));
         nodes.extend(self.memory.model.nodes(&self.memory.arena));
         nodes.extend(build.detect(found));
-        if self.memory.options.segmentation {
-            nodes.push(build.mask(mask, mask_at));
+        let segments = self.memory.architecture.segmentation_output().filter(|_| self.memory.options.segmentation);
+        if let Some(output) = segments {
+            nodes.push(build.mask(output, mask, mask_at));
         }
         driver.prepare(&nodes)?;
         let edges = dependencies(&nodes);

@@ -45,7 +45,7 @@ impl CudaFrontEnd {
         )?;
         let frame = FrameOptions {
             max_detections: options.max_detections,
-            segmentation: options.segmentation,
+            segmentation: options.segmentation && architecture.segmentation.is_some(),
             wait: match options.gpu.wait {
                 GpuWait::Block => Wait::Block,
                 GpuWait::Spin => Wait::Spin,

@@ -4,7 +4,7 @@ use peregrine_core::Encoding;
 use peregrine_engine::cuda::arguments as arg;
 use peregrine_engine::cuda::kernels::{DETECT_THREADS, THREADS};
 use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork};
-use peregrine_student::Architecture;
+use peregrine_student::architecture::DETECTION_STRIDES;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::working_memory::{ImageKind, WorkingMemory, HEADER};
@@ -69,17 +69,19 @@ impl PrePostNodes<'_> {
         self.memory.keys.device() + 8 * self.memory.places as u64
     }
 
-    pub fn detect(&self, result_bytes: usize) -> [Node; 2] {
+    /// From logits to boxes. Without a detection head only the node that says that there are none.
+    pub fn detect(&self, result_bytes: usize) -> Vec<Node> {
         let (memory, network) = (self.memory, self.memory.model.network());
         let bases = memory.model.bases(&memory.arena);
-        let classes = memory.architecture.detection.classes.len();
+        let classes = memory.architecture.detection_classes().len();
         let mut first = 0;
         let mut reads = vec![];
-        let levels = Architecture::detection_levels().map(|level| {
+        let mut levels = [arg::Level::default(); DETECTION_STRIDES.len()];
+        for (into, level) in levels.iter_mut().zip(memory.architecture.detection_levels()) {
             let (class, distribution) = (network.output(level.class), network.output(level.box_distribution));
             reads.extend([network.span(class, bases), network.span(distribution, bases)]);
             let shape = network.view(class).shape;
-            let level = arg::Level {
+            *into = arg::Level {
                 classes: network.address(class, bases),
                 box_distribution: network.address(distribution, bases),
                 class_pitch: network.view(class).pitch as i32,
@@ -90,8 +92,7 @@ impl PrePostNodes<'_> {
                 first: first as i32,
             };
             first += shape.pixels() * classes;
-            level
-        });
+        }
         let (scale, pad, source) = (self.letterbox.scale(), self.letterbox.pad(), self.letterbox.source());
         let keys = memory.keys.device();
         let argument = arg::Decode {
@@ -101,7 +102,7 @@ impl PrePostNodes<'_> {
             counter: self.counter(),
             result: self.result,
             classes: classes as i32,
-            bins: memory.architecture.detection.bins as i32,
+            bins: memory.architecture.bins() as i32,
             places: memory.places as i32,
             most: memory.options.max_detections as i32,
             scale: [scale.0, scale.1],
@@ -110,32 +111,33 @@ impl PrePostNodes<'_> {
         };
         let header = self.image..self.image + size_of::<arg::FrameHeader>() as u64;
         let all_keys = keys..self.counter() + 4;
-        let candidates = Node {
+        let candidates = (memory.places > 0).then(|| Node {
             name: "candidates".into(),
             work: NodeWork::Kernel(Launch::flat("candidates", memory.places, THREADS, &argument)),
             reads: reads.iter().cloned().chain([header.clone()]).collect(),
             writes: vec![all_keys.clone()],
-        };
+        });
         let detect = Node {
             name: "detect".into(),
             work: NodeWork::Kernel(Launch::flat("detect", DETECT_THREADS as usize, DETECT_THREADS, &argument)),
             reads: reads.into_iter().chain([header, all_keys]).collect(),
             writes: vec![span(self.result, result_bytes)],
         };
-        [candidates, detect]
+        candidates.into_iter().chain([detect]).collect()
     }
 
-    pub fn mask(&self, (width, height): (usize, usize), at: usize) -> Node {
+    /// From logits, the graph's output number `output`, to the most likely class of each cell.
+    pub fn mask(&self, output: usize, (width, height): (usize, usize), at: usize) -> Node {
         let network = self.memory.model.network();
         let bases = self.memory.model.bases(&self.memory.arena);
-        let logits = network.output(Architecture::SEGMENTATION_OUTPUT);
+        let logits = network.output(output);
         let view = network.view(logits);
-        let output = self.result + at as u64;
+        let result = self.result + at as u64;
         let argument = arg::Mask {
             logits: network.address(logits, bases),
             columns: self.tables[2],
             rows: self.tables[3],
-            output,
+            output: result,
             pitch: view.pitch as i32,
             classes: view.shape.channels as i32,
             map_width: view.shape.width as i32,
@@ -147,7 +149,7 @@ impl PrePostNodes<'_> {
             name: "mask".into(),
             work: NodeWork::Kernel(Launch::flat("mask", width * height, THREADS, &argument)),
             reads: vec![network.span(logits, bases)],
-            writes: vec![span(output, width * height)],
+            writes: vec![span(result, width * height)],
         }
     }
 }

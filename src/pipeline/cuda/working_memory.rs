@@ -49,8 +49,8 @@ impl WorkingMemory {
     pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
         let input = model.network().view(0).shape;
         let cells = |level: &DetectionLevel| (input.width / level.stride) * (input.height / level.stride);
-        let cells: usize = Architecture::detection_levels().iter().map(cells).sum();
-        let places = cells * architecture.detection.classes.len();
+        let cells: usize = architecture.detection_levels().iter().map(cells).sum();
+        let places = cells * architecture.detection_classes().len();
         Ok(Self {
             arena: DeviceMemory::new(model.driver(), MemoryKind::Device, model.network().layout.arena)?,
             keys: DeviceMemory::new(model.driver(), MemoryKind::Device, 8 * places + 4)?,

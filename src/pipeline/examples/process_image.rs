@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let image = arguments.next().ok_or("give a JPEG or PNG file, and a package's folder if you like")?;
     let student =
         arguments.next().map_or_else(|| Ok(Student::embedded()), |folder| Student::load(Path::new(&folder)))?;
-    let classes = student.manifest.architecture.detection.classes.clone();
+    let classes = student.manifest.architecture.detection_classes().to_vec();
 
     let mut decompressor = Decompressor::new();
     let bytes = std::fs::read(&image).map_err(|e| format!("{image}: {e}"))?;

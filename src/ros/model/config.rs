@@ -108,7 +108,7 @@ impl ModelConfig {
             student: student.manifest.name.clone(),
             device: device_text(&full.device()),
             degraded_mode: None,
-            classes: [architecture.detection.classes.clone(), architecture.segmentation.classes.clone()],
+            classes: [architecture.detection_classes().to_vec(), architecture.segmentation_classes().to_vec()],
         };
         let mut reduced = None;
         if let Some((options, left_out)) = self.degraded_mode.reduce(&options, full.input_size()) {

@@ -30,13 +30,13 @@ impl LoadedModel {
         architecture: &Architecture,
         max_detections: usize,
     ) -> Self {
-        let road = architecture.segmentation.classes.iter().position(|name| name == "road");
+        let road = architecture.segmentation_classes().iter().position(|name| name == "road");
         Self {
             on_cuda: full.is_on_cuda(),
             full,
             reduced,
             degraded: false,
-            detections_message: DetectionsMessage::new(&architecture.detection.classes, max_detections),
+            detections_message: DetectionsMessage::new(architecture.detection_classes(), max_detections),
             road_class: road.and_then(|index| u8::try_from(index).ok()),
             architecture: architecture.clone(),
         }
@@ -91,7 +91,7 @@ impl LoadedModel {
     /// used twice, and its degraded mode. The tracks themselves end if the classes differ.
     pub fn take_tracks(&mut self, old: &mut Self) {
         self.degraded = old.degraded && self.can_degrade();
-        let same_classes = self.architecture.detection.classes == old.architecture.detection.classes;
+        let same_classes = self.architecture.detection_classes() == old.architecture.detection_classes();
         let pipeline = self.pipeline();
         pipeline.exchange_tracks(old.pipeline());
         if !same_classes {

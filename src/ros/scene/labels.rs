@@ -18,7 +18,7 @@ pub fn publish(
 ) -> r2r::Result<Publisher<LabelInfo>> {
     let latched = QosProfile::default().keep_last(1).reliable().transient_local();
     let publisher = topics.publisher(node, "label_info", latched)?;
-    publisher.publish(&table(&architecture.segmentation.classes, threshold))?;
+    publisher.publish(&table(architecture.segmentation_classes(), threshold))?;
     Ok(publisher)
 }
 
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn each_class_of_the_mask_has_its_name() {
-        let table = table(&Architecture::default_student().segmentation.classes, 0.3);
+        let table = table(Architecture::default_student().segmentation_classes(), 0.3);
         let road = table.class_map.iter().find(|c| c.class_name == "road").map(|c| c.class_id);
         assert_eq!((table.class_map.len(), road, table.threshold), (11, Some(3), 0.3));
     }

@@ -81,7 +81,7 @@ impl Scene {
     ) -> Result<(Self, SceneInputs), NodeError> {
         let shared = Arc::new(SceneShared::new());
         let qos = QosProfile::default;
-        let classes = &architecture.detection.classes;
+        let classes = architecture.detection_classes();
         let max_objects = parameters.count("max_detections");
         let max_tracks = peregrine_track::TrackerOptions::default().max_tracks;
         let tracks = topics.publisher(node, "tracks", qos())?;
@@ -109,9 +109,9 @@ impl Scene {
             },
         )?;
         let frame = parameters.text("ground_frame");
-        let road = architecture.segmentation.classes.iter().position(|name| name == "road");
+        let road = architecture.segmentation_classes().iter().position(|name| name == "road");
         let road_class = road.and_then(|i| u8::try_from(i).ok());
-        let painter = Painter::new(classes.clone(), road_class);
+        let painter = Painter::new(classes.to_vec(), road_class);
         Ok((
             Self {
                 shared,

@@ -44,10 +44,10 @@ impl HeadDecoder {
             width: width / level.stride,
             cells: (width / level.stride) * (height / level.stride),
         };
-        let levels: Vec<_> = Architecture::detection_levels().map(grid).into();
-        let classes = architecture.detection.classes.len();
+        let levels: Vec<_> = architecture.detection_levels().into_iter().map(grid).collect();
+        let classes = architecture.detection_classes().len();
         let anchors: usize = levels.iter().map(|l| l.cells).sum();
-        Self { levels, classes, bins: architecture.detection.bins, candidates: Vec::with_capacity(anchors * classes) }
+        Self { levels, classes, bins: architecture.bins(), candidates: Vec::with_capacity(anchors * classes) }
     }
 
     /// Capacity that lets [`decode`](Self::decode) fill a vector without allocation.
@@ -145,12 +145,12 @@ mod tests {
                 let cells = (SIZE / level.stride).pow(2);
                 [vec![-9.0; classes * cells], vec![0.0; 4 * BINS * cells]]
             };
-            Self(Architecture::detection_levels().into_iter().flat_map(of).collect())
+            Self(Architecture::default_student().detection_levels().into_iter().flat_map(of).collect())
         }
 
         /// Sets a class logit, and side logits such that each side's distribution sits in one bin.
         fn put(&mut self, level: usize, cell: usize, class: usize, logit: f32, sides: [usize; 4]) {
-            let cells = (SIZE / Architecture::detection_levels()[level].stride).pow(2);
+            let cells = (SIZE / Architecture::default_student().detection_levels()[level].stride).pow(2);
             self.0[2 * level][class * cells + cell] = logit;
             for (side, bin) in sides.into_iter().enumerate() {
                 self.0[2 * level + 1][(side * BINS + bin) * cells + cell] = 40.0;
@@ -214,7 +214,7 @@ mod tests {
         let architecture = Architecture::default_student();
         let mut outputs = Vec::new();
         let mut rank = 0;
-        for level in Architecture::detection_levels() {
+        for level in architecture.detection_levels() {
             let cells = (size / level.stride).pow(2);
             // Distinct logits from 1 to 2, in no order.
             let logits = (0..5 * cells).map(|_| {

@@ -1,7 +1,7 @@
 //! Cross-head distillation, CrossKD (Wang et al. 2024, eq. 4 to 6).
 
 use candle_core::{Device, Result, Tensor};
-use peregrine_student::architecture::DETECTION_STRIDES;
+use peregrine_student::architecture::{DetectionHead, DETECTION_STRIDES};
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +77,13 @@ impl Cross {
     /// # Errors
     /// When its head has fewer convolutions than `cut`.
     pub fn new(config: CrossConfig, teacher: &Student) -> std::result::Result<Self, String> {
-        let head = &teacher.manifest.architecture.detection;
+        let head = teacher.manifest.architecture.detection.as_ref();
+        let head = head.ok_or("method cross needs a teacher that detects, and this one only segments")?;
         if config.cut > head.convs {
             return Err(format!("method cross: cut is {}, but the head has {} convolutions", config.cut, head.convs));
         }
-        let levels = DETECTION_STRIDES.iter().map(|&stride| FrozenHead::new(teacher, stride, config.cut)).collect();
+        let levels =
+            DETECTION_STRIDES.iter().map(|&stride| FrozenHead::new(teacher, head, stride, config.cut)).collect();
         Ok(Self { config, levels })
     }
 }
@@ -120,7 +122,7 @@ struct FrozenHead {
 }
 
 impl FrozenHead {
-    fn new(teacher: &Student, stride: usize, cut: usize) -> Self {
+    fn new(teacher: &Student, head: &DetectionHead, stride: usize, cut: usize) -> Self {
         let layer = |name: String| {
             let weights = teacher.weights.of(&name);
             let out = weights.bias.len();
@@ -129,7 +131,6 @@ impl FrozenHead {
             (weight, tensor(&weights.bias, 1).expect("lengths were checked on loading"))
         };
         let of = |part: &str| layer(format!("detect.{stride}.{part}"));
-        let head = &teacher.manifest.architecture.detection;
         Self {
             blocks: (cut..head.convs).map(|i| [of(&format!("{i}.depthwise")), of(&format!("{i}.pointwise"))]).collect(),
             class: of("class"),
@@ -209,15 +210,15 @@ mod tests {
             let s = graph.layers[graph.outputs[i]].shape;
             Tensor::from_slice(engine.output(i), (1, s.channels, s.height, s.width), &Device::Cpu).unwrap()
         };
-        let levels = Architecture::detection_levels();
-        let rows = |of: [usize; 3]| {
-            let maps = of.map(|i| tensor(i).flatten(2, 3).unwrap());
+        let levels = Architecture::default_student().detection_levels();
+        let rows = |of: Vec<usize>| {
+            let maps: Vec<_> = of.into_iter().map(|i| tensor(i).flatten(2, 3).unwrap()).collect();
             super::super::outputs::cells(&Tensor::cat(&maps, 2).unwrap()).unwrap()
         };
         Tensors {
-            class: rows(levels.map(|l| l.class)),
-            box_distribution: rows(levels.map(|l| l.box_distribution)),
-            segmentation: tensor(Architecture::SEGMENTATION_OUTPUT).flatten(2, 3).unwrap(),
+            class: rows(levels.iter().map(|l| l.class).collect()),
+            box_distribution: rows(levels.iter().map(|l| l.box_distribution).collect()),
+            segmentation: tensor(6).flatten(2, 3).unwrap(),
             layers: names.into_iter().enumerate().map(|(i, name)| (name, tensor(7 + i))).collect::<BTreeMap<_, _>>(),
         }
     }

@@ -141,6 +141,19 @@ impl MethodKind {
         matches!(self, Self::Cross(_))
     }
 
+    /// Whether it compares the outputs of the detection head, and of the segmentation head.
+    pub fn needs_heads(&self) -> [bool; 2] {
+        let on = |head| [head == outputs::Head::Class, head == outputs::Head::Segmentation];
+        match self {
+            Self::Kd(m) => on(m.on),
+            Self::Dkd(m) => on(m.on),
+            Self::Dist(m) => on(m.on),
+            Self::Ld(_) | Self::Cross(_) => on(outputs::Head::Class),
+            Self::Cwd(m) if m.layers.is_empty() => on(outputs::Head::Segmentation),
+            _ => [false; 2],
+        }
+    }
+
     /// Whether it can learn from the masks of soft targets: it compares only segmentation logits,
     /// cell by cell.
     pub fn learns_from_masks(&self) -> bool {
