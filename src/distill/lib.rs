@@ -9,7 +9,7 @@
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
 //! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their
 //!   comparison.
-//! - [`ablate`]: ablation studies. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
+//! - [`ablate`]: ablation studies. - [`meant`]: whose classes a command means. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 
 pub mod ablate;
 pub mod before_after;
@@ -23,6 +23,7 @@ pub mod inspect;
 pub mod lock;
 pub mod log;
 pub mod loss;
+pub mod meant;
 pub mod metrics;
 pub mod net;
 pub mod prune;

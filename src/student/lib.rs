@@ -6,6 +6,7 @@
 //! - [`manifest`]: the package's `manifest.json`.
 //! - `quantized`: the weights file of a quantized student; [`clustered`]: of one with clustered
 //!   weights; [`tensors`]: what they have in common.
+//! - [`shape`]: a student of own classes and size, as a training's file declares it.
 //! - [`package`]: reading and writing a package folder, checked by shapes and hash.
 
 pub mod architecture;
@@ -16,8 +17,10 @@ pub mod manifest;
 pub mod package;
 pub mod presets;
 mod quantized;
+pub mod shape;
 pub mod tensors;
 
 pub use architecture::{Architecture, DetectionLevel};
 pub use manifest::Manifest;
 pub use package::{PackageError, Student};
+pub use shape::StudentShape;

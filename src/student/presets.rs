@@ -1,4 +1,4 @@
-//! Backbones by name, for heavier networks than the default student: teachers.
+//! Networks by name: the sizes of students, and the backbones of heavier ones, teachers.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,48 @@ pub enum Preset {
     Resnet18,
     Resnet34,
     Resnet50,
+}
+
+/// The sizes of a student, by the cost of one image at 320×256 beside the default's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// Half the channels, one convolution in the detection head: about a quarter of the cost.
+    N,
+    /// The default student.
+    #[default]
+    S,
+    /// On EfficientNet-Lite2, with a wider neck: under three times the cost.
+    M,
+    /// On EfficientNet-Lite4.
+    L,
+}
+
+impl Size {
+    /// The network, with the default student's classes and input.
+    pub fn architecture(self) -> Architecture {
+        let mut made = Architecture::default_student();
+        let (neck, mask) = match self {
+            Self::S => return made,
+            Self::N => {
+                made.backbone.stem = 16;
+                made.backbone.stages.iter_mut().for_each(|stage| stage.channels /= 2);
+                made.detection.iter_mut().for_each(|head| head.convs = 1);
+                (32, 16)
+            }
+            Self::M => {
+                made.backbone = Preset::Lite2.backbone();
+                (80, 40)
+            }
+            Self::L => {
+                made.backbone = Preset::Lite4.backbone();
+                (128, 64)
+            }
+        };
+        made.neck = Neck { channels: neck };
+        made.segmentation.iter_mut().for_each(|head| head.channels = mask);
+        made
+    }
 }
 
 /// Blocks, kernel, stride, expansion and channels of Lite0's stages.

@@ -21,6 +21,7 @@ use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{copies, log_skipped, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::log::show;
+use super::meant::MeantStudent;
 use super::teacher::description::Family;
 use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
@@ -47,10 +48,12 @@ pub struct EvaluateArgs {
     /// Student package; the embedded one by default.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the default student's classes
+    /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the classes of --student
     /// instead.
     #[arg(long, conflicts_with_all = ["model", "input", "record"])]
     teacher: Option<String>,
+    #[command(flatten)]
+    student: MeantStudent,
     /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
     #[arg(long, env = "ORT_DYLIB_PATH")]
     onnxruntime: Option<PathBuf>,
@@ -103,6 +106,9 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         Some(folder) => Student::load(folder)?,
         None => Student::embedded(),
     };
+    if args.teacher.is_some() {
+        student.manifest.architecture = args.student.architecture()?;
+    }
     let architecture = &mut student.manifest.architecture;
     if let Some((width, height)) = args.input {
         (architecture.input.width, architecture.input.height) = (width, height);

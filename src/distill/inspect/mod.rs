@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::data::{copies, load_image, DataError, Dataset, OnError, OpenOptions, Sample};
 use crate::log::show;
+use crate::meant::MeantStudent;
 pub use alike::{distance, fingerprint, Alike, Fingerprint};
 use peregrine_core::files::write_atomically;
 use suspects::Suspect;
@@ -40,6 +41,8 @@ pub struct InspectArgs {
     /// Data set folders.
     #[arg(required = true)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    student: MeantStudent,
     /// The dataset.toml to use instead of the one found.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -118,7 +121,14 @@ struct Pixels {
 /// # Errors
 /// When a folder or its configuration is unusable. Invalid files are part of the report.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let options = OpenOptions { config_path: args.config.clone(), on_error: OnError::Skip, ..Default::default() };
+    let student = args.student.architecture()?;
+    let options = OpenOptions {
+        config_path: args.config.clone(),
+        config: None,
+        classes: student.detection_classes().to_vec(),
+        segmentation: student.segmentation_classes().to_vec(),
+        on_error: OnError::Skip,
+    };
     let datasets =
         args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;

@@ -12,10 +12,10 @@ use anyhow::{bail, ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::{sha256, write_atomically};
-use peregrine_student::Architecture;
 
 use super::data::{load_image, log_skipped, refuse_same_names, Dataset, OnError, OpenOptions, Sample, Skipped};
 use super::log::show;
+use super::meant::MeantStudent;
 
 use shard::ImageSoftTargets;
 pub use targets::SoftTargets;
@@ -44,6 +44,8 @@ pub struct SoftenArgs {
     /// Folder for the soft targets; an interrupted run is resumed.
     #[arg(long, short)]
     out: PathBuf,
+    #[command(flatten)]
+    student: MeantStudent,
     /// The dataset.toml to use instead of those found.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -63,8 +65,10 @@ pub struct SoftenArgs {
 /// # Errors
 /// Each names the invalid file; shards already written are kept.
 pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
-    let student = Architecture::default_student();
+    let student = args.student.architecture()?;
     let options = OpenOptions {
+        classes: student.detection_classes().to_vec(),
+        segmentation: student.segmentation_classes().to_vec(),
         config_path: args.config.clone(),
         on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },
         ..OpenOptions::default()

@@ -96,7 +96,7 @@ impl Teachers {
         self.reserve_features(teacher, &args.features)?;
         let classes = student.detection_classes();
         let package = PackageTeacher::load(folder, classes, &args.features, args.threads)?;
-        self.detectors.push(vec![true; classes.len()]);
+        self.detectors.push(package.knows());
         self.all.push(AnyTeacher::Package(package));
         Ok(())
     }

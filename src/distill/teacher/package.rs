@@ -15,7 +15,7 @@ use peregrine_vision::decode::head::{logit, softmax_mean};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::candidates::{suppress, MIN_SCORE};
-use super::{Feature, SoftTarget};
+use super::{Feature, SoftTarget, UNKNOWN};
 use crate::loss::assign;
 use crate::loss::assign::Cell;
 
@@ -28,7 +28,10 @@ pub struct PackageTeacher {
     input: (usize, usize),
     normalisation: Normalisation,
     cells: Vec<Cell>,
+    /// That it detects.
     classes: usize,
+    /// For each of the student's classes its own class, where it has one.
+    rows: Vec<Option<usize>>,
     bins: usize,
     levels: Vec<DetectionLevel>,
     /// The layers whose features are kept: name, index among the engine's outputs, and shape.
@@ -40,17 +43,18 @@ impl PackageTeacher {
     /// `features` besides boxes.
     ///
     /// # Errors
-    /// When it cannot be read, detects other classes than the student's `classes`, or lacks one of
-    /// `features`.
+    /// When it cannot be read, detects none of the student's `classes`, or lacks one of `features`.
     pub fn load(folder: &Path, classes: &[String], features: &[String], threads: usize) -> anyhow::Result<Self> {
         let student = Student::load(folder)?;
         let architecture = &student.manifest.architecture;
         let (input, detected) = (&architecture.input, architecture.detection_classes());
+        let of = |class: &String| detected.iter().position(|own| own == class);
+        let rows: Vec<Option<usize>> = classes.iter().map(of).collect();
         ensure!(
-            detected == classes,
-            "{}: detects {}; the student detects {}",
+            rows.iter().any(Option::is_some),
+            "{}: detects {}; the student detects {}: none of its classes",
             folder.display(),
-            detected.join(", "),
+            if detected.is_empty() { "nothing".to_owned() } else { detected.join(", ") },
             classes.join(", ")
         );
         let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
@@ -67,12 +71,18 @@ impl PackageTeacher {
             input: (input.width, input.height),
             normalisation: Normalisation { mean: input.mean, std: input.std },
             cells: assign::cells(&architecture.detection_levels(), input.width, input.height),
-            classes: classes.len(),
+            classes: detected.len(),
+            rows,
             bins: architecture.bins(),
             levels: architecture.detection_levels(),
             name: student.manifest.name,
             identity,
         })
+    }
+
+    /// For each of the student's classes, whether it detects it.
+    pub fn knows(&self) -> Vec<bool> {
+        self.rows.iter().map(Option::is_some).collect()
     }
 
     /// The objects in `image`, best first, in its pixels; and its features, by layer.
@@ -91,7 +101,8 @@ impl PackageTeacher {
             let (class, distribution) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
             let count = class.len() / self.classes;
             for (at, cell) in self.cells[first..first + count].iter().enumerate() {
-                let logits: Vec<f32> = (0..self.classes).map(|c| class[c * count + at]).collect();
+                let logit_of = |row: &Option<usize>| row.map_or(UNKNOWN, |c| class[c * count + at]);
+                let logits: Vec<f32> = self.rows.iter().map(logit_of).collect();
                 if logits.iter().all(|&l| l <= logit(MIN_SCORE)) {
                     continue;
                 }

@@ -26,9 +26,18 @@ impl StudentConfig {
             let one = teacher.package.is_some() != teacher.average;
             ensure!(one, "[teacher] must name a package or have `average = true`, one of the two");
         }
-        self.named_architecture().check().map_err(anyhow::Error::msg)?;
+        self.check_network()?;
         if self.frozen_stages > 0 && self.init.is_none() {
             bail!("frozen_stages is {}, but there is no init whose weights would be kept", self.frozen_stages);
+        }
+        Ok(())
+    }
+
+    /// Checks `[student]` as far as that needs no package.
+    fn check_network(&self) -> anyhow::Result<()> {
+        let of_package = self.quantized_as.is_some() || self.init.as_ref().is_some_and(|path| path.is_dir());
+        if !of_package {
+            self.named_architecture().map_err(anyhow::Error::msg)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context};
 use peregrine_student::presets::Preset;
-use peregrine_student::{Architecture, Student};
+use peregrine_student::{Architecture, Student, StudentShape};
 use serde::{Deserialize, Serialize};
 
 use super::augment::AugmentConfig;
@@ -27,6 +27,10 @@ pub struct StudentConfig {
     /// them. Default: the default student's 320×256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<[usize; 2]>,
+    /// The student's own classes, size and input; without this table it is the default student,
+    /// or the package that is `init`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentShape>,
     /// A larger backbone than the default student's, with wider heads, for a teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Preset>,
@@ -114,6 +118,7 @@ impl Default for StudentConfig {
             name: "student".into(),
             seed: 1,
             input: None,
+            student: None,
             backbone: None,
             steps: 3000,
             batch: 16,
@@ -196,7 +201,8 @@ impl StudentConfig {
 
     /// The network that is to be trained, at this configuration's input size: that of `init` if it
     /// is a package, with the widths that pruning left; else that of `quantized_as`; else that of
-    /// `backbone`; else the default student. Reads the package's folder.
+    /// `backbone`; else the default student. `[student]` gives its classes and size. Reads the
+    /// package's folder.
     ///
     /// # Errors
     /// When the package cannot be read or does not go with the other fields; names the field.
@@ -207,23 +213,29 @@ impl StudentConfig {
         }
         let package =
             init.map(|path| ("init", path)).or(self.quantized_as.as_deref().map(|path| ("quantized_as", path)));
-        let Some((field, path)) = package else { return Ok(self.named_architecture()) };
+        let Some((field, path)) = package else { return self.named_architecture().map_err(anyhow::Error::msg) };
         let package = Student::load(path).with_context(|| format!("{field} = {:?}", path.display()))?;
-        let architecture = self.at_input_size(package.manifest.architecture);
-        architecture.check().map_err(anyhow::Error::msg)?;
-        Ok(architecture)
+        let made = self.shape().and_then(|shape| shape.of_package(package.manifest.architecture));
+        made.map_err(anyhow::Error::msg)
     }
 
     /// The network if neither `init` nor `quantized_as` is a package.
-    pub(super) fn named_architecture(&self) -> Architecture {
-        self.at_input_size(self.backbone.map_or_else(Architecture::default_student, Preset::teacher))
+    ///
+    /// # Errors
+    /// Names the key at fault.
+    pub(super) fn named_architecture(&self) -> Result<Architecture, String> {
+        self.shape()?.architecture(self.backbone)
     }
 
-    fn at_input_size(&self, mut architecture: Architecture) -> Architecture {
-        if let Some([width, height]) = self.input {
-            (architecture.input.width, architecture.input.height) = (width, height);
+    /// `[student]` with the input size, which may stand outside the table.
+    fn shape(&self) -> Result<StudentShape, String> {
+        let mut shape = self.student.clone().unwrap_or_default();
+        if let Some(input) = self.input {
+            if shape.input.replace(input).is_some() {
+                return Err("input and student.input both give the size; leave one out".into());
+            }
         }
-        architecture
+        Ok(shape)
     }
 
     /// The learning rate of a step: linear warm-up, then half a cosine down to a hundredth of the

@@ -12,6 +12,7 @@ use peregrine_student::{Architecture, Student};
 use safetensors::SafeTensors;
 
 use super::config::StudentConfig;
+use super::heads::TakenHeads;
 use super::imagenet;
 use super::quantized::Quantized;
 use crate::net::fake::FakeQuantization;
@@ -31,8 +32,12 @@ pub fn network(
     let mut params = NetParams::random(&graph, config.seed);
     let mut initialised_from = "random".into();
     if let Some(path) = config.init.as_ref().or(config.quantized_as.as_ref()) {
-        let (weights, origin) = weights(path)?;
+        let (mut weights, origin, package) = weights(path)?;
+        let heads = package.map(|package| TakenHeads::take_from(&mut weights, &package, architecture));
         let taken = params.adopt(&weights);
+        if let Some(heads) = heads {
+            heads.put_into(&mut params);
+        }
         ensure!(taken > 0, "{}: holds no layer of this network's backbone", path.display());
         initialised_from = origin;
         for conv in params.convs.iter_mut().filter(|c| weights.0.contains_key(&c.name)) {
@@ -59,16 +64,17 @@ fn stage(conv: &ConvParams) -> Option<usize> {
     }
 }
 
-/// Reads the weights at `path`, and says in a line where they came from.
+/// Reads the weights at `path`, and says in a line where they came from; with the network that
+/// they are of, where they are a package.
 ///
 /// # Errors
 /// Names the file and the format that it should have.
-pub fn weights(path: &Path) -> anyhow::Result<(Weights, String)> {
+pub fn weights(path: &Path) -> anyhow::Result<(Weights, String, Option<Architecture>)> {
     let at = || path.display().to_string();
     if path.is_dir() {
         let student = Student::load(path)?;
         let origin = format!("{} (sha256 {})", student.manifest.name, student.manifest.weights.sha256);
-        return Ok((student.weights, origin));
+        return Ok((student.weights, origin, Some(student.manifest.architecture)));
     }
     let bytes = fs::read(path).with_context(at)?;
     let weights = match path.extension().and_then(|e| e.to_str()) {
@@ -76,7 +82,7 @@ pub fn weights(path: &Path) -> anyhow::Result<(Weights, String)> {
         _ => from_safetensors(&bytes),
     };
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    Ok((weights.with_context(at)?, format!("{file} (sha256 {})", sha256(&bytes))))
+    Ok((weights.with_context(at)?, format!("{file} (sha256 {})", sha256(&bytes)), None))
 }
 
 /// Tensors by this project's names, or a ResNet by torchvision's.

@@ -1,8 +1,8 @@
 //! Training a student: images and targets in, a package for the node out.
 //!
 //! In the order of a step:
-//! - [`config`]: the configuration of a run; `check`: its ranges; [`init`], [`imagenet`]: initial
-//!   weights.
+//! - [`config`]: the configuration of a run; `check`: its ranges; [`init`], [`imagenet`],
+//!   [`heads`]: initial weights.
 //! - [`run`]: the run, with the training loop; [`student`], [`teacher`]: the two commands.
 //! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]:
 //!   mosaic and mixup; [`objects`]: labels merged with soft targets; [`soft_view`]: soft masks and
@@ -25,6 +25,7 @@ pub mod config;
 pub mod curves;
 pub mod device;
 pub mod distillation;
+pub mod heads;
 pub mod imagenet;
 pub mod init;
 pub mod mean_teacher;

@@ -84,7 +84,7 @@ fn resnets_from_torchvision_tensors_compute_what_pytorch_does() {
         let path = folder.path().join(format!("{name}.safetensors"));
         std::fs::write(&path, torch_file(&graph)).unwrap();
         let mut params = NetParams::random(&graph, 1);
-        let (weights, origin) = init::weights(&path).unwrap();
+        let (weights, origin, _) = init::weights(&path).unwrap();
         assert!(origin.contains(name));
         assert_eq!(params.adopt(&weights), weights.0.len());
         let image: Vec<f32> = uniform("image", graph.input_shape().len()).map(|u| u * 4.0 - 2.0).collect();

@@ -1,0 +1,109 @@
+//! The class outputs of a package whose student gets other classes: rows of classes of the same
+//! name are kept, the others are made anew.
+
+use peregrine_engine::{ConvWeights, Weights};
+use peregrine_student::Architecture;
+
+use crate::net::NetParams;
+
+/// The class outputs taken out of a package's weights.
+pub struct TakenHeads(Vec<TakenLayer>);
+
+struct TakenLayer {
+    /// In the student.
+    name: String,
+    weights: ConvWeights,
+    /// For each of the student's classes, its row in `weights`.
+    rows: Vec<Option<usize>>,
+}
+
+impl TakenHeads {
+    /// Takes those class outputs of `package` out of its `weights` whose classes are not
+    /// `student`'s.
+    pub fn take_from(weights: &mut Weights, package: &Architecture, student: &Architecture) -> Self {
+        let mut taken = Vec::new();
+        let (theirs, ours) = (class_layers(package), class_layers(student));
+        for (head, (from, to)) in theirs.into_iter().zip(ours).enumerate() {
+            let classes = |a: &Architecture| [a.detection_classes(), a.segmentation_classes()][head].to_vec();
+            let (known, wanted) = (classes(package), classes(student));
+            if known == wanted {
+                continue;
+            }
+            let row = |class: &String| known.iter().position(|k| k == class);
+            for (from, name) in from.into_iter().zip(to) {
+                let Some(weights) = weights.0.remove(&from) else { continue };
+                taken.push(TakenLayer { name, weights, rows: wanted.iter().map(row).collect() });
+            }
+        }
+        Self(taken)
+    }
+
+    /// Copies the rows of classes that both have into the student's outputs.
+    pub fn put_into(&self, params: &mut NetParams) {
+        for layer in &self.0 {
+            let Some(conv) = params.convs.iter_mut().find(|conv| conv.name == layer.name) else { continue };
+            let per_row = conv.weight.value.len() / conv.bias.value.len().max(1);
+            if layer.weights.weight.len() != per_row * layer.weights.bias.len() {
+                continue;
+            }
+            for (to, from) in layer.rows.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?))) {
+                let row = &layer.weights.weight[from * per_row..][..per_row];
+                conv.weight.value[to * per_row..][..per_row].copy_from_slice(row);
+                conv.bias.value[to] = layer.weights.bias[from];
+            }
+        }
+    }
+}
+
+/// Names of the layers with the class logits of the detection head, and of the segmentation head.
+fn class_layers(architecture: &Architecture) -> [Vec<String>; 2] {
+    let graph = architecture.graph(architecture.input.width, architecture.input.height);
+    let name = |output: usize| graph.layers[graph.outputs[output]].name.clone();
+    let detection = architecture.detection_levels().iter().map(|level| name(level.class)).collect();
+    [detection, architecture.segmentation_output().into_iter().map(name).collect()]
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_student::{Student, StudentShape};
+
+    use super::*;
+
+    #[test]
+    fn rows_of_classes_with_the_same_name_are_kept() {
+        let mut package = Student::embedded();
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let shape = StudentShape {
+            classes: names(&["cone", "truck", "person"]),
+            segmentation: names(&["floor", "road"]),
+            ..StudentShape::default()
+        };
+        let student = shape.of_package(package.manifest.architecture.clone()).unwrap();
+        let before = package.weights.clone();
+        let mut params = NetParams::random(&student.graph(64, 64), 1);
+        let random = params.clone();
+        let heads = TakenHeads::take_from(&mut package.weights, &package.manifest.architecture, &student);
+        let all = params.convs.len();
+        assert_eq!(params.adopt(&package.weights), all - 4, "all but the class outputs");
+        heads.put_into(&mut params);
+        let of = |params: &NetParams, name: &str, row: usize, per_row: usize| {
+            let conv = params.convs.iter().find(|conv| conv.name == name).unwrap();
+            (conv.weight.value[row * per_row..][..per_row].to_vec(), conv.bias.value[row])
+        };
+        for (layer, ours, theirs) in [
+            ("detect.16.class", 1, Some(4)),
+            ("detect.16.class", 2, Some(0)),
+            ("detect.16.class", 0, None),
+            ("segment.class", 1, Some(3)),
+            ("segment.class", 0, None),
+        ] {
+            let weights = before.of(layer);
+            let per_row = weights.weight.len() / weights.bias.len();
+            let expected = match theirs {
+                Some(row) => (weights.weight[row * per_row..][..per_row].to_vec(), weights.bias[row]),
+                None => of(&random, layer, ours, per_row),
+            };
+            assert_eq!(of(&params, layer, ours, per_row), expected, "{layer} {ours}");
+        }
+    }
+}
