@@ -224,4 +224,39 @@ mod tests {
         let input = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0];
         assert_eq!(run(&graph, Weights::default(), &input), [-5.0, -5.0, -3.0, -3.0]);
     }
+
+    #[test]
+    fn even_padding_begins_before_the_first_pixel() {
+        let mut graph = Graph::new(Shape::new(1, 1, 4));
+        let activation = Activation::Hardsigmoid;
+        let conv = Conv { kernel: 3, stride: 2, depthwise: true, activation, padding: Padding::Even };
+        let id = graph.conv("c", 0, 1, conv);
+        graph.outputs.push(id);
+        let ones = ConvWeights { weight: vec![1.0; 9], bias: vec![-3.0] };
+        // Windows at columns -1…1 and 1…3: sums 3 and 9, less 3; hard-sigmoid of 0 and 6.
+        assert_eq!(run(&graph, Weights([("c".to_string(), ones)].into()), &[1.0, 2.0, 3.0, 4.0]), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn means_leave_padding_out_and_scale_channels() {
+        let mut graph = Graph::new(Shape::new(2, 1, 3));
+        let mean = graph.average_pool("mean", 0, Window::even(3, 2));
+        let whole = graph.global_average("whole", mean);
+        let scaled = graph.scale("scaled", mean, whole);
+        graph.outputs.push(scaled);
+        // Channel 0: means 2 and 5, their mean 3.5; channel 1: -2 and -5, -3.5.
+        let input = [1.0, 3.0, 7.0, -1.0, -3.0, -7.0];
+        assert_eq!(run(&graph, Weights::default(), &input), [7.0, 17.5, 7.0, 17.5]);
+    }
+
+    #[test]
+    fn bilinear_upsampling_lies_between_pixel_centres() {
+        let mut graph = Graph::new(Shape::new(1, 2, 2));
+        let up = graph.upsample2x("up", 0, Interpolation::Bilinear);
+        let id = graph.activate("leaky", up, Activation::LeakyRelu);
+        graph.outputs.push(id);
+        // Along rows 0, 1, 3, 4 and 8, 9, 11, 12; then between them.
+        let rows = [[0.0, 1.0, 3.0, 4.0], [2.0, 3.0, 5.0, 6.0], [6.0, 7.0, 9.0, 10.0], [8.0, 9.0, 11.0, 12.0]];
+        assert_eq!(run(&graph, Weights::default(), &[0.0, 4.0, 8.0, 12.0]), rows.as_flattened());
+    }
 }

@@ -7,8 +7,32 @@ use proptest::prelude::*;
 /// so far.
 type Seed = (u8, usize, usize, usize);
 
+/// Which operations a random network is made of.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Vocabulary {
+    /// Those of our own students.
+    Student,
+    /// Other networks' too, but for what imported ones alone have.
+    Common,
+    All,
+}
+
+/// The activations: two of students, five common ones, all.
+const ACTIVATIONS: [Activation; 8] = [
+    Activation::Identity,
+    Activation::Relu6,
+    Activation::Silu,
+    Activation::Hardswish,
+    Activation::LeakyRelu,
+    Activation::Relu,
+    Activation::Sigmoid,
+    Activation::Hardsigmoid,
+];
+
 /// Appends what `seed` stands for; nothing where it does not fit.
-fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
+fn grow(graph: &mut Graph, name: &str, of: Vocabulary, (kind, at, a, b): Seed) {
+    let (plain, all) = (of == Vocabulary::Student, of == Vocabulary::All);
+    let padding = |n: usize| if all && n % 2 == 1 { Padding::Even } else { Padding::Same };
     let n = graph.layers.len();
     let x = if at % 2 == 0 { n - 1 } else { at / 2 % n };
     let shape = graph.layers[x].shape;
@@ -20,7 +44,7 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
     let pointwise =
         Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
     let channels = 1 + a % 50;
-    match kind % if plain { 8 } else { 12 } {
+    match kind % [8, 12, 16][of as usize] {
         0 if shape.width < 40 && shape.height < 40 => {
             // Half of the time as a pyramid level: the upsampled map is added to a convolution's
             // result.
@@ -51,7 +75,10 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
             }
         }
         4 if !plain => {
-            graph.max_pool(name, x, Window::same([2, 3, 5][b % 3], 1 + b / 3 % 2));
+            let window = Window { kernel: [2, 3, 5][b % 3], stride: 1 + b / 3 % 2, padding: padding(b / 6) };
+            if window.output(shape.height.min(shape.width)) > 0 {
+                graph.max_pool(name, x, window);
+            }
         }
         5 if !plain => {
             // A ShuffleNet unit: half of the channels go by, the two halves are interleaved, and
@@ -75,21 +102,40 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
                 graph.concat(name, &[part, same, part]);
             }
         }
+        12 => {
+            let window = Window { kernel: [2, 3, 5][b % 3], stride: 1 + b / 3 % 2, padding: padding(b / 6) };
+            if window.output(shape.height.min(shape.width)) > 0 {
+                graph.average_pool(name, x, window);
+            }
+        }
+        13 => {
+            // Squeeze and excitation; of what is not negative, since a mean that cancels to nearly
+            // nothing says little about an engine.
+            let positive = graph.activate(format!("{name}.positive"), x, ACTIVATIONS[6 + b / 2 % 2]);
+            let mean = graph.global_average(format!("{name}.mean"), positive);
+            let squeeze = Conv { activation: Activation::Relu, ..pointwise };
+            let squeezed = graph.conv(format!("{name}.squeeze"), mean, 1 + a % 20, squeeze);
+            let excite = Conv { activation: ACTIVATIONS[6 + b % 2], ..pointwise };
+            let factors = graph.conv(format!("{name}.excite"), squeezed, shape.channels, excite);
+            graph.scale(format!("{name}.scale"), x, factors);
+        }
+        14 if b % 2 == 0 => {
+            graph.activate(name, x, ACTIVATIONS[b / 2 % 8]);
+        }
+        14 if shape.width < 40 && shape.height < 40 => {
+            graph.upsample2x(name, x, Interpolation::Bilinear);
+        }
         _ => {
             let conv = Conv {
-                kernel: [1, 1, 3, 5, 7][b % 5],
+                kernel: [1, if all { 6 } else { 1 }, 3, 5, 7][b % 5],
                 stride: [1, 1, 1, 2, 3][b / 5 % 5],
                 depthwise: b / 25 % 2 == 0,
-                activation: [
-                    Activation::Identity,
-                    Activation::Relu6,
-                    Activation::Silu,
-                    Activation::Hardswish,
-                    Activation::LeakyRelu,
-                ][b / 50 % if plain { 2 } else { 5 }],
-                padding: Padding::Same,
+                activation: ACTIVATIONS[b / 50 % [2, 5, 8][of as usize]],
+                padding: padding(b / 10),
             };
-            graph.conv(name, x, channels, conv);
+            if conv.window().output(shape.height.min(shape.width)) > 0 {
+                graph.conv(name, x, channels, conv);
+            }
         }
     }
 }
@@ -97,7 +143,7 @@ fn grow(graph: &mut Graph, name: &str, plain: bool, (kind, at, a, b): Seed) {
 prop_compose! {
     /// Up to nine of them on a map of up to 70 × 90 pixels, with the last layer and another as
     /// outputs.
-    fn graph_of(plain: bool)(
+    fn graph_of(of: Vocabulary)(
         channels in 1usize..10,
         height in prop_oneof![4 => 1usize..20, 1 => 40usize..70],
         width in prop_oneof![4 => 1usize..30, 1 => 40usize..90],
@@ -106,7 +152,7 @@ prop_compose! {
     ) -> Graph {
         let mut graph = Graph::new(Shape::new(channels, height, width));
         for (i, &seed) in seeds.iter().enumerate() {
-            grow(&mut graph, &format!("layer{i}"), plain, seed);
+            grow(&mut graph, &format!("layer{i}"), of, seed);
         }
         let last = graph.layers.len() - 1;
         graph.outputs.extend([last, extra.index(last + 1)]);
@@ -116,10 +162,15 @@ prop_compose! {
 
 /// Of all that a graph may hold.
 pub fn any_graph() -> impl Strategy<Value = Graph> {
-    graph_of(false)
+    graph_of(Vocabulary::All)
+}
+
+/// Of all but what imported networks alone have.
+pub fn common_graph() -> impl Strategy<Value = Graph> {
+    graph_of(Vocabulary::Common)
 }
 
 /// Of what a student may hold.
 pub fn student_graph() -> impl Strategy<Value = Graph> {
-    graph_of(true)
+    graph_of(Vocabulary::Student)
 }

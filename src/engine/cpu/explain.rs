@@ -142,6 +142,11 @@ impl StepReport {
             FloatAction::Convolution(c) => (c.describe(), c.weight_bytes()),
             FloatAction::Sum(operands) => (format!("sum of {}", operands.len()), 0),
             FloatAction::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.window.kernel, pool.window.stride), 0),
+            FloatAction::AveragePool(pool) => (format!("mean {0}x{0}/{1}", pool.window.kernel, pool.window.stride), 0),
+            FloatAction::GlobalAverage => ("mean of each channel".to_string(), 0),
+            FloatAction::Scale(_) => ("scaled by channel".to_string(), 0),
+            FloatAction::Activate(activate) => (format!("{:?}", activate.activation).to_lowercase(), 0),
+            FloatAction::Bilinear => ("bilinear upsampling".to_string(), 0),
             FloatAction::Copy(parts) => (format!("{} parts copied", parts.len()), 0),
             FloatAction::Unpack(_) => ("blocks to planar".to_string(), 0),
         };

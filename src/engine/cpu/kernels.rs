@@ -1,6 +1,7 @@
 //! The tables of f32 kernels, one for each instruction set.
 
 use super::dispatch::{compiled_for, DepthwiseKernels, PanelKernels};
+use super::elementwise::{self, ActivateRow};
 use super::isa::Isa;
 use super::pooling::{self, PoolRow};
 use super::simd::{Portable, Vector};
@@ -33,8 +34,11 @@ pub struct FloatKernels {
     pub panels: &'static [PanelKernels<DenseTile>],
     /// The first that fits is used; the last fits all.
     pub depthwise: &'static [DepthwiseKernels<DepthwiseTile>],
-    /// One row of a max-pooling.
+    /// One row of a pooling, of maxima or of means.
     pub pool: unsafe fn(&PoolRow),
+    pub average: unsafe fn(&PoolRow),
+    /// One row of an activation by itself.
+    pub activate: unsafe fn(&ActivateRow),
     /// The transforms around F(4×4, 3×3).
     pub winograd_input: unsafe fn(&InputPatch),
     pub winograd_output: unsafe fn(&OutputPatch),
@@ -54,7 +58,13 @@ macro_rules! kernels {
                 tiles::depthwise::<$block, M, K, S>(t)
             }
             fn pool[](row: &PoolRow) {
-                pooling::row::<$block>(row)
+                pooling::largest::<$block>(row)
+            }
+            fn average[](row: &PoolRow) {
+                pooling::average::<$block>(row)
+            }
+            fn activate[](row: &ActivateRow) {
+                elementwise::activate::<$block>(row)
             }
             fn winograd_input[](patch: &InputPatch) {
                 transforms::input::<$block>(patch)
@@ -81,6 +91,8 @@ macro_rules! kernels {
                 DepthwiseKernels { kernel: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
             pool: $module::pool,
+            average: $module::average,
+            activate: $module::activate,
             winograd_input: $module::winograd_input,
             winograd_output: $module::winograd_output,
             peak: $module::peak,

@@ -5,8 +5,9 @@
 //! - `program`: a [`Plan`](super::plan::Plan) becomes stages over one arena;
 //! - `stage`: what a stage does: one step, or a chain of convolutions band by band, in cache;
 //! - `executor`: a program with its memory and threads; `pool`: these share each stage;
-//! - `convolution`, `winograd`, `pooling`, `movement`: the steps; `layout`, `views`: how their
-//!   tensors lie; `input_channels`: where a dense convolution finds its input;
+//! - `convolution`, `winograd`, `pooling`, `elementwise`, `bilinear`, `movement`: the steps; `plain`:
+//!   those without weights as actions; `layout`, `views`: how their tensors lie; `input_channels`:
+//!   where a dense convolution finds its input;
 //! - [`explain`]: a human-readable report of all that;
 //! - `residual`: what is added to a result;
 //! - `kernels`: the kernels of each instruction set, compiled by `dispatch`; `isa`: which sets the
@@ -18,8 +19,10 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod bilinear;
 mod convolution;
 mod dispatch;
+mod elementwise;
 mod executor;
 pub mod explain;
 mod input_channels;
@@ -28,6 +31,7 @@ mod isa;
 mod kernels;
 mod layout;
 mod movement;
+mod plain;
 mod pool;
 mod pooling;
 mod program;

@@ -7,9 +7,9 @@ use super::explain::StepReport;
 use super::input_channels::InputChannels;
 use super::isa::Isa;
 use super::layout::{FloatView, Region, ThreadMemory, PIXEL};
-use super::movement::{self, Copied};
+use super::movement;
+use super::plain;
 use super::pool::Stages;
-use super::pooling::MaxPool;
 use super::residual::Residual;
 use super::simd::BLOCK;
 use super::stage::{self, FloatAction, FloatStage, FloatStep, MAX_CHAIN};
@@ -18,7 +18,7 @@ use super::views::whole_views;
 use crate::plan::{ChannelRange, Operand, Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
-use crate::{plan, Activation, Conv, EngineError, Graph, Interpolation, Op, Weights, Window};
+use crate::{plan, EngineError, Graph, Op, Weights};
 
 /// Floats of intermediate maps that a chain's band may take: half of a 512 KiB second-level cache,
 /// the least among processors worth naming; weights and the maps at both ends need the rest.
@@ -65,18 +65,14 @@ struct FloatBuilder<'a> {
 /// Where a kernel is larger than the tiles can take.
 pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<FloatProgram, EngineError> {
     for layer in &graph.layers {
-        let fault = |why: String| Err(EngineError::Unsupported { device: "CPU", why });
-        match layer.op {
-            Op::Conv(Conv { kernel, .. }) | Op::MaxPool(Window { kernel, .. }) if kernel > MAX_KERNEL => {
-                return fault(format!("{} has a kernel of {kernel}, and the largest is {MAX_KERNEL}", layer.name));
-            }
-            Op::Conv(Conv { activation: Activation::Sigmoid | Activation::Hardsigmoid, .. })
-            | Op::Upsample2x(Interpolation::Bilinear)
-            | Op::AveragePool(_)
-            | Op::GlobalAverage
-            | Op::Scale
-            | Op::Activate(_) => return fault(format!("{}: {:?} has no kernel yet", layer.name, layer.op)),
-            _ => {}
+        let kernel = match layer.op {
+            Op::Conv(conv) => conv.kernel,
+            Op::MaxPool(window) | Op::AveragePool(window) => window.kernel,
+            _ => continue,
+        };
+        if kernel > MAX_KERNEL {
+            let why = format!("{} has a kernel of {kernel}, and the largest is {MAX_KERNEL}", layer.name);
+            return Err(EngineError::Unsupported { device: "CPU", why });
         }
     }
     let mut plan = Plan::new(graph, BLOCK);
@@ -244,25 +240,7 @@ impl FloatBuilder<'_> {
                 let direct = || FloatConvolution::new(*conv, channels, to, values, residual, kernels);
                 FloatAction::Convolution(Box::new(fast.flatten().unwrap_or_else(direct)))
             }
-            Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
-            Work::Upsample2x => FloatAction::Sum(vec![Residual { view: view(step.inputs[0]), upsampled: true }]),
-            Work::Concat(parts) => {
-                let whole = |&(t, to): &(TensorId, usize)| {
-                    let view = view(t);
-                    Copied { view, from: 0, to, count: view.shape.channels }
-                };
-                FloatAction::Copy(parts.iter().map(whole).collect())
-            }
-            Work::Gather(channels) => {
-                let mut to = 0;
-                let copied = |c: &ChannelRange| {
-                    to += c.count;
-                    Copied { view: view(c.tensor), from: c.first, to: to - c.count, count: c.count }
-                };
-                FloatAction::Copy(channels.iter().map(copied).collect())
-            }
-            &Work::MaxPool(window) => FloatAction::MaxPool(MaxPool { window, row: self.isa.kernels().pool }),
-            work => unreachable!("{work:?} is refused by `build`"),
+            _ => plain::action(step, view, self.isa.kernels()),
         };
         let (input, output) = (view(step.inputs[0]), view(step.output));
         FloatStep { name: step.name.clone(), action, input, output, flops: self.plan.flops(step) }
@@ -356,7 +334,7 @@ impl Program for FloatProgram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Padding, Shape};
+    use crate::{Activation, Conv, Padding, Shape};
 
     #[test]
     fn an_oversized_kernel_is_refused_by_name() {

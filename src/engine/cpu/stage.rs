@@ -8,10 +8,12 @@
 
 use std::ops::Range;
 
+use super::bilinear;
 use super::convolution::FloatConvolution;
+use super::elementwise::{self, Activate};
 use super::layout::{FloatView, ThreadMemory};
 use super::movement::{self, Copied};
-use super::pooling::MaxPool;
+use super::pooling::{self, Pool};
 use super::residual::Residual;
 
 /// The most convolutions in one chain.
@@ -22,7 +24,13 @@ pub enum FloatAction {
     Pack,
     Convolution(Box<FloatConvolution>),
     Sum(Vec<Residual<FloatView>>),
-    MaxPool(MaxPool),
+    MaxPool(Pool),
+    AveragePool(Pool),
+    GlobalAverage,
+    /// By the values of another tensor.
+    Scale(FloatView),
+    Activate(Activate),
+    Bilinear,
     Copy(Vec<Copied>),
     /// To this offset of the outputs.
     Unpack(usize),
@@ -44,8 +52,8 @@ impl FloatStep {
         match &self.action {
             FloatAction::Convolution(c) => c.groups(),
             FloatAction::Copy(_) => 1,
-            FloatAction::Pack | FloatAction::Sum(_) | FloatAction::MaxPool(_) => self.output.blocks(),
             FloatAction::Unpack(_) => self.input.blocks(),
+            _ => self.output.blocks(),
         }
     }
 
@@ -75,7 +83,15 @@ impl FloatStep {
             FloatAction::Pack => movement::pack(memory, &self.output, groups, rows),
             FloatAction::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
             FloatAction::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
-            FloatAction::MaxPool(pool) => pool.run(memory, &self.input, &self.output, groups, rows),
+            FloatAction::MaxPool(pool) | FloatAction::AveragePool(pool) => {
+                pool.run(memory, &self.input, &self.output, groups, rows);
+            }
+            FloatAction::GlobalAverage => pooling::global_average(memory, &self.input, &self.output, groups),
+            FloatAction::Scale(factors) => {
+                elementwise::scale(memory, &self.input, factors, &self.output, groups, rows);
+            }
+            FloatAction::Activate(activate) => activate.run(memory, &self.input, &self.output, groups, rows),
+            FloatAction::Bilinear => bilinear::upsample(memory, &self.input, &self.output, groups, rows),
             FloatAction::Copy(parts) => movement::copy(memory, parts, &self.output, rows),
             FloatAction::Unpack(offset) => movement::unpack(memory, &self.input, *offset, groups, rows),
         }

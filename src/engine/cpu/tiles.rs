@@ -58,6 +58,13 @@ pub struct DepthwiseTile {
     pub upsampled_from: Option<usize>,
 }
 
+/// Whether an activation is computed once the tile is stored; see [`activate_stored`].
+#[inline(always)]
+fn is_late(activation: Activation) -> bool {
+    use Activation::{Hardsigmoid, Hardswish, Sigmoid, Silu};
+    matches!(activation, Silu | Hardswish | Sigmoid | Hardsigmoid)
+}
+
 /// Offset in floats of the residual of a tile's `m`-th pixel.
 #[inline(always)]
 fn residual_offset(upsampled_from: Option<usize>, m: usize) -> usize {
@@ -127,7 +134,7 @@ pub unsafe fn dense<V: Vector, const M: usize, const N: usize, const PIXEL: usiz
         }
         _ => {}
     }
-    let late = matches!(tile.activation, Activation::Silu | Activation::Hardswish);
+    let late = is_late(tile.activation);
     if !tile.residual.is_null() && !late {
         for m in 0..M {
             let residual = tile.residual.add(residual_offset(tile.upsampled_from, m));
@@ -159,7 +166,7 @@ unsafe fn activate_stored<V: Vector>(tile: &DenseTile, pixels: usize, vectors: u
         for v in 0..vectors {
             let out = tile.out.add(m * BLOCK + v * V::BLOCKS * tile.out_plane);
             let mut value = V::load_blocks(out, tile.out_plane);
-            value = if tile.activation == Activation::Silu { value.silu() } else { value.hardswish() };
+            value = value.activate(tile.activation);
             if !tile.residual.is_null() {
                 let residual = tile.residual.add(residual_offset(tile.upsampled_from, m));
                 value =
@@ -232,14 +239,14 @@ pub unsafe fn depthwise<V: Vector, const M: usize, const KERNEL: usize, const ST
         }
         _ => {}
     }
-    if matches!(tile.activation, Activation::Silu | Activation::Hardswish) {
+    if is_late(tile.activation) {
         for (m, &value) in acc.iter().enumerate() {
             value.store_blocks(tile.out.add(m * BLOCK), 0);
         }
         for m in 0..M {
             let out = tile.out.add(m * BLOCK);
             let mut value = V::load(out);
-            value = if tile.activation == Activation::Silu { value.silu() } else { value.hardswish() };
+            value = value.activate(tile.activation);
             if !tile.residual.is_null() {
                 value = value.add(V::load(tile.residual.add(residual_offset(tile.upsampled_from, m))));
             }

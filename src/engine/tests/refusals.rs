@@ -2,7 +2,7 @@
 //! that says which and why.
 
 use peregrine_engine::cpu::{CpuEngine, Isa};
-use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Padding, Shape, Weights};
+use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Op, Padding, Shape, Weights, Window};
 
 const CONV: Conv =
     Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
@@ -54,9 +54,29 @@ fn an_unknown_output_is_refused() {
 #[test]
 fn a_stride_of_zero_is_refused() {
     let (mut graph, weights) = sound();
-    graph.layers[1].op = peregrine_engine::Op::Conv(Conv { stride: 0, ..CONV });
+    graph.layers[1].op = Op::Conv(Conv { stride: 0, ..CONV });
     let error = refusal(&graph, &weights);
     assert!(error.contains("first") && error.contains("stride"), "{error}");
+}
+
+#[test]
+fn factors_that_are_not_one_pixel_are_refused() {
+    let (mut graph, weights) = sound();
+    let mean = graph.global_average("mean", 2);
+    let scaled = graph.scale("scaled", 2, mean);
+    graph.layers[scaled].inputs = vec![2, 1];
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("scaled") && error.contains("by 8x8x8") && error.contains("one pixel"), "{error}");
+}
+
+#[test]
+fn a_kernel_larger_than_its_padded_input_is_refused() {
+    let (mut graph, weights) = sound();
+    let mean = graph.global_average("mean", 2);
+    let pool = graph.max_pool("pool", mean, Window::even(3, 1));
+    graph.layers[pool].op = Op::MaxPool(Window::even(4, 1));
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("pool") && error.contains("kernel of 4") && error.contains("8x1x1"), "{error}");
 }
 
 #[test]

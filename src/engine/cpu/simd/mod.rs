@@ -5,6 +5,7 @@
 //! registers.
 
 use crate::op::LEAK;
+use crate::Activation;
 
 /// Channels in one block of the engine's layout.
 pub const BLOCK: usize = 8;
@@ -74,6 +75,32 @@ pub unsafe trait Vector: Copy {
     #[inline(always)]
     unsafe fn silu(self) -> Self {
         self.div(Self::splat(1.0).add(Self::zero().sub(self).exp()))
+    }
+
+    /// 1 / (1 + e^−self), to 4e-7 of the exact value where that is at least 1e-30.
+    #[inline(always)]
+    unsafe fn sigmoid(self) -> Self {
+        Self::splat(1.0).div(Self::splat(1.0).add(Self::zero().sub(self).exp()))
+    }
+
+    /// min(max(self / 6 + 1 / 2, 0), 1)
+    #[inline(always)]
+    unsafe fn hardsigmoid(self) -> Self {
+        self.add(Self::splat(3.0)).relu6().mul(Self::splat(1.0 / 6.0))
+    }
+
+    #[inline(always)]
+    unsafe fn activate(self, activation: Activation) -> Self {
+        match activation {
+            Activation::Identity => self,
+            Activation::Relu6 => self.relu6(),
+            Activation::Relu => self.relu(),
+            Activation::Silu => self.silu(),
+            Activation::Hardswish => self.hardswish(),
+            Activation::LeakyRelu => self.leaky_relu(),
+            Activation::Sigmoid => self.sigmoid(),
+            Activation::Hardsigmoid => self.hardsigmoid(),
+        }
     }
 
     /// e^self for |self| ≤ 87, else e^±87; relative error at most 3e-7.
@@ -224,6 +251,10 @@ mod tests {
         assert!(worst::<V>(V::silu, silu, 1e-6) < 4e-7, "{}", worst::<V>(V::silu, silu, 1e-6));
         let hardswish = |x: f64| x * (x + 3.0).clamp(0.0, 6.0) / 6.0;
         assert!(worst::<V>(V::hardswish, hardswish, 1e-3) < 3e-7, "{}", worst::<V>(V::hardswish, hardswish, 1e-3));
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        assert!(worst::<V>(V::sigmoid, sigmoid, 1e-30) < 4e-7, "{}", worst::<V>(V::sigmoid, sigmoid, 1e-30));
+        let hardsigmoid = |x: f64| (x / 6.0 + 0.5).clamp(0.0, 1.0);
+        assert!(worst::<V>(V::hardsigmoid, hardsigmoid, 1e-3) < 1e-4);
         assert!(worst::<V>(V::leaky_relu, |x| x.max(LEAK as f64 * x), 0.0) < 1e-7);
     }
 

@@ -132,15 +132,7 @@ pub unsafe fn output<V: Vector>(patch: &OutputPatch) {
         let row = backward([half[0][i], half[1][i], half[2][i], half[3][i], half[4][i], half[5][i]]);
         for (j, &value) in row.iter().enumerate().take(patch.width) {
             let value = value.add(bias);
-            let mut value = match patch.activation {
-                Activation::Identity => value,
-                Activation::Relu6 => value.relu6(),
-                Activation::Relu => value.relu(),
-                Activation::Silu => value.silu(),
-                Activation::Hardswish => value.hardswish(),
-                Activation::LeakyRelu => value.leaky_relu(),
-                Activation::Sigmoid | Activation::Hardsigmoid => unreachable!("refused by `build`"),
-            };
+            let mut value = value.activate(patch.activation);
             if !patch.residual[i].is_null() {
                 value = value.add(V::load(patch.residual[i].add(j * BLOCK)));
             }
