@@ -77,14 +77,14 @@ impl OccupancyGrid {
 
     /// The map that `mask` shows, row by row from the right to the left and within a row ahead. A cell is free where the
     /// mask's class is `drivable`. All unknown for an empty mask.
-    pub fn fill(&mut self, mask: &ClassMask, drivable: u8) -> &[i8] {
+    pub fn fill(&mut self, mask: &ClassMask, is_drivable: impl Fn(u8) -> bool) -> &[i8] {
         let (width, height) = (mask.width as f32, mask.height as f32);
         for (cell, &seen) in self.cells.iter_mut().zip(&self.table) {
             let index = |[u, v]: [f32; 2]| (v * height) as usize * mask.width + (u * width) as usize;
             let class = seen.and_then(|at| mask.classes.get(index(at)));
             let occupancy = match class {
                 None => Occupancy::Unknown,
-                Some(&class) if class == drivable => Occupancy::Free,
+                Some(&class) if is_drivable(class) => Occupancy::Free,
                 Some(_) => Occupancy::Occupied,
             };
             *cell = occupancy as i8;
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn left_and_right_near_and_far_lie_where_they_are_seen() {
         let mut grid = grid(0.0);
-        let cells = grid.fill(&halves(), 3).to_vec();
+        let cells = grid.fill(&halves(), |class| class == 3).to_vec();
         assert_eq!(cells.len(), 40 * 20);
         let at = |x: f64, y: f64| cells[((y + 5.0) / 0.5) as usize * 40 + (x / 0.5) as usize];
         assert_eq!(at(10.2, 1.2), Occupancy::Free as i8);
@@ -133,14 +133,14 @@ mod tests {
     #[test]
     fn nothing_is_known_of_the_ground_behind_the_camera() {
         let mut grid = grid(std::f64::consts::PI);
-        assert!(grid.fill(&halves(), 3).iter().all(|&c| c == -1));
+        assert!(grid.fill(&halves(), |class| class == 3).iter().all(|&c| c == -1));
     }
 
     #[test]
     fn without_a_mask_nothing_is_known_and_a_small_one_will_do() {
         let mut grid = grid(0.0);
-        assert!(grid.fill(&ClassMask::default(), 3).iter().all(|&c| c == -1));
+        assert!(grid.fill(&ClassMask::default(), |class| class == 3).iter().all(|&c| c == -1));
         let mask = ClassMask { width: 1, height: 1, classes: vec![3] };
-        assert!(grid.fill(&mask, 3).iter().all(|&c| c == -1 || c == 0));
+        assert!(grid.fill(&mask, |class| class == 3).iter().all(|&c| c == -1 || c == 0));
     }
 }

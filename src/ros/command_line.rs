@@ -71,6 +71,7 @@ Publishes   detections               vision_msgs/Detection2DArray, boxes in pixe
             drivable_ground          nav_msgs/OccupancyGrid, the road on the ground ahead (see mounting)
             markers                  visualization_msgs/MarkerArray, the objects on the ground for RViz and Foxglove
             label_info               vision_msgs/LabelInfo, class names of segmentation (latched)
+            detection_label_info     vision_msgs/LabelInfo, class names of detections (latched)
             debug_image              sensor_msgs/Image, the annotated image; debug_image/compressed as JPEG
             /diagnostics             diagnostic_msgs/DiagnosticArray, at 1 Hz and on change
             /rosout                  rcl_interfaces/Log, the log

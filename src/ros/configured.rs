@@ -79,7 +79,7 @@ impl Configured {
                 let own = parameters.for_camera(name, &names)?;
                 publishers.push(Publishers::new(node, &topics)?);
                 let intake = Intake::new(node, &own, &topics, Arrivals::new(camera, Arc::clone(&shared)))?;
-                let (scene, inputs) = Scene::create(node, &own, &model.architecture, intake.topic(), &topics)?;
+                let (scene, inputs) = Scene::create(node, &own, &model.classes, intake.topic(), &topics)?;
                 outputs.push(publishers[camera].outputs(scene));
                 intakes.push(intake);
                 scenes.push(inputs);
@@ -170,8 +170,13 @@ impl Configured {
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }
 
-    /// Replaces the model from the next frame on.
+    /// Replaces the model from the next frame on, and the tables of its classes now.
     pub fn replace_model(&self, model: Box<LoadedModel>) {
+        for scene in &self.scenes {
+            if let Err(error) = scene.publishers.labels.publish(&model.classes) {
+                tracing::error!("the classes of the new model could not be published: {error}");
+            }
+        }
         self.shared.replacement.force_push(model);
     }
 

@@ -18,10 +18,8 @@ pub enum NodeError {
     Pipeline(#[from] PipelineError),
     #[error("the model does not run: {0}")]
     WarmUp(String),
-    #[error(
-        "parameter 'model': {0} has other classes than the model in use; deactivate, clean up and configure to change it"
-    )]
-    Classes(String),
+    #[error("parameter 'road_classes': the model has no segmentation class '{0}'; it has {1}")]
+    RoadClass(String, String),
     #[error("parameter 'device': {0}")]
     Device(String),
     #[error("invalid topic '{name}': {why}; a topic name consists of letters, digits, _ and /")]
@@ -48,7 +46,7 @@ impl NodeError {
             | Self::Model(_)
             | Self::Pipeline(_)
             | Self::WarmUp(_)
-            | Self::Classes(_)
+            | Self::RoadClass(..)
             | Self::Device(_)
             | Self::Topic { .. } => true,
             Self::Ros(_) | Self::Middleware(_) | Self::Io(_) | Self::Loading | Self::FrameThread | Self::Stuck => false,

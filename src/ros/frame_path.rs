@@ -155,8 +155,9 @@ impl FramePath {
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
         self.publish_timing(frame, timing(frame, &age, &settings, &times, publish, verdict));
         self.publish_masks(frame.camera, header);
+        let classes = Arc::clone(&self.model.classes);
         let result = self.model.pipeline().result();
-        if !self.outputs[frame.camera].scene.publish(header, result) {
+        if !self.outputs[frame.camera].scene.publish(header, result, &classes) {
             self.report(frame.camera, Record::PublishingFailed);
         }
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
@@ -221,7 +222,7 @@ impl FramePath {
 
     /// The masks that have subscribers.
     fn publish_masks(&mut self, camera: usize, header: &NativeHeader) {
-        let road_class = self.model.road_class;
+        let classes = Arc::clone(&self.model.classes);
         let pipeline = self.model.pipeline();
         if !pipeline.has_segmentation() {
             return;
@@ -229,8 +230,8 @@ impl FramePath {
         let result = pipeline.result();
         let (watched, output, message) = (&self.shared.cameras[camera], &self.outputs[camera], &mut self.mask_message);
         let mut failed = false;
-        if let (true, Some(road)) = (watched.road_mask_wanted.load(Relaxed), road_class) {
-            message.fill(header, &result.mask, result.size, |class| if class == road { 255 } else { 0 });
+        if watched.road_mask_wanted.load(Relaxed) && classes.has_road() {
+            message.fill(header, &result.mask, result.size, |class| if classes.is_road(class) { 255 } else { 0 });
             failed |= output.road_mask.publish_native(&mut message.native).is_err();
         }
         if watched.segmentation_wanted.load(Relaxed) {

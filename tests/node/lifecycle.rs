@@ -2,7 +2,31 @@
 
 use serde_json::{json, Value};
 
+use peregrine_reference::random_weights;
+use peregrine_student::{Student, StudentShape};
+
 use crate::support::*;
+
+/// A student of other classes than the embedded one's, which sees a cone in every coarse cell.
+fn save_cone_finder(folder: &std::path::Path) {
+    let names = |names: [&str; 2]| Some(names.map(str::to_owned).into());
+    let shape = StudentShape {
+        classes: names(["cone", "forklift"]),
+        segmentation: names(["floor", "rack"]),
+        input: Some([64, 64]),
+        ..StudentShape::default()
+    };
+    let mut student = Student::embedded();
+    student.manifest.architecture = shape.architecture(None).unwrap();
+    student.manifest.name = "cones".into();
+    student.weights = random_weights(&student.graph(), 1);
+    for stride in [8, 16, 32] {
+        let class = student.weights.0.get_mut(&format!("detect.{stride}.class")).unwrap();
+        class.weight.fill(0.0);
+        class.bias = vec![if stride == 32 { 2.0 } else { -9.0 }, -9.0];
+    }
+    student.save(folder).unwrap();
+}
 
 #[test]
 fn a_managed_node_follows_the_lifecycle_of_the_ros2_design() {
@@ -80,11 +104,17 @@ fn a_model_change_while_streaming_loses_no_frame() {
     let domain = Domain::new();
     let node = domain.start_node(&["deadline_ms:=0.0"]);
     let good = concat!(env!("CARGO_MANIFEST_DIR"), "/models/peregrine-s");
-    let a = domain.ask_peer("change_model.py", &[good, "/no/such/folder"]);
+    let other = tempfile::tempdir().unwrap();
+    save_cone_finder(other.path());
+    let a = domain.ask_peer("change_model.py", &[good, "/no/such/folder", other.path().to_str().unwrap()]);
     assert_eq!(a["bad"][0], false);
     let reason = a["bad"][1].as_str().unwrap();
     assert!(reason.contains("/no/such/folder/manifest.json"), "{reason}");
     assert_eq!(a["good"], json!([true, ""]));
+    assert_eq!(a["other"], json!([true, ""]), "a model of other classes");
+    assert_eq!(a["labels_before"]["detection_label_info"][0], "person");
+    let names = json!({"detection_label_info": ["cone", "forklift"], "label_info": ["floor", "rack"]});
+    assert_eq!((&a["labels_after"], &a["classes_after"]), (&names, &json!(["cone"])));
     assert!(a["sent_meanwhile"].as_u64().unwrap() > 0, "images were sent while the model was loaded");
     assert_counts_add_up(&a["diagnostics"], 0);
     assert_eq!(integer(&a["diagnostics"], "rejected"), 0);

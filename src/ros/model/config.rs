@@ -2,17 +2,19 @@
 //! thread.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use peregrine_core::scheduling::use_default_scheduling;
 use peregrine_core::{Encoding, ImageView};
 use peregrine_pipeline::{DeviceChoice, GpuOptions, Pipeline, PipelineError, PipelineOptions};
-use peregrine_student::Student;
+use peregrine_student::{Architecture, Student};
 use peregrine_track::TrackerOptions;
 
+use super::classes::ModelClasses;
 use super::description::device_text;
 use super::{DegradedMode, LoadedModel, ModelDescription};
 use crate::error::NodeError;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, DEFAULT_ROAD};
 use crate::realtime::{self, RealtimeProfile};
 
 /// Runs before the first frame, after which caches, branch predictors and the engine's threads are
@@ -32,6 +34,8 @@ pub struct ModelConfig {
     /// 0 for one for each core that the loading thread may use.
     threads: usize,
     degraded_mode: DegradedMode,
+    /// Names of the segmentation classes that are road, separated by commas.
+    road_classes: String,
     profile: RealtimeProfile,
 }
 
@@ -62,6 +66,7 @@ impl ModelConfig {
             },
             threads: parameters.count("threads"),
             degraded_mode: DegradedMode::of(parameters.text("degraded_mode")),
+            road_classes: parameters.text("road_classes").to_owned(),
             profile,
         }
     }
@@ -102,22 +107,33 @@ impl ModelConfig {
         };
         let architecture = &student.manifest.architecture;
         let options = PipelineOptions { threads: self.thread_count(), ..self.options.clone() };
+        let classes = Arc::new(self.classes(architecture)?);
         let mut full = pipeline(&student, options.clone())?;
         warm_up(&mut full)?;
         let mut description = ModelDescription {
             student: student.manifest.name.clone(),
             device: device_text(&full.device()),
             degraded_mode: None,
-            classes: [architecture.detection_classes().to_vec(), architecture.segmentation_classes().to_vec()],
+            classes: Some(Arc::clone(&classes)),
         };
         let mut reduced = None;
-        if let Some((options, left_out)) = self.degraded_mode.reduce(&options, full.input_size()) {
+        if let Some((options, left_out)) = self.degraded_mode.reduce(&options, full.input_size(), architecture) {
             warm_up(reduced.insert(pipeline(&student, options)?))?;
             description.degraded_mode = Some(left_out);
         }
         // From now on frames wait for them. What is refused is reported as above.
         let _ = realtime::raise_threads(&self.profile, |name| name.starts_with(ENGINE_THREADS));
-        Ok((Box::new(LoadedModel::new(full, reduced, architecture, options.max_detections)), description))
+        Ok((Box::new(LoadedModel::new(full, reduced, architecture, classes, options.max_detections)), description))
+    }
+
+    /// The classes of a model. That none of them is called road is nobody's mistake; a name that
+    /// the user chose has to be there.
+    fn classes(&self, architecture: &Architecture) -> Result<ModelClasses, NodeError> {
+        let classes = ModelClasses::new(architecture, &self.road_classes);
+        match classes.unknown(&self.road_classes).filter(|_| self.road_classes != DEFAULT_ROAD) {
+            Some(name) => Err(NodeError::RoadClass(name.into(), classes.segmentation.join(", "))),
+            None => Ok(classes),
+        }
     }
 
     fn thread_count(&self) -> usize {

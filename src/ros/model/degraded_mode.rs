@@ -1,7 +1,7 @@
 //! The degraded mode: what a frame is spared so that deadlines are kept.
 
 use peregrine_pipeline::PipelineOptions;
-use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_student::architecture::{Architecture, MAX_STRIDE};
 
 /// What the degraded mode leaves out, by the parameter `degraded_mode`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,12 +21,18 @@ impl DegradedMode {
         }
     }
 
-    /// The options of the degraded mode of a pipeline with an input of `size` pixels (width,
-    /// height), and what they leave out; `None` if that is nothing.
-    pub fn reduce(&self, options: &PipelineOptions, size: (usize, usize)) -> Option<(PipelineOptions, String)> {
+    /// The options of the degraded mode of a pipeline of `architecture` with an input of `size`
+    /// pixels (width, height), and what they leave out; `None` if that is nothing.
+    pub fn reduce(
+        &self,
+        options: &PipelineOptions,
+        size: (usize, usize),
+        architecture: &Architecture,
+    ) -> Option<(PipelineOptions, String)> {
         let mut reduced = options.clone();
         let mut left_out = Vec::new();
-        if self.segmentation && options.segmentation {
+        let both = architecture.detection.is_some() && architecture.segmentation.is_some();
+        if self.segmentation && options.segmentation && both {
             reduced.segmentation = false;
             left_out.push("without segmentation".to_owned());
         }
@@ -46,9 +52,14 @@ impl DegradedMode {
 mod tests {
     use super::*;
 
+    fn student() -> Architecture {
+        Architecture::default_student()
+    }
+
     #[test]
     fn the_degraded_mode_says_what_it_leaves_out() {
-        let (reduced, left_out) = DegradedMode::of("both").reduce(&PipelineOptions::default(), (320, 256)).unwrap();
+        let (reduced, left_out) =
+            DegradedMode::of("both").reduce(&PipelineOptions::default(), (320, 256), &student()).unwrap();
         assert_eq!((reduced.segmentation, reduced.input_size), (false, Some((224, 192))));
         assert_eq!(left_out, "without segmentation, input 224x192 instead of 320x256");
     }
@@ -56,8 +67,17 @@ mod tests {
     #[test]
     fn there_is_no_degraded_mode_that_leaves_out_nothing() {
         let options = PipelineOptions { segmentation: false, ..PipelineOptions::default() };
-        assert_eq!(DegradedMode::of("no_segmentation").reduce(&options, (320, 256)), None);
-        assert_eq!(DegradedMode::of("smaller_input").reduce(&options, (32, 32)), None);
-        assert_eq!(DegradedMode::of("none").reduce(&PipelineOptions::default(), (320, 256)), None);
+        assert_eq!(DegradedMode::of("no_segmentation").reduce(&options, (320, 256), &student()), None);
+        assert_eq!(DegradedMode::of("smaller_input").reduce(&options, (32, 32), &student()), None);
+        assert_eq!(DegradedMode::of("none").reduce(&PipelineOptions::default(), (320, 256), &student()), None);
+    }
+
+    #[test]
+    fn a_student_with_one_head_keeps_it() {
+        for one in [Architecture { segmentation: None, ..student() }, Architecture { detection: None, ..student() }] {
+            let reduce = |mode: &str| DegradedMode::of(mode).reduce(&PipelineOptions::default(), (320, 256), &one);
+            assert_eq!(reduce("no_segmentation"), None);
+            assert!(reduce("both").unwrap().0.segmentation);
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! A human-readable description of a loaded model, for the log and the diagnostics.
 
+use std::sync::Arc;
+
 use peregrine_engine::cpu::Isa;
 use peregrine_pipeline::DeviceInUse;
+
+use super::classes::ModelClasses;
 
 /// What a model was loaded from, and where it runs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,8 +15,8 @@ pub struct ModelDescription {
     pub device: String,
     /// What the degraded mode leaves out; `None` if it is off.
     pub degraded_mode: Option<String>,
-    /// Names of the classes of detections, and of the mask.
-    pub classes: [Vec<String>; 2],
+    /// `None` before a model is loaded.
+    pub classes: Option<Arc<ModelClasses>>,
 }
 
 /// A device: its kind first, then its name, or why it is not CUDA, and advice for a processor

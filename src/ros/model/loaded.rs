@@ -1,9 +1,12 @@
 //! A model that is ready for frames.
 
+use std::sync::Arc;
+
 use peregrine_core::Encoding;
 use peregrine_pipeline::Pipeline;
 use peregrine_student::Architecture;
 
+use super::classes::ModelClasses;
 use super::description::device_text;
 use crate::messages::{DetectionsMessage, NativeHeader};
 
@@ -18,8 +21,7 @@ pub struct LoadedModel {
     /// was last called.
     on_cuda: bool,
     pub detections_message: DetectionsMessage,
-    /// Index of the class "road" in the segmentation, if the student has one.
-    pub road_class: Option<u8>,
+    pub classes: Arc<ModelClasses>,
     pub architecture: Architecture,
 }
 
@@ -28,16 +30,16 @@ impl LoadedModel {
         full: Pipeline,
         reduced: Option<Pipeline>,
         architecture: &Architecture,
+        classes: Arc<ModelClasses>,
         max_detections: usize,
     ) -> Self {
-        let road = architecture.segmentation_classes().iter().position(|name| name == "road");
         Self {
             on_cuda: full.is_on_cuda(),
             full,
             reduced,
             degraded: false,
             detections_message: DetectionsMessage::new(architecture.detection_classes(), max_detections),
-            road_class: road.and_then(|index| u8::try_from(index).ok()),
+            classes,
             architecture: architecture.clone(),
         }
     }

@@ -5,11 +5,13 @@
 //!   leave out.
 //! - `loaded`: [`LoadedModel`], which the frame thread uses. `description`: its description.
 
+mod classes;
 mod config;
 mod degraded_mode;
 mod description;
 mod loaded;
 
+pub use classes::ModelClasses;
 pub use config::ModelConfig;
 pub use degraded_mode::DegradedMode;
 pub use description::ModelDescription;

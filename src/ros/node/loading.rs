@@ -69,27 +69,28 @@ impl Perception {
 
     /// Replaces the model from the next frame on; the reason if it cannot be.
     fn replace_model(&mut self, loaded: Result<Loaded, NodeError>) -> Result<(), String> {
-        let loaded = loaded.and_then(|loaded| self.check_classes(&loaded.1).map(|()| loaded));
         let (model, description) = loaded.map_err(|error| {
             tracing::error!("the model is not replaced: {error}");
             error.to_string()
         })?;
         let Some(configured) = &self.configured else { return Err("the node is no longer configured".into()) };
         configured.replace_model(model);
+        tell_road(&description);
         tracing::info!("student {} from the next frame on", description.student);
         let mut board = lock(&self.board);
         board.description = description;
         board.problem = None;
         Ok(())
     }
+}
 
-    /// Topics that name classes, some of them only once, are those of the model that the node was
-    /// configured with.
-    fn check_classes(&self, new: &ModelDescription) -> Result<(), NodeError> {
-        if new.classes == lock(&self.board).description.classes {
-            Ok(())
-        } else {
-            Err(NodeError::Classes(new.student.clone()))
-        }
-    }
+/// Says once that no road is published, where a mask could hold one.
+pub(super) fn tell_road(model: &ModelDescription) {
+    let Some(classes) = model.classes.as_ref().filter(|c| !c.segmentation.is_empty() && !c.has_road()) else { return };
+    tracing::warn!(
+        "road_mask and drivable_ground are not published: no segmentation class of {} is in the parameter \
+         road_classes; it has {}",
+        model.student,
+        classes.segmentation.join(", ")
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::loading::{Loading, Purpose};
+use super::loading::{tell_road, Loading, Purpose};
 use super::Perception;
 use crate::configured::{camera_names, Configured};
 use crate::diagnostics::lock;
@@ -140,6 +140,7 @@ impl Perception {
         let topics: Vec<_> = configured.streams().into_iter().map(|stream| stream.topic).collect();
         let ModelDescription { student, device, .. } = &description;
         tracing::info!("student {student} on {device}; images from {}", topics.join(", "));
+        tell_road(&description);
         let mut board = lock(&self.board);
         (board.description, board.reports) = (description, reports);
         self.configured = Some(configured);

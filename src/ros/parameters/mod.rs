@@ -22,5 +22,5 @@ mod values;
 pub use declaration::{shown, Declaration, Domain};
 pub use error::ParameterError;
 pub use listing::{listing, markdown, yaml};
-pub use table::{declaration, split_camera, DECLARATIONS};
+pub use table::{declaration, split_camera, DECLARATIONS, DEFAULT_ROAD};
 pub use values::Parameters;

@@ -3,6 +3,9 @@
 use super::declaration::{Declaration, Domain};
 use super::error::ParameterError;
 
+/// What is road unless the user says otherwise.
+pub const DEFAULT_ROAD: &str = "road";
+
 const fn at_start(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
     Declaration { name, domain, live: false, per_camera: false, description }
 }
@@ -91,6 +94,11 @@ pub static DECLARATIONS: &[Declaration] = &[
         "segmentation",
         Domain::Flag { default: true },
         "Run the segmentation head; road_mask and segmentation are published while they have subscribers.",
+    ),
+    at_start(
+        "road_classes",
+        Domain::Text { default: DEFAULT_ROAD },
+        "Segmentation classes that are road in road_mask and drivable_ground, separated by commas.",
     ),
     at_start(
         "tracking",

@@ -14,6 +14,7 @@ use r2r::Publisher;
 use super::painter::{Annotations, Painter};
 use crate::incoming::{Frame, Unpacker};
 use crate::messages::{bytes, set_header, NativeHeader};
+use crate::model::ModelClasses;
 
 /// Quality of the JPEG, 1 to 100.
 const QUALITY: u8 = 85;
@@ -54,12 +55,11 @@ impl DrawingQueue {
 
 impl DrawingThread {
     pub(super) fn start(
-        painter: Painter,
         raw: Publisher<r2r::sensor_msgs::msg::Image>,
         compressed: Publisher<r2r::sensor_msgs::msg::CompressedImage>,
     ) -> std::io::Result<Self> {
         let queue = DrawingQueue::new();
-        let mut worker = DrawingWorker { painter, unpacker: Unpacker::default(), raw, compressed };
+        let mut worker = DrawingWorker { painter: Painter::default(), unpacker: Unpacker::default(), raw, compressed };
         let jobs = Arc::clone(&queue);
         let thread = thread::Builder::new().name("pictures".into()).spawn(move || {
             // The thread that started this one may have a real-time priority.
@@ -77,9 +77,9 @@ impl DrawingThread {
 
     /// Copies the result of the current frame. Allocates only for more than ever before; no effect
     /// while all jobs are in use.
-    pub(super) fn prepare(&mut self, result: &FrameResult) {
+    pub(super) fn prepare(&mut self, result: &FrameResult, classes: &Arc<ModelClasses>) {
         let Some(mut job) = self.prepared.take().or_else(|| self.queue.free.pop()) else { return };
-        job.annotations.copy_from(result);
+        job.annotations.copy_from(result, classes);
         self.prepared = Some(job);
     }
 
@@ -161,8 +161,9 @@ mod tests {
     fn a_frame_without_results_is_not_drawn_with_those_before() {
         // Without a thread, so that every image is superseded.
         let mut drawing = DrawingThread { queue: DrawingQueue::new(), prepared: None, thread: None };
+        let classes = Arc::new(ModelClasses::new(&peregrine_student::Architecture::default_student(), "road"));
         for sequence in 1..=10 {
-            drawing.prepare(&FrameResult::default());
+            drawing.prepare(&FrameResult::default(), &classes);
             drawing.submit(frame(sequence));
         }
         drawing.submit(frame(11));

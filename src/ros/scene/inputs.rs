@@ -11,6 +11,7 @@ use peregrine_geometry::{Camera, CameraError, CameraInfo, Ground, Mounting, Unce
 use r2r::sensor_msgs::msg::CameraInfo as InfoMessage;
 use r2r::{Node, QosProfile};
 
+use super::labels::Labels;
 use super::shared::{GroundView, SceneShared};
 use crate::error::NodeError;
 use crate::parameters::{ParameterError, Parameters};
@@ -27,7 +28,7 @@ pub struct Publishers {
     pub markers: r2r::Publisher<r2r::visualization_msgs::msg::MarkerArray>,
     pub raw: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
     pub compressed: r2r::Publisher<r2r::sensor_msgs::msg::CompressedImage>,
-    pub labels: r2r::Publisher<r2r::vision_msgs::msg::LabelInfo>,
+    pub labels: Labels,
 }
 
 impl Publishers {
@@ -39,7 +40,7 @@ impl Publishers {
         node.destroy_publisher(self.markers);
         node.destroy_publisher(self.raw);
         node.destroy_publisher(self.compressed);
-        node.destroy_publisher(self.labels);
+        self.labels.destroy(node);
     }
 }
 

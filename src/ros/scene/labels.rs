@@ -1,25 +1,44 @@
-//! `vision_msgs/LabelInfo`: the names of the classes in the mask, latched.
+//! `vision_msgs/LabelInfo`: the names of the classes of both heads, latched.
 
-use peregrine_student::Architecture;
 use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
 use r2r::{Node, Publisher, QosProfile};
 
+use crate::model::ModelClasses;
 use crate::topics::CameraTopics;
 
-/// Publishes the class table of the segmentation for all subscribers to come (transient local).
-///
-/// # Errors
-/// When ROS refuses.
-pub fn publish(
-    node: &mut Node,
-    topics: &CameraTopics,
-    architecture: &Architecture,
+/// The publishers of both tables; each goes to all subscribers to come (transient local).
+pub struct Labels {
+    segmentation: Publisher<LabelInfo>,
+    detection: Publisher<LabelInfo>,
     threshold: f64,
-) -> r2r::Result<Publisher<LabelInfo>> {
-    let latched = QosProfile::default().keep_last(1).reliable().transient_local();
-    let publisher = topics.publisher(node, "label_info", latched)?;
-    publisher.publish(&table(architecture.segmentation_classes(), threshold))?;
-    Ok(publisher)
+}
+
+impl Labels {
+    /// # Errors
+    /// When ROS refuses.
+    pub fn new(node: &mut Node, topics: &CameraTopics, threshold: f64) -> r2r::Result<Self> {
+        let latched = || QosProfile::default().keep_last(1).reliable().transient_local();
+        Ok(Self {
+            segmentation: topics.publisher(node, "label_info", latched())?,
+            detection: topics.publisher(node, "detection_label_info", latched())?,
+            threshold,
+        })
+    }
+
+    /// Publishes the classes of a model; empty tables for a head that it lacks.
+    ///
+    /// # Errors
+    /// When the middleware refuses.
+    pub fn publish(&self, classes: &ModelClasses) -> r2r::Result<()> {
+        self.segmentation.publish(&table(&classes.segmentation, self.threshold))?;
+        self.detection.publish(&table(&classes.detection, self.threshold))
+    }
+
+    /// To be called once nothing publishes any more.
+    pub fn destroy(self, node: &mut Node) {
+        node.destroy_publisher(self.segmentation);
+        node.destroy_publisher(self.detection);
+    }
 }
 
 fn table(classes: &[String], threshold: f64) -> LabelInfo {
@@ -30,6 +49,8 @@ fn table(classes: &[String], threshold: f64) -> LabelInfo {
 
 #[cfg(test)]
 mod tests {
+    use peregrine_student::Architecture;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use r2r::NativeMsg;
 
 use super::objects::Placed;
 use super::painter::COLOURS;
-use super::sequence::{longest, name_of, resize};
+use super::sequence::{name_of, resize, LONG_NAME};
 use crate::messages::{set_header, set_string, NativeHeader};
 
 /// Markers of one object: the 2-σ ellipse of its position, its box, its name.
@@ -17,7 +17,6 @@ const THICKNESS: f64 = 0.1;
 /// With room for a fixed number of objects.
 pub struct MarkersMessage {
     pub native: NativeMsg<MarkerArray>,
-    class_names: Vec<String>,
     frame: String,
     text: Vec<u8>,
 }
@@ -26,8 +25,8 @@ pub struct MarkersMessage {
 unsafe impl Send for MarkersMessage {}
 
 impl MarkersMessage {
-    pub fn new(class_names: &[String], max_objects: usize, frame: &str) -> Self {
-        let text = format!("{} {}", longest(class_names), u64::MAX);
+    pub fn new(max_objects: usize, frame: &str) -> Self {
+        let text = format!("{LONG_NAME} {}", u64::MAX);
         let blank = |ns: &str, kind: i64| {
             let mut marker = Marker { ns: ns.into(), type_: kind as i32, text: text.clone(), ..Default::default() };
             marker.header.frame_id = frame.into();
@@ -50,13 +49,12 @@ impl MarkersMessage {
         let capacity = text.len();
         Self {
             native: NativeMsg::from(&MarkerArray { markers }),
-            class_names: class_names.to_vec(),
             frame: frame.into(),
             text: Vec::with_capacity(capacity),
         }
     }
 
-    pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed]) {
+    pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed], class_names: &[String]) {
         let markers = resize!(self.native.markers, 1 + MARKERS_PER_OBJECT * placed.len());
         for marker in markers.iter_mut() {
             set_header(&mut marker.header, header);
@@ -83,7 +81,7 @@ impl MarkersMessage {
             set_yaw(&mut body.pose.orientation.z, &mut body.pose.orientation.w, object.azimuth);
             name.scale.z = 0.5;
             self.text.clear();
-            self.text.extend_from_slice(name_of(&self.class_names, placed.detection.class));
+            self.text.extend_from_slice(name_of(class_names, placed.detection.class));
             if placed.identity != 0 {
                 self.text.push(b' ');
                 crate::messages::decimal(placed.identity, |digits| self.text.extend_from_slice(digits));
@@ -124,14 +122,15 @@ mod tests {
 
     #[test]
     fn an_object_has_its_box_its_name_and_its_ellipse() {
-        let mut message = MarkersMessage::new(&["car".into(), "bus".into()], 4, "base_link");
+        let mut message = MarkersMessage::new(4, "base_link");
+        let names = ["car".into(), "bus".into()];
         let detection = Detection { class: 0, score: 0.9, bbox: BoundingBox::default() };
         let point = GroundPoint { position: Vector2::new(10.0, 2.0), covariance: Matrix2::new(4.0, 0.0, 0.0, 1.0) };
         let object = GroundObject { point, azimuth: 0.2, width: 1.8, height: 1.4 };
         let header = NativeMsg::from(&r2r::std_msgs::msg::Header { frame_id: "front".into(), ..Default::default() });
         let placed = Placed { detection, identity: 42, object };
-        message.fill(&header, &[placed, placed]);
-        message.fill(&header, &[placed]);
+        message.fill(&header, &[placed, placed], &names);
+        message.fill(&header, &[placed], &names);
         let sent = MarkerArray::from_native(&message.native).markers;
         assert_eq!((sent.len(), sent[0].action), (4, Marker::DELETEALL as i32));
         assert!(sent.iter().all(|m| m.header.frame_id == "base_link"));

@@ -6,8 +6,8 @@
 //!
 //! - here: [`Scene`], which the frame thread owns. `shared`: what it shares with the spinning thread.
 //! - [`inputs`]: the spinning thread's side: subscribers, `CameraInfo`, the geometry of the ground.
-//! - [`tracks`], [`objects`], [`map`], [`markers`]: the messages. [`labels`]: the class table,
-//!   latched.
+//! - [`tracks`], [`objects`], [`map`], [`markers`]: the messages. [`labels`]: the tables of
+//!   classes, latched.
 //! - [`painter`]: the annotated image; `drawing`: the thread that draws it.
 
 mod drawing;
@@ -25,30 +25,31 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
 use peregrine_pipeline::FrameResult;
-use peregrine_student::Architecture;
 use r2r::{Node, Publisher, QosProfile};
 
 use super::error::NodeError;
 use super::incoming::Frame;
 use super::messages::NativeHeader;
+use super::model::ModelClasses;
 use super::parameters::Parameters;
 use super::topics::CameraTopics;
 use drawing::DrawingThread;
 use inputs::SceneInputs;
+use labels::Labels;
 use map::MapMessage;
 use markers::MarkersMessage;
 use objects::{Objects, ObjectsMessage};
-use painter::Painter;
 use shared::{GroundView, SceneShared};
 use tracks::TracksMessage;
 
 /// Every topic of a scene, with its type, below the camera's name.
-pub const TOPICS: [(&str, &str); 7] = [
+pub const TOPICS: [(&str, &str); 8] = [
     ("tracks", "peregrine_msgs/msg/Track2DArray"),
     ("objects", "vision_msgs/msg/Detection3DArray"),
     ("drivable_ground", "nav_msgs/msg/OccupancyGrid"),
     ("markers", "visualization_msgs/msg/MarkerArray"),
     ("label_info", "vision_msgs/msg/LabelInfo"),
+    ("detection_label_info", "vision_msgs/msg/LabelInfo"),
     ("debug_image", "sensor_msgs/msg/Image"),
     ("debug_image/compressed", "sensor_msgs/msg/CompressedImage"),
 ];
@@ -57,7 +58,6 @@ pub const TOPICS: [(&str, &str); 7] = [
 pub struct Scene {
     shared: Arc<SceneShared>,
     view: Option<Box<GroundView>>,
-    road_class: Option<u8>,
     objects: Objects,
     tracks: (Publisher<r2r::peregrine_msgs::msg::Track2DArray>, TracksMessage),
     placed: (Publisher<r2r::vision_msgs::msg::Detection3DArray>, ObjectsMessage),
@@ -75,13 +75,12 @@ impl Scene {
     pub fn create(
         node: &mut Node,
         parameters: &Parameters,
-        architecture: &Architecture,
+        classes: &ModelClasses,
         image_topic: &str,
         topics: &CameraTopics,
     ) -> Result<(Self, SceneInputs), NodeError> {
         let shared = Arc::new(SceneShared::new());
         let qos = QosProfile::default;
-        let classes = architecture.detection_classes();
         let max_objects = parameters.count("max_detections");
         let max_tracks = peregrine_track::TrackerOptions::default().max_tracks;
         let tracks = topics.publisher(node, "tracks", qos())?;
@@ -90,7 +89,8 @@ impl Scene {
         let markers = topics.publisher(node, "markers", qos())?;
         let raw = topics.publisher(node, "debug_image", qos())?;
         let compressed = topics.publisher(node, "debug_image/compressed", qos())?;
-        let labels = labels::publish(node, topics, architecture, parameters.real("score_threshold"))?;
+        let labels = Labels::new(node, topics, parameters.real("score_threshold"))?;
+        labels.publish(classes)?;
 
         let inputs = SceneInputs::new(
             node,
@@ -109,32 +109,29 @@ impl Scene {
             },
         )?;
         let frame = parameters.text("ground_frame");
-        let road = architecture.segmentation_classes().iter().position(|name| name == "road");
-        let road_class = road.and_then(|i| u8::try_from(i).ok());
-        let painter = Painter::new(classes.to_vec(), road_class);
         Ok((
             Self {
                 shared,
                 view: None,
-                road_class,
                 objects: Objects::with_capacity(max_objects),
-                tracks: (tracks, TracksMessage::new(classes, max_tracks)),
-                placed: (placed, ObjectsMessage::new(classes, max_objects, frame)),
+                tracks: (tracks, TracksMessage::new(max_tracks)),
+                placed: (placed, ObjectsMessage::new(max_objects, frame)),
                 map: (map, MapMessage::new(frame)),
-                markers: (markers, MarkersMessage::new(classes, max_objects, frame)),
-                drawing: DrawingThread::start(painter, raw, compressed)?,
+                markers: (markers, MarkersMessage::new(max_objects, frame)),
+                drawing: DrawingThread::start(raw, compressed)?,
             },
             inputs,
         ))
     }
 
-    /// Publishes the outputs that have subscribers. False if the middleware refuses a message.
-    pub fn publish(&mut self, header: &NativeHeader, result: &FrameResult) -> bool {
+    /// Publishes the outputs that have subscribers, of a frame of a model with `classes`. False if
+    /// the middleware refuses a message.
+    pub fn publish(&mut self, header: &NativeHeader, result: &FrameResult, classes: &Arc<ModelClasses>) -> bool {
         let wanted = |flag: &AtomicBool| flag.load(Relaxed);
         let mut published = true;
         if wanted(&self.shared.wanted.tracks) {
             let (publisher, message) = &mut self.tracks;
-            message.fill(header, &result.tracks);
+            message.fill(header, &result.tracks, &classes.detection);
             published &= publisher.publish_native(&mut message.native).is_ok();
         }
         if let Some(view) = self.shared.view.pop() {
@@ -142,15 +139,15 @@ impl Scene {
                 let _ = self.shared.retired.push(old);
             }
         }
-        published &= self.publish_on_ground(header, result);
+        published &= self.publish_on_ground(header, result, classes);
         if wanted(&self.shared.wanted.image) {
-            self.drawing.prepare(result);
+            self.drawing.prepare(result, classes);
         }
         published
     }
 
     /// The outputs that need the geometry of the ground.
-    fn publish_on_ground(&mut self, header: &NativeHeader, result: &FrameResult) -> bool {
+    fn publish_on_ground(&mut self, header: &NativeHeader, result: &FrameResult, classes: &ModelClasses) -> bool {
         let Some(view) = &mut self.view else { return true };
         let wanted = |flag: &AtomicBool| flag.load(Relaxed);
         let mut published = true;
@@ -160,19 +157,19 @@ impl Scene {
         }
         if objects {
             let (publisher, message) = &mut self.placed;
-            message.fill(header, self.objects.placed());
+            message.fill(header, self.objects.placed(), &classes.detection);
             published &= publisher.publish_native(&mut message.native).is_ok();
         }
         if markers {
             let (publisher, message) = &mut self.markers;
-            message.fill(header, self.objects.placed());
+            message.fill(header, self.objects.placed(), &classes.detection);
             published &= publisher.publish_native(&mut message.native).is_ok();
         }
         let has_mask = !result.mask.classes.is_empty();
-        if let (true, Some(road)) = (wanted(&self.shared.wanted.map) && has_mask, self.road_class) {
+        if wanted(&self.shared.wanted.map) && has_mask && classes.has_road() {
             let (publisher, message) = &mut self.map;
             let extent = *view.map.extent();
-            message.fill(header, &extent, view.map.fill(&result.mask, road));
+            message.fill(header, &extent, view.map.fill(&result.mask, |class| classes.is_road(class)));
             published &= publisher.publish_native(&mut message.native).is_ok();
         }
         published

@@ -7,7 +7,7 @@ use peregrine_pipeline::FrameResult;
 use r2r::vision_msgs::msg::{Detection3D, Detection3DArray, ObjectHypothesisWithPose};
 use r2r::NativeMsg;
 
-use super::sequence::{longest, name_of, resize};
+use super::sequence::{name_of, resize, LONG_NAME};
 use crate::messages::{set_header, set_identity, set_string, NativeHeader};
 
 /// A detection with its position on the ground.
@@ -56,7 +56,6 @@ impl Objects {
 /// With room for a fixed number of objects.
 pub struct ObjectsMessage {
     pub native: NativeMsg<Detection3DArray>,
-    class_names: Vec<String>,
     frame: String,
 }
 
@@ -65,20 +64,20 @@ unsafe impl Send for ObjectsMessage {}
 
 impl ObjectsMessage {
     /// With the frame_id `frame`.
-    pub fn new(class_names: &[String], max_objects: usize, frame: &str) -> Self {
+    pub fn new(max_objects: usize, frame: &str) -> Self {
         let mut hypothesis = ObjectHypothesisWithPose::default();
-        hypothesis.hypothesis.class_id = longest(class_names);
+        hypothesis.hypothesis.class_id = LONG_NAME.into();
         let mut blank = Detection3D { results: vec![hypothesis], id: u64::MAX.to_string(), ..Default::default() };
         blank.header.frame_id = frame.into();
         let mut message = Detection3DArray { detections: vec![blank; max_objects], ..Default::default() };
         message.header.frame_id = frame.into();
-        Self { native: NativeMsg::from(&message), class_names: class_names.to_vec(), frame: frame.into() }
+        Self { native: NativeMsg::from(&message), frame: frame.into() }
     }
 
     /// The stamp is `header`'s. An object is an upright rectangle that faces the camera, with the
     /// width and height of its box; its length along the line of sight is not visible, and 0. The
     /// result's pose is the point of contact with the ground, with the covariance of x and y.
-    pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed]) {
+    pub fn fill(&mut self, header: &NativeHeader, placed: &[Placed], class_names: &[String]) {
         set_header(&mut self.native.header, header);
         set_string(&mut self.native.header.frame_id, self.frame.as_bytes());
         for (slot, placed) in resize!(self.native.detections, placed.len()).iter_mut().zip(placed) {
@@ -94,7 +93,7 @@ impl ObjectsMessage {
             // SAFETY: `new` gave every detection one result.
             let result = unsafe { &mut *slot.results.data };
             result.hypothesis.score = f64::from(placed.detection.score);
-            set_string(&mut result.hypothesis.class_id, name_of(&self.class_names, placed.detection.class));
+            set_string(&mut result.hypothesis.class_id, name_of(class_names, placed.detection.class));
             let pose = &mut result.pose;
             (pose.pose.position.x, pose.pose.position.y) = (position.x, position.y);
             (pose.pose.orientation.z, pose.pose.orientation.w) = (sin, cos);

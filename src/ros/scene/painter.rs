@@ -1,5 +1,7 @@
 //! The annotated image: boxes, names and the road, drawn into a copy of the image.
 
+use std::sync::Arc;
+
 use embedded_graphics::mono_font::{ascii::FONT_7X13_BOLD, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Primitive, Size};
@@ -10,6 +12,8 @@ use peregrine_core::{BoundingBox, ClassMask, Detection, ImageView};
 use peregrine_pipeline::FrameResult;
 use peregrine_track::Track;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
+
+use crate::model::ModelClasses;
 
 /// Colours that are distinguishable at a glance, also with most kinds of colour blindness: Okabe & Ito
 /// (2008).
@@ -26,38 +30,37 @@ pub(super) struct Annotations {
     identities: Vec<u64>,
     tracks: Vec<Track>,
     mask: ClassMask,
+    /// Of the model that found them.
+    classes: Option<Arc<ModelClasses>>,
 }
 
 impl Annotations {
     /// Copies the result of a frame. Allocates only for more than ever before.
-    pub(super) fn copy_from(&mut self, result: &FrameResult) {
+    pub(super) fn copy_from(&mut self, result: &FrameResult, classes: &Arc<ModelClasses>) {
         self.detections.clone_from(&result.detections);
         self.identities.clone_from(&result.identities);
         self.tracks.clone_from(&result.tracks);
         (self.mask.width, self.mask.height) = (result.mask.width, result.mask.height);
         self.mask.classes.clone_from(&result.mask.classes);
+        self.classes = Some(Arc::clone(classes));
     }
 }
 
 /// Draws the annotations into a copy of the image.
+#[derive(Default)]
 pub struct Painter {
-    class_names: Vec<String>,
-    road_class: Option<u8>,
     letterbox: Option<Letterbox>,
     planes: Vec<f32>,
     picture: Picture,
 }
 
 impl Painter {
-    pub fn new(class_names: Vec<String>, road_class: Option<u8>) -> Self {
-        Self { class_names, road_class, letterbox: None, planes: Vec::new(), picture: Picture::default() }
-    }
-
     pub(super) fn paint(&mut self, view: &ImageView, found: &Annotations) -> &Picture {
         self.copy(view);
         let picture = &mut self.picture;
-        if let Some(road) = self.road_class {
-            picture.tint(&found.mask, road, ROAD);
+        let classes = found.classes.as_deref();
+        if let Some(classes) = classes.filter(|classes| classes.has_road()) {
+            picture.tint(&found.mask, |class| classes.is_road(class), ROAD);
         }
         // Tracks without a detection in this frame: thin, and without a name.
         for track in found.tracks.iter().filter(|t| t.missed > 0) {
@@ -66,7 +69,7 @@ impl Painter {
         let identities = found.identities.iter().copied().chain(std::iter::repeat(0));
         for (detection, identity) in found.detections.iter().zip(identities) {
             let colour = COLOURS[detection.class % COLOURS.len()];
-            let name = self.class_names.get(detection.class).map_or("", |n| n.as_str());
+            let name = classes.and_then(|classes| classes.detection.get(detection.class)).map_or("", |n| n.as_str());
             let identity = if identity == 0 { String::new() } else { format!(" {identity}") };
             picture.frame(&detection.bbox, colour, 2);
             picture.label(&detection.bbox, colour, &format!("{name}{identity} {:.2}", detection.score));
@@ -107,10 +110,10 @@ pub(super) struct Picture {
 
 impl Picture {
     /// Blends a third of `colour` over the cells of `class`.
-    fn tint(&mut self, mask: &ClassMask, class: u8, colour: [u8; 3]) {
+    fn tint(&mut self, mask: &ClassMask, is_tinted: impl Fn(u8) -> bool, colour: [u8; 3]) {
         let size = (self.width, self.height);
         for (i, pixel) in self.pixels.chunks_exact_mut(3).enumerate() {
-            if mask.at(i % size.0, i / size.0, size) == Some(class) {
+            if mask.at(i % size.0, i / size.0, size).is_some_and(&is_tinted) {
                 for (value, tint) in pixel.iter_mut().zip(colour) {
                     *value = ((2 * u16::from(*value) + u16::from(tint)) / 3) as u8;
                 }
@@ -180,12 +183,14 @@ impl DrawTarget for Picture {
 
 #[cfg(test)]
 mod tests {
+    use peregrine_student::Architecture;
+
     use super::*;
 
     fn painted(encoding: &str, bytes: usize, found: &Annotations) -> Picture {
         let data = vec![100; 64 * 48 * bytes];
         let view = ImageView::new(encoding, 64, 48, 64 * bytes as u32, &data).unwrap();
-        let mut painter = Painter::new(vec!["car".into()], Some(3));
+        let mut painter = Painter::default();
         painter.paint(&view, found);
         painter.picture
     }
@@ -208,6 +213,7 @@ mod tests {
         let found = Annotations {
             detections: vec![Detection { class: 0, score: 0.9, bbox: BoundingBox::new(10.0, 20.0, 60.0, 44.0) }],
             mask: ClassMask { width: 2, height: 1, classes: vec![0, 3] },
+            classes: Some(Arc::new(ModelClasses::new(&Architecture::default_student(), "road"))),
             ..Annotations::default()
         };
         let picture = painted("rgb8", 3, &found);

@@ -23,7 +23,6 @@ pub(super) fn name_of(names: &[String], class: usize) -> &[u8] {
     names.get(class).map_or(&[], |name| name.as_bytes())
 }
 
-/// The longest of some names, to reserve room for every one.
-pub(super) fn longest(names: &[String]) -> String {
-    names.iter().max_by_key(|name| name.len()).cloned().unwrap_or_default()
-}
+/// Reserves room for class names in a message: a longer one allocates once, with the first frame
+/// that has it.
+pub(super) const LONG_NAME: &str = "a name as long as the names of classes usually are, and longer";

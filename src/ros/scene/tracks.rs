@@ -4,13 +4,12 @@ use peregrine_track::Track;
 use r2r::peregrine_msgs::msg::{Track2D, Track2DArray};
 use r2r::NativeMsg;
 
-use super::sequence::{longest, name_of, resize};
+use super::sequence::{name_of, resize, LONG_NAME};
 use crate::messages::{set_header, set_string, NativeHeader};
 
 /// With room for a fixed number of tracks.
 pub struct TracksMessage {
     pub native: NativeMsg<Track2DArray>,
-    class_names: Vec<String>,
 }
 
 // SAFETY: as for `DetectionsMessage`: the message owns its memory, and nothing refers to the thread
@@ -18,17 +17,17 @@ pub struct TracksMessage {
 unsafe impl Send for TracksMessage {}
 
 impl TracksMessage {
-    pub fn new(class_names: &[String], max_tracks: usize) -> Self {
-        let blank = Track2D { class_id: longest(class_names), ..Default::default() };
+    pub fn new(max_tracks: usize) -> Self {
+        let blank = Track2D { class_id: LONG_NAME.into(), ..Default::default() };
         let message = Track2DArray { tracks: vec![blank; max_tracks], ..Default::default() };
-        Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
+        Self { native: NativeMsg::from(&message) }
     }
 
-    pub fn fill(&mut self, header: &NativeHeader, tracks: &[Track]) {
+    pub fn fill(&mut self, header: &NativeHeader, tracks: &[Track], class_names: &[String]) {
         set_header(&mut self.native.header, header);
         for (slot, track) in resize!(self.native.tracks, tracks.len()).iter_mut().zip(tracks) {
             slot.id = track.id;
-            set_string(&mut slot.class_id, name_of(&self.class_names, track.class));
+            set_string(&mut slot.class_id, name_of(class_names, track.class));
             slot.score = track.score;
             let b = &track.bbox;
             slot.bbox.center.position.x = f64::from(b.x_min + b.x_max) / 2.0;
@@ -53,7 +52,8 @@ mod tests {
 
     #[test]
     fn tracks_are_written_field_by_field_also_after_a_longer_list() {
-        let mut message = TracksMessage::new(&["car".into(), "two-wheeler".into()], 2);
+        let mut message = TracksMessage::new(2);
+        let names = ["car".into(), "two-wheeler".into()];
         let mut covariance = Matrix4::identity();
         (covariance[(0, 2)], covariance[(2, 0)]) = (0.5, 0.5);
         let track = Track {
@@ -67,9 +67,9 @@ mod tests {
             missed: 2,
         };
         let header = NativeMsg::from(&r2r::std_msgs::msg::Header { frame_id: "front".into(), ..Default::default() });
-        message.fill(&header, &[track; 3]);
+        message.fill(&header, &[track; 3], &names);
         assert_eq!(Track2DArray::from_native(&message.native).tracks.len(), 2, "there is room for two");
-        message.fill(&header, &[track]);
+        message.fill(&header, &[track], &names);
         let sent = Track2DArray::from_native(&message.native);
         assert_eq!(sent.header.frame_id, "front");
         let [t] = &sent.tracks[..] else { panic!("{sent:?}") };

@@ -60,7 +60,7 @@ impl Parts {
             let qos = TopicQos::new(&node, parameters).unwrap();
             let camera = format!("c{camera}");
             let topics = CameraTopics::new(&camera, &qos);
-            let (scene, input) = Scene::create(&mut node, parameters, &model.architecture, "/image", &topics).unwrap();
+            let (scene, input) = Scene::create(&mut node, parameters, &model.classes, "/image", &topics).unwrap();
             inputs.push(input);
             outputs.push(CameraOutputs {
                 detections: node.create_publisher(&topic("detections"), QosProfile::default()).unwrap(),
