@@ -8,6 +8,7 @@ mod export;
 mod features;
 mod guide;
 mod killed;
+mod own_classes;
 mod quantize;
 mod soften;
 mod student;
