@@ -3,6 +3,7 @@
 mod documents;
 mod end_to_end;
 mod lifecycle;
+mod own_classes;
 mod packaging;
 mod resilience;
 mod scene;

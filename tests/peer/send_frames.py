@@ -1,9 +1,10 @@
 """Sends the sample frames one by one and reports the answers to each.
 
-    send_frames.py raw|compressed COUNT [wait_for_masks]
+    send_frames.py raw|compressed COUNT [wait_for_masks] [folder=FOLDER]
 """
 
 import array
+import pathlib
 import sys
 
 from PIL import Image as Picture
@@ -12,6 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from common import FRAMES, SENSOR, Peer, boxes, stamp, timing
 
 transport, count, with_masks = sys.argv[1], int(sys.argv[2]), "wait_for_masks" in sys.argv
+folder = next((pathlib.Path(a[len("folder="):]) for a in sys.argv if a.startswith("folder=")), FRAMES)
 
 peer = Peer()
 masks = {"road_mask": {}, "segmentation": {}}
@@ -52,7 +54,7 @@ def mask(message):
 
 
 answers = []
-for path in sorted(FRAMES.glob("*.jpg"))[:count]:
+for path in sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png"))[:count]:
     message, (width, height) = message_of(path)
     sent = peer.send(publisher, message, answered)
     found = peer.detections[sent]
