@@ -12,12 +12,10 @@ type Seed = (u8, usize, usize, usize);
 enum Vocabulary {
     /// Those of our own students.
     Student,
-    /// Other networks' too, but for what imported ones alone have.
-    Common,
     All,
 }
 
-/// The activations: two of students, five common ones, all.
+/// The activations: two of students, then the others.
 const ACTIVATIONS: [Activation; 8] = [
     Activation::Identity,
     Activation::Relu6,
@@ -44,7 +42,7 @@ fn grow(graph: &mut Graph, name: &str, of: Vocabulary, (kind, at, a, b): Seed) {
     let pointwise =
         Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu6, padding: Padding::Same };
     let channels = 1 + a % 50;
-    match kind % [8, 12, 16][of as usize] {
+    match kind % [8, 16][of as usize] {
         0 if shape.width < 40 && shape.height < 40 => {
             // Half of the time as a pyramid level: the upsampled map is added to a convolution's
             // result.
@@ -130,7 +128,7 @@ fn grow(graph: &mut Graph, name: &str, of: Vocabulary, (kind, at, a, b): Seed) {
                 kernel: [1, if all { 6 } else { 1 }, 3, 5, 7][b % 5],
                 stride: [1, 1, 1, 2, 3][b / 5 % 5],
                 depthwise: b / 25 % 2 == 0,
-                activation: ACTIVATIONS[b / 50 % [2, 5, 8][of as usize]],
+                activation: ACTIVATIONS[b / 50 % [2, 8][of as usize]],
                 padding: padding(b / 10),
             };
             if conv.window().output(shape.height.min(shape.width)) > 0 {
@@ -163,11 +161,6 @@ prop_compose! {
 /// Of all that a graph may hold.
 pub fn any_graph() -> impl Strategy<Value = Graph> {
     graph_of(Vocabulary::All)
-}
-
-/// Of all but what imported networks alone have.
-pub fn common_graph() -> impl Strategy<Value = Graph> {
-    graph_of(Vocabulary::Common)
 }
 
 /// Of what a student may hold.

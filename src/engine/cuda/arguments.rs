@@ -172,12 +172,46 @@ arguments! {
         pub channels: i32,
     }
 
-    /// A max-pooling.
+    /// The largest value or the mean of each window.
     pub struct Pool {
         pub window: Window,
         pub input: u64,
         pub output: u64,
         pub channels: i32,
+        pub unused: i32,
+    }
+
+    /// The mean of each channel.
+    pub struct GlobalAverage {
+        pub input: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub pitch: i32,
+    }
+
+    /// A bilinear upsampling by two.
+    pub struct Bilinear {
+        pub input: u64,
+        pub output: u64,
+        pub in_height: i32,
+        pub in_width: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
+        pub unused: i32,
+    }
+
+    /// Each value times its channel's factor, then an activation.
+    pub struct Elementwise {
+        pub input: u64,
+        /// One pixel; 0 for none.
+        pub factors: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
+        pub activation: i32,
         pub unused: i32,
     }
 
@@ -190,6 +224,25 @@ arguments! {
         pub out_pitch: i32,
         pub channels: i32,
         pub written: i32,
+        pub unused: i32,
+    }
+
+    /// Where a channel of a gathered tensor is found.
+    pub struct Source {
+        /// Bytes from the arena's first; negative where there is none, and zeros are written.
+        pub at: i64,
+        pub pitch: i32,
+        pub unused: i32,
+    }
+
+    /// Channels of any tensors in any order, of either element.
+    pub struct Gather {
+        pub arena: u64,
+        pub sources: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub channels: i32,
         pub unused: i32,
     }
 

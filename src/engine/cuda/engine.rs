@@ -64,44 +64,30 @@ impl CudaEngine {
                 writes: vec![span(planar_input, input_bytes)],
             });
         }
-        let repack = |tensor: usize, planar: u64| {
-            let view = network.view(tensor);
-            let argument = arg::Repack {
-                planar,
-                packed: network.address(tensor, bases),
-                channels: view.shape.channels as i32,
-                pixels: view.shape.pixels() as i32,
-                pitch: view.pitch as i32,
-                unused: 0,
-            };
-            (argument, planar..planar + 4 * view.shape.len() as u64)
-        };
-        let (argument, planar) = repack(0, planar_input);
-        let values = network.view(0).shape.pixels() * network.view(0).pitch;
+        let view = network.view(0);
+        let values = view.shape.pixels() * view.pitch;
+        let (channels, pixels) = (view.shape.channels as i32, view.shape.pixels() as i32);
+        let (planar, packed, pitch) = (planar_input, network.address(0, bases), view.pitch as i32);
         let launch = match network.layout.scales[0] {
             Some(scale) => {
-                let arg::Repack { planar, packed, channels, pixels, pitch, unused } = argument;
                 let (scale, zero) = (scale.scale, i32::from(scale.zero_point));
-                let argument = arg::PackBytes { planar, packed, channels, pixels, pitch, scale, zero, unused };
+                let argument = arg::PackBytes { planar, packed, channels, pixels, pitch, scale, zero, unused: 0 };
                 Launch::flat("pack_bytes", values, THREADS, &argument)
             }
-            None => Launch::flat("pack_planar", values, THREADS, &argument),
+            None => {
+                let argument = arg::Repack { planar, packed, channels, pixels, pitch, unused: 0 };
+                Launch::flat("pack_planar", values, THREADS, &argument)
+            }
         };
         nodes.push(Node {
             name: "pack".into(),
             work: NodeWork::Kernel(launch),
-            reads: vec![planar],
+            reads: vec![span(planar_input, input_bytes)],
             writes: vec![network.span(0, bases)],
         });
         nodes.extend(model.nodes(&arena));
-        for (&tensor, &(first, length)) in graph_outputs.iter().zip(&ranges) {
-            let (argument, planar) = repack(tensor, planar_output + 4 * first as u64);
-            nodes.push(Node {
-                name: "unpack".into(),
-                work: NodeWork::Kernel(Launch::flat("unpack_planar", length, THREADS, &argument)),
-                reads: vec![network.span(tensor, bases)],
-                writes: vec![planar],
-            });
+        for (&tensor, &(first, _)) in graph_outputs.iter().zip(&ranges) {
+            nodes.push(network.unpack(tensor, planar_output + 4 * first as u64, bases));
         }
         if staged_output.is_some() {
             nodes.push(Node {

@@ -17,6 +17,7 @@ pub enum Module {
     Depthwise,
     Stem,
     Movement,
+    Pooling,
     /// Of quantized networks alone.
     Integer,
     Image,
@@ -32,8 +33,16 @@ pub struct Kernel {
 }
 
 impl Module {
-    pub const ALL: [Self; 7] =
-        [Self::Convolution, Self::Depthwise, Self::Stem, Self::Movement, Self::Integer, Self::Image, Self::Decode];
+    pub const ALL: [Self; 8] = [
+        Self::Convolution,
+        Self::Depthwise,
+        Self::Stem,
+        Self::Movement,
+        Self::Pooling,
+        Self::Integer,
+        Self::Image,
+        Self::Decode,
+    ];
 
     /// Of the source file.
     pub fn name(self) -> &'static str {
@@ -42,6 +51,7 @@ impl Module {
             Self::Depthwise => "depthwise",
             Self::Stem => "stem",
             Self::Movement => "movement",
+            Self::Pooling => "pooling",
             Self::Integer => "integer",
             Self::Image => "image",
             Self::Decode => "decode",
@@ -54,6 +64,7 @@ impl Module {
             Self::Depthwise => include_str!("kernels/depthwise.cu"),
             Self::Stem => include_str!("kernels/stem.cu"),
             Self::Movement => include_str!("kernels/movement.cu"),
+            Self::Pooling => include_str!("kernels/pooling.cu"),
             Self::Integer => include_str!("kernels/integer.cu"),
             Self::Image => include_str!("kernels/image.cu"),
             Self::Decode => include_str!("kernels/decode.cu"),
@@ -102,7 +113,7 @@ impl Module {
                 });
                 stems(Element::I8).for_each(|(name, _, c)| line(format!("INTEGER_STEM({name}, {c})")));
             }
-            Self::Movement | Self::Image | Self::Decode => {}
+            Self::Movement | Self::Pooling | Self::Image | Self::Decode => {}
         }
         source
     }
@@ -123,11 +134,12 @@ impl Module {
                 .collect(),
             Self::Depthwise => named(FilterRun::instances(Element::F16).map(|instance| instance.0).collect()),
             Self::Stem => named(stems(Element::F16).map(|instance| instance.0).collect()),
-            Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "max_pool", "copy_part"]),
+            Self::Movement => plain(&["pack_planar", "unpack_planar", "sum", "elementwise", "copy_part", "gather"]),
+            Self::Pooling => plain(&["max_pool", "average_pool", "global_average", "bilinear"]),
             Self::Integer => {
                 let depthwise = FilterRun::instances(Element::I8).map(|instance| instance.0);
                 let mut kernels = named(depthwise.chain(stems(Element::I8).map(|instance| instance.0)).collect());
-                kernels.extend(plain(&["sum_i8", "copy_part_i8", "to_bytes", "to_halves", "pack_bytes"]));
+                kernels.extend(plain(&["sum_i8", "copy_part_i8", "gather_i8", "to_bytes", "to_halves", "pack_bytes"]));
                 kernels
             }
             Self::Image => plain(&["letterbox"]),
@@ -155,14 +167,23 @@ impl Module {
             Self::Movement => vec![
                 Structure::of::<arg::Repack>("Repack"),
                 Structure::of::<arg::Sum>("Sum"),
-                Structure::of::<arg::Pool>("Pool"),
+                Structure::of::<arg::Elementwise>("Elementwise"),
                 Structure::of::<arg::Part>("Part"),
+                Structure::of::<arg::Source>("Source"),
+                Structure::of::<arg::Gather>("Gather"),
+            ],
+            Self::Pooling => vec![
+                Structure::of::<arg::Pool>("Pool"),
+                Structure::of::<arg::GlobalAverage>("GlobalAverage"),
+                Structure::of::<arg::Bilinear>("Bilinear"),
             ],
             Self::Integer => vec![
                 Structure::of::<arg::IntegerDepthwise>("IntegerDepthwise"),
                 Structure::of::<arg::IntegerStem>("IntegerStem"),
                 Structure::of::<arg::IntegerSum>("IntegerSum"),
                 Structure::of::<arg::Part>("Part"),
+                Structure::of::<arg::Source>("Source"),
+                Structure::of::<arg::Gather>("Gather"),
                 Structure::of::<arg::Convert>("Convert"),
                 Structure::of::<arg::PackBytes>("PackBytes"),
             ],

@@ -10,10 +10,11 @@ use super::precision;
 use crate::plan::{Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
-use crate::{Activation, Conv, EngineError, Graph, Interpolation, Op, Padding, Quantization, Shape};
+use crate::{EngineError, Graph, Quantization, Shape};
 
-/// Channels in half precision are padded to a multiple of this, 16 bytes, with zeros. Bytes are
-/// padded to 16, whatever they hold: the weights that meet them are zero.
+/// Channels in half precision are padded to a multiple of this, 16 bytes, with finite values: what
+/// activations make of zero. Bytes are padded to 16, whatever they hold. The weights that meet the
+/// padding are zero.
 pub const BLOCK: usize = Element::F16.per_lane();
 
 /// What tensors are aligned to, in bytes.
@@ -140,16 +141,6 @@ fn check(graph: &Graph) -> Result<(), EngineError> {
     let fault = |why: String| Err(EngineError::Unsupported { device: "CUDA", why });
     if let Some((layer, conv, _)) = graph.convs().find(|(_, conv, _)| conv.kernel > MAX_KERNEL) {
         return fault(format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel));
-    }
-    let unknown = |op: Op| match op {
-        Op::Conv(Conv { activation: Activation::Sigmoid | Activation::Hardsigmoid, .. }) => true,
-        Op::Conv(conv) => conv.padding != Padding::Same,
-        Op::MaxPool(window) => window.padding != Padding::Same,
-        Op::Upsample2x(by) => by != Interpolation::Nearest,
-        op => matches!(op, Op::AveragePool(_) | Op::GlobalAverage | Op::Scale | Op::Activate(_)),
-    };
-    if let Some(layer) = graph.layers.iter().find(|layer| unknown(layer.op)) {
-        return fault(format!("{}: {:?} has no kernel", layer.name, layer.op));
     }
     if let Some(layer) = graph.layers.iter().find(|l| l.shape.is_empty() || l.shape.pixels() > MAX_PIXELS) {
         let pixels = layer.shape.pixels();

@@ -85,6 +85,7 @@ impl Both {
             Work::Conv { residual, .. } => residual.iter_mut().for_each(|operand| form(&mut operand.tensor)),
             Work::Add(operands) => operands.iter_mut().for_each(|operand| form(&mut operand.tensor)),
             Work::Concat(parts) => parts.iter_mut().for_each(|(tensor, _)| form(tensor)),
+            Work::Gather(parts) => parts.iter_mut().for_each(|part| form(&mut part.tensor)),
             _ => {}
         }
         step

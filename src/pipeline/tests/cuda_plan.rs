@@ -15,10 +15,10 @@ use peregrine_engine::cuda::recording::{RecordedGraph, Recording};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
 use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 use peregrine_pipeline::cuda::FrameGraphs;
-use peregrine_pipeline::cuda::FrameOptions;
+use peregrine_pipeline::cuda::{Decoding, FrameOptions};
 use peregrine_pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine_reference::cuda::clock::Clock;
-use peregrine_reference::graphs::{common_graph, student_graph};
+use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::{random_quantization, random_weights};
 use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_step_overwrites_what_another_still_needs(graph in common_graph()) {
+    fn no_step_overwrites_what_another_still_needs(graph in any_graph()) {
         prop_assert_eq!(first_disturbed(&Layout::new(&graph).unwrap()), None);
     }
 
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn steps_of_one_level_touch_nothing_of_one_another(graph in common_graph()) {
+    fn steps_of_one_level_touch_nothing_of_one_another(graph in any_graph()) {
         let layout = Layout::new(&graph).unwrap();
         let span = |t: usize| layout.views[t].base..layout.views[t].base + layout.views[t].extent();
         for (i, &a) in layout.order.iter().enumerate() {
@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn launches_stay_within_memory_and_cover_their_outputs(graph in common_graph(), choose in 0usize..50) {
+    fn launches_stay_within_memory_and_cover_their_outputs(graph in any_graph(), choose in 0usize..50) {
         check_launches(&graph, Network::new(&graph).unwrap(), choose)?;
     }
 
@@ -197,6 +197,25 @@ fn the_heads_run_beside_one_another() {
 }
 
 #[test]
+fn a_channel_shuffle_is_one_launch() {
+    // A ShuffleNet unit of NanoDet: 116 channels, read one here and one there.
+    let point = Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let mut graph = Graph::new(Shape::new(3, 8, 8));
+    let [a, b] = ["a", "b"].map(|name| graph.conv(name, 0, 58, point));
+    let both = graph.concat("both", &[a, b]);
+    let shuffled = graph.shuffle("shuffle", both, 2);
+    let half = graph.slice("half", shuffled, 58..116);
+    let out = graph.conv("out", half, 58, point);
+    graph.outputs.push(out);
+    let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90));
+    let model = Arc::new(Model::new(&driver, &graph, &random_weights(&graph, 1), None).unwrap());
+    let engine = CudaEngine::new(&model, Wait::Block).unwrap();
+    let names: Vec<_> = kernels(engine.graph().0).map(|(_, launch)| launch.kernel.as_str()).collect();
+    assert_eq!(names.iter().filter(|name| **name == "gather").count(), 1, "{names:?}");
+    assert!(!names.contains(&"copy_part"), "{names:?}");
+}
+
+#[test]
 fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
     // The most pixels that are taken: offsets beyond 2^32 bytes, counts below 2^31.
     let architecture = Architecture::default_student();
@@ -224,7 +243,13 @@ fn sizes_at_the_limits_are_planned_or_refused_and_never_wrap() {
 fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FrameGraphs {
     let model =
         Model::shared(driver, &student.graph(), &student.weights, None, &student.manifest.weights.sha256).unwrap();
-    let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
+    let options = FrameOptions {
+        max_detections: 100,
+        decoding: Decoding::OnDevice,
+        segmentation: true,
+        wait: Wait::Block,
+        priority: 0,
+    };
     FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap()
 }
 
@@ -381,7 +406,13 @@ fn a_profile_times_every_node_in_order() {
     let network = Network::new(&student.graph()).unwrap();
     let variants = network.guess(132);
     let model = Arc::new(Model::with_variants(&clock, network, &student.weights, variants).unwrap());
-    let options = FrameOptions { max_detections: 100, segmentation: true, wait: Wait::Block, priority: 0 };
+    let options = FrameOptions {
+        max_detections: 100,
+        decoding: Decoding::OnDevice,
+        segmentation: true,
+        wait: Wait::Block,
+        priority: 0,
+    };
     let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap();
     assert_eq!(path.profile(3).unwrap(), None, "there was no image yet");
     path.prepare(Encoding::Rgb8, (640, 480)).unwrap();

@@ -122,7 +122,7 @@ __device__ __forceinline__ uint4 zero4() { return make_uint4(0, 0, 0, 0); }
 __device__ __forceinline__ float clamp(float v, float least, float most) { return fminf(fmaxf(v, least), most); }
 
 // What follows a convolution's bias, by its number in network.rs; see Activation::apply in
-// src/engine/graph.rs.
+// src/engine/op.rs.
 __device__ __forceinline__ float activate(int activation, float v) {
     switch (activation) {
         case 1: return clamp(v, 0.0f, 6.0f);
@@ -130,6 +130,8 @@ __device__ __forceinline__ float activate(int activation, float v) {
         case 3: return v * clamp(v + 3.0f, 0.0f, 6.0f) / 6.0f;
         case 4: return fmaxf(v, 0.1f * v);
         case 5: return fmaxf(v, 0.0f);
+        case 6: return 1.0f / (1.0f + expf(-v));
+        case 7: return clamp(v / 6.0f + 0.5f, 0.0f, 1.0f);
         default: return v;
     }
 }
@@ -253,6 +255,43 @@ __device__ __forceinline__ void copy(const Part& p) {
     if (to.outside) return;
     const T* in = (const T*)p.input + (long long)to.pixel * p.in_pitch + to.channel;
     ((T*)p.output)[(long long)to.pixel * p.out_pitch + to.channel] = to.channel < p.channels ? *in : (T)0;
+}
+
+// Where a channel of a gathered tensor is found.
+struct Source {
+    long long at;  // bytes from the arena's first; negative: nowhere, zeros
+    int pitch;     // elements from pixel to pixel
+    int unused;
+};
+
+// Channels of any tensors, in any order.
+struct Gather {
+    const void* arena;
+    const Source* sources;  // by channel
+    void* output;
+    int pixels, pitch;
+    int channels;  // written: a multiple of 8
+};
+
+// A thread copies 8 channels of one pixel.
+template <typename T>
+__device__ __forceinline__ void gather_channels(const Gather& g) {
+    let_next_start();
+    wait_for_inputs();
+    const Moved to(g.pixels, g.channels / 8);
+    if (to.outside) return;
+    const int channel = to.channel * 8, per_word = 4 / sizeof(T);
+    unsigned words[2 * sizeof(T)] = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const Source from = g.sources[channel + i];
+        if (from.at < 0) continue;
+        const T* in = (const T*)((const char*)g.arena + from.at) + (long long)to.pixel * from.pitch;
+        words[i / per_word] |= (unsigned)*in << i % per_word * 8 * sizeof(T);
+    }
+    unsigned* out = (unsigned*)((T*)g.output + (long long)to.pixel * g.pitch + channel);
+#pragma unroll
+    for (int i = 0; i < 2 * sizeof(T); i++) out[i] = words[i];
 }
 
 // ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by

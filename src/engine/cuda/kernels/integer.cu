@@ -198,6 +198,8 @@ extern "C" __global__ void __launch_bounds__(128) sum_i8(const IntegerSum s) {
 
 extern "C" __global__ void __launch_bounds__(128) copy_part_i8(const Part p) { copy<u8>(p); }
 
+extern "C" __global__ void __launch_bounds__(128) gather_i8(const Gather g) { gather_channels<u8>(g); }
+
 // A tensor in its other form. A thread converts one value; those past the last channel are real
 // zeros.
 struct Convert {

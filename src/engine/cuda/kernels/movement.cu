@@ -1,4 +1,5 @@
-// What moves values without multiplying them: between layouts, sums, upsampling, concatenation.
+// What has no weights and makes each value of its own place: between layouts, sums, upsampling,
+// concatenation, and activations and factors by themselves.
 
 // Planar single precision [channels][pixels] to and from channels-last half precision.
 struct Repack {
@@ -52,29 +53,31 @@ extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
     *(uint4*)(s.output + (long long)pixel * s.pitch + channel) = pack8(v);
 }
 
-// The largest value of each window, padding left out. A thread finds 8 channels of one pixel.
-struct Pool : Window {
+// Each value times its channel's factor, where there are factors, then an activation. A thread makes
+// 8 channels.
+struct Elementwise {
     const f16* input;
+    const f16* factors;  // a pixel; null: none
     f16* output;
+    int pixels, in_pitch, out_pitch;
     int channels;  // a multiple of 8
+    int activation;
 };
 
-extern "C" __global__ void __launch_bounds__(128) max_pool(const Pool p) {
+extern "C" __global__ void __launch_bounds__(128) elementwise(const Elementwise e) {
     let_next_start();
     wait_for_inputs();
-    const Moved to(p.out_height * p.out_width, p.channels / 8);
+    const Moved to(e.pixels, e.channels / 8);
     if (to.outside) return;
-    const int pixel = to.pixel, channel = to.channel * 8;
-    const int top = pixel / p.out_width * p.stride - p.pad_top, left = pixel % p.out_width * p.stride - p.pad_left;
-    float most[8];
-    for (int i = 0; i < 8; i++) most[i] = -__int_as_float(0x7f800000);
-    for (int y = max(top, 0); y < min(top + p.kernel, p.in_height); y++)
-        for (int x = max(left, 0); x < min(left + p.kernel, p.in_width); x++) {
-            float v[8];
-            unpack8(*(const uint4*)(p.input + ((long long)y * p.in_width + x) * p.in_pitch + channel), v);
-            for (int i = 0; i < 8; i++) most[i] = fmaxf(most[i], v[i]);
-        }
-    *(uint4*)(p.output + (long long)pixel * p.out_pitch + channel) = pack8(most);
+    const int channel = to.channel * 8;
+    float v[8], factors[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
+    unpack8(*(const uint4*)(e.input + (long long)to.pixel * e.in_pitch + channel), v);
+    if (e.factors) unpack8(*(const uint4*)(e.factors + channel), factors);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = activate(e.activation, v[i] * factors[i]);
+    *(uint4*)(e.output + (long long)to.pixel * e.out_pitch + channel) = pack8(v);
 }
 
 extern "C" __global__ void __launch_bounds__(128) copy_part(const Part p) { copy<f16>(p); }
+
+extern "C" __global__ void __launch_bounds__(128) gather(const Gather g) { gather_channels<f16>(g); }

@@ -1,11 +1,13 @@
 //! A network's launches: for each step of the plan a kernel, its grid, and its argument with every
 //! address in place.
 //!
-//! - `half`, `integer`: convolutions of either precision; `movement`: everything else.
+//! - `half`, `integer`: convolutions of either precision; `pooling`: what makes one value of several
+//!   pixels; `movement`: everything else.
 
 mod half;
 mod integer;
 mod movement;
+mod pooling;
 
 use super::arguments as arg;
 use super::kernels::{FilterRun, Tile, STEM_CHANNELS, THREADS};
@@ -38,7 +40,7 @@ pub struct Bases {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PackedWeights {
     pub bytes: Vec<u8>,
-    /// Of each step: its weights, and its biases or constants. Unused for steps without.
+    /// Of each step: its weights or sources, and its biases or constants. Unused for steps without.
     pub at: Vec<(usize, usize)>,
 }
 
@@ -134,7 +136,11 @@ impl Network {
             Work::Concat(_) => format!("concat {}", shape(to)),
             Work::Gather(_) => format!("gather {}", shape(to)),
             Work::MaxPool(Window { kernel, stride, .. }) => format!("max {kernel}/{stride} {}", shape(to)),
-            work => unreachable!("{work:?} is refused by `Layout::new`"),
+            Work::AveragePool(Window { kernel, stride, .. }) => format!("average {kernel}/{stride} {}", shape(to)),
+            Work::GlobalAverage => format!("global average {}", shape(from)),
+            Work::Bilinear2x => format!("bilinear {}", shape(to)),
+            Work::Scale => format!("scale {}", shape(to)),
+            Work::Activate(activation) => format!("{activation:?} {}", shape(to)),
         }
     }
 
@@ -143,13 +149,18 @@ impl Network {
         let mut packed = PackedWeights::default();
         for (step, variant) in self.layout.plan.steps.iter().zip(variants) {
             packed.at.push((0, 0));
-            let Work::Conv { conv, layer, .. } = step.work else { continue };
-            let name = &self.graph.layers[layer].name;
-            let (values, constants) = match &self.quantization {
-                Some(quantization) if self.is_integer(step) => {
-                    self.integer_weights(step, conv, &quantization.convs[name], *variant)
+            let (values, constants) = match &step.work {
+                &Work::Conv { conv, layer, .. } => {
+                    let name = &self.graph.layers[layer].name;
+                    match &self.quantization {
+                        Some(quantization) if self.is_integer(step) => {
+                            self.integer_weights(step, conv, &quantization.convs[name], *variant)
+                        }
+                        _ => self.half_weights(step, conv, weights.of(name), *variant),
+                    }
                 }
-                _ => self.half_weights(step, conv, weights.of(name), *variant),
+                Work::Gather(parts) if parts.len() > 1 => (self.sources(step, parts), vec![]),
+                _ => continue,
             };
             let mut append = |bytes: Vec<u8>| {
                 packed.bytes.resize(packed.bytes.len().next_multiple_of(16), 0);
@@ -168,8 +179,8 @@ impl Network {
         self.layout.order.iter().flat_map(|&s| self.step_nodes(s, variants[s], packed.at[s], bases)).collect()
     }
 
-    /// The launches of step `s`: one, but for a concatenation or a gathering as many as it has
-    /// parts to copy. `weights` are the offsets of its weights and constants.
+    /// The launches of step `s`: one, but for a concatenation as many as it has parts to copy.
+    /// `weights` are the offsets of its weights and constants.
     pub fn step_nodes(&self, s: usize, variant: Variant, weights: (usize, usize), bases: Bases) -> Vec<Node> {
         let step = &self.layout.plan.steps[s];
         let whole = |tensor: usize| ChannelRange { tensor, first: 0, count: self.view(tensor).shape.channels };
@@ -196,20 +207,25 @@ impl Network {
             Work::Concat(parts) => {
                 parts.iter().map(|&(part, channel)| self.copy(step, whole(part), channel, bases)).collect()
             }
-            Work::Gather(parts) => {
-                let mut channel = 0;
-                let mut copy = |part: &ChannelRange| {
-                    let node = self.copy(step, *part, channel, bases);
-                    channel += part.count;
-                    node
-                };
-                parts.iter().map(&mut copy).collect()
-            }
-            &Work::MaxPool(window) => {
-                let launch = self.max_pool(step, window, bases);
+            Work::Gather(parts) => match parts[..] {
+                // Perhaps a conversion.
+                [part] => vec![self.copy(step, part, 0, bases)],
+                _ => {
+                    let launch = self.gather(step, bases.weights + weights.0 as u64, bases);
+                    vec![self.node(step, launch, bases)]
+                }
+            },
+            &Work::MaxPool(window) => vec![self.node(step, self.pool("max_pool", step, window, bases), bases)],
+            &Work::AveragePool(window) => vec![self.node(step, self.pool("average_pool", step, window, bases), bases)],
+            Work::GlobalAverage => vec![self.node(step, self.global_average(step, bases), bases)],
+            Work::Bilinear2x => vec![self.node(step, self.bilinear(step, bases), bases)],
+            Work::Scale => {
+                let launch = self.elementwise(step, Some(step.inputs[1]), Activation::Identity, bases);
                 vec![self.node(step, launch, bases)]
             }
-            work => unreachable!("{work:?} is refused by `Layout::new`"),
+            &Work::Activate(activation) => {
+                vec![self.node(step, self.elementwise(step, None, activation, bases), bases)]
+            }
         }
     }
 
@@ -300,7 +316,8 @@ fn number(activation: Activation) -> i32 {
         Activation::Hardswish => 3,
         Activation::LeakyRelu => 4,
         Activation::Relu => 5,
-        other => unreachable!("{other:?} is refused by `Layout::new`"),
+        Activation::Sigmoid => 6,
+        Activation::Hardsigmoid => 7,
     }
 }
 

@@ -1,12 +1,14 @@
-//! Steps without weights: sums, pooling, copies, and conversions between bytes and half precision.
+//! Steps without weights that make each value of its own place: sums, factors, activations, copies,
+//! and conversions between bytes and half precision.
 
-use super::{int, Bases, Network};
+use super::{int, number, Bases, Network};
 use crate::cuda::arguments as arg;
+use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{Element, THREADS};
 use crate::cuda::launch::{span, Launch, Node, NodeWork};
-use crate::plan::{ChannelRange, Operand, PlanStep};
+use crate::plan::{ChannelRange, Operand, PlanStep, TensorId};
 use crate::quantization::relative_factor;
-use crate::{Activation, Window};
+use crate::Activation;
 
 impl Network {
     /// The sum of one or two operands.
@@ -51,16 +53,27 @@ impl Network {
         Launch::flat("sum_i8", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
-    pub(super) fn max_pool(&self, step: &PlanStep, window: Window, bases: Bases) -> Launch {
-        let to = self.view(step.output);
-        let argument = arg::Pool {
-            window: self.window(step, window, Activation::Identity),
+    /// Each value of the first operand times its channel's in `factors`, then `activation`.
+    pub(super) fn elementwise(
+        &self,
+        step: &PlanStep,
+        factors: Option<TensorId>,
+        activation: Activation,
+        bases: Bases,
+    ) -> Launch {
+        let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        let argument = arg::Elementwise {
             input: self.address(step.inputs[0], bases),
+            factors: factors.map_or(0, |tensor| self.address(tensor, bases)),
             output: self.address(step.output, bases),
+            pixels: int(to.shape.pixels()),
+            in_pitch: int(from.pitch),
+            out_pitch: int(to.pitch),
             channels: int(to.padded()),
+            activation: number(activation),
             unused: 0,
         };
-        Launch::flat("max_pool", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+        Launch::flat("elementwise", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
     /// Channels of a tensor, to the output's from `channel` on; converted where the output has
@@ -110,6 +123,54 @@ impl Network {
             reads: vec![self.span(part.tensor, bases)],
             writes: vec![span(output, (whole.end - output) as usize)],
         }
+    }
+
+    /// `tensor` in planar single precision at `planar`.
+    pub fn unpack(&self, tensor: TensorId, planar: u64, bases: Bases) -> Node {
+        let view = self.view(tensor);
+        let argument = arg::Repack {
+            planar,
+            packed: self.address(tensor, bases),
+            channels: int(view.shape.channels),
+            pixels: int(view.shape.pixels()),
+            pitch: int(view.pitch),
+            unused: 0,
+        };
+        Node {
+            name: "unpack".into(),
+            work: NodeWork::Kernel(Launch::flat("unpack_planar", view.shape.len(), THREADS, &argument)),
+            reads: vec![self.span(tensor, bases)],
+            writes: vec![span(planar, 4 * view.shape.len())],
+        }
+    }
+
+    /// Where each channel of a gathering of `parts` is found, the padding included.
+    pub(super) fn sources(&self, step: &PlanStep, parts: &[ChannelRange]) -> Vec<u8> {
+        let of = |part: &ChannelRange| {
+            let view = self.view(part.tensor);
+            let at = move |channel: usize| (view.base + view.element.bytes() * channel) as i64;
+            let source = move |channel: usize| arg::Source { at: at(channel), pitch: int(view.pitch), unused: 0 };
+            (part.first..part.first + part.count).map(source)
+        };
+        let nowhere = arg::Source { at: -1, pitch: 0, unused: 0 };
+        let all = parts.iter().flat_map(of).chain(std::iter::repeat(nowhere));
+        all.take(self.view(step.output).padded()).flat_map(|source| source.bytes()).collect()
+    }
+
+    /// Channels of several tensors, by the table of their `sources`.
+    pub(super) fn gather(&self, step: &PlanStep, sources: u64, bases: Bases) -> Launch {
+        let to = self.view(step.output);
+        let argument = arg::Gather {
+            arena: bases.arena,
+            sources,
+            output: self.address(step.output, bases),
+            pixels: int(to.shape.pixels()),
+            pitch: int(to.pitch),
+            channels: int(to.padded()),
+            unused: 0,
+        };
+        let kernel = if to.element == Element::I8 { "gather_i8" } else { "gather" };
+        Launch::flat(kernel, to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 
     pub(super) fn residual(&self, operand: &Operand, bases: Bases) -> arg::Residual {
