@@ -102,8 +102,13 @@ fn main() -> anyhow::Result<()> {
     }
     let mut tables = None;
     for wait in [Wait::Block, Wait::Spin] {
-        let options =
-            peregrine_pipeline::cuda::FrameOptions { max_detections: 100, segmentation: true, wait, priority: 0 };
+        let options = peregrine_pipeline::cuda::FrameOptions {
+            max_detections: 100,
+            decoding: peregrine_pipeline::cuda::Decoding::OnDevice,
+            segmentation: true,
+            wait,
+            priority: 0,
+        };
         let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options)?;
         let photo = photo()?;
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;

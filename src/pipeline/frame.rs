@@ -8,6 +8,8 @@ use peregrine_vision::decode::mask::MASK_STRIDE;
 use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
+#[cfg(feature = "cuda")]
+use super::cuda::Decoding;
 use super::device::{DeviceChoice, DeviceInUse};
 use super::graph::graph_for;
 use super::options::{PipelineError, PipelineOptions};
@@ -258,6 +260,9 @@ impl Pipeline {
             #[cfg(feature = "cuda")]
             Inference::Cuda(cuda) => {
                 let _ = cuda.of(camera).and_then(|path| path.prepare(encoding, size));
+                if cuda.decoding() == Decoding::OnHost {
+                    SourceTables::for_size(&mut self.cameras[camera].source, size, self.input_size);
+                }
             }
         }
         // Only the GPU keeps something per encoding.
@@ -363,10 +368,7 @@ impl Pipeline {
         let inference_end = now_ns();
         let FrameResult { detections, mask, .. } = &mut self.result;
         self.head.decode(|index| engine.output(index), least_score, detections);
-        non_max_suppression(detections, self.options.nms_iou, self.options.max_detections);
-        for detection in detections.iter_mut() {
-            detection.bbox = tables.letterbox.to_source(detection.bbox);
-        }
+        suppress(detections, &self.options, &tables.letterbox);
         if let Some(output) = self.segmentation_output {
             tables.mask.decode(engine.output(output), mask);
         }
@@ -374,7 +376,7 @@ impl Pipeline {
     }
 
     /// One CUDA graph launch. The times are the host's: preprocessing ends when the image has been submitted, inference
-    /// and decoding when the result is back.
+    /// and decoding when the result is back, but for heads that the host decodes.
     #[cfg(feature = "cuda")]
     fn detect_on_cuda(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
         let Inference::Cuda(cuda) = &mut self.inference else { unreachable!("`detect` has looked") };
@@ -392,8 +394,22 @@ impl Pipeline {
             self.inference = Inference::Engine(spare);
             return self.detect_on_engine(camera, image, least_score);
         }
-        let end = now_ns();
-        Ok(StageTimes { preprocess_start, preprocess_end, inference_end: end, decode_end: end, track_end: 0 })
+        let inference_end = now_ns();
+        if cuda.decoding() == Decoding::OnHost {
+            let path = cuda.of(camera).map_err(EngineError::from)?;
+            let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
+            self.head.decode(|index| path.output(index), least_score, detections);
+            suppress(detections, &self.options, &tables.letterbox);
+        }
+        Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
+    }
+}
+
+/// From all candidates to the best of each object, in source pixels.
+fn suppress(detections: &mut Vec<Detection>, options: &PipelineOptions, letterbox: &Letterbox) {
+    non_max_suppression(detections, options.nms_iou, options.max_detections);
+    for detection in detections {
+        detection.bbox = letterbox.to_source(detection.bbox);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peregrine_core::{BoundingBox, ClassMask, Detection, Encoding, ImageView};
+use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::arguments::{self as arg, Plain};
 use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
 use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork};
@@ -14,8 +14,9 @@ use peregrine_vision::decode::MaskDecoder;
 use peregrine_vision::preprocess::Letterbox;
 
 use super::nodes::PrePostNodes;
+use super::result::ResultLayout;
 use super::staging;
-use super::working_memory::{FrameOptions, ImageKind, WorkingMemory, HEADER};
+use super::working_memory::{Decoding, FrameOptions, ImageKind, WorkingMemory, HEADER};
 
 /// Kinds of images whose graphs are kept.
 const KEPT: usize = 4;
@@ -33,8 +34,7 @@ struct Session {
     kind: ImageKind,
     upload: DeviceMemory,
     download: DeviceMemory,
-    mask: (usize, usize),
-    mask_at: usize,
+    result: ResultLayout,
     nodes: Vec<Node>,
     edges: Vec<Vec<usize>>,
     _device: Vec<DeviceMemory>,
@@ -50,8 +50,9 @@ impl FrameGraphs {
         Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory })
     }
 
-    /// Processes `image`: replaces `detections` and, with segmentation, `mask`. Allocates only for the first image of a
-    /// format. `submitted` is called once the graph has been launched.
+    /// Processes `image`: replaces `detections` and, with segmentation, `mask`; `detections` stay as they are where the
+    /// host decodes [`output`](Self::output)s. Allocates only for the first image of a format. `submitted` is called once
+    /// the graph has been launched.
     ///
     /// # Errors
     /// When the device fails.
@@ -70,8 +71,17 @@ impl FrameGraphs {
         session.submit(image, header)?;
         submitted();
         session.instance.wait()?;
-        session.read(detections, mask);
+        session.result.read(session.download.as_slice(), detections, mask);
         Ok(())
+    }
+
+    /// The detection head's output `index` for the last image, planar, where the host decodes.
+    ///
+    /// # Panics
+    /// Before the first image, and where the device decodes.
+    pub fn output(&self, index: usize) -> &[f32] {
+        let session = &self.sessions[0];
+        session.result.output(session.download.as_slice(), index)
     }
 
     /// Creates the graph for an image format ahead of its first frame.
@@ -140,13 +150,10 @@ impl FrameGraphs {
         let cells = MaskDecoder::new(&letterbox);
         let (columns, rows) = cells.cells();
         let mask = if self.memory.options.segmentation { (columns.len(), rows.len()) } else { (0, 0) };
-
-        let found = size_of::<arg::ResultHeader>() + self.memory.options.max_detections * size_of::<arg::Found>();
-        let mask_at = found.next_multiple_of(16);
-        let result_bytes = mask_at + mask.0 * mask.1;
+        let result = ResultLayout::new(&self.memory, mask);
         let image_bytes = HEADER + kind.encoding.row_bytes(kind.size.0) * kind.size.1;
         let upload = DeviceMemory::new(driver, MemoryKind::Upload, image_bytes)?;
-        let download = DeviceMemory::new(driver, MemoryKind::Download, result_bytes)?;
+        let download = DeviceMemory::new(driver, MemoryKind::Download, result.bytes)?;
         // Shared memory is read in place. The result is written in place everywhere: it is small,
         // and a copy would be one more node to wait for.
         let device_image = if driver.device().integrated {
@@ -178,16 +185,19 @@ impl FrameGraphs {
         }
         nodes.push(build.letterbox(kind, image_bytes));
         nodes.extend(self.memory.model.nodes(&self.memory.arena));
-        nodes.extend(build.detect(found));
+        nodes.extend(match self.memory.options.decoding {
+            Decoding::OnDevice => build.detect(result.mask_at),
+            Decoding::OnHost => build.unpack(&result),
+        });
         let segments = self.memory.architecture.segmentation_output().filter(|_| self.memory.options.segmentation);
         if let Some(output) = segments {
-            nodes.push(build.mask(output, mask, mask_at));
+            nodes.push(build.mask(output, mask, result.mask_at));
         }
         driver.prepare(&nodes)?;
         let edges = dependencies(&nodes);
         let instance = driver.instantiate(&nodes, &edges, self.memory.options.wait, self.memory.options.priority)?;
         let device = tables.into_iter().chain(device_image).collect();
-        Ok(Session { instance, kind, upload, download, mask, mask_at, nodes, edges, _device: device })
+        Ok(Session { instance, kind, upload, download, result, nodes, edges, _device: device })
     }
 }
 
@@ -202,22 +212,6 @@ impl Session {
         }
         staging::finish();
         self.instance.launch()
-    }
-
-    fn read(&self, detections: &mut Vec<Detection>, mask: &mut ClassMask) {
-        let bytes = self.download.as_slice();
-        let header = arg::ResultHeader::read(bytes);
-        let found = bytes[size_of::<arg::ResultHeader>()..].chunks_exact(size_of::<arg::Found>());
-        detections.clear();
-        detections.extend(found.take(header.count as usize).map(|bytes| {
-            let found = arg::Found::read(bytes);
-            let [x_min, y_min, x_max, y_max] = found.bbox;
-            let bbox = BoundingBox { x_min, y_min, x_max, y_max };
-            Detection { class: found.label as usize, score: found.score, bbox }
-        }));
-        (mask.width, mask.height) = self.mask;
-        mask.classes.clear();
-        mask.classes.extend_from_slice(&bytes[self.mask_at..][..self.mask.0 * self.mask.1]);
     }
 }
 

@@ -7,7 +7,7 @@ use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
 
 use super::frame_graphs::FrameGraphs;
-use super::working_memory::FrameOptions;
+use super::working_memory::{Decoding, FrameOptions};
 use crate::device::GpuWait;
 use crate::graph::graph_for;
 use crate::options::PipelineOptions;
@@ -45,6 +45,7 @@ impl CudaFrontEnd {
         )?;
         let frame = FrameOptions {
             max_detections: options.max_detections,
+            decoding: Decoding::of(architecture),
             segmentation: options.segmentation && architecture.segmentation.is_some(),
             wait: match options.gpu.wait {
                 GpuWait::Block => Wait::Block,
@@ -59,6 +60,11 @@ impl CudaFrontEnd {
         // A device with too little memory for one camera is detected now.
         path.of(0)?;
         Ok(path)
+    }
+
+    /// Where boxes are decoded.
+    pub fn decoding(&self) -> Decoding {
+        self.options.decoding
     }
 
     /// A camera's graphs. The first call for a camera allocates.

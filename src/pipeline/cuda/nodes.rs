@@ -7,6 +7,7 @@ use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork};
 use peregrine_student::architecture::DETECTION_STRIDES;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
+use super::result::ResultLayout;
 use super::working_memory::{ImageKind, WorkingMemory, HEADER};
 
 /// Builds the nodes of preprocessing and postprocessing, on either side of the network: what they
@@ -124,6 +125,14 @@ impl PrePostNodes<'_> {
             writes: vec![span(self.result, result_bytes)],
         };
         candidates.into_iter().chain([detect]).collect()
+    }
+
+    /// The detection head's outputs as they are, for the host to decode.
+    pub fn unpack(&self, result: &ResultLayout) -> Vec<Node> {
+        let network = self.memory.model.network();
+        let bases = self.memory.model.bases(&self.memory.arena);
+        let unpack = |(index, start)| network.unpack(network.output(index), self.result + start as u64, bases);
+        result.output_starts().enumerate().map(unpack).collect()
     }
 
     /// From logits, the graph's output number `output`, to the most likely class of each cell.

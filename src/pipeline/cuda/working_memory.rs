@@ -6,16 +6,39 @@ use peregrine_core::Encoding;
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind, Wait};
 use peregrine_engine::cuda::model::Model;
 use peregrine_engine::cuda::CudaError;
+use peregrine_student::architecture::DETECTION_STRIDES;
 use peregrine_student::{Architecture, DetectionLevel};
 
 /// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
 pub(super) const HEADER: usize = 64;
+
+/// Where the detection head's outputs become boxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoding {
+    /// In the graph.
+    OnDevice,
+    /// By the caller: the graph brings back the outputs.
+    OnHost,
+}
+
+impl Decoding {
+    /// On the device for the head that students are built with, of which the kernels know three
+    /// levels; on the host for any other.
+    pub fn of(architecture: &Architecture) -> Self {
+        if architecture.detection_levels().len() <= DETECTION_STRIDES.len() {
+            Self::OnDevice
+        } else {
+            Self::OnHost
+        }
+    }
+}
 
 /// Options of a [`FrameGraphs`](super::FrameGraphs), fixed for its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameOptions {
     /// Most detections, 1 to 1000.
     pub max_detections: usize,
+    pub decoding: Decoding,
     /// Whether the network has its segmentation head.
     pub segmentation: bool,
     pub wait: Wait,
@@ -39,7 +62,7 @@ pub(super) struct WorkingMemory {
     pub arena: DeviceMemory,
     /// Keys of candidates, followed by their count.
     pub keys: DeviceMemory,
-    /// Maximum number of candidates: a class of a cell each.
+    /// Maximum number of candidates: a class of a cell each; 0 where the host decodes.
     pub places: usize,
 }
 
@@ -50,7 +73,8 @@ impl WorkingMemory {
         let input = model.network().view(0).shape;
         let cells = |level: &DetectionLevel| (input.width / level.stride) * (input.height / level.stride);
         let cells: usize = architecture.detection_levels().iter().map(cells).sum();
-        let places = cells * architecture.detection_classes().len();
+        let on_device = options.decoding == Decoding::OnDevice;
+        let places = if on_device { cells * architecture.detection_classes().len() } else { 0 };
         Ok(Self {
             arena: DeviceMemory::new(model.driver(), MemoryKind::Device, model.network().layout.arena)?,
             keys: DeviceMemory::new(model.driver(), MemoryKind::Device, 8 * places + 4)?,

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use peregrine_core::{Detection, Encoding, ImageView};
+use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
 use peregrine_engine::{Graph, Weights};
+use peregrine_pipeline::cuda::{Decoding, FrameGraphs, FrameOptions};
 use peregrine_pipeline::{FrameResult, Pipeline, PipelineOptions};
 use peregrine_reference::cuda::Emulated;
-use peregrine_reference::graphs::common_graph;
+use peregrine_reference::graphs::any_graph;
 use peregrine_reference::{outputs, random_input, random_weights, reference_outputs, relative_error, rounded};
 use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder};
+use peregrine_vision::preprocess::Letterbox;
 use proptest::prelude::*;
 
 /// Half precision keeps 11 bits; a network of a few layers keeps two or three fewer, relative to
@@ -36,7 +39,7 @@ fn any_network_agrees_with_candle_on_either_path() {
     for scalar in [false, true] {
         let Some(driver) = Emulated::driver(scalar, false) else { return };
         let cases = ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() };
-        proptest!(cases, |(graph in common_graph(), seed: u64, choose in 0usize..100)| {
+        proptest!(cases, |(graph in any_graph(), seed: u64, choose in 0usize..100)| {
             let weights = rounded(&random_weights(&graph, seed));
             let input = random_input(&graph, seed);
             let expected = reference_outputs(&graph, &weights, &input);
@@ -115,6 +118,46 @@ fn a_frame_agrees_with_the_cpu_in_every_encoding() {
         let same = same as f64 / expected.mask.classes.len() as f64;
         assert_eq!((found.mask.width, found.mask.height), (expected.mask.width, expected.mask.height));
         assert!(same > 0.98, "{encoding:?}: {same} of the mask");
+    }
+}
+
+#[test]
+fn outputs_that_the_host_decodes_give_the_devices_boxes() {
+    let student = Student::embedded();
+    let architecture = &student.manifest.architecture;
+    let graph = architecture.graph(160, 128);
+    let photo = image::open(peregrine_support::root().join("models/frames/highway-00.jpg")).unwrap();
+    let rgb = photo.resize_exact(321, 180, image::imageops::FilterType::Triangle).to_rgb8();
+    let image = ImageView::new("rgb8", 321, 180, 3 * 321, &rgb).unwrap();
+    let (threshold, iou) = (0.1, 0.6);
+    for integrated in [false, true] {
+        let Some(driver) = Emulated::driver(false, integrated) else { return };
+        let network = Network::new(&graph).unwrap();
+        let variants = network.guess(4);
+        let model = Arc::new(Model::with_variants(&driver, network, &student.weights, variants).unwrap());
+        let frame = |decoding| {
+            let options =
+                FrameOptions { max_detections: 100, decoding, segmentation: true, wait: Wait::Block, priority: 0 };
+            let mut path = FrameGraphs::new(&model, architecture, options).unwrap();
+            let (mut detections, mut mask) = (vec![], ClassMask::default());
+            path.process(&image, (threshold, iou), &mut detections, &mut mask, || ()).unwrap();
+            (path, detections, mask)
+        };
+        let (_, expected, expected_mask) = frame(Decoding::OnDevice);
+        let (path, mut found, mask) = frame(Decoding::OnHost);
+        assert!(found.is_empty() && !expected.is_empty());
+        HeadDecoder::new(architecture, 160, 128).decode(|index| path.output(index), threshold, &mut found);
+        non_max_suppression(&mut found, iou, 100);
+        let letterbox = Letterbox::new((321, 180), (160, 128));
+        found.iter_mut().for_each(|f| f.bbox = letterbox.to_source(f.bbox));
+        assert_eq!(mask, expected_mask);
+        assert_eq!(found.len(), expected.len());
+        for (e, f) in expected.iter().zip(&found) {
+            assert!(
+                e.class == f.class && (e.score - f.score).abs() < 1e-5 && e.bbox.iou(&f.bbox) > 0.999,
+                "{e:?} {f:?}"
+            );
+        }
     }
 }
 
