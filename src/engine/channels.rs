@@ -55,7 +55,10 @@ impl Channels {
             }
             *id = dense[root];
         }
-        for layer in graph.outputs.iter().chain([&0]) {
+        // What is sliced or shuffled stays whole: its places are counted.
+        let counted = graph.layers.iter().filter(|layer| matches!(layer.op, Op::Slice { .. } | Op::Shuffle { .. }));
+        let counted: Vec<LayerId> = counted.map(|layer| layer.inputs[0]).collect();
+        for layer in graph.outputs.iter().chain(&counted).chain([&0]) {
             of[*layer].iter().for_each(|&id| fixed[id] = true);
         }
         fixed.truncate(count);

@@ -175,6 +175,34 @@ impl Graph {
         self.push(name.into(), Op::Shuffle { groups }, vec![input], shape)
     }
 
+    /// Appends a layer that comes as data: `op` of `inputs`, to `channels` where the operation leaves
+    /// them open (a dense convolution, a slice).
+    ///
+    /// # Errors
+    /// [`EngineError::Graph`] when the operands do not exist or do not fit.
+    pub fn append(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<LayerId>,
+        channels: usize,
+    ) -> Result<LayerId, EngineError> {
+        let shapes: Option<Vec<Shape>> = inputs.iter().map(|&id| self.layers.get(id).map(|l| l.shape)).collect();
+        let mut layer = Layer { name: name.into(), op, inputs, shape: Shape::new(channels, 1, 1) };
+        let fault = |layer: &Layer, why: String| EngineError::Graph { layer: layer.name.clone(), why };
+        let shapes = shapes.ok_or_else(|| fault(&layer, "reads a layer that does not come before it".into()))?;
+        if op == Op::Input || !has_operands(&layer) {
+            let count = layer.inputs.len();
+            return Err(fault(&layer, format!("has {count} operands, which do not suit {op:?}")));
+        }
+        layer.shape = expected_shape(&layer, &shapes).map_err(|why| fault(&layer, why))?;
+        if layer.shape.is_empty() {
+            return Err(fault(&layer, format!("has the shape {}, which is empty", layer.shape)));
+        }
+        self.layers.push(layer);
+        Ok(self.layers.len() - 1)
+    }
+
     /// What a window over `input` makes, with the given channels.
     fn under(&self, input: LayerId, window: Window, channels: usize) -> Shape {
         let from = self.layers[input].shape;
@@ -201,13 +229,7 @@ impl Graph {
             if layer.inputs.iter().any(|&input| input >= id) {
                 return fault("reads a layer that does not come before it".into());
             }
-            let operands = match layer.op {
-                Op::Input => layer.inputs.is_empty(),
-                Op::Add | Op::Scale => layer.inputs.len() == 2,
-                Op::Concat => !layer.inputs.is_empty(),
-                _ => layer.inputs.len() == 1,
-            };
-            if !operands {
+            if !has_operands(layer) {
                 return fault(format!("has {} operands, which do not suit {:?}", layer.inputs.len(), layer.op));
             }
             if layer.shape.is_empty() {
@@ -256,6 +278,16 @@ impl Graph {
     /// convolutions only.
     pub fn flops(&self) -> usize {
         self.convs().map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels()).sum()
+    }
+}
+
+/// Whether a layer has as many operands as its operation needs.
+fn has_operands(layer: &Layer) -> bool {
+    match layer.op {
+        Op::Input => layer.inputs.is_empty(),
+        Op::Add | Op::Scale => layer.inputs.len() == 2,
+        Op::Concat => !layer.inputs.is_empty(),
+        _ => layer.inputs.len() == 1,
     }
 }
 
