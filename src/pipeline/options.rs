@@ -83,9 +83,16 @@ impl PipelineOptions {
     /// [`PipelineError::Option`] names the first option at fault.
     pub fn check_for(&self, architecture: &Architecture) -> Result<(), PipelineError> {
         self.check()?;
-        if !self.segmentation && architecture.detection.is_none() {
+        if !self.segmentation && !architecture.detects() {
             let why = "is false, but this student does nothing else; set it to true".into();
             return Err(PipelineError::Option { option: "segmentation", why });
+        }
+        if let Some((width, height)) = self.input_size {
+            let fits = architecture.try_graph(width, height).map(drop);
+            fits.map_err(|why| PipelineError::Option {
+                option: "input_size",
+                why: format!("is {width}x{height}: {why}"),
+            })?;
         }
         Ok(())
     }

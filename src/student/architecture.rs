@@ -13,15 +13,23 @@ use serde::{Deserialize, Serialize};
 pub use super::backbone::MAX_STRIDE;
 use super::backbone::{Backbone, BackboneFamily, BackboneStage};
 use super::builder::{dense, NetworkBuilder};
+use super::head::{BoxForm, HeadForm};
+use super::imported::ImportedNetwork;
 
 /// What a student consists of; serialised in its manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
     pub input: Input,
+    /// Empty where the network is imported, as is the neck.
+    #[serde(default, skip_serializing_if = "Backbone::is_empty")]
     pub backbone: Backbone,
+    #[serde(default, skip_serializing_if = "Neck::is_empty")]
     pub neck: Neck,
-    /// `None` in a student that only segments.
+    /// Instead of backbone, neck and detection head: a network out of an ONNX file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportedNetwork>,
+    /// `None` in a student that only segments, or is imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection: Option<DetectionHead>,
     /// `None` in a student that only detects.
@@ -46,10 +54,16 @@ pub struct Input {
 }
 
 /// The top-down feature pyramid over strides 8, 16 and 32.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Neck {
     pub channels: usize,
+}
+
+impl Neck {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Separable convolutions, then class logits and box distributions, at each of strides 8, 16 and
@@ -82,7 +96,10 @@ pub struct DetectionLevel {
     pub class: usize,
     /// Output `[4·bins, h, w]`: for each side of the box, in the order left, top, right, bottom,
     /// the logits of the distribution of its distance from the cell (distribution focal loss, DFL).
+    /// In an imported network of another [form](Architecture::head_form), what that says.
     pub box_distribution: usize,
+    /// Output `[anchors, h, w]` with the logits of there being an object, in some imported networks.
+    pub objectness: Option<usize>,
 }
 
 /// The strides of the detection head's levels, in the order of the graph's outputs.
@@ -110,6 +127,7 @@ impl Architecture {
                 ],
             },
             neck: Neck { channels: 64 },
+            imported: None,
             detection: Some(DetectionHead {
                 classes: names(&["person", "two-wheeler", "car", "bus", "truck"]),
                 convs: 2,
@@ -136,6 +154,19 @@ impl Architecture {
         }
     }
 
+    /// An imported network for images of `input`.
+    pub fn imported(input: Input, network: ImportedNetwork) -> Self {
+        Self {
+            input,
+            backbone: Backbone::default(),
+            neck: Neck::default(),
+            imported: Some(network),
+            detection: None,
+            segmentation: None,
+            widths: BTreeMap::new(),
+        }
+    }
+
     /// Checks every range; what passes can be [lowered](Self::graph) without a panic.
     ///
     /// # Errors
@@ -149,6 +180,9 @@ impl Architecture {
         }
         if !mean.iter().chain(std).all(|v| v.is_finite()) || std.iter().any(|&v| v <= 0.0) {
             return Err("input.mean and input.std must be finite, and std positive".into());
+        }
+        if let Some(network) = &self.imported {
+            return self.check_imported(network);
         }
         let mut widths = vec![("backbone.stem", self.backbone.stem), ("neck.channels", self.neck.channels)];
         widths.extend(self.segmentation.as_ref().map(|head| ("segmentation.channels", head.channels)));
@@ -173,6 +207,34 @@ impl Architecture {
         }
         self.backbone.check()?;
         self.check_widths()
+    }
+
+    fn check_imported(&self, network: &ImportedNetwork) -> Result<(), String> {
+        if !self.backbone.is_empty() || !self.neck.is_empty() || self.detection.is_some() {
+            return Err("it has an imported network; backbone, neck and detection must be left out".into());
+        }
+        check_classes("imported.head.classes", &network.head.classes)?;
+        if let Some(head) = &self.segmentation {
+            check_classes("segmentation.classes", &head.classes)?;
+            if !(1..=2048).contains(&head.channels) {
+                return Err(format!("segmentation.channels counts {}; it must count 1 to 2048", head.channels));
+            }
+        }
+        let full = Self { widths: BTreeMap::new(), ..self.clone() };
+        let full = full.try_graph(self.input.width, self.input.height)?;
+        for (name, &width) in &self.widths {
+            let layer = full.layers.iter().position(|layer| layer.name == *name);
+            let dense = |&id: &LayerId| matches!(full.layers[id].op, Op::Conv(conv) if !conv.depthwise);
+            let layer = layer.filter(dense).filter(|id| !full.outputs.contains(id));
+            let layer = layer.ok_or_else(|| {
+                format!("widths.{name:?} does not name a dense convolution of this network that is no output")
+            })?;
+            let most = full.layers[layer].shape.channels;
+            if !(1..=most).contains(&width) {
+                return Err(format!("widths.{name:?} is {width}; it must be 1 to {most}"));
+            }
+        }
+        self.try_graph(self.input.width, self.input.height).map(drop)
     }
 
     /// Checks that the pruned widths are those of layers, and that what is added stays of equal
@@ -229,7 +291,28 @@ impl Architecture {
     /// Outputs: with a detection head, for each of [`DETECTION_STRIDES`] the class logits and the
     /// box distribution; then, with a segmentation head, its logits. Call [`check`](Self::check)
     /// first.
+    ///
+    /// # Panics
+    /// When the network is imported and has no such size ([`try_graph`](Self::try_graph) says so).
     pub fn graph(&self, width: usize, height: usize) -> Graph {
+        self.try_graph(width, height).expect("the size has been checked")
+    }
+
+    /// As [`graph`](Self::graph), for an input size that has not been checked.
+    ///
+    /// # Errors
+    /// A sentence that names the layer that does not fit.
+    pub fn try_graph(&self, width: usize, height: usize) -> Result<Graph, String> {
+        let Some(network) = &self.imported else { return Ok(self.own_graph(width, height)) };
+        let graph = network.graph(width, height, &self.widths)?;
+        let Some(head) = &self.segmentation else { return Ok(graph) };
+        let [fine, coarse] = network.mask_layers(&graph)?;
+        let mut g = NetworkBuilder::of(graph, &self.widths);
+        lower_segmentation(&mut g, head, fine, coarse);
+        Ok(g.graph)
+    }
+
+    fn own_graph(&self, width: usize, height: usize) -> Graph {
         let mut g = NetworkBuilder::new(Shape::new(3, height, width), &self.widths);
         let [c4, c8, c16, c32] = self.backbone.lower(&mut g);
         let [p8, p16, p32] = self.lower_neck(&mut g, [c8, c16, c32]);
@@ -246,7 +329,16 @@ impl Architecture {
 
     /// The names of the classes that it detects; none without a detection head.
     pub fn detection_classes(&self) -> &[String] {
-        self.detection.as_ref().map_or(&[], |head| &head.classes)
+        match (&self.imported, &self.detection) {
+            (Some(network), _) => &network.head.classes,
+            (None, Some(head)) => &head.classes,
+            (None, None) => &[],
+        }
+    }
+
+    /// Whether it detects.
+    pub fn detects(&self) -> bool {
+        self.imported.is_some() || self.detection.is_some()
     }
 
     /// The names of the classes that it segments; none without a segmentation head.
@@ -257,20 +349,40 @@ impl Architecture {
     /// The levels of the detection head, as indices into the graph's outputs; none without a
     /// detection head.
     pub fn detection_levels(&self) -> Vec<DetectionLevel> {
-        let level =
-            |(i, &stride): (usize, &usize)| DetectionLevel { stride, class: 2 * i, box_distribution: 2 * i + 1 };
-        self.detection.iter().flat_map(|_| DETECTION_STRIDES.iter().enumerate().map(level)).collect()
+        let mut next = 0..;
+        let mut next = || next.next().expect("it has no end");
+        let mut level = |stride: usize, objectness: bool| DetectionLevel {
+            stride,
+            class: next(),
+            box_distribution: next(),
+            objectness: objectness.then(&mut next),
+        };
+        match &self.imported {
+            Some(network) => network.head.levels.iter().map(|l| level(l.stride, l.objectness.is_some())).collect(),
+            None => self.detection.iter().flat_map(|_| DETECTION_STRIDES).map(|stride| level(stride, false)).collect(),
+        }
     }
 
-    /// Bins of each side's distance distribution; 0 without a detection head.
+    /// How the detection head's values stand for boxes; `None` without one.
+    pub fn head_form(&self) -> Option<HeadForm> {
+        let own = self.detection.as_ref().map(|head| HeadForm::own(head.bins));
+        self.imported.as_ref().map(|network| network.head.form.clone()).or(own)
+    }
+
+    /// Bins of each side's distance distribution; 0 without a detection head, or with one of
+    /// another form.
     pub fn bins(&self) -> usize {
-        self.detection.as_ref().map_or(0, |head| head.bins)
+        match self.head_form() {
+            Some(HeadForm { boxes: BoxForm::Distribution { bins, .. }, .. }) => bins,
+            _ => 0,
+        }
     }
 
     /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs;
     /// `None` without a segmentation head.
     pub fn segmentation_output(&self) -> Option<usize> {
-        self.segmentation.as_ref().map(|_| 2 * self.detection_levels().len())
+        let outputs = |level: DetectionLevel| 2 + usize::from(level.objectness.is_some());
+        self.segmentation.as_ref().map(|_| self.detection_levels().into_iter().map(outputs).sum())
     }
 
     fn lower_neck(&self, g: &mut NetworkBuilder, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {

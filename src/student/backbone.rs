@@ -21,7 +21,7 @@ use super::builder::{dense, NetworkBuilder};
 pub const MAX_STRIDE: usize = 32;
 
 /// Stem and stages; their strides multiply to [`MAX_STRIDE`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backbone {
     #[serde(default, skip_serializing_if = "BackboneFamily::is_default")]
@@ -30,6 +30,13 @@ pub struct Backbone {
     /// network; stride 2 each.
     pub stem: usize,
     pub stages: Vec<BackboneStage>,
+}
+
+impl Backbone {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What its blocks are.

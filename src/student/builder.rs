@@ -16,6 +16,11 @@ impl<'a> NetworkBuilder<'a> {
         Self { graph: Graph::new(input), widths }
     }
 
+    /// A network that is to be added to.
+    pub fn of(graph: Graph, widths: &'a BTreeMap<String, usize>) -> Self {
+        Self { graph, widths }
+    }
+
     /// A dense convolution to `channels`, or to fewer where it was pruned.
     pub fn dense(&mut self, name: String, input: LayerId, channels: usize, conv: Conv) -> LayerId {
         let channels = self.widths.get(&name).copied().unwrap_or(channels);

@@ -1,6 +1,8 @@
 //! The student: what it is built from, the package that holds it, and how that is loaded.
 //!
 //! - [`architecture`]: the description, and its lowering to a graph.
+//! - [`imported`]: a network out of an ONNX file instead; [`head`]: what a detection head's values
+//!   mean.
 //! - [`backbone`]: its first part; [`presets`]: those to choose from by name; `builder`: the graph
 //!   under construction.
 //! - [`manifest`]: the package's `manifest.json`.
@@ -13,6 +15,8 @@ pub mod architecture;
 pub mod backbone;
 mod builder;
 pub mod clustered;
+pub mod head;
+pub mod imported;
 pub mod manifest;
 pub mod package;
 pub mod presets;

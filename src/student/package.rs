@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use peregrine_core::files::{sha256, write_atomically, FileError};
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
@@ -141,7 +142,7 @@ impl Student {
         match (&self.quantization, self.manifest.weights.cluster_bits) {
             (Some(quantization), _) => quantized::serialize(&self.graph(), &self.weights, quantization),
             (None, Some(bits)) => clustered::serialize(&self.graph(), &self.weights, bits),
-            (None, None) => serialize_f16(&self.graph(), &self.weights),
+            (None, None) => serialize(&self.graph(), &self.weights, self.manifest.architecture.imported.is_some()),
         }
     }
 
@@ -209,13 +210,21 @@ fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
     fs::read(path).map_err(|source| FileError::new(path, source).into())
 }
 
-/// Each convolution as `<layer>.weight` and `<layer>.bias`.
-fn serialize_f16(graph: &Graph, weights: &Weights) -> Vec<u8> {
+/// Each convolution as `<layer>.weight` and `<layer>.bias`: in half precision, if `exact` only what
+/// that holds unchanged.
+fn serialize(graph: &Graph, weights: &Weights, exact: bool) -> Vec<u8> {
     let mut file = Vec::new();
     for (layer, _, shape) in graph.convs() {
         let conv = weights.of(&layer.name);
-        file.push((format!("{}.weight", layer.name), Dtype::F16, shape.to_vec(), tensors::f16_bytes(&conv.weight)));
-        file.push((format!("{}.bias", layer.name), Dtype::F16, vec![shape[0]], tensors::f16_bytes(&conv.bias)));
+        for (part, shape, values) in [("weight", &shape[..], &conv.weight), ("bias", &shape[..1], &conv.bias)] {
+            let halves = !exact || values.iter().all(|&v| f16::from_f32(v).to_f32() == v);
+            let (dtype, bytes) = if halves {
+                (Dtype::F16, tensors::f16_bytes(values))
+            } else {
+                (Dtype::F32, tensors::f32_bytes(values))
+            };
+            file.push((format!("{}.{part}", layer.name), dtype, shape.to_vec(), bytes));
+        }
     }
     tensors::serialize(&file)
 }

@@ -6,6 +6,10 @@ use super::architecture::{check_classes, Architecture, DetectionHead, Neck, Segm
 use super::backbone::Backbone;
 use super::presets::{Preset, Size};
 
+/// Bins of each side's distance distribution where the head of an imported network is replaced: at
+/// stride 32 they reach 480 pixels.
+const NEW_BINS: usize = 16;
+
 /// The table `[student]`. What it leaves out is the default student's, but for the heads: a table
 /// that names the classes of one head only makes a student without the other.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -108,7 +112,18 @@ impl StudentShape {
             None => Ok(Wanted::AsItIs),
         };
         let default = Architecture::default_student();
+        if let Some(network) = made.imported.take() {
+            // Losses are for distributions: a head of another form is replaced.
+            let classes = match wanted(&self.classes, "student.classes")? {
+                Wanted::AsItIs => network.head.classes.clone(),
+                Wanted::Nothing => return Err("student.classes is empty, but an imported network detects".into()),
+                Wanted::Classes(classes) => classes,
+            };
+            made.imported = Some(network.with_classes(&classes, NEW_BINS)?);
+        }
+        let imported = made.imported.is_some();
         match wanted(&self.classes, "student.classes")? {
+            _ if imported => {}
             Wanted::AsItIs => {}
             Wanted::Nothing => made.detection = None,
             Wanted::Classes(classes) => {
@@ -124,13 +139,13 @@ impl StudentShape {
                 made.segmentation = head.map(|head| SegmentationHead { classes, ..head });
             }
         }
-        if made.detection.is_none() && made.segmentation.is_none() {
+        if !made.detects() && made.segmentation.is_none() {
             return Err("student.classes and student.segmentation are both empty; name the classes of one".into());
         }
         // Pruned widths of a head that is gone name no layer.
         let graph = Architecture { widths: Default::default(), ..made.clone() };
         graph.check()?;
-        let graph = graph.graph(super::backbone::MAX_STRIDE, super::backbone::MAX_STRIDE);
+        let graph = graph.graph(graph.input.width, graph.input.height);
         made.widths.retain(|name, _| graph.layers.iter().any(|layer| layer.name == *name));
         made.check()?;
         Ok(made)

@@ -7,6 +7,7 @@ use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind, Wait};
 use peregrine_engine::cuda::model::Model;
 use peregrine_engine::cuda::CudaError;
 use peregrine_student::architecture::DETECTION_STRIDES;
+use peregrine_student::head::{BoxForm, HeadForm};
 use peregrine_student::{Architecture, DetectionLevel};
 
 /// Bytes in front of an image: the [`arg::FrameHeader`] and room, so that rows begin aligned.
@@ -25,7 +26,14 @@ impl Decoding {
     /// On the device for the head that students are built with, of which the kernels know three
     /// levels; on the host for any other.
     pub fn of(architecture: &Architecture) -> Self {
-        if architecture.detection_levels().len() <= DETECTION_STRIDES.len() {
+        let levels = architecture.detection_levels();
+        let known = match architecture.head_form() {
+            None => true,
+            Some(HeadForm { boxes: BoxForm::Distribution { center, .. }, peaks: false }) => center == 0.5,
+            Some(_) => false,
+        };
+        let plain = levels.len() <= DETECTION_STRIDES.len() && levels.iter().all(|level| level.objectness.is_none());
+        if known && plain {
             Self::OnDevice
         } else {
             Self::OnHost
@@ -71,7 +79,7 @@ impl WorkingMemory {
     /// When the device fails.
     pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
         let input = model.network().view(0).shape;
-        let cells = |level: &DetectionLevel| (input.width / level.stride) * (input.height / level.stride);
+        let cells = |level: &DetectionLevel| input.width.div_ceil(level.stride) * input.height.div_ceil(level.stride);
         let cells: usize = architecture.detection_levels().iter().map(cells).sum();
         let on_device = options.decoding == Decoding::OnDevice;
         let places = if on_device { cells * architecture.detection_classes().len() } else { 0 };

@@ -31,7 +31,7 @@ impl DegradedMode {
     ) -> Option<(PipelineOptions, String)> {
         let mut reduced = options.clone();
         let mut left_out = Vec::new();
-        let both = architecture.detection.is_some() && architecture.segmentation.is_some();
+        let both = architecture.detects() && architecture.segmentation.is_some();
         if self.segmentation && options.segmentation && both {
             reduced.segmentation = false;
             left_out.push("without segmentation".to_owned());
@@ -40,7 +40,7 @@ impl DegradedMode {
         let shrink =
             |side: usize| ((side as f64 * 0.5f64.sqrt() / MAX_STRIDE as f64).round() as usize).max(1) * MAX_STRIDE;
         let smaller = (shrink(size.0), shrink(size.1));
-        if self.resolution && smaller != size {
+        if self.resolution && smaller != size && architecture.try_graph(smaller.0, smaller.1).is_ok() {
             reduced.input_size = Some(smaller);
             left_out.push(format!("input {}x{} instead of {}x{}", smaller.0, smaller.1, size.0, size.1));
         }

@@ -1,21 +1,24 @@
 //! The detection head's logits to scored boxes.
 
 use peregrine_core::{BoundingBox, Detection};
+use peregrine_student::head::{BoxForm, HeadForm};
 use peregrine_student::{Architecture, DetectionLevel};
 
 /// Candidates that go on to non-maximum suppression at most; the best by score.
 pub const MAX_CANDIDATES: usize = 1000;
 
+/// Candidates held at most until the best are known.
+const MAX_HELD: usize = 16 * MAX_CANDIDATES;
+
 /// Decodes the outputs of an [`Architecture`]'s detection head for one input size, in buffers allocated once.
 ///
-/// Anchors lie at the centres of cells, ((x + ½)·stride, (y + ½)·stride). The distance from an anchor to each side of
-/// its box is stride · Σᵢ i · softmax(side logits)ᵢ, the mean of the distribution that generalized focal loss learns
-/// (Li et al. 2020, "Generalized Focal Loss", section 3.2). A score is the sigmoid of a class logit.
+/// What the values of a cell stand for is the head's form; [`HeadForm`] cites the papers. A score is the sigmoid of a
+/// class logit, times that of the objectness where there is one.
 #[derive(Debug)]
 pub struct HeadDecoder {
     levels: Vec<LevelGrid>,
     classes: usize,
-    bins: usize,
+    form: HeadForm,
     candidates: Vec<Candidate>,
 }
 
@@ -25,6 +28,8 @@ struct LevelGrid {
     level: DetectionLevel,
     width: usize,
     cells: usize,
+    /// Boxes in each cell.
+    anchors: usize,
 }
 
 /// A class at an anchor whose logit is above the threshold.
@@ -33,21 +38,23 @@ struct Candidate {
     logit: f32,
     level: u32,
     class: u32,
-    cell: u32,
+    /// The number of its anchor, times the level's cells, plus its cell.
+    place: u32,
 }
 
 impl HeadDecoder {
     /// A decoder for an input of `width` × `height` pixels.
     pub fn new(architecture: &Architecture, width: usize, height: usize) -> Self {
-        let grid = |level: DetectionLevel| LevelGrid {
-            level,
-            width: width / level.stride,
-            cells: (width / level.stride) * (height / level.stride),
+        let form = architecture.head_form().unwrap_or(HeadForm::own(0));
+        let grid = |(index, level): (usize, DetectionLevel)| {
+            let columns = width.div_ceil(level.stride);
+            let cells = columns * height.div_ceil(level.stride);
+            LevelGrid { level, width: columns, cells, anchors: form.boxes.anchors(index) }
         };
-        let levels: Vec<_> = architecture.detection_levels().into_iter().map(grid).collect();
+        let levels: Vec<_> = architecture.detection_levels().into_iter().enumerate().map(grid).collect();
         let classes = architecture.detection_classes().len();
-        let anchors: usize = levels.iter().map(|l| l.cells).sum();
-        Self { levels, classes, bins: architecture.bins(), candidates: Vec::with_capacity(anchors * classes) }
+        let places: usize = levels.iter().map(|l| l.cells * l.anchors).sum();
+        Self { levels, classes, form, candidates: Vec::with_capacity((places * classes).min(MAX_HELD)) }
     }
 
     /// Capacity that lets [`decode`](Self::decode) fill a vector without allocation.
@@ -61,50 +68,150 @@ impl HeadDecoder {
     /// Values that are not finite yield no detection.
     pub fn decode<'a>(&mut self, output: impl Fn(usize) -> &'a [f32], threshold: f32, detections: &mut Vec<Detection>) {
         self.collect_candidates(&output, logit(threshold));
-        if self.candidates.len() > MAX_CANDIDATES {
-            // Ties at the limit are broken by position, so that equal logits always give equal boxes.
-            let place = |c: &Candidate| (c.level, c.class, c.cell);
-            self.candidates.select_nth_unstable_by(MAX_CANDIDATES, |a, b| {
-                b.logit.total_cmp(&a.logit).then_with(|| place(a).cmp(&place(b)))
-            });
-            self.candidates.truncate(MAX_CANDIDATES);
-        }
+        self.keep_best();
         detections.clear();
         for candidate in &self.candidates {
-            let grid = self.levels[candidate.level as usize];
-            let bbox = decode_box(output(grid.level.box_distribution), grid, candidate.cell as usize, self.bins);
+            let level = candidate.level as usize;
+            let bbox = self.bbox(level, candidate.place as usize, &output);
             if bbox.is_finite() {
                 detections.push(Detection { class: candidate.class as usize, score: sigmoid(candidate.logit), bbox });
             }
         }
     }
 
+    /// Calls `found` with the box, in input pixels, and the logits of all classes of each anchor at which one of them
+    /// is above `threshold`, a logit.
+    pub fn anchors<'a>(
+        &self,
+        output: impl Fn(usize) -> &'a [f32],
+        threshold: f32,
+        mut found: impl FnMut(BoundingBox, &[f32]),
+    ) {
+        let mut logits = vec![0.0; self.classes];
+        for (index, grid) in self.levels.iter().enumerate() {
+            for place in 0..grid.cells * grid.anchors {
+                let at = (place / grid.cells, place % grid.cells);
+                let mut any = false;
+                for (class, value) in logits.iter_mut().enumerate() {
+                    *value = self.logit(grid, &output, class, at);
+                    any |= *value > threshold && (!self.form.peaks || self.is_peak(grid, &output, class, at.1));
+                }
+                let bbox = if any { self.bbox(index, place, &output) } else { continue };
+                if bbox.is_finite() {
+                    found(bbox, &logits);
+                }
+            }
+        }
+    }
+
+    /// Drops all but the best. Ties at the limit are broken by position, so that equal logits always give equal boxes.
+    fn keep_best(&mut self) {
+        if self.candidates.len() > MAX_CANDIDATES {
+            let place = |c: &Candidate| (c.level, c.class, c.place);
+            self.candidates.select_nth_unstable_by(MAX_CANDIDATES, |a, b| {
+                b.logit.total_cmp(&a.logit).then_with(|| place(a).cmp(&place(b)))
+            });
+            self.candidates.truncate(MAX_CANDIDATES);
+        }
+    }
+
     fn collect_candidates<'a>(&mut self, output: &impl Fn(usize) -> &'a [f32], threshold: f32) {
         self.candidates.clear();
-        for (level, grid) in self.levels.iter().enumerate() {
+        for level in 0..self.levels.len() {
+            let grid = self.levels[level];
             let logits = output(grid.level.class);
-            for (class, plane) in logits.chunks_exact(grid.cells).take(self.classes).enumerate() {
-                for (cell, &logit) in plane.iter().enumerate() {
+            for (plane, values) in logits.chunks_exact(grid.cells).take(grid.anchors * self.classes).enumerate() {
+                let (anchor, class) = (plane / self.classes, plane % self.classes);
+                for (cell, &value) in values.iter().enumerate() {
                     // NaN compares below every threshold.
-                    if logit > threshold && logit < f32::INFINITY {
-                        let (level, class, cell) = (level as u32, class as u32, cell as u32);
-                        self.candidates.push(Candidate { logit, level, class, cell });
+                    if !(value > threshold && value < f32::INFINITY) {
+                        continue;
+                    }
+                    let logit = self.logit(&grid, output, class, (anchor, cell));
+                    let counts = logit > threshold && (!self.form.peaks || self.is_peak(&grid, output, class, cell));
+                    if counts {
+                        if self.candidates.len() == self.candidates.capacity() {
+                            self.keep_best();
+                        }
+                        let place = (anchor * grid.cells + cell) as u32;
+                        self.candidates.push(Candidate { logit, level: level as u32, class: class as u32, place });
                     }
                 }
             }
         }
     }
-}
 
-fn decode_box(sides: &[f32], grid: LevelGrid, cell: usize, bins: usize) -> BoundingBox {
-    let stride = grid.level.stride as f32;
-    let x = ((cell % grid.width) as f32 + 0.5) * stride;
-    let y = ((cell / grid.width) as f32 + 0.5) * stride;
-    let distance = |side: usize| {
-        let logits = (0..bins).map(|bin| sides[(side * bins + bin) * grid.cells + cell]);
-        stride * softmax_mean(logits)
-    };
-    BoundingBox { x_min: x - distance(0), y_min: y - distance(1), x_max: x + distance(2), y_max: y + distance(3) }
+    /// The logit of a class's score at an anchor of a cell. With an objectness o and a class logit c the score is
+    /// σ(o)·σ(c), whose logit is −ln(e⁻ᵒ + e⁻ᶜ + e⁻ᵒ⁻ᶜ).
+    fn logit<'a>(
+        &self,
+        grid: &LevelGrid,
+        output: &impl Fn(usize) -> &'a [f32],
+        class: usize,
+        (anchor, cell): (usize, usize),
+    ) -> f32 {
+        let c = output(grid.level.class)[(anchor * self.classes + class) * grid.cells + cell];
+        match grid.level.objectness {
+            Some(objectness) => {
+                let o = output(objectness)[anchor * grid.cells + cell];
+                -((-o).exp() + (-c).exp() + (-o - c).exp()).ln()
+            }
+            None => c,
+        }
+    }
+
+    /// Whether a class's value is the largest among those of the eight cells around.
+    fn is_peak<'a>(&self, grid: &LevelGrid, output: &impl Fn(usize) -> &'a [f32], class: usize, cell: usize) -> bool {
+        let plane = &output(grid.level.class)[class * grid.cells..][..grid.cells];
+        let (width, height) = (grid.width, grid.cells / grid.width);
+        let around = |at: usize, size: usize| at.saturating_sub(1)..(at + 2).min(size);
+        let (x, y) = (cell % width, cell / width);
+        around(y, height).all(|y| plane[y * width..][around(x, width)].iter().all(|&other| other <= plane[cell]))
+    }
+
+    /// The box of an anchor, in input pixels.
+    fn bbox<'a>(&self, level: usize, place: usize, output: &impl Fn(usize) -> &'a [f32]) -> BoundingBox {
+        let grid = &self.levels[level];
+        let (anchor, cell) = (place / grid.cells, place % grid.cells);
+        let all = output(grid.level.box_distribution);
+        let values = &all[anchor * self.form.boxes.values() * grid.cells..];
+        let value = |i: usize| values[i * grid.cells + cell];
+        let stride = grid.level.stride as f32;
+        let (column, row) = ((cell % grid.width) as f32, (cell / grid.width) as f32);
+        let around = |center: f32, distances: [f32; 4]| {
+            let (x, y) = ((column + center) * stride, (row + center) * stride);
+            let [left, top, right, bottom] = distances.map(|d| stride * d);
+            BoundingBox { x_min: x - left, y_min: y - top, x_max: x + right, y_max: y + bottom }
+        };
+        let of_size = |x: f32, y: f32, width: f32, height: f32| BoundingBox {
+            x_min: x - 0.5 * width,
+            y_min: y - 0.5 * height,
+            x_max: x + 0.5 * width,
+            y_max: y + 0.5 * height,
+        };
+        match &self.form.boxes {
+            &BoxForm::Distribution { bins, center } => {
+                around(center, std::array::from_fn(|side| softmax_mean((0..bins).map(|bin| value(side * bins + bin)))))
+            }
+            BoxForm::Distances { center } => around(*center, std::array::from_fn(value)),
+            BoxForm::CenterSize => of_size(
+                (column + value(0)) * stride,
+                (row + value(1)) * stride,
+                value(2).exp() * stride,
+                value(3).exp() * stride,
+            ),
+            BoxForm::Anchors { anchors } => {
+                let [width, height] = anchors[level][anchor];
+                let twice = |i: usize| 2.0 * sigmoid(value(i));
+                of_size(
+                    (column + twice(0) - 0.5) * stride,
+                    (row + twice(1) - 0.5) * stride,
+                    twice(2).powi(2) * width,
+                    twice(3).powi(2) * height,
+                )
+            }
+        }
+    }
 }
 
 /// Σᵢ i · softmax(logits)ᵢ.
