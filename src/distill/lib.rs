@@ -1,7 +1,7 @@
 //! Distillation, offline: data, teachers, soft targets, training, evaluation.
 //!
 //! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors; [`import`]:
-//!   other tools' layouts.
+//!   other tools' layouts, and networks.
 //! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: the losses; [`train`]: training runs.
 //! - [`text`]: distillation of a text model.

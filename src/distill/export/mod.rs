@@ -13,6 +13,7 @@ use anyhow::{bail, ensure, Context};
 use clap::Args;
 use peregrine_core::files::write_atomically;
 use peregrine_student::architecture::MAX_STRIDE;
+use peregrine_student::head::BoxForm;
 use peregrine_student::{DetectionLevel, Student};
 use prost::Message;
 use tracing::warn;
@@ -124,18 +125,40 @@ fn report(runtime: &Runtime, path: &Path, student: &Student, labels: &onnx::Onnx
     Ok(())
 }
 
+/// What the values of a box stand for, in words.
+fn meaning(boxes: &BoxForm, stride: usize) -> String {
+    let point = |center: f32| match center {
+        0.5 => "the cell's centre".to_owned(),
+        other => format!("{other} of the cell"),
+    };
+    match boxes {
+        BoxForm::Distribution { bins, center } => format!(
+            "box distribution (DFL): {bins} logits each for left, top, right, bottom; the softmax's mean times {stride} is \
+             the distance in pixels from {} to that side of the box",
+            point(*center)
+        ),
+        BoxForm::Distances { center } => format!(
+            "left, top, right, bottom: times {stride} the distance in pixels from {} to that side of the box",
+            point(*center)
+        ),
+        BoxForm::CenterSize => format!("times {stride}: centre from the cell's corner, and e to the power of width, height"),
+        BoxForm::Anchors { anchors } => format!("YOLOv5's boxes of anchors {anchors:?}, stride {stride}"),
+    }
+}
+
 /// Names and metadata of a student's ONNX model.
 pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
     let (manifest, architecture) = (&student.manifest, &student.manifest.architecture);
     let mut outputs = Vec::new();
-    for DetectionLevel { stride, .. } in architecture.detection_levels() {
-        let bins = architecture.bins();
+    let form = architecture.head_form();
+    for DetectionLevel { stride, objectness, .. } in architecture.detection_levels() {
         let class = format!("class logits (independent sigmoids), stride {stride}");
-        let sides = format!(
-            "box distribution (DFL): {bins} logits each for left, top, right, bottom; the softmax's mean times {stride} is \
-             the distance in pixels from the cell's centre to that side of the box"
-        );
+        let sides = form.as_ref().map_or_else(String::new, |form| meaning(&form.boxes, stride));
         outputs.extend([(format!("class_{stride}"), class), (format!("sides_{stride}"), sides)]);
+        if objectness.is_some() {
+            outputs
+                .push((format!("object_{stride}"), "logits of there being an object: a factor of the scores".into()));
+        }
     }
     if architecture.segmentation.is_some() {
         outputs.push(("segmentation".into(), "class logits (softmax), stride 4".into()));

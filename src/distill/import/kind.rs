@@ -9,6 +9,8 @@ use anyhow::ensure;
 pub enum Kind {
     /// Labelled images.
     Data,
+    /// A network in an ONNX file.
+    Network,
 }
 
 impl Kind {
@@ -18,6 +20,8 @@ impl Kind {
     /// When there is no such file or folder.
     pub fn of(source: &Path) -> anyhow::Result<Self> {
         ensure!(source.exists(), "{}: no such file or folder", source.display());
-        Ok(Self::Data)
+        // An ONNX file has no signature; it begins with the number of its first field.
+        let onnx = source.is_file() && source.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+        Ok(if onnx { Self::Network } else { Self::Data })
     }
 }

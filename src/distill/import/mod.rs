@@ -1,10 +1,11 @@
 //! `distill import`: what people have, brought into this project's own formats.
 //!
-//! One file for each kind of source: [`data`]: labelled images in anybody's layout. [`kind`] tells
-//! from the content which it is.
+//! One file for each kind of source: [`data`]: labelled images in anybody's layout; [`onnx`]: a
+//! network. [`kind`] tells from the content which it is.
 
 pub mod data;
 pub mod kind;
+pub mod onnx;
 
 use std::path::PathBuf;
 
@@ -12,13 +13,17 @@ use clap::Args;
 
 use data::DataArgs;
 use kind::Kind;
+use onnx::NetworkArgs;
 
-/// Import a data set in another tool's layout as a folder of images/, labels/ and dataset.toml.
+/// Import a data set in another tool's layout as a folder of images/, labels/ and dataset.toml, or a
+/// detector in an ONNX file as a package.
 ///
 /// The kind of the source is told from its content. An interrupted import is resumed by giving the
 /// command again. What is left out is listed with its reason.
 ///
 /// Example: distill import downloads/coco/annotations/instances_val2017.json --out data/coco-val
+///
+/// Example: distill import nanodet.onnx --description nanodet.toml --out models/nanodet
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The folder or file to import.
@@ -28,6 +33,8 @@ pub struct ImportArgs {
     out: PathBuf,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 /// Runs the command.
@@ -37,5 +44,6 @@ pub struct ImportArgs {
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     match Kind::of(&args.source)? {
         Kind::Data => data::import(&args.source, &args.out, &args.data),
+        Kind::Network => onnx::import(&args.source, &args.out, &args.network),
     }
 }

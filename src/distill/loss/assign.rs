@@ -6,7 +6,8 @@
 //! network's predictions, so that it is right from the first step on.
 
 use peregrine_core::BoundingBox;
-use peregrine_student::DetectionLevel;
+use peregrine_student::head::BoxForm;
+use peregrine_student::{Architecture, DetectionLevel};
 
 /// Candidates on each level.
 const CANDIDATES: usize = 9;
@@ -16,23 +17,28 @@ const ANCHOR_STRIDES: f32 = 5.0;
 /// A cell of the detection head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell {
-    /// Centre in input pixels.
+    /// The point that distances count from, in input pixels: usually its centre.
     pub x: f32,
     pub y: f32,
     /// Input pixels.
     pub stride: f32,
 }
 
-/// The cells of all `levels` for an input of `width` × `height` pixels, in the order of the head's outputs: level by level, row by row.
-pub fn cells(levels: &[DetectionLevel], width: usize, height: usize) -> Vec<Cell> {
-    let level = |&DetectionLevel { stride, .. }: &DetectionLevel| {
-        let (columns, rows) = (width / stride, height / stride);
+/// The cells of all levels of `architecture`'s detection head for an input of `width` × `height`
+/// pixels, in the order of the head's outputs: level by level, row by row.
+pub fn cells(architecture: &Architecture, width: usize, height: usize) -> Vec<Cell> {
+    let center = match architecture.head_form().map(|form| form.boxes) {
+        Some(BoxForm::Distribution { center, .. } | BoxForm::Distances { center }) => center,
+        _ => 0.5,
+    };
+    let level = |DetectionLevel { stride, .. }: DetectionLevel| {
+        let (columns, rows) = (width.div_ceil(stride), height.div_ceil(stride));
         (0..rows * columns).map(move |i| {
-            let center = |at: usize| (at as f32 + 0.5) * stride as f32;
+            let center = |at: usize| (at as f32 + center) * stride as f32;
             Cell { x: center(i % columns), y: center(i / columns), stride: stride as f32 }
         })
     };
-    levels.iter().flat_map(level).collect()
+    architecture.detection_levels().into_iter().flat_map(level).collect()
 }
 
 /// For each cell, the index of the object that it is a positive anchor of. A cell that several
@@ -100,7 +106,7 @@ mod tests {
     use super::*;
 
     fn cells(width: usize, height: usize) -> Vec<Cell> {
-        super::cells(&Architecture::default_student().detection_levels(), width, height)
+        super::cells(&Architecture::default_student(), width, height)
     }
 
     #[test]

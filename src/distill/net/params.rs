@@ -9,6 +9,9 @@ use rand_distr::{Distribution, Normal};
 
 use super::norm::{BatchStatistics, EPSILON};
 
+/// The logit of 1 %: −ln 99.
+const RARE: f32 = -4.595_12;
+
 /// Values and their gradient, of one length.
 #[derive(Debug, Clone)]
 pub struct Param {
@@ -86,7 +89,7 @@ impl NetParams {
                     (0..count).map(|_| normal.sample(&mut rng)).collect()
                 };
                 let detects_class = output && layer.name.starts_with("detect") && layer.name.ends_with("class");
-                let bias = if detects_class { -(99.0f32.ln()) } else { 0.0 };
+                let bias = if detects_class { RARE } else { 0.0 };
                 let running = BatchStatistics { mean: vec![0.0; shape[0]], variance: vec![1.0; shape[0]] };
                 ConvParams {
                     name: layer.name.clone(),
@@ -101,6 +104,13 @@ impl NetParams {
             })
             .collect();
         Self { convs }
+    }
+
+    /// Sets the outputs of `layers` to an initial probability of 1 % (Lin et al. 2017, section 4.1).
+    pub fn expect_few(&mut self, layers: impl Iterator<Item = LayerId>) {
+        for layer in layers {
+            self.convs.iter_mut().filter(|conv| conv.layer == layer).for_each(|conv| conv.bias.value.fill(RARE));
+        }
     }
 
     /// Copies every layer that `weights` holds in this network's shape, without batch-norm (it is

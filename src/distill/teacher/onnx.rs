@@ -50,6 +50,16 @@ impl Runtime {
         let builder = Session::builder(&self.0)?.with_intra_threads(threads);
         builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path).with_context(at)
     }
+
+    /// Loads a network that is in memory.
+    ///
+    /// # Errors
+    /// When ONNX Runtime cannot load it.
+    pub fn session_of(&self, bytes: &[u8], threads: usize) -> anyhow::Result<Session> {
+        let builder = Session::builder(&self.0)?.with_intra_threads(threads);
+        let session = builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_memory(bytes);
+        session.context("not a network that ONNX Runtime can load")
+    }
 }
 
 /// Compares the shape of the network's input, if the file specifies it, with the description.

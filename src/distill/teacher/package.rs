@@ -7,17 +7,16 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 use peregrine_core::files::sha256;
-use peregrine_core::{BoundingBox, ImageView};
+use peregrine_core::ImageView;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{Engine, Graph, Shape};
-use peregrine_student::{DetectionLevel, Student};
-use peregrine_vision::decode::head::{logit, softmax_mean};
+use peregrine_student::Student;
+use peregrine_vision::decode::head::logit;
+use peregrine_vision::decode::HeadDecoder;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::candidates::{suppress, MIN_SCORE};
 use super::{Feature, SoftTarget, UNKNOWN};
-use crate::loss::assign;
-use crate::loss::assign::Cell;
 
 /// The teacher, ready for images.
 pub struct PackageTeacher {
@@ -27,13 +26,9 @@ pub struct PackageTeacher {
     engine: CpuEngine,
     input: (usize, usize),
     normalisation: Normalisation,
-    cells: Vec<Cell>,
-    /// That it detects.
-    classes: usize,
+    head: HeadDecoder,
     /// For each of the student's classes its own class, where it has one.
     rows: Vec<Option<usize>>,
-    bins: usize,
-    levels: Vec<DetectionLevel>,
     /// The layers whose features are kept: name, index among the engine's outputs, and shape.
     features: Vec<(String, usize, Shape)>,
 }
@@ -70,11 +65,8 @@ impl PackageTeacher {
             features: shown,
             input: (input.width, input.height),
             normalisation: Normalisation { mean: input.mean, std: input.std },
-            cells: assign::cells(&architecture.detection_levels(), input.width, input.height),
-            classes: detected.len(),
+            head: HeadDecoder::new(architecture, input.width, input.height),
             rows,
-            bins: architecture.bins(),
-            levels: architecture.detection_levels(),
             name: student.manifest.name,
             identity,
         })
@@ -96,29 +88,18 @@ impl PackageTeacher {
         letterbox.apply(&view, &self.normalisation, self.engine.input());
         self.engine.run()?;
         let mut found = Vec::new();
-        let mut first = 0;
-        for level in &self.levels {
-            let (class, distribution) = (self.engine.output(level.class), self.engine.output(level.box_distribution));
-            let count = class.len() / self.classes;
-            for (at, cell) in self.cells[first..first + count].iter().enumerate() {
-                let logit_of = |row: &Option<usize>| row.map_or(UNKNOWN, |c| class[c * count + at]);
-                let logits: Vec<f32> = self.rows.iter().map(logit_of).collect();
-                if logits.iter().all(|&l| l <= logit(MIN_SCORE)) {
-                    continue;
-                }
-                let distance = |side: usize| {
-                    let bins = (0..self.bins).map(|bin| distribution[(side * self.bins + bin) * count + at]);
-                    cell.stride * softmax_mean(bins)
-                };
-                let [left, top, right, bottom] = std::array::from_fn(distance);
-                let bbox = BoundingBox::new(cell.x - left, cell.y - top, cell.x + right, cell.y + bottom);
+        self.head.anchors(
+            |i| self.engine.output(i),
+            logit(MIN_SCORE),
+            |bbox, own| {
+                let logits: Vec<f32> = self.rows.iter().map(|row| row.map_or(UNKNOWN, |c| own[c])).collect();
                 let bbox = letterbox.to_source(bbox);
-                if bbox.width() > 1.0 && bbox.height() > 1.0 {
+                let seen = logits.iter().any(|&l| l > logit(MIN_SCORE));
+                if seen && bbox.width() > 1.0 && bbox.height() > 1.0 {
                     found.push(SoftTarget { bbox, logits });
                 }
-            }
-            first += count;
-        }
+            },
+        );
         Ok((suppress(found), self.features(&letterbox)))
     }
 

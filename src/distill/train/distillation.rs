@@ -72,7 +72,7 @@ impl Distillation {
         for MethodConfig { method, .. } in &config.methods {
             let (kind, [detection, segmentation]) = (method.name(), method.needs_heads());
             ensure!(
-                !detection || architecture.detection.is_some(),
+                !detection || architecture.detects(),
                 "[[method]] {kind} compares detection heads, and the student has none"
             );
             ensure!(

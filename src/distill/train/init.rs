@@ -10,6 +10,7 @@ use peregrine_engine::Weights;
 use peregrine_student::package::deserialize;
 use peregrine_student::{Architecture, Student};
 use safetensors::SafeTensors;
+use tracing::info;
 
 use super::config::StudentConfig;
 use super::heads::TakenHeads;
@@ -30,9 +31,16 @@ pub fn network(
 ) -> anyhow::Result<(TrainNet, String)> {
     let graph = architecture.graph(architecture.input.width, architecture.input.height);
     let mut params = NetParams::random(&graph, config.seed);
+    if architecture.imported.is_some() {
+        params.expect_few(architecture.detection_levels().iter().map(|level| graph.outputs[level.class]));
+    }
     let mut initialised_from = "random".into();
     if let Some(path) = config.init.as_ref().or(config.quantized_as.as_ref()) {
         let (mut weights, origin, package) = weights(path)?;
+        if let Some(other) = package.as_ref().filter(|package| package.head_form() != architecture.head_form()) {
+            let from = if other.imported.is_some() { "the imported network's" } else { "the package's" };
+            info!("{from} head has boxes of another form: its class and box layers are made anew, as distributions");
+        }
         let heads = package.map(|package| TakenHeads::take_from(&mut weights, &package, architecture));
         let taken = params.adopt(&weights);
         if let Some(heads) = heads {

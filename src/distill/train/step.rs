@@ -90,7 +90,7 @@ impl LossComputer {
     pub fn new(architecture: &Architecture, mask_weights: Vec<f32>) -> Self {
         let levels = architecture.detection_levels();
         Self {
-            cells: assign::cells(&levels, architecture.input.width, architecture.input.height),
+            cells: assign::cells(architecture, architecture.input.width, architecture.input.height),
             mask_weights,
             classes: architecture.detection_classes().len(),
             levels,
