@@ -3,8 +3,9 @@
 use peregrine_engine::{Activation, Graph, LayerId, Op};
 use rayon::prelude::*;
 
+use super::gradients::add_or_copy;
 use super::norm::{self, BatchStatistics, Mode};
-use super::{convolve, ConvParams, Geometry, Norm};
+use super::{activation, convolve, ConvParams, Geometry, Norm};
 
 /// What one convolution keeps between the passes; its parameters are in
 /// [`NetParams`](super::NetParams).
@@ -12,8 +13,9 @@ pub(super) struct ConvBlock {
     /// Index of its parameters in [`NetParams::convs`](super::NetParams::convs).
     pub index: usize,
     geometry: Geometry,
-    /// The convolution's output ahead of batch-norm; empty without batch-norm.
-    pre_norm: Vec<f32>,
+    /// The convolution's output alone, where the backward pass needs it: ahead of batch-norm, or of
+    /// an activation whose derivative does not follow from its result. Empty otherwise.
+    alone: Vec<f32>,
     /// Those that normalised in the last forward pass.
     statistics: BatchStatistics,
 }
@@ -23,13 +25,14 @@ impl ConvBlock {
         let layer = &graph.layers[id];
         let Op::Conv(conv) = layer.op else { unreachable!("only convolutions have parameters") };
         let geometry = Geometry::new(conv, graph.layers[layer.inputs[0]].shape, layer.shape);
-        let pre_norm = vec![0.0; if params.norm.is_some() { batch * layer.shape.len() } else { 0 }];
-        Self { index, geometry, pre_norm, statistics: BatchStatistics::default() }
+        let keep = params.norm.is_some() || !activation::is_known_by_result(conv.activation);
+        let alone = vec![0.0; if keep { batch * layer.shape.len() } else { 0 }];
+        Self { index, geometry, alone, statistics: BatchStatistics::default() }
     }
 
     /// Frees the buffer of a block that will not be run.
     pub fn free(&mut self) {
-        self.pre_norm = Vec::new();
+        self.alone = Vec::new();
     }
 
     /// Writes `output` and, in training, moves the running statistics. `rounded`: the weights to
@@ -48,20 +51,23 @@ impl ConvBlock {
         let beta = &params.bias.value;
         let Some(norm) = &mut params.norm else {
             convolve::forward(g, input, weight, output);
+            if !self.alone.is_empty() {
+                add_or_copy(&mut self.alone, output, false);
+            }
             let planes = output.par_chunks_mut(pixels).enumerate();
             planes.for_each(|(i, plane)| scale_and_activate(plane, (1.0, beta[i % channels]), g.conv.activation));
             return;
         };
-        convolve::forward(g, input, weight, &mut self.pre_norm);
+        convolve::forward(g, input, weight, &mut self.alone);
         self.statistics = match mode {
             Mode::Train => {
-                let batch = BatchStatistics::of(&self.pre_norm, channels, pixels);
+                let batch = BatchStatistics::of(&self.alone, channels, pixels);
                 norm.running.follow(&batch);
                 batch
             }
             Mode::Evaluate => norm.running.clone(),
         };
-        let planes = output.par_chunks_mut(pixels).zip(self.pre_norm.par_chunks(pixels)).enumerate();
+        let planes = output.par_chunks_mut(pixels).zip(self.alone.par_chunks(pixels)).enumerate();
         planes.for_each(|(i, (plane, z))| {
             plane.copy_from_slice(z);
             let affine = norm::affine(&self.statistics, &norm.gamma.value, beta, i % channels);
@@ -74,17 +80,10 @@ impl ConvBlock {
     pub fn backward(&self, params: &mut ConvParams, input: &[f32], output: &[f32], gradient: &mut [f32]) {
         let g = &self.geometry;
         let pixels = g.output.pixels();
-        if g.conv.activation != Activation::Identity {
-            let most = if g.conv.activation == Activation::Relu6 { 6.0 } else { f32::INFINITY };
-            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
-                for (d, &v) in gradient.iter_mut().zip(value) {
-                    *d = if v > 0.0 && v < most { *d } else { 0.0 };
-                }
-            });
-        }
+        self.backward_activation(params, output, gradient);
         if let Some(Norm { gamma, .. }) = &mut params.norm {
             let (d_gamma, d_beta) = (&mut gamma.gradient, &mut params.bias.gradient);
-            norm::backward(&self.pre_norm, &self.statistics, &gamma.value, gradient, d_gamma, d_beta, pixels);
+            norm::backward(&self.alone, &self.statistics, &gamma.value, gradient, d_gamma, d_beta, pixels);
         } else {
             let gradient = &*gradient;
             params.bias.gradient.par_iter_mut().enumerate().for_each(|(c, bias)| {
@@ -95,6 +94,43 @@ impl ConvBlock {
         if !params.frozen {
             convolve::backward_weight(g, input, gradient, &mut params.weight.gradient);
         }
+    }
+
+    /// Multiplies the `gradient` of the output by the activation's derivative.
+    fn backward_activation(&self, params: &ConvParams, output: &[f32], gradient: &mut [f32]) {
+        let (activation, pixels) = (self.geometry.conv.activation, self.geometry.output.pixels());
+        if activation == Activation::Identity {
+            return;
+        }
+        if matches!(activation, Activation::Relu | Activation::Relu6) {
+            // Without a product, which would turn an infinite gradient of a dead unit into NaN.
+            let most = if activation == Activation::Relu6 { 6.0 } else { f32::INFINITY };
+            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
+                for (d, &v) in gradient.iter_mut().zip(value) {
+                    *d = if v > 0.0 && v < most { *d } else { 0.0 };
+                }
+            });
+            return;
+        }
+        if activation::is_known_by_result(activation) {
+            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
+                for (d, &v) in gradient.iter_mut().zip(value) {
+                    *d *= activation::slope_at_result(activation, v);
+                }
+            });
+            return;
+        }
+        let planes = gradient.par_chunks_mut(pixels).zip(self.alone.par_chunks(pixels)).enumerate();
+        planes.for_each(|(i, (gradient, z))| {
+            let c = i % self.geometry.output.channels;
+            let (scale, shift) = match &params.norm {
+                Some(norm) => norm::affine(&self.statistics, &norm.gamma.value, &params.bias.value, c),
+                None => (1.0, params.bias.value[c]),
+            };
+            for (d, &z) in gradient.iter_mut().zip(z) {
+                *d *= activation::slope(activation, z * scale + shift);
+            }
+        });
     }
 
     /// The input's gradient, from what [`backward`](Self::backward) left; added to `into` if
@@ -109,6 +145,6 @@ fn scale_and_activate(plane: &mut [f32], (scale, shift): (f32, f32), activation:
         Activation::Identity => plane.iter_mut().for_each(|v| *v = *v * scale + shift),
         Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
         Activation::Relu => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).max(0.0)),
-        other => unreachable!("refused by `TrainNet::new`: {other:?}"),
+        other => plane.iter_mut().for_each(|v| *v = other.apply(*v * scale + shift)),
     }
 }

@@ -7,7 +7,8 @@
 //! candle alone, so that the intermediates of only one layer are held.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use peregrine_engine::{Activation, Conv, Graph, LayerId, Op, Shape, Window};
+use peregrine_engine::op::LEAK;
+use peregrine_engine::{Activation, Conv, Graph, Interpolation, Layer, LayerId, Op, Shape, Window};
 
 use super::norm::{BatchStatistics, EPSILON};
 use super::{ConvParams, Mode, NetParams};
@@ -72,7 +73,7 @@ impl DevicePasses {
             let inputs: Vec<Tensor> = layer.inputs.iter().map(|&i| self.values[i].clone()).collect();
             let index = params.convs.iter().position(|c| c.layer == id);
             let parameters = index.map(|i| self.parameters(&params.convs[i], &layer.op)).transpose()?;
-            let (value, of_batch) = apply(layer.op, &inputs, parameters.as_ref())?;
+            let (value, of_batch) = apply(layer, &inputs, parameters.as_ref())?;
             statistics.extend(index.zip(of_batch));
             self.values.push(value);
         }
@@ -126,7 +127,7 @@ impl DevicePasses {
                     norm.gamma = variable(&norm.gamma)?;
                 }
             }
-            let (value, _) = apply(layer.op, &inputs, parameters.as_ref())?;
+            let (value, _) = apply(layer, &inputs, parameters.as_ref())?;
             let of = (value * gradient)?.sum_all()?.backward()?;
             for (&from, input) in layer.inputs.iter().zip(&inputs).filter(|(&i, _)| needs_gradient[i]) {
                 if let Some(gradient) = of.get(input) {
@@ -169,12 +170,18 @@ impl DevicePasses {
 }
 
 /// A layer's tensor, and the batch's mean and variance of each channel if it is normalised by them.
-fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
-    let value = match op {
+fn apply(
+    layer: &Layer,
+    inputs: &[Tensor],
+    parameters: Option<&Parameters>,
+) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let channels = layer.shape.channels;
+    let value = match layer.op {
         Op::Conv(conv) => return convolve(&inputs[0], conv, parameters.expect("every convolution has parameters")),
         Op::Add => (&inputs[0] + &inputs[1])?,
         Op::Concat => Tensor::cat(inputs, 0)?,
-        Op::Upsample2x(_) => {
+        Op::Upsample2x(Interpolation::Bilinear) => bilinear(&inputs[0])?,
+        Op::Upsample2x(Interpolation::Nearest) => {
             let (c, n, h, w) = inputs[0].dims4()?;
             let pixels = inputs[0].reshape((c, n, h, 1, w, 1))?;
             pixels.broadcast_as((c, n, h, 2, w, 2))?.reshape((c, n, 2 * h, 2 * w))?
@@ -186,7 +193,23 @@ fn apply(op: Op, inputs: &[Tensor], parameters: Option<&Parameters>) -> Result<(
             // it.
             taps.try_fold(first, |most, tap| tap.le(&most)?.where_cond(&most, &tap))?
         }
-        op => unreachable!("refused by `TrainNet::new`: {op:?}"),
+        Op::AveragePool(window) => {
+            let sum = |x: &Tensor| {
+                let mut sum = None;
+                taps(x, window, 0.0)?.into_iter().try_for_each(|tap| add(&mut sum, tap))?;
+                Result::Ok(sum.expect("a window has a tap"))
+            };
+            (sum(&inputs[0])? / sum(&inputs[0].ones_like()?.detach())?)?
+        }
+        Op::GlobalAverage => inputs[0].mean_keepdim((2, 3))?,
+        Op::Scale => inputs[0].broadcast_mul(&inputs[1])?,
+        Op::Activate(activation) => activate(&inputs[0], activation)?,
+        Op::Slice { first } => inputs[0].narrow(0, first, channels)?,
+        Op::Shuffle { groups } => {
+            let (c, n, h, w) = inputs[0].dims4()?;
+            inputs[0].reshape((groups, c / groups, n, h, w))?.transpose(0, 1)?.reshape((c, n, h, w))?
+        }
+        Op::Input => unreachable!("is uploaded"),
     };
     Ok((value, None))
 }
@@ -237,8 +260,39 @@ fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
             let low = relu()?;
             low.ge(6f32)?.where_cond(&Tensor::full(6f32, low.shape(), low.device())?, &low)
         }
-        other => unreachable!("refused by `TrainNet::new`: {other:?}"),
+        Activation::LeakyRelu => y.gt(0f32)?.where_cond(y, &(y * f64::from(LEAK))?),
+        Activation::Sigmoid => sigmoid(y),
+        Activation::Silu => y * sigmoid(y)?,
+        Activation::Hardsigmoid => hardsigmoid(y),
+        Activation::Hardswish => y * hardsigmoid(y)?,
     }
+}
+
+/// By the hyperbolic tangent, which never overflows.
+fn sigmoid(y: &Tensor) -> Result<Tensor> {
+    ((y * 0.5)?.tanh()? + 1.0)? * 0.5
+}
+
+fn hardsigmoid(y: &Tensor) -> Result<Tensor> {
+    activate(&(y + 3.0)?, Activation::Relu6)? / 6.0
+}
+
+/// Upsampling by two, one axis after the other: ¾ of the pixel that an output pixel lies in and ¼ of
+/// the neighbour on its side, edges repeated.
+fn bilinear(x: &Tensor) -> Result<Tensor> {
+    let mut x = x.clone();
+    for axis in [2, 3] {
+        let n = x.dim(axis)?;
+        let (first, last) = (x.narrow(axis, 0, 1)?, x.narrow(axis, n - 1, 1)?);
+        let before = Tensor::cat(&[&first, &x.narrow(axis, 0, n - 1)?], axis)?;
+        let after = Tensor::cat(&[&x.narrow(axis, 1, n - 1)?, &last], axis)?;
+        let own = (&x * 0.75)?;
+        let (even, odd) = ((&own + (before * 0.25)?)?, (&own + (after * 0.25)?)?);
+        let mut dims = x.dims().to_vec();
+        dims[axis] = 2 * n;
+        x = Tensor::stack(&[even, odd], axis + 1)?.reshape(dims)?;
+    }
+    Ok(x)
 }
 
 /// The input of each tap of a window, row by row, at each place of the result; `outside` beyond the
@@ -247,11 +301,13 @@ fn taps(x: &Tensor, window: Window, outside: f32) -> Result<Vec<Tensor>> {
     let Window { kernel, stride, .. } = window;
     let (channels, n, height, width) = x.dims4()?;
     // A map padded to whole strides is split into its phases by a reshape.
-    let (rows, columns, reach) = (height.div_ceil(stride), width.div_ceil(stride), (kernel - 1) / stride);
+    let (rows, columns, reach) = (window.output(height), window.output(width), (kernel - 1) / stride);
     let mut x = x.clone();
     for (axis, size, strides) in [(2, height, rows + reach), (3, width, columns + reach)] {
-        let before = window.before(size);
-        x = pad(&x, axis, before, strides * stride - before - size, outside)?;
+        let (before, length) = (window.before(size), strides * stride);
+        x = pad(&x, axis, before, length.saturating_sub(before + size), outside)?;
+        // What no window reaches.
+        x = x.narrow(axis, 0, length)?;
     }
     let phases = x.reshape((channels, n, rows + reach, stride, columns + reach, stride))?;
     let tap = |i: usize| {

@@ -11,10 +11,13 @@
 //! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the kernels, forward and backward, each checked
 //!   by finite differences.
 //! - [`convolve`]: the convolutions of a whole batch, on all threads; `conv_block`: with batch-norm
-//!   and activation; `operation`: the operations without parameters.
+//!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
+//!   `bilinear` one of them.
 //! - [`passes`]: the two passes over the graph; `gradients`: how gradients add up; [`fake`]:
 //!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU.
 
+mod activation;
+mod bilinear;
 mod conv_block;
 pub mod convolve;
 pub mod dense;

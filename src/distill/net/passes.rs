@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use candle_core::{Device, Result};
-use peregrine_engine::{Activation, Graph, Interpolation, LayerId, Op, Padding};
+use peregrine_engine::{Graph, LayerId, Op};
 
 use super::conv_block::ConvBlock;
 use super::device::DevicePasses;
@@ -45,14 +45,7 @@ struct OnDevice {
 
 impl TrainNet {
     /// A network for batches of `batch` images of the graph's input size.
-    ///
-    /// # Panics
-    /// When the graph has what neither student nor teacher has: slices, shuffles, or an activation
-    /// other than ReLU and ReLU6.
     pub fn new(graph: Graph, params: NetParams, batch: usize) -> Self {
-        for layer in &graph.layers {
-            assert!(is_trainable(layer.op), "{}: {:?} cannot be trained", layer.name, layer.op);
-        }
         let computation = |id: LayerId| {
             let index = params.convs.iter().position(|conv| conv.layer == id);
             match (graph.layers[id].op, index) {
@@ -182,10 +175,10 @@ impl TrainNet {
                     self.gradients.accumulate(inputs[0], from_output);
                 }
                 LayerPass::Plain(operation) => {
+                    let values: Vec<&[f32]> = inputs.iter().map(|&i| &self.values[i][..]).collect();
                     for (which, &input) in inputs.iter().enumerate() {
-                        let values = &self.values[input];
                         let of_input =
-                            |into: &mut [f32], keep| operation.backward(which, values, &gradient, into, keep);
+                            |into: &mut [f32], keep| operation.backward(which, &values, &gradient, into, keep);
                         self.gradients.accumulate(input, of_input);
                     }
                 }
@@ -218,16 +211,5 @@ impl TrainNet {
             }
         }
         Ok(())
-    }
-}
-
-fn is_trainable(op: Op) -> bool {
-    match op {
-        Op::Conv(conv) => {
-            matches!(conv.activation, Activation::Identity | Activation::Relu6 | Activation::Relu)
-                && conv.padding == Padding::Same
-        }
-        Op::MaxPool(window) => window.padding == Padding::Same,
-        op => matches!(op, Op::Input | Op::Add | Op::Concat | Op::Upsample2x(Interpolation::Nearest)),
     }
 }

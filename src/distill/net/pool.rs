@@ -1,4 +1,4 @@
-//! Max-pooling of one channel.
+//! Maxima and means of windows over one channel.
 
 use peregrine_engine::{Shape, Window};
 
@@ -17,6 +17,21 @@ pub fn largest(plane: &[f32], shape: Shape, window: Window, (y, x): (usize, usiz
         }
     }
     best
+}
+
+/// Calls `f(output value, input value, share)` for each value that an output of a mean over windows
+/// averages; padding does not count.
+pub fn for_each_share(from: Shape, to: Shape, window: Window, mut f: impl FnMut(usize, usize, f32)) {
+    for y in 0..to.height {
+        let rows = window.span(y, from.height);
+        for x in 0..to.width {
+            let columns = window.span(x, from.width);
+            let share = 1.0 / (rows.len() * columns.len()) as f32;
+            for row in rows.clone() {
+                columns.clone().for_each(|column| f(y * to.width + x, row * from.width + column, share));
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use candle_core::Device;
 use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Interpolation, Padding, Shape, Weights, Window};
+use peregrine_reference::graphs::any_graph;
+use peregrine_reference::{random_input, random_weights, reference_outputs, relative_error};
 use peregrine_student::Student;
+use proptest::prelude::*;
 
 use super::{check, Mode, NetParams, TrainNet};
 
@@ -207,4 +210,97 @@ fn the_student_trains_on_a_device_as_on_the_cpu() {
     params.adopt(&student.weights);
     let net = || TrainNet::new(graph.clone(), params.clone(), 2);
     assert_same(net(), net().on(Device::Cpu, &[inner]), &[inner], 1e-4);
+}
+
+/// The operations that imported networks have besides, with and without batch-norm, smooth where
+/// finite differences could step over a kink.
+fn imported_graph() -> (Graph, NetParams) {
+    let conv =
+        |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Even };
+    let mut g = Graph::new(Shape::new(3, 7, 9));
+    let a = g.conv("a", 0, 6, conv(3, 2, false, Activation::Silu));
+    let b = g.conv("b", a, 0, conv(3, 1, true, Activation::Hardswish));
+    let mean = g.average_pool("mean", b, Window::even(3, 1));
+    let shuffled = g.shuffle("shuffled", mean, 2);
+    let part = g.slice("part", shuffled, 1..4);
+    let other = g.slice("other", b, 3..6);
+    let both = g.concat("both", &[part, other]);
+    let whole = g.global_average("whole", both);
+    let gate = g.conv("gate", whole, 6, conv(1, 1, false, Activation::Sigmoid));
+    let scaled = g.scale("scaled", both, gate);
+    let alone = g.activate("alone", scaled, Activation::Silu);
+    let up = g.upsample2x("up", alone, Interpolation::Bilinear);
+    let leaky = g.conv("leaky", up, 4, conv(6, 2, false, Activation::LeakyRelu));
+    let hard = g.conv("hard", leaky, 4, conv(2, 2, false, Activation::Hardsigmoid));
+    let pooled = g.max_pool("pooled", hard, Window::even(1, 2));
+    let out = g.conv("out", pooled, 2, conv(1, 1, false, Activation::Identity));
+    g.outputs.push(out);
+    let mut params = NetParams::random(&g, 5);
+    for conv in &mut params.convs {
+        if ["gate", "b", "hard"].contains(&&conv.name[..]) {
+            conv.norm = None;
+        }
+        if conv.name == "leaky" {
+            // Away from the kink.
+            conv.bias.value.fill(4.0);
+        }
+        if conv.name == "out" {
+            conv.weight.value.copy_from_slice(&check::values(8, 9));
+        }
+        // In the middle of the hard gate.
+        if conv.name == "hard" {
+            conv.weight.value.iter_mut().for_each(|w| *w *= 0.1);
+        }
+    }
+    (g, params)
+}
+
+#[test]
+fn imported_operations_gradients_agree_with_finite_differences() {
+    let (graph, params) = imported_graph();
+    let out = graph.outputs[0];
+    let input = check::values(2 * graph.input_shape().len(), 6);
+    let run = |params: &NetParams| {
+        let mut net = TrainNet::new(graph.clone(), params.clone(), 2);
+        net.input().copy_from_slice(&input);
+        net.forward(Mode::Train).unwrap();
+        net
+    };
+    let mut net = run(&params);
+    let probe = check::values(net.value(out).len(), 7);
+    net.backward([(out, &probe[..])]).unwrap();
+    for (i, trainable) in net.params.trainable().into_iter().enumerate() {
+        println!("{}", trainable.name);
+        let mut moved = params.clone();
+        let at = moved.trainable()[i].param.value.clone();
+        check::gradient(&at, &trainable.param.gradient, |x| {
+            moved.trainable()[i].param.value.copy_from_slice(x);
+            check::dot(run(&moved).value(out), &probe)
+        });
+    }
+}
+
+#[test]
+fn imported_operations_train_on_a_device_as_on_the_cpu() {
+    let (graph, params) = imported_graph();
+    let net = || TrainNet::new(graph.clone(), params.clone(), 3);
+    assert_same(net(), net().on(Device::Cpu, &[5]), &[5], 1e-3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_network_evaluates_as_the_reference(graph in any_graph(), seed: u64) {
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let expected = reference_outputs(&graph, &weights, &input);
+        let mut params = NetParams::random(&graph, 0);
+        params.adopt(&weights);
+        let mut net = TrainNet::new(graph.clone(), params, 1);
+        net.input().copy_from_slice(&input);
+        net.forward(Mode::Evaluate).unwrap();
+        let found: Vec<Vec<f32>> = graph.outputs.iter().map(|&id| net.value(id).to_vec()).collect();
+        let error = relative_error(&expected, &found);
+        prop_assert!(error < 1e-4, "{error}");
+    }
 }
