@@ -2,7 +2,8 @@
 //!
 //! A dense convolution makes new channels; a depthwise one, a pooling, an activation and an
 //! upsampling pass theirs on; a sum and a scaling tie those of their two operands together, place by
-//! place; a concatenation lines them up. What the input and the outputs hold is fixed.
+//! place; a concatenation lines them up; a shuffle ties those that share a place in its groups, so
+//! that it stays one. What the input and the outputs hold is fixed.
 
 use super::{Graph, LayerId, Op};
 
@@ -34,6 +35,9 @@ impl Channels {
                 Op::Slice { first } => from(0)[first..first + layer.shape.channels].to_vec(),
                 Op::Shuffle { groups } => {
                     let each = layer.shape.channels / groups;
+                    for (c, &id) in from(0).iter().enumerate().skip(each) {
+                        ties.tie(from(0)[c % each], id);
+                    }
                     (0..layer.shape.channels).map(|c| from(0)[c % groups * each + c / groups]).collect()
                 }
                 Op::Concat => layer.inputs.iter().flat_map(|&i| of[i].iter().copied()).collect(),
@@ -63,6 +67,19 @@ impl Channels {
         }
         fixed.truncate(count);
         Self { of, fixed }
+    }
+
+    /// `graph` with only the channels to `keep`, of which each layer must have one.
+    pub fn narrowed(&self, graph: &Graph, keep: &[bool]) -> Graph {
+        let kept = |ids: &[ChannelId]| ids.iter().filter(|&&id| keep[id]).count();
+        let mut narrow = graph.clone();
+        for (layer, ids) in narrow.layers.iter_mut().zip(&self.of) {
+            layer.shape.channels = kept(ids);
+            if let Op::Slice { first } = &mut layer.op {
+                *first = kept(&self.of[layer.inputs[0]][..*first]);
+            }
+        }
+        narrow
     }
 
     /// Number of channels.
@@ -159,5 +176,26 @@ mod tests {
         assert_eq!(channels.of[c][2], channels.of[b][0]);
         assert_eq!(channels.of[c][..2], channels.of[a]);
         assert_eq!(channels.spaces().len(), 2);
+    }
+
+    #[test]
+    fn a_shuffle_ties_places_and_a_slice_moves_with_what_is_left() {
+        let mut g = Graph::new(Shape::new(3, 2, 2));
+        let a = g.conv("a", 0, 6, dense());
+        let shuffled = g.shuffle("shuffled", a, 2);
+        let part = g.slice("part", shuffled, 2..6);
+        let gate = g.global_average("gate", part);
+        let scaled = g.scale("scaled", part, gate);
+        let out = g.conv("out", scaled, 1, dense());
+        g.outputs.push(out);
+        let channels = Channels::of(&g);
+        let ids = &channels.of[a];
+        assert_eq!(ids[..3], ids[3..]);
+        assert_eq!(channels.of[scaled], channels.of[gate]);
+        // Places 0, 1, 2 of two groups, shuffled: 0 0 1 1 2 2; without place 0, the part begins at 0.
+        let keep: Vec<bool> = (0..channels.len()).map(|id| id != ids[0]).collect();
+        let narrow = channels.narrowed(&g, &keep);
+        narrow.check().unwrap();
+        assert_eq!((narrow.layers[part].op, narrow.layers[part].shape.channels), (Op::Slice { first: 0 }, 4));
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::op::LEAK;
 use super::{Activation, EngineError, Graph, LayerId, Op};
 
 /// The largest weight in magnitude: symmetric, so −128 is invalid.
@@ -139,11 +140,13 @@ impl Quantization {
 }
 
 /// Layers that must share one scale, since values pass between them unchanged: a concatenation and
-/// its parts, an upsampling and its source. Only groups of two and more.
+/// its parts, an upsampling, a slice, a shuffle or a maximum and its source. Only groups of two and
+/// more.
 pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
     let mut leader: Vec<LayerId> = (0..graph.layers.len()).collect();
     for (id, layer) in graph.layers.iter().enumerate() {
-        if matches!(layer.op, Op::Concat | Op::Upsample2x(_)) {
+        let moves = |op| matches!(op, Op::Upsample2x(_) | Op::Slice { .. } | Op::Shuffle { .. } | Op::MaxPool(_));
+        if layer.op == Op::Concat || moves(layer.op) {
             for &input in &layer.inputs {
                 let (from, to) = (leader[id], leader[input]);
                 leader.iter_mut().filter(|l| **l == from).for_each(|l| *l = to);
@@ -163,42 +166,114 @@ pub fn scale_groups(graph: &Graph) -> Vec<Vec<LayerId>> {
 /// ```text
 /// sum  = Σ (x − zero point of x) · w                          exact, 32 bits
 /// v    = f32(sum) · factor + offset                           factor = sₓ·s_w / s_y,  offset = bias / s_y + zero point of y
-/// v    = min(max(v, low), high)                               where there is an activation
+/// v    = min(max(v, low), high)                               where the activation is ReLU or ReLU6
 /// v    = v + (f32(r) − zero point of r) · (s_r / s_y)         where there is a residual
 /// y    = round half even(min(max(v, 0), 255))
 /// ```
 ///
 /// A result that leaves the network stays real: then s_y is 1, its zero point 0, and v is the
 /// result.
+///
+/// Another activation is computed in real numbers, with factor = sₓ·s_w and offset = bias:
+///
+/// ```text
+/// v    = activated(v) · (1 / s_y) + zero point of y
+/// ```
+///
+/// Steps without weights, from operands a and b (n: values under a window):
+///
+/// ```text
+/// mean          v = f32(Σ (a − zero point of a)) · (1 / n) · (s_a / s_y) + zero point of y
+/// scaling       v = f32((a − zero point of a) · (b − zero point of b)) · (s_a·s_b / s_y) + zero point of y
+/// activation    v = activated(f32(a − zero point of a) · s_a) / s_y + zero point of y
+/// bilinear      v = f32(9·a + 3·beside + 3·above + diagonal) · (1 / 16)         of one scale
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requantization {
     /// For each output channel.
     pub factor: Vec<f32>,
     /// For each output channel.
     pub offset: Vec<f32>,
-    /// The activation's bounds; `None` for the identity.
+    /// The bounds of ReLU and ReLU6; `None` for other activations.
     pub bounds: Option<(f32, f32)>,
+    /// An activation in real numbers, and what then brings its result to the output's scale.
+    pub late: Option<LateActivation>,
+}
+
+/// An activation that is computed in real numbers: v ← activated(v) · factor + zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "the terms of the formula")]
+pub struct LateActivation {
+    pub activation: Activation,
+    pub factor: f32,
+    pub zero: f32,
 }
 
 impl Requantization {
     /// For a convolution that reads `input` and makes `output`; a real result where that is none.
     pub fn new(conv: &QuantizedConv, activation: Activation, input: TensorScale, output: Option<TensorScale>) -> Self {
         let (scale, zero) = output.map_or((1.0, 0.0), |o| (f64::from(o.scale), f64::from(o.zero_point)));
+        let late = !matches!(activation, Activation::Identity | Activation::Relu6 | Activation::Relu);
+        let late = late.then_some(LateActivation { activation, factor: (1.0 / scale) as f32, zero: zero as f32 });
+        let (scale, zero) = if late.is_some() { (1.0, 0.0) } else { (scale, zero) };
         let factor = conv.scale.iter().map(|&s| (f64::from(input.scale) * f64::from(s) / scale) as f32).collect();
         let offset = conv.bias.iter().map(|&b| (f64::from(b) / scale + zero) as f32).collect();
         let bounds = match activation {
-            Activation::Identity => None,
             Activation::Relu6 => Some((zero as f32, (zero + 6.0 / scale) as f32)),
-            other => unreachable!("{other:?} is refused by every engine that quantizes"),
+            Activation::Relu => Some((zero as f32, f32::INFINITY)),
+            _ => None,
         };
-        Self { factor, offset, bounds }
+        Self { factor, offset, bounds, late }
     }
+}
+
+/// The activation of one value in the arithmetic that all integer engines share: each operation
+/// rounded by itself, and [`exp`] for e^x.
+pub fn activated(activation: Activation, x: f32) -> f32 {
+    let relu6 = |x: f32| x.max(0.0).min(6.0);
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu6 => relu6(x),
+        Activation::Relu => x.max(0.0),
+        Activation::LeakyRelu => x.max(x * LEAK),
+        Activation::Silu => x / (1.0 + exp(0.0 - x)),
+        Activation::Sigmoid => 1.0 / (1.0 + exp(0.0 - x)),
+        Activation::Hardswish => relu6(x + 3.0) * (x * (1.0 / 6.0)),
+        Activation::Hardsigmoid => relu6(x + 3.0) * (1.0 / 6.0),
+    }
+}
+
+/// e^x for |x| ≤ 87, else e^±87, in the portable vectors' sequence of operations: 2ⁿ · e^r with n =
+/// round(x / ln 2), ln 2 subtracted in two parts (Cody & Waite 1980), and the Taylor polynomial of
+/// degree 6.
+fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    let x = x.min(87.0).max(-87.0);
+    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
+    let high = 355.0 / 512.0;
+    let low = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
+    let r = (x + n * -high) + n * -low;
+    let coefficients = [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let sum = coefficients.iter().fold(1.0f32 / 720.0, |sum, c| c + sum * r);
+    sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits()))
+}
+
+/// The byte that an activation by itself makes of each byte.
+pub fn activation_table(activation: Activation, input: TensorScale, output: TensorScale) -> [u8; 256] {
+    std::array::from_fn(|q| output.quantize(activated(activation, input.dequantize(q as u8))))
 }
 
 /// What a residual or an operand of an addition is multiplied by: its scale in units of the
 /// result's.
 pub fn relative_factor(operand: TensorScale, output: Option<TensorScale>) -> f32 {
     (f64::from(operand.scale) / output.map_or(1.0, |o| f64::from(o.scale))) as f32
+}
+
+/// What the product of two operands is multiplied by: their scales in units of the result's.
+pub fn product_factor(operands: [TensorScale; 2], output: TensorScale) -> f32 {
+    let [a, b] = operands.map(|operand| f64::from(operand.scale));
+    (a * b / f64::from(output.scale)) as f32
 }
 
 #[cfg(test)]
@@ -231,6 +306,18 @@ mod tests {
             // The zero point is rounded, too: a whole step at the very ends.
             let allowed = if (5..395).contains(&i) { 0.501 } else { 1.001 };
             assert!((scale.dequantize(scale.quantize(real)) - real).abs() <= allowed * scale.scale, "{real}");
+        }
+    }
+
+    #[test]
+    fn activations_of_integer_engines_are_close_to_their_definitions() {
+        use Activation::{Hardsigmoid, Hardswish, Identity, LeakyRelu, Relu, Relu6, Sigmoid, Silu};
+        for activation in [Identity, Relu6, Relu, Silu, Hardswish, LeakyRelu, Sigmoid, Hardsigmoid] {
+            for i in -9000..9000 {
+                let x = i as f32 / 100.0;
+                let (found, exact) = (activated(activation, x), activation.apply(x));
+                assert!((found - exact).abs() <= 1e-6 * exact.abs().max(1.0), "{activation:?} of {x}: {found}");
+            }
         }
     }
 

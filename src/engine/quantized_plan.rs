@@ -1,14 +1,14 @@
 //! Which steps of a quantized network's plan are computed in integers, and in which forms their
 //! tensors are kept: for any device, so that all engines round where the others do.
 //!
-//! A convolution is integer where it has 8-bit weights. An addition, upsampling or concatenation is
-//! integer where all that it reads was made by integer steps. A tensor takes the form that its step
+//! A convolution is integer where it has 8-bit weights. Any other operation is integer where all that
+//! it reads was made by integer steps. A tensor takes the form that its step
 //! makes, and is converted once, right after, where a reader wants the other. What leaves the
 //! network is real.
 
 use crate::plan::{Plan, PlanStep, TensorId, Work};
 use crate::quantization::{Quantization, TensorScale};
-use crate::{Activation, EngineError, Graph, Interpolation, Op, Padding};
+use crate::{EngineError, Graph};
 
 /// A plan with the precision of its steps and tensors. Nothing in it is "placed within" another
 /// tensor.
@@ -35,40 +35,17 @@ pub struct Forms {
 
 impl Lowered {
     /// # Errors
-    /// When a tensor that must be in bytes has no scale, or the graph has what no student has.
+    /// When a tensor that must be in bytes has no scale.
     pub fn new(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
-        for layer in &graph.layers {
-            let known = match layer.op {
-                Op::Conv(conv) => {
-                    matches!(conv.activation, Activation::Identity | Activation::Relu6) && conv.padding == Padding::Same
-                }
-                op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(Interpolation::Nearest) | Op::Concat),
-            };
-            if !known {
-                let why = format!("{}: {:?} is not served in 8-bit integers", layer.name, layer.op);
-                return Err(EngineError::Unsupported { device: "8-bit", why });
-            }
-        }
-        // Every concatenation copies all its parts.
-        let mut plan = Plan::new(graph, usize::MAX);
-        plan.tensors.iter_mut().for_each(|t| t.within = None);
-        for step in &mut plan.steps {
-            if let Work::Concat(parts) = &mut step.work {
-                parts.clear();
-                let mut channel = 0;
-                for &tensor in &step.inputs {
-                    parts.push((tensor, channel));
-                    channel += plan.tensors[tensor].shape.channels;
-                }
-            }
-        }
+        let plan = Plan::apart(graph);
+        let input_has_bytes = quantization.tensors.contains_key(&graph.layers[0].name);
         let mut forms = vec![Forms::default(); plan.tensors.len()];
         let mut integer = vec![];
         for step in &plan.steps {
             let is_integer = match &step.work {
                 Work::Conv { layer, .. } => quantization.convs.contains_key(&graph.layers[*layer].name),
                 // The input is made in either form.
-                _ => step.inputs.iter().all(|&t| t == 0 || forms[t].made_as_bytes),
+                _ => step.inputs.iter().all(|&t| if t == 0 { input_has_bytes } else { forms[t].made_as_bytes }),
             };
             integer.push(is_integer);
             for &input in &step.inputs {

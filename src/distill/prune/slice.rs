@@ -47,3 +47,52 @@ pub fn widths(graph: &Graph, channels: &Channels, keep: &[bool]) -> BTreeMap<Str
         .map(|(name, _, kept)| (name, kept))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peregrine_engine::cpu::CpuEngine;
+    use peregrine_engine::Op;
+    use peregrine_reference::graphs::any_graph;
+    use peregrine_reference::{outputs, random_input, random_weights, relative_error};
+    use proptest::prelude::*;
+
+    /// Weights under which no channel without `keep` has a say in any other.
+    fn without_influence(graph: &Graph, mut weights: Weights, channels: &Channels, keep: &[bool]) -> Weights {
+        for layer in &graph.layers {
+            let Op::Conv(conv) = layer.op else { continue };
+            if conv.depthwise {
+                continue;
+            }
+            let from = &channels.of[layer.inputs[0]];
+            let taps = conv.kernel * conv.kernel;
+            let values = weights.0.get_mut(&layer.name).unwrap();
+            for (i, filter) in values.weight.chunks_mut(taps).enumerate() {
+                if !keep[from[i % from.len()]] {
+                    filter.fill(0.0);
+                }
+            }
+        }
+        weights
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+        #[test]
+        fn any_network_without_idle_channels_computes_the_same(graph in any_graph(), seed: u64) {
+            let channels = Channels::of(&graph);
+            let mut keep: Vec<bool> = (0..channels.len()).map(|id| (id as u64 ^ seed) % 3 > 0 || channels.fixed[id]).collect();
+            channels.spaces().iter().for_each(|space| keep[space[0]] = true);
+            let weights = without_influence(&graph, random_weights(&graph, seed), &channels, &keep);
+            let narrow = channels.narrowed(&graph, &keep);
+            let means: Vec<Vec<f32>> = graph.layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+            let cut = super::weights(&graph, &weights, &channels, &keep, &means);
+            let input = random_input(&graph, seed);
+            let run = |graph: &Graph, weights: &Weights| {
+                outputs(graph, &mut CpuEngine::new(graph, weights, 1).unwrap(), &input)
+            };
+            let error = relative_error(&run(&graph, &weights), &run(&narrow, &cut));
+            prop_assert!(error < 1e-4, "{error}");
+        }
+    }
+}

@@ -64,6 +64,18 @@ struct FloatBuilder<'a> {
 /// # Errors
 /// Where a kernel is larger than the tiles can take.
 pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Result<FloatProgram, EngineError> {
+    check_kernels(graph)?;
+    let mut plan = Plan::new(graph, BLOCK);
+    plan.read_in_place();
+    let views = whole_views(&plan);
+    Ok(FloatBuilder { plan, graph, weights, isa, threads, views }.run())
+}
+
+/// Checks that no window is larger than the tiles can take.
+///
+/// # Errors
+/// [`EngineError::Unsupported`] names the layer.
+pub fn check_kernels(graph: &Graph) -> Result<(), EngineError> {
     for layer in &graph.layers {
         let kernel = match layer.op {
             Op::Conv(conv) => conv.kernel,
@@ -75,10 +87,7 @@ pub fn build(graph: &Graph, weights: &Weights, isa: Isa, threads: usize) -> Resu
             return Err(EngineError::Unsupported { device: "CPU", why });
         }
     }
-    let mut plan = Plan::new(graph, BLOCK);
-    plan.read_in_place();
-    let views = whole_views(&plan);
-    Ok(FloatBuilder { plan, graph, weights, isa, threads, views }.run())
+    Ok(())
 }
 
 impl FloatBuilder<'_> {

@@ -82,6 +82,7 @@ impl Layout {
     /// As [`new`](Self::new), and where `quantization` does not fit.
     pub fn quantized(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
         check(graph)?;
+        check_integer(graph)?;
         quantization.check(graph)?;
         let (plan, scales) = precision::plan(graph, quantization)?;
         Ok(Self::of(plan, scales))
@@ -147,6 +148,21 @@ fn check(graph: &Graph) -> Result<(), EngineError> {
         return fault(format!("{} has {pixels} pixels, and the most are {MAX_PIXELS}", layer.name));
     }
     Ok(())
+}
+
+/// Whether there are kernels for all layers in 8-bit integers.
+fn check_integer(graph: &Graph) -> Result<(), EngineError> {
+    let known = |op: Op| match op {
+        Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
+        op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(_) | Op::Concat),
+    };
+    match graph.layers.iter().find(|layer| !known(layer.op)) {
+        Some(layer) => {
+            let why = format!("{}: {:?} has no kernel in 8-bit integers", layer.name, layer.op);
+            Err(EngineError::Unsupported { device: "CUDA", why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The level of each step: 1 for those that read the input alone.

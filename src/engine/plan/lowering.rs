@@ -9,7 +9,8 @@ const NEAREST: Op = Op::Upsample2x(Interpolation::Nearest);
 /// A plan under construction.
 pub(super) struct Lowering<'a> {
     graph: &'a Graph,
-    block: usize,
+    /// Channels in a block; `None` where no tensor may lie within another.
+    block: Option<usize>,
     /// Reads of each layer by layers not fused away, departures included.
     uses: Vec<usize>,
     /// The convolution that an addition takes in, and the addition's other operand.
@@ -27,7 +28,7 @@ pub(super) struct Lowering<'a> {
 const NONE: TensorId = usize::MAX;
 
 impl<'a> Lowering<'a> {
-    pub fn new(graph: &'a Graph, block: usize) -> Self {
+    pub fn new(graph: &'a Graph, block: Option<usize>) -> Self {
         let n = graph.layers.len();
         let mut uses = vec![0; n];
         let reads = graph.layers.iter().flat_map(|layer| &layer.inputs);
@@ -116,10 +117,11 @@ impl<'a> Lowering<'a> {
             let tensor = self.plan.tensors.len();
             self.tensor_of[id] = tensor;
             let mut within = None;
-            if let [ChannelRange { tensor: from, first, count }] = channels[..] {
-                let ends = count.is_multiple_of(self.block) || first + count == self.plan.tensors[from].shape.channels;
+            if let ([ChannelRange { tensor: from, first, count }], Some(block)) = (&channels[..], self.block) {
+                let (from, first, count) = (*from, *first, *count);
+                let ends = count.is_multiple_of(block) || first + count == self.plan.tensors[from].shape.channels;
                 // The input has its own layout in some engines.
-                within = (first.is_multiple_of(self.block) && ends && from != 0).then_some((from, first));
+                within = (first.is_multiple_of(block) && ends && from != 0).then_some((from, first));
             }
             self.plan.tensors.push(PlanTensor { shape: layer.shape, layer: id, within });
             if within.is_none() {
@@ -179,8 +181,9 @@ impl<'a> Lowering<'a> {
             let tensor = self.tensor_of[part];
             let last = i + 1 == parts.len();
             // A part that ends inside a block would share it with the next one: only the last may.
-            let aligned =
-                channel.is_multiple_of(self.block) && (last || layer.shape.channels.is_multiple_of(self.block));
+            let aligned = self.block.is_some_and(|block| {
+                channel.is_multiple_of(block) && (last || layer.shape.channels.is_multiple_of(block))
+            });
             let own = !matches!(layer.op, Op::Input | Op::Concat) && self.plan.tensors[tensor].within.is_none();
             if aligned && own {
                 self.plan.tensors[tensor].within = Some((whole, channel));

@@ -101,7 +101,13 @@ impl Plan {
     /// Lowers `graph` for an engine that stores channels in blocks of `block` (1: any offset will
     /// do).
     pub fn new(graph: &Graph, block: usize) -> Self {
-        Lowering::new(graph, block).run()
+        Lowering::new(graph, Some(block)).run()
+    }
+
+    /// Lowers `graph` for an engine in which no tensor is a part of another: every part of a
+    /// concatenation is copied.
+    pub fn apart(graph: &Graph) -> Self {
+        Lowering::new(graph, None).run()
     }
 
     /// The tensor that holds the storage of `tensor`: itself, or the outermost that it is a part

@@ -4,7 +4,7 @@
 use peregrine_engine::cpu::int8::reference::IntegerReference;
 use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
 use peregrine_engine::{Graph, Quantization, Weights};
-use peregrine_reference::graphs::student_graph;
+use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::random::cases;
 use peregrine_reference::{outputs, random_input, random_quantization, random_weights, relative_error};
 use peregrine_student::architecture::Architecture;
@@ -75,7 +75,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(120), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_network_on_any_instruction_set(graph in student_graph(), threads in 1usize..4, seed: u64) {
+    fn any_network_on_any_instruction_set(
+        graph in prop_oneof![student_graph(), any_graph()], threads in 1usize..4, seed: u64,
+    ) {
         let (weights, quantization) = (random_weights(&graph, seed), random_quantization(&graph, seed, 0.0));
         let input = random_input(&graph, seed);
         let expected = expected(&graph, &weights, &quantization, &input);
@@ -84,5 +86,19 @@ proptest! {
             let found = outputs(&graph, &mut engine, &input);
             prop_assert!(expected == found, "{isa:?}, {threads} threads\n{}", engine.explain(0).text());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(60), max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_network_kept_f32_is_the_f32_engine(graph in any_graph(), threads in 1usize..3, seed: u64) {
+        let (weights, input) = (random_weights(&graph, seed), random_input(&graph, seed));
+        let f32_engine = &mut peregrine_engine::cpu::CpuEngine::new(&graph, &weights, 1).unwrap();
+        let expected = outputs(&graph, f32_engine, &input);
+        let mut engine = Int8Engine::new(&graph, &weights, &Quantization::default(), threads).unwrap();
+        let error = relative_error(&expected, &outputs(&graph, &mut engine, &input));
+        prop_assert!(error < 1e-4, "{error}");
     }
 }

@@ -12,7 +12,7 @@ use super::layout::{ByteView, BLOCK, QUAD};
 use super::packing::{blocks_and_rest, pack_dense, pack_depthwise, pairs_fit, starts, IntegerDensePanel};
 use super::residual::ScaledResidual;
 use super::tiles::{Epilogue, IntegerDenseTile, IntegerDepthwiseTile};
-use crate::quantization::{QuantizedConv, Requantization};
+use crate::quantization::{LateActivation, QuantizedConv, Requantization};
 use crate::{Conv, Shape};
 
 /// Where a convolution's result goes.
@@ -48,6 +48,7 @@ pub struct IntegerConvolution {
     factor: Vec<f32>,
     offset: Vec<f32>,
     bounds: Option<(f32, f32)>,
+    late: Option<LateActivation>,
     kernels: &'static IntegerKernels,
     algorithm: IntegerAlgorithm,
 }
@@ -104,13 +105,13 @@ impl IntegerConvolution {
         let zero = i32::from(input.zero) - i32::from(kernels.bias);
         let starts =
             starts(conv.kernel, blocks * BLOCK, zero, &|o, tap| (0..from).map(|i| i32::from(weight(o, i, tap))).sum());
-        let Requantization { mut factor, mut offset, bounds } = constants;
+        let Requantization { mut factor, mut offset, bounds, late } = constants;
         factor.resize(blocks * BLOCK, 0.0);
         offset.resize(blocks * BLOCK, 0.0);
         // What a byte's own bounds do anyway is left to them.
         let saturates = residual.is_none() && matches!(output, ConvolutionOutput::Bytes(_));
         let bounds = bounds.filter(|&(low, high)| !(saturates && low <= 0.0 && high >= 255.0));
-        Self { conv, input, output, residual, weights, starts, factor, offset, bounds, kernels, algorithm }
+        Self { conv, input, output, residual, weights, starts, factor, offset, bounds, late, kernels, algorithm }
     }
 
     /// Parts along the channels into which the work can be split.
@@ -218,6 +219,7 @@ impl IntegerConvolution {
             factor: self.factor.as_ptr().add(block * BLOCK),
             offset: self.offset.as_ptr().add(block * BLOCK),
             bounds: self.bounds,
+            late: self.late.map(|late| (late, self.kernels.activate)),
             residual: std::ptr::null(),
             residual_plane: residual.map_or(0, |r| r.tensor.view.plane),
             residual_zero: residual.map_or(0.0, |r| f32::from(r.tensor.view.zero)),

@@ -23,7 +23,10 @@ impl IntegerStage {
             IntegerAction::Upsample(from, view) => {
                 (view.shape, from.shape.len() + view.shape.len(), "upsampling, int8".into())
             }
-            IntegerAction::Concat(parts, view) => {
+            IntegerAction::Plain(action, from, view) => {
+                (view.shape, from.shape.len() + view.shape.len(), action.describe())
+            }
+            IntegerAction::Copy(parts, view) => {
                 (view.shape, 2 * view.shape.len(), format!("{} parts copied, int8", parts.len()))
             }
             IntegerAction::ToFloats(_, _, view) => (view.shape, 5 * view.shape.len(), "int8 to f32".into()),

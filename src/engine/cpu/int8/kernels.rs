@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::super::dispatch::{compiled_for, DepthwiseKernels, PanelKernels};
 use super::super::layout::ThreadMemory;
 use super::isa::IntegerIsa;
-use super::layout::{ByteView, QUAD};
+use super::layout::{ByteView, BLOCK, QUAD};
 use super::movement;
 use super::simd::{Lanes, Portable};
 use super::tiles::{self, IntegerDenseTile, IntegerDepthwiseTile};
-use crate::quantization::TensorScale;
+use crate::quantization::{LateActivation, TensorScale};
 
 impl IntegerIsa {
     /// The kernels of this set, for weights whose adjacent pairs fit 16-bit sums or for any.
@@ -53,6 +53,8 @@ pub struct IntegerKernels {
     pub quantize_input: unsafe fn(&ThreadMemory, &ByteView, TensorScale, Range<usize>),
     /// [`movement::quantize_pixels`] in these vectors.
     pub quantize_pixels: unsafe fn(&[[f32; QUAD]], *mut u8, TensorScale),
+    /// [`tiles::activate`] in these vectors.
+    pub activate: tiles::Activate,
     /// Multiplies and adds in registers for the given number of rounds; returns the number of
     /// operations.
     pub peak: unsafe fn(usize) -> usize,
@@ -77,6 +79,9 @@ macro_rules! kernels {
             fn quantize_pixels[](pixels: &[[f32; QUAD]], out: *mut u8, scale: TensorScale) {
                 movement::quantize_pixels(pixels, out, scale)
             }
+            fn activate[](late: &LateActivation, pixels: &mut [[f32; BLOCK]]) {
+                tiles::activate(late, pixels)
+            }
             fn peak[](rounds: usize) -> usize {
                 tiles::peak::<$lanes, $pixels, $vectors>(rounds)
             }
@@ -99,6 +104,7 @@ macro_rules! kernels {
             ],
             quantize_input: $module::quantize_input,
             quantize_pixels: $module::quantize_pixels,
+            activate: $module::activate,
             peak: $module::peak,
         };
     };

@@ -4,7 +4,7 @@
 //! From the outside in:
 //! - `program`: stages over one arena, for what [`crate::quantized_plan`] says is integer;
 //! - `explain`: a human-readable report of its stages;
-//! - `stage`: what a stage does; `convolution`, `movement`: the steps; `packing`: their weights;
+//! - `stage`: what a stage does; `convolution`, `plain`, `movement`: the steps; `packing`: their weights;
 //!   `layout`: how bytes lie, in blocks of 16 channels;
 //! - `residual`: what is added to a result;
 //! - `kernels`: the kernels of each instruction set; `isa`: which sets the processor has; `tiles`:
@@ -25,6 +25,7 @@ mod movement;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod packing;
+mod plain;
 mod program;
 pub mod reference;
 mod residual;
@@ -39,7 +40,7 @@ use std::time::Duration;
 pub use isa::IntegerIsa;
 
 use super::executor::{clamp_thread_count, Executor};
-use super::tiles::MAX_KERNEL;
+use super::program::check_kernels;
 use super::PlanReport;
 use crate::quantization::TensorScale;
 use crate::quantized_plan::Lowered;
@@ -86,10 +87,7 @@ impl Int8Engine {
         if !IntegerIsa::available().contains(&isa) {
             return Err(fault(format!("this processor has no {isa:?}")));
         }
-        if let Some((layer, conv, _)) = graph.convs().find(|(_, conv, _)| conv.kernel > MAX_KERNEL) {
-            let why = format!("{} has a kernel of {}, and the largest is {MAX_KERNEL}", layer.name, conv.kernel);
-            return Err(fault(why));
-        }
+        check_kernels(graph)?;
         let threads = clamp_thread_count(threads);
         let lowered = Lowered::new(graph, quantization)?;
         let program = program::build(graph, weights, quantization, &lowered, isa, threads);

@@ -1,4 +1,4 @@
-//! Steps that hardly compute: in and out of bytes, sums, upsampling, concatenation.
+//! Steps that hardly compute: in and out of bytes, sums, upsampling, copies of channels.
 
 use std::ops::Range;
 
@@ -180,16 +180,25 @@ pub unsafe fn upsample(
     }
 }
 
-/// Copies each part to its first channel in the output.
+/// Channels to copy: `count` of `view` from `from` on, to those of the output from `to` on.
+#[derive(Debug, Clone, Copy)]
+pub struct CopiedBytes {
+    pub view: ByteView,
+    pub from: usize,
+    pub to: usize,
+    pub count: usize,
+}
+
+/// Copies channels to their places in the output.
 ///
 /// # Safety
 /// As for [`sum`].
-pub unsafe fn concat(memory: &ThreadMemory, parts: &[(ByteView, usize)], output: &ByteView, rows: Range<usize>) {
+pub unsafe fn copy(memory: &ThreadMemory, parts: &[CopiedBytes], output: &ByteView, rows: Range<usize>) {
     for y in rows {
-        for (part, first) in parts {
-            for c in 0..part.shape.channels {
-                let from = part.at(memory, c / BLOCK, y).add(c % BLOCK);
-                let to = first + c;
+        for part in parts {
+            for c in 0..part.count {
+                let (from, to) = (part.from + c, part.to + c);
+                let from = part.view.at(memory, from / BLOCK, y).add(from % BLOCK);
                 let out = output.at(memory, to / BLOCK, y).add(to % BLOCK);
                 for x in 0..output.shape.width {
                     *out.add(x * BLOCK) = *from.add(x * BLOCK);

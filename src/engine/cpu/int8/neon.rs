@@ -114,4 +114,8 @@ unsafe impl Reals for RealsNeon {
             vst1q_f32(p.add(4 * i), v);
         }
     }
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self {
+        Self([0, 4, 8, 12].map(|i| vld1q_f32(p.add(i))))
+    }
 }

@@ -6,16 +6,18 @@ use super::super::explain::StepReport;
 use super::super::input_channels::InputChannels;
 use super::super::isa::Isa;
 use super::super::layout::{FloatView, ThreadMemory};
-use super::super::movement::Copied;
+use super::super::plain;
 use super::super::pool::Stages;
 use super::super::residual::Residual;
 use super::super::stage::{FloatAction, FloatStage, FloatStep};
 use super::convolution::{ConvolutionOutput, IntegerConvolution};
 use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
+use super::movement::CopiedBytes;
+use super::plain::PlainAction;
 use super::residual::ScaledResidual;
 use super::stage::{IntegerAction, IntegerStage};
-use crate::plan::{Operand, PlanStep, TensorId, Work};
+use crate::plan::{ChannelRange, Operand, PlanStep, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
 use crate::quantized_plan::Lowered;
@@ -263,10 +265,26 @@ impl IntegerBuilder<'_> {
             }
             Work::Upsample2x => IntegerAction::Upsample(self.byte_view(step.inputs[0]), self.byte_view(step.output)),
             Work::Concat(parts) => {
-                let parts = parts.iter().map(|&(t, channel)| (self.byte_view(t), channel)).collect();
-                IntegerAction::Concat(parts, self.byte_view(step.output))
+                let whole = |&(t, to): &(TensorId, usize)| {
+                    let view = self.byte_view(t);
+                    CopiedBytes { view, from: 0, to, count: view.shape.channels }
+                };
+                IntegerAction::Copy(parts.iter().map(whole).collect(), self.byte_view(step.output))
             }
-            _ => unreachable!("refused when lowered"),
+            Work::Gather(channels) => {
+                let mut to = 0;
+                let copied = |c: &ChannelRange| {
+                    to += c.count;
+                    CopiedBytes { view: self.byte_view(c.tensor), from: c.first, to: to - c.count, count: c.count }
+                };
+                IntegerAction::Copy(channels.iter().map(copied).collect(), self.byte_view(step.output))
+            }
+            work => {
+                let (input, output) = (step.inputs[0], step.output);
+                let second = || (self.byte_view(step.inputs[1]), self.lowered.scale(step.inputs[1]));
+                let action = PlainAction::new(work, self.lowered.scale(input), second, self.lowered.scale(output));
+                IntegerAction::Plain(action, self.byte_view(input), self.byte_view(output))
+            }
         }
     }
 
@@ -283,16 +301,7 @@ impl IntegerBuilder<'_> {
                 let convolution = FloatConvolution::new(*conv, channels, to, values, residual, kernels);
                 FloatAction::Convolution(Box::new(convolution))
             }
-            Work::Add(operands) => FloatAction::Sum(operands.iter().map(operand).collect()),
-            Work::Upsample2x => FloatAction::Sum(vec![Residual { view: input, upsampled: true }]),
-            Work::Concat(parts) => {
-                let whole = |&(t, to): &(TensorId, usize)| {
-                    let view = self.float_view(t);
-                    Copied { view, from: 0, to, count: view.shape.channels }
-                };
-                FloatAction::Copy(parts.iter().map(whole).collect())
-            }
-            _ => unreachable!("refused when lowered"),
+            _ => plain::action(step, |t| self.float_view(t), Isa::best().kernels()),
         };
         self.float(step.name.clone(), self.lowered.plan.flops(step), action, input, output)
     }
@@ -321,11 +330,13 @@ impl IntegerBuilder<'_> {
     fn split(&self, name: String, flops: usize, action: IntegerAction) -> IntegerStage {
         let (groups, rows) = match &action {
             IntegerAction::QuantizeInput(_, view, _)
-            | IntegerAction::Concat(_, view)
+            | IntegerAction::Copy(_, view)
             | IntegerAction::ToBytes(_, _, view) => (1, view.shape.height),
             IntegerAction::ToFloats(view, ..) | IntegerAction::Unpack(view, ..) => (1, view.shape.height),
             IntegerAction::Convolution(c) => (c.groups(), c.output().shape().height),
-            IntegerAction::Sum(_, view) | IntegerAction::Upsample(_, view) => (view.blocks(), view.shape.height),
+            IntegerAction::Sum(_, view) | IntegerAction::Upsample(_, view) | IntegerAction::Plain(_, _, view) => {
+                (view.blocks(), view.shape.height)
+            }
             IntegerAction::Float(_) => unreachable!("has its own split"),
         };
         IntegerStage { chunks: self.chunks(groups, rows), name, action, groups, rows, flops }

@@ -4,10 +4,10 @@
 //! uses it. It shares with them only the plan and which steps are integer (which fix where a value
 //! is rounded to 8 bits), and the constants.
 
-use crate::plan::{Operand, Plan, PlanStep, TensorId, Work};
-use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
+use crate::plan::{ChannelRange, Operand, Plan, PlanStep, TensorId, Work};
+use crate::quantization::{activated, product_factor, relative_factor, Quantization, Requantization, TensorScale};
 use crate::quantized_plan::Lowered;
-use crate::{Activation, Conv, ConvWeights, Engine, EngineError, Graph, Shape, Weights};
+use crate::{Conv, ConvWeights, Engine, EngineError, Graph, Shape, Weights, Window};
 
 /// Runs a quantized graph step by step.
 pub struct IntegerReference {
@@ -84,7 +84,8 @@ impl IntegerReference {
                     .map(|(i, &sum)| {
                         let c = i / out.pixels();
                         let v = sum as f32 * requantization.factor[c] + requantization.offset[c];
-                        requantization.bounds.map_or(v, |(low, high)| v.max(low).min(high))
+                        let v = requantization.bounds.map_or(v, |(low, high)| v.max(low).min(high));
+                        requantization.late.map_or(v, |l| activated(l.activation, v) * l.factor + l.zero)
                     })
                     .collect();
                 if let Some(residual) = residual {
@@ -104,7 +105,54 @@ impl IntegerReference {
             }
             Work::Upsample2x => Values::Bytes(upsample(&self.bytes(tensors, step.inputs[0]), out)),
             Work::Concat(_) => Values::Bytes(step.inputs.iter().flat_map(|&part| self.bytes(tensors, part)).collect()),
-            _ => unreachable!("refused when lowered"),
+            Work::Gather(channels) => Values::Bytes(self.gathered(channels, |t| self.bytes(tensors, t))),
+            work => Values::Bytes(self.plain_step(work, step, tensors)),
+        }
+    }
+
+    /// The channels that a gathering copies.
+    fn gathered<T: Copy>(&self, channels: &[ChannelRange], values: impl Fn(TensorId) -> Vec<T>) -> Vec<T> {
+        let of = |c: &ChannelRange| {
+            let pixels = self.shape(c.tensor).pixels();
+            values(c.tensor)[c.first * pixels..(c.first + c.count) * pixels].to_vec()
+        };
+        channels.iter().flat_map(of).collect()
+    }
+
+    /// A step from one tensor to another, in bytes.
+    fn plain_step(&self, work: &Work, step: &PlanStep, tensors: &[Values]) -> Vec<u8> {
+        let (from, out) = (self.shape(step.inputs[0]), self.shape(step.output));
+        let (input, output) = (self.lowered.scale(step.inputs[0]), self.lowered.scale(step.output));
+        let (x, zero) = (self.bytes(tensors, step.inputs[0]), f32::from(output.zero_point));
+        let above_zero = |q: u8, of: TensorScale| i32::from(q) - i32::from(of.zero_point);
+        let mean = |under: Vec<u8>| {
+            let sum: i32 = under.iter().map(|&q| above_zero(q, input)).sum();
+            to_byte(sum as f32 * (1.0 / under.len() as f32) * relative_factor(input, Some(output)) + zero)
+        };
+        match *work {
+            Work::MaxPool(window) => pooled(&x, from, out, window, |v| v.into_iter().max().expect("not empty")),
+            Work::AveragePool(window) => pooled(&x, from, out, window, mean),
+            Work::GlobalAverage => x.chunks(from.pixels()).map(|plane| mean(plane.to_vec())).collect(),
+            Work::Scale => {
+                let of_factors = self.lowered.scale(step.inputs[1]);
+                let factors = self.bytes(tensors, step.inputs[1]);
+                let factor = product_factor([input, of_factors], output);
+                let one = |(i, &q): (usize, &u8)| {
+                    let product = above_zero(q, input) * above_zero(factors[i / from.pixels()], of_factors);
+                    to_byte(product as f32 * factor + zero)
+                };
+                x.iter().enumerate().map(one).collect()
+            }
+            Work::Activate(activation) => {
+                x.iter().map(|&q| output.quantize(activated(activation, input.dequantize(q)))).collect()
+            }
+            Work::Bilinear2x => bilinear(&x, out, |[a, b, c, d]: [u8; 4]| {
+                let [a, b, c, d] = [a, b, c, d].map(f32::from);
+                to_byte((9.0 * a + 3.0 * b + 3.0 * c + d) / 16.0)
+            }),
+            Work::Conv { .. } | Work::Add(_) | Work::Upsample2x | Work::Concat(_) | Work::Gather(_) => {
+                unreachable!("computed by the caller")
+            }
         }
     }
 
@@ -134,9 +182,7 @@ impl IntegerReference {
                 let mut v = convolve(&x, self.shape(step.inputs[0]), weight, *conv, out, 0.0);
                 for (i, v) in v.iter_mut().enumerate() {
                     *v += bias[i / out.pixels()];
-                    if conv.activation == Activation::Relu6 {
-                        *v = v.clamp(0.0, 6.0);
-                    }
+                    *v = conv.activation.apply(*v);
                 }
                 if let Some(residual) = residual {
                     v.iter_mut().zip(operand(residual)).for_each(|(v, r)| *v += r);
@@ -146,8 +192,30 @@ impl IntegerReference {
             Work::Add([a, b]) => operand(a).iter().zip(operand(b)).map(|(a, b)| a + b).collect(),
             Work::Upsample2x => upsample(&self.floats(tensors, step.inputs[0]), out),
             Work::Concat(_) => step.inputs.iter().flat_map(|&part| self.floats(tensors, part)).collect(),
-            _ => unreachable!("refused when lowered"),
+            Work::Gather(channels) => self.gathered(channels, |t| self.floats(tensors, t)),
+            work => self.plain_float_step(work, step, tensors),
         })
+    }
+
+    /// A step from one tensor to another, in f32.
+    fn plain_float_step(&self, work: &Work, step: &PlanStep, tensors: &[Values]) -> Vec<f32> {
+        let (from, out) = (self.shape(step.inputs[0]), self.shape(step.output));
+        let x = self.floats(tensors, step.inputs[0]);
+        let mean = |under: Vec<f32>| under.iter().sum::<f32>() / under.len() as f32;
+        match *work {
+            Work::MaxPool(window) => pooled(&x, from, out, window, |v| v.into_iter().fold(f32::NEG_INFINITY, f32::max)),
+            Work::AveragePool(window) => pooled(&x, from, out, window, mean),
+            Work::GlobalAverage => x.chunks(from.pixels()).map(|plane| mean(plane.to_vec())).collect(),
+            Work::Scale => {
+                let factors = self.floats(tensors, step.inputs[1]);
+                x.iter().enumerate().map(|(i, v)| v * factors[i / from.pixels()]).collect()
+            }
+            Work::Activate(activation) => x.iter().map(|&v| activation.apply(v)).collect(),
+            Work::Bilinear2x => bilinear(&x, out, |[a, b, c, d]| (9.0 * a + 3.0 * b + 3.0 * c + d) / 16.0),
+            Work::Conv { .. } | Work::Add(_) | Work::Upsample2x | Work::Concat(_) | Work::Gather(_) => {
+                unreachable!("computed by the caller")
+            }
+        }
     }
 }
 
@@ -182,6 +250,43 @@ fn upsample<T: Copy>(values: &[T], out: Shape) -> Vec<T> {
     let at = |c: usize, y: usize, x: usize| values[(c * out.height / 2 + y / 2) * (out.width / 2) + x / 2];
     let rows = (0..out.channels).flat_map(|c| (0..out.height).map(move |y| (c, y)));
     rows.flat_map(|(c, y)| (0..out.width).map(move |x| at(c, y, x))).collect()
+}
+
+/// What `of` makes of the values under each window.
+fn pooled<T: Copy>(x: &[T], from: Shape, out: Shape, window: Window, of: impl Fn(Vec<T>) -> T) -> Vec<T> {
+    let mut made = Vec::with_capacity(out.len());
+    for plane in x.chunks(from.pixels()) {
+        for y in 0..out.height {
+            for column in 0..out.width {
+                let under = window.span(y, from.height).flat_map(|row| {
+                    window.span(column, from.width).map(move |column| plane[row * from.width + column])
+                });
+                made.push(of(under.collect()));
+            }
+        }
+    }
+    made
+}
+
+/// What `of` makes of the pixel that each pixel of `out` lies in, the one beside it, the one above or
+/// below, and the one across.
+fn bilinear<T: Copy>(x: &[T], out: Shape, of: impl Fn([T; 4]) -> T) -> Vec<T> {
+    let (height, width) = (out.height / 2, out.width / 2);
+    let neighbour = |at: usize, size: usize| match at % 2 {
+        0 => (at / 2).saturating_sub(1),
+        _ => (at / 2 + 1).min(size - 1),
+    };
+    let mut made = Vec::with_capacity(out.len());
+    for plane in x.chunks(height * width) {
+        for y in 0..out.height {
+            for column in 0..out.width {
+                let (row, beside) = (neighbour(y, height), neighbour(column, width));
+                let at = |row: usize, column: usize| plane[row * width + column];
+                made.push(of([at(y / 2, column / 2), at(y / 2, beside), at(row, column / 2), at(row, beside)]));
+            }
+        }
+    }
+    made
 }
 
 /// The sums of a convolution, planar; pixels outside the input count as zero.

@@ -45,6 +45,7 @@ pub unsafe trait Reals: Copy {
     /// 16 bytes, rounded half to even, saturating; not-a-number is 0.
     unsafe fn store_bytes(self, p: *mut u8);
     unsafe fn store_floats(self, p: *mut f32);
+    unsafe fn load_floats(p: *const f32) -> Self;
 }
 
 /// Plain Rust.
@@ -116,5 +117,9 @@ unsafe impl Reals for PortableReals {
     #[inline(always)]
     unsafe fn store_floats(self, p: *mut f32) {
         p.cast::<[f32; BLOCK]>().write_unaligned(self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self {
+        Self(p.cast::<[f32; BLOCK]>().read_unaligned())
     }
 }

@@ -7,7 +7,8 @@ use super::super::stage::FloatStage;
 use super::convolution::IntegerConvolution;
 use super::kernels::IntegerKernels;
 use super::layout::ByteView;
-use super::movement;
+use super::movement::{self, CopiedBytes};
+use super::plain::PlainAction;
 use super::residual::ScaledResidual;
 use crate::quantization::TensorScale;
 
@@ -17,7 +18,9 @@ pub enum IntegerAction {
     Convolution(Box<IntegerConvolution>),
     Sum([ScaledResidual; 2], ByteView),
     Upsample(ByteView, ByteView),
-    Concat(Vec<(ByteView, usize)>, ByteView),
+    Copy(Vec<CopiedBytes>, ByteView),
+    /// From one tensor to another.
+    Plain(PlainAction, ByteView, ByteView),
     ToFloats(ByteView, TensorScale, FloatView),
     ToBytes(FloatView, TensorScale, ByteView),
     /// To this offset of the outputs.
@@ -64,7 +67,8 @@ impl IntegerStage {
             IntegerAction::Convolution(c) => c.run(memory, groups, rows),
             IntegerAction::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
             IntegerAction::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
-            IntegerAction::Concat(parts, output) => movement::concat(memory, parts, output, rows),
+            IntegerAction::Copy(parts, output) => movement::copy(memory, parts, output, rows),
+            IntegerAction::Plain(action, input, output) => action.run(memory, input, output, groups, rows),
             IntegerAction::ToFloats(input, scale, output) => movement::to_floats(memory, input, *scale, output, rows),
             IntegerAction::ToBytes(input, scale, output) => movement::to_bytes(memory, input, *scale, output, rows),
             IntegerAction::Unpack(input, scale, offset) => movement::unpack(memory, input, *scale, *offset, rows),

@@ -3,9 +3,14 @@
 
 #![allow(clippy::needless_range_loop, reason = "what keeps the sums in registers, as in the f32 tiles")]
 
+use super::super::simd::{Portable as FloatVector, Vector};
 use super::super::tiles::MAX_KERNEL;
 use super::layout::{BLOCK, QUAD};
 use super::simd::{Lanes, Reals};
+use crate::quantization::LateActivation;
+
+/// [`activate`], compiled for an instruction set.
+pub type Activate = unsafe fn(&LateActivation, &mut [[f32; BLOCK]]);
 
 /// What happens to the sums; see [`Requantization`](crate::quantization::Requantization).
 #[derive(Clone, Copy)]
@@ -14,6 +19,8 @@ pub struct Epilogue {
     pub offset: *const f32,
     /// The activation's bounds, where they are narrower than a byte's.
     pub bounds: Option<(f32, f32)>,
+    /// An activation in real numbers, and [`activate`] in the vectors of the instruction set.
+    pub late: Option<(LateActivation, Activate)>,
     /// Null: none. Otherwise that of the tile's first pixel.
     pub residual: *const u8,
     pub residual_plane: usize,
@@ -212,6 +219,21 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
             }
         }
     }
+    if let Some((late, activate)) = &e.late {
+        let mut pixels = [[[0f32; BLOCK]; N]; M];
+        for m in 0..M {
+            for n in 0..N {
+                values[m][n].store_floats(pixels[m][n].as_mut_ptr());
+            }
+        }
+        // A call, since the tiles of networks without it must not grow.
+        activate(late, pixels.as_flattened_mut());
+        for m in 0..M {
+            for n in 0..N {
+                values[m][n] = L::Reals::load_floats(pixels[m][n].as_ptr());
+            }
+        }
+    }
     if !e.residual.is_null() {
         for m in 0..M {
             let residual = e.residual.add(residual_offset(e.upsampled_from, m));
@@ -227,6 +249,20 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
     for m in 0..M {
         for n in 0..N {
             values[m][n].store_bytes(e.out.add(m * BLOCK + n * e.out_plane));
+        }
+    }
+}
+
+/// The activation of real numbers, in portable vectors whatever the instruction set: they round each
+/// operation by itself.
+#[inline(always)]
+pub fn activate(late: &LateActivation, pixels: &mut [[f32; BLOCK]]) {
+    for half in pixels.as_flattened_mut().chunks_exact_mut(BLOCK / 2) {
+        // SAFETY: the half is as long as a vector, and portable vectors run anywhere.
+        unsafe {
+            let value = FloatVector::load(half.as_ptr()).activate(late.activation);
+            let value = value.mul(FloatVector::splat(late.factor)).add(FloatVector::splat(late.zero));
+            value.store_blocks(half.as_mut_ptr(), 0);
         }
     }
 }

@@ -257,6 +257,10 @@ unsafe impl Reals for Reals256 {
         _mm256_storeu_ps(p, self.0[0]);
         _mm256_storeu_ps(p.add(8), self.0[1]);
     }
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self {
+        Self([_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))])
+    }
 }
 
 // SAFETY: each method reads and writes the lanes that the trait names, and nothing else.
@@ -285,5 +289,9 @@ unsafe impl Reals for Reals512 {
     #[inline(always)]
     unsafe fn store_floats(self, p: *mut f32) {
         _mm512_storeu_ps(p, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self {
+        Self(_mm512_loadu_ps(p))
     }
 }
