@@ -9,7 +9,9 @@ use peregrine_distill::export::onnx;
 use peregrine_distill::export::onnx::OnnxLabels;
 use peregrine_distill::teacher::Runtime;
 use peregrine_engine::{Activation, Conv, Graph, Interpolation, Padding, Shape};
+use peregrine_reference::graphs::any_graph;
 use peregrine_student::Student;
+use proptest::prelude::*;
 use prost::Message;
 
 fn onnx_runtime() -> Option<Runtime> {
@@ -57,6 +59,24 @@ fn random_networks_agree_between_onnx_runtime_and_the_engine() {
             assert!(!d.is_fault(), "network {seed}: {d:?}");
         }
     }
+}
+
+#[test]
+fn networks_of_every_operation_agree_between_onnx_runtime_and_the_engine() {
+    let Some(runtime) = onnx_runtime() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("network.onnx");
+    proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) }, |(
+        graph in any_graph().prop_filter("is more than an input", |graph| graph.layers.len() > 1), seed: u64,
+    )| {
+        let graph = Graph { outputs: vec![graph.layers.len() - 1], ..graph };
+        let weights = peregrine_reference::random_weights(&graph, seed);
+        let labels = OnnxLabels::plain(&graph);
+        std::fs::write(&path, onnx::model(&graph, &weights, &labels).unwrap().encode_to_vec()).unwrap();
+        for d in check::compare(&runtime, &path, &graph, &weights, "input", &["output0".to_owned()]).unwrap() {
+            prop_assert!(!d.is_fault(), "{d:?}");
+        }
+    });
 }
 
 #[test]
