@@ -10,7 +10,7 @@ use super::precision;
 use crate::plan::{Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
-use crate::{EngineError, Graph, Quantization, Shape};
+use crate::{Activation, EngineError, Graph, Interpolation, Op, Padding, Quantization, Shape};
 
 /// Channels in half precision are padded to a multiple of this, 16 bytes, with finite values: what
 /// activations make of zero. Bytes are padded to 16, whatever they hold. The weights that meet the
@@ -153,8 +153,10 @@ fn check(graph: &Graph) -> Result<(), EngineError> {
 /// Whether there are kernels for all layers in 8-bit integers.
 fn check_integer(graph: &Graph) -> Result<(), EngineError> {
     let known = |op: Op| match op {
-        Op::Conv(conv) => matches!(conv.activation, Activation::Identity | Activation::Relu6),
-        op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(_) | Op::Concat),
+        Op::Conv(conv) => {
+            matches!(conv.activation, Activation::Identity | Activation::Relu6) && conv.padding == Padding::Same
+        }
+        op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(Interpolation::Nearest) | Op::Concat),
     };
     match graph.layers.iter().find(|layer| !known(layer.op)) {
         Some(layer) => {
