@@ -128,8 +128,8 @@ mod tests {
         assert_eq!(placed([2, 2], 2, [0, 0, 0, 0]), Some((2, Padding::Even, 0, 0)));
         assert_eq!(placed([1, 1], 2, [0, 0, 0, 0]), Some((1, Padding::Even, 0, 0)));
         assert_eq!(placed([1, 5], 1, [0, 2, 0, 2]), Some((5, Padding::Even, 2, 0)));
-        // All padding after the kernel: taps move towards the end of a larger one.
-        assert_eq!(placed([2, 2], 1, [0, 0, 1, 1]), Some((2, Padding::Even, 0, 0)));
+        // All padding after the kernel is the other rule; all before it, a larger kernel.
+        assert_eq!(placed([2, 2], 1, [0, 0, 1, 1]), Some((2, Padding::Same, 0, 0)));
         assert_eq!(placed([2, 2], 1, [1, 1, 0, 0]), Some((3, Padding::Even, 0, 0)));
     }
 
