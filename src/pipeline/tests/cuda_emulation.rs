@@ -6,13 +6,15 @@ use std::sync::Arc;
 use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
-use peregrine_engine::{Graph, Weights};
+use peregrine_engine::{Activation, Conv, Graph, Op, Padding, Weights, Window};
 use peregrine_pipeline::cuda::{Decoding, FrameGraphs, FrameOptions};
 use peregrine_pipeline::{FrameResult, Pipeline, PipelineOptions};
 use peregrine_reference::cuda::Emulated;
 use peregrine_reference::graphs::any_graph;
 use peregrine_reference::{outputs, random_input, random_weights, reference_outputs, relative_error, rounded};
-use peregrine_student::architecture::Architecture;
+use peregrine_student::architecture::{Architecture, Input};
+use peregrine_student::head::{BoxForm, HeadForm};
+use peregrine_student::imported::{ImportedHead, ImportedLayer, ImportedLevel, ImportedNetwork};
 use peregrine_student::Student;
 use peregrine_vision::decode::{non_max_suppression, HeadDecoder};
 use peregrine_vision::preprocess::Letterbox;
@@ -158,6 +160,62 @@ fn outputs_that_the_host_decodes_give_the_devices_boxes() {
                 "{e:?} {f:?}"
             );
         }
+    }
+}
+
+/// A detector as they are imported: even padding, SiLU, a shuffle, and anchors with objectness.
+fn imported() -> Student {
+    let conv = |kernel, stride, activation| {
+        Op::Conv(Conv { kernel, stride, depthwise: false, activation, padding: Padding::Even })
+    };
+    let layer = |name: &str, op, input: &str, channels| ImportedLayer {
+        name: name.into(),
+        op,
+        inputs: vec![input.into()],
+        channels,
+    };
+    let layers = vec![
+        layer("stem", conv(6, 2, Activation::Silu), "input", 12),
+        layer("down", conv(3, 2, Activation::Silu), "stem", 16),
+        layer("pool", Op::MaxPool(Window::even(5, 1)), "down", 16),
+        layer("shuffle", Op::Shuffle { groups: 2 }, "pool", 16),
+        layer("map", conv(3, 2, Activation::Silu), "shuffle", 24),
+        layer("class", conv(1, 1, Activation::Identity), "map", 6),
+        layer("boxes", conv(1, 1, Activation::Identity), "map", 8),
+        layer("objectness", conv(1, 1, Activation::Identity), "map", 2),
+    ];
+    let level = ImportedLevel {
+        stride: 8,
+        class: "class".into(),
+        boxes: "boxes".into(),
+        objectness: Some("objectness".into()),
+    };
+    let boxes = BoxForm::Anchors { anchors: vec![vec![[20.0, 30.0], [50.0, 40.0]]] };
+    let classes = ["cone", "forklift", "person"].map(String::from).to_vec();
+    let head = ImportedHead { classes, form: HeadForm { boxes, peaks: false }, levels: vec![level] };
+    let mut student = Student::embedded();
+    let input = Input { width: 96, height: 64, ..student.manifest.architecture.input.clone() };
+    let network = ImportedNetwork { layers, head, mask_features: None };
+    student.manifest.architecture = Architecture::imported(input, network);
+    student.manifest.weights.sha256 = "of random weights".into();
+    student.weights = random_weights(&student.graph(), 11);
+    student
+}
+
+#[test]
+fn an_imported_detectors_boxes_are_the_cpus() {
+    let Some(driver) = Emulated::driver(false, false) else { return };
+    let student = imported();
+    let options = PipelineOptions { score_threshold: 0.2, ..PipelineOptions::default() };
+    let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
+    for (width, height) in [(96, 64), (131, 70)] {
+        let data = picture(3 * width * height, 3);
+        let image = ImageView::new("rgb8", width as u32, height as u32, 3 * width as u32, &data).unwrap();
+        let expected = on_cpu(&student, &options, &image).detections;
+        let found = &pipeline.process(&image).unwrap().detections;
+        assert!(expected.len() > 5, "{} detections test too little", expected.len());
+        let (there, back) = (matched(&expected, found), matched(found, &expected));
+        assert!(there > 0.9 && back > 0.9, "{there} and {back} of {} and {}", expected.len(), found.len());
     }
 }
 
