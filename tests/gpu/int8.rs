@@ -15,7 +15,7 @@ use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
 use peregrine_engine::{Graph, Quantization, Weights};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_reference::cuda::Emulated;
-use peregrine_reference::graphs::student_graph;
+use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::{outputs, random_input, random_quantization, random_weights, relative_error};
 use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
@@ -55,7 +55,7 @@ fn any_quantized_network_matches_the_integer_reference() {
         let Some(driver) = Emulated::driver(scalar, false) else { return };
         let cases =
             ProptestConfig { cases: 30, max_shrink_iters: 100, max_global_rejects: 30, ..ProptestConfig::default() };
-        proptest!(cases, |(graph in student_graph(), seed: u64, choose in 0usize..100)| {
+        proptest!(cases, |(graph in prop_oneof![student_graph(), any_graph()], seed: u64, choose in 0usize..100)| {
             // An input that leaves the network again is made in half precision first, and rounded
             // twice.
             let graph = Graph { outputs: graph.outputs.iter().map(|&id| if id == 0 { last(&graph) } else { id }).collect(), ..graph };

@@ -110,6 +110,12 @@ arguments! {
         pub to_bytes: i32,
         /// Four times the input's zero point.
         pub fill: u32,
+        /// One that is computed in real numbers, by its number; 0 for none.
+        pub activation: i32,
+        /// What brings its result to the output's scale.
+        pub late_factor: f32,
+        pub late_zero: f32,
+        pub unused: i32,
     }
 
     /// A dense convolution.
@@ -189,7 +195,7 @@ arguments! {
         pub pitch: i32,
     }
 
-    /// A bilinear upsampling by two.
+    /// A bilinear upsampling by two, of either element.
     pub struct Bilinear {
         pub input: u64,
         pub output: u64,
@@ -286,6 +292,55 @@ arguments! {
         pub b_factor: f32,
         pub zero: i32,
         pub unused: i32,
+    }
+
+    /// The largest byte or the mean of each window; the last three of means alone.
+    pub struct IntegerPool {
+        pub window: Window,
+        pub input: u64,
+        pub output: u64,
+        pub channels: i32,
+        pub in_zero: i32,
+        pub factor: f32,
+        pub zero: f32,
+    }
+
+    /// The mean of each channel in bytes.
+    pub struct IntegerGlobalAverage {
+        pub input: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub pitch: i32,
+        pub in_zero: i32,
+        pub factor: f32,
+        pub zero: f32,
+        pub unused: i32,
+    }
+
+    /// Each channel in bytes times its factor.
+    pub struct IntegerScaling {
+        pub input: u64,
+        pub factors: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
+        pub in_zero: i32,
+        pub factors_zero: i32,
+        pub factor: f32,
+        pub zero: f32,
+    }
+
+    /// What a table says of each byte.
+    pub struct Lookup {
+        pub input: u64,
+        pub table: u64,
+        pub output: u64,
+        pub pixels: i32,
+        pub in_pitch: i32,
+        pub out_pitch: i32,
+        pub channels: i32,
     }
 
     /// A tensor to bytes, or from bytes.

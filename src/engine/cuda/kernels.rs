@@ -18,8 +18,9 @@ pub enum Module {
     Stem,
     Movement,
     Pooling,
-    /// Of quantized networks alone.
+    /// Of quantized networks alone, as the next.
     Integer,
+    IntegerPooling,
     Image,
     Decode,
 }
@@ -33,13 +34,14 @@ pub struct Kernel {
 }
 
 impl Module {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Convolution,
         Self::Depthwise,
         Self::Stem,
         Self::Movement,
         Self::Pooling,
         Self::Integer,
+        Self::IntegerPooling,
         Self::Image,
         Self::Decode,
     ];
@@ -53,6 +55,7 @@ impl Module {
             Self::Movement => "movement",
             Self::Pooling => "pooling",
             Self::Integer => "integer",
+            Self::IntegerPooling => "integer_pooling",
             Self::Image => "image",
             Self::Decode => "decode",
         }
@@ -66,6 +69,7 @@ impl Module {
             Self::Movement => include_str!("kernels/movement.cu"),
             Self::Pooling => include_str!("kernels/pooling.cu"),
             Self::Integer => include_str!("kernels/integer.cu"),
+            Self::IntegerPooling => include_str!("kernels/integer_pooling.cu"),
             Self::Image => include_str!("kernels/image.cu"),
             Self::Decode => include_str!("kernels/decode.cu"),
         }
@@ -113,7 +117,7 @@ impl Module {
                 });
                 stems(Element::I8).for_each(|(name, _, c)| line(format!("INTEGER_STEM({name}, {c})")));
             }
-            Self::Movement | Self::Pooling | Self::Image | Self::Decode => {}
+            Self::Movement | Self::Pooling | Self::IntegerPooling | Self::Image | Self::Decode => {}
         }
         source
     }
@@ -141,6 +145,9 @@ impl Module {
                 let mut kernels = named(depthwise.chain(stems(Element::I8).map(|instance| instance.0)).collect());
                 kernels.extend(plain(&["sum_i8", "copy_part_i8", "gather_i8", "to_bytes", "to_halves", "pack_bytes"]));
                 kernels
+            }
+            Self::IntegerPooling => {
+                plain(&["max_pool_i8", "average_pool_i8", "global_average_i8", "scale_i8", "lookup_i8", "bilinear_i8"])
             }
             Self::Image => plain(&["letterbox"]),
             Self::Decode => {
@@ -186,6 +193,13 @@ impl Module {
                 Structure::of::<arg::Gather>("Gather"),
                 Structure::of::<arg::Convert>("Convert"),
                 Structure::of::<arg::PackBytes>("PackBytes"),
+            ],
+            Self::IntegerPooling => vec![
+                Structure::of::<arg::IntegerPool>("IntegerPool"),
+                Structure::of::<arg::IntegerGlobalAverage>("IntegerGlobalAverage"),
+                Structure::of::<arg::IntegerScaling>("IntegerScaling"),
+                Structure::of::<arg::Lookup>("Lookup"),
+                Structure::of::<arg::Bilinear>("Bilinear"),
             ],
             Self::Image => vec![Structure::of::<arg::LetterboxImage>("Letterbox")],
             Self::Decode => vec![

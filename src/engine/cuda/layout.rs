@@ -10,7 +10,7 @@ use super::precision;
 use crate::plan::{Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
-use crate::{Activation, EngineError, Graph, Interpolation, Op, Padding, Quantization, Shape};
+use crate::{EngineError, Graph, Quantization, Shape};
 
 /// Channels in half precision are padded to a multiple of this, 16 bytes, with finite values: what
 /// activations make of zero. Bytes are padded to 16, whatever they hold. The weights that meet the
@@ -82,7 +82,6 @@ impl Layout {
     /// As [`new`](Self::new), and where `quantization` does not fit.
     pub fn quantized(graph: &Graph, quantization: &Quantization) -> Result<Self, EngineError> {
         check(graph)?;
-        check_integer(graph)?;
         quantization.check(graph)?;
         let (plan, scales) = precision::plan(graph, quantization)?;
         Ok(Self::of(plan, scales))
@@ -148,23 +147,6 @@ fn check(graph: &Graph) -> Result<(), EngineError> {
         return fault(format!("{} has {pixels} pixels, and the most are {MAX_PIXELS}", layer.name));
     }
     Ok(())
-}
-
-/// Whether there are kernels for all layers in 8-bit integers.
-fn check_integer(graph: &Graph) -> Result<(), EngineError> {
-    let known = |op: Op| match op {
-        Op::Conv(conv) => {
-            matches!(conv.activation, Activation::Identity | Activation::Relu6) && conv.padding == Padding::Same
-        }
-        op => matches!(op, Op::Input | Op::Add | Op::Upsample2x(Interpolation::Nearest) | Op::Concat),
-    };
-    match graph.layers.iter().find(|layer| !known(layer.op)) {
-        Some(layer) => {
-            let why = format!("{}: {:?} has no kernel in 8-bit integers", layer.name, layer.op);
-            Err(EngineError::Unsupported { device: "CUDA", why })
-        }
-        None => Ok(()),
-    }
 }
 
 /// The level of each step: 1 for those that read the input alone.

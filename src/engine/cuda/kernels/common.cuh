@@ -294,6 +294,27 @@ __device__ __forceinline__ void gather_channels(const Gather& g) {
     for (int i = 0; i < 2 * sizeof(T); i++) out[i] = words[i];
 }
 
+// Upsampling by two between pixel centres: along each axis three quarters of the pixel that a
+// result lies in and one of its neighbour on that side, edges repeated.
+struct Bilinear {
+    const void* input;
+    void* output;
+    int in_height, in_width, in_pitch, out_pitch;
+    int channels;  // a multiple of 8
+};
+
+// The pixels of the input that one of the result lies between.
+struct Neighbours {
+    long long own, beside, over, across;
+
+    __device__ __forceinline__ Neighbours(const Bilinear& b, int row, int column) {
+        const int y = row / 2, next_y = row % 2 ? min(y + 1, b.in_height - 1) : max(y - 1, 0);
+        const int x = column / 2, next_x = column % 2 ? min(x + 1, b.in_width - 1) : max(x - 1, 0);
+        const long long line = (long long)y * b.in_width, next_line = (long long)next_y * b.in_width;
+        own = line + x, beside = line + next_x, over = next_line + x, across = next_line + next_x;
+    }
+};
+
 // ---- quantized steps: the arithmetic of src/engine/quantization.rs, each operation rounded by
 // itself ----
 
@@ -311,7 +332,50 @@ struct Requantization {
     float residual_factor;
     int to_bytes;   // 0: the result is real, and f16
     unsigned fill;  // four times the zero point of the input: what lies around the map
+    int activation;  // in real numbers, by its number; 0: none
+    float late_factor, late_zero;  // what brings its result to the output's scale
+    int unused;
 };
+
+// e^x by the operations of `exp` in quantization.rs.
+__device__ __forceinline__ float exact_exp(float x) {
+    const float magic = 12582912.0f, high = 355.0f / 512.0f, low = -2.1219444005469057e-4f;
+    x = fmaxf(fminf(x, 87.0f), -87.0f);
+    const float shifted = __fadd_rn(__fmul_rn(x, 1.44269504088896340736f), magic);
+    const float n = __fadd_rn(shifted, -magic);
+    const float r = __fadd_rn(__fadd_rn(x, __fmul_rn(n, -high)), __fmul_rn(n, -low));
+    float sum = 1.0f / 720.0f;
+    sum = __fadd_rn(1.0f / 120.0f, __fmul_rn(sum, r));
+    sum = __fadd_rn(1.0f / 24.0f, __fmul_rn(sum, r));
+    sum = __fadd_rn(1.0f / 6.0f, __fmul_rn(sum, r));
+    sum = __fadd_rn(0.5f, __fmul_rn(sum, r));
+    sum = __fadd_rn(1.0f, __fmul_rn(sum, r));
+    sum = __fadd_rn(1.0f, __fmul_rn(sum, r));
+    return __fmul_rn(sum, __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u));
+}
+
+// The activations that do not merely bound a result, by the operations of `activated` in
+// quantization.rs.
+__device__ __forceinline__ float activate_exactly(int activation, float v) {
+    const float sixth = 1.0f / 6.0f;
+    switch (activation) {
+        case 2: return __fdiv_rn(v, __fadd_rn(1.0f, exact_exp(-v)));
+        case 3: return __fmul_rn(clamp(__fadd_rn(v, 3.0f), 0.0f, 6.0f), __fmul_rn(v, sixth));
+        case 4: return fmaxf(v, __fmul_rn(v, 0.1f));
+        case 6: return __fdiv_rn(1.0f, __fadd_rn(1.0f, exact_exp(-v)));
+        case 7: return __fmul_rn(clamp(__fadd_rn(v, 3.0f), 0.0f, 6.0f), sixth);
+        default: return v;
+    }
+}
+
+// Eight bytes without sign.
+__device__ __forceinline__ void bytes8(uint2 v, int (&out)[8]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[i] = (u8)(v.x >> 8 * i);
+        out[4 + i] = (u8)(v.y >> 8 * i);
+    }
+}
 
 __device__ __forceinline__ unsigned nearest_byte(float v) { return (unsigned)(int)rintf(clamp(v, 0.0f, 255.0f)); }
 
@@ -349,7 +413,16 @@ __device__ __forceinline__ void finish_integer(const Requantization& q, const Ch
         const uint4 words = __ldg((const uint4*)(channels + i));
         const float scaled = __fmul_rn((float)(sums[i] + (int)words.x), __uint_as_float(words.y));
         v[i] = clamp(__fadd_rn(scaled, __uint_as_float(words.z)), q.low, q.high);
-        if (residual) v[i] = __fadd_rn(v[i], relative(residual[i], q.residual_zero, q.residual_factor));
+    }
+    if (q.activation) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = __fadd_rn(__fmul_rn(activate_exactly(q.activation, v[i]), q.late_factor), q.late_zero);
+    }
+    if (residual) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = __fadd_rn(v[i], relative(residual[i], q.residual_zero, q.residual_factor));
     }
     if (q.to_bytes) {
         store_bytes<N>((u8*)output + at, v);

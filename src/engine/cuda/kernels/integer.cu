@@ -15,14 +15,6 @@ struct IntegerDepthwise : Window {
     int weight_pitch;
 };
 
-__device__ __forceinline__ void bytes8(uint2 v, int (&out)[8]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        out[i] = (u8)(v.x >> 8 * i);
-        out[4 + i] = (u8)(v.y >> 8 * i);
-    }
-}
-
 __device__ __forceinline__ void signed8(uint2 v, int (&out)[8]) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {

@@ -69,31 +69,21 @@ extern "C" __global__ void __launch_bounds__(128) global_average(const GlobalAve
     *(uint4*)(g.output + channel) = pack8(sums);
 }
 
-// Upsampling by two between pixel centres: along each axis three quarters of the pixel that a
-// result lies in and one of its neighbour on that side, edges repeated. A thread makes 8 channels.
-struct Bilinear {
-    const f16* input;
-    f16* output;
-    int in_height, in_width, in_pitch, out_pitch;
-    int channels;  // a multiple of 8
-};
-
+// A thread makes 8 channels.
 extern "C" __global__ void __launch_bounds__(128) bilinear(const Bilinear b) {
     let_next_start();
     wait_for_inputs();
     const int width = 2 * b.in_width;
     const Moved to(2 * b.in_height * width, b.channels / 8);
     if (to.outside) return;
-    const int row = to.pixel / width, column = to.pixel - row * width, channel = to.channel * 8;
-    const int y = row / 2, beside_y = row % 2 ? min(y + 1, b.in_height - 1) : max(y - 1, 0);
-    const int x = column / 2, beside_x = column % 2 ? min(x + 1, b.in_width - 1) : max(x - 1, 0);
-    auto load = [&](int at_y, int at_x, float (&v)[8]) {
-        unpack8(*(const uint4*)(b.input + ((long long)at_y * b.in_width + at_x) * b.in_pitch + channel), v);
+    const Neighbours at(b, to.pixel / width, to.pixel % width);
+    auto load = [&](long long pixel, float (&v)[8]) {
+        unpack8(*(const uint4*)((const f16*)b.input + pixel * b.in_pitch + to.channel * 8), v);
     };
     float own[8], beside[8], over[8], across[8];
-    load(y, x, own), load(y, beside_x, beside), load(beside_y, x, over), load(beside_y, beside_x, across);
+    load(at.own, own), load(at.beside, beside), load(at.over, over), load(at.across, across);
 #pragma unroll
     for (int i = 0; i < 8; i++)
         own[i] = 0.75f * (0.75f * own[i] + 0.25f * beside[i]) + 0.25f * (0.75f * over[i] + 0.25f * across[i]);
-    *(uint4*)(b.output + (long long)to.pixel * b.out_pitch + channel) = pack8(own);
+    *(uint4*)((f16*)b.output + (long long)to.pixel * b.out_pitch + to.channel * 8) = pack8(own);
 }

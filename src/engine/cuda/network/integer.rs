@@ -1,7 +1,7 @@
 //! Quantized convolutions: their weights, their constants, and their launches. The arithmetic is
 //! [`Requantization`]'s, bit by bit.
 
-use super::{int, is_point, Bases, Network, Variant};
+use super::{int, is_point, number, Bases, Network, Variant};
 use crate::cuda::arguments as arg;
 use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{stem, Element, THREADS};
@@ -135,7 +135,7 @@ impl Network {
         // The bounds depend on no channel.
         let none = QuantizedConv { weight: vec![], scale: vec![], bias: vec![] };
         let input = self.scale(step.inputs[0]);
-        let bounds = Requantization::new(&none, conv.activation, input, output).bounds;
+        let Requantization { bounds, late, .. } = Requantization::new(&none, conv.activation, input, output);
         let (low, high) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let added = residual.map(|operand| self.scale(operand.tensor));
         arg::Requantization {
@@ -145,6 +145,10 @@ impl Network {
             residual_factor: added.map_or(0.0, |scale| relative_factor(scale, output)),
             to_bytes: i32::from(output.is_some()),
             fill: u32::from_ne_bytes([input.zero_point; 4]),
+            activation: late.map_or(0, |late| number(late.activation)),
+            late_factor: late.map_or(0.0, |late| late.factor),
+            late_zero: late.map_or(0.0, |late| late.zero),
+            unused: 0,
         }
     }
 }

@@ -2,10 +2,11 @@
 //! address in place.
 //!
 //! - `half`, `integer`: convolutions of either precision; `pooling`: what makes one value of several
-//!   pixels; `movement`: everything else.
+//!   pixels; `movement`: everything else; `integer_pooling`: what differs of them in bytes.
 
 mod half;
 mod integer;
+mod integer_pooling;
 mod movement;
 mod pooling;
 
@@ -40,7 +41,8 @@ pub struct Bases {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PackedWeights {
     pub bytes: Vec<u8>,
-    /// Of each step: its weights or sources, and its biases or constants. Unused for steps without.
+    /// Of each step: its weights, sources or table, and its biases or constants. Unused for steps
+    /// without.
     pub at: Vec<(usize, usize)>,
 }
 
@@ -160,6 +162,7 @@ impl Network {
                     }
                 }
                 Work::Gather(parts) if parts.len() > 1 => (self.sources(step, parts), vec![]),
+                &Work::Activate(activation) if self.is_integer(step) => (self.table(step, activation), vec![]),
                 _ => continue,
             };
             let mut append = |bytes: Vec<u8>| {
@@ -219,6 +222,11 @@ impl Network {
             &Work::AveragePool(window) => vec![self.node(step, self.pool("average_pool", step, window, bases), bases)],
             Work::GlobalAverage => vec![self.node(step, self.global_average(step, bases), bases)],
             Work::Bilinear2x => vec![self.node(step, self.bilinear(step, bases), bases)],
+            Work::Scale if self.is_integer(step) => vec![self.node(step, self.integer_scaling(step, bases), bases)],
+            Work::Activate(_) if self.is_integer(step) => {
+                let launch = self.lookup(step, bases.weights + weights.0 as u64, bases);
+                vec![self.node(step, launch, bases)]
+            }
             Work::Scale => {
                 let launch = self.elementwise(step, Some(step.inputs[1]), Activation::Identity, bases);
                 vec![self.node(step, launch, bases)]

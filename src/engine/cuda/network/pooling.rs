@@ -2,7 +2,7 @@
 
 use super::{int, Bases, Network};
 use crate::cuda::arguments as arg;
-use crate::cuda::kernels::THREADS;
+use crate::cuda::kernels::{Element, THREADS};
 use crate::cuda::launch::Launch;
 use crate::plan::PlanStep;
 use crate::{Activation, Window};
@@ -11,6 +11,9 @@ impl Network {
     /// `kernel` over windows.
     pub(super) fn pool(&self, kernel: &str, step: &PlanStep, window: Window, bases: Bases) -> Launch {
         let to = self.view(step.output);
+        if to.element == Element::I8 {
+            return self.integer_pool(kernel, step, window, bases);
+        }
         let argument = arg::Pool {
             window: self.window(step, window, Activation::Identity),
             input: self.address(step.inputs[0], bases),
@@ -24,6 +27,9 @@ impl Network {
     /// A block for each eight channels.
     pub(super) fn global_average(&self, step: &PlanStep, bases: Bases) -> Launch {
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
+        if to.element == Element::I8 {
+            return self.integer_global_average(step, bases);
+        }
         let argument = arg::GlobalAverage {
             input: self.address(step.inputs[0], bases),
             output: self.address(step.output, bases),
@@ -45,6 +51,7 @@ impl Network {
             channels: int(to.padded()),
             unused: 0,
         };
-        Launch::flat("bilinear", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
+        let kernel = if to.element == Element::I8 { "bilinear_i8" } else { "bilinear" };
+        Launch::flat(kernel, to.shape.pixels() * to.padded() / 8, THREADS, &argument)
     }
 }
