@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::{ensure, Context};
 use image::{GrayImage, RgbImage};
 use peregrine_core::{ClassMask, Detection, ImageView};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
@@ -10,7 +10,7 @@ use peregrine_student::Student;
 
 use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::metrics::{Calibration, Confusion, Evaluated};
-use crate::teacher::{OnnxTeacher, Prediction, SoftTarget};
+use crate::teacher::{Judged, OnnxTeacher};
 
 /// The raw results from which the metrics are computed.
 #[derive(Debug, Clone)]
@@ -63,24 +63,21 @@ pub fn observe(
     observe_with(dataset, on_error, step, see)
 }
 
-/// As [`observe`], for a teacher.
+/// As [`observe`], for a teacher's detections above `least`.
 ///
 /// # Errors
 /// As [`observe`]; and when the teacher fails.
 pub fn observe_teacher(
     teacher: &mut OnnxTeacher,
     dataset: &Dataset,
+    least: f32,
     on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Observations> {
-    let see = |image: &RgbImage, _: &Path| {
-        Ok(match teacher.predict(image)? {
-            Prediction::Boxes(boxes) => {
-                let detection = |b: SoftTarget| Detection { class: b.best().0, score: b.score(), bbox: b.bbox };
-                Seen { detections: boxes.into_iter().map(detection).collect(), mask: None }
-            }
-            Prediction::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
-            Prediction::Image(_) => bail!("a classifier has neither boxes nor masks to evaluate"),
+    let see = |image: &RgbImage, path: &Path| {
+        Ok(match teacher.judge(image, least).with_context(|| path.display().to_string())? {
+            Judged::Boxes(detections) => Seen { detections, mask: None },
+            Judged::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
         })
     };
     observe_with(dataset, on_error, step, see)

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{ensure, Context};
 use serde::{Deserialize, Serialize};
 
+use super::input_size::InputSize;
+
 /// The layout of a teacher's outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +22,10 @@ pub enum Family {
     /// transpose, centre x, centre y, width and height in input pixels, then probabilities; with
     /// `objectness` (YOLOv5, v7, YOLOX) a factor for them before the classes.
     Yolo,
+    /// One output `[1, detections, 6]` of a network that selects its detections itself (YOLOv10,
+    /// YOLO26, and exports with `nms=True`): left, top, right, bottom in input pixels, score and
+    /// class number.
+    EndToEnd,
     /// Outputs: class logits `[1, queries, classes (+ 1)]`, then centre x, centre y, width and
     /// height `[1, queries, 4]` in fractions of the input (Carion et al. 2020). With `scores =
     /// "softmax"`, as in DETR, the last logit means "no object"; with "sigmoid" (Deformable and
@@ -32,7 +38,7 @@ pub enum Family {
     PixelLogits,
 }
 
-/// How an image is scaled to the teacher's square input.
+/// How an image is scaled to the teacher's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
@@ -53,6 +59,26 @@ pub enum Scores {
     Sigmoid,
     /// Over all classes of a query.
     Softmax,
+}
+
+/// What a box's four numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoxFormat {
+    /// Centre x, centre y, width, height.
+    Cxcywh,
+    /// Left, top, right, bottom.
+    Xyxy,
+}
+
+/// The unit of a box's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoxUnit {
+    /// Input pixels.
+    Pixels,
+    /// Fractions of the input's width and height.
+    Fractions,
 }
 
 /// The order of the input's dimensions.
@@ -79,8 +105,8 @@ pub struct TeacherDescription {
     pub family: Family,
     /// Name of the input tensor.
     pub input: String,
-    /// Side of the square input in pixels.
-    pub size: u32,
+    /// Side of the square input in pixels, or its width and height.
+    pub size: InputSize,
     /// How the image is scaled to it.
     #[serde(default)]
     pub fit: Fit,
@@ -103,6 +129,18 @@ pub struct TeacherDescription {
     /// How scores become probabilities; the default is what is usual for the family.
     #[serde(default)]
     pub scores: Option<Scores>,
+    /// `yolo`, `end_to_end` and `detr`: what a box's numbers are; the family's order by default.
+    // Keys that came later are not written while absent, so that soft targets from before them
+    // remain valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub box_format: Option<BoxFormat>,
+    /// `yolo`, `end_to_end` and `detr`: their unit; by default fractions for `detr`, else pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub box_unit: Option<BoxUnit>,
+    /// Detections of a class with a larger IoU are one object when the teacher is evaluated. By
+    /// default 0.6 for `yolo` and `gfl`; the other families need no such suppression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nms_iou: Option<f32>,
     /// For each of the student's classes (for `pixel_logits`, segmentation classes), the teacher's
     /// classes that are mapped to it.
     pub classes: BTreeMap<String, Vec<usize>>,
@@ -127,7 +165,8 @@ impl TeacherDescription {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let description: Self = toml::from_str(text)?;
-        ensure!((32..=4096).contains(&description.size), "size must be 32 to 4096");
+        let InputSize { width, height } = description.size;
+        ensure!([width, height].iter().all(|side| (32..=4096).contains(side)), "size must be 32 to 4096");
         ensure!(description.std.iter().all(|&s| s > 0.0), "std must be above 0");
         let (family, outputs) = (description.family, description.outputs.len());
         if matches!(family, Family::Centernet | Family::Gfl) {
@@ -139,19 +178,44 @@ impl TeacherDescription {
         let (expected, which) = match family {
             Family::Centernet | Family::Gfl => (2 * description.strides.len(), "two tensors for each of strides"),
             Family::Detr => (2, "two tensors: logits, then boxes"),
-            Family::Yolo | Family::ClassLogits | Family::PixelLogits => (1, "one tensor"),
+            Family::Yolo | Family::EndToEnd | Family::ClassLogits | Family::PixelLogits => (1, "one tensor"),
         };
         ensure!(outputs == expected, "outputs names {outputs} tensors, but must name {which}");
         ensure!(
-            family != Family::Yolo || description.scores != Some(Scores::Softmax),
-            "scores must be \"probability\" or \"sigmoid\" for yolo"
+            family == Family::Detr || description.scores != Some(Scores::Softmax),
+            "scores = \"softmax\" is for detr; write \"probability\" or \"sigmoid\""
         );
+        ensure!(family == Family::Yolo || !description.objectness, "objectness is for yolo; leave it out");
+        let has_boxes = matches!(family, Family::Yolo | Family::EndToEnd | Family::Detr);
         ensure!(
-            family != Family::Detr || description.scores != Some(Scores::Probability),
-            "scores must be \"softmax\" or \"sigmoid\" for detr"
+            has_boxes || (description.box_format.is_none() && description.box_unit.is_none()),
+            "box_format and box_unit are for yolo, end_to_end and detr; leave them out"
         );
+        ensure!(description.nms_iou.is_none_or(|iou| iou > 0.0 && iou <= 1.0), "nms_iou must be above 0, up to 1");
         ensure!(!description.classes.is_empty(), "classes must map at least one of the student's classes");
         Ok(description)
+    }
+
+    /// How scores become probabilities.
+    pub fn scores(&self) -> Scores {
+        self.scores.unwrap_or(if self.family == Family::Detr { Scores::Softmax } else { Scores::Probability })
+    }
+
+    /// What a box's numbers are.
+    pub fn box_format(&self) -> BoxFormat {
+        let usual = if self.family == Family::EndToEnd { BoxFormat::Xyxy } else { BoxFormat::Cxcywh };
+        self.box_format.unwrap_or(usual)
+    }
+
+    /// The unit of a box's numbers.
+    pub fn box_unit(&self) -> BoxUnit {
+        let usual = if self.family == Family::Detr { BoxUnit::Fractions } else { BoxUnit::Pixels };
+        self.box_unit.unwrap_or(usual)
+    }
+
+    /// The IoU of non-maximum suppression when the teacher is evaluated; `None` without it.
+    pub fn nms_iou(&self) -> Option<f32> {
+        self.nms_iou.or(matches!(self.family, Family::Yolo | Family::Gfl).then_some(0.6))
     }
 
     /// The teacher's classes for each of the student's, in the student's order; empty for a class
@@ -187,13 +251,17 @@ mod tests {
             );
             TeacherDescription::parse(&text).map_err(|e| e.to_string())
         };
-        assert_eq!(of("family='yolo'\noutputs=['a']").unwrap().fit, Fit::Letterbox);
+        let usual = of("family='yolo'\noutputs=['a']").unwrap();
+        assert_eq!((usual.fit, usual.size), (Fit::Letterbox, InputSize::square(64)));
         for (more, field) in [
             ("family='yolo'\noutputs=['a', 'b']", "outputs"),
             ("family='yolo'\noutputs=['a']\nstrides=[8]", "strides"),
             ("family='yolo'\noutputs=['a']\nscores='softmax'", "scores"),
             ("family='detr'\noutputs=['a']", "outputs"),
             ("family='gfl'\noutputs=['a', 'b']", "strides"),
+            ("family='end_to_end'\noutputs=['a']\nobjectness=true", "objectness"),
+            ("family='centernet'\noutputs=['a', 'b']\nstrides=[4]\nbox_unit='fractions'", "box_unit"),
+            ("family='yolo'\noutputs=['a']\nnms_iou=1.5", "nms_iou"),
         ] {
             let error = of(more).unwrap_err();
             assert!(error.contains(field), "{error}");

@@ -69,6 +69,7 @@ impl Feature {
 mod tests {
     use super::*;
     use crate::teacher::description::Fit;
+    use crate::teacher::input_size::InputSize;
 
     /// Two channels over 8 × 8 cells: the value of the first is the column, that of the second the
     /// row.
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn the_cells_on_the_image_are_kept_with_its_place_on_them() {
         // 64 × 40 pixels in 64 × 64: rows 12 to 52, which are rows 1.5 to 6.5 of 8.
-        let placement = Placement::new(Fit::Letterbox, (64, 40), 64);
+        let placement = Placement::new(Fit::Letterbox, (64, 40), InputSize::square(64));
         for (layout, shape) in [(Layout::Nchw, vec![1, 2, 8, 8]), (Layout::Nhwc, vec![1, 8, 8, 2])] {
             let values = tensor(layout);
             let feature = Feature::of_output("f", layout, &(shape, &values[..]), &placement).unwrap();
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_tensor_that_is_not_a_map_is_refused_with_its_shape() {
-        let placement = Placement::new(Fit::Stretch, (8, 8), 64);
+        let placement = Placement::new(Fit::Stretch, (8, 8), InputSize::square(64));
         let error = Feature::of_output("f", Layout::Nchw, &(vec![1, 4], &[0.0; 4]), &placement).unwrap_err();
         assert!(error.to_string().contains("\"f\" is [1, 4]"), "{error}");
     }

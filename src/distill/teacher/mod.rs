@@ -1,11 +1,12 @@
 //! Teachers: large networks in ONNX, run by ONNX Runtime, and Peregrine packages; their outputs are
 //! mapped to the student's classes.
 //!
-//! - [`description`]: the TOML that describes a teacher's tensors.
-//! - [`onnx`]: loading ONNX Runtime and running one image.
+//! - [`description`]: the TOML that describes a teacher's tensors; [`input_size`]: a part of it;
+//!   [`plausible`]: whether it fits the tensors' values.
+//! - [`onnx`]: loading ONNX Runtime and running one image; `network_input`: its tensors.
 //! - [`placement`]: the place of an image in a teacher's input.
-//! - [`detect`], [`queries`]: from a detector's outputs to objects; [`candidates`]: what they
-//!   share; [`logits`]: classifiers and segmenters.
+//! - [`detect`], [`queries`]: from a detector's outputs to candidates; [`candidates`]: what becomes
+//!   of them; [`logits`]: classifiers and segmenters.
 //! - [`feature`]: inner tensors for the student to learn from.
 //! - [`package`]: a Peregrine student as a teacher.
 //! - [`ensemble`]: the fusion of several teachers' objects.
@@ -15,16 +16,19 @@ pub mod description;
 pub mod detect;
 pub mod ensemble;
 pub mod feature;
+pub mod input_size;
 pub mod logits;
+mod network_input;
 pub mod onnx;
 pub mod package;
 pub mod placement;
+pub mod plausible;
 pub mod queries;
 
 pub use description::TeacherDescription;
 pub use feature::Feature;
 pub use logits::SoftMask;
-pub use onnx::{OnnxTeacher, Prediction, Runtime};
+pub use onnx::{Judged, OnnxTeacher, Prediction, Runtime};
 pub use package::PackageTeacher;
 
 use peregrine_core::BoundingBox;

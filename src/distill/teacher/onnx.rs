@@ -8,11 +8,13 @@ use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 use ort::environment::Environment;
 use ort::session::Session;
-use ort::value::Tensor;
 use peregrine_core::files::sha256;
+use peregrine_core::Detection;
+use tracing::warn;
 
-use super::candidates::OutputTensor;
-use super::description::{Family, Layout, TeacherDescription};
+use super::candidates::{detections, soft_targets, Candidate, OutputTensor, MIN_SCORE};
+use super::description::{Family, TeacherDescription};
+use super::network_input::NetworkInput;
 use super::placement::Placement;
 use super::{detect, logits, Feature, SoftMask, SoftTarget};
 
@@ -62,27 +64,6 @@ impl Runtime {
     }
 }
 
-/// Compares the shape of the network's input, if the file specifies it, with the description.
-fn check_input(session: &Session, d: &TeacherDescription) -> anyhow::Result<()> {
-    let input = session.inputs().iter().find(|i| i.name() == d.input);
-    let Some(shape) = input.and_then(|i| i.dtype().tensor_shape()) else { return Ok(()) };
-    let side = i64::from(d.size);
-    let expected = match d.layout {
-        Layout::Nchw => [1, 3, side, side],
-        Layout::Nhwc => [1, side, side, 3],
-    };
-    // A dynamic dimension is negative.
-    let fits = shape.len() == 4 && shape.iter().zip(expected).all(|(&has, wants)| has < 0 || has == wants);
-    let found: Vec<i64> = shape.iter().copied().collect();
-    ensure!(
-        fits,
-        "its input {:?} is {found:?}, but size and layout of {} make it {expected:?}; correct the description",
-        d.input,
-        d.name
-    );
-    Ok(())
-}
-
 /// A teacher in ONNX, ready for images.
 pub struct OnnxTeacher {
     pub description: TeacherDescription,
@@ -90,6 +71,7 @@ pub struct OnnxTeacher {
     pub sha256: String,
     path: PathBuf,
     session: Session,
+    input: NetworkInput,
     groups: Vec<Vec<usize>>,
 }
 
@@ -123,7 +105,14 @@ impl OnnxTeacher {
                 description.name
             );
         }
-        check_input(&session, &description).with_context(at)?;
+        let input = NetworkInput::of(&session, &description).with_context(at)?;
+        if input.batch > 1 {
+            warn!(
+                "{} always computes {} images at once, of which one is used; exported with a batch of 1 it takes less time",
+                path.display(),
+                input.batch
+            );
+        }
         let groups = description.groups(classes);
         ensure!(
             groups.iter().any(|group| !group.is_empty()),
@@ -132,7 +121,7 @@ impl OnnxTeacher {
             description.name,
             classes.join(", ")
         );
-        Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, groups })
+        Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, input, groups })
     }
 
     /// For each of the student's classes, whether the teacher knows it.
@@ -160,32 +149,67 @@ impl OnnxTeacher {
     /// # Errors
     /// As [`predict`](Self::predict).
     pub fn infer(&mut self, image: &RgbImage) -> anyhow::Result<(Prediction, BTreeMap<String, Feature>)> {
-        let (d, side) = (&self.description, self.description.size as usize);
-        let placement = Placement::new(d.fit, image.dimensions(), d.size);
-        let shape = match d.layout {
-            Layout::Nchw => [1, 3, side, side],
-            Layout::Nhwc => [1, side, side, 3],
-        };
-        let at = || self.path.display().to_string();
-        let input = Tensor::from_array((shape, placement.tensor(image, d)))?;
-        let outputs = self.session.run(vec![(d.input.as_str(), input)]).with_context(at)?;
-        let tensor = |name: &String| -> anyhow::Result<OutputTensor> {
-            let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>().with_context(at)?;
-            Ok((shape.iter().map(|&n| n as usize).collect(), values))
-        };
-        let fault = || format!("{} does not fit its description {}", self.path.display(), d.name);
+        let outputs = self.run(image)?;
+        let d = &self.description;
         let feature = |(layer, name): (&String, &String)| {
-            Ok((layer.clone(), Feature::of_output(name, d.layout, &tensor(name)?, &placement)?))
+            Ok((layer.clone(), Feature::of_output(name, d.layout, &outputs.tensor(name)?, &outputs.placement)?))
         };
-        let features = d.features.iter().map(feature).collect::<anyhow::Result<_>>().with_context(fault)?;
-        let tensors = d.outputs.iter().map(tensor).collect::<anyhow::Result<Vec<_>>>()?;
+        let features = d.features.iter().map(feature).collect::<anyhow::Result<_>>();
+        let features = features.with_context(|| self.fault())?;
         let prediction = match d.family {
-            Family::ClassLogits => logits::of_image(d, &self.groups, &tensors[0]).map(Prediction::Image),
-            Family::PixelLogits => logits::of_pixels(d, &self.groups, &tensors[0], &placement).map(Prediction::Pixels),
-            _ => detect::candidates(d, &self.groups, &tensors, &placement).map(Prediction::Boxes),
-        }
-        .with_context(fault)?;
-        Ok((prediction, features))
+            Family::ClassLogits => self.class_logits(&outputs).map(Prediction::Image),
+            Family::PixelLogits => self.pixel_logits(&outputs).map(Prediction::Pixels),
+            _ => self.candidates(&outputs, MIN_SCORE).map(|c| Prediction::Boxes(soft_targets(&c, &self.groups))),
+        };
+        Ok((prediction.with_context(|| self.fault())?, features))
+    }
+
+    /// What the teacher is to be judged by: a detector's own detections above `least`, every class
+    /// of a box apart, with no more suppression than its family needs; or a segmenter's mask.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict), and for a classifier.
+    pub fn judge(&mut self, image: &RgbImage, least: f32) -> anyhow::Result<Judged> {
+        let outputs = self.run(image)?;
+        let d = &self.description;
+        let judged = match d.family {
+            Family::ClassLogits => bail!("{} is a classifier: it has neither boxes nor masks to evaluate", d.name),
+            Family::PixelLogits => self.pixel_logits(&outputs).map(Judged::Pixels),
+            _ => {
+                let all = |c: Vec<Candidate>| detections(&c, self.groups.len(), least, d.nms_iou());
+                self.candidates(&outputs, least).map(all).map(Judged::Boxes)
+            }
+        };
+        judged.with_context(|| self.fault())
+    }
+
+    fn candidates(&self, outputs: &Outputs, least: f32) -> anyhow::Result<Vec<Candidate>> {
+        detect::candidates(&self.description, &self.groups, &outputs.all()?, &outputs.placement, least)
+    }
+
+    fn class_logits(&self, outputs: &Outputs) -> anyhow::Result<Vec<f32>> {
+        logits::of_image(&self.description, &self.groups, &outputs.all()?[0])
+    }
+
+    fn pixel_logits(&self, outputs: &Outputs) -> anyhow::Result<SoftMask> {
+        logits::of_pixels(&self.description, &self.groups, &outputs.all()?[0], &outputs.placement)
+    }
+
+    fn fault(&self) -> String {
+        format!("{} does not fit its description {}", self.path.display(), self.description.name)
+    }
+
+    /// Runs the network on `image`.
+    fn run(&mut self, image: &RgbImage) -> anyhow::Result<Outputs> {
+        let (d, network_input) = (&self.description, self.input);
+        let placement = Placement::new(d.fit, image.dimensions(), d.size);
+        let at = || self.path.display().to_string();
+        let input = network_input.tensor(image, &placement, d).with_context(at)?;
+        let outputs = self.session.run(vec![(d.input.as_str(), input)]).with_context(at)?;
+        let names = d.outputs.iter().chain(d.features.values());
+        let tensors = names.map(|name| Ok((name.clone(), network_input.output(name, &outputs[name.as_str()])?)));
+        let tensors = tensors.collect::<anyhow::Result<_>>().with_context(at)?;
+        Ok(Outputs { placement, names: d.outputs.clone(), tensors })
     }
 
     /// The objects in `image`, best first, in its pixels.
@@ -198,6 +222,35 @@ impl OnnxTeacher {
             _ => bail!("{}: {} is not a detector", self.path.display(), self.description.name),
         }
     }
+}
+
+/// A network's outputs for one image.
+struct Outputs {
+    placement: Placement,
+    /// Those of the family, in its order.
+    names: Vec<String>,
+    /// Shape and values, by name.
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+impl Outputs {
+    fn tensor(&self, name: &str) -> anyhow::Result<OutputTensor<'_>> {
+        let (shape, values) = self.tensors.get(name).with_context(|| format!("no output {name:?}"))?;
+        Ok((shape.clone(), values))
+    }
+
+    fn all(&self) -> anyhow::Result<Vec<OutputTensor<'_>>> {
+        self.names.iter().map(|name| self.tensor(name)).collect()
+    }
+}
+
+/// What a teacher is judged by, in the student's classes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Judged {
+    /// A detector's detections, best first, in source pixels.
+    Boxes(Vec<Detection>),
+    /// A segmenter's logits of each cell.
+    Pixels(SoftMask),
 }
 
 /// A teacher's prediction for an image, in the student's classes.

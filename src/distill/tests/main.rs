@@ -3,5 +3,8 @@
 mod data;
 mod import_networks;
 mod inspect;
+mod judged;
+mod runtime;
+mod teacher_inputs;
 mod teacher_support;
 mod teachers;

@@ -1,25 +1,16 @@
 //! Teachers of every family, as small ONNX networks in a real ONNX Runtime.
 
-use std::path::Path;
-
 use image::RgbImage;
 use peregrine_core::BoundingBox;
 use peregrine_distill::teacher::{OnnxTeacher, Prediction, Runtime, TeacherDescription};
 use tempfile::TempDir;
 
+use crate::runtime::onnx_runtime;
 use crate::teacher_support::constant;
 
 /// Side of the teachers' input.
 const SIDE: usize = 64;
 const CLASSES: [&str; 2] = ["car", "bus"];
-
-fn onnx_runtime() -> Option<Runtime> {
-    let path = std::env::var_os("ORT_DYLIB_PATH").filter(|path| Path::new(path).is_file());
-    if path.is_none() {
-        peregrine_support::skip("onnxruntime", "ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
-    }
-    path.map(|path| Runtime::open(Path::new(&path)).unwrap())
-}
 
 fn network(outputs: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
     constant(("x", [1, 3, SIDE, SIDE]), outputs)
