@@ -20,6 +20,8 @@ use peregrine_distill::prune;
 use peregrine_distill::prune::PruneArgs;
 use peregrine_distill::quantize;
 use peregrine_distill::quantize::QuantizeArgs;
+use peregrine_distill::select;
+use peregrine_distill::select::SelectArgs;
 use peregrine_distill::soften;
 use peregrine_distill::soften::SoftenArgs;
 use peregrine_distill::text::command as text;
@@ -48,6 +50,7 @@ enum Command {
     Inspect(InspectArgs),
     Import(ImportArgs),
     Teacher(TeacherArgs),
+    Select(SelectArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
     Prune(PruneArgs),
@@ -79,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Teacher(args) => teacher::run(&args),
+        Command::Select(args) => select::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Prune(args) => prune::run(&args),

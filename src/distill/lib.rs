@@ -5,6 +5,7 @@
 //! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
 //! - [`net`]: the training engine; [`loss`]: the losses; [`train`]: training runs.
 //! - [`text`]: distillation of a text model.
+//! - [`select`]: which unlabelled frames are worth labelling.
 //! - [`quantize`]: post-training quantization to 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
 //! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod net;
 pub mod prune;
 pub mod quantize;
+pub mod select;
 pub mod soften;
 pub mod teacher;
 mod tensor_file;

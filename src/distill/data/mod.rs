@@ -26,7 +26,7 @@ pub use config::DatasetConfig;
 pub use copies::{copies, Copy};
 pub use dataset::{Dataset, OnError, OpenOptions, Sample, Skipped, VOID};
 pub use labels::Annotation;
-pub use read::{load_image, load_mask};
+pub use read::{dimensions as read_size, load_image, load_mask};
 
 /// How invalid files are skipped: in every command that reads images, and in the configuration of a
 /// training.

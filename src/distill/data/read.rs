@@ -33,7 +33,10 @@ pub fn load_mask(path: &Path) -> Result<GrayImage, DataError> {
 }
 
 /// Width and height in pixels, from the file's header alone.
-pub(super) fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
+///
+/// # Errors
+/// [`DataError::Image`] when the file is missing or has no header of an image.
+pub fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| why(&e))?;
     match reader.into_dimensions().map_err(|e| why(&e))? {
