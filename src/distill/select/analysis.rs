@@ -59,7 +59,7 @@ pub fn analyse(
 ) -> anyhow::Result<(Vec<Option<Analysis>>, Vec<Skipped>)> {
     let header = Header { version: VERSION, networks: models.identity() };
     let path = folder.join(FILE);
-    let known = read(&path, &header)?;
+    let mut known = read(&path, &header)?;
     let mut file = rewrite(&path, &header, known.values())?;
     let (mut analyses, mut skipped) = (Vec::with_capacity(frames.len()), Vec::new());
     for frame in frames {
@@ -80,6 +80,7 @@ pub fn analyse(
                         objects: impression.objects,
                     };
                     append(&mut file, &new).with_context(|| path.display().to_string())?;
+                    known.insert(new.sha256.clone(), new.clone());
                     Some(new)
                 }
                 Err(e) if skip_bad => {
