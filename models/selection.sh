@@ -6,7 +6,7 @@
 # interrupted. The figures are in docs/training.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-shared=../shared
+shared=${PEREGRINE_SHARED:-../shared}
 out=${OUT:-target/selection}
 distill=${DISTILL:-target/release/distill}
 budget=${BUDGET:-150} steps=${STEPS:-150} seeds=${SEEDS:-1 2 3}
