@@ -12,13 +12,18 @@ use serde::Deserialize;
 /// Detections above this are judged.
 const LEAST: f32 = 0.001;
 
+/// Shape and values.
+type Output = (Vec<usize>, Vec<f32>);
+/// Class and box in source pixels.
+type Label = (usize, [f32; 4]);
+
 #[derive(Deserialize)]
 struct Case {
     family: String,
-    /// Per image: shape and values of each output.
-    outputs: Vec<Vec<(Vec<usize>, Vec<f32>)>>,
-    /// Per image: class and box in source pixels.
-    labels: Vec<Vec<(usize, [f32; 4])>>,
+    /// Per image.
+    outputs: Vec<Vec<Output>>,
+    /// Per image.
+    labels: Vec<Vec<Label>>,
     /// For each class AP50 and AP, from pycocotools.
     expected: Vec<[f64; 2]>,
 }
@@ -41,7 +46,7 @@ fn a_teacher_s_own_detections_have_pycocotools_ap() {
     for case in &cases {
         let d = description(&case.family);
         let placement = Placement::new(Fit::Letterbox, (128, 64), d.size);
-        let observed = |(outputs, labels): (&Vec<(Vec<usize>, Vec<f32>)>, &Vec<(usize, [f32; 4])>)| {
+        let observed = |(outputs, labels): (&Vec<Output>, &Vec<Label>)| {
             let tensors: Vec<OutputTensor> = outputs.iter().map(|(shape, v)| (shape.clone(), &v[..])).collect();
             let found = candidates(&d, &groups, &tensors, &placement, LEAST).unwrap();
             Evaluated {
