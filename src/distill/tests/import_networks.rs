@@ -9,7 +9,10 @@ use peregrine_distill::import::onnx::check;
 use peregrine_distill::import::onnx::description::NetworkDescription;
 use peregrine_distill::import::onnx::model::OnnxFile;
 use peregrine_distill::import::onnx::{network, Imported};
+use peregrine_distill::net::Mode;
 use peregrine_distill::teacher::Runtime;
+use peregrine_distill::train::config::StudentConfig;
+use peregrine_distill::train::init;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{Engine, Op};
 use peregrine_student::Student;
@@ -309,4 +312,50 @@ fn boxes_in_the_sample_frames_are_onnx_runtime_s() {
         }
     }
     assert!(compared > 20, "{compared}");
+}
+
+#[test]
+fn a_training_from_an_imported_network_keeps_all_but_the_class_layers() {
+    // NanoDet-Plus has distributions already; YOLOX's boxes are made anew too.
+    for (name, boxes_are_kept) in [("nanodet_plus", true), ("yolox", false)] {
+        let mut student = imported(name, |text| text).unwrap().student;
+        let folder = tempfile::tempdir().unwrap();
+        student.save(folder.path()).unwrap();
+        let text = format!(
+            "init = {:?}\nbatch = 2\n[student]\nclasses = ['person', 'rack']\nsegmentation = ['floor', 'wall']\n",
+            folder.path()
+        );
+        let config: StudentConfig = toml::from_str(&text).unwrap();
+        let architecture = config.load_architecture().unwrap();
+        assert_eq!(architecture.detection_classes(), ["person", "rack"], "{name}");
+        let (mut net, _) = init::network(&config, &architecture, None).unwrap();
+        let head = &architecture.imported.as_ref().unwrap().head;
+        for conv in net.params.convs.iter().filter(|conv| !conv.name.starts_with("segment.")) {
+            let is_class = head.levels.iter().any(|level| level.class == conv.name);
+            let is_box = head.levels.iter().any(|level| level.boxes == conv.name);
+            let before = student.weights.of(&conv.name);
+            if is_class {
+                // The rows of persons, who were the third class.
+                let per_row = conv.weight.value.len() / 2;
+                assert_eq!(conv.weight.value[..per_row], before.weight[2 * per_row..], "{name}: {}", conv.name);
+                assert_eq!(conv.bias.value[0], before.bias[2]);
+                assert!((conv.bias.value[1] + 99f32.ln()).abs() < 1e-5);
+            } else if !is_box || boxes_are_kept {
+                assert_eq!(conv.weight.value, before.weight, "{name}: {}", conv.name);
+            }
+        }
+        net.input().fill(0.5);
+        net.forward(Mode::Train).unwrap();
+        let seeds: Vec<(usize, Vec<f32>)> = net
+            .graph
+            .outputs
+            .clone()
+            .into_iter()
+            .map(|id| (id, vec![1.0; 2 * net.graph.layers[id].shape.len()]))
+            .collect();
+        net.backward(seeds.iter().map(|(id, seed)| (*id, &seed[..]))).unwrap();
+        let trained = net.params.convs.iter().filter(|conv| conv.weight.gradient.iter().any(|&g| g != 0.0)).count();
+        assert!(trained * 10 > net.params.convs.len() * 9, "{name}: {trained} of {}", net.params.convs.len());
+        assert!(net.params.convs.iter().all(|conv| conv.weight.gradient.iter().all(|g| g.is_finite())));
+    }
 }
