@@ -2,7 +2,7 @@
 //!
 //! - [`normalisation`]: mean and standard deviation. [`letterbox`]: the transform and its inverse for boxes; `axis`: which rows and columns it reads;
 //! - `resample`: resampling, colour conversion and normalisation in one go, over the sums of `lanes`.
-//! - [`compressed`]: JPEG and PNG bytes to an image, in a reused buffer.
+//! - [`compressed`]: JPEG and PNG bytes to an image, in a reused buffer. [`rgb`]: an image as rgb8, at its own size.
 
 mod axis;
 pub mod compressed;
@@ -10,6 +10,7 @@ mod lanes;
 pub mod letterbox;
 pub mod normalisation;
 mod resample;
+pub mod rgb;
 
 pub use compressed::{CompressedError, Decompressor};
 pub use letterbox::Letterbox;

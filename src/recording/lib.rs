@@ -1,0 +1,34 @@
+//! Images of recordings: rosbag2 bags (MCAP and sqlite3, whole, compressed, cut short), single
+//! MCAP files, and videos.
+//!
+//! [`Recording::open`] lists the topics; [`Recording::images`] yields the images of one of them,
+//! each borrowed from a buffer that is reused. Memory is bounded by the largest image, whatever a
+//! damaged file claims.
+//!
+//! - [`recording`](Recording): what a path holds. [`images`](Images): reading it.
+//!   [`selection`](Selection): which images.
+//! - `image`: messages as images, by `cdr`. `metadata`: a bag's `metadata.yaml`.
+//! - `storage`: `.mcap` and `.db3` files. `zstd`: what is
+//!   compressed. `video`: by ffmpeg.
+
+#![warn(missing_docs)]
+
+mod cdr;
+mod error;
+mod image;
+mod images;
+mod metadata;
+mod recording;
+mod selection;
+mod storage;
+mod topic;
+mod video;
+mod zstd;
+
+pub use cdr::CdrError;
+pub use error::RecordingError;
+pub use image::{Content, ImageType, PixelError, RecordedImage};
+pub use images::{Images, Unreadable};
+pub use recording::Recording;
+pub use selection::{Every, Selection};
+pub use topic::Topic;
