@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
+use peregrine_recording::Recording;
 
 /// The kind of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub enum Kind {
     Data,
     /// A network in an ONNX file.
     Network,
+    /// A bag, an MCAP file or a video.
+    Recording,
 }
 
 impl Kind {
@@ -22,6 +25,10 @@ impl Kind {
         ensure!(source.exists(), "{}: no such file or folder", source.display());
         // An ONNX file has no signature; it begins with the number of its first field.
         let onnx = source.is_file() && source.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
-        Ok(if onnx { Self::Network } else { Self::Data })
+        Ok(match () {
+            () if onnx => Self::Network,
+            () if Recording::is_one(source) => Self::Recording,
+            () => Self::Data,
+        })
     }
 }

@@ -1,11 +1,12 @@
 //! `distill import`: what people have, brought into this project's own formats.
 //!
 //! One file for each kind of source: [`data`]: labelled images in anybody's layout; [`onnx`]: a
-//! network. [`kind`] tells from the content which it is.
+//! network; [`recording`]: bags and videos. [`kind`] tells from the content which it is.
 
 pub mod data;
 pub mod kind;
 pub mod onnx;
+pub mod recording;
 
 use std::path::PathBuf;
 
@@ -14,9 +15,10 @@ use clap::Args;
 use data::DataArgs;
 use kind::Kind;
 use onnx::NetworkArgs;
+use recording::RecordingArgs;
 
-/// Import a data set in another tool's layout as a folder of images/, labels/ and dataset.toml, or a
-/// detector in an ONNX file as a package.
+/// Import a data set in another tool's layout, a ROS 2 bag, an MCAP file or a video as a folder of
+/// images/, labels/ and dataset.toml, or a detector in an ONNX file as a package.
 ///
 /// The kind of the source is told from its content. An interrupted import is resumed by giving the
 /// command again. What is left out is listed with its reason.
@@ -24,6 +26,8 @@ use onnx::NetworkArgs;
 /// Example: distill import downloads/coco/annotations/instances_val2017.json --out data/coco-val
 ///
 /// Example: distill import nanodet.onnx --description nanodet.toml --out models/nanodet
+///
+/// Example: distill import drive --topic /camera/image_raw --every 0.5s --out data/drive
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The folder or file to import.
@@ -35,6 +39,8 @@ pub struct ImportArgs {
     data: DataArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    recording: RecordingArgs,
 }
 
 /// Runs the command.
@@ -45,5 +51,6 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     match Kind::of(&args.source)? {
         Kind::Data => data::import(&args.source, &args.out, &args.data),
         Kind::Network => onnx::import(&args.source, &args.out, &args.network),
+        Kind::Recording => recording::import(&args.source, &args.out, &args.recording),
     }
 }

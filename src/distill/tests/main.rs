@@ -2,6 +2,7 @@
 
 mod data;
 mod import_networks;
+mod import_recording;
 mod inspect;
 mod judged;
 mod runtime;
