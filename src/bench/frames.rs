@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peregrine_core::{Encoding, ImageView};
+use peregrine_vision::preprocess::rgb::to_rgb8;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 
 /// Most images that are kept in memory.
@@ -16,6 +17,9 @@ pub struct Frames {
     pub height: usize,
     /// Where they come from, as a phrase for the report.
     pub origin: String,
+    /// When the images were recorded: nanoseconds in ascending order, also of those that are not
+    /// kept. Empty where nothing says it.
+    pub times: Vec<u64>,
     images: Vec<(Encoding, Vec<u8>)>,
 }
 
@@ -28,6 +32,10 @@ pub enum FramesError {
     Image { path: PathBuf, source: CompressedError },
     #[error("{path}: there is no .jpg, .jpeg or .png file in this folder")]
     NoImages { path: PathBuf },
+    #[error(transparent)]
+    Recording(#[from] peregrine_recording::RecordingError),
+    #[error("{path}: no image of {topic} can be used{first}")]
+    NoneRecorded { path: PathBuf, topic: String, first: String },
 }
 
 impl Frames {
@@ -78,7 +86,17 @@ impl Frames {
         images.truncate(MAX_IMAGES);
         let origin = format!("{} of {found} images in {}, {width}x{height}", images.len(), folder.display());
         let images = images.into_iter().map(|(_, encoding, data)| (encoding, data)).collect();
-        Ok(Self { width, height, origin, images })
+        Ok(Self { width, height, origin, times: vec![], images })
+    }
+
+    /// Images that were recorded at `times`, all of one size.
+    pub(crate) fn recorded(
+        (width, height): (usize, usize),
+        origin: String,
+        times: Vec<u64>,
+        images: Vec<(Encoding, Vec<u8>)>,
+    ) -> Self {
+        Self { width, height, origin, times, images }
     }
 
     /// The same images at another size: scaled to fill it, cropped where the aspect ratio differs,
@@ -86,20 +104,17 @@ impl Frames {
     pub fn resized(&self, width: usize, height: usize) -> Self {
         let resize = |index| {
             let view = self.image(index);
-            let bytes: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
-            let (w, h) = (view.width() as u32, view.height() as u32);
-            let picture = match view.encoding() {
-                Encoding::Rgba8 => image::RgbaImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageRgba8),
-                Encoding::Mono8 => image::GrayImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageLuma8),
-                _ => image::RgbImage::from_raw(w, h, bytes).map(image::DynamicImage::ImageRgb8),
-            };
-            let picture = picture.expect("stored as decoded");
+            let mut pixels = Vec::new();
+            to_rgb8(&view, &mut pixels);
+            let picture = image::RgbImage::from_raw(view.width() as u32, view.height() as u32, pixels);
+            let picture = image::DynamicImage::ImageRgb8(picture.expect("of its size"));
             let filter = image::imageops::FilterType::Triangle;
             let resized = picture.resize_to_fill(width as u32, height as u32, filter).into_rgb8();
             (Encoding::Rgb8, resized.into_raw())
         };
         let images = (0..self.images.len()).map(resize).collect();
-        Self { width, height, origin: format!("{}, as {width}x{height}", self.origin), images }
+        let (origin, times) = (format!("{}, as {width}x{height}", self.origin), self.times.clone());
+        Self { width, height, origin, times, images }
     }
 
     /// Number of different images.
@@ -117,7 +132,7 @@ impl Frames {
         let data = (0..width * height).flat_map(pixel).collect();
         let origin =
             format!("a synthetic image, {width}x{height}, since no frames were found; give some with --images");
-        Self { width, height, origin, images: vec![(Encoding::Rgb8, data)] }
+        Self { width, height, origin, times: vec![], images: vec![(Encoding::Rgb8, data)] }
     }
 
     /// The image of frame `index`; images repeat in order.

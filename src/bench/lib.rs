@@ -3,7 +3,7 @@
 //!
 //! - [`command`]: the program `latency_bench`: options, runs, output.
 //! - Requirements: [`profile`] (rate, deadline and allowed misses, from a TOML file), [`timetable`]
-//!   (when frames are due), [`frames`] (the images).
+//!   (when frames are due), [`frames`] and [`recorded`] (the images).
 //! - Runs: [`schedule`] (open and closed loop), [`worker`] (the workload: pipeline or network;
 //!   [`warm_up`], [`progress`]), [`node`] (the whole ROS 2 node; feature `ros`), [`rate`] (the
 //!   highest rate that is met), [`stall`] (fault injection), [`stress`] (background load),
@@ -33,6 +33,7 @@ pub mod progress;
 pub mod rate;
 pub mod realtime;
 pub mod record;
+pub mod recorded;
 pub mod report;
 pub mod results_file;
 pub mod schedule;

@@ -20,9 +20,11 @@ pub enum FrameSchedule {
     Bursts { frames: usize },
     /// As recorded: a file of timestamps in seconds, one a line, or a JSON result of this program.
     Trace { path: PathBuf },
+    /// At the distances at which the bag's images were recorded.
+    Recorded,
 }
 
-const FORM: &str = "use fixed, jitter:MS, jitter:MS:SEED, burst:FRAMES or trace:FILE";
+const FORM: &str = "use fixed, jitter:MS, jitter:MS:SEED, burst:FRAMES, trace:FILE or recorded";
 
 impl FromStr for FrameSchedule {
     type Err = String;
@@ -32,6 +34,7 @@ impl FromStr for FrameSchedule {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         match kind {
             "fixed" if rest.is_empty() => Ok(Self::Fixed),
+            "recorded" if rest.is_empty() => Ok(Self::Recorded),
             "jitter" => {
                 let (milliseconds, seed) = rest.split_once(':').unwrap_or((rest, "1"));
                 let milliseconds: f64 = milliseconds.parse().map_err(|_| form())?;
@@ -58,6 +61,7 @@ impl std::fmt::Display for FrameSchedule {
             Self::Jittered { milliseconds, seed } => write!(f, "jitter:{milliseconds}:{seed}"),
             Self::Bursts { frames } => write!(f, "burst:{frames}"),
             Self::Trace { path } => write!(f, "trace:{}", path.display()),
+            Self::Recorded => write!(f, "recorded"),
         }
     }
 }
@@ -75,6 +79,10 @@ pub enum TraceError {
     Json { path: PathBuf },
     #[error("{path}: {found} timestamps; a trace takes two or more, within a day")]
     Length { path: PathBuf, found: usize },
+    #[error("--schedule recorded: takes its times from a bag or video; name one with --images")]
+    NoRecording,
+    #[error("--schedule recorded: the recording has {found} images; it takes two or more, within a day")]
+    RecordedLength { found: usize },
 }
 
 /// Scheduled instants of all frames: nanoseconds from the start, in ascending order.
@@ -105,8 +113,24 @@ impl Timetable {
             }
             FrameSchedule::Bursts { frames: size } => (0..frames).map(|i| regular(i / size * size) as u64).collect(),
             FrameSchedule::Trace { path } => repeat(&read_trace(path)?, frames),
+            FrameSchedule::Recorded => return Err(TraceError::NoRecording),
         };
         Ok(Self { offsets })
+    }
+
+    /// `frames` frames at the distances of `times`, nanoseconds in ascending order, which repeat if
+    /// they are too few.
+    ///
+    /// # Errors
+    /// If there are fewer than two times, or more than a day lies between them.
+    pub fn recorded(times: &[u64], frames: usize) -> Result<Self, TraceError> {
+        match *times {
+            [first, .., last] if last - first < 86_400_000_000_000 => {
+                let trace: Vec<u64> = times.iter().map(|time| time - first).collect();
+                Ok(Self { offsets: repeat(&trace, frames) })
+            }
+            _ => Err(TraceError::RecordedLength { found: times.len() }),
+        }
     }
 
     /// Number of frames.
@@ -224,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn recorded_times_keep_their_distances_and_repeat() {
+        let found = Timetable::recorded(&[700, 710, 740], 5).unwrap();
+        assert_eq!(found.offsets[..], [0, 10, 40, 70, 80]);
+        assert!(Timetable::recorded(&[700], 5).is_err());
+        let without = Timetable::new(&FrameSchedule::Recorded, 5, PERIOD).unwrap_err().to_string();
+        assert!(without.contains("name one with --images"), "{without}");
+    }
+
+    #[test]
     fn an_invalid_trace_is_named_with_its_line() {
         for (text, expected) in [
             ("1.0\nnever\n", "line 2: invalid timestamp \"never\""),
@@ -239,7 +272,7 @@ mod tests {
 
     #[test]
     fn schedules_are_parsed_and_invalid_ones_name_the_form() {
-        for text in ["fixed", "jitter:2.5:9", "burst:4", "trace:a/b.txt"] {
+        for text in ["fixed", "jitter:2.5:9", "burst:4", "trace:a/b.txt", "recorded"] {
             assert_eq!(text.parse::<FrameSchedule>().unwrap().to_string(), text);
         }
         for text in ["", "fixed:1", "jitter", "jitter:x", "burst:0", "burst:-1", "trace:", "poisson"] {

@@ -1,6 +1,6 @@
 //! Command-line options of `latency_bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Parser;
@@ -24,12 +24,13 @@ pub struct Arguments {
     pub list_profiles: bool,
 
     /// Number of frames instead of the profile's; auto: the fewest that can prove the profile
-    /// without a miss.
-    #[arg(long, value_name = "N|auto", help_heading = "Requirements")]
+    /// without a miss; a bag or video: the images of it, as --images, and as many as it has.
+    #[arg(long, value_name = "N|auto|BAG", help_heading = "Requirements")]
     pub frames: Option<FrameCount>,
 
-    /// Arrival pattern of the frames: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES, or
-    /// trace:FILE (timestamps in seconds, or a JSON result).
+    /// Arrival pattern of the frames: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES,
+    /// trace:FILE (timestamps in seconds, or a JSON result), or recorded (as in the bag or video of
+    /// --images).
     #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "Requirements")]
     pub schedule: FrameSchedule,
 
@@ -79,9 +80,14 @@ pub struct Arguments {
     #[arg(long, help_heading = "Subject")]
     pub track: bool,
 
-    /// Folder of .jpg or .png images to send instead of the sample frames.
-    #[arg(long, value_name = "DIR", help_heading = "Subject")]
+    /// Folder of .jpg or .png images to send instead of the sample frames, or a ROS 2 bag, an MCAP
+    /// file or a video.
+    #[arg(long, value_name = "DIR|BAG", help_heading = "Subject")]
     pub images: Option<PathBuf>,
+
+    /// The topic of a bag's images; needed where it has several of images.
+    #[arg(long, value_name = "TOPIC", help_heading = "Subject")]
+    pub topic: Option<String>,
 
     /// Scale and crop the images to this size in pixels.
     #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "Subject")]
@@ -173,6 +179,14 @@ impl Arguments {
         self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
     }
 
+    /// Where the images come from, if not from the sample frames.
+    pub fn source(&self) -> Option<&Path> {
+        match &self.frames {
+            Some(FrameCount::Of(path)) => Some(path),
+            _ => self.images.as_deref(),
+        }
+    }
+
     /// Every output file.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)
@@ -180,11 +194,13 @@ impl Arguments {
 }
 
 /// Number of measured frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameCount {
     /// The fewest that can prove the profile without a miss.
     Auto,
     Number(usize),
+    /// As many as this recording has.
+    Of(PathBuf),
 }
 
 impl FromStr for FrameCount {
@@ -193,10 +209,13 @@ impl FromStr for FrameCount {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
+            _ if text.parse::<f64>().is_err() && (text.contains(['.', '/']) || Path::new(text).exists()) => {
+                Ok(Self::Of(text.into()))
+            }
             _ => text
                 .parse()
                 .map(Self::Number)
-                .map_err(|_| format!("invalid number of frames {text:?}: give a number or auto")),
+                .map_err(|_| format!("invalid number of frames {text:?}: give a number, auto, or a bag that is there")),
         }
     }
 }
@@ -255,6 +274,13 @@ mod tests {
     fn the_options_are_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn frames_are_a_number_or_a_recording() {
+        assert_eq!("12".parse(), Ok(FrameCount::Number(12)));
+        assert_eq!("drive.mcap".parse(), Ok(FrameCount::Of("drive.mcap".into())));
+        assert!("1.5".parse::<FrameCount>().is_err() && "many".parse::<FrameCount>().is_err());
     }
 
     #[test]

@@ -88,7 +88,6 @@ pub fn announce(profile: &DeadlineProfile) {
 pub fn plan_at(setup: &Setup, rate_hz: f64) -> anyhow::Result<RunPlan> {
     let mut plan = setup.plan()?;
     plan.profile.rate_hz = rate_hz;
-    plan.timetable =
-        crate::timetable::Timetable::new(&setup.arguments.schedule, plan.profile.frames, plan.profile.period_ns())?;
+    plan.timetable = setup.timetable(&plan.profile)?;
     Ok(plan)
 }

@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{bail, ensure, Context as _};
 use peregrine_engine::cpu::Isa;
 use peregrine_pipeline::{DeviceChoice, PipelineOptions};
+use peregrine_recording::Recording;
 use peregrine_student::Student;
 use peregrine_track::TrackerOptions;
 
@@ -18,11 +19,12 @@ use crate::frames::Frames;
 use crate::machine::Fingerprint;
 use crate::monitor::Conditions;
 use crate::record::{BenchLayer, LatencyStage};
+use crate::recorded;
 use crate::report::{RunContext, Subject};
 use crate::schedule::RunPlan;
 use crate::stall::{Fault, Faults};
 use crate::stats::frames_needed;
-use crate::timetable::{trace_length, FrameSchedule, Timetable};
+use crate::timetable::{trace_length, FrameSchedule, Timetable, TraceError};
 use crate::{realtime, DeadlineProfile};
 
 /// Everything that a measurement needs.
@@ -47,15 +49,12 @@ impl<'a> Setup<'a> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
         let gpu = if arguments.explain_plan { None } else { gpu(arguments)? };
-        let profile = profile(arguments)?;
         let student = match &arguments.model {
             Some(folder) => Student::load(folder)?,
             None => Student::embedded(),
         };
-        let frames = match &arguments.images {
-            Some(folder) => Frames::load(folder).context("--images")?,
-            None => Frames::shipped_or_synthetic(),
-        };
+        let frames = frames(arguments)?;
+        let profile = profile(arguments, &frames)?;
         let frames = match arguments.image_size {
             Some((width, height)) => frames.resized(width, height),
             None => frames,
@@ -85,7 +84,7 @@ impl<'a> Setup<'a> {
     /// # Errors
     /// If a trace cannot be used.
     pub fn plan(&self) -> anyhow::Result<RunPlan> {
-        let timetable = Timetable::new(&self.arguments.schedule, self.profile.frames, self.profile.period_ns())?;
+        let timetable = self.timetable(&self.profile)?;
         Ok(RunPlan {
             layer: self.arguments.layer,
             profile: self.profile.clone(),
@@ -93,6 +92,19 @@ impl<'a> Setup<'a> {
             dropped_from: self.faults.dropped_from(),
             stop: Arc::clone(&self.stop),
         })
+    }
+
+    /// The instants of a profile's frames.
+    ///
+    /// # Errors
+    /// If a trace cannot be used.
+    pub fn timetable(&self, profile: &DeadlineProfile) -> Result<Timetable, TraceError> {
+        match &self.arguments.schedule {
+            FrameSchedule::Recorded if !self.frames.times.is_empty() => {
+                Timetable::recorded(&self.frames.times, profile.frames)
+            }
+            schedule => Timetable::new(schedule, profile.frames, profile.period_ns()),
+        }
     }
 
     /// The context of a run for its report.
@@ -130,12 +142,30 @@ impl<'a> Setup<'a> {
     }
 }
 
-fn profile(arguments: &Arguments) -> anyhow::Result<DeadlineProfile> {
+/// The images that are sent, at their own size.
+fn frames(arguments: &Arguments) -> anyhow::Result<Frames> {
+    if let (Some(FrameCount::Of(recording)), Some(images)) = (&arguments.frames, &arguments.images) {
+        bail!("--frames {} and --images {}: give one of them", recording.display(), images.display());
+    }
+    let option = if arguments.images.is_some() { "--images" } else { "--frames" };
+    match arguments.source() {
+        Some(path) if Recording::is_one(path) => recorded::load(path, arguments.topic.as_deref()).context(option),
+        _ if arguments.topic.is_some() => bail!("--topic: belongs to a bag; name one with --images"),
+        Some(folder) => Frames::load(folder).context(option),
+        None => Ok(Frames::shipped_or_synthetic()),
+    }
+}
+
+fn profile(arguments: &Arguments, frames: &Frames) -> anyhow::Result<DeadlineProfile> {
     let mut profile = DeadlineProfile::load(&arguments.profile)?;
     let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
-    profile.frames = match (arguments.frames, &arguments.schedule) {
+    profile.frames = match (&arguments.frames, &arguments.schedule) {
         (Some(FrameCount::Auto), _) => needed,
-        (Some(FrameCount::Number(frames)), _) => frames,
+        (Some(FrameCount::Number(frames)), _) => *frames,
+        (Some(FrameCount::Of(_)), _) | (None, FrameSchedule::Recorded) if !frames.times.is_empty() => {
+            frames.times.len()
+        }
+        (Some(FrameCount::Of(_)), _) => frames.count(),
         (None, FrameSchedule::Trace { path }) => trace_length(path)?,
         (None, _) => profile.frames,
     };
