@@ -3,6 +3,7 @@
 
     launch/demo.py                                  replays the sample frames at 30 Hz
     launch/demo.py --frames drive.mp4               replays a video (needs ffmpeg)
+    launch/demo.py --frames drive                   replays a bag as it was recorded (needs rosbags)
     launch/demo.py --topic /camera/image_raw        looks at a camera that is there already
     launch/demo.py -p score_threshold:=0.5          sets a parameter of the node
 
@@ -26,6 +27,7 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"demo: Python has no {missing.name}; run `. launch/setup/env.sh` first, and this with $PEREGRINE_PYTHON")
 
+import bag
 import picture
 
 # The variable's name depends on the distribution. Without it Fast DDS loses every third image of
@@ -102,7 +104,8 @@ def watch(options, viewer, node, processes):
             first_frame, measure_from = now, now + WARM_UP
             if options.pictures > 0 and not options.compressed:
                 # Every other sample frame; from a moving camera, half a second apart.
-                apart = 0.5 if options.topic or not options.frames.is_dir() else 1.5 / options.rate
+                moving = options.topic or not options.frames.is_dir() or bag.is_one(options.frames)
+                apart = 0.5 if moving else 1.5 / options.rate
                 viewer.start_capture(options.pictures, apart)
         if first_frame and viewer.capture and now - first_frame > PATIENCE:
             print("     no picture: images or road masks are missing (is segmentation off?)", flush=True)
@@ -135,6 +138,7 @@ def main():
     if not options.topic:
         camera = ["--frames", options.frames, "--rate", options.rate, "--size", "{}x{}".format(*options.size)]
         camera += ["--compressed"] if options.compressed else []
+        camera += ["--bag-topic", options.bag_topic] if options.bag_topic else []
         processes["camera"] = start([sys.executable, HERE / "replay_camera.py", "--topic", topic, *camera])
     trouble = None
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)

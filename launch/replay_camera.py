@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A camera that replays a folder of images or a video on a ROS 2 image topic, at a steady rate.
+"""A camera that replays a folder of images or a video on a ROS 2 image topic at a steady rate, or a bag as it was recorded.
 
 Everything that takes time is done before the first image: publishing one costs a copy into the middleware.
 """
@@ -7,6 +7,7 @@ Everything that takes time is done before the first image: publishing one costs 
 import argparse
 import array
 import io
+import itertools
 import pathlib
 import shutil
 import signal
@@ -15,11 +16,13 @@ import sys
 import threading
 import time
 
+import bag
 import numpy
 import rclpy
 import rclpy.signals
 from PIL import Image as Picture
 from PIL import ImageOps
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -46,10 +49,15 @@ def positive(text):
 
 
 def add_arguments(parser):
-    parser.add_argument("--frames", type=pathlib.Path, default=FRAMES, help="folder of images, or a video (needs ffmpeg)")
-    parser.add_argument("--rate", type=positive, default=30.0, help="images a second (default 30)")
+    parser.add_argument("--frames", type=pathlib.Path, default=FRAMES, help="folder of images, a video (needs ffmpeg) or a ROS 2 bag (needs rosbags)")
+    parser.add_argument("--bag-topic", help="the bag's topic of images, where it has several")
+    parser.add_argument("--rate", type=positive, default=30.0, help="images a second, but for a bag (default 30)")
     parser.add_argument("--size", type=size, default=(640, 480), help="size they are scaled and cropped to (default 640x480)")
     parser.add_argument("--compressed", action="store_true", help="publish JPEG on TOPIC/compressed instead")
+
+
+def fitted(picture, wanted):
+    return numpy.asarray(ImageOps.fit(picture, wanted, Picture.BILINEAR))
 
 
 def pictures(source, wanted):
@@ -61,7 +69,7 @@ def pictures(source, wanted):
         files = sorted(f for f in source.iterdir() if f.suffix.lower() in PICTURES)
         if not files:
             sys.exit(f"camera: no image ({', '.join(sorted(PICTURES))}) in {source}; name another with --frames")
-        return [numpy.asarray(ImageOps.fit(Picture.open(f).convert("RGB"), wanted, Picture.BILINEAR)) for f in files]
+        return [fitted(Picture.open(f).convert("RGB"), wanted) for f in files]
     if not source.exists():
         sys.exit(f"camera: {source} does not exist; name a folder of images or a video with --frames")
     if not shutil.which("ffmpeg"):
@@ -88,32 +96,46 @@ def raw_message(pixels):
 def jpeg_message(pixels):
     encoded = io.BytesIO()
     Picture.fromarray(pixels).save(encoded, "JPEG", quality=90)
-    message = CompressedImage(format="rgb8; jpeg compressed rgb8")
+    # What image_transport writes for a JPEG of an rgb8 image: decoders make bgr8 of it.
+    message = CompressedImage(format="rgb8; jpeg compressed bgr8")
     message.data = array.array("B", encoded.getvalue())
     return message
 
 
-def replay(node, publisher, messages, rate, stop):
-    """Publishes message after message, one each 1/rate s by the monotonic clock, until `stop` is set.
+def steadily(rate):
+    """When the images of a steady camera are due, and how old each is then; both in seconds."""
+    return ((tick / rate, 0.0) for tick in itertools.count())
+
+
+def as_recorded(times, ages):
+    """The same of images that were recorded at `times`, each `ages` after its stamp; over and over."""
+    gaps = sorted(b - a for a, b in zip(times, times[1:]))
+    length = times[-1] - times[0] + (gaps[len(gaps) // 2] if gaps else 1.0)
+    for turn in itertools.count():
+        yield from ((turn * length + time_ - times[0], age) for time_, age in zip(times, ages))
+
+
+def replay(node, publisher, messages, schedule, stop):
+    """Publishes message after message when `schedule` says, by the monotonic clock, until `stop` is set.
 
     Returns how many were published, and how many were left out because their time had passed.
     """
-    clock, period, tick, late = node.get_clock(), 1.0 / rate, 0, 0
+    clock, published, late = node.get_clock(), 0, 0
     start = time.monotonic()
-    while not stop.is_set():
-        wait = start + tick * period - time.monotonic()
-        if wait > 0:
-            if stop.wait(wait):
-                break
-        elif wait < -period:
+    due, age = next(schedule)
+    for message in itertools.cycle(messages):
+        (next_due, next_age), now = next(schedule), time.monotonic() - start
+        if now > next_due:
             # A camera does not catch up: frames that it could not take in time are skipped.
-            missed = int(-wait / period)
-            tick, late = tick + missed, late + missed
-        message = messages[tick % len(messages)]
-        message.header.stamp = clock.now().to_msg()
-        publisher.publish(message)
-        tick += 1
-    return tick - late, late
+            late += 1
+        elif stop.wait(max(due - now, 0.0)):
+            break
+        else:
+            message.header.stamp = (clock.now() - Duration(nanoseconds=round(age * 1e9))).to_msg()
+            publisher.publish(message)
+            published += 1
+        due, age = next_due, next_age
+    return published, late
 
 
 def main():
@@ -124,7 +146,13 @@ def main():
     # launch appends --ros-args of its own.
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
 
-    frames = pictures(options.frames, options.size)
+    schedule = steadily(options.rate)
+    if bag.is_one(options.frames):
+        recorded = bag.images(options.frames, options.bag_topic)
+        frames = [fitted(image.picture, options.size) for image in recorded]
+        schedule = as_recorded([image.time for image in recorded], [image.age for image in recorded])
+    else:
+        frames = pictures(options.frames, options.size)
     messages = [jpeg_message(f) if options.compressed else raw_message(f) for f in frames]
     for message in messages:
         message.header.frame_id = options.frame_id
@@ -136,7 +164,7 @@ def main():
     topic = f"{options.topic}/compressed" if options.compressed else options.topic
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     publisher = node.create_publisher(type(messages[0]), topic, qos)
-    published, late = replay(node, publisher, messages, options.rate, stop)
+    published, late = replay(node, publisher, messages, schedule, stop)
     if late:
         print(f"camera: {published} images published, {late} left out for want of time", flush=True)
     rclpy.shutdown()
