@@ -18,7 +18,7 @@ if [[ ! -d $frames ]]; then
 fi
 
 data=()
-for set in vehicles/train street/train coco128 camvid/train; do data+=("$shared/data/$set"); done
+for set in vehicles/train street/train coco128 camvid/train; do data+=("$shared/data/$set=builtin:${set%%/*}"); done
 teachers=()
 for name in nanodet_416 centernet_mb3_512; do teachers+=(--teacher "models/teachers/$name.toml=$shared/teachers/$name.onnx"); done
 "$distill" soften "${data[@]}" "${teachers[@]}" --out $out/soft

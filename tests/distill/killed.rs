@@ -84,6 +84,46 @@ fn soft_targets_are_the_same_after_kills() {
 }
 
 #[test]
+fn an_imported_data_set_is_the_same_after_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path());
+    let many = folder.path().join("many");
+    for part in ["images", "labels"] {
+        fs::create_dir_all(many.join(part)).unwrap();
+    }
+    fs::copy(folder.path().join("train/dataset.toml"), many.join("dataset.toml")).unwrap();
+    let frame = fs::read(folder.path().join("train/images/street-20.jpg")).unwrap();
+    for i in 0..300 {
+        fs::write(many.join(format!("images/{i:03}.jpg")), &frame).unwrap();
+        fs::write(many.join(format!("labels/{i:03}.txt")), format!("0 0.5 0.5 0.4 0.{:03}\n", i + 1)).unwrap();
+    }
+    let names = |out: &Path, part: &str| -> Vec<String> {
+        let Ok(entries) = fs::read_dir(out.join(part)) else { return Vec::new() };
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    };
+    run_whole_and_killed(folder.path(), "import many --out OUT", |out| {
+        for name in names(out, "images") {
+            assert!(fs::read(out.join("images").join(&name)).unwrap() == frame, "{name} is not whole");
+        }
+        for name in names(out, "labels") {
+            let text = fs::read_to_string(out.join("labels").join(&name)).unwrap();
+            assert!(text.ends_with('\n') && text.split(' ').count() == 5, "{name} is not whole: {text}");
+        }
+    });
+    let [whole, killed] = ["whole", "killed"].map(|out| folder.path().join(out));
+    for part in ["images", "labels"] {
+        assert_eq!(names(&whole, part).len(), 300);
+        assert_eq!(names(&whole, part), names(&killed, part));
+        let files: Vec<String> = names(&whole, part).iter().map(|name| format!("{part}/{name}")).collect();
+        assert_equal(folder.path(), &files.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    assert_equal(folder.path(), &["dataset.toml", "left-out.txt"]);
+}
+
+#[test]
 fn a_pruned_student_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());

@@ -1,32 +1,38 @@
 //! Labelled images on disk.
 //!
-//! - [`config`]: `dataset.toml`: the mapping from a folder's classes to the student's; four data
-//!   sets are built in.
-//! - [`dataset`]: a folder as a list of samples, sorted by file name.
-//! - [`labels`]: YOLO label files.
-//! - [`read`]: decoding images and masks.
+//! - [`address`]: how a set is named; [`layout`]: the layouts in which people have them, and how
+//!   each is told.
+//! - [`config`]: `dataset.toml`: the mapping from a set's classes to the student's; four data sets
+//!   are built in, and taken where they are asked for.
+//! - [`dataset`]: a set as a list of samples, sorted by name.
+//! - [`labels`]: the objects of an image. - [`names`]: names that are nearly the same.
+//! - [`read`]: decoding images; [`mask`]: decoding masks; [`files`]: what lies in a folder.
 //! - [`copies`](mod@copies): duplicate images.
 //!
-//! A folder holds `images/` (JPEG or PNG) and `labels/` with, for each image of the same stem, a
-//! YOLO text file or a mask (PNG, one byte per pixel: the class index). An image without a label
-//! file is *unlabelled*: it can be used to distil from a teacher, and is neither trained on as an
-//! empty scene nor scored.
+//! An image without a label is *unlabelled*: it can be used to distil from a teacher, and is
+//! neither trained on as an empty scene nor scored.
 
+pub mod address;
 pub mod config;
 pub mod copies;
 pub mod dataset;
+pub mod files;
 pub mod labels;
+pub mod layout;
+pub mod mask;
+pub mod names;
 pub mod read;
 
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
+pub use address::Address;
 pub use config::DatasetConfig;
 pub use copies::{copies, Copy};
-pub use dataset::{Dataset, OnError, OpenOptions, Sample, Skipped, VOID};
+pub use dataset::{ClassObjects, Dataset, OnError, OpenOptions, Sample, Skipped, VOID};
 pub use labels::Annotation;
-pub use read::{dimensions as read_size, load_image, load_mask};
+pub use read::{dimensions as image_size, load_image};
 
 /// How invalid files are skipped: in every command that reads images, and in the configuration of a
 /// training.
@@ -39,19 +45,34 @@ pub enum DataError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{folder}: has no images/ folder{hint}")]
     Layout { folder: PathBuf, hint: String },
-    #[error("{folder}: no usable image in images/ (.jpg, .jpeg and .png are read){first}")]
+    #[error("{folder}: no usable image (.jpg, .jpeg, .jfif, .png, .webp, .bmp and .tif are read){first}")]
     Empty { folder: PathBuf, first: String },
     #[error(
-        "{folder}: has no dataset.toml, so that its classes are unknown; write {folder}/dataset.toml (keys: name, classes, \
-         [detection]) or name one with --config. Built in, by the folder's name: {known}"
+        "{folder}: has no dataset.toml and no data.yaml, so that its classes are unknown; write {folder}/dataset.toml (keys: \
+         name, classes, [detection]) or name one with --config (config = \"…\" in the configuration of a training). Built \
+         in: {known}"
     )]
     NoConfig { folder: PathBuf, known: String },
     #[error("{path}: {why}")]
     Config { path: PathBuf, why: String },
     #[error("{path}:{line}: {why}; correct the line, or skip the image with {}", SKIP_BAD)]
     Label { path: PathBuf, line: usize, why: String },
+    #[error("{path}: {why}; correct it, or skip the image with {}", SKIP_BAD)]
+    Labels { path: PathBuf, why: String },
     #[error("{path}: invalid image: {why}; replace the file, or skip it with {}", SKIP_BAD)]
     Image { path: PathBuf, why: String },
+}
+
+impl DataError {
+    /// The sentence without the advice to skip the file, for where it has been skipped.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Label { path, line, why } => format!("{}:{line}: {why}", path.display()),
+            Self::Labels { path, why } => format!("{}: {why}", path.display()),
+            Self::Image { path, why } => format!("{}: invalid image: {why}", path.display()),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Logs how many files were skipped, and why the first few were.
@@ -72,10 +93,15 @@ pub fn log_skipped(skipped: &[Skipped]) {
 pub fn refuse_same_names<'a>(sets: impl Iterator<Item = (&'a Path, &'a Dataset)>) -> Result<(), DataError> {
     let mut seen: Vec<(&Path, &Dataset)> = Vec::new();
     for (folder, dataset) in sets {
-        let elsewhere = |other: &Path| std::fs::canonicalize(other).ok() != std::fs::canonicalize(folder).ok();
+        let elsewhere = |other: &Path| {
+            Address::parse(other).path.canonicalize().ok() != Address::parse(folder).path.canonicalize().ok()
+        };
         if let Some((other, _)) = seen.iter().find(|(other, d)| d.name == dataset.name && elsewhere(other)) {
-            let why =
-                format!("is named {}, as is {}; rename one of them in its dataset.toml", dataset.name, other.display());
+            let why = format!(
+                "is named {}, as is {}; give one another name in its dataset.toml",
+                dataset.name,
+                other.display()
+            );
             return Err(DataError::Config { path: folder.to_owned(), why });
         }
         seen.push((folder, dataset));

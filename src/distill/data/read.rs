@@ -1,87 +1,133 @@
-//! Decoding of images and masks.
+//! Decoding of images.
+//!
+//! An image is turned as its EXIF orientation says, since every label tool shows and labels it so.
 
+use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, GrayImage, ImageReader, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use super::DataError;
 
-/// Decodes a JPEG or PNG to RGB; the format is detected from the content.
+/// Larger files are refused before they are read: in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// Decodes an image to RGB, turned upright; the format is detected from the content.
 ///
 /// # Errors
-/// [`DataError::Image`] when the file is missing, damaged or in another format.
+/// [`DataError::Image`] when the file is missing, damaged or in a format that is not read.
 pub fn load_image(path: &Path) -> Result<RgbImage, DataError> {
     decode(path).map(DynamicImage::into_rgb8)
 }
 
-/// Decodes a mask: one byte per pixel, the class index, unchanged.
+/// Width and height in pixels of the upright image, from the file's header alone.
 ///
 /// # Errors
-/// [`DataError::Image`] when the file is missing, damaged, or holds colours instead of indices.
-pub fn load_mask(path: &Path) -> Result<GrayImage, DataError> {
-    match decode(path)? {
-        DynamicImage::ImageLuma8(mask) => Ok(mask),
-        other => Err(DataError::Image {
-            path: path.to_owned(),
-            why: format!(
-                "a mask must be an 8-bit greyscale PNG holding class indices, but this is {:?}",
-                other.color()
-            ),
-        }),
-    }
-}
-
-/// Width and height in pixels, from the file's header alone.
-///
-/// # Errors
-/// [`DataError::Image`] when the file is missing or has no header of an image.
+/// [`DataError::Image`] when the file is missing or its header is damaged.
 pub fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| why(&e))?;
-    match reader.into_dimensions().map_err(|e| why(&e))? {
-        (0, _) | (_, 0) => Err(why(&"it has no pixels")),
-        size => Ok(size),
+    let mut decoder = reader.into_decoder().map_err(|e| why(&e))?;
+    match (decoder.dimensions(), orientation(&mut decoder)) {
+        ((0, _) | (_, 0), _) => Err(why(&"it has no pixels")),
+        ((width, height), turned) if swaps_sides(turned) => Ok((height, width)),
+        (size, _) => Ok(size),
     }
 }
 
-fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+/// The upright image in the file's own pixel format.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
-    let bytes = std::fs::read(path).map_err(|e| why(&e))?;
+    let bytes = read_file(path, LARGEST).map_err(|e| why(&e))?;
     if is_truncated(&bytes) {
         return Err(why(&"the JPEG is truncated"));
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| why(&e))?;
-    reader.decode().map_err(|e| why(&e))
+    let mut decoder = reader.into_decoder().map_err(|e| why(&e))?;
+    let turned = orientation(&mut decoder);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| why(&e))?;
+    image.apply_orientation(turned);
+    Ok(image)
 }
 
-/// Whether a JPEG lacks its end-of-image marker after the last start of a scan. The decoder fills
-/// the missing part with grey without an error; neither marker can occur within a scan's data
-/// (ITU-T T.81, B.1.1.5).
+/// The bytes of a file, if it has no more than `limit`.
+pub(super) fn read_file(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let length = fs::metadata(path)?.len();
+    if length > limit {
+        let why = format!("it has {} MiB, which is more than the {} that are read", length >> 20, limit >> 20);
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    fs::read(path)
+}
+
+/// As stored if the file does not say, or what it says is damaged: viewers do the same.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    decoder.orientation().unwrap_or(Orientation::NoTransforms)
+}
+
+fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate270, Rotate270FlipH, Rotate90, Rotate90FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
+}
+
+/// Whether a JPEG breaks off before its end-of-image marker. The decoder fills the missing part
+/// with grey without an error. What follows the marker, such as a phone's film, does not matter, so
+/// the file is walked from marker to marker (ITU-T T.81, B.1).
 fn is_truncated(bytes: &[u8]) -> bool {
-    let is = |marker: [u8; 2]| move |pair: &[u8]| pair == marker;
-    bytes.starts_with(&[0xff, 0xd8])
-        && bytes
-            .windows(2)
-            .rposition(is([0xff, 0xda]))
-            .is_some_and(|scan| !bytes[scan..].windows(2).any(is([0xff, 0xd9])))
+    const MARKER: u8 = 0xff;
+    if !bytes.starts_with(&[MARKER, 0xd8]) {
+        return false;
+    }
+    let mut at = 2;
+    loop {
+        // Within a scan, 0xff 0x00 is data and 0xff 0xd0…0xd7 a restart; bytes before a marker are
+        // passed over elsewhere too, as decoders do.
+        let is_marker = |pair: &[u8]| pair[0] == MARKER && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | MARKER);
+        let Some(offset) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) else { return true };
+        at += offset + 2;
+        if bytes[at - 1] == 0xd9 {
+            return false;
+        }
+        let Some(&[high, low]) = bytes.get(at..at + 2) else { return true };
+        at += usize::from(u16::from_be_bytes([high, low]));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_truncated_jpeg_is_detected() {
+    fn jpeg() -> Vec<u8> {
         let mut jpeg = Vec::new();
         let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
         RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 0]))
             .write_with_encoder(encoder)
             .unwrap();
+        jpeg
+    }
+
+    #[test]
+    fn a_truncated_jpeg_is_detected() {
+        let mut jpeg = jpeg();
         assert!(!is_truncated(&jpeg));
-        assert!(is_truncated(&jpeg[..jpeg.len() - 100]));
+        assert!((2..jpeg.len() - 1).all(|length| is_truncated(&jpeg[..length])));
         // Data after the end, such as a camera's maker notes, does not matter.
         jpeg.extend([1, 2, 3]);
         assert!(!is_truncated(&jpeg));
+    }
+
+    #[test]
+    fn a_film_behind_a_photo_does_not_make_it_truncated() {
+        let mut photo = jpeg();
+        // The film's bytes happen to hold markers: a start of scan and no end of image.
+        photo.extend(b"\x00\x00\x00\x18ftypmp42\xff\xda\x00\x08\xff\xd8\x12\x34");
+        assert!(!is_truncated(&photo));
+        // A thumbnail within the EXIF segment has its own end of image.
+        let mut with_thumbnail = vec![0xff, 0xd8, 0xff, 0xe1, 0x00, 0x06, 0xff, 0xd8, 0xff, 0xd9];
+        assert!(is_truncated(&with_thumbnail));
+        with_thumbnail.extend(&jpeg()[2..]);
+        assert!(!is_truncated(&with_thumbnail));
     }
 }

@@ -62,7 +62,7 @@ pub struct EvaluateArgs {
     /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
     #[arg(long, env = "ORT_DYLIB_PATH")]
     onnxruntime: Option<PathBuf>,
-    /// The dataset.toml to use instead of the one found.
+    /// The dataset.toml to use instead of the one found, or builtin:NAME.
     #[arg(long)]
     config: Option<PathBuf>,
     /// Instead of a dataset.toml: classes of the YOLO label files by index, comma-separated. Those
@@ -225,8 +225,11 @@ fn config_of_flags(args: &EvaluateArgs, folder: &Path) -> Option<DatasetConfig> 
     if args.classes.is_empty() && args.mask_classes.is_empty() {
         return None;
     }
-    let segmentation = (!args.mask_classes.is_empty())
-        .then(|| SegmentationLabels { classes: args.mask_classes.clone(), void: Some(u8::MAX) });
+    let segmentation = (!args.mask_classes.is_empty()).then(|| SegmentationLabels {
+        classes: args.mask_classes.clone(),
+        void: Some(u8::MAX),
+        colours: None,
+    });
     let name = folder.file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
     Some(DatasetConfig {
         name,

@@ -95,6 +95,12 @@ fn observe_with(
         "{}: no image has a label to evaluate on; put label files with the images' names into labels/",
         dataset.name
     );
+    ensure!(
+        dataset.is_labelled(),
+        "{}: nothing in it can be scored: {}",
+        dataset.name,
+        dataset.why_it_teaches_nothing()
+    );
     let mut all = Observations {
         images: Vec::new(),
         confusion: Confusion::new(dataset.mask_names().len()),

@@ -89,10 +89,10 @@ impl Evaluation {
             small: mean(&|p| p.small),
             medium: mean(&|p| p.medium),
             large: mean(&|p| p.large),
-            mean_iou: confusion.mean_iou(),
+            mean_iou: confusion.labelled_mean_iou(),
             detection_error: calibration.error(),
             segmentation_error: observations.mask_calibration.error(),
-            segmentation: (0..mask_classes.len()).filter_map(iou).collect(),
+            segmentation: (0..mask_classes.len()).filter(|&c| confusion.is_labelled(c)).filter_map(iou).collect(),
             detection,
         }
     }

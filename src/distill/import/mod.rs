@@ -1,12 +1,16 @@
 //! `distill import`: what people have, brought into this project's own formats.
 //!
 //! One file for each kind of source: [`data`]: labelled images in anybody's layout; [`onnx`]: a
-//! network; [`recording`]: bags and videos. [`kind`] tells from the content which it is.
+//! network; [`recording`]: bags and videos. [`kind`] tells from the content which it is. - `write`,
+//! `outline`: labels in this project's layout; [`left_out`]: what was left out, by reason.
 
 pub mod data;
 pub mod kind;
+pub mod left_out;
 pub mod onnx;
+mod outline;
 pub mod recording;
+mod write;
 
 use std::path::PathBuf;
 

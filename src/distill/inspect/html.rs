@@ -33,7 +33,7 @@ pub fn page(inspection: &Inspection, datasets: &[Dataset], classes: &[String]) -
 fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String]) -> Result<(), ReportError> {
     page.section(&report.name);
     page.paragraph(&format!(
-        "{} images, {} unlabelled, {} invalid files, {} suspicious labels. Red, green, blue: mean {:.0?}, standard \
+        "{} images, {} unlabelled, {} files left out, {} suspicious labels. Red, green, blue: mean {:.0?}, standard \
          deviation {:.0?}.",
         report.images,
         report.unlabelled,
@@ -48,11 +48,16 @@ fn set(page: &mut Page, report: &SetReport, dataset: &Dataset, classes: &[String
     if !report.pixels.is_empty() {
         page.table(&report.pixel_rows());
     }
+    if !report.own.is_empty() {
+        let header = ["class in the labels", "objects", "counts as"].map(str::to_owned).to_vec();
+        let rows = report.own.iter().map(|o| vec![o.class.clone(), o.objects.to_string(), o.mapped.clone()]);
+        page.table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
+    }
     if report.heat.iter().flatten().any(|&n| n > 0) {
         page.figure(&heat_map(&report.heat).svg()?, "Heat map of the boxes over the image");
     }
     if !report.faults.is_empty() {
-        page.subsection("Invalid files");
+        page.subsection("Files left out");
         let header = vec!["file".to_owned(), "why".to_owned()];
         let rows = report.faults.iter().map(|(path, why)| vec![path.display().to_string(), why.clone()]);
         page.table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());

@@ -16,7 +16,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::data::{copies, load_image, DataError, Dataset, OnError, OpenOptions, Sample};
+use super::data::config::Mapped;
+use super::data::layout::splits;
+use super::data::{copies, load_image, ClassObjects, DataError, Dataset, OnError, OpenOptions, Sample};
 use crate::log::show;
 use crate::meant::MeantStudent;
 pub use alike::{distance, fingerprint, Alike, Fingerprint};
@@ -30,7 +32,7 @@ const LISTED: usize = 5;
 /// Columns and rows of the heat map of boxes.
 const HEAT: (usize, usize) = (32, 24);
 
-/// Inspect data sets: class balance, object sizes, colours, invalid files, suspicious labels,
+/// Inspect data sets: class balance, object sizes, colours, files left out, suspicious labels,
 /// near-duplicates.
 ///
 /// Give all splits at once, so that near-duplicates between training and validation are found.
@@ -38,12 +40,13 @@ const HEAT: (usize, usize) = (32, 24);
 /// Example: distill inspect data/street/train data/street/val --json report.json --html report.html
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Data set folders.
+    /// Data sets in any layout that is read (docs/training.md#data); of several splits, all are
+    /// taken.
     #[arg(required = true)]
     data: Vec<PathBuf>,
     #[command(flatten)]
     student: MeantStudent,
-    /// The dataset.toml to use instead of the one found.
+    /// The dataset.toml to use instead of the one found, or builtin:NAME.
     #[arg(long)]
     config: Option<PathBuf>,
     /// Write the report as JSON to this file.
@@ -71,6 +74,10 @@ pub struct Inspection {
 #[derive(Debug, Clone, Serialize)]
 pub struct SetReport {
     pub name: String,
+    /// The layout that was read: "COCO JSON".
+    pub layout: String,
+    /// The data set's own classes.
+    pub own: Vec<OwnClass>,
     /// Number of readable images.
     pub images: usize,
     /// Number of unlabelled images.
@@ -89,6 +96,15 @@ pub struct SetReport {
     pub heat: Vec<Vec<u32>>,
     /// Fraction of the masks' pixels by segmentation class, including void.
     pub pixels: BTreeMap<String, f64>,
+}
+
+/// A class of the label files.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OwnClass {
+    pub class: String,
+    pub objects: usize,
+    /// The student's class that it maps to, `ignore` or `background`.
+    pub mapped: String,
 }
 
 /// One class's labelled objects.
@@ -129,8 +145,8 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         segmentation: student.segmentation_classes().to_vec(),
         on_error: OnError::Skip,
     };
-    let datasets =
-        args.data.iter().map(|folder| Dataset::open_with(folder, &options)).collect::<Result<Vec<_>, _>>()?;
+    let splits = args.data.iter().map(|name| splits(name)).collect::<Result<Vec<_>, _>>()?.concat();
+    let datasets = splits.iter().map(|split| Dataset::open_with(split, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;
     let count = datasets.iter().map(|d| d.samples.len() as u64).sum();
     let progress = show(ProgressBar::new(count).with_style(style));
@@ -177,7 +193,7 @@ pub fn inspect(
                     mask.iter_mut().zip(&pixels.mask).for_each(|(sum, n)| *sum += n);
                     prints.push(((dataset.name.clone(), sample.file_name().to_owned()), pixels.fingerprint));
                 }
-                Err(e) => report.faults.push((sample.image.clone(), e.to_string())),
+                Err(e) => report.faults.push((sample.image.clone(), e.reason())),
             }
         }
         report.mean = sums.map(|[sum, _]| sum / count);
@@ -249,6 +265,8 @@ fn label_statistics(dataset: &Dataset, classes: &[String]) -> SetReport {
     let labelled = classes.iter().zip(&dataset.labelled).filter(|(_, &l)| l).map(|(c, _)| c.clone());
     SetReport {
         name: dataset.name.clone(),
+        layout: dataset.layout.to_owned(),
+        own: own_classes(dataset, classes),
         images: 0,
         unlabelled: dataset.samples.iter().filter(|s| s.boxes.is_none() && s.mask.is_none()).count(),
         labelled: labelled.collect(),
@@ -260,6 +278,17 @@ fn label_statistics(dataset: &Dataset, classes: &[String]) -> SetReport {
         heat: heat(dataset),
         pixels: BTreeMap::new(),
     }
+}
+
+fn own_classes(dataset: &Dataset, classes: &[String]) -> Vec<OwnClass> {
+    let mapped = |mapped| match mapped {
+        Mapped::Student(class) => classes[class].clone(),
+        Mapped::Ignore => "ignore".into(),
+        Mapped::Background => "background".into(),
+    };
+    let of =
+        |own: &ClassObjects| OwnClass { class: own.class.clone(), objects: own.objects, mapped: mapped(own.mapped) };
+    dataset.objects.iter().map(of).collect()
 }
 
 fn quantile(values: &mut [f32], share: f64) -> f32 {
@@ -314,7 +343,11 @@ fn text(inspection: &Inspection) -> String {
     let mut text = String::new();
     for set in &inspection.sets {
         let (images, unlabelled, faults) = (set.images, set.unlabelled, set.faults.len());
-        let _ = writeln!(text, "{}: {images} images, {unlabelled} unlabelled, {faults} invalid files", set.name);
+        let _ = writeln!(text, "{}: {images} images, {unlabelled} unlabelled, {faults} files left out", set.name);
+        let _ = writeln!(text, "  read as {}", set.layout);
+        for own in set.own.iter().filter(|own| own.objects > 0 && own.class != own.mapped) {
+            let _ = writeln!(text, "  {} labelled {:?} count as {}", own.objects, own.class, own.mapped);
+        }
         for rows in [set.class_rows(), set.pixel_rows()].into_iter().filter(|rows| rows.len() > 1) {
             for row in rows {
                 let cells: String = row[1..].iter().map(|cell| format!("{cell:>11}")).collect();
@@ -325,7 +358,12 @@ fn text(inspection: &Inspection) -> String {
         let _ =
             writeln!(text, "  red, green, blue: mean {:?}, standard deviation {:?}", round(set.mean), round(set.std));
         for (path, why) in set.faults.iter().take(LISTED) {
-            let _ = writeln!(text, "  {}: {why}", path.display());
+            let path = path.display().to_string();
+            let why = if why.starts_with(&path) { why.clone() } else { format!("{path}: {why}") };
+            let _ = writeln!(text, "  {why}");
+        }
+        if set.faults.len() > LISTED {
+            let _ = writeln!(text, "  and {} more; --json lists all", set.faults.len() - LISTED);
         }
         if !set.suspects.is_empty() {
             let _ = writeln!(text, "  suspicious labels: {}, such as", set.suspects.len());

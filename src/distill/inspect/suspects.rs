@@ -70,6 +70,7 @@ mod tests {
     fn duplicate_contradicting_tiny_and_huge_boxes_are_found() {
         let at = |class, x: f32, side: f32| Annotation { class, bbox: BoundingBox::new(x, 0.0, x + side, side) };
         let sample = Sample {
+            name: "a.jpg".into(),
             image: "a.jpg".into(),
             size: (100, 100),
             boxes: Some(vec![

@@ -38,6 +38,21 @@ impl Confusion {
     }
 }
 
+impl Confusion {
+    /// Whether a pixel is labelled as this class.
+    pub fn is_labelled(&self, class: usize) -> bool {
+        (0..self.classes).any(|predicted| self.counts[class * self.classes + predicted] > 0)
+    }
+
+    /// Mean over the classes that are labelled. What a data set has not cannot be judged on it: a
+    /// class that is predicted there instead counts as missing pixels of the class that is
+    /// labelled.
+    pub fn labelled_mean_iou(&self) -> Option<f64> {
+        let ious: Vec<f64> = (0..self.classes).filter(|&c| self.is_labelled(c)).filter_map(|c| self.iou(c)).collect();
+        (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +96,18 @@ mod tests {
         assert_eq!(confusion.iou(2), Some(0.0));
         assert_eq!(confusion.iou(3), None);
         assert_eq!(confusion.mean_iou(), Some(1.0 / 3.0));
+    }
+
+    #[test]
+    fn classes_that_no_pixel_is_labelled_as_do_not_count_in_the_mean() {
+        let mut confusion = Confusion::new(3);
+        for (label, predicted, pixels) in [(1, 1, 90), (1, 0, 6), (1, 2, 4), (255, 0, 50)] {
+            (0..pixels).for_each(|_| {
+                confusion.add(label, predicted);
+            });
+        }
+        assert_eq!(confusion.mean_iou(), Some(0.3));
+        assert_eq!(confusion.labelled_mean_iou(), Some(0.9));
+        assert_eq!(Confusion::new(3).labelled_mean_iou(), None);
     }
 }

@@ -29,7 +29,7 @@ use report::{Accuracies, Accuracy, QuantizationReport};
 use search::{Search, SearchProgress};
 use weights::WeightScale;
 
-use super::data::{log_skipped, Dataset, OnError, OpenOptions, Skipped};
+use super::data::{log_skipped, Address, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
 use super::log::show;
 use peregrine_core::files::{sha256, write_atomically};
@@ -186,7 +186,11 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
 
 /// Calibration and evaluation must use different images.
 fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
-    let canonical = |p: &PathBuf| std::fs::canonicalize(p).with_context(|| p.display().to_string());
+    let canonical = |name: &PathBuf| {
+        let Address { path, split, .. } = Address::parse(name);
+        let path = std::fs::canonicalize(path).with_context(|| name.display().to_string())?;
+        anyhow::Ok((path, split))
+    };
     let data = args.data.iter().map(canonical).collect::<anyhow::Result<Vec<_>>>()?;
     for folder in &args.evaluate {
         let both = data.contains(&canonical(folder)?);

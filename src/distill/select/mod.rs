@@ -18,7 +18,7 @@ use anyhow::{ensure, Context};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::data::{log_skipped, read_size, Skipped};
+use super::data::{log_skipped, image_size, Skipped};
 use super::lock::lock;
 use super::log::show;
 use analysis::Analysis;
@@ -168,7 +168,7 @@ fn randomly(args: &SelectArgs, frames: &[Frame]) -> anyhow::Result<Vec<Selected>
         Ok(Selected {
             file: frame.name.clone(),
             path: frame.path.clone(),
-            size: read_size(&frame.path)?,
+            size: image_size(&frame.path)?,
             student_disagreement: None,
             teacher_disagreement: None,
             value: None,

@@ -144,7 +144,7 @@ fn a_folder_without_dataset_toml_lists_the_built_in_ones() {
     let dir = folder(CONFIG, &[("a", "")]);
     fs::remove_file(dir.path().join("dataset.toml")).unwrap();
     let message = open(&dir).unwrap_err().to_string();
-    assert!(message.contains("dataset.toml") && message.contains("vehicles, street, camvid, coco128"), "{message}");
+    assert!(message.contains("dataset.toml") && message.contains("builtin:vehicles, builtin:street"), "{message}");
 }
 
 #[test]
@@ -199,7 +199,9 @@ fn the_built_in_descriptions_fit_the_shared_data_sets() {
     for (split, images, boxes) in
         [("vehicles/train", 878, 1676), ("street/val", 31, 339), ("camvid/val", 101, 0), ("coco128", 128, 330)]
     {
-        let dataset = Dataset::open(&root.join(split), None).unwrap();
+        let name = split.split('/').next().unwrap();
+        let config = PathBuf::from(format!("builtin:{name}"));
+        let dataset = Dataset::open(&root.join(split), Some(&config)).unwrap();
         assert_eq!(dataset.name, split);
         assert_eq!(dataset.samples.len(), images);
         assert_eq!(dataset.samples.iter().flat_map(|s| s.boxes.iter().flatten()).count(), boxes, "{split}");

@@ -3,7 +3,32 @@
 use anyhow::{bail, ensure, Context};
 
 use super::config::StudentConfig;
+use crate::data::Dataset;
 use crate::loss::methods::MethodConfig;
+
+/// Refuses a training in which nothing can be learnt: without a teacher, each data set must have
+/// labels of the student's classes, and one of them an object or a mask.
+///
+/// # Errors
+/// Names the data set, and why its labels are none.
+pub(super) fn refuse_without_labels(config: &StudentConfig, datasets: &[Dataset]) -> anyhow::Result<()> {
+    let taught = config.soft_targets.is_some() || config.teacher.as_ref().is_some_and(|t| t.package.is_some());
+    if taught {
+        return Ok(());
+    }
+    let sets = || config.data.iter().zip(datasets);
+    let nothing = sets().find(|(source, set)| source.unlabelled || !set.is_labelled());
+    let nothing = nothing.or_else(|| sets().next().filter(|_| !sets().any(|(_, set)| set.teaches())));
+    let Some((source, set)) = nothing else { return Ok(()) };
+    let why = match source.unlabelled {
+        true => "it has unlabelled = true, and there is no teacher to learn from".into(),
+        false => set.why_it_teaches_nothing(),
+    };
+    bail!(
+        "{}: nothing can be learnt from it: {why}; correct its labels, or name soft_targets or a [teacher]",
+        source.folder.display()
+    )
+}
 
 impl StudentConfig {
     /// Checks all that needs no other file.

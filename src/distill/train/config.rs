@@ -98,7 +98,7 @@ pub struct DataSource {
     pub folder: PathBuf,
     /// Relative to the shares of the other sets.
     pub share: f64,
-    /// A `dataset.toml` to use instead of the one in the folder.
+    /// A `dataset.toml` to use instead of the one in the folder, or `builtin:NAME`.
     #[serde(default)]
     pub config: Option<PathBuf>,
     /// Ignore the labels, so that the student learns from the teachers only.

@@ -13,6 +13,7 @@ use peregrine_student::Student;
 
 use super::artifacts::Artifacts;
 use super::batches::{Batch, TrainImages};
+use super::check::refuse_without_labels;
 use super::checkpoint::TrainState;
 use super::config::StudentConfig;
 use super::device::TrainDevice;
@@ -92,6 +93,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         state.load(&files.checkpoint, expected).with_context(|| files.checkpoint.display().to_string())?;
     }
     let datasets = config.open_data(&architecture)?;
+    refuse_without_labels(&config, &datasets)?;
     Provenance::record(&config, &datasets, &files.folder, state.step, args.reconfigure)?;
     write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
     let mut log = StepLog::open(&files.log, state.step)?;
