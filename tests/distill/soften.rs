@@ -174,6 +174,24 @@ fn a_truncated_image_is_skipped_and_softened_once_repaired() {
 }
 
 #[test]
+fn a_replaced_image_is_softened_anew_and_refused_until_then() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    let image = folder.path().join("data/images/a.png");
+    let check = || {
+        let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+        soft.check("spots/data", "a.png", &image).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(), Ok(()));
+    RgbImage::new(32, 16).save(&image).unwrap();
+    let refused = check().unwrap_err();
+    assert!(refused.contains("a.png") && refused.contains("soften again"), "{refused}");
+    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    assert_eq!(check(), Ok(()));
+}
+
+#[test]
 fn folders_of_the_same_name_do_not_overwrite_each_other() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());

@@ -13,7 +13,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::{sha256, write_atomically};
 
-use super::data::{load_image, log_skipped, refuse_same_names, Dataset, OnError, OpenOptions, Sample, Skipped};
+use super::data::{
+    load_image, log_skipped, refuse_same_names, Address, Dataset, OnError, OpenOptions, Sample, Skipped,
+};
 use super::log::show;
 use super::meant::MeantStudent;
 
@@ -46,7 +48,7 @@ pub struct SoftenArgs {
     out: PathBuf,
     #[command(flatten)]
     student: MeantStudent,
-    /// The dataset.toml to use instead of those found.
+    /// The dataset.toml to use instead of those found, or builtin:NAME.
     #[arg(long)]
     config: Option<PathBuf>,
     /// Skip invalid images, and report their number, instead of stopping.
@@ -85,7 +87,8 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let mut skipped: Vec<Skipped> = datasets.iter().flat_map(|d| d.skipped.clone()).collect();
     for (folder, dataset) in args.data.iter().zip(&datasets) {
         progress.set_message(dataset.name.clone());
-        let folder = std::fs::canonicalize(folder).with_context(|| folder.display().to_string())?;
+        let folder =
+            std::fs::canonicalize(Address::parse(folder).path).with_context(|| folder.display().to_string())?;
         let folder = folder.display().to_string();
         for (number, samples) in dataset.samples.chunks(IMAGES_PER_SHARD).enumerate() {
             if let Some(done) = output.find(&dataset.name, samples) {
@@ -103,7 +106,8 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
                 dataset: dataset.name.clone(),
                 folder: folder.clone(),
                 images: outputs.images,
-                skipped: outputs.skipped.iter().map(|s| file_name(&s.path)).collect(),
+                hashes: outputs.hashes,
+                skipped: outputs.skipped.iter().filter_map(|s| name_of(samples, &s.path)).collect(),
             };
             output.write(shard, &outputs.soft_targets)?;
             skipped.extend(outputs.skipped);
@@ -173,11 +177,15 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Whether a shard has all of `samples` except those that still cannot be read.
+/// Whether a shard has all of `samples`, of the very same images, except those that still cannot be
+/// read.
 fn is_done(shard: &Shard, samples: &[Sample]) -> bool {
     let has = |sample: &Sample| {
         let name = |file: &String| file == sample.file_name();
-        shard.images.iter().any(name) || (shard.skipped.iter().any(name) && load_image(&sample.image).is_err())
+        match shard.images.iter().position(name) {
+            Some(at) => std::fs::read(&sample.image).is_ok_and(|bytes| shard.hashes.get(at) == Some(&sha256(&bytes))),
+            None => shard.skipped.iter().any(name) && load_image(&sample.image).is_err(),
+        }
     };
     shard.images.len() + shard.skipped.len() == samples.len() && samples.iter().all(has)
 }
@@ -188,6 +196,6 @@ fn skipped_before(samples: &[Sample], file: &str) -> Skipped {
     Skipped { path, reason: "still cannot be read".into() }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn name_of(samples: &[Sample], image: &Path) -> Option<String> {
+    samples.iter().find(|sample| sample.image == image).map(|sample| sample.file_name().to_owned())
 }

@@ -44,6 +44,10 @@ pub(super) struct Shard {
     #[serde(default)]
     pub folder: String,
     pub images: Vec<String>,
+    /// SHA-256 of each image's file. Without them the soft targets are of an older version, and
+    /// nothing says which images they are of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hashes: Vec<String>,
     /// Images that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
@@ -60,6 +64,8 @@ impl Index {
 /// Soft targets in memory.
 pub struct SoftTargets {
     by_image: HashMap<(String, String), ImageSoftTargets>,
+    /// SHA-256 of the images' files, where it is known.
+    hashes: HashMap<(String, String), String>,
     /// Teachers' names.
     pub teachers: Vec<String>,
     /// The student's classes, in the order of the logits.
@@ -87,7 +93,7 @@ impl SoftTargets {
     /// As [`open`](Self::open).
     pub fn open_with(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<Self> {
         let index = Index::read(&folder.join(INDEX))?;
-        let mut by_image = HashMap::new();
+        let (mut by_image, mut hashes) = (HashMap::new(), HashMap::new());
         let mut features: BTreeMap<String, usize> = index.features.iter().map(|layer| (layer.clone(), 0)).collect();
         for shard in &index.shards {
             let path = folder.join(&shard.file);
@@ -114,18 +120,35 @@ impl SoftTargets {
                 );
                 *channels = map.channels();
             }
-            let keys = shard.images.iter().map(|image| (shard.dataset.clone(), image.clone()));
-            by_image.extend(keys.zip(found));
+            let keys = || shard.images.iter().map(|image| (shard.dataset.clone(), image.clone()));
+            hashes.extend(keys().zip(shard.hashes.iter().cloned()));
+            by_image.extend(keys().zip(found));
         }
         let known = |class: &String| index.known.as_ref().is_none_or(|known| known.contains(class));
         Ok(Self {
             by_image,
+            hashes,
             teachers: index.teachers.into_iter().map(|t| t.0).collect(),
             known: index.classes.iter().map(known).collect(),
             classes: index.classes,
             segmentation: index.segmentation,
             features,
         })
+    }
+
+    /// Refuses an image that is not the one of which the soft targets are.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has changed since.
+    pub fn check(&self, dataset: &str, file: &str, image: &Path) -> anyhow::Result<()> {
+        let Some(hash) = self.hashes.get(&(dataset.to_owned(), file.to_owned())) else { return Ok(()) };
+        let bytes = std::fs::read(image).with_context(|| image.display().to_string())?;
+        ensure!(
+            sha256(&bytes) == *hash,
+            "{}: is another image than the one that soft_targets are of; run distill soften again",
+            image.display()
+        );
+        Ok(())
     }
 
     /// The soft targets of an image, if it has any.
@@ -149,6 +172,7 @@ mod tests {
             dataset: "a".into(),
             folder: String::new(),
             images: vec!["x.jpg".into()],
+            hashes: vec![],
             skipped: vec![],
         };
         let classes = vec!["p".into(), "q".into()];

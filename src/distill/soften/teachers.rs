@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 use indicatif::ProgressBar;
+use peregrine_core::files::sha256;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 use tracing::warn;
@@ -42,6 +43,8 @@ enum AnyTeacher {
 /// The teachers' outputs for some images, and the images that could not be read.
 pub(super) struct TeacherOutputs {
     pub images: Vec<String>,
+    /// SHA-256 of each image's file.
+    pub hashes: Vec<String>,
     pub soft_targets: Vec<ImageSoftTargets>,
     pub skipped: Vec<Skipped>,
 }
@@ -172,7 +175,8 @@ impl Teachers {
         on_error: OnError,
         progress: &ProgressBar,
     ) -> anyhow::Result<TeacherOutputs> {
-        let mut outputs = TeacherOutputs { images: Vec::new(), soft_targets: Vec::new(), skipped: Vec::new() };
+        let mut outputs =
+            TeacherOutputs { images: Vec::new(), hashes: Vec::new(), soft_targets: Vec::new(), skipped: Vec::new() };
         for sample in samples {
             progress.inc(1);
             let image = match load_image(&sample.image) {
@@ -184,6 +188,8 @@ impl Teachers {
             };
             outputs.soft_targets.push(self.soften(&image).with_context(|| sample.image.display().to_string())?);
             outputs.images.push(sample.file_name().to_owned());
+            let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
+            outputs.hashes.push(sha256(&bytes));
         }
         Ok(outputs)
     }

@@ -3,7 +3,8 @@
 //!
 //! - [`description`]: the TOML that describes a teacher's tensors; [`input_size`]: a part of it;
 //!   [`plausible`]: whether it fits the tensors' values.
-//! - [`onnx`]: loading ONNX Runtime and running one image; `network_input`: its tensors.
+//! - [`onnx`]: loading ONNX Runtime and running one image; `network_input`: its tensors;
+//!   `external`: the files that a network loads.
 //! - [`placement`]: the place of an image in a teacher's input.
 //! - [`detect`], [`queries`]: from a detector's outputs to candidates; [`candidates`]: what becomes
 //!   of them; [`logits`]: classifiers and segmenters.
@@ -15,6 +16,7 @@ pub mod candidates;
 pub mod description;
 pub mod detect;
 pub mod ensemble;
+mod external;
 pub mod feature;
 pub mod input_size;
 pub mod logits;

@@ -16,7 +16,7 @@ use super::candidates::{detections, soft_targets, Candidate, OutputTensor, MIN_S
 use super::description::{Family, TeacherDescription};
 use super::network_input::NetworkInput;
 use super::placement::Placement;
-use super::{detect, logits, Feature, SoftMask, SoftTarget};
+use super::{detect, external, logits, Feature, SoftMask, SoftTarget};
 
 /// ONNX Runtime, opened.
 pub struct Runtime(Environment);
@@ -67,7 +67,7 @@ impl Runtime {
 /// A teacher in ONNX, ready for images.
 pub struct OnnxTeacher {
     pub description: TeacherDescription,
-    /// SHA-256 of the ONNX file.
+    /// SHA-256 of the ONNX file and of those that it loads.
     pub sha256: String,
     path: PathBuf,
     session: Session,
@@ -121,7 +121,14 @@ impl OnnxTeacher {
             description.name,
             classes.join(", ")
         );
-        Ok(Self { description, sha256: sha256(&bytes), path: path.to_owned(), session, input, groups })
+        Ok(Self {
+            description,
+            sha256: external::hash(path, &bytes).with_context(at)?,
+            path: path.to_owned(),
+            session,
+            input,
+            groups,
+        })
     }
 
     /// For each of the student's classes, whether the teacher knows it.

@@ -116,6 +116,9 @@ impl TrainImages {
                     decoded => decoded?,
                 };
                 let soft = soft_targets.and_then(|s| s.of(&dataset.name, sample.file_name()));
+                if let (Some(targets), Some(_)) = (soft_targets, soft) {
+                    targets.check(&dataset.name, sample.file_name(), &sample.image)?;
+                }
                 found += usize::from(soft.is_some());
                 let feature = |(layer, _): &(String, Grid)| soft.and_then(|s| s.features.get(layer)).map(Arc::clone);
                 let boxes = if source.unlabelled { None } else { sample.boxes.as_deref() };
