@@ -11,6 +11,7 @@
 //! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their
 //!   comparison.
 //! - [`ablate`]: ablation studies. - [`meant`]: whose classes a command means. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
+//! - [`file_index`]: what is known of files that have not changed since they were read.
 
 pub mod ablate;
 pub mod before_after;
@@ -19,6 +20,7 @@ pub mod data;
 mod defaults;
 pub mod evaluate;
 pub mod export;
+pub mod file_index;
 pub mod import;
 pub mod inspect;
 pub mod lock;

@@ -1,10 +1,12 @@
 //! Tensors of f32, f16 and u32 in a safetensors file, read with their type and shape checked.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Context};
 use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 
 /// A type of values that these files hold, little-endian.
 pub(crate) trait Element: Copy {
@@ -69,37 +71,109 @@ pub(crate) struct TensorData<T> {
     pub values: Vec<T>,
 }
 
-/// The tensors of a file in memory.
-pub(crate) struct TensorReader<'a>(SafeTensors<'a>);
+/// Where a tensor's values lie in its file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TensorPlace {
+    pub shape: Vec<usize>,
+    /// From the file's beginning, in bytes.
+    pub offset: u64,
+    pub bytes: usize,
+}
+
+impl TensorPlace {
+    /// The values, out of the file.
+    ///
+    /// # Errors
+    /// When the file is shorter than it was, or cannot be read.
+    pub fn read<T: Element>(&self, file: &File) -> std::io::Result<Vec<T>> {
+        let mut bytes = vec![0; self.bytes];
+        file.read_exact_at(&mut bytes, self.offset)?;
+        Ok(T::read(&bytes))
+    }
+}
+
+/// The tensors of a file, in memory or on disk.
+pub(crate) struct TensorReader<'a> {
+    header: Metadata,
+    /// Where the values begin in the file, in bytes.
+    start: usize,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Memory(&'a [u8]),
+    Disk(&'a File),
+}
+
+/// Bytes before a header: its length.
+const LENGTH: usize = 8;
+/// Longer headers are refused, as by the safetensors library.
+const MAX_HEADER: u64 = 100_000_000;
 
 impl<'a> TensorReader<'a> {
     /// # Errors
     /// When `bytes` are not a safetensors file.
     pub fn new(bytes: &'a [u8]) -> anyhow::Result<Self> {
-        Ok(Self(SafeTensors::deserialize(bytes)?))
+        let (length, header) = SafeTensors::read_metadata(bytes)?;
+        Ok(Self { header, start: LENGTH + length, source: Source::Memory(bytes) })
+    }
+
+    /// Reads only the header; tensors are read from the file when they are asked for.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a safetensors file.
+    pub fn open(file: &'a File) -> anyhow::Result<Self> {
+        let all = file.metadata()?.len();
+        let mut length = [0; LENGTH];
+        file.read_exact_at(&mut length, 0).context("too short for a safetensors file")?;
+        let length = u64::from_le_bytes(length);
+        ensure!(length <= all.min(MAX_HEADER), "its header is longer than the file");
+        let mut header = vec![0; length as usize];
+        file.read_exact_at(&mut header, LENGTH as u64).context("its header is cut short")?;
+        let header: Metadata = serde_json::from_slice(&header).context("its header is damaged")?;
+        let start = LENGTH + length as usize;
+        ensure!((start + header.data_len()) as u64 == all, "it has {all} bytes, not as many as its header says");
+        Ok(Self { header, start, source: Source::Disk(file) })
+    }
+
+    /// Finds a tensor; `shape` has `None` for a dimension of any length.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing, or has another type or shape.
+    pub fn find<T: Element>(&self, name: &str, shape: &[Option<usize>]) -> anyhow::Result<TensorPlace> {
+        let tensor = self.header.info(name).with_context(|| format!("has no tensor {name}"))?;
+        let found = &tensor.shape;
+        let fits = |(expected, &found): (&Option<usize>, &usize)| expected.is_none_or(|expected| expected == found);
+        ensure!(
+            tensor.dtype == T::DTYPE && found.len() == shape.len() && shape.iter().zip(found).all(fits),
+            "{name} is {:?} {found:?}, not {:?} [{}]",
+            tensor.dtype,
+            T::DTYPE,
+            shape.iter().map(|side| side.map_or("any".into(), |side| side.to_string())).collect::<Vec<_>>().join(", ")
+        );
+        let (from, to) = tensor.data_offsets;
+        Ok(TensorPlace { shape: found.clone(), offset: (self.start + from) as u64, bytes: to - from })
     }
 
     /// Reads a tensor; `shape` has `None` for a dimension of any length.
     ///
     /// # Errors
-    /// Names the tensor that is missing, or has another type or shape.
+    /// Names the tensor that is missing, or has another type or shape; when the file cannot be
+    /// read.
     pub fn read<T: Element>(&self, name: &str, shape: &[Option<usize>]) -> anyhow::Result<TensorData<T>> {
-        let tensor = self.0.tensor(name).with_context(|| format!("has no tensor {name}"))?;
-        let found = tensor.shape();
-        let fits = |(expected, &found): (&Option<usize>, &usize)| expected.is_none_or(|expected| expected == found);
-        ensure!(
-            tensor.dtype() == T::DTYPE && found.len() == shape.len() && shape.iter().zip(found).all(fits),
-            "{name} is {:?} {found:?}, not {:?} [{}]",
-            tensor.dtype(),
-            T::DTYPE,
-            shape.iter().map(|side| side.map_or("any".into(), |side| side.to_string())).collect::<Vec<_>>().join(", ")
-        );
-        Ok(TensorData { shape: found.to_vec(), values: T::read(tensor.data()) })
+        let place = self.find::<T>(name, shape)?;
+        let values = match self.source {
+            Source::Memory(bytes) => T::read(&bytes[place.offset as usize..][..place.bytes]),
+            Source::Disk(file) => place.read(file)?,
+        };
+        Ok(TensorData { shape: place.shape, values })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn file() -> Vec<u8> {
@@ -118,6 +192,32 @@ mod tests {
         assert_eq!((a.shape, a.values), (vec![2, 2], vec![1.0, -2.0, 0.5, f32::INFINITY]));
         assert_eq!(reader.read::<u32>("b", &[None]).unwrap().values, [1, 2, u32::MAX]);
         assert_eq!(reader.read::<f16>("c", &[Some(1)]).unwrap().values, [f16::from_f32(0.25)]);
+    }
+
+    #[test]
+    fn a_file_on_disk_is_read_as_one_in_memory() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&self::file()).unwrap();
+        let (bytes, reader) = (self::file(), TensorReader::open(&file).unwrap());
+        let memory = TensorReader::new(&bytes).unwrap();
+        let place = reader.find::<u32>("b", &[None]).unwrap();
+        assert_eq!(place, memory.find::<u32>("b", &[None]).unwrap());
+        assert_eq!(place.read::<u32>(&file).unwrap(), [1, 2, u32::MAX]);
+        let a = |reader: &TensorReader| reader.read::<f32>("a", &[None, Some(2)]).unwrap().values;
+        assert_eq!(a(&reader), a(&memory));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_anywhere_is_refused() {
+        let bytes = file();
+        for length in 0..bytes.len() {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes[..length]).unwrap();
+            assert!(TensorReader::open(&file).is_err(), "{length} bytes");
+        }
+        let mut longer = tempfile::tempfile().unwrap();
+        longer.write_all(&[&bytes[..], &[0]].concat()).unwrap();
+        assert!(TensorReader::open(&longer).is_err());
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn features_are_the_layer_s_values_in_16_bits() {
         letterbox.apply(&view, &Normalisation { mean: input.mean, std: input.std }, engine.input());
         engine.run().unwrap();
         for (i, layer) in LAYERS.iter().enumerate() {
-            let map = &soft.of("tiny/data", frame).unwrap().features[*layer];
+            let map = soft.of("tiny/data", frame).unwrap().features[*layer].read().unwrap();
             let shape = graph.layers[graph.outputs[first + i]].shape;
             // The rows that the letterboxed image lies on.
             let (top, rows) = (letterbox.pad().1 as f32 / INPUT.1 as f32 * shape.height as f32, map.height);

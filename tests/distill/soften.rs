@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
+use peregrine_core::files::sha256;
 use peregrine_distill::soften::SoftTargets;
 use peregrine_student::Student;
 
@@ -181,7 +182,8 @@ fn a_replaced_image_is_softened_anew_and_refused_until_then() {
     let image = folder.path().join("data/images/a.png");
     let check = || {
         let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
-        soft.check("spots/data", "a.png", &image).map_err(|e| e.to_string())
+        let hash = sha256(&fs::read(&image).unwrap());
+        soft.check("spots/data", "a.png", &image, &hash).map_err(|e| e.to_string())
     };
     assert_eq!(check(), Ok(()));
     RgbImage::new(32, 16).save(&image).unwrap();
@@ -247,7 +249,7 @@ fn a_segmenters_logits_cover_the_image_and_train_the_student() {
     let classes = soft.segmentation.as_ref().unwrap();
     assert!(soft.known.iter().all(|known| !known), "a segmenter knows no detection class");
     for (file, class, (x, y)) in [("a.png", "sky", (27, 13)), ("b.png", "road", (52, 13))] {
-        let mask = soft.of("spots/data", file).unwrap().mask.clone().unwrap();
+        let mask = soft.of("spots/data", file).unwrap().mask.as_ref().unwrap().read().unwrap();
         // 128 × 64 pixels fill the width of the student's 320 × 256.
         assert_eq!((mask.width, mask.height), (80, 40));
         let logit = |class: usize| mask.values[(class * 40 + y) * 80 + x].to_f32();

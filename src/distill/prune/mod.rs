@@ -26,9 +26,10 @@ use super::data::OnError;
 use super::log::show;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
-use super::train::batches::TrainImages;
 use super::train::config::{DataSource, StudentConfig};
+use super::train::images::{Loading, TrainImages};
 use super::train::step::LossComputer;
+use super::train::survey::Survey;
 use importance::{Criterion, Moments};
 
 /// Prune the least important channels of a student (structured pruning).
@@ -163,8 +164,9 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         skip_bad: args.skip_bad,
         ..StudentConfig::default()
     };
-    let train_images = TrainImages::load(&config, &config.open_data(architecture)?, architecture, None, &[])?;
-    let weights = segmentation::class_weights(train_images.mask_bytes(), architecture.segmentation_classes().len());
+    let survey = Survey::make(config.open_data(architecture)?, None)?;
+    let train_images = TrainImages::load(&config, survey, architecture, None, &[], Loading::default())?;
+    let weights = segmentation::class_weights(train_images.mask_pixels());
     let loss_computer = LossComputer::new(architecture, weights);
     let mut net = trainable(&student.weights, student)?;
     let mut moments = Moments::new(&graph);
@@ -173,7 +175,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches, ETA {eta}")?;
     let progress = show(ProgressBar::new(batches).with_style(style));
     for step in 0..batches {
-        let batch = train_images.batch(step, &config, &architecture.input);
+        let batch = train_images.batch(step, &config, &architecture.input)?;
         if args.by == Criterion::Taylor {
             net.params.zero_gradients();
             let losses = loss_computer.gradients(&mut net, &batch, &config)?;

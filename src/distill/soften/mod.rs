@@ -1,8 +1,12 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
-//! - `teachers`: the teachers and the fusion of their outputs. - [`targets`], [`shard`]: the files.
+//! - `teachers`: the teachers and the fusion of their outputs.
+//! - [`targets`], [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
+//!   targets whose maps stay on disk.
 
+pub mod map;
 pub mod shard;
+pub mod stored;
 pub mod targets;
 mod teachers;
 

@@ -7,13 +7,17 @@
 //! `[images, 4]` (f32): the image's place on that grid.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{ensure, Context};
 use half::f16;
 use peregrine_core::BoundingBox;
 
-use crate::teacher::{Feature, SoftMask, SoftTarget};
+use super::map::{to_f16, HalfMap};
+use super::stored::{ShardFile, StoredMap, StoredSoftTargets};
+use crate::teacher::SoftTarget;
 use crate::tensor_file::{TensorReader, TensorWriter};
 
 /// The soft targets of one image.
@@ -27,69 +31,6 @@ pub struct ImageSoftTargets {
     pub features: BTreeMap<String, Arc<HalfMap>>,
 }
 
-/// A map in f16 on a grid, and the image's place on it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HalfMap {
-    pub width: usize,
-    pub height: usize,
-    /// `[channels, height, width]`; logits are at a temperature of 1.
-    pub values: Vec<f16>,
-    /// Left, top, right and bottom of the image, in cells.
-    pub image: [f32; 4],
-}
-
-impl HalfMap {
-    pub fn channels(&self) -> usize {
-        self.values.len() / (self.width * self.height)
-    }
-
-    fn write(&self, tensors: &mut TensorWriter, name: String) {
-        tensors.push(name, &[self.channels(), self.height, self.width], self.values.iter().copied());
-    }
-
-    /// `channels`: `None` for any number. `image`: `None` for the whole grid.
-    fn read(
-        tensors: &TensorReader,
-        name: &str,
-        channels: Option<usize>,
-        image: Option<[f32; 4]>,
-    ) -> anyhow::Result<Arc<Self>> {
-        let tensor = tensors.read::<f16>(name, &[channels, None, None])?;
-        ensure!(!tensor.values.is_empty(), "{name} is empty");
-        let (height, width) = (tensor.shape[1], tensor.shape[2]);
-        let image = image.unwrap_or_else(|| whole(width, height));
-        Ok(Arc::new(Self { width, height, values: tensor.values, image }))
-    }
-}
-
-/// The place of an image that covers the whole grid.
-fn whole(width: usize, height: usize) -> [f32; 4] {
-    [0.0, 0.0, width as f32, height as f32]
-}
-
-impl From<&SoftMask> for HalfMap {
-    fn from(mask: &SoftMask) -> Self {
-        let (width, height) = (mask.width, mask.height);
-        Self { width, height, values: to_f16(&mask.logits).collect(), image: whole(width, height) }
-    }
-}
-
-impl TryFrom<&Feature> for HalfMap {
-    type Error = anyhow::Error;
-
-    /// # Errors
-    /// When a value exceeds the range of f16.
-    fn try_from(feature: &Feature) -> anyhow::Result<Self> {
-        let values: Vec<f16> = to_f16(&feature.values).collect();
-        ensure!(values.iter().all(|v| v.is_finite()), "a value is NaN or exceeds 65504, the largest f16");
-        Ok(Self { width: feature.width, height: feature.height, values, image: feature.image })
-    }
-}
-
-fn to_f16(values: &[f32]) -> impl Iterator<Item = f16> + '_ {
-    values.iter().map(|&value| f16::from_f32(value))
-}
-
 fn mask_name(image: usize) -> String {
     format!("segmentation.{image}")
 }
@@ -100,6 +41,10 @@ fn feature_name(layer: &str, image: usize) -> String {
 
 fn place_name(layer: &str) -> String {
     format!("place.{layer}")
+}
+
+fn push(tensors: &mut TensorWriter, name: String, map: &HalfMap) {
+    tensors.push(name, &[map.channels(), map.height, map.width], map.values.iter().copied());
 }
 
 /// The bytes of a shard. All images have the features of the same layers.
@@ -117,10 +62,10 @@ pub(crate) fn serialize(images: &[ImageSoftTargets], classes: usize) -> anyhow::
     tensors.push("ends", &[images.len()], ends);
     for (i, image) in images.iter().enumerate() {
         if let Some(mask) = &image.mask {
-            mask.write(&mut tensors, mask_name(i));
+            push(&mut tensors, mask_name(i), mask);
         }
         for (layer, map) in &image.features {
-            map.write(&mut tensors, feature_name(layer, i));
+            push(&mut tensors, feature_name(layer, i), map);
         }
     }
     let layers: BTreeSet<&String> = images.iter().flat_map(|image| image.features.keys()).collect();
@@ -142,15 +87,18 @@ pub(super) struct Contents<'a> {
     pub wanted: &'a dyn Fn(&str) -> bool,
 }
 
-/// The soft targets of each image of a shard.
+/// The soft targets of each image of the shard at `path`; maps stay on disk.
 ///
 /// # Errors
 /// Names the tensor that is missing or has another shape.
-pub(super) fn deserialize(bytes: &[u8], contents: &Contents) -> anyhow::Result<Vec<ImageSoftTargets>> {
-    read(&TensorReader::new(bytes)?, contents).context("invalid shard; delete it and soften again")
+pub(super) fn open(path: &Path, contents: &Contents) -> anyhow::Result<Vec<StoredSoftTargets>> {
+    let file = File::open(path)?;
+    let shard = Arc::new(ShardFile { path: path.to_owned(), stamp: file.metadata()?.into() });
+    let read = || read(&TensorReader::open(&file)?, &shard, contents);
+    read().context("invalid shard; delete it and soften again")
 }
 
-fn read(tensors: &TensorReader, contents: &Contents) -> anyhow::Result<Vec<ImageSoftTargets>> {
+fn read(tensors: &TensorReader, shard: &Arc<ShardFile>, contents: &Contents) -> anyhow::Result<Vec<StoredSoftTargets>> {
     let objects = objects(tensors, contents.classes)?;
     let ends = tensors.read::<u32>("ends", &[None])?.values;
     let total = ends.last().map_or(0, |&end| end as usize);
@@ -163,14 +111,14 @@ fn read(tensors: &TensorReader, contents: &Contents) -> anyhow::Result<Vec<Image
     let mut images = Vec::with_capacity(ends.len());
     let mut start = 0;
     for (i, end) in ends.into_iter().map(|end| end as usize).enumerate() {
-        let mut image = ImageSoftTargets { boxes: objects[start..end].to_vec(), ..Default::default() };
+        let mut image = StoredSoftTargets { boxes: objects[start..end].to_vec(), ..Default::default() };
         start = end;
         if let Some(classes) = contents.masks {
-            image.mask = Some(HalfMap::read(tensors, &mask_name(i), Some(classes), None)?);
+            image.mask = Some(StoredMap::find(tensors, shard, &mask_name(i), Some(classes), None)?);
         }
         for (&layer, places) in &places {
             let place = std::array::from_fn(|side| places[4 * i + side]);
-            let map = HalfMap::read(tensors, &feature_name(layer, i), None, Some(place))?;
+            let map = StoredMap::find(tensors, shard, &feature_name(layer, i), None, Some(place))?;
             image.features.insert(layer.to_owned(), map);
         }
         images.push(image);
@@ -194,9 +142,19 @@ mod tests {
     use super::*;
     use crate::teacher::UNKNOWN;
 
+    /// What a shard of these bytes holds, with its maps read into memory.
     fn read(bytes: &[u8], masks: Option<usize>, features: &[&str]) -> anyhow::Result<Vec<ImageSoftTargets>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
         let features: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();
-        deserialize(bytes, &Contents { classes: 2, masks, features: &features, wanted: &|name| name != "unwanted" })
+        let contents = Contents { classes: 2, masks, features: &features, wanted: &|name| name != "unwanted" };
+        let read = |map: &StoredMap| Arc::new(map.read().unwrap());
+        let in_memory = |image: StoredSoftTargets| ImageSoftTargets {
+            mask: image.mask.as_ref().map(read),
+            features: image.features.iter().map(|(layer, map)| (layer.clone(), read(map))).collect(),
+            boxes: image.boxes,
+        };
+        Ok(open(file.path(), &contents)?.into_iter().map(in_memory).collect())
     }
 
     fn map(channels: usize, width: usize, height: usize, image: [f32; 4]) -> Arc<HalfMap> {
@@ -233,13 +191,5 @@ mod tests {
         let bytes = serialize(&[ImageSoftTargets::default()], 2).unwrap();
         let error = format!("{:#}", read(&bytes, None, &["neck.8.add"]).unwrap_err());
         assert!(error.contains("neck.8.add") && error.contains("soften again"), "{error}");
-    }
-
-    #[test]
-    fn a_feature_beyond_the_range_of_f16_is_refused() {
-        for (value, fits) in [(65504.0, true), (1e6, false), (f32::NAN, false)] {
-            let feature = Feature { width: 1, height: 1, values: vec![value], image: [0.0, 0.0, 1.0, 1.0] };
-            assert_eq!(HalfMap::try_from(&feature).is_ok(), fits);
-        }
     }
 }

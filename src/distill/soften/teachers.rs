@@ -12,7 +12,8 @@ use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 use tracing::warn;
 
-use super::shard::{HalfMap, ImageSoftTargets};
+use super::map::HalfMap;
+use super::shard::ImageSoftTargets;
 use super::targets::Index;
 use super::SoftenArgs;
 use crate::data::{load_image, OnError, Sample, Skipped};

@@ -1,57 +1,32 @@
-//! Batches, drawn and rendered ahead of the training step on a separate thread.
+//! Batches, drawn and rendered ahead of the training step by threads of their own.
 //!
-//! Batch `n` depends only on the seed and `n`, so that a resumed run has the batches of an
-//! uninterrupted one.
+//! The examples of a batch are read, decoded and rendered side by side; batches arrive in order.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 
-use anyhow::{ensure, Context};
+use anyhow::Context;
 use crossbeam::channel::{bounded, Receiver};
-use image::{GrayImage, RgbImage};
 use peregrine_student::architecture::Input;
-use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::augment::{self, Colour, ViewTransform};
+use super::augment;
 use super::compose::{self, Example};
 use super::config::StudentConfig;
-use super::objects::{self, Object};
+use super::images::TrainImages;
+use super::objects::Object;
 use super::online::OnlineTeacher;
+use super::plan::{self, ExamplePlan, Shown, ViewPlan};
 use super::soft_view::{Grid, SoftView};
-use crate::data::{load_image, log_skipped, refuse_same_names, DataError, Dataset, Sample, Skipped, VOID};
-use crate::soften::shard::HalfMap;
-use crate::soften::SoftTargets;
+use crate::data::VOID;
+use crate::soften::stored::StoredMap;
 
 /// Batches rendered ahead.
 const AHEAD: usize = 4;
 
-/// A source image in memory, with its labels and soft targets.
-pub struct TrainImage {
-    pub path: PathBuf,
-    image: RgbImage,
-    objects: Vec<Object>,
-    mask: Option<GrayImage>,
-    soft_mask: Option<Arc<HalfMap>>,
-    /// The soft targets' features for each layer that learns from them.
-    features: Vec<Option<Arc<HalfMap>>>,
-    /// For each class, whether a missing label means that there is no object.
-    known: Vec<bool>,
-}
-
-/// The training images, by data set.
-pub struct TrainImages {
-    /// The images of each data set, and its sampling weight.
-    sets: Vec<(Vec<TrainImage>, f64)>,
-    /// The cells of each layer that learns from the soft targets' features.
-    layers: Vec<Grid>,
-}
-
 /// One batch.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Batch {
     pub step: u64,
     /// `[images, 3, height, width]`.
@@ -73,138 +48,11 @@ pub struct Batch {
     pub teacher_outputs: Vec<Vec<f32>>,
 }
 
-/// A sample's image, and its mask unless it is `unlabelled`.
-fn decode(dataset: &Dataset, sample: &Sample, unlabelled: bool) -> Result<(RgbImage, Option<GrayImage>), DataError> {
-    let mask = sample.mask.as_ref().filter(|_| !unlabelled);
-    Ok((load_image(&sample.image)?, mask.map(|path| dataset.load_mask(path)).transpose()?))
-}
-
-impl TrainImages {
-    /// Decodes every image of the configuration's `datasets` into memory, with its soft targets; of
-    /// the features, those for `layers`.
-    ///
-    /// # Errors
-    /// When an image or mask cannot be read, unless the configuration skips those; when the soft
-    /// targets are of other classes, or there are none for any of the images.
-    pub fn load(
-        config: &StudentConfig,
-        datasets: &[Dataset],
-        architecture: &Architecture,
-        soft_targets: Option<&SoftTargets>,
-        layers: &[(String, Grid)],
-    ) -> anyhow::Result<Self> {
-        let classes = architecture.detection_classes();
-        if let Some(soft) = soft_targets {
-            ensure!(
-                soft.classes == classes,
-                "soft_targets are of {}, but the student detects {}",
-                soft.classes.join(", "),
-                classes.join(", ")
-            );
-            refuse_same_names(config.data.iter().map(|source| source.folder.as_path()).zip(datasets))?;
-        }
-        let (mut sets, mut skipped, mut coverage) = (Vec::new(), Vec::new(), Vec::new());
-        for (source, dataset) in config.data.iter().zip(datasets) {
-            let mut images = Vec::with_capacity(dataset.samples.len());
-            let mut found = 0;
-            for sample in &dataset.samples {
-                let (image, mask) = match decode(dataset, sample, source.unlabelled) {
-                    Err(e) if config.skip_bad => {
-                        skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() });
-                        continue;
-                    }
-                    decoded => decoded?,
-                };
-                let soft = soft_targets.and_then(|s| s.of(&dataset.name, sample.file_name()));
-                if let (Some(targets), Some(_)) = (soft_targets, soft) {
-                    targets.check(&dataset.name, sample.file_name(), &sample.image)?;
-                }
-                found += usize::from(soft.is_some());
-                let feature = |(layer, _): &(String, Grid)| soft.and_then(|s| s.features.get(layer)).map(Arc::clone);
-                let boxes = if source.unlabelled { None } else { sample.boxes.as_deref() };
-                let detected = |class: usize| soft.is_some() && soft_targets.is_some_and(|s| s.known[class]);
-                images.push(TrainImage {
-                    path: sample.image.clone(),
-                    image,
-                    objects: objects::merge(
-                        boxes.unwrap_or_default(),
-                        soft.map_or(&[], |s| &s.boxes),
-                        config.pseudo_label_score,
-                    ),
-                    mask,
-                    soft_mask: soft.and_then(|s| s.mask.clone()).filter(|_| config.takes_masks()),
-                    features: layers.iter().map(feature).collect(),
-                    known: (0..classes.len())
-                        .map(|class| detected(class) || (boxes.is_some() && dataset.labelled[class]))
-                        .collect(),
-                });
-            }
-            ensure!(!images.is_empty(), "{}: none of its images can be read", source.folder.display());
-            coverage.push((found, images.len(), &dataset.name));
-            sets.push((images, source.share));
-        }
-        if soft_targets.is_some() {
-            let list: Vec<_> =
-                coverage.iter().map(|(found, all, name)| format!("{found} of {all} in {name}")).collect();
-            ensure!(
-                coverage.iter().any(|(found, ..)| *found > 0),
-                "soft_targets know none of the images by data set and file name ({}): run distill soften on these folders, \
-                 or rename them as they were",
-                list.join(", ")
-            );
-            tracing::info!("images with soft targets: {}", list.join(", "));
-        }
-        log_skipped(&skipped);
-        Ok(Self { sets, layers: layers.iter().map(|(_, grid)| *grid).collect() })
-    }
-
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.sets.iter().map(|(set, _)| set.len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The masks' classes, pixel by pixel, to compute class weights from.
-    pub fn mask_bytes(&self) -> impl Iterator<Item = &u8> {
-        self.sets.iter().flat_map(|(set, _)| set).filter_map(|p| p.mask.as_ref()).flat_map(|m| m.as_raw())
-    }
-
-    fn draw(&self, rng: &mut ChaCha8Rng) -> &TrainImage {
-        let total: f64 = self.sets.iter().map(|s| s.1).sum();
-        let mut at = rng.random_range(0.0..total);
-        for (set, share) in &self.sets {
-            if at < *share {
-                return &set[rng.random_range(0..set.len())];
-            }
-            at -= share;
-        }
-        &self.sets[0].0[0]
-    }
-
-    /// Renders batch `step`.
-    pub fn batch(&self, step: u64, config: &StudentConfig, input: &Input) -> Batch {
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        rng.set_stream(step);
-        let len = 3 * input.width * input.height;
-        let mut batch = Batch { step, input: vec![0.0; config.batch * len], ..Batch::default() };
-        for tensor in batch.input.chunks_mut(len) {
-            // Nothing is drawn for an augmentation that is off, so that it does not change the
-            // other draws.
-            let likely = |p: f64, rng: &mut ChaCha8Rng| p > 0.0 && rng.random_bool(p);
-            let mut example = if likely(config.augment.mosaic, &mut rng) {
-                let (x, y) = compose::centre(input, &mut rng);
-                compose::mosaic(input, (x, y), [(); 4].map(|()| self.example(config, input, &mut rng)))
-            } else {
-                self.example(config, input, &mut rng)
-            };
-            if likely(config.augment.mixup, &mut rng) {
-                let share = rng.random_range(0.0..0.5);
-                example = compose::mixup(example, self.example(config, input, &mut rng), share);
-            }
-            tensor.copy_from_slice(&example.input);
+impl Batch {
+    fn new(step: u64, examples: Vec<Example>) -> Self {
+        let mut batch = Self { step, ..Self::default() };
+        for example in examples {
+            batch.input.extend(example.input);
             batch.objects.push(example.objects);
             batch.known.push(example.known);
             batch.masks.push(example.mask);
@@ -214,71 +62,119 @@ impl TrainImages {
         }
         batch
     }
+}
 
-    /// A random view of a random image.
-    fn example(&self, config: &StudentConfig, input: &Input, rng: &mut ChaCha8Rng) -> Example {
-        let source = self.draw(rng);
-        let augment = &config.augment;
-        let view = ViewTransform::random(source.image.dimensions(), input.width, input.height, augment, rng);
-        let colour = Colour::random(augment.colour, rng);
+impl TrainImages {
+    /// Renders batch `step`, on all of rayon's threads.
+    ///
+    /// # Errors
+    /// When an image cannot be read any more, unless the configuration skips those.
+    pub fn batch(&self, step: u64, config: &StudentConfig, input: &Input) -> anyhow::Result<Batch> {
+        let plans = plan::batch(self, step, config, input);
+        let examples = plans.into_par_iter().map(|plan| self.example(&plan, config, input));
+        Ok(Batch::new(step, examples.collect::<anyhow::Result<_>>()?))
+    }
+
+    fn example(&self, plan: &ExamplePlan, config: &StudentConfig, input: &Input) -> anyhow::Result<Example> {
+        let view = |plan: &ViewPlan| self.view(plan, config, input);
+        let example = match &plan.shown {
+            Shown::View(plan) => view(plan)?,
+            Shown::Mosaic(centre, plans) => {
+                let [a, b, c, d] = &**plans;
+                compose::mosaic(input, *centre, [view(a)?, view(b)?, view(c)?, view(d)?])
+            }
+        };
+        Ok(match &plan.blended {
+            Some((share, plan)) => compose::mixup(example, view(plan)?, *share),
+            None => example,
+        })
+    }
+
+    fn view(&self, plan: &ViewPlan, config: &StudentConfig, input: &Input) -> anyhow::Result<Example> {
+        let (number, pixels) = self.pixels(plan.set, plan.image, config.skip_bad)?;
+        let (source, size) = (self.image(plan.set, number), self.size(plan.set, number));
+        let (view, colour) = plan.view(size, config, input);
         let mut tensor = vec![0.0; 3 * input.width * input.height];
-        augment::render(&source.image, &view, &colour, input, &mut tensor);
-        let soft = |map: &HalfMap, grid| SoftView::new(map, source.image.dimensions(), &view, input, grid);
+        augment::render(&pixels.image, &view, &colour, input, &mut tensor);
+        let soft = |map: &StoredMap, grid| anyhow::Ok(SoftView::new(&map.read()?, size, &view, input, grid));
         let head = Grid { columns: input.width / MASK_STRIDE, rows: input.height / MASK_STRIDE };
-        Example {
+        Ok(Example {
             input: tensor,
-            objects: augment::place_objects(&source.objects, &view, input, augment.min_visible),
+            objects: augment::place_objects(&source.objects, &view, input, config.augment.min_visible),
             known: source.known.clone(),
-            mask: source.mask.as_ref().map(|mask| {
+            mask: pixels.mask.as_ref().map(|mask| {
                 let mut labels = vec![VOID; input.width / MASK_STRIDE * (input.height / MASK_STRIDE)];
                 augment::render_mask(mask, &view, input, &mut labels);
                 labels
             }),
-            soft_mask: source.soft_mask.as_deref().map(|mask| soft(mask, head)),
+            soft_mask: source.soft_mask.as_ref().map(|mask| soft(mask, head)).transpose()?,
             features: source
                 .features
                 .iter()
                 .zip(&self.layers)
-                .map(|(map, &grid)| Some(soft(map.as_deref()?, grid)))
-                .collect(),
-            file: source.path.clone(),
-        }
+                .map(|(map, &grid)| map.as_ref().map(|map| soft(map, grid)).transpose())
+                .collect::<anyhow::Result<_>>()?,
+            file: self.path(plan.set, number).clone(),
+        })
     }
 
-    /// Starts to render batches from `step` on, and to run the `teacher` on them; the thread ends
+    /// Starts to render batches from `step` on, and to run the `teacher` on them; the threads end
     /// when the receiver is dropped.
     ///
     /// # Errors
-    /// When the thread cannot be started; through the channel, when the teacher fails.
+    /// When a thread cannot be started; through the channel, when an image cannot be read or the
+    /// teacher fails.
     pub fn start(
         self,
         step: u64,
         config: StudentConfig,
         input: Input,
-        mut teacher: Option<OnlineTeacher>,
+        teacher: Option<OnlineTeacher>,
     ) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
-        let (sender, receiver) = bounded(AHEAD);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).thread_name(|i| format!("loader-{i}"));
+        let pool = pool.build().context("cannot start the threads that load images")?;
+        // A teacher's thread has batches ahead of its own.
+        let (sender, receiver) = bounded(if teacher.is_some() { 1 } else { AHEAD });
+        let render = move || {
+            for step in step..config.steps {
+                let batch = pool.install(|| self.batch(step, &config, &input));
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    break;
+                }
+            }
+        };
         thread::Builder::new()
             .name("batches".into())
-            .spawn(move || {
-                let last = config.steps;
-                for step in step..last {
-                    let mut batch = Ok(self.batch(step, &config, &input));
-                    if let (Some(teacher), Ok(rendered)) = (&mut teacher, &mut batch) {
-                        match teacher.infer(&rendered.input) {
-                            Ok(tensors) => rendered.teacher_outputs = tensors,
-                            Err(e) => batch = Err(e),
-                        }
-                    }
-                    let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
-                        break;
-                    }
-                }
-            })
+            .spawn(render)
             .context("cannot start the thread that renders batches")?;
-        Ok(receiver)
+        match teacher {
+            Some(teacher) => teach(receiver, teacher),
+            None => Ok(receiver),
+        }
     }
+}
+
+/// Runs the teacher on each batch, on a thread of its own, so that the next are rendered meanwhile.
+fn teach(
+    batches: Receiver<anyhow::Result<Batch>>,
+    mut teacher: OnlineTeacher,
+) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
+    let (sender, receiver) = bounded(AHEAD);
+    let run = move || {
+        for batch in batches {
+            let taught = batch.and_then(|mut batch| {
+                batch.teacher_outputs = teacher.infer(&batch.input)?;
+                Ok(batch)
+            });
+            let failed = taught.is_err();
+            if sender.send(taught).is_err() || failed {
+                break;
+            }
+        }
+    };
+    thread::Builder::new().name("teacher".into()).spawn(run).context("cannot start the teacher's thread")?;
+    Ok(receiver)
 }
 
 #[cfg(test)]
@@ -286,93 +182,124 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use image::{GrayImage, RgbImage};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
-    use crate::soften::shard;
-    use crate::soften::shard::ImageSoftTargets;
-    use crate::teacher::SoftTarget;
-    use peregrine_core::files::sha256;
-    use peregrine_core::BoundingBox;
+    use crate::data::load_image;
+    use crate::train::augment::{Colour, ViewTransform};
+    use crate::train::images::Loading;
+    use crate::train::survey::Survey;
 
-    /// A data set of two unlabelled images, and a configuration that names it.
+    const BOTH: &str = "steps = 6\nbatch = 5\ninput = [64, 64]\n[augment]\nmosaic = 0.5\nmixup = 0.5";
+
+    /// Two data sets, one with boxes and one with masks, of six images each, all of different sizes.
     fn project(folder: &Path, keys: &str) -> StudentConfig {
-        fs::create_dir_all(folder.join("data/images")).unwrap();
-        fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
-        for name in ["a", "b"] {
-            let image = RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8 * 3, y as u8 * 5, 9]));
-            image.save(folder.join(format!("data/images/{name}.jpg"))).unwrap();
-        }
-        let data = folder.join("data").display().to_string();
-        StudentConfig::parse(&format!("{keys}\n[[data]]\nfolder = '{data}'\nshare = 1.0")).unwrap()
-    }
-
-    fn load(config: &StudentConfig, soft: Option<&SoftTargets>) -> anyhow::Result<TrainImages> {
-        let architecture = config.load_architecture().unwrap();
-        TrainImages::load(config, &config.open_data(&architecture)?, &architecture, soft, &[])
-    }
-
-    /// Soft targets of `classes` for an image of that data set, by teachers that know only cars.
-    fn soft(folder: &Path, file: &str, classes: &[String]) -> SoftTargets {
-        let bbox = BoundingBox::new(4.0, 4.0, 40.0, 40.0);
-        let boxes = vec![SoftTarget { bbox, logits: vec![0.0; classes.len()] }];
-        let shard =
-            shard::serialize(&[ImageSoftTargets { boxes, ..ImageSoftTargets::default() }], classes.len()).unwrap();
-        let index = serde_json::json!({
-            "teachers": [["t", "hash"]], "classes": classes, "known": ["car"],
-            "shards": [{ "file": "s", "sha256": sha256(&shard), "dataset": "tiny/data", "images": [file] }],
-        });
-        fs::write(folder.join("s"), shard).unwrap();
-        fs::write(folder.join("index.json"), index.to_string()).unwrap();
-        SoftTargets::open(folder).unwrap()
-    }
-
-    #[test]
-    fn a_truncated_image_stops_the_training_or_is_skipped() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = project(folder.path(), "");
-        let path = folder.path().join("data/images/b.jpg");
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
-        let error = load(&config, None).err().unwrap().to_string();
-        assert!(error.contains("b.jpg") && error.contains("skip_bad"), "{error}");
-        let config = StudentConfig { skip_bad: true, ..config };
-        assert_eq!(load(&config, None).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn classes_that_no_teacher_knows_stay_unknown_without_labels() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = project(folder.path(), "");
-        let classes = config.load_architecture().unwrap().detection_classes().to_vec();
-        let images = load(&config, Some(&soft(folder.path(), "a.jpg", &classes))).unwrap();
-        let known = |i: usize| images.sets[0].0[i].known.clone();
-        assert_eq!(known(0), classes.iter().map(|c| c == "car").collect::<Vec<_>>());
-        assert_eq!(known(1), vec![false; classes.len()], "no teacher was asked");
-    }
-
-    #[test]
-    fn soft_targets_of_other_images_or_classes_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = project(folder.path(), "");
-        let classes = config.load_architecture().unwrap().detection_classes().to_vec();
-        for (file, classes, named) in
-            [("z.jpg", &classes[..], "0 of 2 in tiny/data"), ("a.jpg", &classes[1..], "person")]
+        for (set, config) in
+            [("boxes", "classes = ['car']"), ("masks", "[segmentation]\nclasses = ['road', 'sky']\nvoid = 255")]
         {
-            let error = load(&config, Some(&soft(folder.path(), file, classes))).err().unwrap().to_string();
-            assert!(error.contains(named), "{error}");
+            for part in ["images", "labels"] {
+                fs::create_dir_all(folder.join(set).join(part)).unwrap();
+            }
+            fs::write(folder.join(set).join("dataset.toml"), format!("name = '{set}'\n{config}")).unwrap();
+            for i in 0..6 {
+                let (width, height) = (70 + 9 * i, 60 + 5 * i);
+                let image =
+                    RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 4) as u8, i as u8]));
+                image.save(folder.join(format!("{set}/images/{i}.png"))).unwrap();
+                let label = folder.join(set).join("labels").join(i.to_string());
+                if set == "boxes" {
+                    fs::write(label.with_extension("txt"), "0 0.5 0.5 0.4 0.6").unwrap();
+                } else {
+                    let mask = GrayImage::from_fn(width, height, |x, _| image::Luma([(x / 40) as u8 % 2]));
+                    mask.save(label.with_extension("png")).unwrap();
+                }
+            }
+        }
+        let data = |set: &str| format!("[[data]]\nfolder = '{}'\nshare = 1.5\n", folder.join(set).display());
+        StudentConfig::parse(&format!("{keys}\n{}{}", data("boxes"), data("masks"))).unwrap()
+    }
+
+    fn images(config: &StudentConfig, loading: Loading) -> (TrainImages, Input) {
+        let architecture = config.load_architecture().unwrap();
+        let survey = Survey::make(config.open_data(&architecture).unwrap(), None).unwrap();
+        (TrainImages::load(config, survey, &architecture, None, &[], loading).unwrap(), architecture.input)
+    }
+
+    fn rendered(config: &StudentConfig, loading: Loading) -> Vec<anyhow::Result<Batch>> {
+        let (images, input) = images(config, loading);
+        images.start(0, config.clone(), input, None).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn cache_and_number_of_threads_do_not_change_a_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), BOTH);
+        let with = |cache, threads| -> Vec<Batch> {
+            rendered(&config, Loading { cache, threads }).into_iter().map(Result::unwrap).collect()
+        };
+        let expected = with(1 << 30, 1);
+        assert_eq!(expected.iter().map(|batch| batch.step).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        assert!(expected.iter().all(|batch| batch.files.len() == 5 && batch.input.len() == 5 * 3 * 64 * 64));
+        for (cache, threads) in [(1 << 30, 3), (100_000, 1), (100_000, 3), (0, 3)] {
+            assert!(with(cache, threads) == expected, "{cache} bytes, {threads} threads");
         }
     }
 
     #[test]
-    fn labels_become_the_classes_of_the_network_that_is_trained() {
+    fn a_small_cache_stays_within_its_bound() {
         let folder = tempfile::tempdir().unwrap();
-        let config = project(folder.path(), "");
-        fs::create_dir_all(folder.path().join("data/labels")).unwrap();
-        fs::write(folder.path().join("data/labels/a.txt"), "0 0.5 0.5 0.4 0.4").unwrap();
-        let mut architecture = config.load_architecture().unwrap();
-        architecture.detection.as_mut().unwrap().classes = vec!["tree".into(), "car".into()];
-        let datasets = config.open_data(&architecture).unwrap();
-        let images = TrainImages::load(&config, &datasets, &architecture, None, &[]).unwrap();
-        let image = &images.sets[0].0[0];
-        assert_eq!((image.objects[0].label, &image.known), (Some(1), &vec![false, true]));
+        let config = project(folder.path(), BOTH);
+        let (images, input) = images(&config, Loading { cache: 100_000, threads: 3 });
+        for step in 0..config.steps {
+            images.batch(step, &config, &input).unwrap();
+            assert!((30_000..=100_000).contains(&images.cached()), "{}", images.cached());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_what_drawing_and_rendering_in_turn_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), "steps = 3\nbatch = 4\ninput = [64, 64]");
+        let (images, input) = images(&config, Loading::default());
+        for step in 0..config.steps {
+            let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+            rng.set_stream(step);
+            let mut expected = Vec::new();
+            for _ in 0..config.batch {
+                let set = if rng.random_range(0.0..3.0) < 1.5 { "boxes" } else { "masks" };
+                let image = folder.path().join(format!("{set}/images/{}.png", rng.random_range(0..6usize)));
+                let image = load_image(&image).unwrap();
+                let view = ViewTransform::random(image.dimensions(), 64, 64, &config.augment, &mut rng);
+                let colour = Colour::random(config.augment.colour, &mut rng);
+                let mut tensor = vec![0.0; 3 * 64 * 64];
+                augment::render(&image, &view, &colour, &input, &mut tensor);
+                expected.extend(tensor);
+            }
+            assert!(images.batch(step, &config, &input).unwrap().input == expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_damaged_while_training_is_named_or_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), BOTH);
+        let skipping = StudentConfig { skip_bad: true, ..config.clone() };
+        let none = Loading { cache: 0, threads: 2 };
+        let ((strict, input), (lenient, _)) = (images(&config, none), images(&skipping, none));
+        let before = lenient.batch(0, &skipping, &input).unwrap();
+        let file = before.files[0].clone();
+        fs::write(&file, "damaged").unwrap();
+        let error = strict.batch(0, &config, &input).unwrap_err().to_string();
+        assert!(error.contains(file.to_str().unwrap()) && error.contains("skip_bad"), "{error}");
+        let after = lenient.batch(0, &skipping, &input).unwrap();
+        assert_eq!((after.files.len(), after.files.contains(&file)), (5, false));
+        assert_eq!(after, lenient.batch(0, &skipping, &input).unwrap(), "the same image each time");
+        // All of a set: there is none to be shown in their place.
+        for i in 0..6 {
+            fs::write(file.with_file_name(format!("{i}.png")), "damaged").unwrap();
+        }
+        assert!(lenient.batch(0, &skipping, &input).is_err());
     }
 }

@@ -4,9 +4,10 @@
 //! - [`config`]: the configuration of a run; `check`: its ranges; [`init`], [`imagenet`],
 //!   [`heads`]: initial weights.
 //! - [`run`]: the run, with the training loop; [`student`], [`teacher`]: the two commands.
-//! - [`batches`]: images drawn and rendered ahead; [`augment`]: one random view; [`compose`]:
-//!   mosaic and mixup; [`objects`]: labels merged with soft targets; [`soft_view`]: soft masks and
-//!   features in a view.
+//! - [`survey`]: every file of the data read once; [`images`]: the images that are drawn from, with
+//!   [`objects`]: labels merged with soft targets; [`image_cache`]: their pixels, up to a bound.
+//! - [`plan`]: what a batch shows; [`batches`]: read and rendered ahead; [`augment`]: one random
+//!   view; [`compose`]: mosaic and mixup; [`soft_view`]: soft masks and features in a view.
 //! - [`online`]: a teacher that is run on the rendered batches; [`mean_teacher`]: the student's own
 //!   average instead.
 //! - [`distillation`]: the methods, and their inputs from the student's and the teacher's tensors.
@@ -26,12 +27,15 @@ pub mod curves;
 pub mod device;
 pub mod distillation;
 pub mod heads;
+pub mod image_cache;
 pub mod imagenet;
+pub mod images;
 pub mod init;
 pub mod mean_teacher;
 pub mod objects;
 pub mod online;
 pub mod optimizer;
+pub mod plan;
 mod progress;
 pub mod provenance;
 pub mod quantized;
@@ -40,4 +44,5 @@ pub mod soft_view;
 pub mod step;
 pub mod step_log;
 pub mod student;
+pub mod survey;
 pub mod teacher;

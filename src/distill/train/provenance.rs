@@ -10,7 +10,7 @@ use peregrine_core::files::{sha256, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::config::StudentConfig;
-use crate::data::Dataset;
+use super::survey::{Survey, SurveyedSet};
 
 /// Name of the file.
 pub const ORIGIN_FILE: &str = "origin.json";
@@ -54,7 +54,7 @@ impl Provenance {
     /// be read or the folder cannot be written to.
     pub fn record(
         config: &StudentConfig,
-        datasets: &[Dataset],
+        survey: &Survey,
         run: &Path,
         done: u64,
         reconfigured: bool,
@@ -65,7 +65,7 @@ impl Provenance {
             git: git(),
             program: sha256(&program),
             command: std::env::args().collect(),
-            data: fingerprints(config, datasets)?,
+            data: fingerprints(config, survey),
         };
         let path = run.join(ORIGIN_FILE);
         let provenance = match std::fs::read(&path) {
@@ -97,16 +97,15 @@ impl Provenance {
 }
 
 /// Each data set's fingerprint by its name; by its folder too if another one has the same name.
-fn fingerprints(config: &StudentConfig, datasets: &[Dataset]) -> anyhow::Result<BTreeMap<String, String>> {
+fn fingerprints(config: &StudentConfig, survey: &Survey) -> BTreeMap<String, String> {
     let mut fingerprints = BTreeMap::new();
-    for (source, dataset) in config.data.iter().zip(datasets) {
-        let hash = fingerprint(dataset)?;
-        let taken = fingerprints.get(&dataset.name).is_some_and(|found| *found != hash);
-        let in_folder = || format!("{} in {}", dataset.name, source.folder.display());
-        let name = if taken { in_folder() } else { dataset.name.clone() };
-        fingerprints.insert(name, hash);
+    for (source, set) in config.data.iter().zip(&survey.0) {
+        let (hash, name) = (fingerprint(set), &set.dataset.name);
+        let taken = fingerprints.get(name).is_some_and(|found| *found != hash);
+        let in_folder = || format!("{name} in {}", source.folder.display());
+        fingerprints.insert(if taken { in_folder() } else { name.clone() }, hash);
     }
-    Ok(fingerprints)
+    fingerprints
 }
 
 fn git() -> Option<String> {
@@ -120,24 +119,20 @@ fn git() -> Option<String> {
 }
 
 /// SHA-256 over a data set's file names, images and labels, in order.
-fn fingerprint(dataset: &Dataset) -> anyhow::Result<String> {
-    let mut parts = String::new();
-    let mut hash = |path: &Path| -> anyhow::Result<()> {
-        parts += &sha256(&std::fs::read(path).with_context(|| path.display().to_string())?);
-        Ok(())
-    };
-    let mut labels = String::new();
-    for sample in &dataset.samples {
-        hash(&sample.image)?;
-        sample.mask.as_deref().map(&mut hash).transpose()?;
+fn fingerprint(set: &SurveyedSet) -> String {
+    let (mut labels, mut parts) = (String::new(), String::new());
+    for (sample, files) in set.dataset.samples.iter().zip(&set.files) {
+        parts += &files.image.sha256;
+        parts += files.mask.as_ref().map_or("", |mask| &mask.sha256);
         labels += &format!("{} {:?} {:?}\n", sample.file_name(), sample.boxes, sample.ignore);
     }
-    Ok(sha256((labels + &parts).as_bytes()))
+    sha256((labels + &parts).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Dataset;
 
     /// A data set of one image, and a configuration that names it.
     fn project(folder: &Path) -> StudentConfig {
@@ -148,16 +143,16 @@ mod tests {
         StudentConfig::parse(&format!("[[data]]\nfolder = '{}'\nshare = 1.0", folder.display())).unwrap()
     }
 
-    fn label(folder: &Path, text: &str) -> Vec<Dataset> {
+    fn label(folder: &Path, text: &str) -> Survey {
         std::fs::write(folder.join("labels/a.txt"), text).unwrap();
-        vec![Dataset::open(folder, None).unwrap()]
+        Survey::make(vec![Dataset::open(folder, None).unwrap()], None).unwrap()
     }
 
     #[test]
     fn a_changed_label_changes_the_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         project(folder.path());
-        let with = |text: &str| fingerprint(&label(folder.path(), text)[0]).unwrap();
+        let with = |text: &str| fingerprint(&label(folder.path(), text).0[0]);
         let first = with("0 0.5 0.5 0.4 0.4");
         assert_ne!(first, with("0 0.5 0.5 0.4 0.5"));
         assert_eq!(first, with("0 0.5 0.5 0.4 0.4"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{bail, ensure, Context};
 use clap::Args;
@@ -12,12 +13,13 @@ use peregrine_student::presets::Preset;
 use peregrine_student::Student;
 
 use super::artifacts::Artifacts;
-use super::batches::{Batch, TrainImages};
+use super::batches::Batch;
 use super::check::refuse_without_labels;
 use super::checkpoint::TrainState;
 use super::config::StudentConfig;
 use super::device::TrainDevice;
 use super::distillation::{Distillation, TeacherSource};
+use super::images::{Loading, TrainImages};
 use super::init;
 use super::mean_teacher::MeanTeacher;
 use super::online::TeacherConfig;
@@ -26,6 +28,8 @@ use super::provenance::Provenance;
 use super::quantized::Quantized;
 use super::step::LossComputer;
 use super::step_log::StepLog;
+use super::survey::Survey;
+use crate::file_index::FileIndex;
 use crate::lock::lock;
 use crate::loss::segmentation;
 use crate::soften::SoftTargets;
@@ -48,9 +52,26 @@ pub struct TrainArgs {
     /// Threads of the training itself [default: all cores].
     #[arg(long)]
     threads: Option<usize>,
+    /// Threads that read, decode and augment images ahead of the training [default: all cores, up to
+    /// 8].
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..))]
+    loader_threads: Option<u16>,
+    /// Memory for decoded images, in MiB; images beyond it are decoded again when they are drawn.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    image_cache: usize,
     /// Device that computes the network; a run may be resumed on another device.
     #[arg(long, value_enum, default_value_t)]
     device: TrainDevice,
+}
+
+impl TrainArgs {
+    fn loading(&self) -> Loading {
+        let default = Loading::default();
+        Loading {
+            cache: self.image_cache.saturating_mul(1 << 20),
+            threads: self.loader_threads.map_or(default.threads, usize::from),
+        }
+    }
 }
 
 /// What the trained network is for; the run's folder holds its package under that name.
@@ -94,14 +115,15 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     }
     let datasets = config.open_data(&architecture)?;
     refuse_without_labels(&config, &datasets)?;
-    Provenance::record(&config, &datasets, &files.folder, state.step, args.reconfigure)?;
+    let survey = Survey::make(datasets, Some(&files.folder))?;
+    Provenance::record(&config, &survey, &files.folder, state.step, args.reconfigure)?;
     write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
     let mut log = StepLog::open(&files.log, state.step)?;
     if args.reconfigure {
         log.add(&serde_json::json!({ "step": state.step, "reconfigured": config }))?;
     }
 
-    let soft_targets = open_soft_targets(&config)?;
+    let soft_targets = open_soft_targets(&config, &files.folder)?;
     let prepared = Distillation::prepare(&config, &architecture, &state.net, soft_targets.as_ref())?;
     let (distillation, teacher) = prepared.unzip();
     let (mut online, mut mean_teacher, mut layers) = (None, None, Vec::new());
@@ -111,7 +133,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         Some(TeacherSource::Offline(grids)) => layers = grids,
         None => {}
     }
-    let images = TrainImages::load(&config, &datasets, &architecture, soft_targets.as_ref(), &layers)?;
+    let images = TrainImages::load(&config, survey, &architecture, soft_targets.as_ref(), &layers, args.loading())?;
     let artifacts = Artifacts {
         config: &config,
         architecture: &architecture,
@@ -133,7 +155,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         config.steps,
         if device.is_some() { "CUDA" } else { "the CPU" }
     );
-    let mask_weights = segmentation::class_weights(images.mask_bytes(), architecture.segmentation_classes().len());
+    let mask_weights = segmentation::class_weights(images.mask_pixels());
     if let Some(device) = device {
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
         state.net = state.net.on(device, &compared);
@@ -181,7 +203,10 @@ impl TrainingRun<'_> {
     /// The training loop: one optimizer step for each batch, up to the last step.
     fn steps(&mut self, state: &mut TrainState, batches: Receiver<anyhow::Result<Batch>>) -> anyhow::Result<()> {
         let config = self.config;
-        for batch in batches {
+        loop {
+            let waiting = Instant::now();
+            let Ok(batch) = batches.recv() else { break };
+            self.progress.waited(waiting.elapsed());
             let mut batch = batch?;
             if let Some(teacher) = &mut self.mean_teacher {
                 batch.teacher_outputs = teacher.infer(&state.average, &batch.input)?;
@@ -231,10 +256,13 @@ fn read_config(args: &TrainArgs, role: Role) -> anyhow::Result<StudentConfig> {
     Ok(config)
 }
 
-/// Opens the soft targets that the configuration names, and warns of those that no loss uses.
-fn open_soft_targets(config: &StudentConfig) -> anyhow::Result<Option<SoftTargets>> {
+/// Opens the soft targets that the configuration names, and warns of those that no loss uses. The
+/// index in the run's folder remembers those that were checked.
+fn open_soft_targets(config: &StudentConfig, run: &Path) -> anyhow::Result<Option<SoftTargets>> {
     let Some(folder) = &config.soft_targets else { return Ok(None) };
-    let soft_targets = SoftTargets::open_with(folder, &|layer| config.takes_feature(layer))?;
+    let mut checked = FileIndex::load(run);
+    let soft_targets = SoftTargets::open_with(folder, &|layer| config.takes_feature(layer), &mut checked)?;
+    checked.save(run)?;
     let layers = soft_targets.features.keys().filter(|layer| !config.takes_feature(layer));
     let features = layers.map(|layer| format!("features for {layer}"));
     let masks = (soft_targets.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());

@@ -4,7 +4,7 @@
 use peregrine_student::architecture::Input;
 
 use super::augment::ViewTransform;
-use crate::soften::shard::HalfMap;
+use crate::soften::map::HalfMap;
 
 /// The cells of a head or a layer, over the whole of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
