@@ -136,8 +136,18 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
 pub fn cut(student: &Student, channels: &Channels, keep: &[bool], means: &[Vec<f32>]) -> anyhow::Result<Student> {
     let graph = student.graph();
     let mut manifest = student.manifest.clone();
-    let widths = slice::widths(&graph, channels, keep);
-    manifest.architecture.widths.extend(widths);
+    let architecture = &mut manifest.architecture;
+    architecture.widths.extend(slice::widths(&graph, channels, keep));
+    if let Some(network) = &mut architecture.imported {
+        // Its layers are data: each says itself how wide it is, and a slice where it begins.
+        let narrow = channels.narrowed(&graph, keep);
+        for layer in &mut network.layers {
+            architecture.widths.remove(&layer.name);
+            if let Some(left) = narrow.layers.iter().find(|left| left.name == layer.name) {
+                (layer.op, layer.channels) = (left.op, left.shape.channels);
+            }
+        }
+    }
     manifest.name = format!("{}-pruned", student.manifest.name);
     manifest.accuracy.clear();
     manifest.weights.cluster_bits = None;
@@ -209,7 +219,10 @@ fn trainable(weights: &Weights, student: &Student) -> anyhow::Result<TrainNet> {
 mod tests {
     use super::*;
     use peregrine_engine::cpu::CpuEngine;
-    use peregrine_engine::Engine;
+    use peregrine_engine::{Activation, Conv, Engine, Op, Padding};
+    use peregrine_student::architecture::{Architecture, Input};
+    use peregrine_student::head::{BoxForm, HeadForm};
+    use peregrine_student::imported::{ImportedHead, ImportedLayer, ImportedLevel, ImportedNetwork};
     use proptest::prelude::*;
 
     fn outputs(student: &Student, input: &[f32]) -> Vec<Vec<f32>> {
@@ -304,5 +317,59 @@ mod tests {
         let means: Vec<Vec<f32>> = loaded.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
         let twice = cut(&loaded, &channels, &keep, &means).unwrap();
         assert!(twice.graph().flops() < loaded.graph().flops());
+    }
+
+    /// An imported detector with a shuffle and a slice, of random weights.
+    fn imported() -> Student {
+        let layer = |name: &str, op, input: &str, channels| ImportedLayer {
+            name: name.into(),
+            op,
+            inputs: vec![input.into()],
+            channels,
+        };
+        let conv = |kernel, stride, activation| {
+            Op::Conv(Conv { kernel, stride, depthwise: false, activation, padding: Padding::Even })
+        };
+        let level = ImportedLevel { stride: 8, class: "class".into(), boxes: "boxes".into(), objectness: None };
+        let network = ImportedNetwork {
+            layers: vec![
+                layer("stem", conv(3, 4, Activation::Silu), "input", 8),
+                layer("body", conv(3, 2, Activation::Hardswish), "stem", 12),
+                layer("shuffled", Op::Shuffle { groups: 2 }, "body", 12),
+                layer("part", Op::Slice { first: 4 }, "shuffled", 8),
+                layer("class", conv(1, 1, Activation::Identity), "part", 2),
+                layer("boxes", conv(1, 1, Activation::Identity), "part", 4),
+            ],
+            head: ImportedHead {
+                classes: vec!["cone".into(), "person".into()],
+                form: HeadForm { boxes: BoxForm::CenterSize, peaks: false },
+                levels: vec![level],
+            },
+            mask_features: None,
+        };
+        let mut student = Student::embedded();
+        let input = Input { width: 64, height: 32, mean: [0.0; 3], std: [1.0; 3] };
+        student.manifest.architecture = Architecture::imported(input, network);
+        student.weights = peregrine_reference::random_weights(&student.graph(), 1);
+        student
+    }
+
+    #[test]
+    fn an_imported_network_is_pruned_through_its_slices() {
+        let student = imported();
+        let graph = student.graph();
+        let channels = Channels::of(&graph);
+        let body = graph.layers.iter().position(|layer| layer.name == "body").unwrap();
+        let gone = channels.of[body][1];
+        let keep: Vec<bool> = (0..channels.len()).map(|id| id != gone).collect();
+        let means: Vec<Vec<f32>> = graph.layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
+        let mut pruned = cut(&student, &channels, &keep, &means).unwrap();
+        // Channels 1 and 7 share a place, 2 and 3 of the shuffled: the slice begins at 2.
+        let narrow = pruned.graph();
+        let part = narrow.layers.iter().find(|layer| layer.name == "part").unwrap();
+        assert_eq!((narrow.layers[body].shape.channels, part.op), (10, Op::Slice { first: 2 }));
+        let dir = tempfile::tempdir().unwrap();
+        pruned.save(dir.path()).unwrap();
+        assert_eq!(Student::load(dir.path()).unwrap().graph(), narrow);
     }
 }
