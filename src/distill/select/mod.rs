@@ -18,7 +18,7 @@ use anyhow::{ensure, Context};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::data::{log_skipped, image_size, Skipped};
+use super::data::{image_size, log_skipped, Skipped};
 use super::lock::lock;
 use super::log::show;
 use analysis::Analysis;

@@ -84,8 +84,9 @@ impl Models {
                 folder.is_dir(),
                 "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
             );
-            self.teachers.push(Teacher::Package(PackageTeacher::load(folder, &self.classes, &[], threads)?));
-            self.known.push(vec![true; self.classes.len()]);
+            let package = PackageTeacher::load(folder, &self.classes, &[], threads)?;
+            self.known.push(package.knows());
+            self.teachers.push(Teacher::Package(package));
             return Ok(());
         };
         let description = TeacherDescription::read(Path::new(description))?;
