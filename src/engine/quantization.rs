@@ -229,6 +229,7 @@ impl Requantization {
 
 /// The activation of one value in the arithmetic that all integer engines share: each operation
 /// rounded by itself, and [`exp`] for e^x.
+#[allow(clippy::manual_clamp, reason = "it makes a number of not-a-number, as the vectors do")]
 pub fn activated(activation: Activation, x: f32) -> f32 {
     let relu6 = |x: f32| x.max(0.0).min(6.0);
     match activation {
@@ -246,6 +247,7 @@ pub fn activated(activation: Activation, x: f32) -> f32 {
 /// e^x for |x| ≤ 87, else e^±87, in the portable vectors' sequence of operations: 2ⁿ · e^r with n =
 /// round(x / ln 2), ln 2 subtracted in two parts (Cody & Waite 1980), and the Taylor polynomial of
 /// degree 6.
+#[allow(clippy::manual_clamp, reason = "as above")]
 fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     let x = x.min(87.0).max(-87.0);
