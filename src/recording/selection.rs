@@ -82,7 +82,7 @@ impl Picker {
         let index = self.seen;
         self.seen += 1;
         match self.every {
-            Every::Frames(frames) => index % frames.max(1) == 0,
+            Every::Frames(frames) => index.is_multiple_of(frames.max(1)),
             Every::Seconds(_) if log_time < self.due => false,
             Every::Seconds(seconds) => {
                 let step = ((seconds * 1e9) as u64).max(1);

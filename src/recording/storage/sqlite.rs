@@ -20,10 +20,10 @@ fn open(path: &Path) -> Result<Connection, OpenError> {
     // Before SQLite, whose message for this names no reason.
     std::fs::File::open(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let opened = Connection::open_with_flags(path, flags).and_then(|connection| prepared(connection));
+    let opened = Connection::open_with_flags(path, flags).and_then(prepared);
     let connection = match opened {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) => {
-            Connection::open_with_flags(immutable(path), flags).and_then(|connection| prepared(connection))
+            Connection::open_with_flags(immutable(path), flags).and_then(prepared)
         }
         opened => opened,
     };

@@ -12,7 +12,7 @@ use super::{bdd, cityscapes, coco, cvat, kitti, labelme, near, own, voc, Listing
 #[derive(Debug)]
 pub enum Layout {
     Own,
-    Ultralytics(DataYaml),
+    Ultralytics(Box<DataYaml>),
     /// The files by split.
     Coco(Vec<(String, PathBuf)>),
     Voc,
@@ -37,7 +37,7 @@ impl Layout {
         let images = path.join("images").is_dir();
         let labels = path.join("labels").is_dir();
         if let Some(yaml) = ultralytics::find(path)?.filter(|yaml| !yaml.splits().is_empty()) {
-            return Ok(Self::Ultralytics(yaml));
+            return Ok(Self::Ultralytics(Box::new(yaml)));
         }
         if images && labels {
             return Ok(Self::Own);
@@ -74,7 +74,7 @@ impl Layout {
     fn of_file(path: &Path) -> Result<Self, DataError> {
         let beginning = near::beginning(path);
         if ultralytics::is_yaml(path) {
-            return DataYaml::read(path).map(Self::Ultralytics);
+            return DataYaml::read(path).map(|yaml| Self::Ultralytics(Box::new(yaml)));
         }
         if cvat::is(&beginning) {
             return Ok(Self::Cvat(path.to_owned()));

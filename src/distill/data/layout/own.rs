@@ -81,6 +81,9 @@ struct Reader {
     masks: bool,
 }
 
+/// The size that a label file gives its image, if it gives one, and its objects.
+type Found = (Option<(u32, u32)>, Vec<Object>);
+
 impl Reader {
     fn new(request: &Request, described: &Described) -> Self {
         let columns = Columns {
@@ -107,7 +110,7 @@ impl Reader {
         }
     }
 
-    fn objects(&mut self, path: &Path, ending: &str) -> Result<(Option<(u32, u32)>, Vec<Object>), DataError> {
+    fn objects(&mut self, path: &Path, ending: &str) -> Result<Found, DataError> {
         let outlines = self.columns.outlines;
         match ending {
             "xml" => voc::read_file(path, &mut self.classes).map(|file| (file.size, file.objects)),

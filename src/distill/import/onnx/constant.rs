@@ -31,6 +31,10 @@ impl Values {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Those at `indices`, all of which exist.
     pub fn select(&self, indices: impl Iterator<Item = usize>) -> Self {
         match self {

@@ -113,8 +113,11 @@ fn floats(from: &Constant, f: impl Fn(f32) -> f32) -> Constant {
     Constant { dims: from.dims.clone(), values: Values::Floats(from.floats().into_iter().map(f).collect()) }
 }
 
+/// For each place of a result the indices of its two operands.
+type Pairs = Vec<(usize, usize)>;
+
 /// The shape that two shapes broadcast to, and for each of its places the indices of the operands.
-fn broadcast(a: &[usize], b: &[usize]) -> anyhow::Result<(Vec<usize>, Vec<(usize, usize)>)> {
+fn broadcast(a: &[usize], b: &[usize]) -> anyhow::Result<(Vec<usize>, Pairs)> {
     let rank = a.len().max(b.len());
     let padded = |dims: &[usize]| [vec![1; rank - dims.len()], dims.to_vec()].concat();
     let (a, b) = (padded(a), padded(b));

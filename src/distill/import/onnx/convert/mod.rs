@@ -179,9 +179,7 @@ impl<'a> Converter<'a> {
         ensure!(map.arrangement == Arrangement::Nchw, "its operand is not arranged as [1, channels, height, width]");
         let layer = map.layer;
         match map.expression.recognise() {
-            Some(Recognised { activation, scale, offset }) if offset == 0.0 => {
-                Ok((self.activated(layer, activation)?, scale))
-            }
+            Some(Recognised { activation, scale, offset: 0.0 }) => Ok((self.activated(layer, activation)?, scale)),
             Some(Recognised { activation, scale, offset }) => {
                 let from = self.activated(layer, activation)?;
                 let channels = self.network.shape(from).channels;

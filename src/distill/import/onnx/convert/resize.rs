@@ -71,7 +71,7 @@ impl Converter<'_> {
     fn factor(&self, node: &Node, map: &Map, spatial: [usize; 2], inputs: &[Option<Value>]) -> anyhow::Result<f32> {
         let dims = map.dims(self.network.shape(map.layer));
         let given = |i: usize, what: &str| {
-            Ok::<_, anyhow::Error>(constant_of(inputs, i, what)?.filter(|c| c.values.len() > 0).map(Constant::floats))
+            Ok::<_, anyhow::Error>(constant_of(inputs, i, what)?.filter(|c| !c.values.is_empty()).map(Constant::floats))
         };
         let old = node.op_type == "Upsample" || self.file.opset < 11;
         let scales = given(if old { 1 } else { 2 }, "scales")?;
