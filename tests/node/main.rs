@@ -4,8 +4,11 @@ mod documents;
 mod end_to_end;
 mod lifecycle;
 mod own_classes;
+mod own_student_guide;
 mod packaging;
 mod resilience;
 mod scene;
 mod set_up;
 mod support;
+#[path = "../../src/distill/tests/teacher_support.rs"]
+mod teacher_support;
