@@ -11,7 +11,7 @@ use super::frames::{Frames, FramesError};
 /// Most bytes of decoded images that are kept in memory.
 const MAX_BYTES: usize = 1 << 30;
 
-/// The images of `topic` in a recording, decoded, as many as [`MAX_BYTES`] hold; and the times of
+/// The images of `topic` in a recording, decoded, as many as `MAX_BYTES` hold; and the times of
 /// all. A camera has one size: images of another than the first's are left out.
 ///
 /// # Errors

@@ -173,7 +173,7 @@ pub enum Interpolation {
     Bilinear,
 }
 
-/// One operation; its operands are the layers that [`Layer::inputs`] names.
+/// One operation; its operands are the layers that [`Layer::inputs`](crate::Layer::inputs) names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {

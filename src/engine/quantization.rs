@@ -228,7 +228,7 @@ impl Requantization {
 }
 
 /// The activation of one value in the arithmetic that all integer engines share: each operation
-/// rounded by itself, and [`exp`] for e^x.
+/// rounded by itself, and `exp` for e^x.
 #[allow(clippy::manual_clamp, reason = "it makes a number of not-a-number, as the vectors do")]
 pub fn activated(activation: Activation, x: f32) -> f32 {
     let relu6 = |x: f32| x.max(0.0).min(6.0);

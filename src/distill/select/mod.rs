@@ -2,7 +2,7 @@
 //!
 //! - [`frames`]: the frames. - [`models`]: the networks that look at them. - [`disagreement`]: how
 //!   much two of them disagree. - [`analysis`]: what they make of each frame, kept on disk.
-//! - [`choose`]: the choice. - [`output`], [`page`]: what is written.
+//! - [`choose`](mod@choose): the choice. - [`output`], [`page`]: what is written.
 
 pub mod analysis;
 pub mod choose;

@@ -2,7 +2,7 @@
 //!
 //! - [`model`]: the file; [`constant`] and `fold`: its constants. [`description`]: what the user
 //!   says of it.
-//! - [`head`]: where its head is. [`convert`]: its nodes as layers of a [`network`];
+//! - [`head`]: where its head is. [`convert`]: its nodes as layers of a [`network`](mod@network);
 //!   [`expression`]: activations that are spelt out.
 //! - `simplify`: what can be folded. `package`: the result as a student. [`check`]: comparison with
 //!   ONNX Runtime.

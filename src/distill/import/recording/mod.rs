@@ -1,7 +1,7 @@
 //! The images of a bag, an MCAP file or a video as `images/` and `dataset.toml`.
 //!
-//! - [`journal`]: what has been imported, to resume from. [`picture`]: one image as a file.
-//!   [`tally`]: what was left out, and why.
+//! - `journal`: what has been imported, to resume from. `picture`: one image as a file.
+//!   `tally`: what was left out, and why.
 
 mod journal;
 mod picture;

@@ -1,11 +1,11 @@
 //! From the nodes of an ONNX file to layers.
 //!
-//! Each tensor is followed as a [`Value`]: a constant, or a function of a layer's map. Elementwise
+//! Each tensor is followed as a `Value`: a constant, or a function of a layer's map. Elementwise
 //! operations only lengthen that function; it becomes layers when an operation that is not
 //! elementwise reads it. The network is converted at the size that the file was exported for, so
 //! that shapes which the exporter has written into it hold; the layers do not depend on it.
 //!
-//! - [`value`]: what a tensor is. `elementwise`: arithmetic and activations. `convolution`: also
+//! - `value`: what a tensor is. `elementwise`: arithmetic and activations. `convolution`: also
 //!   groups, dilations and kernels that are not square. `window`: how padding is expressed;
 //!   `pooling`. `movement`: concatenation, slices, resizing, rearrangements.
 
