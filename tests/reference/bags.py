@@ -11,9 +11,11 @@ import io
 import pathlib
 import shutil
 
+import lz4.frame
 import numpy
 from PIL import Image as Picture
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 
 HERE = pathlib.Path(__file__).resolve().parent / "bags"
@@ -22,6 +24,14 @@ TYPES = STORE.types
 WIDTH, HEIGHT, START, PERIOD, DELAY = 8, 6, 1000 * 10**9, 10**8, 2 * 10**7
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+
+
+class Lz4Writer(McapWriter):
+    """Its chunks are compressed as rosbag2 does it by `compression: Lz4`, which rosbags does not write."""
+
+    def __init__(self, path, compression):
+        super().__init__(path, compression)
+        self.compression, self.compressor = "lz4", lz4.frame.compress
 
 
 def header(time, frame_id="front"):
@@ -87,6 +97,9 @@ def main():
         write(f"{storage}_file_zstd", storage, pictures(), CompressionMode.FILE)
         write(f"{storage}_message_zstd", storage, pictures(), CompressionMode.MESSAGE)
     write("mcap_chunks_zstd", "mcap", pictures(), CompressionMode.STORAGE)
+    Writer.STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: Lz4Writer}
+    write("mcap_chunks_lz4", "mcap", pictures())
+    Writer.STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: McapWriter}
     write("mcap_jpeg", "mcap", pictures(jpeg))
     write("mcap_png", "mcap", pictures(jpeg, form="PNG", text="rgb8; png compressed "))
     write("mcap_big_endian", "mcap", pictures(), little=False)

@@ -12,6 +12,7 @@ fn every_storage_and_compression_gives_the_same_images() {
         "mcap_file_zstd",
         "mcap_message_zstd",
         "mcap_chunks_zstd",
+        "mcap_chunks_lz4",
         "mcap_big_endian",
         "mcap_png",
         "sqlite3_raw",

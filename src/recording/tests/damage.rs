@@ -148,7 +148,8 @@ proptest! {
     #[test]
     fn damaged_bytes_never_panic(
         file in prop::sample::select(vec![
-            "mcap_raw/mcap_raw.mcap", "mcap_chunks_zstd/mcap_chunks_zstd.mcap", "mcap_file_zstd/mcap_file_zstd.mcap.zstd",
+            "mcap_raw/mcap_raw.mcap", "mcap_chunks_zstd/mcap_chunks_zstd.mcap", "mcap_chunks_lz4/mcap_chunks_lz4.mcap",
+            "mcap_file_zstd/mcap_file_zstd.mcap.zstd",
             "mcap_message_zstd/mcap_message_zstd.mcap", "sqlite3_raw/sqlite3_raw.db3",
         ]),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
