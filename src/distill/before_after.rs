@@ -54,13 +54,7 @@ impl BeforeAfter {
         let [before_ms, after_ms] = latency([before, after])?;
         let mut figures = Self { before: Side::new(before, before_ms), after: Side::new(after, after_ms) };
         for folder in folders {
-            let architecture = &before.manifest.architecture;
-            let options = OpenOptions {
-                classes: architecture.detection_classes().to_vec(),
-                segmentation: architecture.segmentation_classes().to_vec(),
-                on_error,
-                ..OpenOptions::default()
-            };
+            let options = OpenOptions { on_error, ..OpenOptions::of(&before.manifest.architecture) };
             let dataset = Dataset::open_with(folder, &options)?;
             let pipeline =
                 || PipelineOptions { score_threshold: 0.01, max_detections: 300, threads: 2, ..Default::default() };

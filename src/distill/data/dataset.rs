@@ -98,9 +98,9 @@ pub struct OpenOptions {
     pub on_error: OnError,
 }
 
-impl Default for OpenOptions {
-    fn default() -> Self {
-        let student = Architecture::default_student();
+impl OpenOptions {
+    /// To open a data set for the classes of a student.
+    pub fn of(student: &Architecture) -> Self {
         Self {
             config_path: None,
             config: None,
@@ -108,6 +108,13 @@ impl Default for OpenOptions {
             segmentation: student.segmentation_classes().to_vec(),
             on_error: OnError::Stop,
         }
+    }
+}
+
+/// For the default student's classes.
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::of(&Architecture::default_student())
     }
 }
 

@@ -130,9 +130,8 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let options = OpenOptions {
         config_path: args.config.clone(),
         config: config_of_flags(args, folder),
-        classes: architecture.detection_classes().to_vec(),
-        segmentation: architecture.segmentation_classes().to_vec(),
         on_error,
+        ..OpenOptions::of(architecture)
     };
     let mut dataset = Dataset::open_with(folder, &options)?;
     if let Some(config) = &options.config {

@@ -138,13 +138,8 @@ struct Pixels {
 /// When a folder or its configuration is unusable. Invalid files are part of the report.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let student = args.student.architecture()?;
-    let options = OpenOptions {
-        config_path: args.config.clone(),
-        config: None,
-        classes: student.detection_classes().to_vec(),
-        segmentation: student.segmentation_classes().to_vec(),
-        on_error: OnError::Skip,
-    };
+    let options =
+        OpenOptions { config_path: args.config.clone(), on_error: OnError::Skip, ..OpenOptions::of(&student) };
     let splits = args.data.iter().map(|name| splits(name)).collect::<Result<Vec<_>, _>>()?.concat();
     let datasets = splits.iter().map(|split| Dataset::open_with(split, &options)).collect::<Result<Vec<_>, _>>()?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.0}, ETA {eta}")?;

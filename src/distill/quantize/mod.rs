@@ -236,13 +236,7 @@ fn read_inputs(
 /// The calibration images, and the data sets to evaluate on.
 fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen, Vec<Dataset>)> {
     let architecture = &student.manifest.architecture;
-    let options = OpenOptions {
-        config_path: None,
-        config: None,
-        classes: architecture.detection_classes().to_vec(),
-        segmentation: architecture.segmentation_classes().to_vec(),
-        on_error: on_error(args),
-    };
+    let options = OpenOptions { on_error: on_error(args), ..OpenOptions::of(architecture) };
     let open = |folder: &PathBuf| Dataset::open_with(Path::new(folder), &options);
     let (mut images, mut left) = (vec![], vec![]);
     for (i, folder) in args.data.iter().enumerate() {

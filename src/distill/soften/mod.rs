@@ -73,11 +73,9 @@ pub struct SoftenArgs {
 pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let student = args.student.architecture()?;
     let options = OpenOptions {
-        classes: student.detection_classes().to_vec(),
-        segmentation: student.segmentation_classes().to_vec(),
         config_path: args.config.clone(),
         on_error: if args.skip_bad { OnError::Skip } else { OnError::Stop },
-        ..OpenOptions::default()
+        ..OpenOptions::of(&student)
     };
     let open = |folder: &PathBuf| Dataset::open_with(folder, &options);
     let datasets = args.data.iter().map(open).collect::<Result<Vec<_>, _>>()?;

@@ -187,10 +187,8 @@ impl StudentConfig {
         let open = |source: &DataSource| {
             let options = OpenOptions {
                 config_path: source.config.clone(),
-                config: None,
-                classes: architecture.detection_classes().to_vec(),
-                segmentation: architecture.segmentation_classes().to_vec(),
                 on_error: if self.skip_bad { OnError::Skip } else { OnError::Stop },
+                ..OpenOptions::of(architecture)
             };
             let dataset = Dataset::open_with(&source.folder, &options)?;
             log_skipped(&dataset.skipped);
