@@ -90,14 +90,13 @@ fn of_table(table: &Table, layers: &[Roofline]) -> Vec<Aim> {
         best_peer(table, true),
         floats.filter(|_| is_student),
     );
-    if is_student {
-        let int8 = ours("ours, int8 (");
-        add(format!("{}, int8, {threads}", table.name), STUDENT_INT8, int8, best_peer(table, false), integers);
-        let limit =
-            if int8.is_some_and(|row| row.name.to_lowercase().contains("vnni")) { WITH_VNNI } else { WITH_AVX2 };
-        add(format!("int8 beside f32, {threads}"), limit, int8, ours("ours ("), None);
+    if let Some(int8) = ours("ours, int8 (") {
+        let integers = integers.filter(|_| is_student);
+        add(format!("{}, int8, {threads}", table.name), STUDENT_INT8, Some(int8), best_peer(table, false), integers);
+        let limit = if int8.name.to_lowercase().contains("vnni") { WITH_VNNI } else { WITH_AVX2 };
+        add(format!("{}, int8 beside f32, {threads}", table.name), limit, Some(int8), ours("ours ("), None);
         let (int8, floats) = (ours("ours, int8, held to Avx2"), ours("ours, held to Avx2"));
-        add(format!("int8 beside f32, both held to AVX2, {threads}"), WITH_AVX2, int8, floats, None);
+        add(format!("{}, int8 beside f32, both held to AVX2, {threads}", table.name), WITH_AVX2, int8, floats, None);
     }
     aims
 }

@@ -51,6 +51,10 @@ struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "")]
     network: String,
 
+    /// Measure the network of a package, too, such as one that `distill import` made of an ONNX file.
+    #[arg(long, value_name = "FOLDER")]
+    package: Vec<PathBuf>,
+
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
@@ -86,14 +90,19 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
         return train(arguments, images, folder);
     }
     let (mut tables, mut layers, mut alone) = (vec![], vec![], vec![]);
-    for network in Network::all()?.iter().filter(|n| n.name.contains(&arguments.network)) {
-        let folder = folder.join(network.name);
+    let mut networks = Network::all()?;
+    for package in &arguments.package {
+        networks.push(Network::of_package(package)?);
+    }
+    for network in networks.iter().filter(|n| n.name.contains(&arguments.network)) {
+        let folder = folder.join(&network.name);
         std::fs::create_dir_all(&folder)?;
         let input = peregrine_reference::random_input(&network.graph, 2);
         export::export(network, &input, &folder)?;
         if let Some(python) = &arguments.python {
-            let int8 = (network.name == "student").then_some("export_int8.py");
-            for script in ["export_ncnn.py"].into_iter().chain(int8) {
+            let ncnn = (!network.from_package).then_some("export_ncnn.py");
+            let int8 = network.quantized.is_some().then_some("export_int8.py");
+            for script in ncnn.into_iter().chain(int8) {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(script);
                 let status = Command::new(python).arg(path).arg(&folder).status();
                 ensure!(status.with_context(|| python.display().to_string())?.success(), "{script} failed");
@@ -164,7 +173,6 @@ fn contenders(
     for isa in Isa::available().into_iter().rev().filter(|&isa| isa != Isa::Portable || Isa::available().len() == 1) {
         list.push(Box::new(Ours::new(network, input, threads, isa)?));
     }
-    let is_student = network.name == "student";
     if network.quantized.is_some() {
         list.push(Box::new(OursInt8::new(network, input, threads, IntegerIsa::best())?));
         if IntegerIsa::best() != IntegerIsa::Avx2 && IntegerIsa::available().contains(&IntegerIsa::Avx2) {
@@ -173,8 +181,9 @@ fn contenders(
     }
     let mut commands = vec![];
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
-    let int8: &[_] = if is_student { &["onnxruntime-int8", "openvino-int8"] } else { &[] };
-    for &peer in ["onnxruntime", "openvino", "ncnn", "torch"].iter().chain(int8) {
+    let own_format: &[_] = if network.from_package { &[] } else { &["ncnn", "torch"] };
+    let int8: &[_] = if network.quantized.is_some() { &["onnxruntime-int8", "openvino-int8"] } else { &[] };
+    for &peer in ["onnxruntime", "openvino"].iter().chain(own_format).chain(int8) {
         if let Some(python) = &arguments.python {
             let mut command = Command::new(python);
             command.arg(&script).arg(peer).arg(folder).arg(threads.to_string());
@@ -186,9 +195,11 @@ fn contenders(
         command.arg(folder).arg(threads.to_string());
         commands.push(("tract", command));
     }
-    let mut candle = Command::new(std::env::current_exe()?);
-    candle.args(["--serve-candle", network.name]).arg(folder).env("RAYON_NUM_THREADS", threads.to_string());
-    commands.push(("candle", candle));
+    if !network.from_package {
+        let mut candle = Command::new(std::env::current_exe()?);
+        candle.args(["--serve-candle", &network.name]).arg(folder).env("RAYON_NUM_THREADS", threads.to_string());
+        commands.push(("candle", candle));
+    }
     let mut absent = vec![];
     for (name, command) in commands {
         match Peer::start(name, command, folder) {

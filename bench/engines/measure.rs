@@ -78,5 +78,12 @@ pub fn measure(
     let rows = contenders.iter().zip(times).zip(differences);
     let rows =
         rows.map(|((contender, times), difference)| Row { name: contender.name().to_owned(), times, difference });
-    Ok(Table { name: network.name, network: network.describe(), threads, largest: scale, rows: rows.collect(), absent })
+    Ok(Table {
+        name: network.name.clone(),
+        network: network.describe(),
+        threads,
+        largest: scale,
+        rows: rows.collect(),
+        absent,
+    })
 }

@@ -1,5 +1,5 @@
-//! The networks that are compared: the shipped student, and two public architectures with random
-//! weights.
+//! The networks that are compared: the shipped student, two public architectures with random
+//! weights, and those of packages.
 //!
 //! The two represent common detectors: plain 3×3 convolutions (YOLOv8n: Jocher et al. 2023) and
 //! many cheap layers (NanoDet-Plus: a ShuffleNetV2 backbone, Ma et al. 2018, with a pyramid and
@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use peregrine_distill::quantize::quantize;
 use peregrine_engine::{Activation, Conv, Graph, Interpolation, LayerId, Padding, Shape, Weights, Window};
 use peregrine_reference::random_weights;
@@ -16,29 +16,47 @@ use peregrine_student::Student;
 /// A network and its weights.
 pub struct Network {
     /// Its name in files and on the command line.
-    pub name: &'static str,
+    pub name: String,
     pub graph: Graph,
     pub weights: Weights,
     /// The student in 8-bit integers, as `distill quantize` makes it from the sample frames. `None`
     /// for other networks.
     pub quantized: Option<Student>,
+    /// Whether it comes from a package, so that only peers that read ONNX know its operations.
+    pub from_package: bool,
 }
 
 impl Network {
-    /// All three.
+    /// The three that are always measured.
     pub fn all() -> Result<Vec<Network>> {
-        let student = Student::embedded();
+        let random = |name: &str, graph| Network {
+            name: name.to_owned(),
+            weights: random_weights(&graph, 1),
+            graph,
+            quantized: None,
+            from_package: false,
+        };
+        Ok(vec![
+            Self::of_student("student".to_owned(), Student::embedded(), false)?,
+            random("yolov8n-like", yolov8n_like(320, 320)),
+            random("nanodet-like", nanodet_like(320, 320)),
+        ])
+    }
+
+    /// The network of the package in `folder`, under the package's name.
+    pub fn of_package(folder: &Path) -> Result<Network> {
+        let student = Student::load(folder)?;
+        ensure!(student.quantization.is_none(), "{}: it is quantized: the one in f32 is asked for", folder.display());
+        Self::of_student(student.manifest.name.clone(), student, true)
+    }
+
+    fn of_student(name: String, student: Student, from_package: bool) -> Result<Network> {
         let frames = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames"))?;
         let mut frames: Vec<_> = frames.flatten().map(|entry| entry.path()).collect();
         frames.retain(|path| path.extension().is_some_and(|e| e == "jpg"));
         frames.sort();
         let quantized = Some(quantize(&student, &frames)?);
-        let random = |name, graph| Network { name, weights: random_weights(&graph, 1), graph, quantized: None };
-        Ok(vec![
-            Network { name: "student", graph: student.graph(), weights: student.weights, quantized },
-            random("yolov8n-like", yolov8n_like(320, 320)),
-            random("nanodet-like", nanodet_like(320, 320)),
-        ])
+        Ok(Network { name, graph: student.graph(), weights: student.weights, quantized, from_package })
     }
 
     /// One line for the report.

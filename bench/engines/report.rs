@@ -22,7 +22,7 @@ pub struct Row {
 /// All contenders on one network with one number of threads; ours, the fastest, is the first row.
 pub struct Table {
     /// Name of the network, and the name with its size.
-    pub name: &'static str,
+    pub name: String,
     pub network: String,
     pub threads: usize,
     /// The largest value of any output.

@@ -19,7 +19,7 @@ const ROWS: usize = 14;
 
 /// What one thread does: f32 first, then 8-bit integers where the network has them.
 pub struct Roofline {
-    network: &'static str,
+    network: String,
     report: PlanReport,
 }
 
@@ -30,12 +30,12 @@ pub struct Roofline {
 pub fn measure(network: &Network, input: &[f32]) -> Result<Vec<Roofline>> {
     let mut engine = CpuEngine::new(&network.graph, &network.weights, 1)?;
     engine.input().copy_from_slice(input);
-    let mut all = vec![Roofline { network: network.name, report: engine.explain(RUNS) }];
+    let mut all = vec![Roofline { network: network.name.clone(), report: engine.explain(RUNS) }];
     if let Some(quantized) = &network.quantized {
         let quantization = quantized.quantization.as_ref().context("a quantized student has its quantization")?;
         let mut engine = Int8Engine::new(&network.graph, &quantized.weights, quantization, 1)?;
         engine.input().copy_from_slice(input);
-        all.push(Roofline { network: network.name, report: engine.explain(RUNS) });
+        all.push(Roofline { network: network.name.clone(), report: engine.explain(RUNS) });
     }
     Ok(all)
 }
@@ -49,7 +49,7 @@ impl Roofline {
 
     /// A heading and a table.
     pub fn markdown(&self) -> String {
-        table(self.network, &self.report).expect("writing to a string does not fail")
+        table(&self.network, &self.report).expect("writing to a string does not fail")
     }
 }
 
