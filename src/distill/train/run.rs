@@ -57,7 +57,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     loader_threads: Option<u16>,
     /// Memory for decoded images, in MiB; images beyond it are decoded again when they are drawn.
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
     image_cache: usize,
     /// Device that computes the network; a run may be resumed on another device.
     #[arg(long, value_enum, default_value_t)]
