@@ -5,6 +5,8 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 use peregrine_distill::ablate;
 use peregrine_distill::ablate::AblateArgs;
+use peregrine_distill::average;
+use peregrine_distill::average::AverageArgs;
 use peregrine_distill::cluster;
 use peregrine_distill::cluster::ClusterArgs;
 use peregrine_distill::evaluate;
@@ -53,6 +55,7 @@ enum Command {
     Select(SelectArgs),
     Soften(SoftenArgs),
     Student(StudentArgs),
+    Average(AverageArgs),
     Prune(PruneArgs),
     // Its name up to 0.1.0.
     #[command(alias = "share")]
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
         Command::Select(args) => select::run(&args),
         Command::Soften(args) => soften::run(&args),
         Command::Student(args) => student::run(&args),
+        Command::Average(args) => average::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Cluster(args) => {
             if std::env::args_os().nth(1).is_some_and(|name| name == "share") {

@@ -8,12 +8,15 @@
 //! - [`select`]: which unlabelled frames are worth labelling.
 //! - [`quantize`]: post-training quantization to 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
-//! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`before_after`]: their
-//!   comparison.
-//! - [`ablate`]: ablation studies. - [`meant`]: whose classes a command means. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
+//! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`average`]: of several trainings'
+//!   weights; [`before_after`]: comparison.
+//! - [`ablate`]: ablation studies.
+//! - [`meant`]: whose classes a command means.
+//! - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 //! - [`file_index`]: what is known of files that have not changed since they were read.
 
 pub mod ablate;
+pub mod average;
 pub mod before_after;
 pub mod cluster;
 pub mod data;

@@ -1,6 +1,8 @@
 //! The class outputs of a package whose student gets other classes: rows of classes of the same
 //! name are kept, the others are made anew.
 
+use std::collections::BTreeMap;
+
 use peregrine_engine::{ConvWeights, Weights};
 use peregrine_student::Architecture;
 
@@ -21,21 +23,11 @@ impl TakenHeads {
     /// Takes those class outputs of `package` out of its `weights` whose classes are not
     /// `student`'s.
     pub fn take_from(weights: &mut Weights, package: &Architecture, student: &Architecture) -> Self {
-        let mut taken = Vec::new();
-        let (theirs, ours) = (class_layers(package), class_layers(student));
-        for (head, (from, to)) in theirs.into_iter().zip(ours).enumerate() {
-            let classes = |a: &Architecture| [a.detection_classes(), a.segmentation_classes()][head].to_vec();
-            let (known, wanted) = (classes(package), classes(student));
-            if known == wanted {
-                continue;
-            }
-            let row = |class: &String| known.iter().position(|k| k == class);
-            for (from, name) in from.into_iter().zip(to) {
-                let Some(weights) = weights.0.remove(&from) else { continue };
-                taken.push(TakenLayer { name, weights, rows: wanted.iter().map(row).collect() });
-            }
-        }
-        Self(taken)
+        let layers = class_rows(package, student).into_iter();
+        let taken = layers.filter_map(|(name, ClassRows { layer, rows })| {
+            Some(TakenLayer { name, weights: weights.0.remove(&layer)?, rows })
+        });
+        Self(taken.collect())
     }
 
     /// Copies the rows of classes that both have into the student's outputs.
@@ -53,6 +45,30 @@ impl TakenHeads {
             }
         }
     }
+}
+
+/// Where a layer of class logits finds its rows in another network.
+pub struct ClassRows {
+    /// The other network's layer.
+    pub layer: String,
+    /// For each class, the row of the class of the same name.
+    pub rows: Vec<Option<usize>>,
+}
+
+/// By their names, `student`'s layers of class logits whose classes are not `package`'s.
+pub fn class_rows(package: &Architecture, student: &Architecture) -> BTreeMap<String, ClassRows> {
+    let mut found = BTreeMap::new();
+    let (theirs, ours) = (class_layers(package), class_layers(student));
+    for (head, (from, to)) in theirs.into_iter().zip(ours).enumerate() {
+        let classes = |a: &Architecture| [a.detection_classes(), a.segmentation_classes()][head].to_vec();
+        let (known, wanted) = (classes(package), classes(student));
+        if known == wanted {
+            continue;
+        }
+        let rows: Vec<_> = wanted.iter().map(|class| known.iter().position(|k| k == class)).collect();
+        found.extend(from.into_iter().zip(to).map(|(layer, name)| (name, ClassRows { layer, rows: rows.clone() })));
+    }
+    found
 }
 
 /// Names of the layers with the class logits of the detection head, and of the segmentation head.
