@@ -109,7 +109,8 @@ impl<'a> Setup<'a> {
 
     /// The context of a run for its report.
     pub fn context(&self, conditions: Conditions, warmed_up: usize) -> RunContext {
-        let input = &self.student.manifest.architecture.input;
+        let architecture = &self.student.manifest.architecture;
+        let input = &architecture.input;
         let (input_width, input_height) = self.options.input_size.unwrap_or((input.width, input.height));
         RunContext {
             profile: self.profile.clone(),
@@ -132,7 +133,7 @@ impl<'a> Setup<'a> {
                 pin_threads: self.options.pin_threads,
                 tracking: self.options.tracking.is_some() || self.arguments.layer == BenchLayer::Node,
                 realtime_priority: self.arguments.realtime,
-                segmentation: self.options.segmentation,
+                segmentation: self.options.segmentation && architecture.segmentation.is_some(),
                 frames: self.frames.origin.clone(),
             },
             injected: self.arguments.inject.iter().map(Fault::to_string).collect(),
