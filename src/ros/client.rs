@@ -14,6 +14,7 @@ use r2r::std_msgs::msg::Header;
 use r2r::vision_msgs::msg::Detection2DArray;
 use r2r::{NativeMsg, Node, Publisher, QosProfile};
 
+use crate::context;
 use crate::error::NodeError;
 
 type Stamped<T> = Box<dyn Stream<Item = T> + Unpin>;
@@ -23,9 +24,9 @@ pub struct Client(Node);
 
 impl Client {
     /// # Errors
-    /// When ROS cannot start, as with an unusable ROS_DOMAIN_ID.
+    /// When ROS cannot start, as with an unusable ROS_DOMAIN_ID or without a folder for its log.
     pub fn create(name: &str) -> Result<Self, NodeError> {
-        Ok(Self(Node::create(r2r::Context::create()?, name, "")?))
+        Ok(Self(Node::create(context::create()?, name, "")?))
     }
 
     /// Receives what has come, or waits up to `timeout` for something.

@@ -3,7 +3,12 @@
 use peregrine_pipeline::{explain_plan, PipelineOptions};
 use peregrine_student::Student;
 
+use super::arguments::unknown;
 use super::parameters;
+use super::spelling::nearest;
+
+/// The arguments of the program itself.
+const OWN: [&str; 7] = ["--help", "-h", "--version", "-V", "--list-parameters", "--describe", "--explain-plan"];
 
 /// Compute capability (times 10) of the GPU that a CUDA plan is made for without one: Jetson Orin.
 const ORIN: u32 = 87;
@@ -20,20 +25,21 @@ pub enum Command {
 /// Parses the arguments after the program's name. Those between `--ros-args` and `--` are ROS's.
 ///
 /// # Errors
-/// A sentence about the unknown argument.
+/// A sentence about what is not understood, the program's own or ROS's.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut own = Vec::new();
     let mut ros = false;
-    for argument in arguments {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    for argument in &arguments {
         match argument.as_str() {
             "--ros-args" => ros = true,
             "--" => ros = false,
             _ if ros => {}
-            _ => own.push(argument),
+            argument => own.push(argument),
         }
     }
-    match own.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => Ok(Command::Run),
+    match own[..] {
+        [] => unknown::check(arguments, &OWN).map(|()| Command::Run),
         ["--help" | "-h"] => Ok(Command::Print(help())),
         ["--version" | "-V"] => Ok(Command::Print(format!("perception_node {}\n", env!("CARGO_PKG_VERSION")))),
         ["--list-parameters"] => Ok(Command::Print(parameters::listing())),
@@ -42,9 +48,23 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
         ["--explain-plan", device] => explain(device),
         ["--describe", "yaml"] => Ok(Command::Print(parameters::yaml())),
         ["--describe", ..] => Err("--describe prints the parameters as markdown or as yaml: give one of them".into()),
-        [first, ..] => {
-            Err(format!("unknown argument '{first}'; see --help, and give parameters as --ros-args -p NAME:=VALUE"))
+        ["--list-parameters" | "--help" | "-h" | "--version" | "-V" | "--explain-plan", second, ..] => {
+            Err(format!("unknown argument '{second}' after '{}'; see --help", own[0]))
         }
+        [first, ..] => Err(format!("unknown argument '{first}'; {}", remedy(first))),
+    }
+}
+
+/// What was probably meant by an unknown argument.
+fn remedy(argument: &str) -> String {
+    if let Some((name, value)) = argument.split_once(":=") {
+        return format!("write --ros-args {}", unknown::rule(name, value));
+    }
+    let flag = argument.split_once('=').map_or(argument, |(flag, _)| flag);
+    match nearest(flag, OWN.into_iter().chain(["--ros-args"]).chain(unknown::FLAGS)) {
+        Some(flag) if unknown::FLAGS.contains(&flag) => format!("{flag} is for ROS: write --ros-args {flag}"),
+        Some(flag) => format!("did you mean {flag}? See --help"),
+        None => "see --help, and give parameters as --ros-args -p NAME:=VALUE".into(),
     }
 }
 
@@ -110,6 +130,24 @@ mod tests {
     fn a_parameter_without_ros_args_is_refused_with_the_remedy() {
         let sentence = parsed("score_threshold:=0.5").unwrap_err();
         assert!(sentence.contains("'score_threshold:=0.5'") && sentence.contains("--ros-args"), "{sentence}");
+    }
+
+    #[test]
+    fn an_unknown_argument_of_either_kind_is_refused_with_its_remedy() {
+        for (line, remedy) in [
+            ("deadline_ms:=80", "write --ros-args -p deadline_ms:=80"),
+            ("image:=/camera", "write --ros-args -r image:=/camera"),
+            ("--params-file x.yaml", "write --ros-args --params-file"),
+            ("-p threads:=1", "write --ros-args -p"),
+            ("--list-parameter", "did you mean --list-parameters? See --help"),
+            ("--ros-arg -p threads:=1", "did you mean --ros-args? See --help"),
+            ("--version now", "unknown argument 'now' after '--version'; see --help"),
+            ("x.yaml", "see --help, and give parameters as --ros-args -p NAME:=VALUE"),
+            ("--ros-args threads:=1", "write -p threads:=1"),
+        ] {
+            let sentence = parsed(line).unwrap_err();
+            assert!(sentence.ends_with(remedy), "{line}: {sentence}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::parameters::ParameterError;
 pub enum NodeError {
     #[error("ROS 2 could not start: {0}; check the arguments after --ros-args, RMW_IMPLEMENTATION and ROS_DOMAIN_ID")]
     Ros(String),
+    #[error("ROS 2 could not start: it cannot write its log files: {0}")]
+    LogDirectory(String),
     #[error("parameter {0}")]
     Parameter(#[from] ParameterError),
     #[error("parameter 'model': {0}")]
@@ -49,7 +51,13 @@ impl NodeError {
             | Self::RoadClass(..)
             | Self::Device(_)
             | Self::Topic { .. } => true,
-            Self::Ros(_) | Self::Middleware(_) | Self::Io(_) | Self::Loading | Self::FrameThread | Self::Stuck => false,
+            Self::Ros(_)
+            | Self::LogDirectory(_)
+            | Self::Middleware(_)
+            | Self::Io(_)
+            | Self::Loading
+            | Self::FrameThread
+            | Self::Stuck => false,
         }
     }
 }

@@ -11,9 +11,10 @@
 //!                                              [diagnostics]
 //! ```
 //!
-//! - [`run`]: the program's start and end. `node`: its spins, and the transitions of its
+//! - [`run`]: the program's start and end; [`context`]: its connection to ROS. `node`: its spins, and the transitions of its
 //!   [`lifecycle`]. [`configured`]: what exists between configure and cleanup. [`error`]: why it
-//!   cannot go on. [`command_line`]: its own arguments. [`logging`]: its log.
+//!   cannot go on. [`command_line`]: its own arguments; [`arguments`]: those of ROS; [`spelling`]:
+//!   what was meant by a misspelt word. [`logging`]: its log.
 //! - [`parameters`]: the one table of parameters. [`parameter_services`]: the ROS services for
 //!   them. [`live`]: those that may change at any time, for the frame thread.
 //! - [`names`], [`qos`], [`topics`]: topic names after remapping, the QoS with its overrides, the
@@ -29,10 +30,12 @@
 //! - [`client`]: the other side of the node, for benchmarks.
 
 pub mod age;
+pub mod arguments;
 pub mod client;
 pub mod clock;
 pub mod command_line;
 pub mod configured;
+pub mod context;
 pub mod diagnostics;
 pub mod error;
 pub mod frame_path;
@@ -55,4 +58,5 @@ pub mod requests;
 pub mod run;
 pub mod scene;
 pub mod shared;
+pub mod spelling;
 pub mod topics;

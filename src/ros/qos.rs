@@ -59,6 +59,10 @@ impl<'a> TopicQos<'a> {
             if !asked.iter().any(|(t, e)| t == topic && *e == entity) {
                 let known: Vec<_> = asked.iter().map(|(topic, entity)| format!("{topic}.{}", entity.name())).collect();
                 let why = format!("is for a topic that this node does not have; it has {}", known.join(", "));
+                if self.parameters.is_shared(name) {
+                    tracing::warn!("parameter '{name}' {why}; it is ignored, since its file is for other nodes too");
+                    continue;
+                }
                 return Err(ParameterError::Invalid { name: name.to_owned(), why });
             }
         }

@@ -1,9 +1,10 @@
 //! The node's log, written with `tracing`: to the terminal as rclcpp does, and to `/rosout`.
 //!
-//! - `console`: one line a record. [`rosout`]: a bounded queue of records, and the publisher that
+//! - `console`: one line a record. [`directory`]: the folder of ROS's own log files. [`rosout`]: a bounded queue of records, and the publisher that
 //!   another thread empties it to. The frame thread never logs.
 
 mod console;
+pub mod directory;
 pub mod rosout;
 
 use tracing::level_filters::LevelFilter;

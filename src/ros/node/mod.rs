@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use peregrine_core::{FrameAccounting, FrameCounts};
 use r2r::{Node, QosProfile};
 
+use super::arguments::given::{self, Given, Source};
+use super::arguments::RosArguments;
 use super::configured::Configured;
 use super::diagnostics::{lock, Cameras, Diagnostics, StatusBoard};
 use super::error::NodeError;
@@ -62,11 +64,7 @@ impl Perception {
     /// When ROS refuses a publisher or a service; with `autostart` also when the node cannot be
     /// configured.
     pub(super) fn start(mut node: Node, log: Option<LogQueue>) -> Result<Self, NodeError> {
-        let overrides: Vec<_> = {
-            let given = node.params.lock().expect("nothing panics while it holds this lock");
-            given.iter().map(|(name, parameter)| (name.clone(), parameter.value.clone())).collect()
-        };
-        let parameters = Parameters::accepting(overrides);
+        let parameters = parameters_at_start(&node)?;
         let board = Arc::new(Mutex::new(StatusBoard::default()));
         let stop_diagnostics = Arc::new(AtomicBool::new(false));
         let diagnostics = Diagnostics {
@@ -188,6 +186,22 @@ impl Perception {
         }
         outcome.map(|()| self.accountings.values().map(|accounting| accounting.counts()).sum())
     }
+}
+
+/// The parameters that the node is given at start; what of them is ignored is logged.
+fn parameters_at_start(node: &Node) -> Result<Parameters, NodeError> {
+    let arguments = RosArguments::of_process().map_err(NodeError::Ros)?;
+    let (mut given, mut told) = given::parameters(&arguments, &node.fully_qualified_name()?);
+    // Those that whoever made the node has set.
+    let set = node.params.lock().expect("nothing panics while it holds this lock");
+    for (name, parameter) in set.iter().filter(|(name, _)| !given.iter().any(|g| g.name == **name)).collect::<Vec<_>>()
+    {
+        given.push(Given { name: name.clone(), value: parameter.value.clone(), source: Source::CommandLine });
+    }
+    let (parameters, ignored) = Parameters::given(given);
+    told.extend(ignored);
+    told.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    Ok(parameters)
 }
 
 #[cfg(test)]

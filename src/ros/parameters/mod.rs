@@ -7,13 +7,14 @@
 //! - `table`: the parameters. `declaration`: what is declared of one, and the check of a value.
 //! - `values`: the values in force. `listing`: the table as text, Markdown and YAML.
 //! - [`qos_overrides`]: the parameters whose names depend on the topics. `error`: why one is
-//!   refused.
+//!   refused. `ignorable`: what of others' parameters is no fault.
 //!
 //! The parameters of a camera may also be given for one of several cameras: `front.mounting` is the
 //! mounting of the camera `front`.
 
 mod declaration;
 mod error;
+mod ignorable;
 mod listing;
 pub mod qos_overrides;
 mod table;

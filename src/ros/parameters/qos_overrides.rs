@@ -19,7 +19,7 @@ use super::declaration::shown;
 use super::ParameterError;
 
 /// The beginning of these parameters' names.
-const PREFIX: &str = "qos_overrides.";
+pub(super) const PREFIX: &str = "qos_overrides.";
 
 /// Which side of a topic the node is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::declaration::{Declaration, Domain};
 use super::error::ParameterError;
+use crate::spelling::nearest;
 
 /// What is road unless the user says otherwise.
 pub const DEFAULT_ROAD: &str = "road";
@@ -242,7 +243,8 @@ pub fn declaration(name: &str) -> Result<&'static Declaration, ParameterError> {
         DECLARATIONS.iter().find(|d| d.per_camera && d.name == own)
     };
     let of_all = DECLARATIONS.iter().find(|d| d.name == name);
-    of_all.or_else(of_camera).ok_or_else(|| ParameterError::Unknown(name.to_owned()))
+    let near = || nearest(name, DECLARATIONS.iter().map(|d| d.name));
+    of_all.or_else(of_camera).ok_or_else(|| ParameterError::Unknown { name: name.to_owned(), near: near() })
 }
 
 /// Camera and parameter of a name such as `front.mounting`; `None` if it does not have that form.

@@ -4,8 +4,9 @@ use r2r::ParameterValue;
 
 use super::declaration::Declaration;
 use super::error::ParameterError;
-use super::qos_overrides;
 use super::table::{declaration, split_camera, DECLARATIONS};
+use super::{ignorable, qos_overrides};
+use crate::arguments::given::Given;
 
 /// The value of every parameter, each checked: all are within their ranges.
 #[derive(Debug, Clone)]
@@ -17,12 +18,14 @@ pub struct Parameters {
     faults: Vec<(String, ParameterError)>,
     /// Whether parameters that are not live may be set as well.
     open: bool,
+    /// Names of the `qos_overrides` that may be meant for other nodes.
+    shared: Vec<String>,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
         let declared = DECLARATIONS.iter().map(Declaration::default).collect();
-        Self { declared, others: Vec::new(), faults: Vec::new(), open: false }
+        Self { declared, others: Vec::new(), faults: Vec::new(), open: false, shared: Vec::new() }
     }
 }
 
@@ -51,6 +54,31 @@ impl Parameters {
             }
         }
         parameters
+    }
+
+    /// The defaults, replaced by those of the overrides `given` at start that are permitted, and a
+    /// sentence on each that is ignored: what rclcpp gives every node, and what is unknown in a file
+    /// for many nodes. Faults are remembered as by [`accepting`](Self::accepting).
+    pub fn given(given: impl IntoIterator<Item = Given>) -> (Self, Vec<String>) {
+        let (mut parameters, mut ignored) = (Self { open: true, ..Self::default() }, Vec::new());
+        for Given { name, value, source } in given {
+            if let Some(why) = ignorable::why(&name, &source, parameters.check(&name, value.clone()).err()) {
+                ignored.push(why);
+                continue;
+            }
+            if source.is_shared() && qos_overrides::is_override(&name) {
+                parameters.shared.push(name.clone());
+            }
+            if let Err(refusal) = parameters.set(&name, value) {
+                parameters.faults.push((name, refusal));
+            }
+        }
+        (parameters, ignored)
+    }
+
+    /// Whether a QoS override stands in a file for many nodes.
+    pub fn is_shared(&self, name: &str) -> bool {
+        self.shared.iter().any(|shared| shared == name)
     }
 
     /// The first override that was refused, and that no permitted value has replaced since.
@@ -229,7 +257,8 @@ mod tests {
     #[test]
     fn an_unknown_parameter_is_refused_by_its_name() {
         let typo = Parameters::with([("score_treshold".to_owned(), ParameterValue::Double(0.5))]).unwrap_err();
-        assert!(typo.to_string().contains("'score_treshold'"), "{typo}");
+        let expected = "'score_treshold' is unknown; did you mean 'score_threshold'?";
+        assert!(typo.to_string().starts_with(expected), "{typo}");
     }
 
     #[test]
@@ -249,7 +278,7 @@ mod tests {
     #[test]
     fn a_shared_parameter_is_refused_for_one_camera() {
         let refusal = Parameters::with([("front.threads".to_owned(), ParameterValue::Integer(1))]).unwrap_err();
-        assert_eq!(refusal, ParameterError::Unknown("front.threads".into()));
+        assert!(matches!(refusal, ParameterError::Unknown { name, .. } if name == "front.threads"));
         let wrong =
             Parameters::with([("front.image_is_rectified".to_owned(), ParameterValue::Integer(1))]).unwrap_err();
         assert!(wrong.to_string().starts_with("'front.image_is_rectified' must be true or false"), "{wrong}");

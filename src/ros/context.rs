@@ -1,0 +1,27 @@
+//! The connection to ROS.
+
+use std::panic;
+
+use super::error::NodeError;
+use super::logging::directory;
+
+/// Connects the process. r2r panics if ROS refuses its arguments; here that is an error like any
+/// other.
+///
+/// # Errors
+/// When ROS cannot start, with the reason as far as it is known.
+pub fn create() -> Result<r2r::Context, NodeError> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let created = panic::catch_unwind(r2r::Context::create);
+    panic::set_hook(hook);
+    match created {
+        Ok(Ok(context)) => Ok(context),
+        // ROS says no more than that there is an error.
+        Ok(Err(error)) => Err(directory::problem().map_or(NodeError::Ros(error.to_string()), NodeError::LogDirectory)),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().cloned();
+            Err(NodeError::Ros(text.unwrap_or_else(|| "no reason was given".into())))
+        }
+    }
+}
