@@ -1,4 +1,4 @@
-"""A managed node: launch configures it at start, and activates it once that has succeeded.
+"""A managed node, configured and activated from outside, whenever it comes up.
 
     ros2 launch launch/managed.launch.py image:=/camera/image_raw
 
@@ -8,13 +8,9 @@ From outside: ros2 lifecycle get /perception; ros2 lifecycle set /perception dea
 import pathlib
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
-from launch.events import matches_action
-from launch.substitutions import LaunchConfiguration
+from launch.actions import DeclareLaunchArgument, ExecuteProcess
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The program that Cargo built here, or the one that colcon installed.
@@ -36,16 +32,15 @@ def generate_launch_description():
         output="screen",
     )
 
-    def ask_for(transition):
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
-
-    activate_once_configured = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[ask_for(Transition.TRANSITION_ACTIVATE)],
-        )
+    # Not by launch's events, of which the node's first may come before launch has subscribed to them.
+    manager = ExecuteProcess(
+        cmd=[
+            EnvironmentVariable("PEREGRINE_PYTHON", default_value="python3"),
+            str(HERE / "manage.py"),
+            [LaunchConfiguration("namespace"), "/perception"],
+        ],
+        name="manager",
+        output="screen",
     )
     return LaunchDescription(
         [
@@ -53,8 +48,7 @@ def generate_launch_description():
             DeclareLaunchArgument("namespace", default_value="/", description="namespace of the node"),
             DeclareLaunchArgument("params", default_value=str(HERE / "perception.yaml"), description="parameter file"),
             DeclareLaunchArgument("node", default_value=str(PROGRAM), description="the program"),
-            activate_once_configured,
             node,
-            ask_for(Transition.TRANSITION_CONFIGURE),
+            manager,
         ]
     )
