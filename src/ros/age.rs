@@ -10,6 +10,8 @@ pub struct Age {
     /// ROS time from which age counts: the stamp or, for an image without one, its arrival.
     pub from: Nanoseconds,
     arrival: ClockSample,
+    /// Whether simulated time has begun. Before, when it is zero, age counts from the arrival.
+    has_time: bool,
 }
 
 impl Age {
@@ -18,12 +20,13 @@ impl Age {
             0 => frame.arrival.ros,
             stamp => stamp,
         };
-        Self { from, arrival: frame.arrival }
+        Self { from, arrival: frame.arrival, has_time: frame.arrival.ros != 0 }
     }
 
     /// Age when the monotonic clock shows `monotonic`; negative if the camera's clock is ahead.
     pub fn at(&self, monotonic: u64) -> Nanoseconds {
-        self.arrival.ros_at(monotonic) - self.from
+        let from = if self.has_time { self.from } else { self.arrival.ros };
+        self.arrival.ros_at(monotonic) - from
     }
 
     /// Whether the deadline, if there is one, has passed when the monotonic clock shows

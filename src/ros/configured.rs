@@ -147,7 +147,8 @@ impl Configured {
         while self.shared.retired.pop().is_some() {}
     }
 
-    /// Queries the ROS graph about the camera that has been silent for longest, if it is time to.
+    /// Queries the ROS graph about the camera that has been silent for longest, or else about the one
+    /// that was not asked about for longest, if it is time to.
     fn query_graph(&mut self, node: &Node) {
         if self.last_graph_query.elapsed() < GRAPH_QUERY_INTERVAL {
             return;
@@ -155,6 +156,12 @@ impl Configured {
         let silent = self.intakes.iter_mut().filter_map(|intake| Some((intake.silence_to_explain()?, intake)));
         if let Some((_, intake)) = silent.max_by_key(|(silence, _)| *silence) {
             intake.query_graph(node);
+            self.last_graph_query = Instant::now();
+            return;
+        }
+        let due = self.intakes.iter_mut().filter_map(|intake| Some((intake.look_is_due()?, intake)));
+        if let Some((_, intake)) = due.max_by_key(|(elapsed, _)| *elapsed) {
+            intake.look_for_rivals(node);
             self.last_graph_query = Instant::now();
         }
     }
@@ -165,7 +172,8 @@ impl Configured {
             name: name.clone(),
             topic: intake.topic().to_owned(),
             publishers: intake.publishers().to_owned(),
-            ground: scene.status().to_owned(),
+            rivals: intake.rivals().map(str::to_owned),
+            ground: scene.status(),
         };
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }

@@ -13,10 +13,11 @@ use r2r::{Clock, Node, QosProfile};
 use super::age::Age;
 use super::clock::{ClockSample, Nanoseconds};
 use super::error::NodeError;
+use super::graph;
+use super::image_topic::ImageTopic;
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::parameters::Parameters;
-use super::qos;
 use super::record::{Record, Rejection};
 use super::shared::NodeShared;
 use super::topics::CameraTopics;
@@ -24,23 +25,22 @@ use super::topics::CameraTopics;
 /// How often, while no images come, the ROS graph is asked who publishes them.
 const GRAPH_QUERY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Most other topics that are queried in order to suggest one.
-const MAX_SUGGESTIONS: usize = 8;
-
-const RAW: &str = "sensor_msgs/msg/Image";
-const COMPRESSED: &str = "sensor_msgs/msg/CompressedImage";
+/// How often, while images do come, the ROS graph is asked whether several nodes publish them.
+const RIVALS_PERIOD: Duration = Duration::from_secs(3);
 
 /// The subscription to the images of one camera.
 pub struct Intake {
     images: Box<dyn Stream<Item = ImageMessage> + Unpin>,
-    topic: String,
-    message_type: &'static str,
+    topic: ImageTopic,
     qos: QosProfile,
     clock: Arc<Mutex<Clock>>,
     arrivals: Arrivals,
     /// When an image came last, or the graph was last queried.
     last_sign: Instant,
     publishers: String,
+    /// When the graph was last asked for several publishers, and what it showed.
+    last_look: Instant,
+    rivals: Option<String>,
 }
 
 /// What happens to the images of one camera on arrival.
@@ -130,38 +130,31 @@ impl Intake {
         topics: &CameraTopics,
         arrivals: Arrivals,
     ) -> Result<Self, NodeError> {
-        let compressed = parameters.text("image_transport") == "compressed";
-        let mut name = topics.name(parameters.text("image_topic"));
-        let mut topic = topics.resolve(parameters.text("image_topic"));
-        if compressed {
-            // As image_transport has it: below the image topic, wherever that was remapped to.
-            topic += "/compressed";
-            name.clone_from(&topic);
-        }
-        let refuse = |error: r2r::Error| NodeError::Topic { name: name.clone(), why: error.to_string() };
-        let qos = topics.subscription(&name, QosProfile::sensor_data());
-        let (images, message_type): (Box<dyn Stream<Item = ImageMessage> + Unpin>, _) = if compressed {
-            let images = node.subscribe_native(&name, qos.clone()).map_err(refuse)?;
-            (Box::new(images.map(ImageMessage::Compressed)), COMPRESSED)
+        let topic = ImageTopic::of(parameters, topics);
+        let name = topic.name.as_str();
+        let refuse = |error: r2r::Error| NodeError::Topic { name: name.to_owned(), why: error.to_string() };
+        let qos = topics.subscription(name, QosProfile::sensor_data());
+        let images: Box<dyn Stream<Item = ImageMessage> + Unpin> = if topic.compressed {
+            Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Compressed))
         } else {
-            let images = node.subscribe_native(&name, qos.clone()).map_err(refuse)?;
-            (Box::new(images.map(ImageMessage::Raw)), RAW)
+            Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Raw))
         };
         Ok(Self {
             images,
             topic,
-            message_type,
             qos,
             clock: node.get_ros_clock(),
             arrivals,
             last_sign: Instant::now(),
             publishers: "the ROS graph has not been queried yet".into(),
+            last_look: Instant::now(),
+            rivals: None,
         })
     }
 
     /// The topic's full name.
     pub fn topic(&self) -> &str {
-        &self.topic
+        &self.topic.full
     }
 
     /// Why there are no images, as far as the ROS graph shows; kept up to date while none arrive.
@@ -195,55 +188,33 @@ impl Intake {
     /// no images are taken.
     pub fn query_graph(&mut self, node: &Node) {
         self.last_sign = Instant::now();
-        self.publishers = self.explanation(node);
+        self.publishers = graph::explanation(node, &self.topic, &self.qos);
+    }
+
+    /// That several nodes publish this camera's topic, if they do.
+    pub fn rivals(&self) -> Option<&str> {
+        self.rivals.as_deref()
+    }
+
+    /// How long the ROS graph was not asked for several publishers, if long enough to ask it.
+    pub fn look_is_due(&self) -> Option<Duration> {
+        Some(self.last_look.elapsed()).filter(|elapsed| *elapsed >= RIVALS_PERIOD)
+    }
+
+    /// Asks the ROS graph whether several nodes publish this topic; logs once that they begin to.
+    pub fn look_for_rivals(&mut self, node: &Node) {
+        self.last_look = Instant::now();
+        let Ok(publishers) = graph::publishers(node, &self.topic.full) else { return };
+        let rivals = graph::rivals(&publishers, &self.topic.full);
+        if let Some(told) = rivals.as_ref().filter(|_| self.rivals.is_none()) {
+            tracing::warn!("{told}");
+        }
+        self.rivals = rivals;
     }
 
     fn now(&self) -> r2r::Result<ClockSample> {
         let mut clock = self.clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Ok(ClockSample { ros: clock.get_now()?.as_nanos() as i64, monotonic: now_ns() })
-    }
-
-    /// Why there may be no images, as far as the ROS graph shows.
-    fn explanation(&self, node: &Node) -> String {
-        let Ok(publishers) = node.get_publishers_info_by_topic(&self.topic, false) else {
-            return "the ROS graph query for its publishers failed".into();
-        };
-        if let Some(other) = publishers.iter().find(|p| p.topic_type != self.message_type) {
-            let (node, theirs, ours) = (&other.node_name, &other.topic_type, self.message_type);
-            return format!("type mismatch: {node} publishes {theirs} there, and this node subscribes to {ours}; see the parameter image_transport");
-        }
-        if publishers.is_empty() {
-            return match self.alternatives(node)[..] {
-                [] => format!("it has no publisher, and no topic has one of {}", self.message_type),
-                ref topics => format!("it has no publisher; remap it to one of {}", topics.join(", ")),
-            };
-        }
-        for publisher in &publishers {
-            let reasons = qos::incompatibilities(&publisher.qos_profile, &self.qos);
-            if !reasons.is_empty() {
-                let (name, topic) = (&publisher.node_name, &self.topic);
-                let reasons = reasons.join("; ");
-                return format!("incompatible QoS of {name} ({reasons}); see qos_overrides.{topic}");
-            }
-        }
-        let names: Vec<_> = publishers.iter().map(|p| p.node_name.as_str()).collect();
-        format!("{} publishes it with a compatible QoS, but sends nothing", names.join(", "))
-    }
-
-    /// Other topics that have a publisher of this message type.
-    fn alternatives(&self, node: &Node) -> Vec<String> {
-        let topics = node.get_topic_names_and_types().unwrap_or_default();
-        let ours = topics.into_iter().filter(|(_, types)| types.iter().any(|t| t == self.message_type));
-        let is_published =
-            |topic: &String| node.get_publishers_info_by_topic(topic, false).is_ok_and(|p| !p.is_empty());
-        let own = ["/road_mask", "/segmentation", "/debug_image", "/debug_image/compressed"];
-        let is_own = |topic: &String| own.iter().any(|own| topic.ends_with(own));
-        let mut names: Vec<_> = ours.map(|(topic, _)| topic).filter(|topic| !is_own(topic)).collect();
-        names.sort();
-        // Each costs a query of the graph, while cameras that do send are waiting.
-        names.truncate(MAX_SUGGESTIONS);
-        names.retain(is_published);
-        names
     }
 }
 

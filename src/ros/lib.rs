@@ -19,11 +19,12 @@
 //!   them. [`live`]: those that may change at any time, for the frame thread.
 //! - [`names`], [`qos`], [`topics`]: topic names after remapping, the QoS with its overrides, the
 //!   topics of a camera. [`requests`]: requests of services.
+//! - [`image_topic`]: the topic of a camera's images; [`graph`]: what the ROS graph shows of it.
 //! - [`intake`]: images to the mailbox. [`liveness`]: the stream liveness watchdog. [`incoming`]:
 //!   an image message and the view of its pixels. [`age`]: how old a frame's scene is.
 //! - [`frame_path`]: the per-frame path, top to bottom. [`shared`]: what its thread shares with the
 //!   others. [`model`]: the model that it runs, with its degraded mode. [`messages`]: what it
-//!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock. [`realtime`]:
+//!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock; [`clock_watch`]: whether simulated time goes on. [`realtime`]:
 //!   priority, cores, locked memory.
 //! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
 //! - [`record`]: what the frame thread reports to [`diagnostics`].
@@ -33,12 +34,15 @@ pub mod age;
 pub mod arguments;
 pub mod client;
 pub mod clock;
+pub mod clock_watch;
 pub mod command_line;
 pub mod configured;
 pub mod context;
 pub mod diagnostics;
 pub mod error;
 pub mod frame_path;
+pub mod graph;
+pub mod image_topic;
 pub mod incoming;
 pub mod intake;
 pub mod lifecycle;

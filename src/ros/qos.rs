@@ -6,6 +6,7 @@ use std::time::Duration;
 use r2r::qos::{DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy};
 use r2r::{Node, QosProfile};
 
+use super::arguments::RosArguments;
 use super::names;
 use super::parameters::qos_overrides::{self, Entity};
 use super::parameters::{ParameterError, Parameters};
@@ -20,6 +21,8 @@ pub struct TopicQos<'a> {
     namespace: String,
     node: String,
     asked: RefCell<Vec<(String, Entity)>>,
+    /// The rules of remapping; `None` if ROS does not understand them.
+    rules: Option<RosArguments>,
 }
 
 impl<'a> TopicQos<'a> {
@@ -31,12 +34,29 @@ impl<'a> TopicQos<'a> {
 
     /// Of a node with this namespace and name.
     pub fn of_node(namespace: &str, node: &str, parameters: &'a Parameters) -> Self {
-        Self { parameters, namespace: namespace.to_owned(), node: node.to_owned(), asked: RefCell::default() }
+        let (namespace, node) = (namespace.to_owned(), node.to_owned());
+        Self { parameters, namespace, node, asked: RefCell::default(), rules: RosArguments::of_process().ok() }
+    }
+
+    /// With the rules of a command line that is not this process's.
+    #[cfg(test)]
+    pub fn with_rules(self, rules: RosArguments) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// The full name of `topic` after remapping.
     pub fn resolve(&self, topic: &str) -> String {
-        names::resolve(topic, &self.namespace, &self.node)
+        let full = names::expand(topic, &self.namespace, &self.node);
+        self.remapped(&full).unwrap_or(full)
+    }
+
+    /// Whether a rule of remapping applies to `topic`.
+    pub fn is_remapped(&self, topic: &str) -> bool {
+        self.remapped(&names::expand(topic, &self.namespace, &self.node)).is_some()
+    }
+
+    fn remapped(&self, full: &str) -> Option<String> {
+        self.rules.as_ref()?.remapped(full, &self.namespace, &self.node)
     }
 
     /// The profile for one side of `topic`, a name as it is passed to ROS.

@@ -30,6 +30,11 @@ impl<'a> CameraTopics<'a> {
         self.qos.resolve(&self.name(topic))
     }
 
+    /// Whether a rule of remapping applies to `topic`.
+    pub fn is_remapped(&self, topic: &str) -> bool {
+        self.qos.is_remapped(&self.name(topic))
+    }
+
     /// # Errors
     /// When ROS refuses the topic.
     pub fn publisher<T: WrappedTypesupport>(

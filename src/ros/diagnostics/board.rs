@@ -18,6 +18,10 @@ pub struct StatusBoard {
     /// While the node is configured.
     pub shared: Option<Arc<NodeShared>>,
     pub streams: Vec<StreamInfo>,
+    /// That simulated time does not come, while it does not.
+    pub clock: Option<String>,
+    /// How often simulated time has jumped back; `None` without it.
+    pub clock_jumps_back: Option<u64>,
 }
 
 /// A camera's stream, as ROS knows it.
@@ -29,8 +33,10 @@ pub struct StreamInfo {
     pub topic: String,
     /// Why no images come, as far as the ROS graph shows.
     pub publishers: String,
-    /// Whether objects are placed on the ground, or why not.
-    pub ground: String,
+    /// That several nodes publish the topic, if they do.
+    pub rivals: Option<String>,
+    /// Whether objects are placed on the ground; an error if they are to be and cannot be.
+    pub ground: Result<String, String>,
 }
 
 impl Default for StatusBoard {
@@ -42,6 +48,8 @@ impl Default for StatusBoard {
             reports: Vec::new(),
             shared: None,
             streams: Vec::new(),
+            clock: None,
+            clock_jumps_back: None,
         }
     }
 }

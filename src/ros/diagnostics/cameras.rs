@@ -75,8 +75,8 @@ mod tests {
     /// A board of a node with one camera.
     fn board(accounting: &Arc<FrameAccounting>) -> StatusBoard {
         let shared = NodeShared::new(vec![Arc::clone(accounting)], LiveSettings::new(&Parameters::default()));
-        let stream =
-            StreamInfo { name: "rear".into(), topic: "/rear/image".into(), publishers: "".into(), ground: "".into() };
+        let (name, topic) = ("rear".into(), "/rear/image".into());
+        let stream = StreamInfo { name, topic, publishers: "".into(), rivals: None, ground: Ok("".into()) };
         StatusBoard { shared: Some(Arc::new(shared)), streams: vec![stream], ..StatusBoard::default() }
     }
 

@@ -48,6 +48,12 @@ pub struct StreamContext<'a> {
     pub settings: FrameSettings,
     /// What the degraded mode leaves out; `None` while it is not in force.
     pub left_out: Option<&'a str>,
+    /// That simulated time does not come, while it does not.
+    pub clock: Option<&'a str>,
+    /// That several nodes publish the topic, if they do.
+    pub rivals: Option<&'a str>,
+    /// Why objects are not placed on the ground although they are to be.
+    pub ground: Option<&'a str>,
 }
 
 impl StreamHistory {

@@ -131,7 +131,15 @@ impl Diagnostics {
         let mut statuses = Vec::new();
         for ((history, camera), stream) in known.zip(&board.streams) {
             let counts = history.update(camera, now);
-            let context = StreamContext { topic: &stream.topic, publishers: &stream.publishers, settings, left_out };
+            let context = StreamContext {
+                topic: &stream.topic,
+                publishers: &stream.publishers,
+                settings,
+                left_out,
+                clock: board.clock.as_deref(),
+                rivals: stream.rivals.as_deref(),
+                ground: stream.ground.as_ref().err().map(String::as_str),
+            };
             let (level, message) = if board.state == LifecycleState::Active {
                 let assessment = assess(history, &context);
                 history.log_change(&assessment, &stream.topic);
@@ -142,7 +150,8 @@ impl Diagnostics {
             };
             let name = if stream.name.is_empty() { "frames" } else { &stream.name };
             let mut values = values::of(history, &counts, &context);
-            values.push(("ground".into(), stream.ground.clone()));
+            let ground = stream.ground.as_ref().unwrap_or_else(|fault| fault);
+            values.push(("ground".into(), ground.clone()));
             values.push(("student".into(), board.description.student.clone()));
             values.push(("device".into(), board.description.device.clone()));
             statuses.push(status(&self.node, name, level, message, board, values));
@@ -153,12 +162,13 @@ impl Diagnostics {
     /// The node itself: its state, its model, its real-time profile.
     fn node(&self, board: &StatusBoard) -> DiagnosticStatus {
         let refused = board.reports.iter().find_map(|r| r.outcome.as_ref().err().map(|why| (r.what, why)));
-        let (level, message) = match (&board.problem, refused) {
-            (Some(problem), _) => (Level::Error, format!("{}: {problem}", board.state.label())),
-            (None, Some((what, why))) => {
+        let (level, message) = match (&board.problem, &board.clock, refused) {
+            (Some(problem), ..) => (Level::Error, format!("{}: {problem}", board.state.label())),
+            (None, Some(clock), _) => (Level::Warn, format!("{}; {clock}", board.state.label())),
+            (None, None, Some((what, why))) => {
                 (Level::Warn, format!("{}; {what} is not applied: {why}", board.state.label()))
             }
-            (None, None) => (Level::Ok, board.state.label().to_owned()),
+            (None, None, None) => (Level::Ok, board.state.label().to_owned()),
         };
         let ModelDescription { student, device, degraded_mode, .. } = &board.description;
         let mut values = vec![
@@ -167,6 +177,9 @@ impl Diagnostics {
             ("device".into(), device.clone()),
             ("degraded_mode_leaves_out".into(), degraded_mode.clone().unwrap_or_else(|| "off".into())),
         ];
+        if let Some(jumps) = board.clock_jumps_back {
+            values.push(("clock_jumps_back".into(), jumps.to_string()));
+        }
         for ProfileReport { what, outcome } in &board.reports {
             let text = outcome.clone().unwrap_or_else(|why| format!("refused: {why}"));
             values.push(((*what).into(), text));

@@ -39,18 +39,21 @@ const LOGGED: bool = true;
 const SILENT: bool = false;
 
 /// The rules, the most severe first.
-const RULES: [(&str, bool, Test); 14] = [
+const RULES: [(&str, bool, Test); 17] = [
     ("no_image", LOGGED, no_image),
     ("waiting_for_first_image", SILENT, waiting_for_first_image),
     ("stale", LOGGED, stale),
     ("all_rejected", LOGGED, all_rejected),
     ("deadline_failing", SILENT, deadline_failing),
     ("deadlines_missed", SILENT, deadlines_missed),
+    ("several_publishers", SILENT, several_publishers),
+    ("no_clock", SILENT, no_clock),
     ("deadline_missed_lately", SILENT, deadline_missed_lately),
     ("degraded_mode", SILENT, degraded_mode),
     ("some_rejected", SILENT, some_rejected),
     ("no_stamps", SILENT, no_stamps),
     ("future_stamps", SILENT, future_stamps),
+    ("not_on_ground", SILENT, not_on_ground),
     ("superseded", SILENT, superseded),
     ("publishing_failed", SILENT, publishing_failed),
     ("ok", SILENT, ok),
@@ -127,6 +130,18 @@ fn deadlines_missed(history: &StreamHistory, context: &StreamContext) -> Option<
     let (deadline, seconds) = (deadline_ms(context), history.window.seconds());
     let message = || format!("{missed} of {finished} frames missed the deadline of {deadline} ms in {seconds:.0} s");
     (missed * 100 > finished).then(|| (level, message()))
+}
+
+fn several_publishers(_: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
+    context.rivals.map(|rivals| (Level::Warn, rivals.to_owned()))
+}
+
+fn no_clock(_: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
+    context.clock.map(|clock| (Level::Warn, format!("{clock}; latency cannot be told meanwhile")))
+}
+
+fn not_on_ground(_: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
+    context.ground.map(|fault| (Level::Warn, format!("nothing is placed on the ground: {fault}")))
 }
 
 fn deadline_missed_lately(history: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
@@ -262,6 +277,23 @@ mod tests {
         let counts = FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() };
         let ahead = FrameRecord { age_at_arrival: -5_000_000, ..GOOD };
         assert!(after(counts, ahead).1.contains("future"));
+    }
+
+    #[test]
+    fn what_spoils_the_answers_of_a_stream_on_time_is_a_warning() {
+        let counts = FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() };
+        let ahead = FrameRecord { age_at_arrival: -5_000_000_000, ..GOOD };
+        let no_clock = StreamContext { clock: Some("no /clock has come for 5 s"), ..context() };
+        let (level, sentence) = assessed(&after_a_second(counts, ahead), &no_clock);
+        assert_eq!(level, Level::Warn);
+        assert!(sentence.starts_with("no /clock has come for 5 s") && !sentence.contains("future"), "{sentence}");
+        for context in [
+            StreamContext { rivals: Some("/left and /right"), ..context() },
+            StreamContext { ground: Some("/left and /right"), ..context() },
+        ] {
+            let (level, sentence) = assessed(&after_a_second(counts, GOOD), &context);
+            assert!(level == Level::Warn && sentence.contains("/left and /right"), "{sentence}");
+        }
     }
 
     #[test]

@@ -84,7 +84,15 @@ pub(super) mod tests {
     pub fn context() -> StreamContext<'static> {
         let settings = LiveSettings::new(&Parameters::default()).load();
         let settings = FrameSettings { deadline: Some(50_000_000), ..settings };
-        StreamContext { topic: "/image", publishers: "it has no publisher", settings, left_out: None }
+        StreamContext {
+            topic: "/image",
+            publishers: "it has no publisher",
+            settings,
+            left_out: None,
+            clock: None,
+            rivals: None,
+            ground: None,
+        }
     }
 
     /// A second in which `counts` were gained, all frames being like `frame`.

@@ -9,18 +9,20 @@ mod transitions;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use peregrine_core::{FrameAccounting, FrameCounts};
+use peregrine_core::{now_ns, FrameAccounting, FrameCounts};
 use r2r::{Node, QosProfile};
 
 use super::arguments::given::{self, Given, Source};
 use super::arguments::RosArguments;
+use super::clock_watch::ClockWatch;
 use super::configured::Configured;
 use super::diagnostics::{lock, Cameras, Diagnostics, StatusBoard};
 use super::error::NodeError;
+use super::graph;
 use super::lifecycle::{LifecycleMachine, LifecycleServices};
 use super::logging::{LogQueue, RosoutPublisher};
 use super::parameter_services::{NewModel, ParameterServices};
@@ -55,6 +57,8 @@ pub(super) struct Perception {
     autostart: bool,
     profile: ProcessProfile,
     last_post: Instant,
+    /// While the node is configured with simulated time.
+    clock: Option<ClockWatch>,
 }
 
 impl Perception {
@@ -97,6 +101,7 @@ impl Perception {
             accountings: BTreeMap::new(),
             profile: ProcessProfile::of_caller(),
             last_post: Instant::now(),
+            clock: None,
         };
         if perception.autostart {
             perception.begin(1, "", None)?;
@@ -128,6 +133,7 @@ impl Perception {
         if self.configured.as_ref().is_some_and(|configured| !configured.is_alive()) {
             self.process_error()?;
         }
+        self.watch_clock();
         // Not at every image: the diagnostics, which are less urgent, may be reading the board.
         if self.last_post.elapsed() >= SPIN_TIMEOUT {
             self.post();
@@ -151,12 +157,35 @@ impl Perception {
         Ok(())
     }
 
+    /// Looks whether simulated time goes on.
+    fn watch_clock(&mut self) {
+        let Some(watch) = &mut self.clock else { return };
+        let time = self.node.get_ros_clock().lock().unwrap_or_else(PoisonError::into_inner).get_now();
+        if let Ok(time) = time {
+            watch.observe(time.as_nanos() as i64, now_ns());
+        }
+    }
+
+    /// Why simulated time does not come, while it does not.
+    fn clock_problem(&self) -> Option<String> {
+        let watch = self.clock.as_ref()?;
+        watch.problem(now_ns(), "")?;
+        let publishers = match graph::publishers(&self.node, "/clock") {
+            Ok(names) if names.is_empty() => "it has no publisher".into(),
+            Ok(names) => format!("{} publishes it, but sends nothing new", names.join(" and ")),
+            Err(_) => String::new(),
+        };
+        watch.problem(now_ns(), &publishers)
+    }
+
     /// Updates the diagnostics' board.
     fn post(&mut self) {
         self.last_post = Instant::now();
         let configured = self.configured.as_ref().map(|c| (Arc::clone(&c.shared), c.streams()));
+        let clock = self.clock_problem();
         let mut board = lock(&self.board);
         board.state = self.machine.state();
+        (board.clock, board.clock_jumps_back) = (clock, self.clock.as_ref().map(ClockWatch::jumps_back));
         if let Some((shared, streams)) = configured {
             (board.shared, board.streams) = (Some(shared), streams);
         }

@@ -110,8 +110,10 @@ impl Perception {
         let time = self.node.get_time_source();
         if self.parameters.flag("use_sim_time") {
             time.enable_sim_time(&mut self.node)?;
+            self.clock.get_or_insert_default();
         } else {
             time.disable_sim_time();
+            self.clock = None;
         }
         // To this thread as well, which takes the images.
         let reports = self.profile.apply(&profile, &BACKGROUND_THREADS);

@@ -50,7 +50,7 @@ pub struct SceneInputs {
     shared: Arc<SceneShared>,
     /// `None` without a mounting, and so without places on the ground.
     calibration: Option<Calibration>,
-    status: String,
+    status: Result<String, String>,
 }
 
 /// From a camera's `CameraInfo` to the geometry.
@@ -62,6 +62,8 @@ struct Calibration {
     max_range: f64,
     extent: Extent,
     known: Option<CameraInfo>,
+    /// Size of the images that `known` is for, if it is valid.
+    size: Option<(u32, u32)>,
 }
 
 impl SceneInputs {
@@ -73,7 +75,7 @@ impl SceneInputs {
         shared: Arc<SceneShared>,
         publishers: Publishers,
     ) -> Result<Self, NodeError> {
-        let mut status = "off: the parameter 'mounting' is empty".to_owned();
+        let mut status = Ok("off: the parameter 'mounting' is empty".to_owned());
         let mut calibration = None;
         if let Some(mounting) = mounting(parameters)? {
             let topic = match parameters.text("camera_info_topic") {
@@ -83,7 +85,7 @@ impl SceneInputs {
             let qos = topics.subscription(&topic, QosProfile::sensor_data());
             let refuse = |error: r2r::Error| NodeError::Topic { name: topic.clone(), why: error.to_string() };
             let infos = node.subscribe::<InfoMessage>(&topic, qos).map_err(refuse)?;
-            status = format!("no CameraInfo has arrived on {topic}: objects cannot be placed on the ground");
+            status = Err(format!("no CameraInfo has arrived on {topic}: objects cannot be placed on the ground"));
             calibration = Some(Calibration {
                 infos: Box::new(infos),
                 mounting,
@@ -96,14 +98,25 @@ impl SceneInputs {
                 max_range: parameters.real("ground_range_m"),
                 extent: extent(parameters)?,
                 known: None,
+                size: None,
             });
         }
         Ok(Self { publishers, shared, calibration, status })
     }
 
-    /// Whether objects are placed on the ground, or why not: for the diagnostics.
-    pub fn status(&self) -> &str {
-        &self.status
+    /// Whether objects are placed on the ground, or that they are not to be: for the diagnostics.
+    ///
+    /// # Errors
+    /// Why they are not, although the camera has a mounting.
+    pub fn status(&self) -> Result<String, String> {
+        let known = self.calibration.as_ref().and_then(|c| c.size);
+        match (self.shared.misfit(), known) {
+            (Some((width, height)), Some((w, h))) => Err(format!(
+                "off: CameraInfo is for images of {w}x{h}, by its binning and region of interest, and the images have \
+                 {width}x{height}; calibrate the camera at that size, or let the driver publish both alike"
+            )),
+            _ => self.status.clone(),
+        }
     }
 
     /// Updates which outputs have subscribers, and the geometry by the newest `CameraInfo`. To be
@@ -136,16 +149,22 @@ impl SceneInputs {
         if calibration.known.as_ref() == Some(&info) {
             return;
         }
-        self.status = match calibration.view(&info) {
+        let view = calibration.view(&info);
+        calibration.size = view.as_ref().ok().map(|view| view.ground.camera.size());
+        self.status = match &view {
             Ok(view) => {
                 let (width, height) = view.ground.camera.size();
-                // A view that has not been taken yet is dropped.
-                self.shared.view.force_push(Box::new(view));
                 let model = if calibration.rectified { "rectified" } else { &info.distortion_model };
-                format!("on: {width}x{height}, {model}")
+                Ok(format!("on: {width}x{height}, {model}"))
             }
-            Err(error) => format!("off: {error}"),
+            Err(error) => {
+                tracing::warn!("nothing is placed on the ground: {error}");
+                Err(format!("off: {error}"))
+            }
         };
+        // Without a view nothing is placed: never by a camera that is no longer said to be that one.
+        // A view that has not been taken yet is dropped.
+        self.shared.view.force_push(view.ok().map(Box::new));
         calibration.known = Some(info);
     }
 }

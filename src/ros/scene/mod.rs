@@ -134,11 +134,7 @@ impl Scene {
             message.fill(header, &result.tracks, &classes.detection);
             published &= publisher.publish_native(&mut message.native).is_ok();
         }
-        if let Some(view) = self.shared.view.pop() {
-            if let Some(old) = self.view.replace(view) {
-                let _ = self.shared.retired.push(old);
-            }
-        }
+        self.take_view();
         published &= self.publish_on_ground(header, result, classes);
         if wanted(&self.shared.wanted.image) {
             self.drawing.prepare(result, classes);
@@ -146,9 +142,26 @@ impl Scene {
         published
     }
 
-    /// The outputs that need the geometry of the ground.
+    /// Takes over the geometry of the ground that the newest `CameraInfo` gives, or that it gives
+    /// none.
+    fn take_view(&mut self) {
+        let Some(view) = self.shared.view.pop() else { return };
+        self.shared.set_misfit(None);
+        if let Some(old) = std::mem::replace(&mut self.view, view) {
+            let _ = self.shared.retired.push(old);
+        }
+    }
+
+    /// The outputs that need the geometry of the ground; none for an image of another size than the
+    /// `CameraInfo` is for.
     fn publish_on_ground(&mut self, header: &NativeHeader, result: &FrameResult, classes: &ModelClasses) -> bool {
         let Some(view) = &mut self.view else { return true };
+        let size = (result.size.0 as u32, result.size.1 as u32);
+        let misfit = (view.ground.camera.size() != size).then_some(size);
+        self.shared.set_misfit(misfit);
+        if misfit.is_some() {
+            return true;
+        }
         let wanted = |flag: &AtomicBool| flag.load(Relaxed);
         let mut published = true;
         let (objects, markers) = (wanted(&self.shared.wanted.objects), wanted(&self.shared.wanted.markers));
