@@ -2,6 +2,7 @@
 
 mod documents;
 mod end_to_end;
+mod field;
 mod lifecycle;
 mod own_classes;
 mod own_student_guide;

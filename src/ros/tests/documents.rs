@@ -16,7 +16,7 @@ fn value(text: &str) -> ParameterValue {
 }
 
 fn exists(topic: &str) -> bool {
-    let main = ["image", "detections", "timing", "road_mask", "segmentation"];
+    let main = ["image", "image/compressed", "detections", "timing", "road_mask", "segmentation"];
     main.contains(&topic) || TOPICS.iter().any(|(name, _)| *name == topic)
 }
 
