@@ -1,5 +1,6 @@
 //! The perception node: see `perception_node --help`, and [`peregrine_ros`] for how it works.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use peregrine_ros::command_line::{parse, Command};
 use peregrine_ros::run::run;
 
 fn main() -> ExitCode {
-    let outcome = match parse(std::env::args().skip(1)) {
+    let outcome = match arguments().and_then(parse) {
         Ok(Command::Print(text)) => {
             print(&text);
             return ExitCode::SUCCESS;
@@ -27,6 +28,12 @@ fn main() -> ExitCode {
             signal_hook::low_level::exit(1)
         }
     }
+}
+
+/// The arguments after the program's name, which ROS reads as UTF-8.
+fn arguments() -> Result<Vec<String>, String> {
+    let text = |argument: OsString| argument.into_string().map_err(|a| format!("the argument {a:?} is not UTF-8"));
+    std::env::args_os().skip(1).map(text).collect()
 }
 
 /// Prints, and ignores a reader that has gone, as in `perception_node --help | head -1`.

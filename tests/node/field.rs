@@ -1,6 +1,8 @@
 //! What people meet in the field: arguments, parameter files, clocks, calibrations and topics that
 //! are not as they should be. The node says so, and never goes on silently with something else.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,10 @@ fn arguments_that_are_not_understood_end_the_node() {
         let said = refused(command);
         assert!(said.contains(sentence), "{arguments:?}: {said}");
     }
+    let mut command = domain.command(NODE);
+    command.args(["--ros-args", "-p"]).arg(OsStr::from_bytes(b"model:=/caf\xe9"));
+    let said = refused(command);
+    assert!(said.contains("is not UTF-8") && !said.contains("panicked"), "{said}");
 }
 
 #[test]
