@@ -12,6 +12,8 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::jpeg::{JpegFault, Structure};
+
 /// Most pixels of a compressed image, such as 4096×4096: a few kilobytes may unpack to any size, so it is checked before
 /// decoding.
 pub const MAX_PIXELS: usize = 1 << 24;
@@ -30,6 +32,8 @@ pub enum CompressedError {
     Truncated { format: &'static str },
     #[error("the {format} image is damaged: {why}")]
     Damaged { format: &'static str, why: String },
+    #[error("the JPEG image {0}")]
+    Jpeg(JpegFault),
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -41,21 +45,29 @@ impl CompressedError {
             Self::Format => "format",
             Self::TooLarge { .. } => "too_large",
             Self::Truncated { .. } => "truncated",
-            Self::Damaged { .. } => "damaged",
+            Self::Damaged { .. } | Self::Jpeg(_) => "damaged",
             Self::Image(error) => error.reason(),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Jpeg,
+impl From<JpegFault> for CompressedError {
+    fn from(fault: JpegFault) -> Self {
+        match fault {
+            JpegFault::Truncated => Self::Truncated { format: "JPEG" },
+            fault => Self::Jpeg(fault),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Format<'a> {
+    Jpeg(Structure<'a>),
     Png,
 }
 
-/// Whether the data is of a JPEG or PNG image that is whole and of a permitted size, as far as its beginning and its end
-/// tell; only decoding finds damage in its midst. The format is told by the data, since drivers write many things into a
-/// message's `format`.
+/// Whether the data is of a JPEG or PNG image that is whole and of a permitted size, as far as its header, its markers and
+/// its end tell; only decoding finds damage between them. Does not allocate.
 ///
 /// # Errors
 /// What is wrong.
@@ -63,10 +75,12 @@ pub fn check(data: &[u8]) -> Result<(), CompressedError> {
     format_of(data).map(drop)
 }
 
-fn format_of(data: &[u8]) -> Result<Format, CompressedError> {
+fn format_of(data: &[u8]) -> Result<Format<'_>, CompressedError> {
     if data.starts_with(&[0xff, 0xd8, 0xff]) {
-        // Decoders fill what is missing with grey, and no road user is detected in a grey half of an image.
-        return is_whole_jpeg(data).then_some(Format::Jpeg).ok_or(CompressedError::Truncated { format: "JPEG" });
+        let structure = Structure::read(data)?;
+        let (width, height) = structure.size();
+        check_size(width, height)?;
+        return Ok(Format::Jpeg(structure));
     }
     if !data.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Err(CompressedError::Format);
@@ -85,18 +99,17 @@ fn is_whole_png(data: &[u8]) -> bool {
     data[data.len().saturating_sub(4096)..].windows(8).any(|bytes| bytes == b"IEND\xAE\x42\x60\x82")
 }
 
-/// Whether the last scan of a JPEG comes to its end: after its start (marker SOS) there is an end of image (EOI; ITU-T T.81,
-/// B.1.1.3). Compressed data has neither marker in it, and what cameras append has no scan.
-fn is_whole_jpeg(data: &[u8]) -> bool {
-    const END: [u8; 2] = [0xFF, 0xD9];
-    const SCAN: [u8; 2] = [0xFF, 0xDA];
-    data.windows(2).rev().find(|pair| *pair == END || *pair == SCAN).is_some_and(|pair| pair == END)
-}
-
 /// Decodes images into one reused buffer, sized for the largest recent one.
 #[derive(Debug, Default)]
 pub struct Decompressor {
-    pixels: Vec<u8>,
+    pixels: PixelBuffer,
+    /// A JPEG that was sent without Huffman tables, with them.
+    complete: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct PixelBuffer {
+    bytes: Vec<u8>,
     /// Consecutive images that took less than a quarter of the buffer, and the largest of them in bytes.
     small: (u32, usize),
 }
@@ -113,18 +126,27 @@ impl Decompressor {
     /// When the data is of another format, too large, ends early or is damaged. The decompressor stays usable.
     pub fn decode(&mut self, data: &[u8]) -> Result<ImageView<'_>, CompressedError> {
         let (encoding, width, height) = match format_of(data)? {
-            Format::Jpeg => self.decode_jpeg(data)?,
+            Format::Jpeg(structure) => self.decode_jpeg(&structure)?,
             Format::Png => self.decode_png(data)?,
         };
         let step = encoding.row_bytes(width);
-        Ok(ImageView::with_encoding(encoding, width as u32, height as u32, step as u32, &self.pixels)?)
+        Ok(ImageView::with_encoding(encoding, width as u32, height as u32, step as u32, &self.pixels.bytes)?)
     }
 
-    fn decode_jpeg(&mut self, data: &[u8]) -> Result<(Encoding, usize, usize), CompressedError> {
+    fn decode_jpeg(&mut self, structure: &Structure) -> Result<(Encoding, usize, usize), CompressedError> {
+        // The decoder fills what is missing with grey, and no road user is detected in a grey half of an image.
+        structure.check_data()?;
+        let mut data = structure.data();
+        if structure.lacks_tables() {
+            structure.write_with_tables(&mut self.complete);
+            data = &self.complete;
+        }
         let damaged = |why: String| CompressedError::Damaged { format: "JPEG", why };
         let options = DecoderOptions::default()
             .set_max_width(usize::MAX)
             .set_max_height(usize::MAX)
+            // Of several passes, it is the decoder that finds what is missing.
+            .set_strict_mode(structure.is_progressive())
             .jpeg_set_out_colorspace(ColorSpace::RGB);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data), options);
         decoder.decode_headers().map_err(|e| damaged(e.to_string()))?;
@@ -137,8 +159,8 @@ impl Decompressor {
             Some(ColorSpace::Luma) => Encoding::Mono8,
             _ => Encoding::Rgb8,
         };
-        self.resize_buffer(encoding.row_bytes(width) * height);
-        decoder.decode_into(&mut self.pixels).map_err(|e| damaged(e.to_string()))?;
+        self.pixels.resize(encoding.row_bytes(width) * height);
+        decoder.decode_into(&mut self.pixels.bytes).map_err(|e| damaged(e.to_string()))?;
         Ok((encoding, width, height))
     }
 
@@ -163,22 +185,25 @@ impl Decompressor {
             ColorType::Rgba => (Encoding::Rgba8, 4),
             ColorType::Rgb | ColorType::Indexed => (Encoding::Rgb8, 3),
         };
-        self.resize_buffer(channels * width * height);
-        reader.next_frame(&mut self.pixels).map_err(fault)?;
+        self.pixels.resize(channels * width * height);
+        reader.next_frame(&mut self.pixels.bytes).map_err(fault)?;
         if channels == 2 {
-            (0..width * height).for_each(|i| self.pixels[i] = self.pixels[2 * i]);
-            self.pixels.truncate(width * height);
+            let pixels = &mut self.pixels.bytes;
+            (0..width * height).for_each(|i| pixels[i] = pixels[2 * i]);
+            pixels.truncate(width * height);
         }
         Ok((encoding, width, height))
     }
+}
 
-    /// Resizes the buffer to `bytes`, and shrinks it when it has been far too large for a while.
-    fn resize_buffer(&mut self, bytes: usize) {
-        self.pixels.resize(bytes, 0);
+impl PixelBuffer {
+    /// Resizes the buffer, and shrinks it when it has been far too large for a while.
+    fn resize(&mut self, bytes: usize) {
+        self.bytes.resize(bytes, 0);
         let (in_a_row, most) = self.small;
-        self.small = if bytes < self.pixels.capacity() / 4 { (in_a_row + 1, most.max(bytes)) } else { (0, 0) };
+        self.small = if bytes < self.bytes.capacity() / 4 { (in_a_row + 1, most.max(bytes)) } else { (0, 0) };
         if self.small.0 == SHRINK_AFTER {
-            self.pixels.shrink_to(self.small.1);
+            self.bytes.shrink_to(self.small.1);
             self.small = (0, 0);
         }
     }
@@ -210,9 +235,9 @@ mod tests {
         for _ in 1..SHRINK_AFTER {
             decompressor.decode(&small).unwrap();
         }
-        assert!(decompressor.pixels.capacity() >= 512 * 512 * 3, "large ones may come in between");
+        assert!(decompressor.pixels.bytes.capacity() >= 512 * 512 * 3, "large ones may come in between");
         decompressor.decode(&small).unwrap();
-        assert!(decompressor.pixels.capacity() < 512 * 512);
+        assert!(decompressor.pixels.bytes.capacity() < 512 * 512);
     }
 
     #[test]
@@ -223,7 +248,7 @@ mod tests {
             data[16..20].copy_from_slice(&width.to_be_bytes());
             data[20..24].copy_from_slice(&height.to_be_bytes());
             let refused = decompressor.decode(&data).unwrap_err();
-            assert_eq!((refused.reason(), decompressor.pixels.capacity()), ("too_large", 0));
+            assert_eq!((refused.reason(), decompressor.pixels.bytes.capacity()), ("too_large", 0));
         }
     }
 }

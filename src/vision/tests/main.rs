@@ -1,3 +1,4 @@
 //! Images to tensors.
 
+mod jpeg;
 mod preprocess;
