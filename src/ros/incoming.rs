@@ -5,10 +5,12 @@ use std::fmt;
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_vision::preprocess::compressed;
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
+use peregrine_vision::preprocess::jpeg::JpegFault;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 use r2r::NativeMsg;
 
 use super::clock::ClockSample;
+use super::compressed_format::is_picture;
 use super::messages::{bytes, NativeHeader};
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
@@ -39,7 +41,13 @@ impl ImageMessage {
     pub fn check(&self) -> Result<(), UnpackError> {
         match self {
             Self::Raw(m) => raw_view(m).map(drop),
-            Self::Compressed(m) => Ok(compressed::check(data_of(m))?),
+            Self::Compressed(m) => {
+                let format = bytes(&m.format);
+                if !is_picture(format) {
+                    return Err(UnpackError::Values(ShortText::new(format)));
+                }
+                Ok(compressed::check(data_of(m))?)
+            }
         }
     }
 
@@ -71,8 +79,15 @@ pub enum UnpackError {
     Encoding(ShortText<32>),
     #[error("the data is neither JPEG nor PNG")]
     Format,
+    #[error(
+        "the format '{0}' is of values that are no picture of 8 bits (a Bayer pattern, 16-bit grey or depth), which is \
+         not supported; let the camera's driver convert before it compresses"
+    )]
+    Values(ShortText<64>),
     #[error("the JPEG or PNG is damaged")]
     Damaged,
+    #[error("the JPEG {0}")]
+    Jpeg(JpegFault),
     #[error("decoded, the image would have more than {MAX_PIXELS} pixels")]
     TooLarge,
     #[error(transparent)]
@@ -84,8 +99,8 @@ impl UnpackError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Encoding(_) => "encoding",
-            Self::Format => "compressed_format",
-            Self::Damaged => "damaged",
+            Self::Format | Self::Values(_) => "compressed_format",
+            Self::Damaged | Self::Jpeg(_) => "damaged",
             Self::TooLarge => "too_large",
             Self::Image(error) => error.reason(),
         }
@@ -98,6 +113,7 @@ impl From<CompressedError> for UnpackError {
             CompressedError::Format => Self::Format,
             CompressedError::TooLarge { .. } => Self::TooLarge,
             CompressedError::Truncated { .. } | CompressedError::Damaged { .. } => Self::Damaged,
+            CompressedError::Jpeg(fault) => Self::Jpeg(fault),
             CompressedError::Image(error) => Self::Image(error),
         }
     }

@@ -2,12 +2,14 @@
 //!
 //! An image is turned as its EXIF orientation says, since every label tool shows and labels it so.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use peregrine_vision::preprocess::jpeg;
 
 use super::DataError;
 
@@ -44,6 +46,11 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     if is_truncated(&bytes) {
         return Err(why(&"the JPEG is truncated"));
     }
+    let bytes = if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        jpeg::checked(&bytes).map_err(|fault| why(&format!("the JPEG {fault}")))?
+    } else {
+        Cow::Borrowed(&bytes[..])
+    };
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| why(&e))?;
     let mut decoder = reader.into_decoder().map_err(|e| why(&e))?;
     let turned = orientation(&mut decoder);

@@ -156,6 +156,9 @@ impl RestartMarkers {
         if interval > 0 && found != expected {
             return Err(JpegFault::Restart { expected, found });
         }
+        if self.number > 0 && !self.is_followed {
+            return Err(JpegFault::Empty { interval: self.number });
+        }
         self.number += 1;
         self.is_followed = is_followed;
         Ok(())
@@ -168,7 +171,14 @@ impl RestartMarkers {
         }
         let (expected, found) = (units.div_ceil(interval), self.number + 1);
         let is_closed = found == expected + 1 && !self.is_followed;
-        if found == expected || is_closed { Ok(()) } else { Err(JpegFault::Intervals { expected, found }) }
+        match found == expected || is_closed {
+            // Not even one bit for a block.
+            true if !is_closed && self.number > 0 && !self.is_followed => {
+                Err(JpegFault::Empty { interval: self.number })
+            }
+            true => Ok(()),
+            false => Err(JpegFault::Intervals { expected, found }),
+        }
     }
 }
 
@@ -210,7 +220,9 @@ impl<'a> Segments<'a> {
     /// Skips the compressed data of a scan. `see` gets the number of each restart marker, and whether data follows it.
     fn skip_data(&mut self, mut see: impl FnMut(u8, bool) -> Result<(), JpegFault>) -> Result<(), JpegFault> {
         let data = self.data;
-        self.skip_data_at(|number, _, next| see(number, data.get(next).is_some_and(|&byte| byte != 0xFF)))
+        // 0xFF begins a marker, or is data if a zero follows.
+        let is_data = |at: usize| data.get(at).is_some_and(|&byte| byte != 0xFF) || data.get(at + 1) == Some(&0);
+        self.skip_data_at(|number, _, next| see(number, is_data(next)))
     }
 
     /// Skips the compressed data of a scan, up to the marker that ends it. `see` gets the number of each restart marker,

@@ -41,11 +41,19 @@ pub enum JpegFault {
         /// Number that is there.
         found: usize,
     },
+    /// A restart marker with no data behind it.
+    #[error("has an empty restart interval, {interval}")]
+    Empty {
+        /// Index of the interval within its scan.
+        interval: usize,
+    },
     /// A restart marker, though the file declares no restart interval.
     #[error("has restart markers, but declares no restart interval")]
     UndeclaredRestart,
     /// The compressed data ends before the picture does.
-    #[error("lacks compressed data: it ends {missing} of {expected} units (MCU) early, in restart interval {interval}")]
+    #[error(
+        "lacks compressed data: it ends {missing} of {expected} units (MCU) early, in restart interval {interval}"
+    )]
     Short {
         /// Minimum coded units that are missing from the interval.
         missing: usize,
