@@ -2,9 +2,9 @@
 //! tables. Decoders forgive too much for a camera on a vehicle: where data is lost they move the rest of the picture up,
 //! or fill it with grey, and say nothing.
 //!
-//! - [`markers`]: the walk from marker to marker, and the count of restart intervals; cheap enough for every arrival.
-//! - [`entropy`]: whether the compressed data holds as many blocks as the picture has; about a tenth of the decoding.
-//! - [`tables`]: the standard Huffman tables, for frames that were sent without any.
+//! - `markers`: the walk from marker to marker, and the count of restart intervals; cheap enough for every arrival.
+//! - `entropy`: whether the compressed data holds as many blocks as the picture has; about a tenth of the decoding.
+//! - `tables`: the standard Huffman tables, for frames that were sent without any.
 
 mod entropy;
 mod frame;
