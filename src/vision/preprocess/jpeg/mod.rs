@@ -3,7 +3,7 @@
 //! or fill it with grey, and say nothing.
 //!
 //! - `markers`: the walk from marker to marker, and the count of restart intervals; cheap enough for every arrival.
-//! - `entropy`: whether the compressed data holds as many blocks as the picture has; about a tenth of the decoding.
+//! - `entropy`: whether the compressed data holds as many blocks as the picture has.
 //! - `tables`: the standard Huffman tables, for frames that were sent without any.
 
 mod entropy;
