@@ -17,7 +17,7 @@ use peregrine_student::Student;
 
 use super::before_after::BeforeAfter;
 use super::data::OnError;
-use super::train::heads::{class_rows, ClassRows};
+use super::train::heads::class_rows;
 
 /// Average the weights of students that were trained from the same start.
 ///
@@ -120,20 +120,17 @@ fn adapted(from: &Student, to: &Student) -> anyhow::Result<Weights> {
     for (layer, values) in &mut weights.0 {
         let other = rows.get(layer);
         let Some(found) = from.weights.0.get(other.map_or(layer, |rows| &rows.layer)) else { continue };
-        let per_row = values.weight.len() / values.bias.len().max(1);
-        let fits = found.weight.len() == per_row * found.bias.len();
-        match other {
-            Some(ClassRows { rows, .. }) if fits => {
-                for (to, from) in rows.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?))) {
-                    values.weight[to * per_row..][..per_row]
-                        .copy_from_slice(&found.weight[from * per_row..][..per_row]);
-                    values.bias[to] = found.bias[from];
+        let taken = match other {
+            Some(rows) => rows.copy(found, &mut values.weight, &mut values.bias),
+            None => {
+                let fits = (found.weight.len(), found.bias.len()) == (values.weight.len(), values.bias.len());
+                if fits {
+                    values.clone_from(found);
                 }
+                fits
             }
-            None if fits && found.bias.len() == values.bias.len() => values.clone_from(found),
-            _ => continue,
-        }
-        common += 1;
+        };
+        common += usize::from(taken);
     }
     ensure!(common > 0, "{name} and {} have no layer in common", to.manifest.name);
     Ok(weights)

@@ -15,8 +15,7 @@ struct TakenLayer {
     /// In the student.
     name: String,
     weights: ConvWeights,
-    /// For each of the student's classes, its row in `weights`.
-    rows: Vec<Option<usize>>,
+    rows: ClassRows,
 }
 
 impl TakenHeads {
@@ -24,8 +23,9 @@ impl TakenHeads {
     /// `student`'s.
     pub fn take_from(weights: &mut Weights, package: &Architecture, student: &Architecture) -> Self {
         let layers = class_rows(package, student).into_iter();
-        let taken = layers.filter_map(|(name, ClassRows { layer, rows })| {
-            Some(TakenLayer { name, weights: weights.0.remove(&layer)?, rows })
+        let taken = layers.filter_map(|(name, rows)| {
+            let weights = weights.0.remove(&rows.layer)?;
+            Some(TakenLayer { name, weights, rows })
         });
         Self(taken.collect())
     }
@@ -34,15 +34,7 @@ impl TakenHeads {
     pub fn put_into(&self, params: &mut NetParams) {
         for layer in &self.0 {
             let Some(conv) = params.convs.iter_mut().find(|conv| conv.name == layer.name) else { continue };
-            let per_row = conv.weight.value.len() / conv.bias.value.len().max(1);
-            if layer.weights.weight.len() != per_row * layer.weights.bias.len() {
-                continue;
-            }
-            for (to, from) in layer.rows.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?))) {
-                let row = &layer.weights.weight[from * per_row..][..per_row];
-                conv.weight.value[to * per_row..][..per_row].copy_from_slice(row);
-                conv.bias.value[to] = layer.weights.bias[from];
-            }
+            layer.rows.copy(&layer.weights, &mut conv.weight.value, &mut conv.bias.value);
         }
     }
 }
@@ -52,7 +44,23 @@ pub struct ClassRows {
     /// The other network's layer.
     pub layer: String,
     /// For each class, the row of the class of the same name.
-    pub rows: Vec<Option<usize>>,
+    rows: Vec<Option<usize>>,
+}
+
+impl ClassRows {
+    /// Copies the rows of classes that both have `from` the other network's layer. `false`, and
+    /// nothing is copied, if that has rows of another length.
+    pub fn copy(&self, from: &ConvWeights, weight: &mut [f32], bias: &mut [f32]) -> bool {
+        let per_row = weight.len() / bias.len().max(1);
+        if from.weight.len() != per_row * from.bias.len() {
+            return false;
+        }
+        for (to, row) in self.rows.iter().enumerate().filter_map(|(to, row)| Some((to, (*row)?))) {
+            weight[to * per_row..][..per_row].copy_from_slice(&from.weight[row * per_row..][..per_row]);
+            bias[to] = from.bias[row];
+        }
+        true
+    }
 }
 
 /// By their names, `student`'s layers of class logits whose classes are not `package`'s.
