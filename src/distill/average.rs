@@ -15,8 +15,7 @@ use peregrine_engine::{ConvWeights, Weights};
 use peregrine_student::architecture::Input;
 use peregrine_student::Student;
 
-use super::before_after::BeforeAfter;
-use super::data::OnError;
+use super::before_after::{BeforeAfter, JudgeArgs};
 use super::train::heads::class_rows;
 
 /// Average the weights of students that were trained from the same start.
@@ -24,7 +23,7 @@ use super::train::heads::class_rows;
 /// A training on images of one kind forgets what the start knew of others; between start and result
 /// there is often a student that has most of both. Costs no time on the vehicle: it is one network.
 /// The last package gives classes and input; what the others lack (a head made anew, rows of other
-/// classes) is its own.
+/// classes) is its own. In the report it is what the average is compared with.
 ///
 /// Example: distill average nanodet runs/first/student --shares 0.4,0.6 --out both --judge data/val
 #[derive(Debug, Args)]
@@ -38,12 +37,8 @@ pub struct AverageArgs {
     /// Folder for the package.
     #[arg(long, short)]
     out: PathBuf,
-    /// Labelled data to measure the last package and the average on; may be given several times.
-    #[arg(long, value_name = "FOLDER")]
-    judge: Vec<PathBuf>,
-    /// Skip invalid images, and report their number, instead of stopping.
-    #[arg(long)]
-    skip_bad: bool,
+    #[command(flatten)]
+    judge: JudgeArgs,
 }
 
 /// Runs the command.
@@ -54,9 +49,8 @@ pub fn run(args: &AverageArgs) -> anyhow::Result<()> {
     let students = args.packages.iter().map(|folder| Student::load(folder)).collect::<Result<Vec<_>, _>>()?;
     let shares = if args.shares.is_empty() { vec![1.0; students.len()] } else { args.shares.clone() };
     let mut averaged = average(&students, &shares)?;
-    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
     let last = &students[students.len() - 1];
-    let report = BeforeAfter::measure(last, &mut averaged, &args.judge, on_error)?;
+    let report = BeforeAfter::measure(last, &mut averaged, &args.judge)?;
     averaged.save(&args.out)?;
     print!("{}", report.text());
     println!("package with averaged weights: {}", args.out.display());

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::Args;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
 use peregrine_pipeline::PipelineOptions;
@@ -17,6 +18,17 @@ use super::evaluate::{evaluate, Evaluation};
 /// Timed runs of each network, after [`WARM_UP`] runs.
 const RUNS: usize = 100;
 const WARM_UP: usize = 10;
+
+/// Where the students are measured.
+#[derive(Debug, Args)]
+pub struct JudgeArgs {
+    /// Labelled data to measure accuracy on before and after; may be given several times.
+    #[arg(long, value_name = "FOLDER")]
+    judge: Vec<PathBuf>,
+    /// Skip invalid images, and report their number, instead of stopping.
+    #[arg(long)]
+    pub skip_bad: bool,
+}
 
 /// The figures of two students in floating point, as `--json` writes them.
 #[derive(Debug, Clone, Serialize)]
@@ -40,20 +52,16 @@ pub struct Side {
 }
 
 impl BeforeAfter {
-    /// Measures both students, on the data sets `folders`; the accuracy of `after` is also recorded
+    /// Measures both students on the data sets of `args`; the accuracy of `after` is also recorded
     /// in its manifest.
     ///
     /// # Errors
-    /// When a folder cannot be used; and, with [`OnError::Stop`], at the first invalid image.
-    pub fn measure(
-        before: &Student,
-        after: &mut Student,
-        folders: &[PathBuf],
-        on_error: OnError,
-    ) -> anyhow::Result<Self> {
+    /// When a folder cannot be used; and, unless they are skipped, at the first invalid image.
+    pub fn measure(before: &Student, after: &mut Student, args: &JudgeArgs) -> anyhow::Result<Self> {
+        let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
         let [before_ms, after_ms] = latency([before, after])?;
         let mut figures = Self { before: Side::new(before, before_ms), after: Side::new(after, after_ms) };
-        for folder in folders {
+        for folder in &args.judge {
             let options = OpenOptions { on_error, ..OpenOptions::of(&before.manifest.architecture) };
             let dataset = Dataset::open_with(folder, &options)?;
             let pipeline =

@@ -15,8 +15,7 @@ use peregrine_core::files::write_atomically;
 use peregrine_student::{clustered, Student};
 use rayon::prelude::*;
 
-use super::before_after::BeforeAfter;
-use super::data::OnError;
+use super::before_after::{BeforeAfter, JudgeArgs};
 
 /// Cluster a student's weights by layer (k-means), for a package with a smaller file.
 ///
@@ -35,12 +34,8 @@ pub struct ClusterArgs {
     /// Folder for the package.
     #[arg(long, short)]
     out: PathBuf,
-    /// Labelled data to measure accuracy on before and after; may be given several times.
-    #[arg(long, value_name = "FOLDER")]
-    judge: Vec<PathBuf>,
-    /// Skip invalid images, and report their number, instead of stopping.
-    #[arg(long)]
-    skip_bad: bool,
+    #[command(flatten)]
+    judge: JudgeArgs,
     /// Where to write the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -60,9 +55,8 @@ pub fn run(args: &ClusterArgs) -> anyhow::Result<()> {
         "{} is quantized; cluster the weights of the student that it was made from",
         student.manifest.name
     );
-    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
     let mut small = cluster(&student, args.bits);
-    let report = BeforeAfter::measure(&student, &mut small, &args.judge, on_error)?;
+    let report = BeforeAfter::measure(&student, &mut small, &args.judge)?;
     small.save(&args.out)?;
     print!("{}", report.text());
     println!("package with clustered weights: {}", args.out.display());

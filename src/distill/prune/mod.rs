@@ -21,8 +21,7 @@ use peregrine_engine::Weights;
 use peregrine_student::Student;
 use serde::Serialize;
 
-use super::before_after::BeforeAfter;
-use super::data::OnError;
+use super::before_after::{BeforeAfter, JudgeArgs};
 use super::log::show;
 use super::loss::segmentation;
 use super::net::{NetParams, TrainNet};
@@ -61,17 +60,13 @@ pub struct PruneArgs {
     /// Folder for the pruned package.
     #[arg(long, short)]
     out: PathBuf,
-    /// Labelled data to measure accuracy on before and after; may be given several times.
-    #[arg(long, value_name = "FOLDER")]
-    judge: Vec<PathBuf>,
+    #[command(flatten)]
+    judge: JudgeArgs,
     /// Number of images to measure importance on.
     #[arg(long, default_value_t = 256)]
     images: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Skip invalid images, and report their number, instead of stopping.
-    #[arg(long)]
-    skip_bad: bool,
     /// Where to write the report as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -116,8 +111,7 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let mut pruned = cut(&student, &channels, &keep, &means)?;
     pruned.manifest.training.command = format!("distill prune --keep {} of {}", args.keep, student.manifest.name);
 
-    let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
-    let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge, on_error)?;
+    let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge)?;
     pruned.save(&args.out)?;
     print!("{}", figures.text());
     let report = PruningReport { criterion: args.by, keep: args.keep, figures };
@@ -171,7 +165,7 @@ fn measure(args: &PruneArgs, student: &Student, channels: &Channels) -> anyhow::
         batch: BATCH,
         seed: args.seed,
         data: args.data.iter().map(source).collect(),
-        skip_bad: args.skip_bad,
+        skip_bad: args.judge.skip_bad,
         ..StudentConfig::default()
     };
     let survey = Survey::make(config.open_data(architecture)?, None)?;
