@@ -9,7 +9,7 @@ use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
-use peregrine_vision::preprocess::jpeg;
+use peregrine_vision::preprocess::jpeg::{self, JpegFault};
 
 use super::DataError;
 
@@ -43,11 +43,12 @@ pub fn dimensions(path: &Path) -> Result<(u32, u32), DataError> {
 pub(super) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
     let why = |e: &dyn std::fmt::Display| DataError::Image { path: path.to_owned(), why: e.to_string() };
     let bytes = read_file(path, LARGEST).map_err(|e| why(&e))?;
-    if is_truncated(&bytes) {
-        return Err(why(&"the JPEG is truncated"));
-    }
-    let bytes = if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        jpeg::checked(&bytes).map_err(|fault| why(&format!("the JPEG {fault}")))?
+    // The decoder would fill with grey what a damaged JPEG lacks, without an error.
+    let bytes = if bytes.starts_with(&[0xFF, 0xD8]) {
+        jpeg::checked(&bytes).map_err(|fault| match fault {
+            JpegFault::Truncated => why(&"the JPEG is truncated"),
+            fault => why(&format!("the JPEG {fault}")),
+        })?
     } else {
         Cow::Borrowed(&bytes[..])
     };
@@ -79,29 +80,6 @@ fn swaps_sides(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
-/// Whether a JPEG breaks off before its end-of-image marker. The decoder fills the missing part
-/// with grey without an error. What follows the marker, such as a phone's film, does not matter, so
-/// the file is walked from marker to marker (ITU-T T.81, B.1).
-fn is_truncated(bytes: &[u8]) -> bool {
-    const MARKER: u8 = 0xff;
-    if !bytes.starts_with(&[MARKER, 0xd8]) {
-        return false;
-    }
-    let mut at = 2;
-    loop {
-        // Within a scan, 0xff 0x00 is data and 0xff 0xd0…0xd7 a restart; bytes before a marker are
-        // passed over elsewhere too, as decoders do.
-        let is_marker = |pair: &[u8]| pair[0] == MARKER && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | MARKER);
-        let Some(offset) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) else { return true };
-        at += offset + 2;
-        if bytes[at - 1] == 0xd9 {
-            return false;
-        }
-        let Some(&[high, low]) = bytes.get(at..at + 2) else { return true };
-        at += usize::from(u16::from_be_bytes([high, low]));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +91,10 @@ mod tests {
             .write_with_encoder(encoder)
             .unwrap();
         jpeg
+    }
+
+    fn is_truncated(bytes: &[u8]) -> bool {
+        jpeg::checked(bytes).err() == Some(JpegFault::Truncated)
     }
 
     #[test]
