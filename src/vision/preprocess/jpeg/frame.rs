@@ -52,11 +52,6 @@ impl FrameHeader {
             number,
         })
     }
-
-    /// Number of its components.
-    pub fn components(&self) -> usize {
-        self.number
-    }
 }
 
 /// What SOS says, with what it takes from the frame header.

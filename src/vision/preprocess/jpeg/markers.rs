@@ -56,11 +56,6 @@ impl<'a> Structure<'a> {
         (self.frame.width, self.frame.height)
     }
 
-    /// Number of components: 1 of a grey image.
-    pub fn components(&self) -> usize {
-        self.frame.components()
-    }
-
     /// Whether it is of several passes, whose data [`check_data`](Self::check_data) does not follow.
     pub fn is_progressive(&self) -> bool {
         !self.frame.sequential
@@ -171,13 +166,15 @@ impl RestartMarkers {
         }
         let (expected, found) = (units.div_ceil(interval), self.number + 1);
         let is_closed = found == expected + 1 && !self.is_followed;
-        match found == expected || is_closed {
+        if is_closed {
+            Ok(())
+        } else if found != expected {
+            Err(JpegFault::Intervals { expected, found })
+        } else if self.number > 0 && !self.is_followed {
             // Not even one bit for a block.
-            true if !is_closed && self.number > 0 && !self.is_followed => {
-                Err(JpegFault::Empty { interval: self.number })
-            }
-            true => Ok(()),
-            false => Err(JpegFault::Intervals { expected, found }),
+            Err(JpegFault::Empty { interval: self.number })
+        } else {
+            Ok(())
         }
     }
 }
