@@ -33,9 +33,11 @@ impl ClockWatch {
     /// back.
     pub fn observe(&mut self, ros: Nanoseconds, now: u64) {
         if ros == self.ros {
-            if !self.told && self.problem(now, "").is_some() {
-                self.told = true;
-                tracing::warn!("{}", self.problem(now, "").unwrap_or_default());
+            if !self.told {
+                if let Some(problem) = self.problem(now, "") {
+                    self.told = true;
+                    tracing::warn!("{problem}");
+                }
             }
             return;
         }

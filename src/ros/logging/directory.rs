@@ -58,7 +58,10 @@ fn is_off() -> bool {
 /// # Errors
 /// When the program cannot be started anew.
 pub fn do_without() -> Result<(), NodeError> {
-    let Some(why) = problem().filter(|_| !is_off()) else { return Ok(()) };
+    if is_off() {
+        return Ok(());
+    }
+    let Some(why) = problem() else { return Ok(()) };
     let mut anew = Command::new(std::env::current_exe()?);
     anew.args(std::env::args_os().skip(1)).args(["--ros-args", WITHOUT]);
     // Returns only if it fails.
@@ -67,7 +70,10 @@ pub fn do_without() -> Result<(), NodeError> {
 
 /// Logs that there are no log files, and why.
 pub fn tell() {
-    if let Some(why) = problem().filter(|_| is_off()) {
+    if !is_off() {
+        return;
+    }
+    if let Some(why) = problem() {
         tracing::warn!("ROS writes no log files: {why}. The log goes to the terminal and to /rosout as always");
     }
 }

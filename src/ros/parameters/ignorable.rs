@@ -21,10 +21,10 @@ pub fn why(name: &str, source: &Source, refusal: Option<ParameterError>) -> Opti
         return Some(format!("parameter '{name}' {place} is one of rclcpp's nodes, and has no effect on this one"));
     }
     match refusal {
-        Some(refusal @ ParameterError::Unknown { .. }) if source.is_shared() => {
-            Some(format!("parameter {refusal}; it is ignored, since it stands {place}, which is for other nodes too"))
-        }
-        Some(refusal) if source.is_shared() && qos_overrides::is_override(name) => {
+        Some(refusal)
+            if source.is_shared()
+                && (matches!(refusal, ParameterError::Unknown { .. }) || qos_overrides::is_override(name)) =>
+        {
             Some(format!("parameter {refusal}; it is ignored, since it stands {place}, which is for other nodes too"))
         }
         _ => None,

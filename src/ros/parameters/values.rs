@@ -46,19 +46,22 @@ impl Parameters {
 
     /// The defaults, replaced by those of `overrides` that are permitted; the others are
     /// remembered, see [`fault`](Self::fault). Open to all changes.
-    pub fn accepting(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Self {
+    fn accepting(overrides: impl IntoIterator<Item = (String, ParameterValue)>) -> Self {
         let mut parameters = Self { open: true, ..Self::default() };
-        for (name, value) in overrides {
-            if let Err(refusal) = parameters.set(&name, value) {
-                parameters.faults.push((name, refusal));
-            }
-        }
+        overrides.into_iter().for_each(|(name, value)| parameters.accept(name, value));
         parameters
+    }
+
+    /// Sets a parameter, or remembers why it is refused.
+    fn accept(&mut self, name: String, value: ParameterValue) {
+        if let Err(refusal) = self.set(&name, value) {
+            self.faults.push((name, refusal));
+        }
     }
 
     /// The defaults, replaced by those of the overrides `given` at start that are permitted, and a
     /// sentence on each that is ignored: what rclcpp gives every node, and what is unknown in a file
-    /// for many nodes. Faults are remembered as by [`accepting`](Self::accepting).
+    /// for many nodes. Faults are remembered, see [`fault`](Self::fault); open to all changes.
     pub fn given(given: impl IntoIterator<Item = Given>) -> (Self, Vec<String>) {
         let (mut parameters, mut ignored) = (Self { open: true, ..Self::default() }, Vec::new());
         for Given { name, value, source } in given {
@@ -69,9 +72,7 @@ impl Parameters {
             if source.is_shared() && qos_overrides::is_override(&name) {
                 parameters.shared.push(name.clone());
             }
-            if let Err(refusal) = parameters.set(&name, value) {
-                parameters.faults.push((name, refusal));
-            }
+            parameters.accept(name, value);
         }
         (parameters, ignored)
     }
