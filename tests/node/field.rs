@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::*;
 
@@ -203,16 +203,7 @@ fn a_managed_node_is_activated_however_late_it_comes() {
     let python = std::env::var("PEREGRINE_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/launch/manage.py");
     let manager = || Node(domain.command(&python).args([script, "/perception"]).spawn().unwrap());
-    let ended = |mut manager: Node| {
-        let give_up = Instant::now() + Duration::from_secs(120);
-        loop {
-            if let Some(status) = manager.0.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < give_up, "the manager does not end");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
+    let ended = |mut manager: Node| manager.wait_for_end(Duration::from_secs(120));
     let early = manager();
     std::thread::sleep(Duration::from_secs(3));
     let node = domain.start_node(&["autostart:=false"]);

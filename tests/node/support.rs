@@ -98,15 +98,23 @@ impl Node {
     pub fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
         assert!(status.is_ok_and(|s| s.success()), "the node is still running");
-        let give_up = Instant::now() + STOP_TIMEOUT;
-        while self.0.try_wait().expect("a child can be waited for").is_none() {
-            assert!(Instant::now() < give_up, "the node does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let code = self.wait_for_end(STOP_TIMEOUT);
         let mut printed = String::new();
         let stdout = self.0.stdout.as_mut().expect("stdout is piped");
         stdout.read_to_string(&mut printed).expect("the node prints text");
-        (self.0.wait().expect("it has ended").code(), printed)
+        (code, printed)
+    }
+
+    /// Waits until it ends by itself, and returns the exit code.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Option<i32> {
+        let give_up = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
+            assert!(Instant::now() < give_up, "the node does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ import math
 from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection3DArray
 
-from common import SENSOR, Peer, image, stamp
+from common import SENSOR, Peer, image
 
 WIDTH, HEIGHT = 320, 240
 

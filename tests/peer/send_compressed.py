@@ -6,7 +6,7 @@ import time
 
 from sensor_msgs.msg import CompressedImage
 
-from common import FRAMES, SENSOR, TIMEOUT, Peer, stamp
+from common import FRAMES, SENSOR, TIMEOUT, Peer
 import rclpy
 
 peer = Peer()
