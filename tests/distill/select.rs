@@ -80,6 +80,20 @@ fn a_selection_is_a_list_a_folder_labels_and_a_page_without_near_copies() {
 }
 
 #[test]
+fn the_rule_decides_the_selection_and_coverage_needs_no_teacher() {
+    let frames = frames();
+    let taken = |more: &[&str]| {
+        let out = TempDir::new().unwrap();
+        succeeds(&select(frames.path(), out.path(), &[&["--model", MODEL, "--budget", "2"], more].concat()));
+        selected(out.path())["selected"].clone()
+    };
+    let (alone, disagreed) = (taken(&[]), taken(&["--strategy", "disagreement", "--teacher", MODEL]));
+    assert!(alone[0]["student_disagreement"].is_null() && alone[0]["nearer"] == 5, "{alone}");
+    assert!(disagreed[0]["student_disagreement"].is_number() && disagreed[0]["nearer"].is_null(), "{disagreed}");
+    assert_eq!(taken(&["--teacher", MODEL])[0]["file"], alone[0]["file"]);
+}
+
+#[test]
 fn a_random_draw_needs_no_networks_and_repeats_by_its_seed() {
     let frames = frames();
     let draw = |seed: &str| {
@@ -99,8 +113,10 @@ fn what_does_not_fit_a_selection_is_refused_in_a_sentence() {
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let error = refused(frames.path(), &["--budget", "2", "--model", MODEL]);
+    let error = refused(frames.path(), &["--budget", "2", "--model", MODEL, "--strategy", "disagreement"]);
     assert!(error.contains("--teacher"), "{error}");
+    let error = refused(frames.path(), &["--budget", "2"]);
+    assert!(error.contains("--model"), "{error}");
     let random = ["--strategy", "random", "--budget"];
     let error = refused(frames.path(), &[&random[..], &["0"]].concat());
     assert!(error.contains("--budget 0"), "{error}");

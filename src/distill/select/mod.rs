@@ -2,7 +2,7 @@
 //!
 //! - [`frames`]: the frames. - [`models`]: the networks that look at them. - [`disagreement`]: how
 //!   much two of them disagree. - [`analysis`]: what they make of each frame, kept on disk.
-//! - [`choose`](mod@choose): the choice. - [`output`], [`page`]: what is written.
+//! - [`choose`](mod@choose): the choice, by one of two rules. - [`output`], [`page`]: what is written.
 
 pub mod analysis;
 pub mod choose;
@@ -22,7 +22,10 @@ use super::data::{image_size, log_skipped, Skipped};
 use super::lock::lock;
 use super::log::show;
 use analysis::Analysis;
-use choose::{at_random, choose, Candidate};
+use choose::coverage::Coverage;
+use choose::farthest::Farthest;
+use choose::features::standardised;
+use choose::{at_random, choose, values, Candidate, Rule};
 use frames::Frame;
 use models::Models;
 use output::{reason, Selected, Selection};
@@ -30,14 +33,16 @@ use output::{reason, Selected, Selection};
 /// How frames are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
-    /// By the disagreement of student and teachers, spread over the student's features.
+    /// The frames that stand best for all others, by the student's features.
+    Coverage,
+    /// The frames that student and teachers disagree about most, far from each other.
     Disagreement,
     /// At random, to compare with; needs no networks.
     Random,
 }
 
-/// Select the frames that are most worth labelling: student and teachers disagree about them, or the
-/// teachers among themselves, and they differ from each other.
+/// Select the frames that are most worth labelling: those that stand best for all others, or those
+/// that student and teachers disagree about.
 ///
 /// Writes to --out: selected.txt and selected.json (each frame's scores and reason), images/,
 /// annotations.json (the teachers' boxes as COCO labels, to be corrected in CVAT or another tool)
@@ -58,13 +63,13 @@ pub struct SelectArgs {
     #[arg(long)]
     model: Option<PathBuf>,
     /// A teacher as DESCRIPTION.toml=NETWORK.onnx, or the folder of a package; may be given several
-    /// times.
+    /// times. Coverage needs none: they give the boxes of annotations.json.
     #[arg(long = "teacher")]
     teachers: Vec<String>,
     /// Folder for the selection.
     #[arg(long, short)]
     out: PathBuf,
-    #[arg(long, value_enum, default_value = "disagreement")]
+    #[arg(long, value_enum, default_value = "coverage")]
     strategy: Strategy,
     /// Frames are near-copies if at most this many of their fingerprints' 256 bits differ.
     #[arg(long, default_value_t = 20)]
@@ -72,7 +77,7 @@ pub struct SelectArgs {
     /// Teachers' boxes from this score on become labels in annotations.json.
     #[arg(long, default_value_t = 0.3)]
     label_score: f32,
-    /// Decides between equal frames, and which are taken at random.
+    /// Decides between equal frames, and which are drawn at random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Skip invalid images instead of stopping.
@@ -96,7 +101,7 @@ pub fn run(args: &SelectArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let _lock = lock(&args.out, "another selection")?;
     let (selected, near_copies, classes) = match args.strategy {
-        Strategy::Disagreement => by_disagreement(args, &frames, &mut skipped)?,
+        Strategy::Coverage | Strategy::Disagreement => by_networks(args, &frames, &mut skipped)?,
         Strategy::Random => (randomly(args, &frames)?, Vec::new(), Vec::new()),
     };
     let selection = Selection {
@@ -121,11 +126,11 @@ pub fn run(args: &SelectArgs) -> anyhow::Result<()> {
 /// The selected frames, near-copies with the frames they resemble, and the classes.
 type Outcome = (Vec<Selected>, Vec<(String, String)>, Vec<String>);
 
-fn by_disagreement(args: &SelectArgs, frames: &[Frame], skipped: &mut Vec<Skipped>) -> anyhow::Result<Outcome> {
+fn by_networks(args: &SelectArgs, frames: &[Frame], skipped: &mut Vec<Skipped>) -> anyhow::Result<Outcome> {
     let model = args.model.as_ref().context("--model is missing: name the package of the student")?;
     ensure!(
-        !args.teachers.is_empty(),
-        "--teacher is missing: name at least one, to compare the student with (or write --strategy random)"
+        args.strategy == Strategy::Coverage || !args.teachers.is_empty(),
+        "--teacher is missing: name at least one, to compare the student with (or leave out --strategy disagreement)"
     );
     let mut models = Models::load(model, &args.teachers, args.onnxruntime.as_ref(), args.threads)?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} frames, {per_sec:.1}, ETA {eta}")?;
@@ -142,17 +147,18 @@ fn by_disagreement(args: &SelectArgs, frames: &[Frame], skipped: &mut Vec<Skippe
         fingerprint: a.fingerprint,
     };
     let candidates: Vec<Candidate> = usable.iter().map(candidate).collect();
-    let choice = choose(&candidates, args.budget, args.alike, args.seed);
+    let choice = choose(&candidates, rule(args, &candidates).as_mut(), args.budget, args.alike);
     let selected = |chosen: &choose::Chosen| {
         let (frame, analysis) = usable[chosen.index];
         Selected {
             file: frame.name.clone(),
             path: frame.path.clone(),
             size: analysis.size,
-            student_disagreement: Some(analysis.disagreements[0]),
+            student_disagreement: (!args.teachers.is_empty()).then_some(analysis.disagreements[0]),
             teacher_disagreement: (args.teachers.len() > 1).then_some(analysis.disagreements[1]),
-            value: Some(chosen.value),
+            value: (!args.teachers.is_empty()).then_some(chosen.value),
             distance: chosen.distance,
+            nearer: chosen.nearer,
             reason: reason(analysis.disagreements, chosen),
             objects: analysis.objects.clone(),
         }
@@ -160,6 +166,14 @@ fn by_disagreement(args: &SelectArgs, frames: &[Frame], skipped: &mut Vec<Skippe
     let name = |i: usize| usable[i].0.name.clone();
     let copies = choice.copies.iter().map(|&(copy, of)| (name(copy), name(of))).collect();
     Ok((choice.chosen.iter().map(selected).collect(), copies, models.classes))
+}
+
+fn rule(args: &SelectArgs, candidates: &[Candidate]) -> Box<dyn Rule> {
+    let (features, values) = (standardised(candidates), values(candidates, args.seed));
+    match args.strategy {
+        Strategy::Disagreement => Box::new(Farthest::new(features, values)),
+        _ => Box::new(Coverage::new(features, values, args.seed)),
+    }
 }
 
 fn randomly(args: &SelectArgs, frames: &[Frame]) -> anyhow::Result<Vec<Selected>> {
@@ -173,6 +187,7 @@ fn randomly(args: &SelectArgs, frames: &[Frame]) -> anyhow::Result<Vec<Selected>
             teacher_disagreement: None,
             value: None,
             distance: None,
+            nearer: None,
             reason: "at random".into(),
             objects: Vec::new(),
         })

@@ -30,6 +30,9 @@ pub struct Selected {
     /// To the nearest frame that was selected before, in standard deviations of the features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<f32>,
+    /// Frames of the pool that it is nearer to than all that were selected before it, about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearer: Option<usize>,
     pub reason: String,
     /// The teachers' objects, in pixels.
     pub objects: Vec<Detection>,
@@ -62,12 +65,14 @@ pub fn reason(disagreements: [f32; 2], chosen: &Chosen) -> String {
     if teachers >= 0.25 {
         parts.push(format!("the teachers disagree on about {teachers:.1}"));
     }
-    match chosen.distance {
-        None => parts.push("it has the most disagreement".into()),
-        Some(d) if d >= 1.0 || parts.is_empty() => {
+    match (chosen.nearer, chosen.distance) {
+        (Some(frames), None) => parts.insert(0, format!("it stands best for all {frames} frames")),
+        (Some(frames), Some(_)) => parts.insert(0, format!("about {frames} frames are more like it than those before")),
+        (None, None) => parts.push("it has the most disagreement".into()),
+        (None, Some(d)) if d >= 1.0 || parts.is_empty() => {
             parts.push(format!("it looks unlike the frames before it ({d:.1} standard deviations)"));
         }
-        Some(_) => {}
+        (None, Some(_)) => {}
     }
     parts.join("; ")
 }
