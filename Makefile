@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions test-gpu bench-gpu fmt lint publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-gpu bench-gpu fmt lint publish-check clean
 
 # All that is shipped: the node with ROS 2, and the GPU's engine, which loads CUDA at run time where there is a GPU.
 SHIPPED := ros,cuda
@@ -96,6 +96,10 @@ bench-cameras: ready ## 1, 2, 4 and 8 cameras on one pipeline, into bench/RESULT
 
 bench-instructions: ready ## Instructions of each stage, beside the last figures (ARGS=--save keeps them)
 	$(IN_ENV) cargo bench $(LOCKED) --bench instructions -- $(ARGS)
+
+soak: build ## The node at 30 Hz among the faults of cameras, networks and clocks: TIME=3600 (seconds)
+	$(IN_ENV) PEREGRINE_SOAK_SECONDS=$(or $(TIME),3600) cargo test $(LOCKED) --release --features $(SHIPPED) --test node \
+	  among_faults -- --nocapture
 
 test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
 	$(IN_ENV) bench/gpu.sh test

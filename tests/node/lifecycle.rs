@@ -8,7 +8,7 @@ use peregrine_student::{Student, StudentShape};
 use crate::support::*;
 
 /// A student of other classes than the embedded one's, which sees a cone in every coarse cell.
-fn save_cone_finder(folder: &std::path::Path) {
+pub fn save_cone_finder(folder: &std::path::Path) {
     let names = |names: [&str; 2]| Some(names.map(str::to_owned).into());
     let shape = StudentShape {
         classes: names(["cone", "forklift"]),

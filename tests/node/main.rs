@@ -10,6 +10,7 @@ mod packaging;
 mod resilience;
 mod scene;
 mod set_up;
+mod soak;
 mod support;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;

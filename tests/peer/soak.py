@@ -1,0 +1,166 @@
+"""A node among faults for SECONDS: what each took to recover from, its memory, and its account.
+
+    soak.py SECONDS PID_OF_THE_NODE MODEL OTHER_MODEL
+
+Goes round through the faults below, with quiet seconds between. Recovery is the time from the first good image's
+stamp, or the end of the fault, to the arrival of a timing message for an image that was sent since.
+"""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import rclpy
+
+from managed import Manager
+
+FAULT, QUIET = 2.0, 3.0  # seconds; of a run of less than two minutes a quarter
+WARM_UP = 600.0  # seconds, after which memory may not grow
+HERE = pathlib.Path(__file__).resolve().parent
+SUBSCRIBER = """
+import rclpy
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+rclpy.init()
+node = rclpy.create_node("stalled")
+for kind, topic in ((Detection2DArray, "detections"), (Image, "segmentation"), (Image, "road_mask")):
+    node.create_subscription(kind, topic, lambda message: None, 10)
+rclpy.spin(node)
+"""
+
+
+class Camera:
+    """The process of a camera, which is told what to send."""
+
+    def __init__(self):
+        command = [sys.executable, str(HERE / "soak_camera.py")]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def said(self):
+        """The first stamp of the mode that was asked for last, or of the start."""
+        return int(self.process.stdout.readline().split()[-1])
+
+    def ask(self, mode):
+        self.process.stdin.write(mode + "\n")
+        self.process.stdin.flush()
+        return self.said()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Soak(Manager):
+    def __init__(self, seconds, pid, models):
+        super().__init__()
+        self.seconds, self.pid, self.models = seconds, pid, models
+        pace = 1.0 if seconds >= 120 else 0.25
+        self.fault, self.quiet = pace * FAULT, pace * QUIET
+        self.recoveries, self.resident, self.counts, self.amiss = {}, [], [], []
+        self.camera = Camera()
+        self.stalled = subprocess.Popen([sys.executable, "-c", SUBSCRIBER])
+        self.begun = time.monotonic()
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            rclpy.spin_once(self.node, timeout_sec=left)
+            self.check()
+
+    def check(self):
+        """Each account that the node publishes adds up; and what was answered long ago is let go."""
+        ended = ("published_on_time", "published_late", "superseded", "dropped_late", "rejected")
+        if self.diagnostics is not None:
+            counts = {key: int(self.diagnostics[key]) for key in ("arrived", "in_flight", *ended)}
+            if counts["arrived"] - counts["in_flight"] != sum(counts[key] for key in ended):
+                self.amiss.append(counts)
+        for kept in (self.timings, self.detections):
+            while len(kept) > 100:
+                kept.pop(next(iter(kept)))
+
+    def recover(self, name, since):
+        """Waits for the answer to an image that was stamped from `since` on, by the true clock."""
+        self.wait(lambda: any(since <= stamp < since + 100_000_000_000 for stamp in self.timings), f"recovery of {name}")
+        self.recoveries.setdefault(name, []).append((time.time_ns() - since) / 1e6)
+
+    def kilobytes(self):
+        lines = pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+    def change(self, model):
+        done = self.set("model", model)
+        if not done[0]:
+            sys.exit(f"soak: the model {model} was refused: {done[1]}")
+        return time.time_ns()
+
+    def sending(self, mode):
+        self.camera.ask(mode)
+        self.spin(self.fault)
+        return self.camera.ask("good")
+
+    def killed(self):
+        self.camera.kill()
+        self.spin(self.fault)
+        self.camera = Camera()
+        return self.camera.said()
+
+    def stepped(self, seconds):
+        self.camera.ask(f"step {seconds}")
+        self.spin(self.fault)
+        return self.camera.ask("step 0")
+
+    def subscriber_stalled(self):
+        self.stalled.send_signal(signal.SIGSTOP)
+        self.spin(self.fault)
+        since = time.time_ns()
+        self.stalled.send_signal(signal.SIGCONT)
+        return since
+
+    def faults(self):
+        return {
+            "the camera was killed": self.killed,
+            "sizes changed": lambda: self.sending("sizes"),
+            "encodings changed": lambda: self.sending("encodings"),
+            "images were damaged": lambda: self.sending("damaged"),
+            "the camera was silent": lambda: self.sending("silent"),
+            "a subscriber stalled": self.subscriber_stalled,
+            "the model was changed": lambda: self.change(self.models[1]),
+            "the model was changed back": lambda: self.change(self.models[0]),
+            "the clock was an hour behind": lambda: self.stepped(-3600),
+            "the clock was an hour ahead": lambda: self.stepped(3600),
+        }
+
+    def run(self):
+        self.recover("start", self.camera.said())
+        while True:
+            for name, fault in self.faults().items():
+                self.spin(self.quiet)
+                self.resident.append([round(time.monotonic() - self.begun, 1), self.kilobytes()])
+                if time.monotonic() - self.begun > self.seconds:
+                    return
+                self.recover(name, fault())
+                print(f"{self.resident[-1][0]:7.1f} s {self.resident[-1][1]:8} KiB {self.recoveries[name][-1]:6.0f} ms"
+                      f" after {name}", file=sys.stderr, flush=True)
+
+    def result(self):
+        self.camera.kill()
+        self.stalled.kill()
+        self.diagnostics = None
+        self.wait(lambda: self.diagnostics and int(self.diagnostics["in_flight"]) == 0, "no frame being in flight")
+        warm = [kilobytes for seconds, kilobytes in self.resident if seconds > WARM_UP]
+        return {
+            "seconds": time.monotonic() - self.begun,
+            "recoveries_ms": {name: {"times": len(all), "median": sorted(all)[len(all) // 2], "max": max(all)}
+                              for name, all in self.recoveries.items()},
+            "resident_kib": {"first": self.resident[0][1], "last": self.resident[-1][1],
+                             "after_warm_up": [warm[0], min(warm), max(warm)] if warm else None},
+            "accounts_amiss": self.amiss,
+            "diagnostics": self.diagnostics,
+        }
+
+
+soak = Soak(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:5])
+soak.run()
+soak.answer(soak.result())
