@@ -15,33 +15,40 @@ pub struct BoundingBox {
     pub y_max: f32,
 }
 
+// Inlined by hand: other crates call these in their innermost loops.
 impl BoundingBox {
     /// A box from its sides, in pixels.
+    #[inline]
     pub fn new(x_min: f32, y_min: f32, x_max: f32, y_max: f32) -> Self {
         Self { x_min, y_min, x_max, y_max }
     }
 
     /// Pixels; zero for an inverted box.
+    #[inline]
     pub fn width(&self) -> f32 {
         (self.x_max - self.x_min).max(0.0)
     }
 
     /// Pixels; zero for an inverted box.
+    #[inline]
     pub fn height(&self) -> f32 {
         (self.y_max - self.y_min).max(0.0)
     }
 
     /// Square pixels.
+    #[inline]
     pub fn area(&self) -> f32 {
         self.width() * self.height()
     }
 
     /// Centre (x, y).
+    #[inline]
     pub fn center(&self) -> (f32, f32) {
         (0.5 * (self.x_min + self.x_max), 0.5 * (self.y_min + self.y_max))
     }
 
     /// Intersection over union, 0 to 1; 0 for two empty boxes.
+    #[inline]
     pub fn iou(&self, other: &Self) -> f32 {
         let common = Self {
             x_min: self.x_min.max(other.x_min),
@@ -59,6 +66,7 @@ impl BoundingBox {
     }
 
     /// Whether all sides are finite.
+    #[inline]
     pub fn is_finite(&self) -> bool {
         [self.x_min, self.y_min, self.x_max, self.y_max].iter().all(|v| v.is_finite())
     }

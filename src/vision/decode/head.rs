@@ -122,11 +122,7 @@ impl HeadDecoder {
             let logits = output(grid.level.class);
             for (plane, values) in logits.chunks_exact(grid.cells).take(grid.anchors * self.classes).enumerate() {
                 let (anchor, class) = (plane / self.classes, plane % self.classes);
-                for (cell, &value) in values.iter().enumerate() {
-                    // NaN compares below every threshold.
-                    if !(value > threshold && value < f32::INFINITY) {
-                        continue;
-                    }
+                for cell in above(values, threshold) {
                     let logit = self.logit(&grid, output, class, (anchor, cell));
                     let counts = logit > threshold && (!self.form.peaks || self.is_peak(&grid, output, class, cell));
                     if counts {
@@ -212,6 +208,16 @@ impl HeadDecoder {
             }
         }
     }
+}
+
+/// The indices of the finite values above `threshold`. Nearly all lie below it, and are passed over a block at a time.
+fn above(values: &[f32], threshold: f32) -> impl Iterator<Item = usize> + '_ {
+    const BLOCK: usize = 32;
+    // NaN compares below every threshold.
+    let counts = move |value: f32| value > threshold && value < f32::INFINITY;
+    let blocks = values.chunks(BLOCK).enumerate();
+    let some = blocks.filter(move |(_, block)| block.iter().fold(false, |any, &value| any | (value > threshold)));
+    some.flat_map(move |(i, block)| (0..block.len()).filter(move |&at| counts(block[at])).map(move |at| i * BLOCK + at))
 }
 
 /// Σᵢ i · softmax(logits)ᵢ.

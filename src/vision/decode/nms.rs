@@ -1,5 +1,7 @@
 //! Class-wise greedy non-maximum suppression.
 
+use std::cmp::Ordering;
+
 use peregrine_core::Detection;
 
 /// Keeps, by falling score, each detection that overlaps no kept one of its class by more than `iou`; at most `limit`.
@@ -8,13 +10,12 @@ use peregrine_core::Detection;
 /// the input.
 pub fn non_max_suppression(detections: &mut Vec<Detection>, iou: f32, limit: usize) {
     detections.sort_unstable_by(|a, b| {
-        b.score
-            .total_cmp(&a.score)
-            .then(a.class.cmp(&b.class))
-            .then(a.bbox.x_min.total_cmp(&b.bbox.x_min))
-            .then(a.bbox.y_min.total_cmp(&b.bbox.y_min))
-            .then(a.bbox.x_max.total_cmp(&b.bbox.x_max))
-            .then(a.bbox.y_max.total_cmp(&b.bbox.y_max))
+        let ties = || {
+            let sides = |d: &Detection| [d.bbox.x_min, d.bbox.y_min, d.bbox.x_max, d.bbox.y_max];
+            let differing = sides(a).into_iter().zip(sides(b)).map(|(a, b)| a.total_cmp(&b)).find(|o| o.is_ne());
+            a.class.cmp(&b.class).then(differing.unwrap_or(Ordering::Equal))
+        };
+        b.score.total_cmp(&a.score).then_with(ties)
     });
     let mut kept = 0;
     for i in 0..detections.len() {
