@@ -16,6 +16,7 @@
 //!   [`results_file`] for `bench/RESULTS.md`.
 
 pub mod attribution;
+pub mod bursts;
 pub mod command;
 pub mod compare;
 pub mod doctor;

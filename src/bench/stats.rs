@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 use statrs::distribution::{Binomial, DiscreteCDF};
+use statrs::function::beta::beta_reg;
 
 /// The percentiles that are reported, with their quantiles.
 pub const QUANTILES: [(&str, f64); 5] =
@@ -100,8 +101,8 @@ pub fn longest_run(flags: impl Iterator<Item = bool>) -> usize {
 /// Found by bisection of the binomial distribution: the quantile of the beta distribution, which is
 /// the same in theory, is off by 0.02 % for a million frames in statrs 0.19.
 ///
-/// It assumes that misses are independent. If they come in bursts it is too optimistic, which is
-/// why the longest run of misses is judged as well.
+/// It assumes that misses are independent; see [`bursts`](super::bursts) for what is done about
+/// that.
 pub fn miss_ratio_bound(misses: usize, frames: usize, confidence: f64) -> f64 {
     if misses >= frames {
         return 1.0;
@@ -110,6 +111,24 @@ pub fn miss_ratio_bound(misses: usize, frames: usize, confidence: f64) -> f64 {
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
         if binomial_cdf(misses, frames, middle) > 1.0 - confidence {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// [`miss_ratio_bound`] for effective numbers, which need not be whole: by the continuation of the
+/// binomial distribution, the incomplete beta function.
+pub fn miss_ratio_bound_of(misses: f64, frames: f64, confidence: f64) -> f64 {
+    if misses >= frames {
+        return 1.0;
+    }
+    let (mut low, mut high) = (misses / frames, 1.0);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if beta_reg(misses + 1.0, frames - misses, middle) < confidence {
             low = middle;
         } else {
             high = middle;
@@ -165,6 +184,8 @@ mod tests {
         ] {
             let bound = miss_ratio_bound(misses, frames, confidence);
             assert!((bound / expected - 1.0).abs() < 1e-9, "{misses} of {frames}: {bound}, not {expected}");
+            let continued = miss_ratio_bound_of(misses as f64, frames as f64, confidence);
+            assert!((continued / expected - 1.0).abs() < 1e-3, "{misses} of {frames}: {continued}, not {expected}");
         }
         assert_eq!(miss_ratio_bound(5, 5, 0.99), 1.0);
     }

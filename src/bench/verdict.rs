@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::attribution::{attribute, Attribution};
+use super::bursts::{bursts, Bursts};
 use super::monitor::Conditions;
 use super::profile::DeadlineProfile;
 use super::record::{BenchRun, FrameRecord, LatencyStage};
-use super::stats::{frames_needed, longest_run, miss_ratio_bound};
+use super::stats::{frames_needed, longest_run, miss_ratio_bound, miss_ratio_bound_of};
 use super::trend::{self, Trend};
 
 /// The answer to whether the deadline is kept.
@@ -56,6 +57,10 @@ pub struct Judgement {
     pub miss_ratio: f64,
     /// Upper bound on the long-run miss ratio at the profile's confidence.
     pub miss_ratio_bound: f64,
+    /// The independent frames that the bound is of: all, unless misses or slow frames come in bursts.
+    pub effective_frames: f64,
+    /// Why those are fewer than all.
+    pub bursts: Option<Bursts>,
     pub longest_miss_run: usize,
     /// Frames with which this number of misses would have met the allowed miss ratio.
     pub frames_needed: usize,
@@ -75,9 +80,13 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
     let frames = run.records.len();
     let misses = run.records.iter().filter(|r| r.missed()).count();
     let miss_ratio = misses as f64 / frames.max(1) as f64;
-    let bound = miss_ratio_bound(misses, frames, profile.confidence);
+    let bursts = bursts(run);
+    let bound = match bursts {
+        None => miss_ratio_bound(misses, frames, profile.confidence),
+        Some(b) => miss_ratio_bound_of(b.effective(misses), b.effective(frames), profile.confidence),
+    };
     let longest = run.cameras().map(|c| longest_run(c.iter().map(FrameRecord::missed))).max().unwrap_or(0);
-    let needed = frames_needed(misses, profile.max_miss_ratio, profile.confidence);
+    let needed = frames_needed_among(bursts, misses, profile);
     let attribution = attribute(run, profile);
     let drift = run.cameras().filter_map(drift_of).max_by(|(_, a), (_, b)| a.change.total_cmp(&b.change));
 
@@ -117,6 +126,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
+        reasons.extend(bursts.map(|bursts| bursts.sentence(frames)));
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::NotProvable
     } else {
@@ -126,6 +136,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
+        reasons.extend(bursts.map(|bursts| bursts.sentence(frames)));
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::Met
     };
@@ -136,12 +147,21 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
         misses,
         miss_ratio,
         miss_ratio_bound: bound,
+        effective_frames: bursts.map_or(frames as f64, |bursts| bursts.effective(frames)),
+        bursts,
         longest_miss_run: longest,
         frames_needed: needed,
         drift_ms: drift.map(|(_, drift)| drift.change),
         memory_growth_mib: conditions.memory.map(|m| m.change),
         attribution,
     }
+}
+
+/// The frames that it takes if they cluster as those of this run do.
+fn frames_needed_among(bursts: Option<Bursts>, misses: usize, profile: &DeadlineProfile) -> usize {
+    let independent = |misses| frames_needed(misses, profile.max_miss_ratio, profile.confidence);
+    let effective = |b: Bursts| independent(b.effective(misses).ceil() as usize) as f64 * b.dispersion;
+    bursts.map_or_else(|| independent(misses), |b| effective(b).ceil() as usize)
 }
 
 /// The drift of one camera's latency in ms, and the stage that drifted most.
