@@ -72,6 +72,15 @@ impl Bursts {
     }
 }
 
+/// Said of a run of `frames` in which no bursts were found: what the bound then assumes.
+pub fn without_bursts(frames: usize) -> String {
+    if frames as f64 * MAX_SLOW_FRACTION < MIN_SLOW as f64 {
+        format!("frames are taken as independent: {frames} are too few to show bursts")
+    } else {
+        "frames are taken as independent: neither misses nor the slowest frames come in bursts".into()
+    }
+}
+
 /// The strongest clustering of a run's misses and slowest frames, all cameras together by time.
 /// `None` if independence is not rejected, or the run too short for a test.
 pub fn bursts(run: &BenchRun) -> Option<Bursts> {
@@ -80,11 +89,11 @@ pub fn bursts(run: &BenchRun) -> Option<Bursts> {
     let missed: Vec<bool> = records.iter().map(|r| r.missed()).collect();
     // Frames that were never processed are the slowest.
     let latencies: Vec<u64> = records.iter().map(|r| r.until_done().unwrap_or(u64::MAX)).collect();
-    of(&missed, &latencies)
+    bursts_of(&missed, &latencies)
 }
 
-/// The same, of frames in order of time.
-fn of(missed: &[bool], latencies: &[u64]) -> Option<Bursts> {
+/// The same, of frames in order of time, with latencies in any unit.
+pub fn bursts_of(missed: &[bool], latencies: &[u64]) -> Option<Bursts> {
     let by_misses = dispersion(missed).map(|found| Bursts { of: Clustering::Misses, ..found });
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();
@@ -97,6 +106,19 @@ fn of(missed: &[bool], latencies: &[u64]) -> Option<Bursts> {
         dispersion(&flags).filter(|_| few)
     });
     by_latency.chain(by_misses).max_by(|a, b| a.dispersion.total_cmp(&b.dispersion))
+}
+
+/// The upper bound of the dispersion of counts among groups, each with its count and its size, if
+/// they differ by more than chance.
+pub fn excess_dispersion(groups: impl Iterator<Item = (f64, f64)> + Clone) -> Option<f64> {
+    let (counts, sizes) = groups.clone().fold((0.0, 0.0), |sum, (count, size)| (sum.0 + count, sum.1 + size));
+    let ratio = counts / sizes;
+    let expected = |size: f64| size * ratio;
+    let deviation = |(count, size): (f64, f64)| (count - expected(size)).powi(2) / (expected(size) * (1.0 - ratio));
+    let statistic: f64 = groups.clone().map(deviation).sum();
+    let chi_squared = ChiSquared::new(groups.count() as f64 - 1.0).ok().filter(|_| ratio > 0.0 && ratio < 1.0)?;
+    let dispersion = statistic / chi_squared.inverse_cdf(1.0 - DISPERSION_CONFIDENCE);
+    (chi_squared.sf(statistic) < LEVEL).then_some(dispersion)
 }
 
 /// The largest index of dispersion that rejects independence.
@@ -180,7 +202,7 @@ mod tests {
             let latencies = machine.latencies(FRAMES, &mut rng);
             let missed: Vec<bool> = latencies.iter().map(|&l| l > deadline).collect();
             let misses = missed.iter().filter(|&&m| m).count();
-            let bursts = of(&missed, &latencies);
+            let bursts = bursts_of(&missed, &latencies);
             let worth = |count: usize| bursts.map_or(count as f64, |b| b.effective(count));
             covered += usize::from(miss_ratio_bound_of(worth(misses), worth(FRAMES), 0.99) >= ratio);
             plain += usize::from(miss_ratio_bound_of(misses as f64, FRAMES as f64, 0.99) >= ratio);
@@ -207,7 +229,8 @@ mod tests {
     #[test]
     fn independent_frames_keep_their_number_nearly_always() {
         let (machine, mut rng) = (BusyMachine { rate: 0.0, length: 1.0 }, ChaCha8Rng::seed_from_u64(5));
-        let found = (0..200).filter(|_| of(&[false; FRAMES], &machine.latencies(FRAMES, &mut rng)).is_some()).count();
+        let found =
+            (0..200).filter(|_| bursts_of(&[false; FRAMES], &machine.latencies(FRAMES, &mut rng)).is_some()).count();
         // Two tests at the level of 0.2, of counts that are small and whole.
         assert!(found < 80, "{found} of 200");
     }
@@ -217,7 +240,7 @@ mod tests {
         // Five bursts of ten misses, far apart, among equal latencies.
         let mut missed = vec![false; 6400];
         [130, 1500, 2900, 4001, 6000].iter().for_each(|&at| missed[at..at + 10].fill(true));
-        let found = of(&missed, &[7000; 6400]).unwrap();
+        let found = bursts_of(&missed, &[7000; 6400]).unwrap();
         assert_eq!(found.of, Clustering::Misses);
         assert!((8.0..16.0).contains(&found.dispersion), "{found:?}");
         assert!(found.p_value < 1e-9);
@@ -225,8 +248,8 @@ mod tests {
 
     #[test]
     fn a_run_that_is_too_short_or_without_difference_is_not_tested() {
-        assert_eq!(of(&[false; 100], &[5; 100]), None);
-        assert_eq!(of(&[true; 5000], &[5; 5000]), None);
-        assert_eq!(of(&[], &[]), None);
+        assert_eq!(bursts_of(&[false; 100], &[5; 100]), None);
+        assert_eq!(bursts_of(&[true; 5000], &[5; 5000]), None);
+        assert_eq!(bursts_of(&[], &[]), None);
     }
 }

@@ -1,15 +1,14 @@
 //! Comparison of two results: how much slower is the second, and is that significant?
 
 use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::report::SCHEMA_VERSION;
 use super::stats::miss_ratio_bound;
+use super::stored::{self, StoredError, StoredMachine, StoredSubject};
 use super::verdict::Verdict;
 
 /// Bootstrap resamples.
@@ -24,12 +23,8 @@ const COMPARED: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// Why two results cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {why}; give a result that latency_bench --json wrote")]
-    Format { path: PathBuf, why: String },
-    #[error("{path}: schema version {found}; this program reads version {SCHEMA_VERSION}: measure it again")]
-    Version { path: PathBuf, found: u64 },
+    #[error(transparent)]
+    Stored(#[from] StoredError),
     #[error("only {0} frames have a latency in both results; a comparison takes 20: measure more frames")]
     TooFewFrames(usize),
 }
@@ -41,29 +36,6 @@ struct StoredResult {
     subject: StoredSubject,
     machine: StoredMachine,
     frames: StoredColumns,
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-struct StoredSubject {
-    weights_sha256: String,
-    input_width: usize,
-    input_height: usize,
-    threads: usize,
-    // Absent in results of earlier versions.
-    #[serde(default)]
-    device: Option<String>,
-    #[serde(default)]
-    pin_threads: bool,
-    #[serde(default)]
-    tracking: bool,
-    #[serde(default)]
-    realtime_priority: Option<i32>,
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-struct StoredMachine {
-    cpu_model: Option<String>,
-    kernel: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,7 +82,7 @@ pub struct Comparison {
 /// # Errors
 /// When a file cannot be used, or they have too few frames in common.
 pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, CompareError> {
-    let (a, b) = (read(first)?, read(second)?);
+    let (a, b): (StoredResult, StoredResult) = (stored::read(first)?, stored::read(second)?);
     let mut cautions = vec![];
     for (alike, what) in [
         (a.layer == b.layer, "layer"),
@@ -158,16 +130,6 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
 /// interval is too narrow. The median is always judged.
 fn is_judged(q: f64, frames: usize) -> bool {
     q <= 0.5 || frames as f64 * (1.0 - q) >= 10.0 - 1e-6
-}
-
-fn read(path: &Path) -> Result<StoredResult, CompareError> {
-    let text = fs::read_to_string(path).map_err(|source| CompareError::Io { path: path.into(), source })?;
-    let format_error = |e: serde_json::Error| CompareError::Format { path: path.into(), why: e.to_string() };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(format_error)?;
-    match value["schema_version"].as_u64() {
-        Some(found) if found != u64::from(SCHEMA_VERSION) => Err(CompareError::Version { path: path.into(), found }),
-        _ => serde_json::from_value(value).map_err(format_error),
-    }
 }
 
 /// The ratios with percentile-bootstrap intervals over pairs: each resample draws frames with both
@@ -249,7 +211,10 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::report::SCHEMA_VERSION;
 
     /// Two results, the second slower by a factor.
     fn compared(frames: usize, factor: f64, allowed: f64) -> Result<Comparison, CompareError> {

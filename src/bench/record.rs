@@ -2,7 +2,7 @@
 
 use peregrine_core::{FrameCounts, FrameOutcome};
 use peregrine_pipeline::StageTimes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The part of the system that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -119,7 +119,7 @@ impl StageTimestamps {
 }
 
 /// The outcome of a frame that was due: that of the node's frame accounting, or lost or unfinished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BenchOutcome {
     OnTime,

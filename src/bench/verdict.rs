@@ -1,9 +1,9 @@
 //! The verdict of a run: met, missed, or not provable.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::attribution::{attribute, Attribution};
-use super::bursts::{bursts, Bursts};
+use super::bursts::{bursts, without_bursts, Bursts};
 use super::monitor::Conditions;
 use super::profile::DeadlineProfile;
 use super::record::{BenchRun, FrameRecord, LatencyStage};
@@ -11,7 +11,7 @@ use super::stats::{frames_needed, longest_run, miss_ratio_bound, miss_ratio_boun
 use super::trend::{self, Trend};
 
 /// The answer to whether the deadline is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The allowed miss ratio is shown to be kept, and no run of misses was too long.
@@ -111,6 +111,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
         let allowed = profile.max_memory_growth_mib;
         reasons.push(format!("memory grew by {:.1} MiB over the run; at most {allowed} MiB may", growth.change));
     }
+    let assumption = bursts.map_or_else(|| without_bursts(frames), |bursts| bursts.sentence(frames));
     let unfit = unfitness(conditions, profile);
     let verdict = if let Some(planned) = run.interrupted {
         reasons.insert(0, format!("interrupted after {frames} of {planned} frames; let it run to the end"));
@@ -126,7 +127,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
-        reasons.extend(bursts.map(|bursts| bursts.sentence(frames)));
+        reasons.push(assumption);
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::NotProvable
     } else {
@@ -136,7 +137,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
             percent(bound),
             percent(profile.max_miss_ratio)
         ));
-        reasons.extend(bursts.map(|bursts| bursts.sentence(frames)));
+        reasons.push(assumption);
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::Met
     };

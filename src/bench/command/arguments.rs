@@ -141,7 +141,7 @@ pub struct Arguments {
           hide_default_value = true, help_heading = "Output")]
     pub explain: usize,
 
-    /// Write the report as JSON (bench/SCHEMA.md), also with --max-rate and --compare; - for
+    /// Write the report as JSON (bench/SCHEMA.md), also with --max-rate, --compare and --pool; - for
     /// standard output, instead of the text.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
@@ -166,6 +166,10 @@ pub struct Arguments {
     /// Compare two JSON results instead: is the second slower?
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], help_heading = "Output")]
     pub compare: Option<Vec<PathBuf>>,
+
+    /// Pool JSON results of several runs of one set-up instead, into one claim about its misses.
+    #[arg(long, num_args = 2.., value_name = "RUN.json", help_heading = "Output")]
+    pub pool: Option<Vec<PathBuf>>,
 
     /// Allowed slowdown for --compare.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_percent,
@@ -238,6 +242,8 @@ Examples:
   latency_bench --layer node --explain            the ROS 2 node, over the middleware
   latency_bench --json a.json; latency_bench --json b.json; latency_bench --compare a.json b.json
                                                   is the second run slower?
+  latency_bench --pool monday.json tuesday.json wednesday.json
+                                                  what do the runs prove together?
   latency_bench --profile ci --inject 900@50 --inject 900@100
                                                   see the verdict fail and name the stage
 

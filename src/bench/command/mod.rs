@@ -15,7 +15,7 @@ use clap::Parser;
 
 use super::record::BenchLayer;
 use super::verdict::{Verdict, USAGE_ERROR};
-use super::{compare, doctor, DeadlineProfile};
+use super::{compare, doctor, pool, DeadlineProfile};
 
 pub mod arguments;
 pub mod in_process;
@@ -79,6 +79,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         let json = format!("{}\n", serde_json::to_string_pretty(&comparison)?);
         output::text_and_json(arguments, &comparison.text(), &json)?;
         return Ok(comparison.verdict.exit_code());
+    }
+    if let Some(paths) = &arguments.pool {
+        let pool = pool::pool(paths)?;
+        let json = format!("{}\n", serde_json::to_string_pretty(&pool)?);
+        output::text_and_json(arguments, &pool.text(), &json)?;
+        return Ok(pool.verdict.exit_code());
     }
     let setup = setup::Setup::new(arguments)?;
     if arguments.explain_plan {
