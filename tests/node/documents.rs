@@ -1,6 +1,6 @@
 //! What describes the node agrees with the node: parameter file, launch files, documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -172,4 +172,32 @@ fn the_parameter_file_is_the_one_that_is_printed() {
     let Ok(Said::Print(printed)) = parse(["--describe", "yaml"].map(str::to_owned)) else { panic!("it prints") };
     let file = fs::read_to_string(project("launch/perception.yaml")).unwrap();
     assert!(file == printed, "run `perception_node --describe yaml > launch/perception.yaml`");
+}
+
+/// The names of the tests below `folder`: functions behind `#[test]`, in proptest's blocks as well.
+fn tests_below(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            tests_below(&entry, names);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&entry).unwrap();
+            let named = |after: &str| Some(after.split_once("fn ")?.1.split_once('(')?.0.to_owned());
+            names.extend(text.split("#[test]").skip(1).filter_map(named));
+        }
+    }
+}
+
+#[test]
+fn each_case_of_the_field_is_held_by_tests_that_exist() {
+    let mut names = BTreeSet::new();
+    ["src", "tests"].iter().for_each(|folder| tests_below(&project(folder), &mut names));
+    let text = fs::read_to_string(project("docs/field.md")).unwrap();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")).collect();
+    assert_eq!(rows.len(), 26);
+    for row in rows {
+        let tests = row.rsplit('|').nth(1).unwrap();
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "{row}");
+        named.iter().for_each(|test| assert!(names.contains(*test), "{test} of {row}"));
+    }
 }

@@ -215,3 +215,18 @@ fn a_managed_node_is_activated_however_late_it_comes() {
     let _invalid = domain.start_node(&["autostart:=false", "nms_iou:=7.0"]);
     assert_eq!(ended(manager()), Some(1), "a node that cannot be configured");
 }
+
+#[test]
+fn a_replayed_camera_says_what_its_jpegs_hold() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    let python = std::env::var("PEREGRINE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/launch/replay_camera.py");
+    let mut camera = domain.command(&python);
+    let _camera = Node(camera.args([script, "--compressed", "--topic", "image"]).spawn().unwrap());
+    let answer = domain.ask_peer("receive_compressed.py", &[]);
+    // An rgb8 image, whose JPEG image_transport's decoders give back as bgr8.
+    assert_eq!(answer, serde_json::json!({"format": "rgb8; jpeg compressed bgr8", "is_jpeg": true}));
+}
