@@ -11,6 +11,7 @@ mod resilience;
 mod scene;
 mod set_up;
 mod soak;
+mod stock_tools;
 mod support;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;
