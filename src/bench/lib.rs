@@ -47,6 +47,7 @@ pub mod stored;
 pub mod stress;
 pub mod system;
 pub mod timetable;
+pub mod trace;
 pub mod trend;
 pub mod usage;
 pub mod verdict;

@@ -1,12 +1,13 @@
 //! The scheduled instants of a camera's frames.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use super::trace::{self, TraceError, TraceUnit};
 
 /// The arrival pattern of a camera's frames.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,13 +19,15 @@ pub enum FrameSchedule {
     Jittered { milliseconds: f64, seed: u64 },
     /// Bursts of `frames` frames at once, at the same mean rate.
     Bursts { frames: usize },
-    /// As recorded: a file of timestamps in seconds, one a line, or a JSON result of this program.
-    Trace { path: PathBuf },
+    /// As recorded: a file of timestamps, one a line, or a JSON result of this program. Without a
+    /// unit it is told from the distances.
+    Trace { path: PathBuf, unit: Option<TraceUnit> },
     /// At the distances at which the bag's images were recorded.
     Recorded,
 }
 
-const FORM: &str = "use fixed, jitter:MS, jitter:MS:SEED, burst:FRAMES, trace:FILE or recorded";
+const FORM: &str =
+    "use fixed, jitter:MS, jitter:MS:SEED, burst:FRAMES, trace:FILE, trace:FILE:UNIT (s, ms, us, ns) or recorded";
 
 impl FromStr for FrameSchedule {
     type Err = String;
@@ -48,7 +51,12 @@ impl FromStr for FrameSchedule {
                 Ok(frames) => Err(format!("a burst of {frames} frames is out of range: give 1 to 1000")),
                 Err(_) => Err(form()),
             },
-            "trace" if !rest.is_empty() => Ok(Self::Trace { path: rest.into() }),
+            "trace" if !rest.is_empty() => Ok(match rest.rsplit_once(':') {
+                Some((path, unit)) if TraceUnit::named(unit).is_some() => {
+                    Self::Trace { path: path.into(), unit: TraceUnit::named(unit) }
+                }
+                _ => Self::Trace { path: rest.into(), unit: None },
+            }),
             _ => Err(form()),
         }
     }
@@ -60,29 +68,11 @@ impl std::fmt::Display for FrameSchedule {
             Self::Fixed => write!(f, "fixed"),
             Self::Jittered { milliseconds, seed } => write!(f, "jitter:{milliseconds}:{seed}"),
             Self::Bursts { frames } => write!(f, "burst:{frames}"),
-            Self::Trace { path } => write!(f, "trace:{}", path.display()),
+            Self::Trace { path, unit: None } => write!(f, "trace:{}", path.display()),
+            Self::Trace { path, unit: Some(unit) } => write!(f, "trace:{}:{}", path.display(), unit.name()),
             Self::Recorded => write!(f, "recorded"),
         }
     }
-}
-
-/// Why a trace cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{path}: line {line}: invalid timestamp {text:?}; give seconds")]
-    Timestamp { path: PathBuf, line: usize, text: String },
-    #[error("{path}: the timestamps of frames {before} and {after} run backwards; sort the trace by time")]
-    Order { path: PathBuf, before: usize, after: usize },
-    #[error("{path}: this JSON has no list `frames.scheduled_us`; give a result that latency_bench --json wrote")]
-    Json { path: PathBuf },
-    #[error("{path}: {found} timestamps; a trace takes two or more, within a day")]
-    Length { path: PathBuf, found: usize },
-    #[error("--schedule recorded: takes its times from a bag or video; name one with --images")]
-    NoRecording,
-    #[error("--schedule recorded: the recording has {found} images; it takes two or more, within a day")]
-    RecordedLength { found: usize },
 }
 
 /// Scheduled instants of all frames: nanoseconds from the start, in ascending order.
@@ -112,7 +102,7 @@ impl Timetable {
                 (0..frames).map(&mut offset).collect()
             }
             FrameSchedule::Bursts { frames: size } => (0..frames).map(|i| regular(i / size * size) as u64).collect(),
-            FrameSchedule::Trace { path } => repeat(&read_trace(path)?, frames),
+            FrameSchedule::Trace { path, unit } => repeat(&trace::read(path, *unit)?, frames),
             FrameSchedule::Recorded => return Err(TraceError::NoRecording),
         };
         Ok(Self { offsets })
@@ -157,51 +147,6 @@ fn repeat(trace: &[u64], frames: usize) -> Arc<[u64]> {
     (0..frames).map(|i| (i / trace.len()) as u64 * round + trace[i % trace.len()]).collect()
 }
 
-/// Number of timestamps in a trace.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn trace_length(path: &Path) -> Result<usize, TraceError> {
-    read_trace(path).map(|trace| trace.len())
-}
-
-/// Nanoseconds from the first timestamp.
-fn read_trace(path: &Path) -> Result<Vec<u64>, TraceError> {
-    let text = fs::read_to_string(path).map_err(|source| TraceError::Io { path: path.into(), source })?;
-    let seconds = if text.trim_start().starts_with('{') { from_json(&text, path)? } else { from_lines(&text, path)? };
-    if let Some(i) = (1..seconds.len()).find(|&i| seconds[i] < seconds[i - 1]) {
-        return Err(TraceError::Order { path: path.into(), before: i - 1, after: i });
-    }
-    match seconds[..] {
-        [first, .., last] if last - first < 86_400.0 => {
-            Ok(seconds.iter().map(|s| ((s - first) * 1e9).round() as u64).collect())
-        }
-        _ => Err(TraceError::Length { path: path.into(), found: seconds.len() }),
-    }
-}
-
-fn from_lines(text: &str, path: &Path) -> Result<Vec<f64>, TraceError> {
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(line, text)| match text.parse::<f64>() {
-            Ok(seconds) if seconds.is_finite() => Ok(seconds),
-            _ => Err(TraceError::Timestamp { path: path.into(), line, text: text.into() }),
-        })
-        .collect()
-}
-
-fn from_json(text: &str, path: &Path) -> Result<Vec<f64>, TraceError> {
-    let fault = || TraceError::Json { path: path.into() };
-    let result: serde_json::Value = serde_json::from_str(text).map_err(|_| fault())?;
-    let stamps = result["frames"]["scheduled_us"].as_array().ok_or_else(fault)?;
-    // Only the first camera: all have the same instants.
-    let cameras = result["frames"]["camera"].as_array();
-    let of_the_first = |i: usize| cameras.is_none_or(|cameras| cameras.get(i) == cameras.first());
-    let stamps = stamps.iter().enumerate().filter(|&(i, _)| of_the_first(i));
-    stamps.map(|(_, stamp)| stamp.as_f64().map(|us| us / 1e6).ok_or_else(fault)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -212,20 +157,6 @@ mod tests {
 
     fn offsets(schedule: &str, frames: usize) -> Vec<u64> {
         Timetable::new(&schedule.parse().unwrap(), frames, PERIOD).unwrap().offsets.to_vec()
-    }
-
-    fn trace(text: &str) -> Result<Vec<u64>, TraceError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("trace");
-        fs::write(&path, text).unwrap();
-        Timetable::new(&FrameSchedule::Trace { path }, 5, PERIOD).map(|t| t.offsets.to_vec())
-    }
-
-    #[test]
-    fn a_result_of_two_cameras_is_the_trace_of_the_first() {
-        let result = r#"{"frames": {"camera": [0, 0, 0, 1, 1, 1], "scheduled_us": [0, 5, 9, 0, 5, 9]}}"#;
-        // Five frames are asked for: it repeats.
-        assert_eq!(trace(result).unwrap(), [0, 5_000, 9_000, 14_000, 19_000]);
     }
 
     #[test]
@@ -241,13 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_keeps_its_distances_and_repeats() {
-        let expected = vec![0, 10_000_000, 40_000_000, 70_000_000, 80_000_000];
-        assert_eq!(trace("# seconds\n7.00\n7.01\n\n7.04\n").unwrap(), expected);
-        assert_eq!(trace(r#"{"frames": {"scheduled_us": [500, 10500, 40500]}}"#).unwrap(), expected);
-    }
-
-    #[test]
     fn recorded_times_keep_their_distances_and_repeat() {
         let found = Timetable::recorded(&[700, 710, 740], 5).unwrap();
         assert_eq!(found.offsets[..], [0, 10, 40, 70, 80]);
@@ -257,22 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_trace_is_named_with_its_line() {
-        for (text, expected) in [
-            ("1.0\nnever\n", "line 2: invalid timestamp \"never\""),
-            ("1.0\nnan\n", "line 2"),
-            ("2.0\n1.0\n", "frames 0 and 1 run backwards"),
-            ("1.0\n", "1 timestamps"),
-            ("{}", "frames.scheduled_us"),
-        ] {
-            let error = trace(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
     fn schedules_are_parsed_and_invalid_ones_name_the_form() {
-        for text in ["fixed", "jitter:2.5:9", "burst:4", "trace:a/b.txt", "recorded"] {
+        for text in ["fixed", "jitter:2.5:9", "burst:4", "trace:a/b.txt", "trace:a:b.txt:ms", "recorded"] {
             assert_eq!(text.parse::<FrameSchedule>().unwrap().to_string(), text);
         }
         for text in ["", "fixed:1", "jitter", "jitter:x", "burst:0", "burst:-1", "trace:", "poisson"] {

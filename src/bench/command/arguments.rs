@@ -29,8 +29,8 @@ pub struct Arguments {
     pub frames: Option<FrameCount>,
 
     /// Arrival pattern of the frames: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES,
-    /// trace:FILE (timestamps in seconds, or a JSON result), or recorded (as in the bag or video of
-    /// --images).
+    /// trace:FILE or trace:FILE:UNIT (timestamps in s, ms, us or ns, told from their distances
+    /// without the unit; or a JSON result), or recorded (as in the bag or video of --images).
     #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "Requirements")]
     pub schedule: FrameSchedule,
 

@@ -24,7 +24,8 @@ use crate::report::{RunContext, Subject};
 use crate::schedule::RunPlan;
 use crate::stall::{Fault, Faults};
 use crate::stats::frames_needed;
-use crate::timetable::{trace_length, FrameSchedule, Timetable, TraceError};
+use crate::timetable::{FrameSchedule, Timetable};
+use crate::trace::{self, TraceError};
 use crate::{realtime, DeadlineProfile};
 
 /// Everything that a measurement needs.
@@ -167,7 +168,7 @@ fn profile(arguments: &Arguments, frames: &Frames) -> anyhow::Result<DeadlinePro
             frames.times.len()
         }
         (Some(FrameCount::Of(_)), _) => frames.count(),
-        (None, FrameSchedule::Trace { path }) => trace_length(path)?,
+        (None, FrameSchedule::Trace { path, .. }) => trace::length(path)?,
         (None, _) => profile.frames,
     };
     profile.check("--frames")?;
