@@ -84,6 +84,48 @@ fn soft_targets_are_the_same_after_kills() {
 }
 
 #[test]
+fn soft_targets_grow_however_often_their_making_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    project(folder.path());
+    let many = folder.path().join("many/images");
+    fs::create_dir_all(&many).unwrap();
+    fs::copy(folder.path().join("train/dataset.toml"), folder.path().join("many/dataset.toml")).unwrap();
+    for i in 0..100 {
+        fs::copy(folder.path().join("train/images/street-20.jpg"), many.join(format!("{i:03}.jpg"))).unwrap();
+    }
+    let command = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+        command.current_dir(folder.path()).args(["soften", "many", "--teacher", "model", "--out", out]);
+        command.args(["--feature", "neck.32"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let begun = Instant::now();
+    assert!(command("whole").status().unwrap().success());
+    let whole = begun.elapsed();
+    let kept = || {
+        let text = fs::read(folder.path().join("killed/partial/index.json")).ok()?;
+        let index: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        Some(index["shards"][0]["images"].as_array().unwrap().len())
+    };
+    // Each run has much less than the time for all images, and the kills come at any moment.
+    let (mut done, mut kills) = (0, 0);
+    while done < 60 && !folder.path().join("killed/index.json").exists() {
+        let mut child = command("killed").spawn().unwrap();
+        sleep(whole.mul_f64(0.2 + 0.05 * f64::from(kills % 7)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let now = kept().unwrap_or(0);
+        assert!(now >= done, "{now} images after {done}");
+        done = now;
+        assert!(kills < 100, "{done} of 100 images after {kills} runs");
+    }
+    assert!(command("killed").status().unwrap().success());
+    assert_equal(folder.path(), &["index.json", "tiny-many-0000.safetensors"]);
+    assert!(!folder.path().join("killed/partial").exists());
+}
+
+#[test]
 fn an_imported_data_set_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());

@@ -1,31 +1,32 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
-//! - `teachers`: the teachers and the fusion of their outputs.
+//! - `teachers`: the teachers and the fusion of their outputs. - `output`: the folder that is
+//!   written. - `partial`: the images of a shard that is not yet full.
 //! - [`targets`], [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
 //!   targets whose maps stay on disk.
 
 pub mod map;
+mod output;
+mod partial;
 pub mod shard;
 pub mod stored;
 pub mod targets;
 mod teachers;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use peregrine_core::files::{sha256, write_atomically};
 
-use super::data::{
-    load_image, log_skipped, refuse_same_names, Address, Dataset, OnError, OpenOptions, Sample, Skipped,
-};
+use super::data::{log_skipped, refuse_same_names, Address, Dataset, OnError, OpenOptions, Sample, Skipped};
 use super::log::show;
 use super::meant::MeantStudent;
 
-use shard::ImageSoftTargets;
+use output::Output;
+use partial::Partial;
+use targets::Shard;
 pub use targets::SoftTargets;
-use targets::{Index, Shard, INDEX};
 use teachers::Teachers;
 
 const IMAGES_PER_SHARD: usize = 128;
@@ -69,7 +70,7 @@ pub struct SoftenArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Each names the invalid file; shards already written are kept.
+/// Each names the invalid file; what is done is kept.
 pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let student = args.student.architecture()?;
     let options = OpenOptions {
@@ -101,18 +102,17 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
             }
             let file = format!("{}-{number:04}.safetensors", dataset.name.replace('/', "-"));
             output.refuse_other_folder(&file, &folder, &dataset.name)?;
-            let outputs = teachers.infer(samples, options.on_error, &progress)?;
-            let shard = Shard {
-                file,
-                sha256: String::new(),
-                dataset: dataset.name.clone(),
-                folder: folder.clone(),
-                images: outputs.images,
-                hashes: outputs.hashes,
-                skipped: outputs.skipped.iter().filter_map(|s| name_of(samples, &s.path)).collect(),
-            };
-            output.write(shard, &outputs.soft_targets)?;
-            skipped.extend(outputs.skipped);
+            let empty = Shard { file, dataset: dataset.name.clone(), folder: folder.clone(), ..Shard::default() };
+            let mut partial = Partial::resume(&output, empty, samples)?;
+            progress.inc(partial.len() as u64);
+            progress.reset_eta();
+            for sample in &samples[partial.len()..] {
+                partial.push(sample, teachers.infer(sample, options.on_error)?);
+                progress.inc(1);
+                partial.keep_now_and_then(&output)?;
+            }
+            skipped.extend(partial.skipped.iter().cloned());
+            partial.finish(&mut output)?;
         }
     }
     progress.finish();
@@ -120,84 +120,8 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A folder of soft targets that is being written.
-struct Output<'a> {
-    folder: &'a Path,
-    index: Index,
-}
-
-impl<'a> Output<'a> {
-    /// Opens a new folder, or resumes an existing one whose index equals `index` except for its
-    /// shards.
-    ///
-    /// # Errors
-    /// When the existing index is another one, or a file cannot be read or written.
-    fn open(folder: &'a Path, index: Index) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let path = folder.join(INDEX);
-        if !path.exists() {
-            return Ok(Self { folder, index });
-        }
-        let found = Index::read(&path)?;
-        ensure!(
-            found.teachers == index.teachers
-                && found.classes == index.classes
-                && found.segmentation == index.segmentation
-                && found.features == index.features,
-            "{}: contains soft targets of other teachers, other descriptions or other features; give another --out, or delete it",
-            folder.display()
-        );
-        Ok(Self { folder, index: found })
-    }
-
-    /// The shard of these samples, if it is done.
-    fn find(&self, dataset: &str, samples: &[Sample]) -> Option<&Shard> {
-        self.index.shards.iter().find(|shard| shard.dataset == dataset && is_done(shard, samples))
-    }
-
-    /// Refuses to overwrite a shard of another folder of the same name.
-    fn refuse_other_folder(&self, file: &str, folder: &str, dataset: &str) -> anyhow::Result<()> {
-        let elsewhere = |shard: &&Shard| shard.file == file && shard.folder != folder && !shard.folder.is_empty();
-        if let Some(other) = self.index.shards.iter().find(elsewhere) {
-            bail!(
-                "{}: contains soft targets of another folder with the name {dataset}, {}; give another --out, or \
-                 another name in dataset.toml",
-                self.folder.display(),
-                other.folder
-            );
-        }
-        Ok(())
-    }
-
-    /// Writes a shard, then the index with its hash.
-    fn write(&mut self, shard: Shard, soft_targets: &[ImageSoftTargets]) -> anyhow::Result<()> {
-        let bytes = shard::serialize(soft_targets, self.index.classes.len())?;
-        write_atomically(&self.folder.join(&shard.file), &bytes)?;
-        self.index.shards.retain(|other| other.file != shard.file);
-        self.index.shards.push(Shard { sha256: sha256(&bytes), ..shard });
-        Ok(write_atomically(&self.folder.join(INDEX), &serde_json::to_vec_pretty(&self.index)?)?)
-    }
-}
-
-/// Whether a shard has all of `samples`, of the very same images, except those that still cannot be
-/// read.
-fn is_done(shard: &Shard, samples: &[Sample]) -> bool {
-    let has = |sample: &Sample| {
-        let name = |file: &String| file == sample.file_name();
-        match shard.images.iter().position(name) {
-            Some(at) => std::fs::read(&sample.image).is_ok_and(|bytes| shard.hashes.get(at) == Some(&sha256(&bytes))),
-            None => shard.skipped.iter().any(name) && load_image(&sample.image).is_err(),
-        }
-    };
-    shard.images.len() + shard.skipped.len() == samples.len() && samples.iter().all(has)
-}
-
 fn skipped_before(samples: &[Sample], file: &str) -> Skipped {
     let sample = samples.iter().find(|sample| sample.file_name() == file);
     let path = sample.map_or_else(|| PathBuf::from(file), |sample| sample.image.clone());
     Skipped { path, reason: "still cannot be read".into() }
-}
-
-fn name_of(samples: &[Sample], image: &Path) -> Option<String> {
-    samples.iter().find(|sample| sample.image == image).map(|sample| sample.file_name().to_owned())
 }

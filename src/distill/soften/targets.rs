@@ -1,7 +1,7 @@
 //! A folder of soft targets: an `index.json`, and the [shards](super::shard) that it names.
 //!
 //! A shard is valid once the index has its hash, so that an interrupted run resumes with the first
-//! missing shard.
+//! missing shard, and with the images of it that [`partial`](super::partial) has.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -38,7 +38,7 @@ pub(super) struct Index {
 }
 
 /// One file of soft targets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shard {
     pub file: String,
     pub sha256: String,
@@ -58,6 +58,14 @@ pub(super) struct Shard {
 }
 
 impl Index {
+    /// Whether it is of the same teachers, classes and features.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.teachers == other.teachers
+            && self.classes == other.classes
+            && self.segmentation == other.segmentation
+            && self.features == other.features
+    }
+
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path)
             .with_context(|| format!("{}: no soft targets here; `distill soften` makes them", path.display()))?;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context};
 use image::RgbImage;
-use indicatif::ProgressBar;
 use peregrine_core::files::sha256;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
@@ -41,13 +40,14 @@ enum AnyTeacher {
     Package(PackageTeacher),
 }
 
-/// The teachers' outputs for some images, and the images that could not be read.
-pub(super) struct TeacherOutputs {
-    pub images: Vec<String>,
-    /// SHA-256 of each image's file.
-    pub hashes: Vec<String>,
-    pub soft_targets: Vec<ImageSoftTargets>,
-    pub skipped: Vec<Skipped>,
+/// What became of an image.
+pub(super) enum Softened {
+    Done {
+        soft_targets: ImageSoftTargets,
+        /// Of the image's file.
+        sha256: String,
+    },
+    Skipped(Skipped),
 }
 
 impl Teachers {
@@ -166,33 +166,20 @@ impl Teachers {
         }
     }
 
-    /// Runs the teachers on `samples`.
+    /// Runs the teachers on a sample's image.
     ///
     /// # Errors
-    /// When an image cannot be read, unless `on_error` is to skip it; when a teacher fails.
-    pub fn infer(
-        &mut self,
-        samples: &[Sample],
-        on_error: OnError,
-        progress: &ProgressBar,
-    ) -> anyhow::Result<TeacherOutputs> {
-        let mut outputs =
-            TeacherOutputs { images: Vec::new(), hashes: Vec::new(), soft_targets: Vec::new(), skipped: Vec::new() };
-        for sample in samples {
-            progress.inc(1);
-            let image = match load_image(&sample.image) {
-                Err(e) if on_error == OnError::Skip => {
-                    outputs.skipped.push(Skipped { path: sample.image.clone(), reason: e.to_string() });
-                    continue;
-                }
-                image => image?,
-            };
-            outputs.soft_targets.push(self.soften(&image).with_context(|| sample.image.display().to_string())?);
-            outputs.images.push(sample.file_name().to_owned());
-            let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
-            outputs.hashes.push(sha256(&bytes));
-        }
-        Ok(outputs)
+    /// When the image cannot be read, unless `on_error` is to skip it; when a teacher fails.
+    pub fn infer(&mut self, sample: &Sample, on_error: OnError) -> anyhow::Result<Softened> {
+        let image = match load_image(&sample.image) {
+            Err(e) if on_error == OnError::Skip => {
+                return Ok(Softened::Skipped(Skipped { path: sample.image.clone(), reason: e.to_string() }));
+            }
+            image => image?,
+        };
+        let soft_targets = self.soften(&image).with_context(|| sample.image.display().to_string())?;
+        let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
+        Ok(Softened::Done { soft_targets, sha256: sha256(&bytes) })
     }
 
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
