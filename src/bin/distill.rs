@@ -25,6 +25,7 @@ use peregrine_distill::quantize::QuantizeArgs;
 use peregrine_distill::select;
 use peregrine_distill::select::SelectArgs;
 use peregrine_distill::soften;
+use peregrine_distill::soften::merge::MergeArgs;
 use peregrine_distill::soften::SoftenArgs;
 use peregrine_distill::text::command as text;
 use peregrine_distill::text::command::TextArgs;
@@ -54,6 +55,7 @@ enum Command {
     Teacher(TeacherArgs),
     Select(SelectArgs),
     Soften(SoftenArgs),
+    Merge(MergeArgs),
     Student(StudentArgs),
     Average(AverageArgs),
     Prune(PruneArgs),
@@ -87,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         Command::Teacher(args) => teacher::run(&args),
         Command::Select(args) => select::run(&args),
         Command::Soften(args) => soften::run(&args),
+        Command::Merge(args) => soften::merge::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Average(args) => average::run(&args),
         Command::Prune(args) => prune::run(&args),

@@ -139,7 +139,8 @@ fn soften_by_package(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
     command
         .current_dir(folder)
-        .args(["soften", "--out", "soft", "--teacher", "model"])
+        .args(["soften", "--teacher", "model"])
+        .args(if arguments.contains(&"--out") { &[][..] } else { &["--out", "soft"] })
         .args(arguments)
         .output()
         .unwrap()
@@ -206,6 +207,61 @@ fn folders_of_the_same_name_do_not_overwrite_each_other() {
     assert!(soften_by_package(folder.path(), &["data"]).status.success());
     let output = soften_by_package(folder.path(), &["other/data"]);
     assert!(!output.status.success() && said(&output).contains("another name in dataset.toml"), "{}", said(&output));
+}
+
+/// Two data sets, of 300 and of 2 pictures: three shards and one.
+fn two_data_sets(folder: &Path) {
+    pictures(folder);
+    let many = folder.join("many");
+    fs::create_dir_all(many.join("images")).unwrap();
+    fs::copy(folder.join("data/dataset.toml"), many.join("dataset.toml")).unwrap();
+    for i in 0..300 {
+        fs::copy(folder.join("data/images/a.png"), many.join(format!("images/{i:03}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn parts_of_several_machines_are_joined_to_what_one_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    two_data_sets(folder.path());
+    assert!(soften_by_package(folder.path(), &["many", "data"]).status.success());
+    let merge = |parts: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+        command.current_dir(folder.path()).arg("merge").args(parts).args(["--out", "merged"]).output().unwrap()
+    };
+    for part in ["0/2", "1/2"] {
+        let out = format!("part-{}", &part[..1]);
+        let output = soften_by_package(folder.path(), &["many", "data", "--shard", part, "--out", &out]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let alone = SoftTargets::open(&folder.path().join("part-0")).err().unwrap().to_string();
+    assert!(alone.contains("part 0/2") && alone.contains("distill merge"), "{alone}");
+    let missing = merge(&["part-1"]);
+    assert!(!missing.status.success() && said(&missing).contains("--shard 0/2"), "{}", said(&missing));
+    let twice = merge(&["part-1", "part-1"]);
+    assert!(said(&twice).contains("are both part 1/2"), "{}", said(&twice));
+    let output = merge(&["part-1", "part-0"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for file in
+        ["index.json", "spots-many-0000.safetensors", "spots-many-0002.safetensors", "spots-data-0000.safetensors"]
+    {
+        let read = |out: &str| fs::read(folder.path().join(out).join(file)).unwrap();
+        assert!(read("soft") == read("merged"), "{file} differs");
+    }
+
+    // A part in the folder of another, one of fewer images, and one that was not finished.
+    let output = soften_by_package(folder.path(), &["many", "data", "--shard", "1/2", "--out", "part-0"]);
+    assert!(said(&output).contains("contains part 0/2, not part 1/2"), "{}", said(&output));
+    let index = folder.path().join("part-1/index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
+    let output = merge(&["part-0", "part-1"]);
+    assert!(said(&output).contains("not finished: part-1 (part 1/2)"), "{}", said(&output));
+    fs::write(&index, text.replace("\"shards\": 4", "\"shards\": 5")).unwrap();
+    let output = merge(&["part-0", "part-1"]);
+    assert!(said(&output).contains("not parts of one run"), "{}", said(&output));
+    let output = merge(&["part-0", "soft"]);
+    assert!(said(&output).contains("soft: is no part"), "{}", said(&output));
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
 //! - `teachers`: the teachers and the fusion of their outputs. - `output`: the folder that is
-//!   written. - `partial`: the images of a shard that is not yet full.
+//!   written. - `partial`: the images of a shard that is not yet full. - [`part`], [`merge`]: several
+//!   machines.
 //! - [`targets`], [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
 //!   targets whose maps stay on disk.
 
 pub mod map;
+pub mod merge;
 mod output;
+pub mod part;
 mod partial;
 pub mod shard;
 pub mod stored;
@@ -20,13 +23,15 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{log_skipped, refuse_same_names, Address, Dataset, OnError, OpenOptions, Sample, Skipped};
+use super::lock::lock;
 use super::log::show;
 use super::meant::MeantStudent;
 
 use output::Output;
+use part::Part;
 use partial::Partial;
-use targets::Shard;
 pub use targets::SoftTargets;
+use targets::{Index, Shard, Share};
 use teachers::Teachers;
 
 const IMAGES_PER_SHARD: usize = 128;
@@ -51,6 +56,11 @@ pub struct SoftenArgs {
     /// Folder for the soft targets; an interrupted run is resumed.
     #[arg(long, short)]
     out: PathBuf,
+    /// Only the shards of part I of N, numbered from 0, for one of several machines: 0/8 to 7/8, each
+    /// with an --out of its own, and then distill merge. auto/N takes the number from
+    /// SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX or HQ_TASK_ID.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Part>,
     #[command(flatten)]
     student: MeantStudent,
     /// The dataset.toml to use instead of those found, or builtin:NAME.
@@ -82,18 +92,27 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let datasets = args.data.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     refuse_same_names(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
     let mut teachers = Teachers::load(args, &student)?;
-    let mut output = Output::open(&args.out, teachers.index(&student))?;
+    let index = Index { share: args.shard.map(|part| share(part, &datasets)), ..teachers.index(&student) };
+    let mut output = Output::open(&args.out, index)?;
+    let _lock = lock(&args.out, "another distill")?;
 
-    let total: usize = datasets.iter().map(|d| d.samples.len()).sum();
+    // Shards are numbered over all data sets.
+    let mut number_of_all = 0..;
+    let mut is_ours = || number_of_all.next().is_some_and(|number| args.shard.is_none_or(|part| part.has(number)));
+    let chunks: Vec<Vec<(usize, &[Sample])>> = datasets
+        .iter()
+        .map(|d| d.samples.chunks(IMAGES_PER_SHARD).enumerate().filter(|_| is_ours()).collect())
+        .collect();
+    let total: usize = chunks.iter().flatten().map(|(_, samples)| samples.len()).sum();
     let style = "{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta} {msg}";
     let progress = show(ProgressBar::new(total as u64).with_style(ProgressStyle::with_template(style)?));
     let mut skipped: Vec<Skipped> = datasets.iter().flat_map(|d| d.skipped.clone()).collect();
-    for (folder, dataset) in args.data.iter().zip(&datasets) {
+    for ((folder, dataset), chunks) in args.data.iter().zip(&datasets).zip(chunks) {
         progress.set_message(dataset.name.clone());
         let folder =
             std::fs::canonicalize(Address::parse(folder).path).with_context(|| folder.display().to_string())?;
         let folder = folder.display().to_string();
-        for (number, samples) in dataset.samples.chunks(IMAGES_PER_SHARD).enumerate() {
+        for (number, samples) in chunks {
             if let Some(done) = output.find(&dataset.name, samples) {
                 skipped.extend(done.skipped.iter().map(|file| skipped_before(samples, file)));
                 progress.inc(samples.len() as u64);
@@ -115,9 +134,19 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
             partial.finish(&mut output)?;
         }
     }
+    output.complete()?;
     progress.finish();
     log_skipped(&skipped);
     Ok(())
+}
+
+fn share(part: Part, datasets: &[Dataset]) -> Share {
+    Share {
+        part,
+        datasets: datasets.iter().map(|d| d.name.clone()).collect(),
+        shards: datasets.iter().map(|d| d.samples.len().div_ceil(IMAGES_PER_SHARD)).sum(),
+        complete: false,
+    }
 }
 
 fn skipped_before(samples: &[Sample], file: &str) -> Skipped {

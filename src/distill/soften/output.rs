@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context};
 use peregrine_core::files::{sha256, write_atomically};
 
+use super::part::Part;
 use super::shard::{self, ImageSoftTargets};
 use super::targets::{Index, Shard, INDEX};
 use crate::data::{load_image, Sample};
@@ -33,7 +34,16 @@ impl Output {
             "{}: contains soft targets of other teachers, other descriptions or other features; give another --out, or delete it",
             folder.display()
         );
-        Ok(Self { folder: folder.to_owned(), index: found })
+        let part = |index: &Index| index.share.as_ref().map(|share| share.part);
+        let (was, is) = (part(&found), part(&index));
+        ensure!(
+            was == is,
+            "{}: contains {}, not {}; give another --out",
+            folder.display(),
+            described(was),
+            described(is)
+        );
+        Ok(Self { folder: folder.to_owned(), index: Index { share: index.share, ..found } })
     }
 
     /// Opens a folder without regard to what is there.
@@ -48,6 +58,22 @@ impl Output {
     /// A folder in it.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Says in the index that all shards of its part are there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn complete(&mut self) -> anyhow::Result<()> {
+        if let Some(share) = &mut self.index.share {
+            share.complete = true;
+            self.write_index()?;
+        }
+        Ok(())
+    }
+
+    fn write_index(&self) -> anyhow::Result<()> {
+        Ok(write_atomically(&self.folder.join(INDEX), &serde_json::to_vec_pretty(&self.index)?)?)
     }
 
     /// The shard of these samples, if it is done.
@@ -75,8 +101,12 @@ impl Output {
         write_atomically(&self.folder.join(&shard.file), &bytes)?;
         self.index.shards.retain(|other| other.file != shard.file);
         self.index.shards.push(Shard { sha256: sha256(&bytes), ..shard });
-        Ok(write_atomically(&self.folder.join(INDEX), &serde_json::to_vec_pretty(&self.index)?)?)
+        self.write_index()
     }
+}
+
+fn described(part: Option<Part>) -> String {
+    part.map_or_else(|| "soft targets of all images".into(), |part| format!("part {part}"))
 }
 
 /// Whether a shard has all of `samples`, of the very same images, except those that still cannot be

@@ -12,6 +12,7 @@ use anyhow::{bail, ensure, Context};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::part::Part;
 use super::shard::{self, Contents};
 use super::stored::StoredSoftTargets;
 use crate::file_index::{Entry, FileIndex, FileStamp};
@@ -34,7 +35,29 @@ pub(super) struct Index {
     /// The student's layers with features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// What `--shard` makes it a share of; `None` if it is of all images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
     pub shards: Vec<Shard>,
+}
+
+/// Which share of a whole a folder has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Share {
+    pub part: Part,
+    /// In the order of the command.
+    pub datasets: Vec<String>,
+    /// Number of all parts' shards together.
+    pub shards: usize,
+    /// Whether all of this part's are there.
+    pub complete: bool,
+}
+
+impl Share {
+    /// Whether it is of the same whole, cut into as many parts.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.part.of == other.part.of && self.datasets == other.datasets && self.shards == other.shards
+    }
 }
 
 /// One file of soft targets.
@@ -106,6 +129,9 @@ impl SoftTargets {
     /// As [`open`](Self::open).
     pub fn open_with(folder: &Path, wanted: &dyn Fn(&str) -> bool, checked: &mut FileIndex) -> anyhow::Result<Self> {
         let index = Index::read(&folder.join(INDEX))?;
+        if let Some(share) = &index.share {
+            bail!("{}: is part {} of soft targets; join all parts by distill merge", folder.display(), share.part);
+        }
         let (mut by_image, mut hashes) = (HashMap::new(), HashMap::new());
         let mut features: BTreeMap<String, usize> = index.features.iter().map(|layer| (layer.clone(), 0)).collect();
         for shard in &index.shards {
@@ -212,7 +238,8 @@ mod tests {
         };
         let classes = vec!["p".into(), "q".into()];
         let shards = vec![shard];
-        let index = Index { teachers: vec![], classes, known: None, segmentation: None, features: vec![], shards };
+        let index =
+            Index { teachers: vec![], classes, known: None, segmentation: None, features: vec![], share: None, shards };
         std::fs::write(folder.path().join(INDEX), serde_json::to_vec(&index).unwrap()).unwrap();
         std::fs::write(folder.path().join("a-0000.safetensors"), bytes).unwrap();
         let error = SoftTargets::open(folder.path()).err().unwrap().to_string();

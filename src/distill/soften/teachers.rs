@@ -162,6 +162,7 @@ impl Teachers {
             known: Some(known.map(|(_, name)| name.clone()).collect()),
             features: self.features.iter().cloned().collect(),
             segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation_classes().to_vec()),
+            share: None,
             shards: Vec::new(),
         }
     }
