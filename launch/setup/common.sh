@@ -92,5 +92,7 @@ cmake_bin=cmake/data/bin # in tools_dir
 # Only the GPU and its tests need it: a set-up without network goes on without.
 nvrtc_dir=$cache_dir/nvrtc-$(cat "$setup_dir"/{requirements-nvrtc-12.txt,requirements-nvrtc-13.txt,nvrtc.sh} | digest)
 
+readers_dir=$cache_dir/readers-$(cat "$setup_dir"/{requirements-readers.txt,readers.sh} <(printf '%s' "$python_dir") | digest)
+
 done_mark=.complete
 is_done() { [[ -f $1/$done_mark ]]; }

@@ -50,6 +50,10 @@ if is_done "$nvrtc_dir"; then
   # build.rs lets the programs find it without this file.
   put PEREGRINE_NVRTC "$nvrtc_dir"
 fi
+if is_done "$readers_dir"; then
+  # Only for the test that reads a recording.
+  put PEREGRINE_READERS "$readers_dir"
+fi
 in_front AMENT_PREFIX_PATH "$prefix"
 in_front CMAKE_PREFIX_PATH "$prefix"
 in_front LD_LIBRARY_PATH "$libraries"

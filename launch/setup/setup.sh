@@ -100,4 +100,6 @@ nvrtc=$("$setup_dir/nvrtc.sh" --which)
 # The rest works without it, and its tests say that they skip.
 (fill "$nvrtc_dir" nvrtc.sh "NVRTC $nvrtc") ||
   step "note: NVRTC is absent, so a GPU is not used and the tests do not compile its kernels; all else works"
+(fill "$readers_dir" readers.sh "readers of recordings") ||
+  step "note: the readers of recordings are absent, so one test does not run; all else works"
 step "ready after $((SECONDS - began)) s; for a shell of your own: . launch/setup/env.sh"

@@ -46,10 +46,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return fs::write(path, bytes).map_err(at);
     }
-    replace(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), bytes).map_err(at)
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    replace(&path, |file| file.write_all(bytes)).map_err(at)
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Has `write` fill a new file under a temporary name (that of `path`, with an ending of its own and
+/// `.tmp`), syncs file and folder, and renames it to `path`: for what is larger than memory should
+/// hold at once.
+///
+/// # Errors
+/// That of `write`, or when the folder cannot be written to; then nothing is left behind.
+pub fn write_atomically_with(
+    path: &Path,
+    write: impl FnOnce(&mut fs::File) -> std::io::Result<()>,
+) -> Result<(), FileError> {
+    replace(path, write).map_err(|source| FileError::new(path, source))
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut fs::File) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let prefix = format!("{name}.");
@@ -59,7 +73,7 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     #[cfg(unix)]
     builder.permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)

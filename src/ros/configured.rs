@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use peregrine_core::FrameAccounting;
 use r2r::{Node, QosProfile};
 
+use super::black_box::{BlackBox, CameraTopicNames, Inbox, Settings};
+use super::capture::Capture;
 use super::diagnostics::StreamInfo;
 use super::error::NodeError;
 use super::frame_path::{CameraOutputs, DeadlineState, FramePath};
@@ -44,6 +46,7 @@ pub struct Configured {
     publishers: Vec<Publishers>,
     names: Vec<String>,
     frames: JoinHandle<()>,
+    black_box: Option<BlackBox>,
     last_graph_query: Instant,
 }
 
@@ -73,6 +76,7 @@ impl Configured {
         let qos = TopicQos::new(node, parameters)?;
         let mut publishers = Vec::new();
         let (mut intakes, mut scenes, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut recorded = Vec::new();
         let mut make = |node: &mut Node| -> Result<(), NodeError> {
             for (camera, name) in names.iter().enumerate() {
                 let topics = CameraTopics::new(name, &qos);
@@ -80,6 +84,7 @@ impl Configured {
                 publishers.push(Publishers::new(node, &topics)?);
                 let intake = Intake::new(node, &own, &topics, Arrivals::new(camera, Arc::clone(&shared)))?;
                 let (scene, inputs) = Scene::create(node, &own, &model.classes, intake.topic(), &topics)?;
+                recorded.push(recorded_topics(&intake, &topics));
                 outputs.push(publishers[camera].outputs(scene));
                 intakes.push(intake);
                 scenes.push(inputs);
@@ -94,7 +99,12 @@ impl Configured {
         }
 
         let at_source = parameters.text("mask_resolution") == "source";
-        let frame_path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
+        let mut frame_path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
+        let full_name = node.fully_qualified_name()?;
+        let settings = Settings::new(parameters, &full_name);
+        let start = |settings| BlackBox::start(settings, &full_name, recorded, Arc::clone(&shared));
+        let black_box = settings.map(start).transpose()?;
+        frame_path.capture = Capture::to(black_box.iter().map(|b| Arc::clone(&b.queue)).collect());
         let (report, reports) = std::sync::mpsc::sync_channel(1);
         let stack = profile.prefault_stack + STACK;
         let frames = thread::Builder::new().name("frames".into()).stack_size(stack).spawn(move || {
@@ -104,7 +114,7 @@ impl Configured {
         })?;
         let reports = reports.recv().unwrap_or_default();
         let last_graph_query = Instant::now();
-        Ok((Self { shared, intakes, scenes, publishers, names, frames, last_graph_query }, reports))
+        Ok((Self { shared, intakes, scenes, publishers, names, frames, black_box, last_graph_query }, reports))
     }
 
     /// Whether images are accepted from now on.
@@ -178,6 +188,11 @@ impl Configured {
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }
 
+    /// For what the black box is to know, if there is one.
+    pub fn black_box(&self) -> Option<&Arc<Inbox>> {
+        self.black_box.as_ref().map(|black_box| &black_box.inbox)
+    }
+
     /// Replaces the model from the next frame on, and the tables of its classes now.
     pub fn replace_model(&self, model: Box<LoadedModel>) {
         for scene in &self.scenes {
@@ -240,6 +255,16 @@ impl Publishers {
         node.destroy_publisher(self.timing);
         node.destroy_publisher(self.road_mask);
         node.destroy_publisher(self.segmentation);
+    }
+}
+
+/// The topics of a camera in a recording. Raw images are compressed, and so below their own topic, as
+/// image_transport has it.
+fn recorded_topics(intake: &Intake, topics: &CameraTopics) -> CameraTopicNames {
+    CameraTopicNames {
+        image: intake.compressed_topic(),
+        detections: topics.resolve("detections"),
+        timing: topics.resolve("timing"),
     }
 }
 

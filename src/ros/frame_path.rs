@@ -15,6 +15,7 @@ use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
 use super::age::Age;
+use super::capture::Capture;
 use super::incoming::{Frame, ShortText, Unpacker};
 use super::live::FrameSettings;
 use super::liveness::StreamLiveness;
@@ -52,6 +53,8 @@ pub struct FramePath {
     pub timing_message: TimingMessage,
     pub mask_message: MaskMessage,
     pub shared: Arc<NodeShared>,
+    /// Hands frames to the threads that look on.
+    pub capture: Capture,
 }
 
 /// The message's verdicts, whose constants r2r generates with types other than the field's.
@@ -79,6 +82,7 @@ impl FramePath {
             timing_message: TimingMessage::default(),
             mask_message: MaskMessage { at_source_resolution: masks_at_source_resolution, ..MaskMessage::default() },
             shared,
+            capture: Capture::default(),
         }
     }
 
@@ -104,10 +108,13 @@ impl FramePath {
             let _ = self.shared.retired.push(std::mem::replace(&mut self.model, new));
         }
         let Some((_, frame)) = taken else { return false };
+        self.capture.begin();
         if let Err(rejection) = self.process(&frame) {
             self.shared.cameras[frame.camera].accounting.end(FrameOutcome::Rejected);
+            self.capture.set_rejection(rejection);
             self.report(frame.camera, Record::Rejected(rejection));
         }
+        self.capture.submit(&frame);
         self.outputs[frame.camera].scene.submit_for_drawing(frame);
         true
     }
@@ -157,6 +164,7 @@ impl FramePath {
         self.publish_masks(frame.camera, header);
         let classes = Arc::clone(&self.model.classes);
         let result = self.model.pipeline().result();
+        self.capture.set_result(result, &classes);
         if !self.outputs[frame.camera].scene.publish(header, result, &classes) {
             self.report(frame.camera, Record::PublishingFailed);
         }
@@ -214,6 +222,7 @@ impl FramePath {
 
     fn publish_timing(&mut self, frame: &Frame, timing: Timing) {
         let counts = self.shared.cameras[frame.camera].accounting.counts();
+        self.capture.set_timing(&timing, &counts);
         self.timing_message.fill(frame.message.header(), &timing, &counts);
         if self.outputs[frame.camera].timing.publish_native(&mut self.timing_message.native).is_err() {
             self.report(frame.camera, Record::PublishingFailed);

@@ -1,6 +1,7 @@
 //! An image on its way from the middleware to the frame thread, and the view of its pixels.
 
 use std::fmt;
+use std::sync::Arc;
 
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_vision::preprocess::compressed;
@@ -23,6 +24,9 @@ pub enum ImageMessage {
 // message on loan from the middleware belongs to a subscription, and neither type can be lent,
 // since its size is not fixed; `is_loaned` makes sure of it.
 unsafe impl Send for ImageMessage {}
+
+// SAFETY: all that is done with a shared message is to read it.
+unsafe impl Sync for ImageMessage {}
 
 impl ImageMessage {
     pub fn header(&self) -> &NativeHeader {
@@ -63,7 +67,8 @@ impl ImageMessage {
 
 /// A frame between arrival and processing.
 pub struct Frame {
-    pub message: ImageMessage,
+    /// Shared with the threads that draw or keep it; whichever is last frees it.
+    pub message: Arc<ImageMessage>,
     /// When the node took it out of the middleware.
     pub arrival: ClockSample,
     /// Index of its camera.

@@ -14,7 +14,7 @@ use super::age::Age;
 use super::clock::{ClockSample, Nanoseconds};
 use super::error::NodeError;
 use super::graph;
-use super::image_topic::ImageTopic;
+use super::image_topic::{ImageTopic, COMPRESSED};
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::parameters::Parameters;
@@ -73,7 +73,8 @@ impl Arrivals {
     }
 
     /// Counts an image that arrived at `arrival`, and puts it into the mailbox.
-    pub fn accept(&mut self, message: ImageMessage, arrival: ClockSample) {
+    pub fn accept(&mut self, message: impl Into<Arc<ImageMessage>>, arrival: ClockSample) {
+        let message = message.into();
         debug_assert!(!message.is_loaned(), "images cannot be loaned");
         if !self.active {
             return;
@@ -155,6 +156,15 @@ impl Intake {
     /// The topic's full name.
     pub fn topic(&self) -> &str {
         &self.topic.full
+    }
+
+    /// The topic on which the same images are compressed.
+    pub fn compressed_topic(&self) -> String {
+        if self.topic.compressed {
+            self.topic.full.clone()
+        } else {
+            format!("{}{COMPRESSED}", self.topic.full)
+        }
     }
 
     /// Why there are no images, as far as the ROS graph shows; kept up to date while none arrive.

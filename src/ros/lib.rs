@@ -27,11 +27,15 @@
 //!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock; [`clock_watch`]: whether simulated time goes on. [`realtime`]:
 //!   priority, cores, locked memory.
 //! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
+//! - [`capture`]: frames for threads that look on, with their [`annotations`]: the [`black_box`].
 //! - [`record`]: what the frame thread reports to [`diagnostics`].
 //! - [`client`]: the other side of the node, for benchmarks.
 
 pub mod age;
+pub mod annotations;
 pub mod arguments;
+pub mod black_box;
+pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod clock_watch;
@@ -56,6 +60,7 @@ pub mod names;
 pub mod node;
 pub mod parameter_services;
 pub mod parameters;
+pub mod picture;
 pub mod qos;
 pub mod realtime;
 pub mod record;

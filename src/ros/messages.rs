@@ -97,6 +97,11 @@ impl DetectionsMessage {
         Self { native: NativeMsg::from(&message), class_names: class_names.to_vec() }
     }
 
+    /// Whether it has room for `count` detections of these classes.
+    pub fn fits(&self, class_names: &[String], count: usize) -> bool {
+        self.class_names == class_names && count <= self.native.detections.capacity
+    }
+
     /// Boxes in pixels of the source image; `identities` of their tracks, 0 or missing for those
     /// without one.
     pub fn fill(&mut self, header: &NativeHeader, detections: &[Detection], identities: &[u64]) {

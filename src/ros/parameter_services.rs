@@ -318,7 +318,8 @@ fn declared(name: &str, d: &'static Declaration, open: bool) -> ParameterDescrip
 
 // The numbers of the types are those of rcl_interfaces/msg/ParameterType.
 
-fn to_message(value: &ParameterValue) -> msg::ParameterValue {
+/// As ROS transports it.
+pub fn to_message(value: &ParameterValue) -> msg::ParameterValue {
     let blank = msg::ParameterValue::default();
     match value {
         ParameterValue::Bool(v) => msg::ParameterValue { type_: 1, bool_value: *v, ..blank },

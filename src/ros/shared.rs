@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, O
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
-use peregrine_core::{FrameAccounting, FrameCounts, FrameMailbox, FrameOutcome};
+use peregrine_core::{now_ns, FrameAccounting, FrameCounts, FrameMailbox, FrameOutcome};
 use peregrine_pipeline::camera::StampCounts;
 
 use super::incoming::Frame;
@@ -50,6 +50,15 @@ impl NodeShared {
             ros_offset: AtomicI64::new(0),
             stop: AtomicBool::new(false),
         }
+    }
+
+    /// ROS time in nanoseconds, as of the last spin: the system's time before the first.
+    pub fn ros_now(&self) -> i64 {
+        let offset = self.ros_offset.load(Relaxed);
+        if offset == 0 {
+            return std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i64);
+        }
+        now_ns() as i64 + offset
     }
 
     /// Whether every frame that has arrived has got its outcome.

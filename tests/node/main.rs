@@ -1,5 +1,6 @@
 //! The program `perception_node` as its users meet it: over DDS, with peers written with rclpy.
 
+mod black_box;
 mod documents;
 mod end_to_end;
 mod field;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::black_box::Inbox;
 use crate::lifecycle::LifecycleState;
 use crate::model::ModelDescription;
 use crate::realtime::ProfileReport;
@@ -18,6 +19,8 @@ pub struct StatusBoard {
     /// While the node is configured.
     pub shared: Option<Arc<NodeShared>>,
     pub streams: Vec<StreamInfo>,
+    /// While the node is configured, if it records.
+    pub black_box: Option<Arc<Inbox>>,
     /// That simulated time does not come, while it does not.
     pub clock: Option<String>,
     /// How often simulated time has jumped back; `None` without it.
@@ -48,6 +51,7 @@ impl Default for StatusBoard {
             reports: Vec::new(),
             shared: None,
             streams: Vec::new(),
+            black_box: None,
             clock: None,
             clock_jumps_back: None,
         }

@@ -75,6 +75,10 @@ impl Diagnostics {
             let message = self.message(now);
             // If this fails, so does everything else that could report it.
             let _ = self.publisher.publish(&message);
+            let black_box = lock(&self.board).black_box.clone();
+            if let Some(black_box) = black_box {
+                black_box.put_diagnostics(&message);
+            }
         }
         self.publish_log();
     }
@@ -183,6 +187,14 @@ impl Diagnostics {
         for ProfileReport { what, outcome } in &board.reports {
             let text = outcome.clone().unwrap_or_else(|why| format!("refused: {why}"));
             values.push(((*what).into(), text));
+        }
+        let (mut level, mut message) = (level, message);
+        if let Some(recorder) = board.black_box.as_ref().map(|black_box| black_box.status()) {
+            if let (Level::Ok, Some(problem)) = (level, &recorder.problem) {
+                level = Level::Warn;
+                message = format!("{message}; the black box cannot write: {problem}");
+            }
+            values.extend(recorder.values());
         }
         status(&self.node, "node", level, message, board, values)
     }

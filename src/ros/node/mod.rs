@@ -150,6 +150,9 @@ impl Perception {
         let served = self.parameter_services.serve(&mut self.parameters, new_model);
         if let Some(configured) = self.configured.as_ref().filter(|_| !served.changed.is_empty()) {
             configured.shared.settings.store(&self.parameters);
+            if let Some(black_box) = configured.black_box() {
+                black_box.put_parameters(&self.parameters, configured.shared.ros_now());
+            }
         }
         if let Some(folder) = served.model {
             self.start_replacing(&folder)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::loading::{tell_road, Loading, Purpose};
 use super::Perception;
+use crate::black_box;
 use crate::configured::{camera_names, Configured};
 use crate::diagnostics::lock;
 use crate::error::NodeError;
@@ -13,7 +14,7 @@ use crate::model::{LoadedModel, ModelConfig, ModelDescription};
 use crate::realtime::{ProfileReport, RealtimeProfile};
 
 /// Threads of the node that no frame waits for.
-const BACKGROUND_THREADS: [&str; 2] = ["diagnostics", "pictures"];
+const BACKGROUND_THREADS: [&str; 4] = ["diagnostics", "pictures", black_box::THREADS[0], black_box::THREADS[1]];
 
 impl Perception {
     /// Begins a transition, and ends it unless it has to load a model.
@@ -145,6 +146,11 @@ impl Perception {
         tell_road(&description);
         let mut board = lock(&self.board);
         (board.description, board.reports) = (description, reports);
+        board.black_box = configured.black_box().cloned();
+        if let Some(black_box) = &board.black_box {
+            // They hold from the beginning.
+            black_box.put_parameters(&self.parameters, 0);
+        }
         self.configured = Some(configured);
         Ok(())
     }
@@ -153,6 +159,9 @@ impl Perception {
     /// configured again.
     pub(super) fn process_error(&mut self) -> Result<(), NodeError> {
         self.machine.fail();
+        if let Some(black_box) = self.configured.as_ref().and_then(Configured::black_box) {
+            black_box.put_failure();
+        }
         let error = self.take_down().err().unwrap_or(NodeError::FrameThread);
         tracing::error!("{error}");
         self.end(Ok(()), None)?;
@@ -169,6 +178,7 @@ impl Perception {
         // Only now, so that the diagnostics still learn the outcomes of the last frames.
         let mut board = lock(&self.board);
         (board.shared, board.streams, board.reports) = (None, Vec::new(), Vec::new());
+        board.black_box = None;
         ended
     }
 

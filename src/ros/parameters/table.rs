@@ -230,6 +230,38 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Flag { default: true },
         "Configure and activate at start; if false, waits in unconfigured for a lifecycle manager.",
     ),
+    at_start(
+        "record_on",
+        Domain::Choice { default: "never", of: &["never", "error", "miss"] },
+        "Black box: when the last record_s are written to a file: when a status becomes an error; on a missed deadline, too; \
+         or never, which costs nothing.",
+    ),
+    at_start(
+        "record_s",
+        Domain::Real { default: 10.0, min: 1.0, max: 600.0 },
+        "Time that the black box keeps in memory [s]: images as JPEG, detections, timing, diagnostics, parameters.",
+    ),
+    at_start(
+        "record_folder",
+        Domain::Text { default: "" },
+        "Folder of the black box's files; empty: black_box in $ROS_HOME (~/.ros).",
+    ),
+    at_start(
+        "record_interval_s",
+        Domain::Real { default: 60.0, min: 0.0, max: 86_400.0 },
+        "Minimum time between two files [s].",
+    ),
+    at_start(
+        "record_memory_mb",
+        Domain::Integer { default: 256, min: 1, max: 65_536 },
+        "Maximum memory of what is kept [MB]; if that is less than record_s takes, the oldest are left out. Twice that while \
+         a file is written.",
+    ),
+    at_start(
+        "record_disk_mb",
+        Domain::Integer { default: 2048, min: 1, max: 1_048_576 },
+        "Maximum size of all files of this node in the folder [MB]; the oldest are removed to make room.",
+    ),
     at_start("use_sim_time", Domain::Flag { default: false }, "Use the time of /clock instead of the system's clock."),
 ];
 

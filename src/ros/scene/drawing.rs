@@ -11,7 +11,8 @@ use peregrine_core::LatestSlot;
 use peregrine_pipeline::FrameResult;
 use r2r::Publisher;
 
-use super::painter::{Annotations, Painter};
+use super::painter::Painter;
+use crate::annotations::Annotations;
 use crate::incoming::{Frame, Unpacker};
 use crate::messages::{bytes, set_header, NativeHeader};
 use crate::model::ModelClasses;
@@ -154,7 +155,7 @@ mod tests {
     fn frame(sequence: u64) -> Frame {
         let message = r2r::NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
         let arrival = crate::clock::ClockSample { ros: 0, monotonic: 0 };
-        Frame { message: crate::incoming::ImageMessage::Raw(message), arrival, camera: 0, sequence }
+        Frame { message: Arc::new(crate::incoming::ImageMessage::Raw(message)), arrival, camera: 0, sequence }
     }
 
     #[test]

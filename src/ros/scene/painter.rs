@@ -1,19 +1,15 @@
 //! The annotated image: boxes, names and the road, drawn into a copy of the image.
 
-use std::sync::Arc;
-
 use embedded_graphics::mono_font::{ascii::FONT_7X13_BOLD, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Primitive, Size};
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
 use jpeg_encoder::{ColorType, Encoder};
-use peregrine_core::{BoundingBox, ClassMask, Detection, ImageView};
-use peregrine_pipeline::FrameResult;
-use peregrine_track::Track;
+use peregrine_core::{BoundingBox, ClassMask, ImageView};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
-use crate::model::ModelClasses;
+use crate::annotations::Annotations;
 
 /// Colours that are distinguishable at a glance, also with most kinds of colour blindness: Okabe & Ito
 /// (2008).
@@ -21,30 +17,6 @@ pub const COLOURS: [[u8; 3]; 7] =
     [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
 const ROAD: [u8; 3] = [0, 200, 120];
-
-/// What is drawn into the image.
-#[derive(Default)]
-pub(super) struct Annotations {
-    detections: Vec<Detection>,
-    /// Of the detections' tracks; 0 for those without one.
-    identities: Vec<u64>,
-    tracks: Vec<Track>,
-    mask: ClassMask,
-    /// Of the model that found them.
-    classes: Option<Arc<ModelClasses>>,
-}
-
-impl Annotations {
-    /// Copies the result of a frame. Allocates only for more than ever before.
-    pub(super) fn copy_from(&mut self, result: &FrameResult, classes: &Arc<ModelClasses>) {
-        self.detections.clone_from(&result.detections);
-        self.identities.clone_from(&result.identities);
-        self.tracks.clone_from(&result.tracks);
-        (self.mask.width, self.mask.height) = (result.mask.width, result.mask.height);
-        self.mask.classes.clone_from(&result.mask.classes);
-        self.classes = Some(Arc::clone(classes));
-    }
-}
 
 /// Draws the annotations into a copy of the image.
 #[derive(Default)]
@@ -183,9 +155,13 @@ impl DrawTarget for Picture {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use peregrine_core::Detection;
     use peregrine_student::Architecture;
 
     use super::*;
+    use crate::model::ModelClasses;
 
     fn painted(encoding: &str, bytes: usize, found: &Annotations) -> Picture {
         let data = vec![100; 64 * 48 * bytes];

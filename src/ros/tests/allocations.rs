@@ -6,11 +6,13 @@
 mod in_process;
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::{now_ns, Encoding};
 use peregrine_geometry::CameraInfo;
+use peregrine_ros::capture::{Capture, CaptureQueue};
 use peregrine_ros::clock::ClockSample;
 use peregrine_ros::incoming::ImageMessage;
 use peregrine_support::ros_is_absent;
@@ -59,6 +61,9 @@ fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
     ]);
     let mut parts = Parts::new("allocations", 1, &parameters);
     let Parts { path, arrivals, inputs, shared, .. } = &mut parts;
+    // As the black box has it, which gives each frame back.
+    let queue = Arc::new(CaptureQueue::new(1));
+    path.capture = Capture::to(vec![Arc::clone(&queue)]);
     let camera = &shared.cameras[0];
     camera.road_mask_wanted.store(true, SeqCst);
     camera.segmentation_wanted.store(true, SeqCst);
@@ -81,7 +86,8 @@ fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
         for i in 0..per_encoding {
             // Of the first frames of each hundred the stamp is older than the deadline.
             let age = if i % 100 < 10 { 500_000_000 } else { 10_000_000 };
-            let message = message(encoding);
+            // Shared, as what the subscription gives.
+            let message = Arc::new(message(encoding));
             let arrival = ClockSample { ros: 1_700_000_000_000_000_000 + age, monotonic: now_ns() };
             // The first frames of an encoding are its warm-up.
             let before = allocations();
@@ -89,6 +95,7 @@ fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
             let processed = path.process_next(Duration::ZERO);
             allocated += if i < 10 { 0 } else { allocations() - before };
             assert!(processed);
+            queue.recycle(queue.take().expect("every frame is handed over"));
             if shared.degraded.load(SeqCst) {
                 degraded.0 += 1;
             } else {

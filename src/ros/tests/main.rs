@@ -1,6 +1,7 @@
 //! The frame path in process, without a middleware, and the node's command lines in the documents.
 
 mod accounting;
+mod black_box;
 mod degraded;
 #[cfg(feature = "cuda")]
 mod device;
