@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Requested device for inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,11 +40,19 @@ impl FromStr for DeviceChoice {
 }
 
 /// GPU settings; no effect on the CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuOptions {
     pub wait: GpuWait,
     /// CUDA stream priority: 0 is normal, negative is more urgent; clamped to the device's range.
     pub priority: i32,
+    /// Longest wait for a frame; then the CPU takes over where it may, and otherwise the frame fails.
+    pub timeout: Duration,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { wait: GpuWait::default(), priority: 0, timeout: Duration::from_millis(500) }
+    }
 }
 
 /// GPU synchronisation: how the CPU waits for a frame.

@@ -1,5 +1,7 @@
 //! The hot path: one frame from bytes to boxes and mask, in the order of execution.
 
+use std::sync::Arc;
+
 use peregrine_core::{now_ns, ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
@@ -13,6 +15,7 @@ use super::cuda::Decoding;
 use super::device::{DeviceChoice, DeviceInUse};
 use super::graph::graph_for;
 use super::options::{PipelineError, PipelineOptions};
+use super::stage::{Stage, StageObserver};
 use super::timing::StageTimes;
 
 /// Why a frame yields no result.
@@ -55,6 +58,8 @@ pub struct Pipeline {
     /// One for each camera that there was an image of.
     cameras: Vec<Camera>,
     result: FrameResult,
+    /// Is told of each stage.
+    observer: Arc<dyn StageObserver>,
 }
 
 /// State of a camera from frame to frame.
@@ -71,7 +76,7 @@ enum Inference {
     Engine(Box<dyn Engine>),
     /// The whole frame.
     #[cfg(feature = "cuda")]
-    Cuda(Box<crate::cuda::CudaFrontEnd>),
+    Cuda(Box<crate::cuda::LeakedWhileWorking>),
 }
 
 /// Tables that depend on the size of the source images.
@@ -143,7 +148,7 @@ impl Pipeline {
     ) -> Result<Self, PipelineError> {
         options.check_for(&student.manifest.architecture)?;
         let path = crate::cuda::CudaFrontEnd::new(driver, student, options, fallback)?;
-        Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path)), options.clone()))
+        Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path.into())), options.clone()))
     }
 
     /// A pipeline on any engine that runs the graph of [`graph_for`] with the same options.
@@ -183,7 +188,13 @@ impl Pipeline {
             segmentation_output,
             cameras: Vec::new(),
             result,
+            observer: Arc::new(()),
         }
+    }
+
+    /// Tells `observer` of each stage that a frame enters from now on.
+    pub fn set_observer(&mut self, observer: Arc<dyn StageObserver>) {
+        self.observer = observer;
     }
 
     /// The device in use; changes when the CPU has taken over from a failed GPU.
@@ -285,6 +296,13 @@ impl Pipeline {
         self.cameras.iter_mut().filter_map(|camera| camera.tracker.as_mut()).for_each(Tracker::forget);
     }
 
+    /// Makes the pipeline fit for another frame after one that panicked: what that may have left half done is made anew,
+    /// and all tracks end, whose identities are not used again.
+    pub fn reset(&mut self) {
+        self.forget_tracks();
+        self.cameras.iter_mut().for_each(|camera| camera.source = None);
+    }
+
     /// Forgets every camera: the sizes of their images and the tracks in them.
     pub fn forget_cameras(&mut self) {
         self.cameras.clear();
@@ -316,6 +334,7 @@ impl Pipeline {
         let FrameResult { detections, size, identities, tracks, .. } = &mut self.result;
         *size = image.size();
         if let Some(options) = self.options.tracker() {
+            self.observer.enter(Stage::Track);
             // Made with the first image; the options were checked when they were set.
             let tracker = match &mut self.cameras[camera].tracker {
                 Some(tracker) => tracker,
@@ -355,6 +374,8 @@ impl Pipeline {
         else {
             unreachable!("`detect` has looked")
         };
+        let observer = &self.observer;
+        observer.enter(Stage::Preprocess);
         let preprocess_start = now_ns();
         let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
         match engine.pixels() {
@@ -362,9 +383,11 @@ impl Pipeline {
             None => tables.letterbox.apply(image, &self.normalisation, engine.input()),
         }
 
+        observer.enter(Stage::Inference);
         let preprocess_end = now_ns();
         engine.run()?;
 
+        observer.enter(Stage::Decode);
         let inference_end = now_ns();
         let FrameResult { detections, mask, .. } = &mut self.result;
         self.head.decode(|index| engine.output(index), least_score, detections);
@@ -380,13 +403,17 @@ impl Pipeline {
     #[cfg(feature = "cuda")]
     fn detect_on_cuda(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
         let Inference::Cuda(cuda) = &mut self.inference else { unreachable!("`detect` has looked") };
+        let observer = &self.observer;
+        observer.enter(Stage::Preprocess);
         let preprocess_start = now_ns();
         let mut preprocess_end = preprocess_start;
         let FrameResult { detections, mask, .. } = &mut self.result;
         let thresholds = (least_score, self.options.nms_iou);
-        let outcome = cuda
-            .of(camera)
-            .and_then(|path| path.process(image, thresholds, detections, mask, || preprocess_end = now_ns()));
+        let submitted = || {
+            observer.enter(Stage::GpuWait);
+            preprocess_end = now_ns();
+        };
+        let outcome = cuda.of(camera).and_then(|path| path.process(image, thresholds, detections, mask, submitted));
         if let Err(error) = outcome {
             let Some(spare) = cuda.spare.take() else { return Err(EngineError::from(error).into()) };
             // The frame is not lost, only slow.
@@ -394,6 +421,7 @@ impl Pipeline {
             self.inference = Inference::Engine(spare);
             return self.detect_on_engine(camera, image, least_score);
         }
+        observer.enter(Stage::Decode);
         let inference_end = now_ns();
         if cuda.decoding() == Decoding::OnHost {
             let path = cuda.of(camera).map_err(EngineError::from)?;

@@ -6,7 +6,7 @@
 //! - [`monitor`]: when missed deadlines become a warning, an error, or less work a frame.
 //! - [`camera`]: what a camera's stamps tell of frames that never arrived.
 //! - [`explain`]: what a device would do for a frame, as a table.
-//! - [`timing`]: when a frame passed each stage.
+//! - [`stage`]: in which stage a frame is, for a watchdog; [`timing`]: when it passed each.
 
 pub mod camera;
 #[cfg(feature = "cuda")]
@@ -17,6 +17,7 @@ pub mod frame;
 pub mod graph;
 pub mod monitor;
 pub mod options;
+pub mod stage;
 pub mod timing;
 
 pub use device::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait};
@@ -24,4 +25,5 @@ pub use explain::{cpu_plan, explain_plan};
 pub use frame::{FrameError, FrameResult, Pipeline};
 pub use graph::graph_for;
 pub use options::{PipelineError, PipelineOptions};
+pub use stage::{Stage, StageObserver};
 pub use timing::StageTimes;

@@ -2,7 +2,8 @@
 //! that order.
 //!
 //! Nothing here waits for another thread, logs, or allocates after warm-up (decompression apart).
-//! What happens inside the middleware's `publish` is not under the node's control.
+//! What happens inside the middleware's `publish` is not under the node's control; the watchdog sees
+//! when it hangs, as it does for every stage. A panic costs the frame in which it happens.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use peregrine_core::{now_ns, FrameOutcome};
 use peregrine_pipeline::monitor::{Degradation, Monitor};
-use peregrine_pipeline::StageTimes;
+use peregrine_pipeline::{Stage, StageObserver, StageTimes};
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
@@ -21,6 +22,7 @@ use super::live::FrameSettings;
 use super::liveness::StreamLiveness;
 use super::messages::{MaskMessage, NativeHeader, Timing, TimingMessage};
 use super::model::LoadedModel;
+use super::panics;
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene::Scene;
 use super::shared::NodeShared;
@@ -55,6 +57,9 @@ pub struct FramePath {
     pub shared: Arc<NodeShared>,
     /// Hands frames to the threads that look on.
     pub capture: Capture,
+    observer: Arc<dyn StageObserver>,
+    /// Whether the frame that is being processed has got its outcome.
+    ended: bool,
 }
 
 /// The message's verdicts, whose constants r2r generates with types other than the field's.
@@ -75,7 +80,8 @@ impl FramePath {
         shared: Arc<NodeShared>,
         masks_at_source_resolution: bool,
     ) -> Self {
-        Self {
+        let observer: Arc<dyn StageObserver> = Arc::clone(&shared.watch) as _;
+        let mut path = Self {
             model,
             outputs,
             unpacker: Unpacker::default(),
@@ -83,7 +89,18 @@ impl FramePath {
             mask_message: MaskMessage { at_source_resolution: masks_at_source_resolution, ..MaskMessage::default() },
             shared,
             capture: Capture::default(),
-        }
+            observer: Arc::clone(&observer),
+            ended: false,
+        };
+        path.set_observer(observer);
+        path
+    }
+
+    /// Tells `observer` of each stage of the frames to come, instead of the node's
+    /// [`FrameWatch`](super::watch::FrameWatch).
+    pub fn set_observer(&mut self, observer: Arc<dyn StageObserver>) {
+        self.model.set_observer(&observer);
+        self.observer = observer;
     }
 
     /// Processes frames, the most urgent first, until the node is to stop and the mailbox is empty.
@@ -101,22 +118,66 @@ impl FramePath {
     /// Processes the most urgent frame; false if there is none within `timeout`.
     pub fn process_next(&mut self, timeout: Duration) -> bool {
         let taken = self.shared.mailbox.take_timeout(timeout);
+        self.observe_rejected_on_arrival();
+        if let Some((_, frame)) = &taken {
+            self.shared.watch.begin(frame.camera, now_ns());
+        }
         // Between two frames, so that each is processed by one model, and none is lost.
         if let Some(mut new) = self.shared.replacement.pop() {
             new.take_tracks(&mut self.model);
+            new.set_observer(&self.observer);
             self.shared.degraded.store(new.is_degraded(), Relaxed);
             let _ = self.shared.retired.push(std::mem::replace(&mut self.model, new));
         }
         let Some((_, frame)) = taken else { return false };
         self.capture.begin();
-        if let Err(rejection) = self.process(&frame) {
-            self.shared.cameras[frame.camera].accounting.end(FrameOutcome::Rejected);
+        self.process_or_reject(&frame);
+        self.capture.submit(&frame);
+        self.outputs[frame.camera].scene.submit_for_drawing(frame);
+        self.shared.watch.end();
+        true
+    }
+
+    /// One frame, whatever happens in it: what goes wrong costs this frame, and counts as a missed
+    /// deadline.
+    fn process_or_reject(&mut self, frame: &Frame) {
+        self.ended = false;
+        let rejection = match panics::caught(|| self.process(frame)) {
+            Ok(Ok(())) => return,
+            Ok(Err(rejection)) => rejection,
+            Err(text) => {
+                self.model.reset();
+                self.unpacker = Unpacker::default();
+                self.report(frame.camera, Record::Panicked(text));
+                Rejection::Panic(text)
+            }
+        };
+        if !self.ended {
+            self.end(frame.camera, FrameOutcome::Rejected);
             self.capture.set_rejection(rejection);
             self.report(frame.camera, Record::Rejected(rejection));
         }
-        self.capture.submit(&frame);
-        self.outputs[frame.camera].scene.submit_for_drawing(frame);
-        true
+        self.update_deadline_state(frame.camera, true, &self.shared.settings.load());
+    }
+
+    /// The outcome of the frame that is being processed.
+    fn end(&mut self, camera: usize, outcome: FrameOutcome) {
+        self.shared.cameras[camera].accounting.end(outcome);
+        self.ended = true;
+    }
+
+    /// Images that were rejected on arrival are missed deadlines as well.
+    fn observe_rejected_on_arrival(&mut self) {
+        for camera in 0..self.outputs.len() {
+            let rejected = &self.shared.cameras[camera].rejected_on_arrival;
+            if rejected.load(Relaxed) == 0 {
+                continue;
+            }
+            let settings = self.shared.settings.load();
+            for _ in 0..rejected.swap(0, Relaxed) {
+                self.update_deadline_state(camera, true, &settings);
+            }
+        }
     }
 
     /// One frame, from the mailbox to the last message about it. On `Ok` its outcome is counted.
@@ -134,6 +195,7 @@ impl FramePath {
             return self.drop_late(frame, &age, &settings, &StageTimes::default());
         }
 
+        self.observer.enter(Stage::Unpack);
         let start = now_ns();
         let image = self.unpacker.view(&frame.message)?;
         let (encoding, size) = (image.encoding(), image.size());
@@ -146,17 +208,19 @@ impl FramePath {
         let times = StageTimes { preprocess_start: start, ..result.times };
         self.model.fill_message(header);
 
-        // The verdict is about this instant: what follows is the middleware's time.
-        let publish = now_ns();
-        let late = age.is_past(settings.deadline, publish);
-        if late && settings.drop_late {
+        if settings.drop_late && age.is_past(settings.deadline, now_ns()) {
             return self.drop_late(frame, &age, &settings, &times);
         }
+        self.observer.enter(Stage::Publish);
         self.outputs[frame.camera]
             .detections
             .publish_native(&mut self.model.detections_message.native)
             .map_err(|_| Rejection::Publishing)?;
-        self.shared.cameras[frame.camera].accounting.end(if late { FrameOutcome::Late } else { FrameOutcome::OnTime });
+        // The verdict is about this instant: the middleware has the detections.
+        let publish = now_ns();
+        let late = age.is_past(settings.deadline, publish);
+        self.end(frame.camera, if late { FrameOutcome::Late } else { FrameOutcome::OnTime });
+        self.observer.enter(Stage::Outputs);
 
         // The detections are published; all else can come later.
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
@@ -186,9 +250,9 @@ impl FramePath {
         times: &StageTimes,
     ) -> Result<(), Rejection> {
         let dropped = now_ns();
-        self.shared.cameras[frame.camera].accounting.end(FrameOutcome::DroppedLate);
+        self.end(frame.camera, FrameOutcome::DroppedLate);
         self.publish_timing(frame, timing(frame, age, settings, times, dropped, verdict::DROPPED_LATE));
-        self.report(frame.camera, Record::Frame(FrameRecord::new(frame, age, times, dropped)));
+        self.report(frame.camera, Record::Frame(FrameRecord::new(frame, age, times, dropped).dropped()));
         self.update_deadline_state(frame.camera, true, settings);
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::graph;
 use super::image_topic::{ImageTopic, COMPRESSED};
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
+use super::panics;
 use super::parameters::Parameters;
 use super::record::{Record, Rejection};
 use super::shared::NodeShared;
@@ -84,9 +85,10 @@ impl Arrivals {
         camera.liveness.on_arrival(arrival.monotonic, settings.stale_after);
         let sequence = camera.accounting.arrive();
         // Here and not on the frame thread, so that an unusable image never supersedes a good one.
-        if let Err(rejection) = check(&message) {
+        if let Err(rejection) = check_safely(&message) {
             camera.accounting.end(FrameOutcome::Rejected);
             camera.records.force_push(Record::Rejected(rejection));
+            camera.rejected_on_arrival.fetch_add(1, Relaxed);
             return;
         }
         self.stamps.observe(stamp(message.header()));
@@ -99,6 +101,11 @@ impl Arrivals {
             drop(superseded);
         }
     }
+}
+
+/// As [`check`]; what panics cannot be used either.
+fn check_safely(message: &ImageMessage) -> Result<(), Rejection> {
+    panics::caught(|| check(message)).unwrap_or_else(|text| Err(Rejection::Panic(text)))
 }
 
 /// Whether an image can be used, as far as its message shows.

@@ -28,7 +28,10 @@
 //!   priority, cores, locked memory.
 //! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
 //! - [`capture`]: frames for threads that look on, with their [`annotations`]: the [`black_box`].
-//! - [`record`]: what the frame thread reports to [`diagnostics`].
+//! - [`record`]: what the frame thread reports to [`diagnostics`]. [`panics`]: a panic that costs one
+//!   frame.
+//! - [`watch`]: where the frame thread is; [`watchdog`]: the thread that notices when it hangs;
+//!   [`service_manager`]: what systemd is told.
 //! - [`client`]: the other side of the node, for benchmarks.
 
 pub mod age;
@@ -58,6 +61,7 @@ pub mod messages;
 pub mod model;
 pub mod names;
 pub mod node;
+pub mod panics;
 pub mod parameter_services;
 pub mod parameters;
 pub mod picture;
@@ -67,6 +71,9 @@ pub mod record;
 pub mod requests;
 pub mod run;
 pub mod scene;
+pub mod service_manager;
 pub mod shared;
 pub mod spelling;
 pub mod topics;
+pub mod watch;
+pub mod watchdog;

@@ -18,6 +18,8 @@ pub struct FrameSettings {
     pub drop_late: bool,
     /// Silence in ns after which a stream is stale.
     pub stale_after: Nanoseconds,
+    /// Time in ns after which a frame that is being processed hangs.
+    pub stall_after: Nanoseconds,
     pub monitor: MonitorSettings,
     pub degradation: DegradationSettings,
 }
@@ -33,6 +35,7 @@ pub struct LiveSettings {
     deadline: AtomicI64,
     drop_late: AtomicBool,
     stale_after: AtomicI64,
+    stall_after: AtomicI64,
     max_consecutive_misses: AtomicU32,
     recover_after: AtomicU32,
     degrade_after: AtomicU32,
@@ -52,6 +55,7 @@ impl LiveSettings {
         self.deadline.store((parameters.real("deadline_ms") * 1e6).round() as i64, Relaxed);
         self.drop_late.store(parameters.text("deadline_policy") == "drop_late", Relaxed);
         self.stale_after.store((parameters.real("stale_after_ms") * 1e6).round() as i64, Relaxed);
+        self.stall_after.store((parameters.real("stall_after_ms") * 1e6).round() as i64, Relaxed);
         for (setting, name) in [
             (&self.max_consecutive_misses, "max_consecutive_misses"),
             (&self.recover_after, "recover_after_frames"),
@@ -70,6 +74,7 @@ impl LiveSettings {
             deadline: (deadline > 0).then_some(deadline),
             drop_late: self.drop_late.load(Relaxed),
             stale_after: self.stale_after.load(Relaxed),
+            stall_after: self.stall_after.load(Relaxed),
             monitor: MonitorSettings {
                 max_consecutive_misses: self.max_consecutive_misses.load(Relaxed),
                 recover_after: self.recover_after.load(Relaxed),

@@ -13,7 +13,12 @@ pub enum Record {
     Rejected(Rejection),
     /// A message other than the detections could not be published.
     PublishingFailed,
+    /// The frame panicked. It is rejected as well, unless its detections were published before.
+    Panicked(ShortText<PANIC>),
 }
+
+/// Bytes that are kept of a panic's message.
+pub const PANIC: usize = 160;
 
 /// The durations of one frame, published or dropped late. In nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -31,6 +36,8 @@ pub struct FrameRecord {
     pub decode: Nanoseconds,
     /// 0 without tracking.
     pub track: Nanoseconds,
+    /// Filling the message and the middleware's publishing of it; 0 if it was dropped late.
+    pub publish: Nanoseconds,
     /// Whether the frame went through all stages; otherwise `wait` and all after it are zero.
     pub processed: bool,
     pub has_stamp: bool,
@@ -56,8 +63,14 @@ impl FrameRecord {
             record.inference = times.inference() as i64;
             record.decode = times.decode() as i64;
             record.track = times.track() as i64;
+            record.publish = publish.saturating_sub(times.done()) as i64;
         }
         record
+    }
+
+    /// The same of a frame that was dropped late.
+    pub fn dropped(self) -> Self {
+        Self { publish: 0, ..self }
     }
 }
 
@@ -72,6 +85,8 @@ pub enum Rejection {
     Inference(ShortText<120>),
     #[error("the middleware did not publish the detections")]
     Publishing,
+    #[error("the frame panicked: {0}")]
+    Panic(ShortText<PANIC>),
     #[error("the frame thread panicked while this image was in flight; its panic message says why")]
     FrameThread,
 }
@@ -84,6 +99,7 @@ impl Rejection {
             Self::Stamp { .. } => "stamp",
             Self::Inference(_) => "inference",
             Self::Publishing => "publishing",
+            Self::Panic(_) => "panic",
             Self::FrameThread => "frame_thread",
         }
     }

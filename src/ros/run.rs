@@ -10,6 +10,7 @@ use super::context;
 use super::error::NodeError;
 use super::logging::{self, directory};
 use super::node::Perception;
+use super::panics;
 
 /// The node's name unless it is remapped.
 const NAME: &str = "perception";
@@ -28,7 +29,9 @@ pub fn run() -> Result<FrameCounts, NodeError> {
         // Ctrl-C.
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let node = Node::create(context::create()?, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
+    let context = context::create()?;
+    panics::install_hook();
+    let node = Node::create(context, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
     let log = logging::start(node.logger(), logging::level(std::env::args(), node.logger()));
     directory::tell();
     let mut perception = Perception::start(node, Some(log))?;

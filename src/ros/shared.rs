@@ -12,6 +12,7 @@ use super::live::LiveSettings;
 use super::liveness::StreamLiveness;
 use super::model::LoadedModel;
 use super::record::{Record, Rejection};
+use super::watch::FrameWatch;
 
 /// Capacity of a camera's queue of records for the diagnostics: some seconds' worth.
 const RECORDS: usize = 4096;
@@ -33,6 +34,7 @@ pub struct NodeShared {
     pub device_fallback: ArrayQueue<String>,
     /// ROS time minus the monotonic clock in ns, as of the last spin of the node.
     pub ros_offset: AtomicI64,
+    pub watch: Arc<FrameWatch>,
     pub stop: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl NodeShared {
             degraded: AtomicBool::new(false),
             device_fallback: ArrayQueue::new(1),
             ros_offset: AtomicI64::new(0),
+            watch: Arc::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -69,6 +72,7 @@ impl NodeShared {
     /// Rejects every frame in flight: to be called once the frame thread has panicked and no images
     /// are taken any more.
     pub fn abandon(&self) {
+        self.watch.end();
         for camera in &self.cameras {
             for _ in 0..camera.accounting.counts().in_flight {
                 camera.accounting.end(FrameOutcome::Rejected);
@@ -91,6 +95,9 @@ pub struct CameraShared {
     /// were missed.
     pub condition: AtomicU8,
     pub misses_in_a_row: AtomicU32,
+    /// Images that were rejected on arrival and that the frame thread, which watches the deadlines,
+    /// has not counted yet.
+    pub rejected_on_arrival: AtomicU32,
     pub liveness: StreamLiveness,
     pub stamps: SharedStampCounts,
     pub road_mask_wanted: AtomicBool,
@@ -105,6 +112,7 @@ impl CameraShared {
             records: ArrayQueue::new(RECORDS),
             condition: AtomicU8::new(0),
             misses_in_a_row: AtomicU32::new(0),
+            rejected_on_arrival: AtomicU32::new(0),
             liveness: StreamLiveness::default(),
             stamps: SharedStampCounts::default(),
             road_mask_wanted: AtomicBool::new(false),

@@ -81,7 +81,8 @@ fn timestamps(exchange: &Exchange, sent: u64, timing: &NodeTiming) -> StageTimes
         here(timing.inference_end),
         here(timing.decode_end),
         here(timing.track_end),
-        here(timing.publish),
+        // The subscriber may have the detections before the publisher's call returns.
+        here(timing.publish).min(exchange.received.unwrap_or(u64::MAX)),
         exchange.received.unwrap_or(0),
     ];
     // A step that was not reached, or is before the previous one by another clock, takes no time.
@@ -192,6 +193,24 @@ mod tests {
         dropped.timing.as_mut().unwrap().dropped_late = true;
         let found = records(&[dropped], 20 * MS, LatePolicy::Drop);
         assert_eq!((found[0].outcome, found[0].latency()), (BenchOutcome::DroppedLate, None));
+    }
+
+    #[test]
+    fn detections_received_before_publish_returns_end_the_latency() {
+        let mut early = exchange(0, 1);
+        early.timing.as_mut().unwrap().publish = EPOCH + 19 * MS as i64;
+        let record = records(&[early], 20 * MS, LatePolicy::Publish)[0];
+        let stages = [LatencyStage::Publish, LatencyStage::Delivery].map(|stage| record.stage(stage).unwrap() / MS);
+        assert_eq!((stages, record.latency()), ([3, 0], Some(17 * MS)));
+    }
+
+    #[test]
+    fn a_slow_publish_is_its_own_stage_and_counts_in_the_verdict() {
+        let mut slow = exchange(0, 1);
+        slow.timing.as_mut().unwrap().publish = EPOCH + 30 * MS as i64;
+        slow.received = Some(slow.scheduled + 31 * MS);
+        let record = records(&[slow], 20 * MS, LatePolicy::Publish)[0];
+        assert_eq!((record.outcome, record.stage(LatencyStage::Publish)), (BenchOutcome::Late, Some(16 * MS)));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! spinning or yielding would keep a helper of ordinary priority off the core for good.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -78,6 +79,8 @@ struct SharedProgram<P> {
     /// Chunks of the open stage that are done.
     done: AtomicUsize,
     parked: Vec<AtomicBool>,
+    /// Whether a chunk of the open stage has panicked, on any thread.
+    panicked: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -113,6 +116,7 @@ impl<P: Stages> Pool<P> {
             state: AtomicU64::new(CLOSED),
             done: AtomicUsize::new(0),
             parked,
+            panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let mut pool = Self { shared, helpers: vec![] };
@@ -167,6 +171,9 @@ impl<P: Stages> Pool<P> {
     }
 
     /// Runs `stages` in order; calls `after` with the index of each when it has ended.
+    ///
+    /// # Panics
+    /// When a chunk does, on whichever thread; the pool can be used again.
     pub fn run(&mut self, stages: Range<usize>, mut after: impl FnMut(usize)) {
         let program = &self.shared.program;
         for i in stages {
@@ -180,6 +187,9 @@ impl<P: Stages> Pool<P> {
                 self.open(i);
                 while self.shared.take(0) {}
                 self.wait(chunks);
+                if self.shared.panicked.swap(false, Relaxed) {
+                    panic!("a chunk of stage {i} has panicked; its own message says why");
+                }
             }
             after(i);
         }
@@ -223,7 +233,12 @@ impl<P: Stages> SharedProgram<P> {
                 Ok(_) => {
                     // SAFETY: the exchange made this thread the only one with this chunk, of the
                     // only open stage.
-                    unsafe { self.program.run(&self.memory.0[thread], index, chunk) };
+                    let run = || unsafe { self.program.run(&self.memory.0[thread], index, chunk) };
+                    // A panic must not leave the stage open: the caller would wait for ever, or go
+                    // on while helpers still work.
+                    if panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        self.panicked.store(true, Relaxed);
+                    }
                     self.done.fetch_add(1, Release);
                     return true;
                 }

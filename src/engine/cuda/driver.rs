@@ -3,6 +3,7 @@
 //! emulation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::launch::Node;
 use super::CudaError;
@@ -36,7 +37,7 @@ pub enum MemoryKind {
 /// How the CPU waits for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wait {
-    /// Sleep until the device signals.
+    /// Sleep: until the device signals or, where the wait has a limit, a little between two looks.
     #[default]
     Block,
     /// Busy-wait: some microseconds lower latency, but uses a core.
@@ -119,11 +120,13 @@ pub trait Instance: Send {
     /// Where the device fails.
     fn launch(&mut self) -> Result<(), CudaError>;
 
-    /// Waits for its end.
+    /// Waits for its end, at most for `limit`: [`Duration::MAX`] is for as long as it takes, and
+    /// zero asks whether it has ended.
     ///
     /// # Errors
-    /// Where the device fails.
-    fn wait(&mut self) -> Result<(), CudaError>;
+    /// Where the device fails; [`CudaError::Hangs`] when the limit has passed. Then it runs still: it
+    /// may be waited for again, and must neither be launched nor dropped before it has ended.
+    fn wait(&mut self, limit: Duration) -> Result<(), CudaError>;
 
     /// Runs it and returns the microseconds that it took by the device's clock; `None` if it has no
     /// clock. Not for the per-frame path.

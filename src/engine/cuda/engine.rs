@@ -3,6 +3,7 @@
 //! For networks whose input is not a camera image, and for tests against the CPU.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::arguments as arg;
 use super::driver::{DeviceMemory, Instance, MemoryKind, Wait};
@@ -144,7 +145,7 @@ impl Engine for CudaEngine {
 
     fn run(&mut self) -> Result<(), EngineError> {
         self.instance.launch()?;
-        Ok(self.instance.wait()?)
+        Ok(self.instance.wait(Duration::MAX)?)
     }
 
     fn output(&self, index: usize) -> &[f32] {

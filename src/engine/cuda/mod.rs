@@ -102,6 +102,13 @@ pub enum CudaError {
     #[allow(missing_docs, reason = "said above, and by the message")]
     #[error("the GPU has no {bytes} bytes left; close other programs on it, choose a smaller input size, or use device: cpu")]
     OutOfMemory { bytes: usize },
+    /// The device has not ended a graph in time.
+    #[allow(missing_docs, reason = "said above, and by the message")]
+    #[error(
+        "the GPU has not finished a frame within {limit_ms} ms; check nvidia-smi and dmesg for its faults, raise \
+         gpu_timeout_ms if other programs keep it busy, and start the program again"
+    )]
+    Hangs { limit_ms: u64 },
     /// A call to the driver failed.
     #[allow(missing_docs, reason = "said above, and by the message")]
     #[error("{call} failed ({why}); if it does so again, check nvidia-smi and dmesg, and configure anew")]

@@ -1,6 +1,7 @@
 //! The CUDA graphs of one camera, one per image format.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::arguments::{self as arg, Plain};
@@ -31,6 +32,8 @@ pub struct FrameGraphs {
 /// All that depends on the encoding and size of the images.
 struct Session {
     instance: Box<dyn Instance>,
+    /// Whether it was launched and not seen to end. Such a session stays the first.
+    is_running: bool,
     kind: ImageKind,
     upload: DeviceMemory,
     download: DeviceMemory,
@@ -55,7 +58,7 @@ impl FrameGraphs {
     /// the graph has been launched.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails; [`CudaError::Hangs`] when it has not ended the frame, or one before, in time.
     pub fn process(
         &mut self,
         image: &ImageView,
@@ -66,11 +69,12 @@ impl FrameGraphs {
     ) -> Result<(), CudaError> {
         let kind = ImageKind { encoding: image.encoding(), size: image.size() };
         self.select(kind)?;
+        let timeout = self.memory.options.timeout;
         let session = &mut self.sessions[0];
         let header = arg::FrameHeader { logit: logit(score_threshold), iou: nms_iou };
         session.submit(image, header)?;
         submitted();
-        session.instance.wait()?;
+        session.wait(timeout)?;
         session.result.read(session.download.as_slice(), detections, mask);
         Ok(())
     }
@@ -112,7 +116,7 @@ impl FrameGraphs {
         for node in &session.nodes {
             // Repeated runs of the previous node changed the memory: restore what each node finds in a frame.
             session.instance.launch()?;
-            session.instance.wait()?;
+            session.instance.wait(Duration::MAX)?;
             let Some(time) = self.memory.model.driver().time(std::slice::from_ref(node), runs)? else {
                 return Ok(None);
             };
@@ -129,8 +133,19 @@ impl FrameGraphs {
         self.sessions.first_mut().map_or(Ok(None), |session| session.instance.time())
     }
 
+    /// Whether the device still works on a frame that was waited for in vain.
+    pub(super) fn is_working(&mut self) -> bool {
+        matches!(self.wait_for_last(), Err(CudaError::Hangs { .. }))
+    }
+
+    /// Nothing can be done while the last frame that was waited for in vain still uses its memory.
+    fn wait_for_last(&mut self) -> Result<(), CudaError> {
+        self.sessions.first_mut().filter(|first| first.is_running).map_or(Ok(()), |first| first.wait(Duration::ZERO))
+    }
+
     /// Brings the session of `kind` to the front.
     fn select(&mut self, kind: ImageKind) -> Result<(), CudaError> {
+        self.wait_for_last()?;
         match self.sessions.iter().position(|s| s.kind == kind) {
             Some(at) => self.sessions[..=at].rotate_right(1),
             None => {
@@ -197,7 +212,7 @@ impl FrameGraphs {
         let edges = dependencies(&nodes);
         let instance = driver.instantiate(&nodes, &edges, self.memory.options.wait, self.memory.options.priority)?;
         let device = tables.into_iter().chain(device_image).collect();
-        Ok(Session { instance, kind, upload, download, result, nodes, edges, _device: device })
+        Ok(Session { instance, is_running: false, kind, upload, download, result, nodes, edges, _device: device })
     }
 }
 
@@ -211,7 +226,15 @@ impl Session {
             None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| staging::copy(row, image.row(y))),
         }
         staging::finish();
-        self.instance.launch()
+        self.instance.launch()?;
+        self.is_running = true;
+        Ok(())
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<(), CudaError> {
+        let ended = self.instance.wait(limit);
+        self.is_running = matches!(ended, Err(CudaError::Hangs { .. }));
+        ended
     }
 }
 

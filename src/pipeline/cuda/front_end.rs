@@ -1,5 +1,7 @@
 //! All cameras of a pipeline on one GPU.
 
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
@@ -52,6 +54,7 @@ impl CudaFrontEnd {
                 GpuWait::Spin => Wait::Spin,
             },
             priority: options.gpu.priority,
+            timeout: options.gpu.timeout,
         };
         let cpu_engine = || student.cpu_engine(&graph, options.threads, options.pin_threads);
         let spare = fallback.then(cpu_engine).transpose()?;
@@ -76,5 +79,43 @@ impl CudaFrontEnd {
             self.cameras.push(FrameGraphs::new(&self.model, &self.architecture, self.options.clone())?);
         }
         Ok(&mut self.cameras[camera])
+    }
+
+    /// Whether the device still works on a frame that was waited for in vain.
+    fn is_working(&mut self) -> bool {
+        self.cameras.iter_mut().any(FrameGraphs::is_working)
+    }
+}
+
+/// A front end that is leaked, with its device's memory, if it is dropped while the device hangs: to
+/// give back what a graph uses would mean to wait for its end.
+pub struct LeakedWhileWorking(ManuallyDrop<CudaFrontEnd>);
+
+impl From<CudaFrontEnd> for LeakedWhileWorking {
+    fn from(front_end: CudaFrontEnd) -> Self {
+        Self(ManuallyDrop::new(front_end))
+    }
+}
+
+impl Deref for LeakedWhileWorking {
+    type Target = CudaFrontEnd;
+
+    fn deref(&self) -> &CudaFrontEnd {
+        &self.0
+    }
+}
+
+impl DerefMut for LeakedWhileWorking {
+    fn deref_mut(&mut self) -> &mut CudaFrontEnd {
+        &mut self.0
+    }
+}
+
+impl Drop for LeakedWhileWorking {
+    fn drop(&mut self) {
+        if !self.0.is_working() {
+            // SAFETY: here alone, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
     }
 }

@@ -16,5 +16,5 @@ mod staging;
 mod working_memory;
 
 pub use frame_graphs::FrameGraphs;
-pub(crate) use front_end::CudaFrontEnd;
+pub(crate) use front_end::{CudaFrontEnd, LeakedWhileWorking};
 pub use working_memory::{Decoding, FrameOptions};

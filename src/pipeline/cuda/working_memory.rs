@@ -1,6 +1,7 @@
 //! Memory and settings that all graphs of a camera share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::Encoding;
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind, Wait};
@@ -52,6 +53,8 @@ pub struct FrameOptions {
     pub wait: Wait,
     /// CUDA stream priority: 0 is normal, negative is more urgent.
     pub priority: i32,
+    /// Longest wait for a frame.
+    pub timeout: Duration,
 }
 
 /// An image format: each has a graph of its own.

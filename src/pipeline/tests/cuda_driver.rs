@@ -23,6 +23,9 @@ static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
 /// Set where it is to count what frames allocate once all is warm.
 const STEADY: &str = "PEREGRINE_TEST_STEADY";
 
+/// How the GPU is waited for; spinning by default.
+const WAIT: &str = "PEREGRINE_TEST_WAIT";
+
 /// What the process started again is to do.
 const CHILD: &str = "PEREGRINE_TEST_CHILD";
 
@@ -32,7 +35,8 @@ const CHILD: &str = "PEREGRINE_TEST_CHILD";
 #[ignore = "the other tests start it"]
 fn child() {
     let Ok(device) = std::env::var(CHILD) else { return };
-    let gpu = GpuOptions { wait: GpuWait::Spin, priority: -9 };
+    let wait = std::env::var(WAIT).map_or(GpuWait::Spin, |wait| wait.parse().unwrap());
+    let gpu = GpuOptions { wait, priority: -9, ..GpuOptions::default() };
     let options = PipelineOptions { input_size: Some((64, 64)), gpu, ..PipelineOptions::default() };
     let choice: DeviceChoice = device.parse().unwrap();
     let pixels = vec![7; 3 * 48 * 40];
@@ -69,6 +73,7 @@ struct Ended {
     said: String,
     text: String,
     calls: usize,
+    launches: usize,
     /// Edges over which a kernel starts before another has ended.
     early: usize,
     held: String,
@@ -123,11 +128,12 @@ impl StandIn {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success(), "{settings:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
         let report = std::fs::read_to_string(report).unwrap();
-        let [calls, early, held] = report.lines().collect::<Vec<_>>()[..] else { panic!("{report}") };
+        let [calls, early, launches, held] = report.lines().collect::<Vec<_>>()[..] else { panic!("{report}") };
         let said = |line: &&str| ["on cuda", "on cpu: ", "refused: "].iter().any(|start| line.starts_with(start));
         Ended {
             said: text.lines().rfind(said).unwrap_or_else(|| panic!("{text}")).to_owned(),
             calls: calls.trim_start_matches("calls ").parse().unwrap(),
+            launches: launches.trim_start_matches("launches ").parse().unwrap(),
             early: early.trim_start_matches("early ").parse().unwrap(),
             held: held.trim().to_owned(),
             text,
@@ -194,6 +200,25 @@ fn a_device_lost_at_any_call_falls_back_and_leaks_nothing() {
     }
     let refused = stand_in.run("cuda", &[("STAND_IN_FAIL", "40")]).said;
     assert!(refused.starts_with("refused: ") && refused.contains("nvidia-smi"), "{refused}");
+}
+
+#[test]
+fn a_device_that_hangs_in_any_frame_is_left_to_itself_in_time() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    // Variants are measured first, by launches.
+    stand_in.run("cuda", &[]);
+    let launches = stand_in.run("cuda", &[]).launches;
+    assert_eq!(launches, 4, "one for each frame");
+    for wait in ["block", "spin"] {
+        for n in 1..=launches {
+            let (n, settings) = (n.to_string(), (WAIT, wait));
+            let ended = stand_in.run("auto", &[("STAND_IN_HANG", &n), settings]);
+            let falls_back = ended.said.starts_with("on cpu: ") && ended.said.contains("within 500 ms");
+            assert!(falls_back, "{wait}, launch {n}: {}", ended.said);
+            let refused = stand_in.run("cuda", &[("STAND_IN_HANG", &n), settings]).said;
+            assert!(refused.starts_with("refused: ") && refused.contains("within 500 ms"), "{refused}");
+        }
+    }
 }
 
 #[test]

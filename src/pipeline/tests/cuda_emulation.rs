@@ -2,6 +2,7 @@
 //! candle and the CPU.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::network::{Network, Variant};
@@ -138,8 +139,14 @@ fn outputs_that_the_host_decodes_give_the_devices_boxes() {
         let variants = network.guess(4);
         let model = Arc::new(Model::with_variants(&driver, network, &student.weights, variants).unwrap());
         let frame = |decoding| {
-            let options =
-                FrameOptions { max_detections: 100, decoding, segmentation: true, wait: Wait::Block, priority: 0 };
+            let options = FrameOptions {
+                max_detections: 100,
+                decoding,
+                segmentation: true,
+                wait: Wait::Block,
+                priority: 0,
+                timeout: Duration::MAX,
+            };
             let mut path = FrameGraphs::new(&model, architecture, options).unwrap();
             let (mut detections, mut mask) = (vec![], ClassMask::default());
             path.process(&image, (threshold, iou), &mut detections, &mut mask, || ()).unwrap();

@@ -2,11 +2,12 @@
 //! and nothing hung.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::ImageView;
 use peregrine_engine::cuda::recording::Recording;
 use peregrine_engine::cuda::{CudaError, Driver, NoCudaDevice};
-use peregrine_pipeline::{DeviceInUse, Pipeline, PipelineError, PipelineOptions};
+use peregrine_pipeline::{DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
 use peregrine_reference::cuda::failing::{Failing, Faults};
 use peregrine_student::Student;
 
@@ -101,6 +102,59 @@ fn the_frame_in_which_the_device_is_lost_is_the_cpus_frame() {
 }
 
 #[test]
+fn a_device_that_hangs_leaves_its_frame_to_the_cpu_and_its_memory_alone() {
+    let student = Student::embedded();
+    let pixels = pixels();
+    let image = ImageView::new("rgb8", WIDTH, HEIGHT, 3 * WIDTH, &pixels).unwrap();
+    let mut on_cpu = Pipeline::new(&student, options()).unwrap();
+    let expected = on_cpu.process(&image).unwrap();
+    let recording = Arc::new(Recording::of_architecture(90));
+    let faults = Faults::lost_at(usize::MAX);
+    let driver = Failing::driver(recording.clone(), &faults);
+    let mut pipeline = Pipeline::on_opened(Ok(driver), &student, options(), true).unwrap();
+    pipeline.process(&image).unwrap();
+    let held = recording.held();
+    faults.set_hanging(true);
+    for _ in 0..2 {
+        let found = pipeline.process(&image).unwrap();
+        assert_eq!((&found.detections, &found.mask.classes), (&expected.detections, &expected.mask.classes));
+    }
+    let DeviceInUse::Cpu { instead_of_cuda: Some(why) } = pipeline.device() else { panic!("{:?}", pipeline.device()) };
+    assert!(why.contains("within 500 ms"), "{why}");
+    drop(pipeline);
+    assert_eq!(recording.held(), held, "the device may still use it");
+}
+
+#[test]
+fn without_leave_for_the_cpu_frames_fail_until_the_device_ends_what_hangs() {
+    let pixels = pixels();
+    let image = |encoding| ImageView::new(encoding, WIDTH, HEIGHT, 3 * WIDTH, &pixels).unwrap();
+    let recording = Arc::new(Recording::of_architecture(90));
+    let faults = Faults::lost_at(usize::MAX);
+    let driver = Failing::driver(recording.clone(), &faults);
+    let gpu = GpuOptions { timeout: Duration::from_millis(70), ..GpuOptions::default() };
+    let options = PipelineOptions { gpu, ..options() };
+    let mut pipeline = Pipeline::on_opened(Ok(driver), &Student::embedded(), options, false).unwrap();
+    for round in 0..2 {
+        faults.set_hanging(true);
+        let why = pipeline.process(&image("rgb8")).unwrap_err().to_string();
+        assert!(why.contains("within 70 ms"), "{why}");
+        let graphs = recording.graphs().len();
+        // Frames of this kind and of another: neither is waited for, nor is anything asked of the device.
+        for encoding in ["rgb8", "bgr8"] {
+            assert!(pipeline.process(&image(encoding)).is_err());
+        }
+        assert_eq!(recording.graphs().len(), graphs, "round {round}");
+        faults.set_hanging(false);
+        pipeline.process(&image("rgb8")).unwrap();
+        pipeline.process(&image("bgr8")).unwrap();
+    }
+    assert!(matches!(pipeline.device(), DeviceInUse::Cuda(_)));
+    drop(pipeline);
+    assert_eq!(recording.held(), [], "what has ended is given back");
+}
+
+#[test]
 fn too_little_memory_is_refused_with_the_amount_asked_for() {
     let recording = Arc::new(Recording::of_architecture(90));
     let mut memory = 0;
@@ -128,6 +182,7 @@ fn an_unusable_device_is_refused_with_a_remedy_or_falls_back() {
         CudaError::NoCompiler { device: device(), cache: "/var/cache/peregrine/cuda".into() },
         CudaError::Compile { module: "stem", architecture: 120, why: "NVRTC_ERROR_INVALID_OPTION".into() },
         CudaError::OutOfMemory { bytes: 1 << 30 },
+        CudaError::Hangs { limit_ms: 500 },
         CudaError::Failed { call: "cuGraphLaunch", why: "CUDA_ERROR_LAUNCH_FAILED: unspecified".into() },
     ];
     let student = Student::embedded();

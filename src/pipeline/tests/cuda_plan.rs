@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::cuda::autotune;
@@ -249,6 +250,7 @@ fn frame_path(driver: &Arc<dyn Driver>, student: &Student) -> FrameGraphs {
         segmentation: true,
         wait: Wait::Block,
         priority: 0,
+        timeout: Duration::MAX,
     };
     FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap()
 }
@@ -310,7 +312,10 @@ fn each_stream_has_its_own_wait_priority_and_memory() {
     let mut cameras: Vec<_> = asked
         .iter()
         .map(|&(wait, priority)| {
-            let options = PipelineOptions { gpu: GpuOptions { wait, priority }, ..PipelineOptions::default() };
+            let options = PipelineOptions {
+                gpu: GpuOptions { wait, priority, ..GpuOptions::default() },
+                ..PipelineOptions::default()
+            };
             Pipeline::on_cuda(&driver, &student, &options, false).unwrap()
         })
         .collect();
@@ -412,6 +417,7 @@ fn a_profile_times_every_node_in_order() {
         segmentation: true,
         wait: Wait::Block,
         priority: 0,
+        timeout: Duration::MAX,
     };
     let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options).unwrap();
     assert_eq!(path.profile(3).unwrap(), None, "there was no image yet");

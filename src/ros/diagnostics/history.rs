@@ -2,12 +2,14 @@
 //! last seconds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use peregrine_core::{now_ns, FrameCounts};
 use peregrine_pipeline::camera::StampCounts;
 use peregrine_pipeline::monitor::Condition;
+use peregrine_pipeline::Stage;
 
 use super::window::Window;
 use crate::clock::Nanoseconds;
@@ -28,6 +30,7 @@ pub struct StreamHistory {
     pub window: Window,
     pub rejections: Rejections,
     pub publishing_failures: u64,
+    pub panics: u64,
     /// How long no image has come.
     pub silence: Nanoseconds,
     /// Whether any image has come since the node is active.
@@ -54,6 +57,36 @@ pub struct StreamContext<'a> {
     pub rivals: Option<&'a str>,
     /// Why objects are not placed on the ground although they are to be.
     pub ground: Option<&'a str>,
+    /// The frame that hangs, of whatever camera.
+    pub hanging: Option<Hanging<'a>>,
+}
+
+/// A frame that hangs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hanging<'a> {
+    /// Topic of the image.
+    pub topic: &'a str,
+    pub stage: Stage,
+    /// Since when it is being processed, in ns.
+    pub lasts: Nanoseconds,
+}
+
+impl fmt::Display for Hanging<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, stage, lasts } = *self;
+        let hangs = match stage {
+            Stage::Take => "before its processing, while a new model takes over",
+            Stage::Unpack => "in unpack, where images are checked and decompressed",
+            Stage::Preprocess => "in preprocess",
+            Stage::Inference => "in inference, the network",
+            Stage::GpuWait => "in gpu_wait, waiting for the GPU",
+            Stage::Decode => "in decode",
+            Stage::Track => "in track",
+            Stage::Publish => "in publish, where the middleware takes the detections",
+            Stage::Outputs => "in outputs, what is published after the detections",
+        };
+        write!(f, "a frame of {topic} has hung for {:.1} s {hangs}", lasts as f64 / 1e9)
+    }
 }
 
 impl StreamHistory {
@@ -67,6 +100,7 @@ impl StreamHistory {
 
     /// Takes in what has happened since the last call, and returns the counts of all frames.
     pub fn update(&mut self, camera: &CameraShared, now: Instant) -> FrameCounts {
+        let mut panicked = None;
         while let Some(record) = camera.records.pop() {
             match record {
                 Record::Frame(frame) => self.window.add(now, frame),
@@ -75,7 +109,15 @@ impl StreamHistory {
                     self.rejections.last = Some(rejection);
                 }
                 Record::PublishingFailed => self.publishing_failures += 1,
+                Record::Panicked(text) => {
+                    self.panics += 1;
+                    panicked = Some(text);
+                }
             }
+        }
+        // Here, since the frame thread never logs; and once, however many there were.
+        if let Some(text) = panicked {
+            tracing::error!("a frame panicked, {} in all, the last: {text}", self.panics);
         }
         let counts = camera.accounting.counts();
         // A stopped watchdog, as when the node is taken down, changes nothing.

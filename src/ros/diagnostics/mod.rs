@@ -27,9 +27,10 @@ use super::model::ModelDescription;
 use super::realtime::ProfileReport;
 use super::shared::CameraShared;
 
+use super::watch::Stall;
 pub use board::{lock, StatusBoard, StreamInfo};
 pub use cameras::Cameras;
-use history::StreamContext;
+use history::{Hanging, StreamContext};
 use rules::{assess, Level};
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ impl Diagnostics {
         let mut next = Instant::now() + PERIOD;
         let mut seen = None;
         let mut degraded = false;
+        let mut stall = None;
         while !self.stop.load(Relaxed) {
             std::thread::park_timeout(POLL_PERIOD);
             self.publish_log();
@@ -68,6 +70,7 @@ impl Diagnostics {
                 degraded = digest.degraded;
                 self.log_mode(degraded);
             }
+            self.log_stall(&mut stall, digest.stall);
             seen = Some(digest);
             if now >= next {
                 next = (next + PERIOD).max(now);
@@ -91,14 +94,33 @@ impl Diagnostics {
 
     fn digest(&self) -> Digest {
         let board = lock(&self.board);
-        let (mut conditions, mut degraded) = (Vec::new(), false);
+        let (mut conditions, mut degraded, mut stall) = (Vec::new(), false, None);
         if let Some(shared) = &board.shared {
             let (now, stale_after) = (now_ns(), shared.settings.load().stale_after);
             let is_silent = |camera: &CameraShared| camera.liveness.silence(now).is_some_and(|ns| ns >= stale_after);
             conditions = shared.cameras.iter().map(|c| (c.condition.load(Relaxed), is_silent(c))).collect();
             degraded = shared.degraded.load(Relaxed);
+            stall = shared.watch.stall();
         }
-        Digest { state: board.state, problem: board.problem.clone(), conditions, degraded }
+        Digest { state: board.state, problem: board.problem.clone(), conditions, degraded, stall }
+    }
+
+    /// Logs once that a frame hangs, and once that it has ended.
+    fn log_stall(&self, logged: &mut Option<Stall>, now: Option<Stall>) {
+        let hanging = |stall: Stall| {
+            let board = lock(&self.board);
+            let frame = hanging(&board, stall);
+            (frame.lasts as f64 / 1e9, frame.to_string())
+        };
+        let same = |a: &Stall, b: &Stall| a.begun == b.begun;
+        if let Some(ended) = logged.filter(|old| !now.as_ref().is_some_and(|now| same(old, now))) {
+            let (stage, (seconds, _)) = (ended.stage.name(), hanging(ended));
+            tracing::warn!("the frame that hung in {stage} has ended, after {seconds:.1} s");
+        }
+        if let Some(begun) = now.filter(|now| !logged.as_ref().is_some_and(|old| same(old, now))) {
+            tracing::error!("{}; no image is processed meanwhile", hanging(begun).1);
+        }
+        *logged = now;
     }
 
     fn log_mode(&self, degraded: bool) {
@@ -133,6 +155,7 @@ impl Diagnostics {
         let settings = shared.settings.load();
         let left_out = if shared.degraded.load(Relaxed) { board.description.degraded_mode.as_deref() } else { None };
         let mut statuses = Vec::new();
+        let hanging = shared.watch.stall().map(|stall| hanging(board, stall));
         for ((history, camera), stream) in known.zip(&board.streams) {
             let counts = history.update(camera, now);
             let context = StreamContext {
@@ -143,8 +166,9 @@ impl Diagnostics {
                 clock: board.clock.as_deref(),
                 rivals: stream.rivals.as_deref(),
                 ground: stream.ground.as_ref().err().map(String::as_str),
+                hanging,
             };
-            let (level, message) = if board.state == LifecycleState::Active {
+            let (level, message) = if board.state == LifecycleState::Active || hanging.is_some() {
                 let assessment = assess(history, &context);
                 history.log_change(&assessment, &stream.topic);
                 (assessment.level, assessment.message)
@@ -154,6 +178,8 @@ impl Diagnostics {
             };
             let name = if stream.name.is_empty() { "frames" } else { &stream.name };
             let mut values = values::of(history, &counts, &context);
+            values.push(("stalls".into(), shared.watch.stalls().to_string()));
+            values.push(("hangs_in".into(), hanging.map_or("none", |frame| frame.stage.name()).into()));
             let ground = stream.ground.as_ref().unwrap_or_else(|fault| fault);
             values.push(("ground".into(), ground.clone()));
             values.push(("student".into(), board.description.student.clone()));
@@ -208,6 +234,14 @@ struct Digest {
     /// The condition of each camera, and whether it is silent.
     conditions: Vec<(u8, bool)>,
     degraded: bool,
+    /// The frame that hangs, and in which stage.
+    stall: Option<Stall>,
+}
+
+/// A frame that hangs, as it is told now.
+fn hanging(board: &StatusBoard, stall: Stall) -> Hanging<'_> {
+    let topic = board.streams.get(stall.camera).map_or("a camera", |stream| stream.topic.as_str());
+    Hanging { topic, stage: stall.stage, lasts: now_ns().saturating_sub(stall.begun) as i64 }
 }
 
 fn status(

@@ -39,7 +39,8 @@ const LOGGED: bool = true;
 const SILENT: bool = false;
 
 /// The rules, the most severe first.
-const RULES: [(&str, bool, Test); 17] = [
+const RULES: [(&str, bool, Test); 18] = [
+    ("hanging", SILENT, hanging),
     ("no_image", LOGGED, no_image),
     ("waiting_for_first_image", SILENT, waiting_for_first_image),
     ("stale", LOGGED, stale),
@@ -91,6 +92,11 @@ impl StreamHistory {
     }
 }
 
+/// All cameras share the thread that hangs.
+fn hanging(_: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
+    context.hanging.map(|frame| (Level::Error, format!("{frame}; no image is processed meanwhile")))
+}
+
 fn no_image(history: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
     let (_, message) = waiting_for_first_image(history, context)?;
     is_stale(history, context).then_some((Level::Error, message))
@@ -117,7 +123,7 @@ fn deadline_failing(history: &StreamHistory, context: &StreamContext) -> Option<
     let wanted = context.settings.monitor.recover_after;
     let message = || match history.misses_in_a_row {
         0 => format!("recovering: the error is cleared after {wanted} consecutive frames on time"),
-        misses => format!("{misses} consecutive frames missed the deadline of {} ms", deadline_ms(context)),
+        misses => format!("{misses} consecutive frames {}", missed_or_rejected(history, context)),
     };
     (history.condition == Condition::Failing).then(|| (Level::Error, message()))
 }
@@ -145,8 +151,8 @@ fn not_on_ground(_: &StreamHistory, context: &StreamContext) -> Option<(Level, S
 }
 
 fn deadline_missed_lately(history: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
-    let (deadline, wanted) = (deadline_ms(context), context.settings.monitor.recover_after);
-    let message = || format!("a frame missed the deadline of {deadline} ms within the last {wanted} frames");
+    let wanted = context.settings.monitor.recover_after;
+    let message = || format!("a frame {} within the last {wanted} frames", missed_or_rejected(history, context));
     (history.condition == Condition::Missing).then(|| (Level::Warn, message()))
 }
 
@@ -192,6 +198,16 @@ fn is_stale(history: &StreamHistory, context: &StreamContext) -> bool {
     history.silence >= context.settings.stale_after
 }
 
+/// What has happened to frames that the monitor counts as missed.
+fn missed_or_rejected(history: &StreamHistory, context: &StreamContext) -> String {
+    let missed = format!("missed the deadline of {} ms", deadline_ms(context));
+    match (history.window.gained().rejected, context.settings.deadline) {
+        (0, _) => missed,
+        (_, Some(_)) => format!("{missed} or were rejected, the last: {}", history.last_rejection()),
+        (_, None) => format!("were rejected, the last: {}", history.last_rejection()),
+    }
+}
+
 /// Frames that missed their deadline.
 fn missed(counts: &FrameCounts) -> u64 {
     counts.late + counts.dropped_late
@@ -215,10 +231,13 @@ fn most_frames(window: &Window, test: fn(&FrameRecord) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use peregrine_core::ImageError;
+    use peregrine_pipeline::Stage;
 
+    use super::super::history::Hanging;
     use super::super::values::tests::{after_a_second, context, GOOD};
     use super::*;
     use crate::incoming::UnpackError;
+    use crate::live::FrameSettings;
 
     fn assessed(history: &StreamHistory, context: &StreamContext) -> (Level, String) {
         let Assessment { level, message, .. } = assess(history, context);
@@ -307,6 +326,33 @@ mod tests {
         assert_eq!((level, sentence.as_str()), (Level::Error, "7 consecutive frames missed the deadline of 50 ms"));
         history.misses_in_a_row = 0;
         assert!(assessed(&history, &context()).1.starts_with("recovering"));
+    }
+
+    #[test]
+    fn a_frame_that_hangs_is_an_error_that_names_the_stage_and_the_camera() {
+        let history = after_a_second(FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() }, GOOD);
+        for stage in Stage::ALL {
+            let hanging = Some(Hanging { topic: "/rear/image", stage, lasts: 1_250_000_000 });
+            let (level, sentence) = assessed(&history, &StreamContext { hanging, ..context() });
+            assert_eq!(level, Level::Error);
+            assert!(sentence.starts_with("a frame of /rear/image has hung for 1.2 s "), "{sentence}");
+            assert!(sentence.contains(stage.name()) || stage == Stage::Take, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn rejections_in_a_row_are_told_from_missed_deadlines() {
+        let mut history =
+            after_a_second(FrameCounts { arrived: 30, on_time: 23, rejected: 7, ..FrameCounts::default() }, GOOD);
+        history.rejections.last = Some(UnpackError::Damaged.into());
+        (history.condition, history.misses_in_a_row) = (Condition::Failing, 7);
+        let sentence = assessed(&history, &context()).1;
+        let expected =
+            "7 consecutive frames missed the deadline of 50 ms or were rejected, the last: the JPEG or PNG is damaged";
+        assert_eq!(sentence, expected);
+        let settings = FrameSettings { deadline: None, ..context().settings };
+        let sentence = assessed(&history, &StreamContext { settings, ..context() }).1;
+        assert_eq!(sentence, "7 consecutive frames were rejected, the last: the JPEG or PNG is damaged");
     }
 
     #[test]

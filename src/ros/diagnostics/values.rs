@@ -9,7 +9,7 @@ use crate::record::FrameRecord;
 type Stage = fn(&FrameRecord) -> Option<i64>;
 
 /// The stages whose percentiles are published.
-const STAGES: [(&str, Stage); 8] = [
+const STAGES: [(&str, Stage); 9] = [
     ("stamp_to_publish", |f| Some(f.latency)),
     ("arrival_to_publish", |f| Some(f.from_arrival)),
     ("stamp_to_arrival", |f| Some(f.age_at_arrival)),
@@ -18,6 +18,7 @@ const STAGES: [(&str, Stage); 8] = [
     ("inference", |f| f.processed.then_some(f.inference)),
     ("decode", |f| f.processed.then_some(f.decode)),
     ("track", |f| (f.track > 0).then_some(f.track)),
+    ("publish", |f| (f.publish > 0).then_some(f.publish)),
 ];
 
 /// The values of a stream, of which `counts` are the counts of all frames.
@@ -37,6 +38,7 @@ pub(super) fn of(history: &StreamHistory, counts: &FrameCounts, context: &Stream
         ("rejected", counts.rejected),
         ("in_flight", counts.in_flight),
         ("publishing_failures", history.publishing_failures),
+        ("panics", history.panics),
         ("misses_in_a_row", u64::from(history.misses_in_a_row)),
         // Estimated from stamps, and not part of the counts above: these images never arrived.
         ("camera_missing_estimate", history.stamps.missing),
@@ -92,6 +94,7 @@ pub(super) mod tests {
             clock: None,
             rivals: None,
             ground: None,
+            hanging: None,
         }
     }
 
@@ -115,6 +118,7 @@ pub(super) mod tests {
         inference: 16_000_000,
         decode: 1_000_000,
         track: 20_000,
+        publish: 60_000,
         processed: true,
         has_stamp: true,
         has_frame_id: true,

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_core::scheduling::use_default_scheduling;
 use peregrine_core::{Encoding, ImageView};
@@ -60,6 +61,7 @@ impl ModelConfig {
                 gpu: GpuOptions {
                     // The declaration permits nothing else.
                     wait: parameters.text("gpu_wait").parse().unwrap_or_default(),
+                    timeout: Duration::from_secs_f64(parameters.real("gpu_timeout_ms") / 1e3),
                     ..GpuOptions::default()
                 },
                 ..PipelineOptions::default()

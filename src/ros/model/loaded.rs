@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use peregrine_core::Encoding;
-use peregrine_pipeline::Pipeline;
+use peregrine_pipeline::{Pipeline, StageObserver};
 use peregrine_student::Architecture;
 
 use super::classes::ModelClasses;
@@ -50,6 +50,19 @@ impl LoadedModel {
             Some(reduced) if self.degraded => reduced,
             _ => &mut self.full,
         }
+    }
+
+    /// Tells `observer` of each stage of the frames to come.
+    pub fn set_observer(&mut self, observer: &Arc<dyn StageObserver>) {
+        self.full.set_observer(Arc::clone(observer));
+        if let Some(reduced) = &mut self.reduced {
+            reduced.set_observer(Arc::clone(observer));
+        }
+    }
+
+    /// Makes the pipeline in use fit for another frame after one that panicked.
+    pub fn reset(&mut self) {
+        self.pipeline().reset();
     }
 
     /// Whether the model has a degraded mode.

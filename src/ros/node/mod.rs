@@ -8,7 +8,7 @@ mod loading;
 mod transitions;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ use super::logging::{LogQueue, RosoutPublisher};
 use super::parameter_services::{NewModel, ParameterServices};
 use super::parameters::Parameters;
 use super::realtime::ProcessProfile;
+use super::service_manager::ServiceManager;
+use super::watchdog::Watchdog;
 use loading::Loading;
 
 /// Longest time between two looks at parameters, subscribers and the stop flag. Images wake the
@@ -50,6 +52,10 @@ pub(super) struct Perception {
     board: Arc<Mutex<StatusBoard>>,
     diagnostics: JoinHandle<()>,
     stop_diagnostics: Arc<AtomicBool>,
+    watchdog: JoinHandle<()>,
+    stop_watchdog: Arc<AtomicBool>,
+    /// When this thread last spun, for the watchdog.
+    spun: Arc<AtomicU64>,
     configured: Option<Configured>,
     loading: Option<Loading>,
     /// By camera; counts continue when the node is configured again.
@@ -86,16 +92,30 @@ impl Perception {
             diagnostics.run();
         })?;
         let _ = is_started.recv();
+        let autostart = parameters.flag("autostart");
+        let (stop_watchdog, spun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(now_ns())));
+        let watchdog = Watchdog {
+            board: Arc::clone(&board),
+            spun: Arc::clone(&spun),
+            diagnostics: diagnostics.thread().clone(),
+            manager: service_manager(),
+            autostart,
+            stop: Arc::clone(&stop_watchdog),
+        };
+        let watchdog = watchdog.start()?;
         let mut perception = Self {
             parameter_services: ParameterServices::new(&mut node)?,
             lifecycle: LifecycleServices::new(&mut node)?,
-            autostart: parameters.flag("autostart"),
+            autostart,
             diagnostics,
             node,
             parameters,
             machine: LifecycleMachine::default(),
             board,
             stop_diagnostics,
+            watchdog,
+            stop_watchdog,
+            spun,
             configured: None,
             loading: None,
             accountings: BTreeMap::new(),
@@ -114,6 +134,7 @@ impl Perception {
     /// # Errors
     /// Only of a node with `autostart`; see [`run`](super::run::run).
     pub(super) fn spin_once(&mut self) -> Result<(), NodeError> {
+        self.spun.store(now_ns(), Relaxed);
         self.node.spin_once(if self.loading.is_some() { SPIN_TIMEOUT_WHILE_LOADING } else { SPIN_TIMEOUT });
         if let Some(configured) = &mut self.configured {
             configured.poll(&self.node);
@@ -201,11 +222,15 @@ impl Perception {
     /// That of `outcome`; else when a thread did not end.
     pub(super) fn stop(mut self, outcome: Result<(), NodeError>) -> Result<FrameCounts, NodeError> {
         self.autostart = false;
+        // The service manager learns of the stop before anything may take time.
+        self.stop_watchdog.store(true, Relaxed);
+        self.watchdog.thread().unpark();
         // A thread that loads a model is detached: it uses nothing that goes away.
         self.loading = None;
         let outcome = outcome.and_then(|()| self.shut_down());
         self.stop_diagnostics.store(true, Relaxed);
         self.diagnostics.thread().unpark();
+        let _ = self.watchdog.join();
         let give_up = Instant::now() + STOP_TIMEOUT;
         while !self.diagnostics.is_finished() && Instant::now() < give_up {
             thread::sleep(Duration::from_millis(1));
@@ -234,6 +259,14 @@ fn parameters_at_start(node: &Node) -> Result<Parameters, NodeError> {
     told.extend(ignored);
     told.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     Ok(parameters)
+}
+
+/// The service manager that watches this process, if there is one.
+fn service_manager() -> Option<ServiceManager> {
+    ServiceManager::of_environment().unwrap_or_else(|error| {
+        tracing::warn!("the service manager at NOTIFY_SOCKET is not told about this node: {error}");
+        None
+    })
 }
 
 #[cfg(test)]

@@ -48,6 +48,12 @@ pub static DECLARATIONS: &[Declaration] = &[
         "GPU synchronisation: block (sleep) or spin (busy-wait, lower latency, uses a core).",
     ),
     at_start(
+        "gpu_timeout_ms",
+        Domain::Real { default: 500.0, min: 10.0, max: 60_000.0 },
+        "Longest wait for the GPU to finish a frame; then the CPU takes over (device: auto), or the frame is rejected \
+         (device: cuda) [ms].",
+    ),
+    at_start(
         "threads",
         Domain::Integer { default: 0, min: 0, max: 256 },
         "CPU threads for inference; 0: one for each core that the process may use.",
@@ -191,6 +197,11 @@ pub static DECLARATIONS: &[Declaration] = &[
         "stale_after_ms",
         Domain::Real { default: 2_000.0, min: 10.0, max: 3_600_000.0 },
         "Timeout of the stream liveness watchdog: time without an image until the stream is stale, an error [ms].",
+    ),
+    live(
+        "stall_after_ms",
+        Domain::Real { default: 1_000.0, min: 10.0, max: 3_600_000.0 },
+        "Timeout of the watchdog: time that a frame is processed until it hangs, an error that names the stage [ms].",
     ),
     live(
         "recover_after_frames",

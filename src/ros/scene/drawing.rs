@@ -16,6 +16,7 @@ use crate::annotations::Annotations;
 use crate::incoming::{Frame, Unpacker};
 use crate::messages::{bytes, set_header, NativeHeader};
 use crate::model::ModelClasses;
+use crate::panics;
 
 /// Quality of the JPEG, 1 to 100.
 const QUALITY: u8 = 85;
@@ -67,7 +68,10 @@ impl DrawingThread {
             use_default_scheduling();
             while !jobs.stop.load(Relaxed) {
                 if let Some(mut job) = jobs.work.take_timeout(MAX_WAIT) {
-                    worker.publish(&job);
+                    // A picture that panics is not published, like one that cannot be decoded.
+                    if panics::caught(|| worker.publish(&job)).is_err() {
+                        (worker.painter, worker.unpacker) = Default::default();
+                    }
                     job.frame = None;
                     let _ = jobs.free.push(job);
                 }

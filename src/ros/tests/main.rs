@@ -7,3 +7,4 @@ mod degraded;
 mod device;
 mod documents;
 mod in_process;
+mod stalls;

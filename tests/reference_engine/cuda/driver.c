@@ -4,6 +4,7 @@
 //   STAND_IN_CAPABILITY=90     of the device              STAND_IN_VERSION=13000   of the driver
 //   STAND_IN_DEVICES=1
 //   STAND_IN_FAIL=n            every call after the n-th fails as on a lost device; what is given back is taken
+//   STAND_IN_HANG=n            the n-th launch and all after it do not end; whatever waits for them does not return
 //   STAND_IN_REFUSE_EARLY=1    graphs in which a kernel starts before another has ended
 //   STAND_IN_REPORT=FILE       where the calls made, the edges over which a kernel starts early, and what was not given back are
 //                              written at the end
@@ -12,13 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int Result;
 typedef unsigned long long Device;
 
-enum { OK = 0, INVALID = 1, LOST = 719 };
+enum { OK = 0, INVALID = 1, NOT_READY = 600, LOST = 719 };
 
-static int calls, contexts, memory, modules, streams, events, graphs, executables, early;
+static int calls, contexts, memory, modules, streams, events, graphs, executables, early, launches;
 
 static int number(const char* name, int usual) {
     const char* text = getenv(name);
@@ -30,11 +32,15 @@ static int number(const char* name, int usual) {
         if (++calls > number("STAND_IN_FAIL", 1 << 30)) return LOST; \
     } while (0)
 
+static int hangs(void) { return launches >= number("STAND_IN_HANG", 1 << 30); }
+// As the driver does where it has to wait for the device.
+static void end(void) { while (hangs()) pause(); }
+
 __attribute__((destructor)) static void report(void) {
     const char* path = getenv("STAND_IN_REPORT");
     FILE* file = path ? fopen(path, "w") : NULL;
     if (!file) return;
-    fprintf(file, "calls %d\nearly %d\nheld %d %d %d %d %d %d %d\n", calls, early, contexts, memory, modules, streams, events,
+    fprintf(file, "calls %d\nearly %d\nlaunches %d\nheld %d %d %d %d %d %d %d\n", calls, early, launches, contexts, memory, modules, streams, events,
             graphs, executables);
     fclose(file);
 }
@@ -61,9 +67,9 @@ Result cuGetExportTable(const void** table, const void* id) { *table = NULL; ret
 Result cuGetErrorName(Result error, const char** name) { *name = error == LOST ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR"; return OK; }
 Result cuGetErrorString(Result error, const char** text) { *text = error == LOST ? "lost in a test" : "an error"; return OK; }
 Result cuDevicePrimaryCtxRetain(void** context, int device) { CALL(); contexts++; *context = &contexts; return device; }
-Result cuDevicePrimaryCtxRelease_v2(int device) { contexts--; return device; }
+Result cuDevicePrimaryCtxRelease_v2(int device) { end(); contexts--; return device; }
 Result cuCtxSetCurrent(void* context) { CALL(); return context == &contexts ? OK : INVALID; }
-Result cuCtxSynchronize(void) { CALL(); return OK; }
+Result cuCtxSynchronize(void) { CALL(); end(); return OK; }
 Result cuCtxGetStreamPriorityRange(int* least, int* greatest) { CALL(); *least = 0; *greatest = -5; return OK; }
 
 static Result give(void** address, size_t bytes) {
@@ -74,16 +80,16 @@ static Result give(void** address, size_t bytes) {
     return OK;
 }
 Result cuMemAlloc_v2(Device* address, size_t bytes) { CALL(); return give((void**)address, bytes); }
-Result cuMemFree_v2(Device address) { memory--; free((void*)address); return OK; }
+Result cuMemFree_v2(Device address) { end(); memory--; free((void*)address); return OK; }
 Result cuMemHostAlloc(void** address, size_t bytes, unsigned flags) { CALL(); return flags & 2 ? give(address, bytes) : INVALID; }
-Result cuMemFreeHost(void* address) { memory--; free(address); return OK; }
+Result cuMemFreeHost(void* address) { end(); memory--; free(address); return OK; }
 Result cuMemHostGetDevicePointer_v2(Device* device, void* host, unsigned flags) { CALL(); *device = (Device)host; return flags; }
-Result cuMemcpyHtoD_v2(Device to, const void* from, size_t bytes) { CALL(); memcpy((void*)to, from, bytes); return OK; }
-Result cuMemcpyDtoH_v2(void* to, Device from, size_t bytes) { CALL(); memcpy(to, (void*)from, bytes); return OK; }
+Result cuMemcpyHtoD_v2(Device to, const void* from, size_t bytes) { CALL(); end(); memcpy((void*)to, from, bytes); return OK; }
+Result cuMemcpyDtoH_v2(void* to, Device from, size_t bytes) { CALL(); end(); memcpy(to, (void*)from, bytes); return OK; }
 Result cuMemGetInfo_v2(size_t* free, size_t* total) { CALL(); *free = 1 << 30, *total = 2u << 30; return OK; }
 
 Result cuModuleLoadData(void** module, const void* image) { CALL(); modules++; *module = &modules; return memcmp(image, "\x7f" "ELF", 4) ? INVALID : OK; }
-Result cuModuleUnload(void* module) { modules--; return module == &modules ? OK : INVALID; }
+Result cuModuleUnload(void* module) { end(); modules--; return module == &modules ? OK : INVALID; }
 Result cuModuleGetFunction(void** function, void* module, const char* name) { CALL(); *function = module; return *name ? OK : INVALID; }
 
 Result cuStreamCreateWithPriority(void** stream, unsigned flags, int priority) {
@@ -93,12 +99,12 @@ Result cuStreamCreateWithPriority(void** stream, unsigned flags, int priority) {
     *stream = malloc(1);
     return OK;
 }
-Result cuStreamSynchronize(void* stream) { CALL(); return stream ? OK : INVALID; }
+Result cuStreamSynchronize(void* stream) { CALL(); end(); return stream ? OK : INVALID; }
 Result cuStreamDestroy_v2(void* stream) { streams--; free(stream); return OK; }
 Result cuEventCreate(void** event, unsigned flags) { CALL(); *event = malloc(1); events++; return flags & ~3u ? INVALID : OK; }
 Result cuEventRecord(void* event, void* stream) { CALL(); return event && stream ? OK : INVALID; }
-Result cuEventSynchronize(void* event) { CALL(); return event ? OK : INVALID; }
-Result cuEventQuery(void* event) { CALL(); return event ? OK : INVALID; }
+Result cuEventSynchronize(void* event) { CALL(); end(); return event ? OK : INVALID; }
+Result cuEventQuery(void* event) { CALL(); return !event ? INVALID : hangs() ? NOT_READY : OK; }
 Result cuEventElapsedTime(float* milliseconds, void* start, void* end) { CALL(); *milliseconds = 1; return start && end ? OK : INVALID; }
 Result cuEventDestroy_v2(void* event) { events--; free(event); return OK; }
 
@@ -178,6 +184,7 @@ Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned lo
 Result cuGraphUpload(Graph* executable, void* stream) { CALL(); return executable && stream ? OK : INVALID; }
 Result cuGraphLaunch(Graph* executable, void* stream) {
     CALL();
+    launches++;
     for (int i = 0; i < executable->count; i++) {
         const Copy* c = &executable->copies[i];
         if (c->src_kind == 1)

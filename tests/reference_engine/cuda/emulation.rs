@@ -9,6 +9,7 @@ use std::ffi::{c_char, c_void, CString};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use peregrine_core::files::sha256;
 use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
@@ -232,7 +233,7 @@ impl Instance for Emulation {
         Ok(())
     }
 
-    fn wait(&mut self) -> Result<(), CudaError> {
+    fn wait(&mut self, _: Duration) -> Result<(), CudaError> {
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! A driver that fails when it is told to: in front of any other, to see what becomes of the calls
 //! around.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use peregrine_engine::cuda::launch::Node;
@@ -24,17 +25,24 @@ pub struct Faults {
     /// Bytes that may be allocated altogether.
     memory: usize,
     allocated: Arc<AtomicUsize>,
+    /// Whether no graph ends.
+    hangs: Arc<AtomicBool>,
 }
 
 impl Faults {
     /// The device is lost at call `n`.
     pub fn lost_at(n: usize) -> Self {
-        Self { calls: Arc::default(), lost_at: n, memory: usize::MAX, allocated: Arc::default() }
+        Self { calls: Arc::default(), lost_at: n, memory: usize::MAX, allocated: Arc::default(), hangs: Arc::default() }
     }
 
     /// The device has `bytes` of memory.
     pub fn memory(bytes: usize) -> Self {
         Self { memory: bytes, ..Self::lost_at(usize::MAX) }
+    }
+
+    /// From now on no graph ends, or they end again.
+    pub fn set_hanging(&self, hangs: bool) {
+        self.hangs.store(hangs, Ordering::Relaxed);
     }
 
     /// Calls so far.
@@ -98,7 +106,7 @@ impl Driver for Failing {
     ) -> Result<Box<dyn Instance>, CudaError> {
         self.faults.call("cuGraphInstantiate")?;
         let inner = self.inner.instantiate(nodes, edges, wait, priority)?;
-        Ok(Box::new(FailingInstance { inner, faults: self.faults.clone() }))
+        Ok(Box::new(FailingInstance { inner, faults: self.faults.clone(), is_running: false }))
     }
 
     fn time(&self, nodes: &[Node], runs: usize) -> Result<Option<Vec<f32>>, CudaError> {
@@ -110,16 +118,31 @@ impl Driver for Failing {
 struct FailingInstance {
     inner: Box<dyn Instance>,
     faults: Faults,
+    is_running: bool,
 }
 
 impl Instance for FailingInstance {
     fn launch(&mut self) -> Result<(), CudaError> {
         self.faults.call("cuGraphLaunch")?;
-        self.inner.launch()
+        assert!(!self.is_running, "launched while it runs");
+        self.inner.launch()?;
+        self.is_running = self.faults.hangs.load(Ordering::Relaxed);
+        Ok(())
     }
 
-    fn wait(&mut self) -> Result<(), CudaError> {
+    fn wait(&mut self, limit: Duration) -> Result<(), CudaError> {
         self.faults.call("running the graph")?;
-        self.inner.wait()
+        if self.is_running && self.faults.hangs.load(Ordering::Relaxed) {
+            return Err(CudaError::Hangs { limit_ms: limit.as_millis() as u64 });
+        }
+        self.is_running = false;
+        self.inner.wait(limit)
+    }
+}
+
+impl Drop for FailingInstance {
+    fn drop(&mut self) {
+        // Here the real one would wait for ever.
+        assert!(!self.is_running || std::thread::panicking(), "dropped while it runs");
     }
 }

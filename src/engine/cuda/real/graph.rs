@@ -4,6 +4,8 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::result;
 use cudarc::driver::sys;
@@ -16,6 +18,12 @@ use crate::cuda::CudaError;
 
 /// The first architecture whose kernels can start before those that they wait for have ended.
 const FIRST_EARLY: u32 = 90;
+
+/// The end of a graph is noticed late by at most this part of what it takes, while that is between
+/// these.
+const LATENESS: u32 = 64;
+const SHORTEST_SLEEP: Duration = Duration::from_micros(10);
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// Only called where it is there: CUDA 12.3 brought it.
 const ADD_EDGES: &str = "cuGraphAddDependencies_v2";
@@ -205,15 +213,30 @@ impl Instance for Ready {
         self.done.record(&self.stream)
     }
 
-    fn wait(&mut self) -> Result<(), CudaError> {
-        if self.wait == Wait::Block {
+    fn wait(&mut self, limit: Duration) -> Result<(), CudaError> {
+        // The driver's own wait has no limit.
+        if self.wait == Wait::Block && limit == Duration::MAX {
             return self.done.synchronize();
         }
+        let start = Instant::now();
         loop {
             // SAFETY: a living event.
-            match unsafe { sys::cuEventQuery(self.done.0) } {
-                sys::CUresult::CUDA_ERROR_NOT_READY => std::hint::spin_loop(),
-                status => return check("running the graph", status),
+            let status = unsafe { sys::cuEventQuery(self.done.0) };
+            if status != sys::CUresult::CUDA_ERROR_NOT_READY {
+                self.context.set_exceeded(0);
+                return check("running the graph", status);
+            }
+            let lasts = start.elapsed();
+            if lasts >= limit {
+                // A limit of zero asks once more about a graph that has exceeded one before.
+                if !limit.is_zero() {
+                    self.context.set_exceeded((limit.as_millis() as u64).max(1));
+                }
+                return Err(self.context.check_hanging().err().unwrap_or(CudaError::Hangs { limit_ms: 0 }));
+            }
+            match self.wait {
+                Wait::Block => thread::sleep((lasts / LATENESS).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)),
+                Wait::Spin => std::hint::spin_loop(),
             }
         }
     }

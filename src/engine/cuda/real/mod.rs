@@ -12,6 +12,7 @@ mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_void, CString};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
@@ -27,13 +28,18 @@ use super::{cache, compiled, nvrtc, CudaError};
 /// holds it.
 ///
 /// # Errors
-/// A sentence with the remedy, where there is none that the engine can use.
+/// A sentence with the remedy, where there is none that the engine can use; [`CudaError::Hangs`]
+/// while it hangs.
 pub fn open() -> Result<Arc<dyn Driver>, CudaError> {
     static OPEN: Mutex<Option<std::sync::Weak<Real>>> = Mutex::new(None);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    // A device that was lost is opened anew.
-    if let Some(real) = open.as_ref().and_then(std::sync::Weak::upgrade).filter(|real| real.is_sound()) {
-        return Ok(real);
+    if let Some(real) = open.as_ref().and_then(std::sync::Weak::upgrade) {
+        // Any further call might wait for it without limit.
+        real.context.check_hanging()?;
+        // A device that was lost is opened anew.
+        if real.is_sound() {
+            return Ok(real);
+        }
     }
     let real = Arc::new(Real::new()?);
     *open = Some(Arc::downgrade(&real));
@@ -95,6 +101,8 @@ unsafe impl Sync for Real {}
 struct Context {
     device: sys::CUdevice,
     context: sys::CUcontext,
+    /// The limit in ms that a graph has exceeded which runs still; 0 otherwise.
+    exceeded: AtomicU64,
 }
 
 // SAFETY: as for `Real`.
@@ -107,6 +115,20 @@ impl Context {
     fn enter(&self) -> Result<(), CudaError> {
         // SAFETY: retained until the drop.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("cuCtxSetCurrent", e))
+    }
+}
+
+impl Context {
+    /// Remembers that a graph has exceeded a limit, or has ended after all (0).
+    fn set_exceeded(&self, limit_ms: u64) {
+        self.exceeded.store(limit_ms, Relaxed);
+    }
+
+    fn check_hanging(&self) -> Result<(), CudaError> {
+        match self.exceeded.load(Relaxed) {
+            0 => Ok(()),
+            limit_ms => Err(CudaError::Hangs { limit_ms }),
+        }
     }
 }
 
@@ -151,7 +173,7 @@ impl Real {
         device::has_all(&CALLS)?;
         // SAFETY: as above.
         let context = unsafe { result::primary_ctx::retain(first) }.map_err(driver)?;
-        let context = Arc::new(Context { device: first, context });
+        let context = Arc::new(Context { device: first, context, exceeded: AtomicU64::new(0) });
         context.enter()?;
         Ok(Self { device: found, context, functions: Mutex::default(), modules: Mutex::default() })
     }
