@@ -108,6 +108,7 @@ fn main() -> anyhow::Result<()> {
             segmentation: true,
             wait,
             priority: 0,
+            timeout: std::time::Duration::MAX,
         };
         let mut path = FrameGraphs::new(&model, &student.manifest.architecture, options)?;
         let photo = photo()?;

@@ -1,7 +1,7 @@
-//! Atomic writing of files: a file is replaced whole or not at all.
+//! Atomic writing of files: a file is replaced whole or not at all; reading with a limit.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -32,6 +32,53 @@ fn remedy(error: &std::io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// The bytes of a file or pipe of at most `limit` bytes: of a larger one no more is read, whatever the
+/// system says of its length.
+///
+/// # Errors
+/// When it cannot be read, or is larger.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let at = |source| FileError::new(path, source);
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes)).map_err(at)?;
+    if bytes.len() as u64 > limit {
+        let why = format!("it has more than the {limit} bytes that are read of such a file");
+        return Err(at(std::io::Error::new(ErrorKind::FileTooLarge, why)));
+    }
+    Ok(bytes)
+}
+
+/// As [`read_at_most`], of UTF-8.
+///
+/// # Errors
+/// As [`read_at_most`], and when it is not UTF-8.
+pub fn read_text_at_most(path: &Path, limit: u64) -> Result<String, FileError> {
+    let invalid = |_| FileError::new(path, std::io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"));
+    String::from_utf8(read_at_most(path, limit)?).map_err(invalid)
+}
+
+/// Where a plain file lies once links are resolved: below `root`, if that is given.
+///
+/// # Errors
+/// When it is not there, not a plain file (a pipe would be waited for, a device has no end), or lies
+/// elsewhere.
+pub fn plain_file_within(path: &Path, root: Option<&Path>) -> Result<PathBuf, FileError> {
+    let at = |source| FileError::new(path, source);
+    let refused = |kind, why: String| at(std::io::Error::new(kind, why));
+    let found = fs::canonicalize(path).map_err(at)?;
+    if let Some(root) = root {
+        let root = fs::canonicalize(root).map_err(|source| FileError::new(root, source))?;
+        if !found.starts_with(&root) {
+            let why = format!("it leads to {}, which is outside {}", found.display(), root.display());
+            return Err(refused(ErrorKind::PermissionDenied, why));
+        }
+    }
+    if !fs::metadata(&found).map_err(at)?.is_file() {
+        return Err(refused(ErrorKind::InvalidInput, "it is not a plain file".into()));
+    }
+    Ok(found)
 }
 
 /// Writes `bytes` to `path` under a temporary name in the same folder, syncs file and folder, and

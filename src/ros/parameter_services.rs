@@ -298,7 +298,7 @@ fn declared(name: &str, d: &'static Declaration, open: bool) -> ParameterDescrip
         name: name.to_owned(),
         type_: to_message(&d.default()).type_,
         description: d.description.to_owned(),
-        read_only: !(d.live || open),
+        read_only: d.fixed || !(d.live || open),
         ..Default::default()
     };
     match d.domain {

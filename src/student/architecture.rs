@@ -14,7 +14,7 @@ pub use super::backbone::MAX_STRIDE;
 use super::backbone::{Backbone, BackboneFamily, BackboneStage};
 use super::builder::{dense, NetworkBuilder};
 use super::head::{BoxForm, HeadForm};
-use super::imported::ImportedNetwork;
+use super::imported::{ImportedNetwork, MAX_WEIGHTS};
 
 /// What a student consists of; serialised in its manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,7 +206,18 @@ impl Architecture {
             return Err("every kernel must be 1, 3, 5 or 7".into());
         }
         self.backbone.check()?;
-        self.check_widths()
+        self.check_widths()?;
+        self.check_size()
+    }
+
+    /// That a few kilobytes of a manifest do not stand for gigabytes of weights.
+    fn check_size(&self) -> Result<(), String> {
+        let graph = self.own_graph(MAX_STRIDE, MAX_STRIDE);
+        let weights = graph.convs().fold(0usize, |sum, (_, _, shape)| sum.saturating_add(shape.iter().product()));
+        if weights > MAX_WEIGHTS {
+            return Err(format!("the network has {weights} weights; at most {MAX_WEIGHTS} are possible"));
+        }
+        Ok(())
     }
 
     fn check_imported(&self, network: &ImportedNetwork) -> Result<(), String> {

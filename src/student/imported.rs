@@ -16,7 +16,7 @@ const MAX_CHANNELS: usize = 16_384;
 /// The most values that the maps of all layers hold at the input's size.
 const MAX_VALUES: usize = 1 << 29;
 /// The most weights.
-const MAX_WEIGHTS: usize = 1 << 28;
+pub(crate) const MAX_WEIGHTS: usize = 1 << 28;
 /// The largest side of a window: what every engine has.
 const MAX_KERNEL: usize = 7;
 /// The largest stride of a window.

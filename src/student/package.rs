@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use peregrine_core::files::{sha256, write_atomically, FileError};
+use peregrine_core::files::{plain_file_within, read_at_most, sha256, write_atomically, FileError};
 use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{ConvWeights, Engine, EngineError, Graph, Quantization, Weights};
@@ -22,6 +22,9 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// What the weights are called while a package takes the place of another.
 const NEXT_WEIGHTS_FILE: &str = "next-weights.safetensors";
+
+/// The most bytes of a manifest: an imported network of the most layers has a tenth.
+const MAX_MANIFEST: u64 = 16 << 20;
 
 static EMBEDDED_MANIFEST: &[u8] = include_bytes!("../../models/peregrine-s/manifest.json");
 static EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/weights.safetensors");
@@ -53,20 +56,29 @@ impl Student {
     /// The default student, embedded in every program.
     pub fn embedded() -> Self {
         let at = Path::new("the embedded student");
-        Self::parse(EMBEDDED_MANIFEST, at, |_| Ok((EMBEDDED_WEIGHTS.to_vec(), at.to_owned())))
+        Self::parse(EMBEDDED_MANIFEST, at, |_, _| Ok((EMBEDDED_WEIGHTS.to_vec(), at.to_owned())))
             .expect("a test loads the embedded student")
     }
 
     /// Reads the package in `folder`.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit the other.
+    /// When a file is missing, damaged, larger than its network can be, or does not fit the other.
     pub fn load(folder: &Path) -> Result<Self, PackageError> {
+        Self::load_within(folder, None)
+    }
+
+    /// As [`load`](Self::load); with a `root`, only files that lie below it once all links are resolved.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and when a file lies outside `root`.
+    pub fn load_within(folder: &Path, root: Option<&Path>) -> Result<Self, PackageError> {
+        let read = |path: &Path, limit| read_at_most(&plain_file_within(path, root)?, limit);
         let path = folder.join(MANIFEST_FILE);
-        let manifest = read(&path)?;
-        Self::parse(&manifest, &path, |file| {
+        let manifest = read(&path, MAX_MANIFEST)?;
+        Self::parse(&manifest, &path, |file, limit| {
             let path = folder.join(file);
-            Ok((read(&path)?, path))
+            Ok((read(&path, limit)?, path))
         })
     }
 
@@ -149,7 +161,7 @@ impl Student {
     fn parse(
         manifest: &[u8],
         path: &Path,
-        weights: impl FnOnce(&str) -> Result<(Vec<u8>, PathBuf), PackageError>,
+        weights: impl FnOnce(&str, u64) -> Result<(Vec<u8>, PathBuf), PackageError>,
     ) -> Result<Self, PackageError> {
         let fault = |why: String| PackageError::Manifest { path: path.to_owned(), why };
         let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| fault(e.to_string()))?;
@@ -173,15 +185,15 @@ impl Student {
         if file.is_empty() || Path::new(file).file_name() != Some(file.as_ref()) {
             return Err(fault(format!("weights.file is {file:?}; it must be a plain file name")));
         }
-        let (bytes, weights_path) = weights(file)?;
+        let Architecture { input, .. } = &manifest.architecture;
+        let graph = manifest.architecture.graph(input.width, input.height);
+        let (bytes, weights_path) = weights(file, max_weights_file(&graph))?;
         let found = sha256(&bytes);
         if found != manifest.weights.sha256 {
             let expected = manifest.weights.sha256;
             return Err(PackageError::Hash { path: weights_path, found, expected });
         }
         let weights_fault = |why: String| PackageError::Weights { path: weights_path.clone(), why };
-        let Architecture { input, .. } = &manifest.architecture;
-        let graph = manifest.architecture.graph(input.width, input.height);
         let (weights, quantization) = match (&manifest.quantization, manifest.weights.cluster_bits) {
             (Some(section), _) => {
                 let (weights, quantization) = quantized::deserialize(&bytes, section).map_err(weights_fault)?;
@@ -202,12 +214,17 @@ impl Student {
 
 /// The weights that the manifest in `folder` names, where there is a readable one.
 fn weights_of(folder: &Path) -> Option<WeightsFile> {
-    let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()?;
+    let manifest: Manifest =
+        serde_json::from_slice(&read_at_most(&folder.join(MANIFEST_FILE), MAX_MANIFEST).ok()?).ok()?;
     Some(manifest.weights)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
-    fs::read(path).map_err(|source| FileError::new(path, source).into())
+/// The most bytes of the weights file of `graph`: four for each value, and the header, which is larger
+/// than the values where those are few.
+fn max_weights_file(graph: &Graph) -> u64 {
+    let values = |shape: [usize; 4]| shape.iter().product::<usize>() + 2 * shape[0];
+    graph.convs().map(|(layer, _, shape)| 4 * values(shape) + 4 * layer.name.len() + 1024).sum::<usize>() as u64
+        + (1 << 20)
 }
 
 /// Each convolution as `<layer>.weight` and `<layer>.bias`: in half precision, if `exact` only what

@@ -16,6 +16,9 @@ use crate::{EngineError, Graph};
 #[repr(align(64))]
 struct Line(#[allow(dead_code, reason = "read through pointers")] [f32; LINE]);
 
+/// The most floats of an engine's maps, 1 GiB: a few kilobytes of a network may ask for any number.
+const MAX_FLOATS: usize = 1 << 28;
+
 /// Floats in a cache line.
 pub const LINE: usize = 16;
 
@@ -89,17 +92,32 @@ impl<P: Program> Executor<P> {
     /// Memory and threads for `program`, which was built from `graph` for as many threads.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When the network's maps are too large, or a thread cannot be started.
     pub fn new(program: P, graph: &Graph, threads: usize) -> Result<Self, EngineError> {
         let lengths = graph.outputs.iter().map(|&id| graph.layers[id].shape.len());
         let ranges: Vec<_> = program.outputs().iter().copied().zip(lengths).collect();
         let input_len = graph.input_shape().len();
-        let mut input = lines(input_len);
         // A line more: kernels read a little past a row's end.
         let pixel_bytes = program.pixels().map_or(0, |p| p.size.1 * p.row + 4 * LINE);
-        let mut pixels = lines(pixel_bytes.div_ceil(4));
-        let mut outputs = lines(ranges.last().map_or(0, |(at, len)| at + len));
+        let output_len = ranges.last().map_or(0, |(at, len)| at + len);
         let (arena, scratch) = (program.arena().div_ceil(LINE), program.scratch().div_ceil(LINE));
+        let parts = [
+            input_len,
+            pixel_bytes / 4,
+            output_len,
+            arena.saturating_mul(LINE),
+            (threads * scratch).saturating_mul(LINE),
+        ];
+        let floats = parts.into_iter().fold(0, usize::saturating_add);
+        if floats > MAX_FLOATS {
+            let (asked, most) = (floats >> 18, MAX_FLOATS >> 18);
+            let why =
+                format!("its maps would take {asked} MiB, and at most {most} are given; choose a smaller input size");
+            return Err(fault(why));
+        }
+        let mut input = lines(input_len);
+        let mut pixels = lines(pixel_bytes.div_ceil(4));
+        let mut outputs = lines(output_len);
         let mut work = lines((arena + threads * scratch) * LINE);
         let start = work.as_mut_ptr();
         let memory = (0..threads).map(|thread| ThreadMemory {

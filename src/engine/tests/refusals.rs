@@ -92,3 +92,15 @@ fn a_processor_without_vectors_is_told_so() {
     assert!(Isa::Portable.advice().unwrap().contains("portable"));
     assert_eq!(Isa::Avx2.advice(), None);
 }
+
+#[test]
+fn a_small_network_with_maps_of_gigabytes_is_refused() {
+    let mut graph = Graph::new(Shape::new(3, 4096, 4096));
+    let wide = graph.conv("wide", 0, 64, CONV);
+    let narrow = graph.conv("narrow", wide, 1, CONV);
+    graph.outputs.push(narrow);
+    let of = |from: usize, to: usize| ConvWeights { weight: vec![0.1; 9 * from * to], bias: vec![0.0; to] };
+    let weights = Weights([("wide".to_string(), of(3, 64)), ("narrow".to_string(), of(64, 1))].into());
+    let error = refusal(&graph, &weights);
+    assert!(error.contains("MiB, and at most 1024 are given; choose a smaller input size"), "{error}");
+}

@@ -1,7 +1,7 @@
 //! Which model to load, and how: read from the parameters, so that loading can run on another
 //! thread.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const ENGINE_THREADS: &str = "engine-";
 pub struct ModelConfig {
     /// Folder of the student package; empty for the embedded one.
     folder: PathBuf,
+    /// What the folder must lie below.
+    root: Option<PathBuf>,
     device: String,
     options: PipelineOptions,
     /// 0 for one for each core that the loading thread may use.
@@ -47,6 +49,7 @@ impl ModelConfig {
         let size = (parameters.count("input_width"), parameters.count("input_height"));
         Self {
             folder: parameters.text("model").into(),
+            root: Some(parameters.text("models_root")).filter(|root| !root.is_empty()).map(PathBuf::from),
             device: parameters.text("device").to_owned(),
             options: PipelineOptions {
                 max_detections: parameters.count("max_detections"),
@@ -102,11 +105,7 @@ impl ModelConfig {
         use_default_scheduling();
         // What is refused is reported for the frame thread, which is refused the same.
         realtime::apply_to_thread(&RealtimeProfile { priority: 0, ..self.profile.clone() });
-        let student = if self.folder.as_os_str().is_empty() {
-            Student::embedded()
-        } else {
-            Student::load(Path::new(&self.folder))?
-        };
+        let student = if self.folder.as_os_str().is_empty() { Student::embedded() } else { self.load_package()? };
         let architecture = &student.manifest.architecture;
         let options = PipelineOptions { threads: self.thread_count(), ..self.options.clone() };
         let classes = Arc::new(self.classes(architecture)?);
@@ -126,6 +125,12 @@ impl ModelConfig {
         // From now on frames wait for them. What is refused is reported as above.
         let _ = realtime::raise_threads(&self.profile, |name| name.starts_with(ENGINE_THREADS));
         Ok((Box::new(LoadedModel::new(full, reduced, architecture, classes, options.max_detections)), description))
+    }
+
+    /// The package in the folder, which is below the root if there is one.
+    fn load_package(&self) -> Result<Student, NodeError> {
+        let folder = self.root.as_ref().map_or(self.folder.clone(), |root| root.join(&self.folder));
+        Ok(Student::load_within(&folder, self.root.as_deref())?)
     }
 
     /// The classes of a model. That none of them is called road is nobody's mistake; a name that

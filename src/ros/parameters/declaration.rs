@@ -12,6 +12,9 @@ pub struct Declaration {
     /// Whether it may be set at any time (dynamic); otherwise only while the node is not
     /// configured.
     pub live: bool,
+    /// Whether it keeps for good the value that it was started with, so that nobody who can set
+    /// parameters can lift it.
+    pub fixed: bool,
     /// Whether it may be given for one of several cameras, under a name such as `front.mounting`,
     /// as well as for all.
     pub per_camera: bool,

@@ -10,6 +10,8 @@ pub enum ParameterError {
     NotPermitted { name: String, expected: String, found: String },
     #[error("'{0}' is read-only while the node is configured; set it at start, or after a cleanup")]
     ReadOnly(String),
+    #[error("'{0}' keeps the value that the node was started with; start the node anew with another")]
+    Fixed(String),
     #[error("'{name}' {why}")]
     Invalid { name: String, why: String },
 }

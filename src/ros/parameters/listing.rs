@@ -32,6 +32,7 @@ pub fn markdown() -> String {
 const YAML_HEAD: &str = "\
 # Every parameter of perception_node with its default: the output of `perception_node --describe yaml`.
 # live: can be changed while the node runs, as in ros2 param set /perception score_threshold 0.5
+# fixed: keeps the value that the node was started with
 # per camera: can be given for one of several cameras, as in front.mounting
 /**:
   ros__parameters:";
@@ -60,10 +61,11 @@ pub fn yaml() -> String {
 /// When a parameter may be set, unless only while the node is not configured; and for what, unless
 /// for the whole node.
 fn scope(d: &Declaration) -> Option<&'static str> {
-    match (d.live, d.per_camera) {
-        (true, _) => Some("live"),
-        (false, true) => Some("per camera"),
-        (false, false) => None,
+    match d {
+        Declaration { live: true, .. } => Some("live"),
+        Declaration { fixed: true, .. } => Some("fixed"),
+        Declaration { per_camera: true, .. } => Some("per camera"),
+        _ => None,
     }
 }
 

@@ -8,11 +8,15 @@ use crate::spelling::nearest;
 pub const DEFAULT_ROAD: &str = "road";
 
 const fn at_start(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
-    Declaration { name, domain, live: false, per_camera: false, description }
+    Declaration { name, domain, live: false, fixed: false, per_camera: false, description }
 }
 
 const fn live(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
     Declaration { live: true, ..at_start(name, domain, description) }
+}
+
+const fn fixed(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
+    Declaration { fixed: true, ..at_start(name, domain, description) }
 }
 
 const fn of_camera(name: &'static str, domain: Domain, description: &'static str) -> Declaration {
@@ -36,6 +40,12 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Text { default: "" },
         "Folder of a student package; empty for the embedded one. A new one is loaded in the background and replaces the \
          old between two frames.",
+    ),
+    fixed(
+        "models_root",
+        Domain::Text { default: "" },
+        "Folder that every model must lie in once links are resolved, and that relative names of models count from; \
+         empty: anywhere.",
     ),
     at_start(
         "device",

@@ -18,6 +18,8 @@ pub struct Parameters {
     faults: Vec<(String, ParameterError)>,
     /// Whether parameters that are not live may be set as well.
     open: bool,
+    /// Whether the node has been started with them, from when on some are fixed.
+    started: bool,
     /// Names of the `qos_overrides` that may be meant for other nodes.
     shared: Vec<String>,
 }
@@ -25,7 +27,7 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         let declared = DECLARATIONS.iter().map(Declaration::default).collect();
-        Self { declared, others: Vec::new(), faults: Vec::new(), open: false, shared: Vec::new() }
+        Self { declared, others: Vec::new(), faults: Vec::new(), open: false, started: false, shared: Vec::new() }
     }
 }
 
@@ -74,6 +76,7 @@ impl Parameters {
             }
             parameters.accept(name, value);
         }
+        parameters.started = true;
         (parameters, ignored)
     }
 
@@ -119,17 +122,19 @@ impl Parameters {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn check(&self, name: &str, value: ParameterValue) -> Result<ParameterValue, ParameterError> {
-        let (value, live) = if qos_overrides::is_override(name) {
+        let (value, live, fixed) = if qos_overrides::is_override(name) {
             qos_overrides::check(name, &value)?;
-            (value, false)
+            (value, false, false)
         } else {
             let declaration = declaration(name)?;
-            (declaration.check(name, value)?, declaration.live)
+            (declaration.check(name, value)?, declaration.live, declaration.fixed)
         };
-        if !live && !self.open && self.get(name) != Some(&value) {
-            return Err(ParameterError::ReadOnly(name.to_owned()));
+        match self.get(name) {
+            Some(known) if *known == value => Ok(value),
+            _ if fixed && self.started => Err(ParameterError::Fixed(name.to_owned())),
+            _ if !live && !self.open => Err(ParameterError::ReadOnly(name.to_owned())),
+            _ => Ok(value),
         }
-        Ok(value)
     }
 
     /// The value of the parameter called `name`, if there is one.
@@ -222,6 +227,7 @@ fn place(name: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::given::Source;
 
     #[test]
     fn a_running_node_refuses_read_only_parameters() {
@@ -232,6 +238,16 @@ mod tests {
         assert_eq!(parameters.set("device", ParameterValue::String("auto".into())), Ok(()));
         assert_eq!(parameters.set("score_threshold", ParameterValue::Double(0.5)), Ok(()));
         assert_eq!(parameters.real("score_threshold"), 0.5);
+    }
+
+    #[test]
+    fn a_fixed_parameter_is_given_at_start_and_never_again() {
+        let text = |text: &str| ParameterValue::String(text.into());
+        let root = Given { name: "models_root".into(), value: text("/models"), source: Source::CommandLine };
+        let (mut parameters, _) = Parameters::given([root]);
+        assert_eq!((parameters.fault(), parameters.text("models_root")), (None, "/models"));
+        assert_eq!(parameters.set("models_root", text("")), Err(ParameterError::Fixed("models_root".into())));
+        assert_eq!(parameters.set("models_root", text("/models")), Ok(()));
     }
 
     #[test]

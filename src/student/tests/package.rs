@@ -111,3 +111,74 @@ fn a_link_goes_on_pointing_at_the_file_that_is_replaced() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(&file).unwrap(), b"after");
 }
+
+/// A package at `packages/good` beside another at `secret`, in a folder of its own.
+#[cfg(unix)]
+fn root_and_secret() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["packages/good", "secret"] {
+        Student::embedded().save(&folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+#[test]
+#[cfg(unix)]
+fn a_package_is_loaded_from_below_the_root_alone() {
+    use std::os::unix::fs::symlink;
+    let folder = root_and_secret();
+    let at = |name: &str| folder.path().join(name);
+    let root = at("packages");
+    symlink("../secret", at("packages/folder_out")).unwrap();
+    symlink("good", at("packages/folder_in")).unwrap();
+    fs::create_dir(at("packages/file_out")).unwrap();
+    fs::copy(at("secret/manifest.json"), at("packages/file_out/manifest.json")).unwrap();
+    symlink(at("secret/weights.safetensors"), at("packages/file_out/weights.safetensors")).unwrap();
+    symlink(&root, at("link_to_root")).unwrap();
+
+    for inside in ["packages/good", "packages/folder_in", "packages/folder_in/../good", "link_to_root/good"] {
+        for root in [root.clone(), at("link_to_root")] {
+            Student::load_within(&at(inside), Some(&root)).unwrap_or_else(|e| panic!("{inside}: {e}"));
+        }
+    }
+    for outside in
+        ["secret", "packages/../secret", "packages/folder_out", "packages/file_out", "packages/good/../../secret"]
+    {
+        let refused = Student::load_within(&at(outside), Some(&root)).unwrap_err().to_string();
+        assert!(refused.contains("which is outside") && refused.contains(outside), "{outside}: {refused}");
+        Student::load(&at(outside)).unwrap();
+    }
+    let nowhere = Student::load_within(&at("packages/good"), Some(&at("nowhere"))).unwrap_err().to_string();
+    assert!(nowhere.contains("nowhere"), "{nowhere}");
+}
+
+#[test]
+#[cfg(unix)]
+fn what_has_no_end_is_refused_before_it_is_read() {
+    use std::os::unix::fs::symlink;
+    for file in ["manifest.json", "weights.safetensors"] {
+        let folder = copy_of_the_embedded_student();
+        let path = folder.path().join(file);
+        fs::remove_file(&path).unwrap();
+        symlink("/dev/zero", &path).unwrap();
+        assert!(error(folder.path()).ends_with("it is not a plain file"), "{}", error(folder.path()));
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(error(folder.path()).ends_with("it is not a plain file"), "{}", error(folder.path()));
+        fs::remove_file(&path).unwrap();
+        // Of a length that no memory holds.
+        fs::File::create(&path).unwrap().set_len(1 << 42).unwrap();
+        assert!(error(folder.path()).contains("bytes that are read of such a file"), "{}", error(folder.path()));
+    }
+}
+
+#[test]
+fn a_manifest_that_asks_for_gigabytes_of_weights_is_refused() {
+    let folder = copy_of_the_embedded_student();
+    edit_manifest(folder.path(), "\"channels\": 64", "\"channels\": 2048");
+    edit_manifest(folder.path(), "\"channels\": 192", "\"channels\": 2048");
+    edit_manifest(folder.path(), "\"channels\": 112", "\"channels\": 2048");
+    edit_manifest(folder.path(), "\"channels\": 80", "\"channels\": 2048");
+    edit_manifest(folder.path(), "\"blocks\": 3", "\"blocks\": 64");
+    assert!(error(folder.path()).contains("weights; at most 268435456 are possible"), "{}", error(folder.path()));
+}
