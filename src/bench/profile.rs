@@ -1,8 +1,8 @@
 //! Deadline profiles: frame rate, deadline and allowed misses.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::{Deserialize, Serialize};
 
 /// The built-in profiles by name.
@@ -112,7 +112,8 @@ impl DeadlineProfile {
         if !name_or_path.ends_with(".toml") && !path.exists() {
             return Err(DeadlineProfileError::Unknown { name: name_or_path.into() });
         }
-        let text = fs::read_to_string(path).map_err(|source| DeadlineProfileError::Io { path: path.into(), source })?;
+        let text = read_text_at_most(path, MAX_DESCRIPTION)
+            .map_err(|e| DeadlineProfileError::Io { path: e.path, source: e.source })?;
         Self::parse(&text, name_or_path)
     }
 

@@ -1,7 +1,8 @@
 //! Timestamps of a recorded camera, read from a file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use peregrine_core::files::{read_text_at_most, MAX_RESULT};
 
 /// Longest median distance between two frames, in seconds, that is believed of a camera.
 const LONGEST_PERIOD_S: f64 = 10.0;
@@ -111,7 +112,7 @@ fn by_distance(stamps: &[f64]) -> TraceUnit {
 
 /// The timestamps as they stand, and their unit where the file has one.
 fn stamps(path: &Path) -> Result<(Vec<f64>, Option<TraceUnit>), TraceError> {
-    let text = fs::read_to_string(path).map_err(|source| TraceError::Io { path: path.into(), source })?;
+    let text = read_text_at_most(path, MAX_RESULT).map_err(|e| TraceError::Io { path: e.path, source: e.source })?;
     if text.trim_start().starts_with('{') {
         return Ok((from_json(&text, path)?, Some(TraceUnit::Microseconds)));
     }
@@ -142,6 +143,8 @@ fn from_json(text: &str, path: &Path) -> Result<Vec<f64>, TraceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn in_unit(text: &str, unit: Option<TraceUnit>) -> Result<Vec<u64>, TraceError> {

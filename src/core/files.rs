@@ -34,6 +34,15 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// The most bytes of a file that people write: descriptions and configurations.
+pub const MAX_DESCRIPTION: u64 = 16 << 20;
+
+/// The most bytes of a file that a program wrote and that is read whole, but for weights.
+pub const MAX_RESULT: u64 = 1 << 30;
+
+/// The most bytes of a file of weights, or of the state of a training.
+pub const MAX_WEIGHTS_FILE: u64 = 16 << 30;
+
 /// The bytes of a file or pipe of at most `limit` bytes: of a larger one no more is read, whatever the
 /// system says of its length.
 ///

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context};
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -70,7 +71,7 @@ impl Ablation {
     /// # Errors
     /// Names the file, and the invalid row or field.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text_at_most(path, MAX_DESCRIPTION)?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::{Deserialize, Serialize};
 
 use super::{names, DataError};
@@ -129,7 +130,8 @@ impl DatasetConfig {
     }
 
     fn read(path: &Path) -> Result<(Self, PathBuf), DataError> {
-        let text = fs::read_to_string(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        let text =
+            read_text_at_most(path, MAX_DESCRIPTION).map_err(|e| DataError::Io { path: e.path, source: e.source })?;
         Ok((Self::parse(&text, path)?, path.to_owned()))
     }
 

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
+use peregrine_core::files::{read_at_most, MAX_RESULT};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -90,7 +91,7 @@ impl Index {
     }
 
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path)
+        let bytes = read_at_most(path, MAX_RESULT)
             .with_context(|| format!("{}: no soft targets here; `distill soften` makes them", path.display()))?;
         serde_json::from_slice(&bytes).with_context(|| format!("{}: invalid index of soft targets", path.display()))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{ensure, Context};
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::{Deserialize, Serialize};
 
 use super::input_size::InputSize;
@@ -159,7 +160,7 @@ impl TeacherDescription {
     /// # Errors
     /// Names the file, and the field at fault.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text_at_most(path, MAX_DESCRIPTION)?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{bail, Context};
-use peregrine_core::files::write_atomically;
+use peregrine_core::files::{read_at_most, write_atomically, MAX_WEIGHTS_FILE};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::config::StudentConfig;
@@ -67,7 +67,7 @@ impl TrainState {
     /// # Errors
     /// When the file is damaged, belongs to another configuration, or does not fit the network.
     pub fn load(&mut self, path: &Path, config: Option<&str>) -> anyhow::Result<()> {
-        let bytes = std::fs::read(path)?;
+        let bytes = read_at_most(path, MAX_WEIGHTS_FILE)?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let metadata = header.metadata().as_ref().context("it has no metadata")?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("it has no field {name:?}"));

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context};
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use peregrine_student::presets::Preset;
 use peregrine_student::{Architecture, Student, StudentShape};
 use serde::{Deserialize, Serialize};
@@ -154,7 +155,7 @@ impl StudentConfig {
     /// # Errors
     /// Names the file, and the field at fault.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text_at_most(path, MAX_DESCRIPTION)?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 

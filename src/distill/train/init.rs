@@ -1,11 +1,10 @@
 //! The network that a training starts with, of random weights or of those of `init`: a student
 //! package, a safetensors file, or an ImageNet classifier as ONNX.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{ensure, Context, Error};
-use peregrine_core::files::sha256;
+use peregrine_core::files::{read_at_most, sha256, MAX_WEIGHTS_FILE};
 use peregrine_engine::Weights;
 use peregrine_student::package::deserialize;
 use peregrine_student::{Architecture, Student};
@@ -84,7 +83,7 @@ pub fn weights(path: &Path) -> anyhow::Result<(Weights, String, Option<Architect
         let origin = format!("{} (sha256 {})", student.manifest.name, student.manifest.weights.sha256);
         return Ok((student.weights, origin, Some(student.manifest.architecture)));
     }
-    let bytes = fs::read(path).with_context(at)?;
+    let bytes = read_at_most(path, MAX_WEIGHTS_FILE)?;
     let weights = match path.extension().and_then(|e| e.to_str()) {
         Some("onnx") => imagenet::from_onnx(&bytes),
         _ => from_safetensors(&bytes),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{ensure, Context};
+use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::{Deserialize, Serialize};
 
 use crate::teacher::description::Colours;
@@ -94,7 +95,7 @@ impl NetworkDescription {
     /// # Errors
     /// Names the file, and the field at fault.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text_at_most(path, MAX_DESCRIPTION)?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
