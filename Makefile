@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-gpu bench-gpu fmt lint publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-gpu bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2, and the GPU's engine, which loads CUDA at run time where there is a GPU.
 SHIPPED := ros,cuda
@@ -66,6 +66,9 @@ check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with 
 	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
 	  -p peregrine-engine -p peregrine-vision --test engine --test vision
 
+fuzz: ready ## Fuzz every reader for TIME=600 seconds in all (nothing but a C++ compiler is needed): ARGS=labels fuzzes one
+	$(IN_ENV) tests/fuzz/fuzz.sh $(or $(TIME),600) $(ARGS)
+
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
 
@@ -120,8 +123,15 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED) -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
+
+# The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.
+ADVISORIES := https://github.com/RustSec/advisory-db
+audit: ## Check all dependencies against RustSec's advisories (where cargo-deny is installed and its database in reach)
+	if ! cargo deny --version >/dev/null 2>&1; then echo 'cargo-deny is not installed (cargo install --locked cargo-deny): skipped'; \
+	elif ! timeout 60 git ls-remote --quiet $(ADVISORIES) HEAD >/dev/null 2>&1; then echo '$(ADVISORIES) is out of reach: skipped'; \
+	else cargo deny --workspace --all-features check advisories; fi
 
 publish-check: ## Package the crates that strangers use and build them from the packages; uploads nothing
 	cargo publish $(LOCKED) --dry-run -p peregrine-core -p peregrine-engine
