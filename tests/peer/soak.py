@@ -40,7 +40,11 @@ class Camera:
 
     def said(self):
         """The first stamp of the mode that was asked for last, or of the start."""
-        return int(self.process.stdout.readline().split()[-1])
+        # The middleware prints there as well.
+        answer = next((line for line in self.process.stdout if line.startswith("SENDS ")), None)
+        if answer is None:
+            sys.exit("soak: the camera has ended")
+        return int(answer.split()[-1])
 
     def ask(self, mode):
         self.process.stdin.write(mode + "\n")
@@ -58,7 +62,7 @@ class Soak(Manager):
         self.seconds, self.pid, self.models = seconds, pid, models
         pace = 1.0 if seconds >= 120 else 0.25
         self.fault, self.quiet = pace * FAULT, pace * QUIET
-        self.recoveries, self.resident, self.counts, self.amiss = {}, [], [], []
+        self.recoveries, self.resident, self.amiss = {}, [], []
         self.camera = Camera()
         self.stalled = subprocess.Popen([sys.executable, "-c", SUBSCRIBER])
         self.begun = time.monotonic()
@@ -137,30 +141,53 @@ class Soak(Manager):
         while True:
             for name, fault in self.faults().items():
                 self.spin(self.quiet)
-                self.resident.append([round(time.monotonic() - self.begun, 1), self.kilobytes()])
-                if time.monotonic() - self.begun > self.seconds:
+                now, kilobytes = time.monotonic() - self.begun, self.kilobytes()
+                self.resident.append((now, name, kilobytes))
+                if now > self.seconds:
                     return
                 self.recover(name, fault())
-                print(f"{self.resident[-1][0]:7.1f} s {self.resident[-1][1]:8} KiB {self.recoveries[name][-1]:6.0f} ms"
-                      f" after {name}", file=sys.stderr, flush=True)
+                recovery = f"{self.recoveries[name][-1]:6.0f} ms after {name}"
+                print(f"{now:7.1f} s {kilobytes:8} KiB {recovery}", file=sys.stderr, flush=True)
+
+    def growth(self):
+        """The mean memory in the last third after the warm-up over that in the first, where it grew most.
+
+        At one place of the round, since memory differs from place to place: two models, and segments of the
+        middleware's shared memory that cameras leave.
+        """
+        third = (self.seconds - WARM_UP) / 3
+        if third < 300:
+            return None
+        def mean(name, start):
+            held = [kilobytes for at, of, kilobytes in self.resident if of == name and start < at <= start + third]
+            return sum(held) / len(held)
+        return max(mean(name, self.seconds - third) / mean(name, WARM_UP) for name in self.recoveries if name != "start")
+
+    def end(self):
+        """Ends what it has started, whatever happened."""
+        for process in (self.camera.process, self.stalled):
+            process.kill()
+            process.wait()
 
     def result(self):
-        self.camera.kill()
-        self.stalled.kill()
+        self.end()
         self.diagnostics = None
         self.wait(lambda: self.diagnostics and int(self.diagnostics["in_flight"]) == 0, "no frame being in flight")
-        warm = [kilobytes for seconds, kilobytes in self.resident if seconds > WARM_UP]
         return {
             "seconds": time.monotonic() - self.begun,
             "recoveries_ms": {name: {"times": len(all), "median": sorted(all)[len(all) // 2], "max": max(all)}
                               for name, all in self.recoveries.items()},
-            "resident_kib": {"first": self.resident[0][1], "last": self.resident[-1][1],
-                             "after_warm_up": [warm[0], min(warm), max(warm)] if warm else None},
+            "resident_kib": {"first": self.resident[0][2], "last": self.resident[-1][2]},
+            "resident_growth_after_warm_up": self.growth(),
             "accounts_amiss": self.amiss,
             "diagnostics": self.diagnostics,
         }
 
 
 soak = Soak(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:5])
-soak.run()
-soak.answer(soak.result())
+try:
+    soak.run()
+    result = soak.result()
+finally:
+    soak.end()
+soak.answer(result)

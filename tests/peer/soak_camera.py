@@ -1,7 +1,7 @@
 """A camera of 30 Hz that does what lines of its standard input say, from good to as faulty as cameras get.
 
 Each line is one of the modes below, and `step SECONDS` steps the clock that its stamps are taken from. Answers each
-line, and its start once the node is discovered, with the mode and the first stamp that is sent in it.
+line, and its start once the node is discovered, with `SENDS`, the mode and the first stamp that is sent in it.
 """
 
 import array
@@ -67,6 +67,6 @@ while True:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(now, 1_000_000_000)
         publisher.publish(message)
     for mode in answers:
-        print(mode, now, flush=True)
+        print("SENDS", mode, now, flush=True)
     due = max(due + PERIOD, time.monotonic() - PERIOD)
     time.sleep(max(0.0, due - time.monotonic()))
