@@ -15,6 +15,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ def parse():
     parser.add_argument("--seconds", type=replay_camera.positive, help="end after so long (default: at Ctrl-C)")
     parser.add_argument("--node", type=pathlib.Path, help="perception_node to run (default: the newest in target/)")
     parser.add_argument("-p", dest="parameters", metavar="NAME:=VALUE", action="append", default=[], help="node parameter")
+    parser.add_argument("--web-port", type=int, default=8080, help="port of the page to look at in a browser; 0 for none (default 8080, or a free one)")
     parser.add_argument("--pictures", type=int, default=6, help="annotated frames in the picture; 0 for none (default 6)")
     return parser.parse_args()
 
@@ -57,6 +59,19 @@ def node_program(wanted):
     if not found:
         sys.exit(f"demo: there is no {candidates[0]}; `make run` builds it")
     return max(found, key=lambda c: c.stat().st_mtime)
+
+
+def free_port(wanted):
+    """The port that is wanted, or another one if it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    return 0
 
 
 def die_with_parent():
@@ -130,6 +145,11 @@ def main():
     arguments = [a for p in options.parameters for a in ("-p", p)]
     if options.compressed:
         arguments += ["-p", "image_transport:=compressed"]
+    # Unless the parameters say it, or ask for none.
+    if options.web_port and not any(p.startswith("web_port:=") for p in options.parameters):
+        port = free_port(options.web_port)
+        arguments += ["-p", f"web_port:={port}"]
+        print(f"look at http://127.0.0.1:{port}/ in a browser", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
     for variable in PROFILE_VARIABLES:

@@ -23,6 +23,8 @@ use super::scene::inputs::SceneInputs;
 use super::scene::Scene;
 use super::shared::NodeShared;
 use super::topics::CameraTopics;
+use super::web::hub::Hub;
+use super::web::{self, WebPage};
 
 /// How long the frame thread may take to finish the frames in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +49,7 @@ pub struct Configured {
     names: Vec<String>,
     frames: JoinHandle<()>,
     black_box: Option<BlackBox>,
+    web: Option<WebPage>,
     last_graph_query: Instant,
 }
 
@@ -104,7 +107,9 @@ impl Configured {
         let settings = Settings::new(parameters, &full_name);
         let start = |settings| BlackBox::start(settings, &full_name, recorded, Arc::clone(&shared));
         let black_box = settings.map(start).transpose()?;
-        frame_path.capture = Capture::to(black_box.iter().map(|b| Arc::clone(&b.queue)).collect());
+        let web = web::Settings::new(parameters)?.and_then(|settings| serve(settings, &full_name, &names));
+        let queues = black_box.iter().map(|b| &b.queue).chain(web.iter().map(|page| &page.queue));
+        frame_path.capture = Capture::to(queues.map(Arc::clone).collect());
         let (report, reports) = std::sync::mpsc::sync_channel(1);
         let stack = profile.prefault_stack + STACK;
         let frames = thread::Builder::new().name("frames".into()).stack_size(stack).spawn(move || {
@@ -114,7 +119,7 @@ impl Configured {
         })?;
         let reports = reports.recv().unwrap_or_default();
         let last_graph_query = Instant::now();
-        Ok((Self { shared, intakes, scenes, publishers, names, frames, black_box, last_graph_query }, reports))
+        Ok((Self { shared, intakes, scenes, publishers, names, frames, black_box, web, last_graph_query }, reports))
     }
 
     /// Whether images are accepted from now on.
@@ -188,6 +193,11 @@ impl Configured {
         self.names.iter().zip(&self.intakes).zip(&self.scenes).map(stream).collect()
     }
 
+    /// What the web page shows, if there is one.
+    pub fn web(&self) -> Option<&Arc<Hub>> {
+        self.web.as_ref().map(|page| &page.hub)
+    }
+
     /// For what the black box is to know, if there is one.
     pub fn black_box(&self) -> Option<&Arc<Inbox>> {
         self.black_box.as_ref().map(|black_box| &black_box.inbox)
@@ -255,6 +265,21 @@ impl Publishers {
         node.destroy_publisher(self.timing);
         node.destroy_publisher(self.road_mask);
         node.destroy_publisher(self.segmentation);
+    }
+}
+
+/// The web page; `None` where it cannot be served, which is no reason not to drive.
+fn serve(settings: web::Settings, node: &str, names: &[String]) -> Option<WebPage> {
+    let address = settings.address;
+    match WebPage::start(settings, node, names) {
+        Ok(page) => {
+            tracing::info!("look at http://{address}/");
+            Some(page)
+        }
+        Err(error) => {
+            tracing::error!("the web page cannot be served on {address}: {error}; see web_port and web_address");
+            None
+        }
     }
 }
 

@@ -27,7 +27,8 @@
 //!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock; [`clock_watch`]: whether simulated time goes on. [`realtime`]:
 //!   priority, cores, locked memory.
 //! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
-//! - [`capture`]: frames for threads that look on, with their [`annotations`]: the [`black_box`].
+//! - [`capture`]: frames for threads that look on, with their [`annotations`]: the [`black_box`], and
+//!   the page in [`web`]. [`picture`]: images as JPEG.
 //! - [`record`]: what the frame thread reports to [`diagnostics`]. [`panics`]: a panic that costs one
 //!   frame.
 //! - [`watch`]: where the frame thread is; [`watchdog`]: the thread that notices when it hangs;
@@ -77,3 +78,4 @@ pub mod spelling;
 pub mod topics;
 pub mod watch;
 pub mod watchdog;
+pub mod web;

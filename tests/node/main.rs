@@ -16,3 +16,4 @@ mod stock_tools;
 mod support;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;
+mod web;

@@ -7,6 +7,7 @@ use crate::lifecycle::LifecycleState;
 use crate::model::ModelDescription;
 use crate::realtime::ProfileReport;
 use crate::shared::NodeShared;
+use crate::web::hub::Hub;
 
 /// What the spinning thread reports to the diagnostics. The frame thread does not use it.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct StatusBoard {
     pub streams: Vec<StreamInfo>,
     /// While the node is configured, if it records.
     pub black_box: Option<Arc<Inbox>>,
+    /// While the node is configured, if it serves a page.
+    pub web: Option<Arc<Hub>>,
     /// That simulated time does not come, while it does not.
     pub clock: Option<String>,
     /// How often simulated time has jumped back; `None` without it.
@@ -52,6 +55,7 @@ impl Default for StatusBoard {
             shared: None,
             streams: Vec::new(),
             black_box: None,
+            web: None,
             clock: None,
             clock_jumps_back: None,
         }

@@ -78,7 +78,13 @@ impl Diagnostics {
             let message = self.message(now);
             // If this fails, so does everything else that could report it.
             let _ = self.publisher.publish(&message);
-            let black_box = lock(&self.board).black_box.clone();
+            let (black_box, web) = {
+                let board = lock(&self.board);
+                (board.black_box.clone(), board.web.clone())
+            };
+            if let Some(web) = web {
+                web.put_diagnostics(&message);
+            }
             if let Some(black_box) = black_box {
                 black_box.put_diagnostics(&message);
             }

@@ -12,9 +12,18 @@ use crate::lifecycle::services::{answer, ChangeRequest};
 use crate::lifecycle::{LifecycleState, TransitionResult};
 use crate::model::{LoadedModel, ModelConfig, ModelDescription};
 use crate::realtime::{ProfileReport, RealtimeProfile};
+use crate::web;
 
 /// Threads of the node that no frame waits for.
-const BACKGROUND_THREADS: [&str; 4] = ["diagnostics", "pictures", black_box::THREADS[0], black_box::THREADS[1]];
+const BACKGROUND_THREADS: [&str; 7] = [
+    "diagnostics",
+    "pictures",
+    black_box::THREADS[0],
+    black_box::THREADS[1],
+    web::THREADS[0],
+    web::THREADS[1],
+    web::THREADS[2],
+];
 
 impl Perception {
     /// Begins a transition, and ends it unless it has to load a model.
@@ -106,6 +115,7 @@ impl Perception {
             return Err(fault.clone().into());
         }
         camera_names(&self.parameters)?;
+        web::Settings::new(&self.parameters)?;
         let profile = RealtimeProfile::new(&self.parameters)?;
         self.parameters.set_open(false);
         let time = self.node.get_time_source();
@@ -147,6 +157,7 @@ impl Perception {
         let mut board = lock(&self.board);
         (board.description, board.reports) = (description, reports);
         board.black_box = configured.black_box().cloned();
+        board.web = configured.web().cloned();
         if let Some(black_box) = &board.black_box {
             // They hold from the beginning.
             black_box.put_parameters(&self.parameters, 0);
@@ -178,7 +189,7 @@ impl Perception {
         // Only now, so that the diagnostics still learn the outcomes of the last frames.
         let mut board = lock(&self.board);
         (board.shared, board.streams, board.reports) = (None, Vec::new(), Vec::new());
-        board.black_box = None;
+        (board.black_box, board.web) = (None, None);
         ended
     }
 

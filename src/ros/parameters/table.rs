@@ -283,6 +283,21 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Integer { default: 2048, min: 1, max: 1_048_576 },
         "Maximum size of all files of this node in the folder [MB]; the oldest are removed to make room.",
     ),
+    at_start(
+        "web_port",
+        Domain::Integer { default: 0, min: 0, max: 65_535 },
+        "Port of the web page that shows pictures, boxes, latencies and diagnostics; 0: none.",
+    ),
+    at_start(
+        "web_address",
+        Domain::Text { default: "127.0.0.1" },
+        "Address that the page is served on: this machine alone, or 0.0.0.0 for everybody who reaches it, without a password.",
+    ),
+    at_start(
+        "web_viewers",
+        Domain::Integer { default: 4, min: 1, max: 64 },
+        "Maximum number of viewers of the page at the same time.",
+    ),
     at_start("use_sim_time", Domain::Flag { default: false }, "Use the time of /clock instead of the system's clock."),
 ];
 

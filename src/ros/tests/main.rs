@@ -8,3 +8,4 @@ mod device;
 mod documents;
 mod in_process;
 mod stalls;
+mod web;
