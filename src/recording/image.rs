@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use peregrine_core::{Encoding, ImageView};
+use peregrine_vision::preprocess::compressed_format::is_picture;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 
 use crate::cdr::{Cdr, CdrError};
@@ -71,9 +72,12 @@ pub enum PixelError {
         /// What is wrong.
         source: CompressedError,
     },
-    /// A mosaic of colours in a JPEG or PNG, which would be taken for grey.
-    #[error("format {0:?}: a compressed Bayer mosaic has no colours; record the debayered image")]
-    Bayer(String),
+    /// Values in a JPEG or PNG that are no picture, and would be taken for grey.
+    #[error(
+        "format {0:?}: values that are no picture of 8 bits (a Bayer pattern, 16-bit grey or depth) are not supported; \
+         record the converted image"
+    )]
+    Values(String),
 }
 
 impl<'a> RecordedImage<'a> {
@@ -115,8 +119,8 @@ impl<'a> RecordedImage<'a> {
                 Ok(ImageView::with_encoding(known, *width, *height, *step, data)?)
             }
             Content::Compressed { format, data } => {
-                if format.starts_with("bayer") {
-                    return Err(PixelError::Bayer(format.to_string()));
+                if !is_picture(format.as_bytes()) {
+                    return Err(PixelError::Values(format.to_string()));
                 }
                 decompressor
                     .decode(data)
@@ -131,4 +135,33 @@ fn stamp(cdr: &mut Cdr) -> Result<Option<u64>, CdrError> {
     let (seconds, nanoseconds) = (cdr.i32()?, cdr.u32()?);
     let stamp = u64::try_from(seconds).ok().map(|s| s * 1_000_000_000 + u64::from(nanoseconds));
     Ok(stamp.filter(|&stamp| stamp > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compressed_image_is_refused_by_what_its_values_are() {
+        let mut bytes = std::io::Cursor::new(vec![]);
+        let mut write = |picture: image::DynamicImage| {
+            bytes = std::io::Cursor::new(vec![]);
+            picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+            bytes.get_ref().clone()
+        };
+        let grey = write(image::GrayImage::from_pixel(6, 4, image::Luma([9])).into());
+        let deep = write(image::ImageBuffer::from_pixel(6, 4, image::Luma([900u16])).into());
+        let view = |format: &str, data: &[u8]| {
+            let content = Content::Compressed { format: format.into(), data };
+            let image = RecordedImage { log_time: 0, stamp: 0, frame_id: "".into(), content };
+            image.view(&mut Decompressor::new()).map(|view| view.encoding()).map_err(|error| error.to_string())
+        };
+        for format in ["", "png", "mono8; png compressed ", "bayer_rggb8; png compressed mono8"] {
+            assert_eq!(view(format, &grey), Ok(Encoding::Mono8), "{format}");
+        }
+        for format in ["bayer_rggb8; png compressed ", "16UC1; png compressed ", "32FC1; compressedDepth"] {
+            assert!(view(format, &grey).unwrap_err().contains(format), "{format}");
+        }
+        assert!(view("png", &deep).unwrap_err().contains("16-bit grey"));
+    }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_vision::preprocess::compressed;
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
+use peregrine_vision::preprocess::compressed_format::is_picture;
 use peregrine_vision::preprocess::jpeg::JpegFault;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 use r2r::NativeMsg;
 
 use super::clock::ClockSample;
-use super::compressed_format::is_picture;
 use super::messages::{bytes, NativeHeader};
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
@@ -89,6 +89,8 @@ pub enum UnpackError {
          not supported; let the camera's driver convert before it compresses"
     )]
     Values(ShortText<64>),
+    #[error("the PNG is of 16-bit grey, as depth and thermal cameras send it; let the driver send mono8")]
+    Grey16,
     #[error("the JPEG or PNG is damaged")]
     Damaged,
     #[error("the JPEG {0}")]
@@ -104,7 +106,7 @@ impl UnpackError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Encoding(_) => "encoding",
-            Self::Format | Self::Values(_) => "compressed_format",
+            Self::Format | Self::Values(_) | Self::Grey16 => "compressed_format",
             Self::Damaged | Self::Jpeg(_) => "damaged",
             Self::TooLarge => "too_large",
             Self::Image(error) => error.reason(),
@@ -116,6 +118,7 @@ impl From<CompressedError> for UnpackError {
     fn from(error: CompressedError) -> Self {
         match error {
             CompressedError::Format => Self::Format,
+            CompressedError::Grey16 => Self::Grey16,
             CompressedError::TooLarge { .. } => Self::TooLarge,
             CompressedError::Truncated { .. } | CompressedError::Damaged { .. } => Self::Damaged,
             CompressedError::Jpeg(fault) => Self::Jpeg(fault),

@@ -44,7 +44,6 @@ pub mod client;
 pub mod clock;
 pub mod clock_watch;
 pub mod command_line;
-mod compressed_format;
 pub mod configured;
 pub mod context;
 pub mod diagnostics;

@@ -26,6 +26,10 @@ const SHRINK_AFTER: u32 = 100;
 pub enum CompressedError {
     #[error("the data is neither JPEG nor PNG")]
     Format,
+    #[error(
+        "the PNG image is of 16-bit grey, as depth and thermal cameras send it, which is not supported; store 8 bits"
+    )]
+    Grey16,
     #[error("the image is {width}x{height}: at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are decoded")]
     TooLarge { width: usize, height: usize },
     #[error("the {format} image ends early: its last bytes are missing")]
@@ -42,7 +46,7 @@ impl CompressedError {
     /// A short name for counters, such as `truncated`.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Format => "format",
+            Self::Format | Self::Grey16 => "format",
             Self::TooLarge { .. } => "too_large",
             Self::Truncated { .. } => "truncated",
             Self::Damaged { .. } | Self::Jpeg(_) => "damaged",
@@ -91,6 +95,11 @@ fn format_of(data: &[u8]) -> Result<Format<'_>, CompressedError> {
         return Err(CompressedError::Truncated { format: "PNG" });
     };
     check_size(width, height)?;
+    // Which of its values are black and white is not known, and the upper 8 bits alone are mostly black. Of 16 bits a
+    // channel, and without colour (11.2.2); the raw encoding mono16 is refused as well.
+    if let Some([16, 0 | 4]) = data.get(24..26) {
+        return Err(CompressedError::Grey16);
+    }
     is_whole_png(data).then_some(Format::Png).ok_or(CompressedError::Truncated { format: "PNG" })
 }
 

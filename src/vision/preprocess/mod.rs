@@ -3,10 +3,11 @@
 //! - [`normalisation`]: mean and standard deviation. [`letterbox`]: the transform and its inverse for boxes; `axis`: which rows and columns it reads;
 //! - `resample`: resampling, colour conversion and normalisation in one go, over the sums of `lanes`.
 //! - [`jpeg`]: what is to be known of a JPEG before it is decoded.
-//! - [`compressed`]: JPEG and PNG bytes to an image, in a reused buffer. [`rgb`]: an image as rgb8, at its own size.
+//! - [`compressed`]: JPEG and PNG bytes to an image, in a reused buffer; [`compressed_format`]: what its values stand for. [`rgb`]: an image as rgb8, at its own size.
 
 mod axis;
 pub mod compressed;
+pub mod compressed_format;
 pub mod jpeg;
 mod lanes;
 pub mod letterbox;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat};
 use peregrine_core::{BoundingBox, Encoding, ImageView};
-use peregrine_vision::preprocess::{CompressedError, Decompressor, Letterbox, Normalisation};
+use peregrine_vision::preprocess::{compressed, CompressedError, Decompressor, Letterbox, Normalisation};
 use proptest::prelude::*;
 
 const NORMALISATION: Normalisation = Normalisation { mean: [127.0, 100.0, 90.0], std: [128.0, 50.0, 70.0] };
@@ -247,6 +247,17 @@ fn sixteen_bit_png_becomes_rgb8() {
     let view = decompressor.decode(&bytes).unwrap();
     assert_eq!(view.encoding(), Encoding::Rgb8);
     assert_eq!(pixels(&view), picture.as_bytes());
+}
+
+#[test]
+fn sixteen_bit_grey_is_refused_on_arrival() {
+    let grey = picture(20, 10).to_luma16();
+    let with_alpha = picture(20, 10).to_luma_alpha16();
+    for picture in [DynamicImage::from(grey), with_alpha.into()] {
+        let bytes = encode(&picture, ImageFormat::Png);
+        assert!(matches!(compressed::check(&bytes), Err(CompressedError::Grey16)));
+        assert!(matches!(Decompressor::new().decode(&bytes), Err(CompressedError::Grey16)));
+    }
 }
 
 #[test]
