@@ -21,8 +21,7 @@ const PREFIXES: [&str; 2] = ["AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"];
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     PREFIXES.iter().for_each(|variable| println!("cargo::rerun-if-env-changed={variable}"));
-    let prefixes: Vec<PathBuf> =
-        PREFIXES.iter().filter_map(|variable| env::var_os(variable)).flat_map(|v| paths(&v)).collect();
+    let prefixes: Vec<PathBuf> = PREFIXES.iter().filter_map(env::var_os).flat_map(|v| paths(&v)).collect();
     let mut source =
         format!("/// Name and definition of each type.\npub const SCHEMAS: [(&str, &str); {}] = [\n", TYPES.len());
     for name in TYPES {

@@ -18,7 +18,7 @@ pub enum Record {
 }
 
 /// Bytes that are kept of a panic's message.
-pub const PANIC: usize = 160;
+pub const PANIC: usize = 120;
 
 /// The durations of one frame, published or dropped late. In nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -18,8 +18,7 @@ const INPUT: usize = 32;
 
 /// `[encoding, width, height, step…]` and pixels, as a `sensor_msgs/Image`.
 pub fn message(data: &[u8]) {
-    let Some((&[encoding, width, height, gap, high, ..], pixels)) = data.split_first_chunk::<5>().map(|(h, p)| (h, p))
-    else {
+    let Some((&[encoding, width, height, gap, high, ..], pixels)) = data.split_first_chunk::<5>() else {
         return;
     };
     let names: Vec<&str> = Encoding::ALL.iter().map(|encoding| encoding.ros_name()).collect();

@@ -105,7 +105,7 @@ mod tests {
     fn the_page_is_off_and_on_loopback_unless_said_otherwise() {
         assert_eq!(settings(&[]), Ok(None));
         let port = ("web_port", ParameterValue::Integer(8080));
-        let on = settings(&[port.clone()]).unwrap().unwrap();
+        let on = settings(std::slice::from_ref(&port)).unwrap().unwrap();
         assert_eq!(on.address.to_string(), "127.0.0.1:8080");
         let all = ("web_address", ParameterValue::String("0.0.0.0".into()));
         assert_eq!(settings(&[port.clone(), all]).unwrap().unwrap().address.to_string(), "0.0.0.0:8080");
