@@ -7,7 +7,7 @@ use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
 use jpeg_encoder::{ColorType, Encoder};
 use peregrine_core::{BoundingBox, ClassMask, ImageView};
-use peregrine_vision::preprocess::{Letterbox, Normalisation};
+use peregrine_vision::preprocess::rgb::to_rgb8;
 
 use crate::annotations::Annotations;
 
@@ -21,8 +21,6 @@ const ROAD: [u8; 3] = [0, 200, 120];
 /// Draws the annotations into a copy of the image.
 #[derive(Default)]
 pub struct Painter {
-    letterbox: Option<Letterbox>,
-    planes: Vec<f32>,
     picture: Picture,
 }
 
@@ -49,26 +47,15 @@ impl Painter {
         picture
     }
 
-    /// The image's pixels as RGB. A letterbox of the image's own size is a copy that knows every
-    /// encoding.
+    /// The image's pixels as RGB.
     fn copy(&mut self, view: &ImageView) {
-        let size = view.size();
-        if self.letterbox.as_ref().is_none_or(|l| l.source() != size) {
-            self.letterbox = Some(Letterbox::new(size, size));
+        let picture = &mut self.picture;
+        if view.size() != (picture.width, picture.height) {
             // The memory of one huge image is freed with the next of another size.
-            (self.planes, self.picture.pixels) = Default::default();
+            picture.pixels = Vec::new();
         }
-        let Some(letterbox) = &self.letterbox else { return };
-        let count = size.0 * size.1;
-        self.planes.resize(3 * count, 0.0);
-        letterbox.apply(view, &Normalisation { mean: [0.0; 3], std: [1.0; 3] }, &mut self.planes);
-        (self.picture.width, self.picture.height) = size;
-        self.picture.pixels.resize(3 * count, 0);
-        let (red, rest) = self.planes.split_at(count);
-        let (green, blue) = rest.split_at(count);
-        for (pixel, ((r, g), b)) in self.picture.pixels.chunks_exact_mut(3).zip(red.iter().zip(green).zip(blue)) {
-            pixel.copy_from_slice(&[*r, *g, *b].map(|v| (v + 0.5) as u8));
-        }
+        (picture.width, picture.height) = view.size();
+        to_rgb8(view, &mut picture.pixels);
     }
 }
 
@@ -181,6 +168,21 @@ mod tests {
         for (encoding, bytes) in [("rgb8", 3), ("bgra8", 4), ("mono8", 1)] {
             let picture = painted(encoding, bytes, &Annotations::default());
             assert!(picture.pixels.iter().all(|&v| v == 100), "{encoding}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_any_size_is_painted_also_after_another() {
+        let mut painter = Painter::default();
+        let found = Annotations {
+            detections: vec![Detection { class: 0, score: 0.9, bbox: BoundingBox::new(0.0, 0.0, 2.0, 1.0) }],
+            ..Annotations::default()
+        };
+        for (width, height) in [(640usize, 480usize), (2, 1), (1, 1), (31, 700)] {
+            let data = vec![100; 3 * width * height];
+            let view = ImageView::new("rgb8", width as u32, height as u32, 3 * width as u32, &data).unwrap();
+            let picture = painter.paint(&view, &found);
+            assert_eq!((picture.width, picture.height, picture.pixels.len()), (width, height, 3 * width * height));
         }
     }
 
