@@ -1,7 +1,7 @@
 //! A folder of soft targets: an `index.json`, and the [shards](super::shard) that it names.
 //!
 //! A shard is valid once the index has its hash, so that an interrupted run resumes with the first
-//! missing shard, and with the images of it that [`partial`](super::partial) has.
+//! missing shard, and with the images of it that `partial` has.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
