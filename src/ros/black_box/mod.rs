@@ -3,7 +3,7 @@
 //!
 //! - here: [`BlackBox`], from configure to cleanup, and what others tell it through [`Inbox`].
 //! - [`recorder`]: its thread. [`ring`]: what is kept. [`messages`]: frames as messages.
-//! - [`file`]: a recording on disk, by [`mcap`]; `schemas`: the definitions in it. [`folder`]: names, and the
+//! - [`file`](mod@file): a recording on disk, by [`mcap`]; `schemas`: the definitions in it. [`folder`]: names, and the
 //!   room that recordings may take. [`status`]: for the diagnostics.
 
 pub mod file;
