@@ -93,8 +93,10 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     refuse_same_names(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
     let mut teachers = Teachers::load(args, &student)?;
     let index = Index { share: args.shard.map(|part| share(part, &datasets)), ..teachers.index(&student) };
-    let mut output = Output::open(&args.out, index)?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    // Before the index is read, which another process may be about to write.
     let _lock = lock(&args.out, "another distill")?;
+    let mut output = Output::open(&args.out, index)?;
 
     // Shards are numbered over all data sets.
     let mut number_of_all = 0..;
@@ -114,7 +116,7 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
         let folder = folder.display().to_string();
         for (number, samples) in chunks {
             if let Some(done) = output.find(&dataset.name, samples) {
-                skipped.extend(done.skipped.iter().map(|file| skipped_before(samples, file)));
+                skipped.extend(done.skipped.iter().map(|file| skipped_before(samples, file, "still cannot be read")));
                 progress.inc(samples.len() as u64);
                 progress.reset_eta();
                 continue;
@@ -149,8 +151,9 @@ fn share(part: Part, datasets: &[Dataset]) -> Share {
     }
 }
 
-fn skipped_before(samples: &[Sample], file: &str) -> Skipped {
+/// The file of one of `samples` that an earlier run left out.
+fn skipped_before(samples: &[Sample], file: &str, reason: &str) -> Skipped {
     let sample = samples.iter().find(|sample| sample.file_name() == file);
     let path = sample.map_or_else(|| PathBuf::from(file), |sample| sample.image.clone());
-    Skipped { path, reason: "still cannot be read".into() }
+    Skipped { path, reason: reason.into() }
 }

@@ -17,13 +17,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Opens a new folder, or resumes an existing one whose index equals `index` except for its
+    /// Begins in a folder without an index, or resumes one whose index equals `index` except for its
     /// shards.
     ///
     /// # Errors
     /// When the existing index is another one, or a file cannot be read or written.
     pub fn open(folder: &Path, index: Index) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(INDEX);
         if !path.exists() {
             return Ok(Self { folder: folder.to_owned(), index });
@@ -112,12 +111,7 @@ fn described(part: Option<Part>) -> String {
 /// Whether a shard has all of `samples`, of the very same images, except those that still cannot be
 /// read.
 fn is_done(shard: &Shard, samples: &[Sample]) -> bool {
-    let has = |sample: &Sample| {
-        let name = |file: &String| file == sample.file_name();
-        match shard.images.iter().position(name) {
-            Some(at) => std::fs::read(&sample.image).is_ok_and(|bytes| shard.hashes.get(at) == Some(&sha256(&bytes))),
-            None => shard.skipped.iter().any(name) && load_image(&sample.image).is_err(),
-        }
-    };
+    let still_skipped = |sample: &Sample| shard.has_skipped(sample) && load_image(&sample.image).is_err();
+    let has = |sample: &Sample| shard.is_of_image(sample).unwrap_or_else(|| still_skipped(sample));
     shard.images.len() + shard.skipped.len() == samples.len() && samples.iter().all(has)
 }

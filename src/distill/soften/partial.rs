@@ -3,7 +3,6 @@
 //! seconds; the full shard is the same however often that happened.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +10,8 @@ use peregrine_core::files::sha256;
 
 use super::output::Output;
 use super::shard::{self, Contents, ImageSoftTargets};
-use super::stored::{StoredMap, StoredSoftTargets};
+use super::skipped_before;
+use super::stored::StoredSoftTargets;
 use super::targets::{Index, Shard, INDEX};
 use super::teachers::Softened;
 use crate::data::{Sample, Skipped};
@@ -52,14 +52,7 @@ impl Partial {
             return Ok(none);
         }
         let soft_targets = read(&path, &output.index).with_context(|| path.display().to_string())?;
-        let reason = |file: &String| {
-            let sample = samples.iter().find(|sample| sample.file_name() == file);
-            Skipped {
-                path: sample.map_or_else(|| file.into(), |sample| sample.image.clone()),
-                reason: "could not be read".into(),
-            }
-        };
-        let skipped = kept.skipped.iter().map(reason).collect();
+        let skipped = kept.skipped.iter().map(|file| skipped_before(samples, file, "could not be read")).collect();
         let file = none.shard.file.clone();
         Ok(Self { shard: Shard { sha256: String::new(), file, ..kept }, soft_targets, skipped, ..none })
     }
@@ -67,11 +60,7 @@ impl Partial {
     /// Whether `kept` is of the same shard, with the first of its images, which have not changed.
     fn is_begun_by(&self, kept: &Shard, samples: &[Sample]) -> bool {
         let done = kept.images.len() + kept.skipped.len();
-        let same = |sample: &Sample| {
-            let name = |file: &String| file == sample.file_name();
-            let Some(at) = kept.images.iter().position(name) else { return kept.skipped.iter().any(name) };
-            std::fs::read(&sample.image).is_ok_and(|bytes| kept.hashes.get(at) == Some(&sha256(&bytes)))
-        };
+        let same = |sample: &Sample| kept.is_of_image(sample).unwrap_or_else(|| kept.has_skipped(sample));
         kept.file == self.kept_as(done)
             && (&kept.dataset, &kept.folder) == (&self.shard.dataset, &self.shard.folder)
             && done <= samples.len()
@@ -147,14 +136,5 @@ impl Partial {
 fn read(path: &Path, index: &Index) -> anyhow::Result<Vec<ImageSoftTargets>> {
     let masks = index.segmentation.as_ref().map(Vec::len);
     let contents = Contents { classes: index.classes.len(), masks, features: &index.features, wanted: &|_| true };
-    let map = |map: &StoredMap| map.read().map(Arc::new);
-    let in_memory = |image: StoredSoftTargets| {
-        let features = image.features.iter().map(|(layer, stored)| Ok((layer.clone(), map(stored)?)));
-        Ok(ImageSoftTargets {
-            mask: image.mask.as_ref().map(map).transpose()?,
-            features: features.collect::<anyhow::Result<_>>()?,
-            boxes: image.boxes,
-        })
-    };
-    shard::open(path, &contents)?.into_iter().map(in_memory).collect()
+    shard::open(path, &contents)?.iter().map(StoredSoftTargets::read).collect()
 }

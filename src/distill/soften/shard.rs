@@ -148,13 +148,7 @@ mod tests {
         std::fs::write(file.path(), bytes).unwrap();
         let features: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();
         let contents = Contents { classes: 2, masks, features: &features, wanted: &|name| name != "unwanted" };
-        let read = |map: &StoredMap| Arc::new(map.read().unwrap());
-        let in_memory = |image: StoredSoftTargets| ImageSoftTargets {
-            mask: image.mask.as_ref().map(read),
-            features: image.features.iter().map(|(layer, map)| (layer.clone(), read(map))).collect(),
-            boxes: image.boxes,
-        };
-        Ok(open(file.path(), &contents)?.into_iter().map(in_memory).collect())
+        open(file.path(), &contents)?.iter().map(StoredSoftTargets::read).collect()
     }
 
     fn map(channels: usize, width: usize, height: usize, image: [f32; 4]) -> Arc<HalfMap> {

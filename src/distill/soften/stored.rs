@@ -10,6 +10,7 @@ use anyhow::{ensure, Context};
 use half::f16;
 
 use super::map::{whole, HalfMap};
+use super::shard::ImageSoftTargets;
 use crate::file_index::FileStamp;
 use crate::teacher::SoftTarget;
 use crate::tensor_file::{TensorPlace, TensorReader};
@@ -23,6 +24,22 @@ pub struct StoredSoftTargets {
     pub mask: Option<StoredMap>,
     /// By the student's layer.
     pub features: BTreeMap<String, StoredMap>,
+}
+
+impl StoredSoftTargets {
+    /// With its maps in memory.
+    ///
+    /// # Errors
+    /// As [`StoredMap::read`].
+    pub fn read(&self) -> anyhow::Result<ImageSoftTargets> {
+        let map = |map: &StoredMap| map.read().map(Arc::new);
+        let features = self.features.iter().map(|(layer, stored)| Ok((layer.clone(), map(stored)?)));
+        Ok(ImageSoftTargets {
+            mask: self.mask.as_ref().map(map).transpose()?,
+            features: features.collect::<anyhow::Result<_>>()?,
+            boxes: self.boxes.clone(),
+        })
+    }
 }
 
 /// A shard as it was when its contents were checked.

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
+use peregrine_core::files::sha256;
 use peregrine_core::files::{read_at_most, MAX_RESULT};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::part::Part;
 use super::shard::{self, Contents};
 use super::stored::StoredSoftTargets;
+use crate::data::Sample;
 use crate::file_index::{Entry, FileIndex, FileStamp};
 
 /// Name of the index in its folder.
@@ -79,6 +81,19 @@ pub(super) struct Shard {
     /// Images that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+}
+
+impl Shard {
+    /// Whether the sample's image is still the one that its soft targets are of; `None` if it has none.
+    pub fn is_of_image(&self, sample: &Sample) -> Option<bool> {
+        let at = self.images.iter().position(|file| file == sample.file_name())?;
+        Some(std::fs::read(&sample.image).is_ok_and(|bytes| self.hashes.get(at) == Some(&sha256(&bytes))))
+    }
+
+    /// Whether the sample's image could not be read.
+    pub fn has_skipped(&self, sample: &Sample) -> bool {
+        self.skipped.iter().any(|file| file == sample.file_name())
+    }
 }
 
 impl Index {
@@ -218,7 +233,6 @@ mod tests {
     use std::sync::Arc;
 
     use half::f16;
-    use peregrine_core::files::sha256;
 
     use super::*;
     use crate::soften::map::HalfMap;
