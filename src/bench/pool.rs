@@ -15,7 +15,7 @@ use super::profile::DeadlineProfile;
 use super::record::BenchOutcome;
 use super::stats::{frames_needed, miss_ratio_bound_of};
 use super::stored::{self, StoredError, StoredMachine, StoredSubject};
-use super::verdict::{percent, Verdict};
+use super::verdict::{bound_is_within, percent, too_many_missed, Verdict};
 
 /// Why results cannot be pooled.
 #[derive(Debug, thiserror::Error)]
@@ -202,21 +202,8 @@ fn judge(pool: &mut Pool, runs: &[(&Path, StoredRun)], profile: &DeadlineProfile
         Verdict::NotProvable
     };
     let claim = match pool.verdict {
-        Verdict::Met => format!(
-            "with {} % confidence the miss ratio is at most {}, within {}",
-            profile.confidence * 100.0,
-            percent(bound),
-            percent(allowed)
-        ),
-        _ if too_many => {
-            format!(
-                "{} of {} frames missed ({}); at most {} may",
-                pool.misses,
-                pool.frames,
-                percent(pool.miss_ratio),
-                percent(allowed)
-            )
-        }
+        Verdict::Met => bound_is_within(bound, profile),
+        _ if too_many => too_many_missed(pool.misses, pool.frames, profile),
         _ => format!("the miss ratio may be up to {}; at most {} is allowed", percent(bound), percent(allowed)),
     };
     pool.reasons.push(claim);

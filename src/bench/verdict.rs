@@ -92,8 +92,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
 
     let mut reasons = Vec::new();
     if miss_ratio > profile.max_miss_ratio {
-        let allowed = percent(profile.max_miss_ratio);
-        reasons.push(format!("{misses} of {frames} frames missed ({}); at most {allowed} may", percent(miss_ratio)));
+        reasons.push(too_many_missed(misses, frames, profile));
     }
     if longest > profile.max_miss_run {
         reasons.push(format!("{longest} frames in a row missed; at most {} may", profile.max_miss_run));
@@ -131,12 +130,7 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::NotProvable
     } else {
-        reasons.push(format!(
-            "with {} % confidence the miss ratio is at most {}, within {}",
-            profile.confidence * 100.0,
-            percent(bound),
-            percent(profile.max_miss_ratio)
-        ));
+        reasons.push(bound_is_within(bound, profile));
         reasons.push(assumption);
         reasons.extend(attribution.as_ref().map(Attribution::sentence));
         Verdict::Met
@@ -156,6 +150,18 @@ pub fn judge(run: &BenchRun, profile: &DeadlineProfile, conditions: &Conditions,
         memory_growth_mib: conditions.memory.map(|m| m.change),
         attribution,
     }
+}
+
+/// That more frames missed than the profile allows.
+pub fn too_many_missed(misses: usize, frames: usize, profile: &DeadlineProfile) -> String {
+    let (ratio, allowed) = (percent(misses as f64 / frames.max(1) as f64), percent(profile.max_miss_ratio));
+    format!("{misses} of {frames} frames missed ({ratio}); at most {allowed} may")
+}
+
+/// That the bound on the miss ratio is within what the profile allows.
+pub fn bound_is_within(bound: f64, profile: &DeadlineProfile) -> String {
+    let (confidence, allowed) = (profile.confidence * 100.0, percent(profile.max_miss_ratio));
+    format!("with {confidence} % confidence the miss ratio is at most {}, within {allowed}", percent(bound))
 }
 
 /// The frames that it takes if they cluster as those of this run do.
