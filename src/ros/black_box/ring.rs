@@ -50,19 +50,21 @@ impl Ring {
 
     /// Adds a message of a frame.
     pub fn push_frame(&mut self, message: Message) {
-        self.bytes += message.bytes();
-        let oldest = message.log_time - self.keep;
-        self.frames.push_back(message);
-        self.bytes -= drop_before(&mut self.frames, oldest);
-        self.drop_excess();
+        self.add(message, |ring| &mut ring.frames);
     }
 
     /// Adds a message of no frame.
     pub fn push(&mut self, message: Message) {
+        self.add(message, |ring| &mut ring.others);
+    }
+
+    fn add(&mut self, message: Message, of: fn(&mut Self) -> &mut VecDeque<Message>) {
         self.bytes += message.bytes();
         let oldest = message.log_time - self.keep;
-        self.others.push_back(message);
-        self.bytes -= drop_before(&mut self.others, oldest);
+        let messages = of(self);
+        messages.push_back(message);
+        let dropped = drop_before(messages, oldest);
+        self.bytes -= dropped;
         self.drop_excess();
     }
 
