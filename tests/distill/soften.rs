@@ -139,7 +139,8 @@ fn soften_by_package(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
     command
         .current_dir(folder)
-        .args(["soften", "--teacher", "model"])
+        .arg("soften")
+        .args(if arguments.contains(&"--teacher") { &[][..] } else { &["--teacher", "model"] })
         .args(if arguments.contains(&"--out") { &[][..] } else { &["--out", "soft"] })
         .args(arguments)
         .output()
@@ -207,6 +208,27 @@ fn folders_of_the_same_name_do_not_overwrite_each_other() {
     assert!(soften_by_package(folder.path(), &["data"]).status.success());
     let output = soften_by_package(folder.path(), &["other/data"]);
     assert!(!output.status.success() && said(&output).contains("another name in dataset.toml"), "{}", said(&output));
+}
+
+#[test]
+fn a_package_gives_boxes_and_masks_or_one_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let gives = |part: &str, out: &str| {
+        let teacher = format!("model{part}");
+        let output = soften_by_package(folder.path(), &["data", "--teacher", &teacher, "--out", out]);
+        assert!(output.status.success(), "{}", said(&output));
+        let soft = SoftTargets::open(&folder.path().join(out)).unwrap();
+        (soft.known.contains(&true), soft.segmentation.is_some())
+    };
+    assert_eq!(gives("", "both"), (true, true));
+    assert_eq!(gives(":boxes", "boxes"), (true, false));
+    assert_eq!(gives(":masks", "masks"), (false, true));
+    // The same package for something else is another teacher.
+    let output = soften_by_package(folder.path(), &["data", "--teacher", "model:boxes", "--out", "both"]);
+    assert!(!output.status.success() && said(&output).contains("--out"), "{}", said(&output));
+    let output = soften_by_package(folder.path(), &["data", "--teacher", "model:mask", "--out", "wrong"]);
+    assert!(!output.status.success() && said(&output).contains("FOLDER:masks"), "{}", said(&output));
 }
 
 /// Two data sets, of 300 and of 2 pictures: three shards and one.
@@ -326,7 +348,7 @@ fn a_segmenters_logits_cover_the_image_and_train_the_student() {
 fn methods_for_masks_are_refused_without_soft_masks() {
     let folder = tempfile::tempdir().unwrap();
     pictures(folder.path());
-    assert!(soften_by_package(folder.path(), &["data"]).status.success());
+    assert!(soften_by_package(folder.path(), &["data", "--teacher", "model:boxes"]).status.success());
     let output = train(folder.path(), BY_PIXEL);
     assert!(!output.status.success() && said(&output).contains("soft_targets of a segmenter"), "{}", said(&output));
 }

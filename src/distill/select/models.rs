@@ -10,7 +10,8 @@ use peregrine_student::Student;
 
 use super::disagreement::{among, disagreement};
 use crate::teacher::description::Family;
-use crate::teacher::{ensemble, OnnxTeacher, PackageTeacher, Runtime, SoftTarget, TeacherDescription};
+use crate::teacher::package::PackagePrediction;
+use crate::teacher::{ensemble, OnnxTeacher, PackageTeacher, Runtime, SoftTarget, TeacherDescription, Wanted};
 
 /// Layers whose features describe a frame, in a student of the presets.
 const LAYERS: [&str; 3] = ["neck.8.add", "neck.16.add", "neck.32"];
@@ -62,7 +63,7 @@ impl Models {
         ensure!(!classes.is_empty(), "{}: detects nothing; frames are selected by boxes", model.display());
         let layers = layers(&student.graph());
         let mut models = Self {
-            student: PackageTeacher::load(model, &classes, &layers, threads)?,
+            student: PackageTeacher::load(model, boxes_of(&classes), &layers, threads)?,
             teachers: Vec::new(),
             known: Vec::new(),
             known_by_any: Vec::new(),
@@ -84,8 +85,8 @@ impl Models {
                 folder.is_dir(),
                 "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
             );
-            let package = PackageTeacher::load(folder, &self.classes, &[], threads)?;
-            self.known.push(package.knows());
+            let package = PackageTeacher::load(folder, boxes_of(&self.classes), &[], threads)?;
+            self.known.extend(package.knows_boxes());
             self.teachers.push(Teacher::Package(package));
             return Ok(());
         };
@@ -117,8 +118,8 @@ impl Models {
     /// # Errors
     /// When one fails.
     pub fn look_at(&mut self, image: &RgbImage) -> anyhow::Result<Impression> {
-        let (found, features) = self.student.infer(image)?;
-        let found = detections(&found);
+        let PackagePrediction { boxes, features, .. } = self.student.infer(image)?;
+        let found = detections(&boxes);
         let by_teacher: Vec<Vec<SoftTarget>> =
             self.teachers.iter_mut().map(|teacher| teacher.detect(image)).collect::<anyhow::Result<_>>()?;
         let objects = detections(&ensemble::fuse(&by_teacher, &self.known));
@@ -139,9 +140,13 @@ impl Teacher {
     fn detect(&mut self, image: &RgbImage) -> anyhow::Result<Vec<SoftTarget>> {
         match self {
             Self::Onnx(teacher) => teacher.detect(image),
-            Self::Package(teacher) => Ok(teacher.infer(image)?.0),
+            Self::Package(teacher) => Ok(teacher.infer(image)?.boxes),
         }
     }
+}
+
+fn boxes_of(classes: &[String]) -> Wanted<'_> {
+    Wanted { detection: classes, ..Wanted::default() }
 }
 
 fn detections(found: &[SoftTarget]) -> Vec<Detection> {

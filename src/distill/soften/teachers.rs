@@ -18,7 +18,7 @@ use super::SoftenArgs;
 use crate::data::{load_image, OnError, Sample, Skipped};
 use crate::teacher::description::Family;
 use crate::teacher::{
-    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, TeacherDescription,
+    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, TeacherDescription, Wanted,
 };
 
 /// All teachers.
@@ -92,17 +92,31 @@ impl Teachers {
     }
 
     fn add_package(&mut self, teacher: &str, args: &SoftenArgs, student: &Architecture) -> anyhow::Result<()> {
-        let folder = Path::new(teacher);
+        let (folder, wanted) = package_address(teacher, student);
         ensure!(
             folder.is_dir(),
-            "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
+            "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package, as FOLDER, \
+             FOLDER:boxes or FOLDER:masks"
         );
         self.reserve_features(teacher, &args.features)?;
-        let classes = student.detection_classes();
-        let package = PackageTeacher::load(folder, classes, &args.features, args.threads)?;
-        self.detectors.push(package.knows());
+        let package = PackageTeacher::load(folder, wanted, &args.features, args.threads)?;
+        self.detectors.extend(package.knows_boxes());
+        if let Some(knows) = package.knows_masks() {
+            self.add_segmenter(&package.name, knows, student);
+        }
         self.all.push(AnyTeacher::Package(package));
         Ok(())
+    }
+
+    /// Adds what a segmenter knows; warns of classes that it does not.
+    fn add_segmenter(&mut self, name: &str, knows: Vec<bool>, student: &Architecture) {
+        let classes = student.segmentation_classes();
+        let unknown = classes.iter().zip(&knows).filter(|(_, &knows)| !knows).map(|(class, _)| class.as_str());
+        let unknown: Vec<&str> = unknown.collect();
+        if !unknown.is_empty() {
+            warn!("{name} maps nothing to {}: its masks will never contain these classes", unknown.join(", "));
+        }
+        self.segmenters.push(knows);
     }
 
     fn add_onnx(
@@ -119,12 +133,7 @@ impl Teachers {
         let onnx = OnnxTeacher::load(runtime, network, description, classes, threads)?;
         let knows = onnx.knows();
         if segments {
-            let unknown = classes.iter().zip(&knows).filter(|(_, &knows)| !knows).map(|(class, _)| class.as_str());
-            let unknown: Vec<&str> = unknown.collect();
-            if !unknown.is_empty() {
-                warn!("{name} maps nothing to {}: its masks will never contain these classes", unknown.join(", "));
-            }
-            self.segmenters.push(knows);
+            self.add_segmenter(&name, knows, student);
         } else {
             self.detectors.push(knows);
         }
@@ -186,15 +195,25 @@ impl Teachers {
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
         let (mut boxes, mut masks, mut features) = (Vec::new(), Vec::new(), BTreeMap::new());
         for teacher in &mut self.all {
-            let (prediction, layers) = match teacher {
-                AnyTeacher::Package(t) => t.infer(image).map(|(boxes, layers)| (Prediction::Boxes(boxes), layers))?,
-                AnyTeacher::Onnx(t) => t.infer(image)?,
+            let layers = match teacher {
+                AnyTeacher::Package(teacher) => {
+                    let found = teacher.infer(image)?;
+                    if teacher.knows_boxes().is_some() {
+                        boxes.push(found.boxes);
+                    }
+                    masks.extend(found.mask);
+                    found.features
+                }
+                AnyTeacher::Onnx(teacher) => {
+                    let (prediction, features) = teacher.infer(image)?;
+                    match prediction {
+                        Prediction::Boxes(found) => boxes.push(found),
+                        Prediction::Pixels(mask) => masks.push(mask),
+                        Prediction::Image(_) => bail!("a teacher has neither boxes nor masks as output"),
+                    }
+                    features
+                }
             };
-            match prediction {
-                Prediction::Boxes(found) => boxes.push(found),
-                Prediction::Pixels(mask) => masks.push(mask),
-                Prediction::Image(_) => bail!("a teacher has neither boxes nor masks as output"),
-            }
             for (layer, feature) in &layers {
                 features.insert(layer.clone(), Arc::new(half(layer, feature)?));
             }
@@ -214,6 +233,18 @@ impl Teachers {
         let scale = (self.input.0 as f64 / width).min(self.input.1 as f64 / height) / MASK_STRIDE as f64;
         let cells = |side: f64| ((side * scale).round() as usize).max(1);
         (cells(width), cells(height))
+    }
+}
+
+/// A package's folder, and what it is wanted for: `FOLDER:boxes`, `FOLDER:masks` or, as `FOLDER`, both.
+/// What is there as it stands is a folder, even with a colon in its name.
+fn package_address<'a>(teacher: &'a str, student: &'a Architecture) -> (&'a Path, Wanted<'a>) {
+    let (detection, segmentation) = (student.detection_classes(), student.segmentation_classes());
+    let part = teacher.rsplit_once(':').filter(|_| !Path::new(teacher).exists());
+    match part {
+        Some((folder, "boxes")) => (Path::new(folder), Wanted { detection, segmentation: &[] }),
+        Some((folder, "masks")) => (Path::new(folder), Wanted { detection: &[], segmentation }),
+        _ => (Path::new(teacher), Wanted { detection, segmentation }),
     }
 }
 

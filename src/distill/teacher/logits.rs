@@ -8,7 +8,7 @@ use super::description::{Layout, TeacherDescription};
 use super::placement::Placement;
 
 /// The logit of a class that the segmenter does not know: finite, as softmax needs it.
-const UNKNOWN_CLASS: f32 = -30.0;
+pub(super) const UNKNOWN_CLASS: f32 = -30.0;
 
 /// Logits for cells that cover the source image exactly.
 #[derive(Debug, Clone, PartialEq)]

@@ -31,7 +31,7 @@ pub use description::TeacherDescription;
 pub use feature::Feature;
 pub use logits::SoftMask;
 pub use onnx::{Judged, OnnxTeacher, Prediction, Runtime};
-pub use package::PackageTeacher;
+pub use package::{PackageTeacher, Wanted};
 
 use peregrine_core::BoundingBox;
 use peregrine_vision::decode::head::sigmoid;
