@@ -14,9 +14,10 @@ pub mod slice;
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_engine::channels::Channels;
+use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Weights;
 use peregrine_student::Student;
 use serde::Serialize;
@@ -29,6 +30,7 @@ use super::train::config::{DataSource, StudentConfig};
 use super::train::images::{Loading, TrainImages};
 use super::train::step::LossComputer;
 use super::train::survey::Survey;
+use choice::Rates;
 use importance::{Criterion, Moments};
 
 /// Prune the least important channels of a student (structured pruning).
@@ -48,9 +50,12 @@ pub struct PruneArgs {
     /// `l1`.
     #[arg(long = "data", value_name = "FOLDER")]
     data: Vec<PathBuf>,
-    /// Fraction of the convolutions' operations to keep, 0 to 1.
+    /// Fraction of the convolutions' cost to keep, 0 to 1.
     #[arg(long, default_value_t = 0.7)]
     keep: f64,
+    /// What is counted as cost.
+    #[arg(long, value_enum, default_value = "operations")]
+    cost: Cost,
     /// Importance criterion.
     #[arg(long, value_enum, default_value = "taylor")]
     by: Criterion,
@@ -72,11 +77,23 @@ pub struct PruneArgs {
     json: Option<PathBuf>,
 }
 
+/// What channels are pruned to save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Cost {
+    /// Multiplications and additions.
+    Operations,
+    /// Time of the CPU engine with one thread, measured here for each layer of the unpruned network.
+    /// A layer's time is taken as proportional to its operations; the report has the true time.
+    Time,
+}
+
 /// The report, as `--json` writes it.
 #[derive(Debug, Clone, Serialize)]
 struct PruningReport {
     criterion: Criterion,
-    /// Requested fraction of the operations to keep.
+    cost: Cost,
+    /// Requested fraction of the cost to keep.
     keep: f64,
     #[serde(flatten)]
     figures: BeforeAfter,
@@ -107,14 +124,22 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
     );
     let channels = Channels::of(&student.graph());
     let (importance, means) = measure(args, &student, &channels)?;
-    let keep = choice::choose(&student.graph(), &channels, &importance, args.keep, args.multiple as usize);
+    let graph = student.graph();
+    let rates = match args.cost {
+        Cost::Operations => Rates::equal(&graph),
+        Cost::Time => Rates::measured(&graph, &mut CpuEngine::new(&graph, &student.weights, 1)?),
+    };
+    let keep = choice::choose(&graph, &channels, &importance, &rates, args.keep, args.multiple as usize);
     let mut pruned = cut(&student, &channels, &keep, &means)?;
-    pruned.manifest.training.command = format!("distill prune --keep {} of {}", args.keep, student.manifest.name);
+    pruned.manifest.training.command = match args.cost {
+        Cost::Operations => format!("distill prune --keep {} of {}", args.keep, student.manifest.name),
+        Cost::Time => format!("distill prune --cost time --keep {} of {}", args.keep, student.manifest.name),
+    };
 
     let figures = BeforeAfter::measure(&student, &mut pruned, &args.judge)?;
     pruned.save(&args.out)?;
     print!("{}", figures.text());
-    let report = PruningReport { criterion: args.by, keep: args.keep, figures };
+    let report = PruningReport { criterion: args.by, cost: args.cost, keep: args.keep, figures };
     println!("pruned package: {}", args.out.display());
     if let Some(path) = &args.json {
         peregrine_core::files::write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
@@ -212,7 +237,6 @@ fn trainable(weights: &Weights, student: &Student) -> anyhow::Result<TrainNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peregrine_engine::cpu::CpuEngine;
     use peregrine_engine::{Activation, Conv, Engine, Op, Padding};
     use peregrine_student::architecture::{Architecture, Input};
     use peregrine_student::head::{BoxForm, HeadForm};
@@ -298,7 +322,7 @@ mod tests {
         let (student, channels, _) = with_zeros(&|_| true);
         let importance: Vec<f64> = (0..channels.len()).map(|id| ((id * 7919) % 1009) as f64).collect();
         let means: Vec<Vec<f32>> = student.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
-        let keep = choice::choose(&student.graph(), &channels, &importance, 0.7, 8);
+        let keep = choice::choose(&student.graph(), &channels, &importance, &Rates::equal(&student.graph()), 0.7, 8);
         let mut pruned = cut(&student, &channels, &keep, &means).unwrap();
         let dir = tempfile::tempdir().unwrap();
         pruned.save(dir.path()).unwrap();
@@ -307,7 +331,7 @@ mod tests {
 
         let channels = Channels::of(&loaded.graph());
         let importance: Vec<f64> = (0..channels.len()).map(|id| ((id * 31) % 1009) as f64).collect();
-        let keep = choice::choose(&loaded.graph(), &channels, &importance, 0.7, 8);
+        let keep = choice::choose(&loaded.graph(), &channels, &importance, &Rates::equal(&loaded.graph()), 0.7, 8);
         let means: Vec<Vec<f32>> = loaded.graph().layers.iter().map(|l| vec![0.0; l.shape.channels]).collect();
         let twice = cut(&loaded, &channels, &keep, &means).unwrap();
         assert!(twice.graph().flops() < loaded.graph().flops());
