@@ -30,6 +30,22 @@ for kind, topic in ((Detection2DArray, "detections"), (Image, "segmentation"), (
 rclpy.spin(node)
 """
 
+LISTENER = """
+import time, rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from peregrine_msgs.msg import FrameTiming
+rclpy.init()
+node, heard = rclpy.create_node("listener"), {"diagnostics": 0, "timing": 0}
+def count(name):
+    heard[name] += 1
+node.create_subscription(DiagnosticArray, "/diagnostics", lambda message: count("diagnostics"), 10)
+node.create_subscription(FrameTiming, "timing", lambda message: count("timing"), 10)
+end = time.monotonic() + 10
+while time.monotonic() < end:
+    rclpy.spin_once(node, timeout_sec=0.1)
+print(heard)
+"""
+
 
 class Camera:
     """The process of a camera, which is told what to send."""
@@ -163,6 +179,19 @@ class Soak(Manager):
             return sum(held) / len(held)
         return max(mean(name, self.seconds - third) / mean(name, WARM_UP) for name in self.recoveries if name != "start")
 
+    def look(self):
+        """What can be seen when it fails: what each thread waits in, and what another peer hears."""
+        for name, pid in (("node", self.pid), ("peer", "self")):
+            for task in sorted(pathlib.Path(f"/proc/{pid}/task").iterdir()):
+                known = [(task / file).read_text().strip() for file in ("comm", "wchan", "syscall")]
+                print(f"soak: {name}'s thread {task.name}: {', '.join(known)}", file=sys.stderr)
+        try:
+            heard = subprocess.run([sys.executable, "-c", LISTENER], capture_output=True, text=True, timeout=60)
+            said = heard.stdout.strip()
+        except subprocess.TimeoutExpired:
+            said = "nothing in 60 s, and did not end"
+        print(f"soak: a new peer hears in 10 s: {said}", file=sys.stderr)
+
     def end(self):
         """Ends what it has started, whatever happened."""
         for process in (self.camera.process, self.stalled):
@@ -188,6 +217,9 @@ soak = Soak(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:5])
 try:
     soak.run()
     result = soak.result()
+except BaseException:
+    soak.look()
+    raise
 finally:
     soak.end()
 soak.answer(result)
