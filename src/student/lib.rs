@@ -9,7 +9,8 @@
 //! - `quantized`: the weights file of a quantized student; [`clustered`]: of one with clustered
 //!   weights; [`tensors`]: what they have in common.
 //! - [`shape`]: a student of own classes and size, as a training's file declares it.
-//! - [`package`]: reading and writing a package folder, checked by shapes and hash.
+//! - [`package`]: reading and writing a package folder, checked by shapes and hash; [`twin`]: the same in
+//!   8 bits, and which of both is taken.
 
 pub mod architecture;
 pub mod backbone;
@@ -23,8 +24,10 @@ pub mod presets;
 mod quantized;
 pub mod shape;
 pub mod tensors;
+pub mod twin;
 
 pub use architecture::{Architecture, DetectionLevel};
 pub use manifest::Manifest;
 pub use package::{PackageError, Student};
 pub use shape::StudentShape;
+pub use twin::Precision;

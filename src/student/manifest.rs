@@ -89,6 +89,9 @@ pub struct Training {
 pub struct QuantizationSection {
     /// The command that made it.
     pub command: String,
+    /// SHA-256 of the weights file that it was made from; `None` where it was trained further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// How the tensors' ranges were chosen: `min-max`, `percentile`, `mse` or `kl`.
     pub activations: String,
     /// How the weights' scales were chosen: `max` or `mse`.

@@ -40,6 +40,8 @@ pub enum PackageError {
     Hash { path: PathBuf, found: String, expected: String },
     #[error("{path}: not usable as weights: {why}")]
     Weights { path: PathBuf, why: String },
+    #[error("{path} {why}")]
+    Twin { path: PathBuf, why: String },
 }
 
 /// A student in memory: its manifest and its checked weights.

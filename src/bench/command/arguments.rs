@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use peregrine_pipeline::DeviceChoice;
+use peregrine_student::Precision;
 
 use crate::record::BenchLayer;
 use crate::stall::Fault;
@@ -59,6 +60,11 @@ pub struct Arguments {
     /// Device of the network: auto (a GPU if one can be used, else the CPU), cpu or cuda.
     #[arg(long, default_value = "auto", help_heading = "Subject")]
     pub device: DeviceChoice,
+
+    /// Arithmetic of the network: f32, int8 (the package in the student's folder int8), or auto, as the node chooses
+    /// it: int8 on a CPU with VNNI instructions, if it is there. With --peer, auto is f32, which the peer computes.
+    #[arg(long, default_value = "auto", help_heading = "Subject")]
+    pub precision: Precision,
 
     /// Threads of the network; 0: one for each CPU available to the process.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Subject")]

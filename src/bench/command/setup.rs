@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context as _};
 use peregrine_engine::cpu::Isa;
 use peregrine_pipeline::{DeviceChoice, PipelineOptions};
 use peregrine_recording::Recording;
-use peregrine_student::Student;
+use peregrine_student::{Precision, Student};
 use peregrine_track::TrackerOptions;
 
 use super::arguments::{Arguments, FrameCount};
@@ -50,10 +50,12 @@ impl<'a> Setup<'a> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
         let gpu = if arguments.explain_plan { None } else { gpu(arguments)? };
-        let student = match &arguments.model {
-            Some(folder) => Student::load(folder)?,
-            None => Student::embedded(),
+        let precision = match arguments.precision {
+            Precision::Auto if arguments.peer.is_some() => Precision::F32,
+            precision => precision,
         };
+        let student =
+            Student::in_precision(arguments.model.as_deref(), None, precision, is_on_cpu(arguments, gpu.is_some()))?;
         let frames = frames(arguments)?;
         let profile = profile(arguments, &frames)?;
         let frames = match arguments.image_size {
@@ -233,6 +235,15 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
     );
     ensure!(!arguments.closed_loop || arguments.cameras == 1, "--cameras: the closed loop has one");
     Ok(())
+}
+
+/// Whether the CPU computes what is measured, in this process or in the node; `on_gpu`: this process measures a GPU.
+fn is_on_cpu(arguments: &Arguments, on_gpu: bool) -> bool {
+    match arguments.device {
+        DeviceChoice::Cpu => true,
+        DeviceChoice::Cuda => false,
+        DeviceChoice::Auto => !on_gpu && (arguments.layer != BenchLayer::Node || find_gpu().is_err()),
+    }
 }
 
 /// The GPU that is measured in this process. `None` if the CPU is measured; the report names which.

@@ -183,6 +183,8 @@ fn start_node(setup: &Setup, folder: &Path) -> anyhow::Result<NodeProcess> {
     let mut set = |name: &str, value: String| arguments.extend(["-p".to_owned(), format!("{name}:={value}")]);
     let options = &setup.options;
     set("device", setup.arguments.device.to_string());
+    // What was loaded here, so that the report says what the node runs.
+    set("precision", if setup.student.quantization.is_some() { "int8" } else { "f32" }.to_owned());
     set("threads", options.threads.to_string());
     set("pin_threads", options.pin_threads.to_string());
     set("segmentation", options.segmentation.to_string());

@@ -107,6 +107,7 @@ impl<'a> Calibrated<'a> {
         student.manifest.weights.cluster_bits = None;
         student.manifest.quantization = Some(QuantizationSection {
             command: command.to_owned(),
+            of: Some(self.f32_student.manifest.weights.sha256.clone()),
             activations: name(serde_json::json!(self.settings.activations)),
             weights: name(serde_json::json!(self.settings.weights)),
             data,

@@ -1,14 +1,15 @@
 //! A quantized student on disk: what it holds, that it runs like any other, and what is refused.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use peregrine_core::ImageView;
-use peregrine_engine::cpu::int8::Int8Engine;
+use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_reference::{outputs, random_input, random_quantization};
 use peregrine_student::manifest::QuantizationSection;
-use peregrine_student::Student;
+use peregrine_student::twin::TWIN_FOLDER;
+use peregrine_student::{Precision, Student};
 
 /// The embedded student with a random quantization that leaves some layers f32.
 fn quantized() -> Student {
@@ -18,6 +19,7 @@ fn quantized() -> Student {
     let float_layers = graph.convs().map(|(l, ..)| l.name.clone()).filter(|l| !quantization.convs.contains_key(l));
     student.manifest.quantization = Some(QuantizationSection {
         command: "a test".into(),
+        of: None,
         activations: "min-max".into(),
         weights: "max".into(),
         data: [("frames".to_string(), 12)].into(),
@@ -134,4 +136,71 @@ fn scales_that_cannot_be_used_are_refused_by_layer() {
     conv.scale[0] = f32::NAN;
     let message = error_of(&mut student);
     assert!(message.contains(&layer), "{message}");
+}
+
+fn take(folder: &Path, precision: Precision, on_cpu: bool) -> Result<bool, String> {
+    let taken = Student::in_precision(Some(folder), None, precision, on_cpu);
+    taken.map(|student| student.quantization.is_some()).map_err(|e| e.to_string())
+}
+
+/// A folder with the embedded student, and its twin.
+fn with_twin() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut student = Student::embedded();
+    student.save(folder.path()).unwrap();
+    let mut twin = quantized();
+    twin.manifest.quantization.as_mut().unwrap().of = Some(student.manifest.weights.sha256);
+    let twin_folder = folder.path().join(TWIN_FOLDER);
+    twin.save(&twin_folder).unwrap();
+    (folder, twin_folder)
+}
+
+#[test]
+fn the_twin_is_taken_on_request_and_where_it_is_faster() {
+    let (folder, _) = with_twin();
+    let fast = IntegerIsa::best().has_vnni();
+    assert_eq!(take(folder.path(), Precision::Auto, true), Ok(fast));
+    assert_eq!(take(folder.path(), Precision::Auto, false), Ok(false), "a GPU");
+    assert_eq!(take(folder.path(), Precision::F32, true), Ok(false));
+    assert_eq!(take(folder.path(), Precision::Int8, false), Ok(true));
+}
+
+#[test]
+fn a_missing_twin_is_named_with_the_remedy_only_if_it_was_asked_for() {
+    let (folder, twin) = with_twin();
+    std::fs::remove_dir_all(twin).unwrap();
+    assert_eq!(take(folder.path(), Precision::Auto, true), Ok(false));
+    let error = take(folder.path(), Precision::Int8, true).unwrap_err();
+    assert!(error.contains("distill quantize") && error.contains(folder.path().to_str().unwrap()), "{error}");
+    let error = Student::in_precision(None, None, Precision::Int8, true).unwrap_err().to_string();
+    assert!(error.contains("the embedded student has no 8-bit twin"), "{error}");
+}
+
+#[test]
+fn a_twin_of_other_weights_is_refused_everywhere() {
+    let (folder, _) = with_twin();
+    let mut trained = Student::embedded();
+    trained.weights.0.get_mut("backbone.stem").unwrap().bias[0] += 1.0;
+    trained.save(folder.path()).unwrap();
+    for on_cpu in [true, false] {
+        let error = take(folder.path(), Precision::Auto, on_cpu).unwrap_err();
+        assert!(error.contains("int8") && error.contains("not made from the weights beside it"), "{error}");
+    }
+    assert_eq!(take(folder.path(), Precision::F32, true), Ok(false));
+}
+
+#[test]
+fn a_package_in_8_bits_is_its_own_twin() {
+    let (_folder, twin) = with_twin();
+    assert_eq!(take(&twin, Precision::Auto, true), Ok(true));
+    assert_eq!(take(&twin, Precision::Int8, true), Ok(true));
+    assert!(take(&twin, Precision::F32, true).unwrap_err().contains("8 bits"));
+}
+
+#[test]
+fn the_names_are_read_as_they_are_shown() {
+    for precision in [Precision::Auto, Precision::F32, Precision::Int8] {
+        assert_eq!(precision.to_string().parse(), Ok(precision));
+    }
+    assert!("half".parse::<Precision>().unwrap_err().contains("auto, f32 or int8"));
 }

@@ -190,6 +190,7 @@ impl Diagnostics {
             values.push(("ground".into(), ground.clone()));
             values.push(("student".into(), board.description.student.clone()));
             values.push(("device".into(), board.description.device.clone()));
+            values.push(("precision".into(), board.description.precision.to_owned()));
             statuses.push(status(&self.node, name, level, message, board, values));
         }
         statuses
@@ -206,11 +207,12 @@ impl Diagnostics {
             }
             (None, None, None) => (Level::Ok, board.state.label().to_owned()),
         };
-        let ModelDescription { student, device, degraded_mode, .. } = &board.description;
+        let ModelDescription { student, device, precision, degraded_mode, .. } = &board.description;
         let mut values = vec![
             ("state".into(), board.state.label().to_owned()),
             ("student".into(), student.clone()),
             ("device".into(), device.clone()),
+            ("precision".into(), (*precision).to_owned()),
             ("degraded_mode_leaves_out".into(), degraded_mode.clone().unwrap_or_else(|| "off".into())),
         ];
         if let Some(jumps) = board.clock_jumps_back {

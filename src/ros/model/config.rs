@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use peregrine_core::scheduling::use_default_scheduling;
 use peregrine_core::{Encoding, ImageView};
-use peregrine_pipeline::{DeviceChoice, GpuOptions, Pipeline, PipelineError, PipelineOptions};
-use peregrine_student::{Architecture, Student};
+use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineError, PipelineOptions};
+use peregrine_student::{Architecture, Precision, Student};
 use peregrine_track::TrackerOptions;
 
 use super::classes::ModelClasses;
@@ -33,6 +33,7 @@ pub struct ModelConfig {
     /// What the folder must lie below.
     root: Option<PathBuf>,
     device: String,
+    precision: Precision,
     options: PipelineOptions,
     /// 0 for one for each core that the loading thread may use.
     threads: usize,
@@ -51,6 +52,8 @@ impl ModelConfig {
             folder: parameters.text("model").into(),
             root: Some(parameters.text("models_root")).filter(|root| !root.is_empty()).map(PathBuf::from),
             device: parameters.text("device").to_owned(),
+            // The declaration permits nothing else.
+            precision: parameters.text("precision").parse().unwrap_or_default(),
             options: PipelineOptions {
                 max_detections: parameters.count("max_detections"),
                 segmentation: parameters.flag("segmentation"),
@@ -62,7 +65,7 @@ impl ModelConfig {
                     ..TrackerOptions::default()
                 }),
                 gpu: GpuOptions {
-                    // The declaration permits nothing else.
+                    // As above.
                     wait: parameters.text("gpu_wait").parse().unwrap_or_default(),
                     timeout: Duration::from_secs_f64(parameters.real("gpu_timeout_ms") / 1e3),
                     ..GpuOptions::default()
@@ -105,15 +108,24 @@ impl ModelConfig {
         use_default_scheduling();
         // What is refused is reported for the frame thread, which is refused the same.
         realtime::apply_to_thread(&RealtimeProfile { priority: 0, ..self.profile.clone() });
-        let student = if self.folder.as_os_str().is_empty() { Student::embedded() } else { self.load_package()? };
-        let architecture = &student.manifest.architecture;
         let options = PipelineOptions { threads: self.thread_count(), ..self.options.clone() };
-        let classes = Arc::new(self.classes(architecture)?);
+        // Which twin is the faster one depends on the device, and that is known once there is a pipeline.
+        let mut student = self.load_student(self.device == "cpu")?;
         let mut full = pipeline(&student, options.clone())?;
+        if self.device != "cpu" && matches!(full.device(), DeviceInUse::Cpu { .. }) {
+            let for_cpu = self.load_student(true)?;
+            if for_cpu.quantization.is_some() != student.quantization.is_some() {
+                full = pipeline(&for_cpu, options.clone())?;
+                student = for_cpu;
+            }
+        }
+        let architecture = &student.manifest.architecture;
+        let classes = Arc::new(self.classes(architecture)?);
         warm_up(&mut full)?;
         let mut description = ModelDescription {
             student: student.manifest.name.clone(),
             device: device_text(&full.device()),
+            precision: if student.quantization.is_some() { "int8" } else { "f32" },
             degraded_mode: None,
             classes: Some(Arc::clone(&classes)),
         };
@@ -127,10 +139,12 @@ impl ModelConfig {
         Ok((Box::new(LoadedModel::new(full, reduced, architecture, classes, options.max_detections)), description))
     }
 
-    /// The package in the folder, which is below the root if there is one.
-    fn load_package(&self) -> Result<Student, NodeError> {
+    /// The package in the folder, which is below the root if there is one; the embedded one without a
+    /// folder.
+    fn load_student(&self, on_cpu: bool) -> Result<Student, NodeError> {
         let folder = self.root.as_ref().map_or(self.folder.clone(), |root| root.join(&self.folder));
-        Ok(Student::load_within(&folder, self.root.as_deref())?)
+        let folder = Some(folder.as_path()).filter(|_| !self.folder.as_os_str().is_empty());
+        Ok(Student::in_precision(folder, self.root.as_deref(), self.precision, on_cpu)?)
     }
 
     /// The classes of a model. That none of them is called road is nobody's mistake; a name that
@@ -197,6 +211,19 @@ mod tests {
         assert_eq!(load("cpu"), "cpu");
         let auto = load("auto");
         assert!(auto.starts_with("cuda (") || auto.starts_with("cpu (not cuda: "), "{auto}");
+    }
+
+    #[test]
+    fn the_arithmetic_is_the_one_that_was_asked_for() {
+        let load = |precision: &str| {
+            let precision = ("precision", ParameterValue::String(precision.into()));
+            let device = ("device", ParameterValue::String("cpu".into()));
+            let loaded = small(RealtimeProfile::default(), &[precision, device]).load();
+            loaded.map(|(_, description)| description.precision).map_err(|error| error.to_string())
+        };
+        assert_eq!(load("f32"), Ok("f32"));
+        assert_eq!(load("auto"), Ok("f32"), "the embedded student has no twin");
+        assert!(load("int8").unwrap_err().contains("no 8-bit twin"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct ModelDescription {
     pub student: String,
     /// Such as `cpu`; with the reason if it is not the preferred one.
     pub device: String,
+    /// `f32` (on a GPU in halves) or `int8`.
+    pub precision: &'static str,
     /// What the degraded mode leaves out; `None` if it is off.
     pub degraded_mode: Option<String>,
     /// `None` before a model is loaded.

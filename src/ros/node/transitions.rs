@@ -151,8 +151,8 @@ impl Perception {
             }
         }
         let topics: Vec<_> = configured.streams().into_iter().map(|stream| stream.topic).collect();
-        let ModelDescription { student, device, .. } = &description;
-        tracing::info!("student {student} on {device}; images from {}", topics.join(", "));
+        let ModelDescription { student, device, precision, .. } = &description;
+        tracing::info!("student {student} ({precision}) on {device}; images from {}", topics.join(", "));
         tell_road(&description);
         let mut board = lock(&self.board);
         (board.description, board.reports) = (description, reports);

@@ -53,6 +53,12 @@ pub static DECLARATIONS: &[Declaration] = &[
         "Inference device. auto: CUDA if a device is available, otherwise the CPU; falls back to the CPU if CUDA fails.",
     ),
     at_start(
+        "precision",
+        Domain::Choice { default: "auto", of: &["auto", "f32", "int8"] },
+        "Arithmetic of the network: int8 takes the package in the model's folder int8 (made by distill quantize). auto: \
+         that one on a CPU with VNNI instructions, if it is there; otherwise floating point (f32).",
+    ),
+    at_start(
         "gpu_wait",
         Domain::Choice { default: "block", of: &["block", "spin"] },
         "GPU synchronisation: block (sleep) or spin (busy-wait, lower latency, uses a core).",

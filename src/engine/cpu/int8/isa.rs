@@ -41,6 +41,12 @@ impl IntegerIsa {
         list
     }
 
+    /// Whether it has Intel's dot products of 8-bit integers, with which 8 bits are faster than f32 by
+    /// measurement (bench/FIGURES.md).
+    pub fn has_vnni(self) -> bool {
+        matches!(self, Self::AvxVnni | Self::Avx512Vnni)
+    }
+
     /// The best set that this processor has.
     pub fn best() -> IntegerIsa {
         *Self::available().last().expect("the portable one is always there")
