@@ -1,0 +1,77 @@
+//! Whole streams: every picture is ffmpeg's own, bit by bit, and belongs to its packet.
+
+use peregrine_video::Codec;
+
+use crate::support::*;
+
+const CODECS: [Codec; 2] = [Codec::H264, Codec::H265];
+
+#[test]
+fn every_packet_gives_its_picture_as_ffmpeg_decodes_it() {
+    for codec in CODECS {
+        for size in ["320x240", "332x250"] {
+            let Some(sample) = sample(codec, size, 35, &[]) else { return };
+            let Some(mut stream) = open(codec) else { return };
+            let answers = decode(&mut stream, numbered(&sample));
+            assert_eq!((sample.packets.len(), sample.pictures.len(), answers.len()), (35, 35, 35));
+            for (at, ((number, result), expected)) in answers.iter().zip(&sample.pictures).enumerate() {
+                assert_eq!(*number, at, "{codec:?}: none is held back");
+                let picture = result.as_ref().unwrap();
+                assert_eq!(format!("{}x{}", picture.width(), picture.height()), size);
+                assert!(picture.data() == expected, "{codec:?} {size}, picture {at}");
+                assert!(!picture.is_full_range());
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_in_another_order_keep_their_packets() {
+    for codec in CODECS {
+        let Some(sample) = sample(codec, "320x240", 30, &["-tune", "animation", "-bf", "2"]) else { return };
+        let Some(mut stream) = open(codec) else { return };
+        let answers = decode(&mut stream, numbered(&sample));
+        assert_eq!(answers.len(), 30);
+        let shown: Vec<_> =
+            answers.iter().filter_map(|(number, result)| Some((number, result.as_ref().ok()?))).collect();
+        assert!(shown.len() >= 25, "{codec:?}: {answers:?}");
+        assert!(shown.windows(2).any(|two| two[0].0 > two[1].0), "{codec:?}: the order is another");
+        for ((_, picture), expected) in shown.iter().zip(&sample.pictures) {
+            assert!(picture.data() == expected, "{codec:?}");
+        }
+    }
+}
+
+#[test]
+fn the_range_of_values_and_grey_streams_are_told() {
+    for (codec, full) in [(Codec::H264, "-color_range"), (Codec::H265, "-color_range")] {
+        let Some(sample) = sample(codec, "64x48", 3, &[full, "pc"]) else { return };
+        let Some(mut stream) = open(codec) else { return };
+        for (_, result) in decode(&mut stream, numbered(&sample)) {
+            assert!(result.unwrap().is_full_range(), "{codec:?}");
+        }
+    }
+    let Some(sample) = sample(Codec::H264, "64x48", 3, &["-pix_fmt", "gray"]) else { return };
+    let Some(mut stream) = open(Codec::H264) else { return };
+    for (_, result) in decode(&mut stream, numbered(&sample)) {
+        let picture = result.unwrap();
+        assert!(picture.data().len() == 64 * 48 * 3 / 2 && picture.data()[64 * 48..].iter().all(|&value| value == 128));
+    }
+}
+
+#[test]
+fn a_size_that_changes_at_a_key_frame_is_followed() {
+    for codec in CODECS {
+        let (Some(first), Some(second)) = (sample(codec, "320x240", 5, &[]), sample(codec, "160x120", 5, &[])) else {
+            return;
+        };
+        let Some(mut stream) = open(codec) else { return };
+        let packets = first.packets.iter().chain(&second.packets).map(Vec::as_slice).enumerate();
+        let answers = decode(&mut stream, packets);
+        let expected: Vec<_> = first.pictures.iter().chain(&second.pictures).collect();
+        assert_eq!(answers.len(), 10);
+        for ((number, result), expected) in answers.into_iter().zip(expected) {
+            assert!(result.unwrap().data() == expected, "{codec:?} {number}");
+        }
+    }
+}
