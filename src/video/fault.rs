@@ -51,8 +51,11 @@ pub enum LibraryFault {
          install ffmpeg, or its libavcodec alone, such as libavcodec59); install it and start the program again"
     )]
     NotInstalled,
+    /// The file that [`LIBRARY`](super::LIBRARY) names.
+    #[error("the file that {} names cannot be loaded as ffmpeg's libavcodec; name its path", super::LIBRARY)]
+    Named,
     /// The major version.
-    #[error("libavcodec is of version {0}, which is not known here; install that of ffmpeg 4.3 to 9")]
+    #[error("libavcodec is of version {0}, which is not known here; install that of ffmpeg 4.3 to 8")]
     Version(u32),
     /// A function that is not in it.
     #[error("the libavcodec that was found lacks {0}; install that of the distribution (apt-get install ffmpeg)")]

@@ -1,11 +1,12 @@
 //! ffmpeg's libavcodec, loaded at run time: the few functions that decode a packet, and the places
 //! of the few fields that are read. All of this crate that is unsafe is here.
 //!
-//! The fields lie at the same places in all of [`VERSIONS`]: compared by `offsetof` with Debian's
-//! headers of 58, 59, 61 and 63, and 60 and 62 by decoding. Other versions are refused.
+//! The fields lie at the same places in all of [`VERSIONS`], by `offsetof` with the headers of 58, 59
+//! and 61; and this crate's tests were run with a library of each. Other versions are refused, since
+//! damage is also told by the words of the log.
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
+use std::ffi::{c_char, c_int, c_uint, c_void, CStr, OsString};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::ptr::{self, NonNull};
@@ -19,8 +20,8 @@ use super::Codec;
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the places of libavcodec's fields were looked up for 64-bit machines only");
 
-/// Major versions that were looked at: ffmpeg 4.3 to 9.
-pub const VERSIONS: RangeInclusive<u32> = 58..=63;
+/// Major versions that were looked at: ffmpeg 4.3 to 8.
+pub const VERSIONS: RangeInclusive<u32> = 58..=62;
 
 /// The variable that names the library's file, where it is not the system's.
 pub const LIBRARY: &str = "PEREGRINE_LIBAVCODEC";
@@ -106,11 +107,12 @@ fn functions() -> Result<&'static Functions, LibraryFault> {
 }
 
 fn load() -> Result<Functions, LibraryFault> {
-    let named = std::env::var_os(LIBRARY).into_iter();
-    let installed = VERSIONS.rev().map(|version| format!("libavcodec.so.{version}").into());
+    let named = std::env::var_os(LIBRARY);
+    let missing = if named.is_some() { LibraryFault::Named } else { LibraryFault::NotInstalled };
+    let installed = || VERSIONS.rev().map(|version| format!("libavcodec.so.{version}").into()).collect();
+    let files: Vec<OsString> = named.map_or_else(installed, |file| vec![file]);
     // SAFETY: what libraries do when they are loaded is theirs to answer for; ffmpeg's do nothing.
-    let library = named.chain(installed).find_map(|file| unsafe { Library::new(file) }.ok());
-    let library = library.ok_or(LibraryFault::NotInstalled)?;
+    let library = files.iter().find_map(|file| unsafe { Library::new(file) }.ok()).ok_or(missing)?;
     // SAFETY: `unsigned avcodec_version(void)`, in every version.
     let version = unsafe { library.get::<unsafe extern "C" fn() -> c_uint>("avcodec_version").map(|of| of() >> 16) };
     let version = version.map_err(|_| LibraryFault::Function("avcodec_version"))?;
