@@ -4,8 +4,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-gpu bench-gpu fmt lint audit publish-check clean
 
-# All that is shipped: the node with ROS 2, and the GPU's engine, which loads CUDA at run time where there is a GPU.
-SHIPPED := ros,cuda
+# All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
+# libavcodec at run time where they are installed.
+SHIPPED := ros,cuda,video
 
 # ROS, Python and onnxruntime as launch/setup prepared them. r2r is generated from these variables, so every
 # cargo call that builds it must see the same ones, or it is compiled anew.

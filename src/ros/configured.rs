@@ -1,6 +1,6 @@
 //! All that exists between configure and cleanup: subscriptions, publishers, the frame thread.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -228,7 +228,7 @@ impl Configured {
         self.shared.stop.store(true, Relaxed);
         self.frames.thread().unpark();
         let give_up = Instant::now() + DRAIN_TIMEOUT;
-        while !self.frames.is_finished() {
+        while !self.frames.is_finished() || self.shared.decoders.load(Acquire) > 0 {
             if Instant::now() > give_up {
                 return Err(NodeError::Stuck);
             }

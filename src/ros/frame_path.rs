@@ -5,7 +5,7 @@
 //! What happens inside the middleware's `publish` is not under the node's control; the watchdog sees
 //! when it hangs, as it does for every stage. A panic costs the frame in which it happens.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl FramePath {
         loop {
             // Read before the mailbox, so that what was put there before the stop is still
             // processed.
-            let stopping = self.shared.stop.load(Relaxed);
+            let stopping = self.shared.stop.load(Relaxed) && self.shared.decoders.load(Acquire) == 0;
             if !self.process_next(MAX_WAIT) && stopping {
                 return;
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use peregrine_core::{Encoding, ImageError, ImageView};
+use peregrine_video::{is_annex_b, Codec, Picture, VideoFault};
 use peregrine_vision::preprocess::compressed;
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 use peregrine_vision::preprocess::compressed_format::is_picture;
@@ -18,6 +19,8 @@ use super::messages::{bytes, NativeHeader};
 pub enum ImageMessage {
     Raw(NativeMsg<r2r::sensor_msgs::msg::Image>),
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
+    /// A packet of a video, with its picture.
+    Video(Arc<ImageMessage>, Picture),
 }
 
 // SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a
@@ -33,6 +36,15 @@ impl ImageMessage {
         match self {
             Self::Raw(m) => &m.header,
             Self::Compressed(m) => &m.header,
+            Self::Video(packet, _) => packet.header(),
+        }
+    }
+
+    /// The codec, if it is a packet of a video that is still to be decoded.
+    pub fn codec(&self) -> Option<Codec> {
+        match self {
+            Self::Compressed(m) => Codec::named(bytes(&m.format)),
+            Self::Raw(..) | Self::Video(..) => None,
         }
     }
 
@@ -45,6 +57,10 @@ impl ImageMessage {
     pub fn check(&self) -> Result<(), UnpackError> {
         match self {
             Self::Raw(m) => raw_view(m).map(drop),
+            Self::Video(..) => Ok(()),
+            Self::Compressed(m) if self.codec().is_some() => {
+                is_annex_b(data_of(m)).then_some(()).ok_or(UnpackError::Video(VideoFault::NotAnnexB))
+            }
             Self::Compressed(m) => {
                 let format = bytes(&m.format);
                 if !is_picture(format) {
@@ -61,6 +77,7 @@ impl ImageMessage {
         match self {
             Self::Raw(m) => m.is_loaned,
             Self::Compressed(m) => m.is_loaned,
+            Self::Video(packet, _) => packet.is_loaned(),
         }
     }
 }
@@ -77,12 +94,22 @@ pub struct Frame {
     pub sequence: u64,
 }
 
+/// A packet of a video.
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        match &*self.message {
+            ImageMessage::Compressed(m) => data_of(m),
+            ImageMessage::Raw(..) | ImageMessage::Video(..) => &[],
+        }
+    }
+}
+
 /// Why an image is rejected before processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum UnpackError {
     #[error("the encoding '{0}' is not supported; use rgb8, bgr8, rgba8, bgra8, mono8, uyvy or yuyv")]
     Encoding(ShortText<32>),
-    #[error("the data is neither JPEG nor PNG")]
+    #[error("the data is neither JPEG nor PNG, and the format names neither H.264 nor H.265")]
     Format,
     #[error(
         "the format '{0}' is of values that are no picture of 8 bits (a Bayer pattern, 16-bit grey or depth), which is \
@@ -99,6 +126,8 @@ pub enum UnpackError {
     TooLarge,
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Video(#[from] VideoFault),
 }
 
 impl UnpackError {
@@ -110,6 +139,7 @@ impl UnpackError {
             Self::Damaged | Self::Jpeg(_) => "damaged",
             Self::TooLarge => "too_large",
             Self::Image(error) => error.reason(),
+            Self::Video(fault) => fault.reason(),
         }
     }
 }
@@ -186,6 +216,13 @@ fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>) -> Result<ImageView<'_>
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
+/// A view of the pixels of a picture of a video.
+fn video_view(picture: &Picture) -> Result<ImageView<'_>, ImageError> {
+    let range = if picture.is_full_range() { YuvRange::Full } else { YuvRange::Limited };
+    let (width, height) = (picture.width(), picture.height());
+    ImageView::with_encoding(Encoding::I420(range), width, height, width, picture.data())
+}
+
 /// The bytes of a compressed image.
 fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
     if m.data.data.is_null() {
@@ -209,6 +246,7 @@ impl Unpacker {
         match message {
             ImageMessage::Raw(m) => raw_view(m),
             ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
+            ImageMessage::Video(_, picture) => Ok(video_view(picture)?),
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt};
-use peregrine_core::{now_ns, FrameOutcome};
+use peregrine_core::now_ns;
 use peregrine_pipeline::camera::StampWatch;
 use r2r::{Clock, Node, QosProfile};
 
-use super::age::Age;
-use super::clock::{ClockSample, Nanoseconds};
+use super::clock::ClockSample;
+use super::delivery::{deliver, reject};
 use super::error::NodeError;
 use super::graph;
 use super::image_topic::{ImageTopic, COMPRESSED};
@@ -19,9 +19,10 @@ use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::panics;
 use super::parameters::Parameters;
-use super::record::{Record, Rejection};
+use super::record::Rejection;
 use super::shared::NodeShared;
 use super::topics::CameraTopics;
+use super::video::VideoDecoder;
 
 /// How often, while no images come, the ROS graph is asked who publishes them.
 const GRAPH_QUERY_PERIOD: Duration = Duration::from_secs(1);
@@ -50,16 +51,13 @@ pub struct Arrivals {
     shared: Arc<NodeShared>,
     stamps: StampWatch,
     active: bool,
+    video: VideoDecoder,
 }
-
-/// The due time in [`FrameMailbox`](peregrine_core::FrameMailbox) of an image without a deadline,
-/// in ns from arrival. The same for all cameras, so that the one that has waited longest comes
-/// first.
-const NO_DEADLINE: i64 = 1_000_000_000;
 
 impl Arrivals {
     pub fn new(camera: usize, shared: Arc<NodeShared>) -> Self {
-        Self { camera, shared, stamps: StampWatch::default(), active: false }
+        let video = VideoDecoder::new(Arc::clone(&shared));
+        Self { camera, shared, stamps: StampWatch::default(), active: false, video }
     }
 
     /// Whether images are accepted from now on; others are discarded, and never count as arrived.
@@ -70,10 +68,12 @@ impl Arrivals {
             liveness.start(now_ns());
         } else {
             liveness.stop();
+            self.video.end();
         }
     }
 
-    /// Counts an image that arrived at `arrival`, and puts it into the mailbox.
+    /// Counts an image that arrived at `arrival`, and puts it into the mailbox: a packet of a video
+    /// once its decoder has a picture of it.
     pub fn accept(&mut self, message: impl Into<Arc<ImageMessage>>, arrival: ClockSample) {
         let message = message.into();
         debug_assert!(!message.is_loaned(), "images cannot be loaned");
@@ -86,19 +86,15 @@ impl Arrivals {
         let sequence = camera.accounting.arrive();
         // Here and not on the frame thread, so that an unusable image never supersedes a good one.
         if let Err(rejection) = check_safely(&message) {
-            camera.accounting.end(FrameOutcome::Rejected);
-            camera.records.force_push(Record::Rejected(rejection));
-            camera.rejected_on_arrival.fetch_add(1, Relaxed);
+            reject(&self.shared, self.camera, rejection);
             return;
         }
         self.stamps.observe(stamp(message.header()));
         camera.stamps.store(&self.stamps.counts());
         let frame = Frame { camera: self.camera, sequence, message, arrival };
-        let age = Age::of(&frame).at(arrival.monotonic);
-        let due = due(arrival.monotonic, age, settings.deadline.unwrap_or(NO_DEADLINE));
-        if let Some(superseded) = self.shared.mailbox.put(self.camera, frame, due) {
-            camera.accounting.end(FrameOutcome::Superseded);
-            drop(superseded);
+        match frame.message.codec() {
+            Some(codec) => self.video.push(codec, frame),
+            None => deliver(&self.shared, frame),
         }
     }
 }
@@ -115,15 +111,6 @@ fn check(message: &ImageMessage) -> Result<(), Rejection> {
         return Err(Rejection::Stamp { sec: stamp.sec, nanosec: stamp.nanosec });
     }
     Ok(message.check()?)
-}
-
-/// When an image of that age is due on the monotonic clock.
-///
-/// Clamped between its arrival and a whole deadline later: the age relies on the camera's clock,
-/// and a camera whose clock is behind would otherwise always come first, and one whose clock is
-/// ahead never.
-fn due(arrival: u64, age: Nanoseconds, deadline: Nanoseconds) -> u64 {
-    arrival.saturating_add(deadline.saturating_sub(age).clamp(0, deadline) as u64)
 }
 
 impl Intake {
@@ -239,43 +226,11 @@ impl Intake {
 mod tests {
     use super::*;
     use crate::live::LiveSettings;
-    use peregrine_core::{FrameAccounting, FrameMailbox};
+    use crate::record::Record;
+    use peregrine_core::FrameAccounting;
     use r2r::NativeMsg;
 
-    const HOUR: Nanoseconds = 3_600_000_000_000;
     const MS: u64 = 1_000_000;
-
-    /// How often each of two cameras is served in 60 frames of an overloaded worker, given the ages
-    /// of their images.
-    fn times_served(ages: [Nanoseconds; 2]) -> [u32; 2] {
-        let (mailbox, mut served, mut next) = (FrameMailbox::new(2), [0; 2], [3 * MS, 17 * MS]);
-        for frame in 1..=60 {
-            let now = frame * 50 * MS;
-            for camera in 0..2 {
-                while next[camera] <= now {
-                    mailbox.put(camera, (), due(next[camera], ages[camera], 100 * MS as i64));
-                    next[camera] += 33 * MS;
-                }
-            }
-            served[mailbox.take().expect("an image has come").0] += 1;
-        }
-        served
-    }
-
-    #[test]
-    fn a_camera_with_a_clock_an_hour_off_gets_its_share_and_no_more() {
-        for ages in [[HOUR, 0], [0, -HOUR], [HOUR, -HOUR], [i64::MAX, i64::MIN]] {
-            let served = times_served(ages);
-            assert!(served.iter().all(|&times| times >= 10), "{served:?} for ages of {ages:?}");
-        }
-    }
-
-    #[test]
-    fn with_synchronised_clocks_a_frame_is_due_at_its_deadline() {
-        assert_eq!(due(500, 30, 100), 570);
-        assert_eq!(due(500, 130, 100), 500, "past its deadline");
-        assert_eq!(due(500, -30, 100), 600, "from the future");
-    }
 
     fn arrivals() -> (Arrivals, Arc<NodeShared>) {
         let settings = LiveSettings::new(&Parameters::default());

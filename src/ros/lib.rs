@@ -20,7 +20,7 @@
 //! - [`names`], [`qos`], [`topics`]: topic names after remapping, the QoS with its overrides, the
 //!   topics of a camera. [`requests`]: requests of services.
 //! - [`image_topic`]: the topic of a camera's images; [`graph`]: what the ROS graph shows of it.
-//! - [`intake`]: images to the mailbox. [`liveness`]: the stream liveness watchdog. [`incoming`]:
+//! - [`intake`]: images to the mailbox, by [`delivery`]; those of a video by way of [`video`]. [`liveness`]: the stream liveness watchdog. [`incoming`]:
 //!   an image message and the view of its pixels. [`age`]: how old a frame's scene is.
 //! - [`frame_path`]: the per-frame path, top to bottom. [`shared`]: what its thread shares with the
 //!   others. [`model`]: the model that it runs, with its degraded mode. [`messages`]: what it
@@ -46,6 +46,7 @@ pub mod clock_watch;
 pub mod command_line;
 pub mod configured;
 pub mod context;
+pub mod delivery;
 pub mod diagnostics;
 pub mod error;
 pub mod frame_path;
@@ -75,6 +76,7 @@ pub mod service_manager;
 pub mod shared;
 pub mod spelling;
 pub mod topics;
+pub mod video;
 pub mod watch;
 pub mod watchdog;
 pub mod web;

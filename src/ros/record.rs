@@ -83,6 +83,8 @@ pub enum Rejection {
     Stamp { sec: i32, nanosec: u32 },
     #[error("inference failed: {0}")]
     Inference(ShortText<120>),
+    #[error("no thread can be started to decode the video; see whether the machine has memory left")]
+    Thread,
     #[error("the middleware did not publish the detections")]
     Publishing,
     #[error("the frame panicked: {0}")]
@@ -98,6 +100,7 @@ impl Rejection {
             Self::Image(error) => error.reason(),
             Self::Stamp { .. } => "stamp",
             Self::Inference(_) => "inference",
+            Self::Thread => "no_decoder",
             Self::Publishing => "publishing",
             Self::Panic(_) => "panic",
             Self::FrameThread => "frame_thread",

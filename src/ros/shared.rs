@@ -1,6 +1,6 @@
 //! What the frame thread shares with the others, without locks: no thread ever waits for another.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -35,6 +35,8 @@ pub struct NodeShared {
     /// ROS time minus the monotonic clock in ns, as of the last spin of the node.
     pub ros_offset: AtomicI64,
     pub watch: Arc<FrameWatch>,
+    /// Threads that decode videos, and so may still put frames into the mailbox.
+    pub decoders: AtomicUsize,
     pub stop: AtomicBool,
 }
 
@@ -51,6 +53,7 @@ impl NodeShared {
             device_fallback: ArrayQueue::new(1),
             ros_offset: AtomicI64::new(0),
             watch: Arc::default(),
+            decoders: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         }
     }

@@ -2,8 +2,9 @@
 
 use super::annex_b::{is_annex_b, Contents};
 use super::codec::Codec;
+use super::complaint::Complaint;
 use super::fault::VideoFault;
-use super::libavcodec::{self, Complaint, Frame};
+use super::libavcodec::{self, Frame};
 use super::picture::{Buffers, Picture};
 
 /// Most bytes of a packet: more than a frame of the largest size takes without any compression.

@@ -2,6 +2,9 @@
 
 use super::codec::Codec;
 
+/// The variable that names libavcodec's file, where it is not the system's.
+pub const LIBRARY: &str = "PEREGRINE_LIBAVCODEC";
+
 /// Why a packet of a video has no picture that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum VideoFault {
@@ -45,14 +48,17 @@ pub enum VideoFault {
 /// Why there is no decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum LibraryFault {
+    /// The program was built without what loads it.
+    #[error("H.264 and H.265 are not decoded by this program; build it with --features video, as make build does")]
+    NotBuilt,
     /// No library, of any version.
     #[error(
         "H.264 and H.265 are decoded by ffmpeg's libavcodec, which is not installed (Debian and Ubuntu: apt-get \
          install ffmpeg, or its libavcodec alone, such as libavcodec59); install it and start the program again"
     )]
     NotInstalled,
-    /// The file that [`LIBRARY`](super::LIBRARY) names.
-    #[error("the file that {} names cannot be loaded as ffmpeg's libavcodec; name its path", super::LIBRARY)]
+    /// The file that [`LIBRARY`] names.
+    #[error("the file that {} names cannot be loaded as ffmpeg's libavcodec; name its path", LIBRARY)]
     Named,
     /// The major version.
     #[error("libavcodec is of version {0}, which is not known here; install that of ffmpeg 4.3 to 8")]

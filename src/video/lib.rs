@@ -6,21 +6,26 @@
 //! - [`Codec`]: which of the two, by the `format` of a message. [`Picture`]: what comes out, in a
 //!   buffer that is used again. [`VideoFault`]: why a packet has no picture.
 //! - `decoder`: one stream's decoder, and when its pictures can be trusted. `annex_b`: what a packet
-//!   is, without decoding it. `libavcodec`: the library; all of this crate that is unsafe.
+//!   is, without decoding it. `libavcodec`: the library; all of this crate that is unsafe. `absent`:
+//!   in its place without the feature `libavcodec`.
 
 #![warn(missing_docs)]
 
 mod annex_b;
 mod codec;
+mod complaint;
 mod decoder;
 mod fault;
+#[cfg(feature = "libavcodec")]
+mod libavcodec;
+#[cfg(not(feature = "libavcodec"))]
+#[path = "absent.rs"]
 mod libavcodec;
 mod picture;
 mod stream;
 
 pub use annex_b::is_annex_b;
 pub use codec::Codec;
-pub use fault::{LibraryFault, VideoFault};
-pub use libavcodec::LIBRARY;
+pub use fault::{LibraryFault, VideoFault, LIBRARY};
 pub use picture::Picture;
 pub use stream::Stream;

@@ -14,7 +14,8 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
-use super::fault::LibraryFault;
+use super::complaint::Complaint;
+use super::fault::{LibraryFault, LIBRARY};
 use super::Codec;
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -23,14 +24,8 @@ compile_error!("the places of libavcodec's fields were looked up for 64-bit mach
 /// Major versions that were looked at: ffmpeg 4.3 to 8.
 pub const VERSIONS: RangeInclusive<u32> = 58..=62;
 
-/// The variable that names the library's file, where it is not the system's.
-pub const LIBRARY: &str = "PEREGRINE_LIBAVCODEC";
-
 /// `AVERROR(EAGAIN)`: the decoder wants the next packet.
 const AGAIN: c_int = -11;
-
-/// `AV_LOG_ERROR`: this and below is an error.
-const LOG_ERROR: c_int = 16;
 
 /// The beginning of an `AVFrame`; the library makes it.
 #[repr(C)]
@@ -128,15 +123,6 @@ fn load() -> Result<Functions, LibraryFault> {
     Ok(functions)
 }
 
-/// What the library complains of: it hides damage in pictures as well as it can, and tells its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Complaint {
-    /// The picture is of a size that is not permitted.
-    Size,
-    /// Bits are wrong or missing, or a picture that is referred to is.
-    Damage,
-}
-
 thread_local! {
     static COMPLAINT: Cell<Option<Complaint>> = const { Cell::new(None) };
 }
@@ -149,21 +135,7 @@ unsafe extern "C" fn note(_: *mut c_void, level: c_int, format: *const c_char, _
     // SAFETY: the caller says so.
     let format = unsafe { CStr::from_ptr(format) }.to_bytes();
     // The first of them is the cause of the others.
-    COMPLAINT.set(COMPLAINT.get().or_else(|| complaint(level, format)));
-}
-
-/// What a line of the log means for the picture, if anything.
-fn complaint(level: c_int, format: &[u8]) -> Option<Complaint> {
-    // Pictures that are missing and made up, and parts of one: no errors in the library's eyes.
-    let concealed = format.starts_with(b"Frame num gap") || format.starts_with(b"concealing ");
-    // Encoders that keep more pictures than they announce: only the oldest goes.
-    let harmless = format.starts_with(b"number of reference frames");
-    match level & 0xff {
-        _ if concealed => Some(Complaint::Damage),
-        level if level > LOG_ERROR || harmless => None,
-        _ if format.starts_with(b"Picture size") => Some(Complaint::Size),
-        _ => Some(Complaint::Damage),
-    }
+    COMPLAINT.set(COMPLAINT.get().or_else(|| Complaint::of(level, format)));
 }
 
 /// A decoder, with the packet and the picture that it is given.
@@ -347,15 +319,5 @@ mod tests {
         assert_eq!((offset_of!(AvFrame, width), offset_of!(AvFrame, height)), (104, 108));
         assert_eq!((offset_of!(AvFrame, format), offset_of!(AvFrame, pts)), (116, 136));
         assert_eq!((offset_of!(AvPacket, pts), offset_of!(AvPacket, data), offset_of!(AvPacket, size)), (8, 24, 32));
-    }
-
-    #[test]
-    fn what_is_made_up_is_damage_and_what_is_harmless_is_none() {
-        assert_eq!(complaint(48, b"Frame num gap %d %d\n"), Some(Complaint::Damage));
-        assert_eq!(complaint(32, b"concealing %d DC"), Some(Complaint::Damage));
-        assert_eq!(complaint(16, b"error while decoding MB %d %d"), Some(Complaint::Damage));
-        assert_eq!(complaint(16, b"Picture size %ux%u is invalid\n"), Some(Complaint::Size));
-        assert_eq!(complaint(24, b"a warning"), None);
-        assert_eq!(complaint(16, b"number of reference frames (%d+%d) exceeds max"), None);
     }
 }

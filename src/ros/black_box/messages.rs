@@ -71,16 +71,16 @@ impl Serializer {
         (messages, has_image)
     }
 
-    /// As it came, if it is compressed.
+    /// As it came, if it is compressed; of a video a picture of its own, which needs no other.
     fn picture(&mut self, image: &ImageMessage) -> Option<CompressedImage> {
-        let raw = match image {
+        match image {
             ImageMessage::Compressed(message) => return Some(CompressedImage::from_native(message)),
-            ImageMessage::Raw(raw) => raw,
-        };
+            ImageMessage::Raw(..) | ImageMessage::Video(..) => {}
+        }
         let picture = self.pictures.encode(image)?;
         // In the words of image_transport.
         let format = if picture.is_grey { "mono8; jpeg compressed mono8" } else { "rgb8; jpeg compressed bgr8" };
-        Some(CompressedImage { header: header(&raw.header), format: format.into(), data: picture.jpeg.to_vec() })
+        Some(CompressedImage { header: header(image.header()), format: format.into(), data: picture.jpeg.to_vec() })
     }
 
     /// As they were published; `None` for a frame without a result.
