@@ -13,7 +13,12 @@ mod scene;
 mod set_up;
 mod soak;
 mod stock_tools;
+#[cfg(feature = "video")]
+#[path = "../../src/video/tests/support.rs"]
+mod streams;
 mod support;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;
+#[cfg(feature = "video")]
+mod video;
 mod web;

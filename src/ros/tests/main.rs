@@ -8,4 +8,9 @@ mod device;
 mod documents;
 mod in_process;
 mod stalls;
+#[cfg(feature = "video")]
+#[path = "../../video/tests/support.rs"]
+mod streams;
+#[cfg(feature = "video")]
+mod video;
 mod web;

@@ -1,5 +1,7 @@
 //! Streams, packet by packet, and ffmpeg's own decoding of them.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -28,17 +30,23 @@ fn ffmpeg(arguments: &[&str], output: &Path) -> bool {
     false
 }
 
-/// `frames` pictures of `size`, encoded with `options` beside what a live camera uses.
+/// `frames` pictures of `size`, encoded with `options` beside what a live camera uses; `None` where
+/// ffmpeg cannot make them, and the test is skipped.
 pub fn sample(codec: Codec, size: &str, frames: usize, options: &[&str]) -> Option<Sample> {
+    let source = format!("testsrc2=size={size}:rate=30");
+    sample_of(codec, &["-f", "lavfi", "-i", &source], size, frames, options)
+}
+
+/// The same of an input of ffmpeg's.
+pub fn sample_of(codec: Codec, input: &[&str], size: &str, frames: usize, options: &[&str]) -> Option<Sample> {
     let folder = tempfile::tempdir().unwrap();
     let (encoder, format, filter, kind) = match codec {
         Codec::H264 => ("libx264", "h264", "h264_metadata=aud=insert", 9),
         Codec::H265 => ("libx265", "hevc", "hevc_metadata=aud=insert", 35),
     };
     let (encoded, raw) = (folder.path().join("stream"), folder.path().join("raw"));
-    let source = format!("testsrc2=size={size}:rate=30");
     let count = frames.to_string();
-    let mut arguments = vec!["-f", "lavfi", "-i", &source, "-frames:v", &count, "-c:v", encoder];
+    let mut arguments = [input, &["-frames:v", &count, "-s", size, "-c:v", encoder]].concat();
     arguments.extend(["-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", "10"]);
     arguments.extend(options);
     arguments.extend(["-bsf:v", filter, "-f", format]);
