@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use peregrine_core::{Encoding, ImageError, ImageView};
-use peregrine_video::{is_annex_b, Codec, Picture, VideoFault};
+use peregrine_video::{is_annex_b, Codec, VideoFault};
 use peregrine_vision::preprocess::compressed;
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 use peregrine_vision::preprocess::compressed_format::is_picture;
@@ -14,13 +14,14 @@ use r2r::NativeMsg;
 
 use super::clock::ClockSample;
 use super::messages::{bytes, NativeHeader};
+use super::yuyv::Yuyv;
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
 pub enum ImageMessage {
     Raw(NativeMsg<r2r::sensor_msgs::msg::Image>),
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
     /// A packet of a video, with its picture.
-    Video(Arc<ImageMessage>, Picture),
+    Video(Arc<ImageMessage>, Yuyv),
 }
 
 // SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a
@@ -216,13 +217,6 @@ fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>) -> Result<ImageView<'_>
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
-/// A view of the pixels of a picture of a video.
-fn video_view(picture: &Picture) -> Result<ImageView<'_>, ImageError> {
-    let range = if picture.is_full_range() { YuvRange::Full } else { YuvRange::Limited };
-    let (width, height) = (picture.width(), picture.height());
-    ImageView::with_encoding(Encoding::I420(range), width, height, width, picture.data())
-}
-
 /// The bytes of a compressed image.
 fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
     if m.data.data.is_null() {
@@ -246,7 +240,7 @@ impl Unpacker {
         match message {
             ImageMessage::Raw(m) => raw_view(m),
             ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
-            ImageMessage::Video(_, picture) => Ok(video_view(picture)?),
+            ImageMessage::Video(_, picture) => Ok(picture.view()?),
         }
     }
 }

@@ -80,3 +80,4 @@ pub mod video;
 pub mod watch;
 pub mod watchdog;
 pub mod web;
+pub mod yuyv;
