@@ -26,7 +26,7 @@ fn detections_of_a_video_have_the_stamps_of_its_packets() {
     for (codec, format) in [(Codec::H264, "h264"), (Codec::H265, "hevc")] {
         let Some(folder) = street(codec) else { return };
         let domain = Domain::new();
-        let _node = domain.start_node(&["image_transport:=compressed", "deadline_ms:=0.0", "drop_late:=false"]);
+        let _node = domain.start_node(&["image_transport:=compressed", "deadline_ms:=0.0"]);
         let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), format]);
         let numbers =
             |key: &str| answer[key].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect::<Vec<_>>();
