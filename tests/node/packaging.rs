@@ -40,10 +40,10 @@ fn the_build_generates_the_messages_that_the_set_up_does() {
 }
 
 #[test]
-fn the_node_is_built_for_ros_and_gpu_whoever_builds_it() {
+fn the_node_is_built_with_all_features_whoever_builds_it() {
     let makefile = text("Makefile");
     let shipped = makefile.lines().find_map(|line| line.strip_prefix("SHIPPED := ")).expect("it names the features");
-    assert_eq!(shipped, "ros,cuda");
+    assert_eq!(shipped, "ros,cuda,video");
     assert!(text("CMakeLists.txt").contains(&format!("--features {shipped}\n")));
     for file in ["packaging/Dockerfile.x86", "packaging/Dockerfile.jetson"] {
         let file = text(file);
