@@ -10,6 +10,7 @@
 //!   in its place without the feature `libavcodec`.
 
 #![warn(missing_docs)]
+#![cfg_attr(not(feature = "libavcodec"), allow(dead_code, reason = "there is nothing to decode with"))]
 
 mod annex_b;
 mod codec;
