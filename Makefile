@@ -61,11 +61,13 @@ check-train-cuda: ready ## Type-check training on CUDA, without nvcc
 # The engine's kernels on random networks: under Miri the portable ones, a few; under AddressSanitizer those of this processor.
 NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
 HOST := x86_64-unknown-linux-gnu
-check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer (with a nightly toolchain)
+check-unsafe: ready ## Run the CPU engine under Miri and AddressSanitizer, and the decoder of videos under the latter (with a nightly toolchain)
 	$(NIGHTLY) miri --version || { echo 'Miri is missing: rustup toolchain install nightly --profile minimal --component miri,rust-src'; exit 1; }
 	$(IN_ENV) MIRIFLAGS=-Zmiri-disable-isolation PEREGRINE_CASES=$(or $(CASES),3) $(NIGHTLY) miri test $(LOCKED) -p peregrine-engine --test engine isas::
 	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
 	  -p peregrine-engine -p peregrine-vision --test engine --test vision
+	$(IN_ENV) RUSTFLAGS=-Zsanitizer=address $(NIGHTLY) test $(LOCKED) --target $(HOST) --target-dir target/asan \
+	  -p peregrine-video --features libavcodec --test video
 
 fuzz: ready ## Fuzz every reader for TIME=600 seconds in all (nothing but a C++ compiler is needed): ARGS=labels fuzzes one
 	$(IN_ENV) tests/fuzz/fuzz.sh $(or $(TIME),600) $(ARGS)
