@@ -22,9 +22,9 @@ fn main() {
     let student = Student::embedded();
     let mut engine = CpuEngine::new(&student.graph(), &student.weights, 1).expect("the embedded student runs");
     for (width, height) in [(1920, 1080), (1280, 720), (640, 480)] {
-        for encoding in [Encoding::Rgb8, Encoding::Bgra8, Encoding::Yuyv, Encoding::Mono8] {
+        for encoding in Encoding::ALL {
             let step = encoding.row_bytes(width);
-            let data: Vec<u8> = (0..step * height).map(|i| (i * 7919 % 251) as u8).collect();
+            let data: Vec<u8> = (0..encoding.image_bytes((width, height))).map(|i| (i * 7919 % 251) as u8).collect();
             let image = ImageView::with_encoding(encoding, width as u32, height as u32, step as u32, &data)
                 .expect("made to fit");
             let letterbox = Letterbox::new((width, height), input);

@@ -188,7 +188,7 @@ fn count(stage: &str) {
         }
         "letterbox yuyv 640x480" => {
             let bytes = vec![128; 640 * 480 * 2];
-            let encoding = peregrine_core::Encoding::Yuyv;
+            let encoding = peregrine_core::Encoding::Yuyv(peregrine_core::encoding::YuvRange::Limited);
             let view = peregrine_core::ImageView::with_encoding(encoding, 640, 480, 1280, &bytes);
             let (view, letterbox) = (view.expect("the size fits"), letterbox((640, 480)));
             let mut engine = engine();

@@ -70,11 +70,7 @@ impl Frames {
         for path in paths {
             let bytes = fs::read(&path).map_err(at(&path))?;
             let view = decompressor.decode(&bytes).map_err(|source| FramesError::Image { path, source })?;
-            images.push((
-                view.size(),
-                view.encoding(),
-                (0..view.height()).flat_map(|y| view.row(y)).copied().collect(),
-            ));
+            images.push((view.size(), view.encoding(), view.rows().flatten().copied().collect()));
         }
         let of_size = |size| images.iter().filter(|(s, ..)| *s == size).count();
         let most_frequent = images.iter().map(|(size, ..)| *size).max_by_key(|&size| (of_size(size), size));

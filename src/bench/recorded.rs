@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use peregrine_core::Encoding;
-use peregrine_recording::{Recording, Selection};
+use peregrine_recording::{LevelOptions, Recording, Selection};
+use peregrine_vision::preprocess::levels::LevelWatch;
 use peregrine_vision::preprocess::Decompressor;
 
 use super::frames::{Frames, FramesError};
@@ -16,11 +17,12 @@ const MAX_BYTES: usize = 1 << 30;
 ///
 /// # Errors
 /// If the recording cannot be read, the topic is not there, or no image of it can be used.
-pub fn load(path: &Path, topic: Option<&str>) -> Result<Frames, FramesError> {
+pub fn load(path: &Path, topic: Option<&str>, levels: LevelOptions) -> Result<Frames, FramesError> {
     let recording = Recording::open(path)?;
     let topic = recording.image_topic(topic)?;
     let mut found = recording.images(topic, &Selection::default());
     let (mut decompressor, mut images, mut times) = (Decompressor::new(), Vec::new(), Vec::new());
+    let mut watch = LevelWatch::default();
     let (mut size, mut bytes, mut left_out, mut first) = (None, 0, 0, String::new());
     while let Some(image) = found.next() {
         if bytes >= MAX_BYTES {
@@ -29,12 +31,13 @@ pub fn load(path: &Path, topic: Option<&str>) -> Result<Frames, FramesError> {
         }
         let read = image.map_err(|unreadable| unreadable.to_string());
         let read = read.and_then(|image| {
-            let view = image.view(&mut decompressor).map_err(|error| error.to_string())?;
+            let view = image.view(&mut decompressor, levels.into()).map_err(|error| error.to_string())?;
+            watch.look_closely(&view);
             let size = *size.get_or_insert(view.size());
             if view.size() != size {
                 return Err(format!("its size is another than {}x{}", size.0, size.1));
             }
-            let pixels: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
+            let pixels: Vec<u8> = view.rows().flatten().copied().collect();
             Ok((image.log_time, view.encoding(), pixels))
         });
         match read {
@@ -51,6 +54,9 @@ pub fn load(path: &Path, topic: Option<&str>) -> Result<Frames, FramesError> {
     }
     let warnings = recording.warnings().iter().chain(found.warnings());
     warnings.for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(doubt) = watch.doubt() {
+        tracing::warn!("{}: {doubt}; if so, give {}", path.display(), doubt.option());
+    }
     if left_out > 0 {
         tracing::warn!("{}: {left_out} images are left out{first}", path.display());
     }
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_bag_gives_its_images_and_their_times() {
-        let frames = load(&bag("mcap_raw"), None).unwrap();
+        let frames = load(&bag("mcap_raw"), None, LevelOptions::default()).unwrap();
         assert_eq!((frames.width, frames.height, frames.count()), (8, 6, 5));
         assert_eq!(frames.image(3).row(0)[0], 120);
         assert_eq!(frames.times.len(), 5);
@@ -92,8 +98,17 @@ mod tests {
     }
 
     #[test]
+    fn images_keep_the_levels_that_were_given() {
+        let levels = LevelOptions { white_level: 4095.try_into().unwrap(), ..LevelOptions::default() };
+        let frames = load(&bag("mcap_levels"), None, levels).unwrap();
+        let found: Vec<_> = (0..2).map(|i| frames.image(i).encoding().channel16().unwrap()).collect();
+        assert_eq!(found.iter().map(|channel| channel.white.get()).collect::<Vec<_>>(), [4095; 2]);
+        assert_eq!(found.iter().map(|channel| channel.big_endian).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
     fn a_topic_that_is_not_there_is_answered_with_those_that_are() {
-        let error = load(&bag("mcap_raw"), Some("/front")).unwrap_err().to_string();
+        let error = load(&bag("mcap_raw"), Some("/front"), LevelOptions::default()).unwrap_err().to_string();
         assert!(error.contains("its image topics are: /camera"), "{error}");
     }
 }

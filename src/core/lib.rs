@@ -2,8 +2,8 @@
 //!
 //! ## Modules
 //!
-//! - [`boxes`] and [`mask`]: what leaves the pipeline. [`image`]: a borrowed image of any supported
-//!   encoding, checked once. [`pixels`]: how a network's input is filled.
+//! - [`boxes`] and [`mask`]: what leaves the pipeline. [`encoding`]: how bytes stand for colours, and
+//!   [`image`]: a borrowed image, checked once. [`pixels`]: how a network's input is filled.
 //! - [`clock`]: the one monotonic clock. [`accounting`]: each received frame gets exactly one
 //!   outcome.
 //! - [`mailbox`]: from the threads that receive frames to the one that processes them, the newest
@@ -17,6 +17,7 @@ pub mod accounting;
 pub mod allocations;
 pub mod boxes;
 pub mod clock;
+pub mod encoding;
 pub mod files;
 pub mod image;
 pub mod latest;
@@ -29,7 +30,8 @@ pub mod scheduling;
 pub use accounting::{FrameAccounting, FrameCounts, FrameOutcome};
 pub use boxes::{BoundingBox, Detection};
 pub use clock::now_ns;
-pub use image::{Encoding, ImageError, ImageView};
+pub use encoding::Encoding;
+pub use image::{ImageError, ImageView};
 pub use latest::LatestSlot;
 pub use mailbox::FrameMailbox;
 pub use mask::ClassMask;

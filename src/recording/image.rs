@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use peregrine_core::encoding::Levels;
 use peregrine_core::{Encoding, ImageView};
 use peregrine_vision::preprocess::compressed_format::is_picture;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
@@ -49,7 +50,7 @@ pub struct RecordedImage<'a> {
 pub enum Content<'a> {
     /// As `sensor_msgs/Image` describes them; not checked yet.
     #[allow(missing_docs, reason = "the message's own fields")]
-    Raw { encoding: Cow<'a, str>, width: u32, height: u32, step: u32, data: &'a [u8] },
+    Raw { encoding: Cow<'a, str>, big_endian: bool, width: u32, height: u32, step: u32, data: &'a [u8] },
     /// An encoded picture, as `sensor_msgs/CompressedImage` carries it.
     #[allow(missing_docs, reason = "the message's own fields")]
     Compressed { format: Cow<'a, str>, data: &'a [u8] },
@@ -59,7 +60,7 @@ pub enum Content<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum PixelError {
     /// A raw encoding that is not read here.
-    #[error("the encoding {0:?} is not supported (supported: rgb8, bgr8, rgba8, bgra8, mono8, uyvy and yuyv)")]
+    #[error("the encoding {0:?} is not supported; use {supported}", supported = Encoding::SUPPORTED)]
     Encoding(String),
     /// Impossible sizes.
     #[error(transparent)]
@@ -93,9 +94,8 @@ impl<'a> RecordedImage<'a> {
             ImageType::Raw => {
                 let (height, width) = (cdr.u32()?, cdr.u32()?);
                 let encoding = String::from_utf8_lossy(cdr.text()?);
-                // Byte order of wider channels than the supported encodings have.
-                cdr.u8()?;
-                Content::Raw { encoding, width, height, step: cdr.u32()?, data: cdr.bytes()? }
+                let big_endian = cdr.u8()? != 0;
+                Content::Raw { encoding, big_endian, width, height, step: cdr.u32()?, data: cdr.bytes()? }
             }
             ImageType::Compressed => {
                 Content::Compressed { format: String::from_utf8_lossy(cdr.text()?), data: cdr.bytes()? }
@@ -112,10 +112,11 @@ impl<'a> RecordedImage<'a> {
     ///
     /// # Errors
     /// When the encoding is not supported, or the image is damaged.
-    pub fn view<'v>(&'v self, decompressor: &'v mut Decompressor) -> Result<ImageView<'v>, PixelError> {
+    pub fn view<'v>(&'v self, decompressor: &'v mut Decompressor, levels: Levels) -> Result<ImageView<'v>, PixelError> {
         match &self.content {
-            Content::Raw { encoding, width, height, step, data } => {
+            Content::Raw { encoding, big_endian, width, height, step, data } => {
                 let known = Encoding::from_ros(encoding).ok_or_else(|| PixelError::Encoding(encoding.to_string()))?;
+                let known = known.with(*big_endian, levels);
                 Ok(ImageView::with_encoding(known, *width, *height, *step, data)?)
             }
             Content::Compressed { format, data } => {
@@ -154,7 +155,10 @@ mod tests {
         let view = |format: &str, data: &[u8]| {
             let content = Content::Compressed { format: format.into(), data };
             let image = RecordedImage { log_time: 0, stamp: 0, frame_id: "".into(), content };
-            image.view(&mut Decompressor::new()).map(|view| view.encoding()).map_err(|error| error.to_string())
+            image
+                .view(&mut Decompressor::new(), Levels::default())
+                .map(|view| view.encoding())
+                .map_err(|error| error.to_string())
         };
         for format in ["", "png", "mono8; png compressed ", "bayer_rggb8; png compressed mono8"] {
             assert_eq!(view(format, &grey), Ok(Encoding::Mono8), "{format}");

@@ -78,7 +78,8 @@ impl<'a> Images<'a> {
             self.passed_over += 1;
         };
         if let Some((width, height)) = size {
-            let content = Content::Raw { encoding: "rgb8".into(), width, height, step: 3 * width, data: &self.buffer };
+            let (encoding, step, data) = ("rgb8".into(), 3 * width, &self.buffer);
+            let content = Content::Raw { encoding, big_endian: false, width, height, step, data };
             return Some(Ok(RecordedImage { log_time, stamp: log_time, frame_id: "".into(), content }));
         }
         let unreadable = |why: String| Unreadable { topic: self.topic.name.clone(), log_time, why };

@@ -7,7 +7,7 @@
 //!
 //! - [`recording`](Recording): what a path holds. [`images`](Images): reading it.
 //!   [`selection`](Selection): which images.
-//! - `image`: messages as images, by `cdr`. `metadata`: a bag's `metadata.yaml`.
+//! - `image`: messages as images, by `cdr`; [`LevelOptions`]: what they do not say of their values. `metadata`: a bag's `metadata.yaml`.
 //! - `storage`: `.mcap` and `.db3` files. `zstd`: what is
 //!   compressed. `video`: by ffmpeg.
 
@@ -17,6 +17,7 @@ mod cdr;
 mod error;
 mod image;
 mod images;
+mod levels;
 mod metadata;
 mod recording;
 mod selection;
@@ -29,6 +30,7 @@ pub use cdr::CdrError;
 pub use error::RecordingError;
 pub use image::{Content, ImageType, PixelError, RecordedImage};
 pub use images::{Images, Unreadable};
+pub use levels::LevelOptions;
 pub use recording::Recording;
 pub use selection::{Every, Selection};
 pub use topic::Topic;

@@ -198,7 +198,7 @@ mod tests {
     use r2r::NativeMsg;
 
     fn frame(sequence: u64) -> Frame {
-        let message = Arc::new(ImageMessage::Raw(NativeMsg::new()));
+        let message = Arc::new(ImageMessage::Raw(NativeMsg::new(), Default::default()));
         Frame { message, arrival: ClockSample { ros: 5, monotonic: 5 }, camera: 0, sequence }
     }
 

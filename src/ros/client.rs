@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
-use peregrine_core::{Encoding, ImageView};
+use peregrine_core::ImageView;
 use r2r::builtin_interfaces::msg::Time;
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::sensor_msgs::msg::Image;
@@ -140,18 +140,15 @@ pub struct CameraImage(NativeMsg<Image>);
 unsafe impl Send for CameraImage {}
 
 impl CameraImage {
-    /// A copy of `view`, which is mono8, rgba8 or rgb8.
+    /// A copy of `view`, without padding.
     pub fn new(view: &ImageView) -> Self {
-        let encoding = match view.encoding() {
-            Encoding::Mono8 => "mono8",
-            Encoding::Rgba8 => "rgba8",
-            _ => "rgb8",
-        };
-        let data: Vec<u8> = (0..view.height()).flat_map(|y| view.row(y)).copied().collect();
+        let encoding = view.encoding();
+        let data: Vec<u8> = view.rows().flatten().copied().collect();
         let (width, height) = (view.width() as u32, view.height() as u32);
-        let step = (data.len() / view.height()) as u32;
+        let step = encoding.row_bytes(view.width()) as u32;
+        let is_bigendian = u8::from(encoding.is_big_endian());
         let header = Header { frame_id: "bench".into(), ..Default::default() };
-        let image = Image { header, width, height, step, encoding: encoding.into(), data, ..Default::default() };
+        let image = Image { header, width, height, step, encoding: encoding.ros_name().into(), is_bigendian, data };
         Self(NativeMsg::<Image>::from(&image))
     }
 }

@@ -12,7 +12,7 @@ use super::black_box::{BlackBox, CameraTopicNames, Inbox, Settings};
 use super::capture::Capture;
 use super::diagnostics::StreamInfo;
 use super::error::NodeError;
-use super::frame_path::{CameraOutputs, DeadlineState, FramePath};
+use super::frame_path::{CameraOutputs, FramePath};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
 use super::model::LoadedModel;
@@ -257,7 +257,8 @@ impl Publishers {
 
     fn outputs(&self, scene: Scene) -> CameraOutputs {
         let Self { detections, timing, road_mask, segmentation } = self.clone();
-        CameraOutputs { detections, timing, road_mask, segmentation, scene, deadlines: DeadlineState::default() }
+        let (deadlines, levels) = Default::default();
+        CameraOutputs { detections, timing, road_mask, segmentation, scene, deadlines, levels }
     }
 
     fn destroy(self, node: &mut Node) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use peregrine_core::{now_ns, FrameOutcome};
 use peregrine_pipeline::monitor::{Degradation, Monitor};
 use peregrine_pipeline::{Stage, StageObserver, StageTimes};
+use peregrine_vision::preprocess::levels::{LevelDoubt, LevelWatch};
 use r2r::peregrine_msgs::msg::FrameTiming;
 use r2r::Publisher;
 
@@ -37,6 +38,13 @@ pub struct DeadlineState {
     pub degradation: Degradation,
 }
 
+/// Whether a camera's values are as its parameters say, and what has been reported of it.
+#[derive(Default)]
+pub struct LevelState {
+    watch: LevelWatch,
+    reported: Option<LevelDoubt>,
+}
+
 /// The publishers of one camera, and how it has kept its deadlines so far.
 pub struct CameraOutputs {
     pub detections: Publisher<r2r::vision_msgs::msg::Detection2DArray>,
@@ -45,6 +53,7 @@ pub struct CameraOutputs {
     pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
     pub scene: Scene,
     pub deadlines: DeadlineState,
+    pub levels: LevelState,
 }
 
 /// The state that the frame thread owns.
@@ -199,6 +208,7 @@ impl FramePath {
         let start = now_ns();
         let image = self.unpacker.view(&frame.message)?;
         let (encoding, size) = (image.encoding(), image.size());
+        self.outputs[frame.camera].levels.watch.look(&image);
         let pipeline = self.model.pipeline();
         pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
         let result = pipeline
@@ -233,6 +243,7 @@ impl FramePath {
             self.report(frame.camera, Record::PublishingFailed);
         }
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
+        self.report_doubt(frame.camera);
         self.model.prepare_other(frame.camera, encoding, size);
         if let Some(device) = self.model.take_device_fallback() {
             self.shared.device_fallback.force_push(device);
@@ -313,6 +324,15 @@ impl FramePath {
         }
         if failed {
             self.report(camera, Record::PublishingFailed);
+        }
+    }
+
+    /// Reports when it changes what is doubtful about the images' values.
+    fn report_doubt(&mut self, camera: usize) {
+        let LevelState { watch, reported } = &mut self.outputs[camera].levels;
+        let doubt = watch.doubt();
+        if std::mem::replace(reported, doubt) != doubt {
+            self.report(camera, Record::Levels(doubt));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use peregrine_core::encoding::Levels;
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_video::{is_annex_b, Codec, VideoFault};
 use peregrine_vision::preprocess::compressed;
@@ -18,7 +19,8 @@ use super::yuyv::Yuyv;
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
 pub enum ImageMessage {
-    Raw(NativeMsg<r2r::sensor_msgs::msg::Image>),
+    /// With what the message does not say of its values.
+    Raw(NativeMsg<r2r::sensor_msgs::msg::Image>, Levels),
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
     /// A packet of a video, with its picture.
     Video(Arc<ImageMessage>, Yuyv),
@@ -35,7 +37,7 @@ unsafe impl Sync for ImageMessage {}
 impl ImageMessage {
     pub fn header(&self) -> &NativeHeader {
         match self {
-            Self::Raw(m) => &m.header,
+            Self::Raw(m, _) => &m.header,
             Self::Compressed(m) => &m.header,
             Self::Video(packet, _) => packet.header(),
         }
@@ -57,7 +59,7 @@ impl ImageMessage {
     /// Why the image cannot be used.
     pub fn check(&self) -> Result<(), UnpackError> {
         match self {
-            Self::Raw(m) => raw_view(m).map(drop),
+            Self::Raw(m, levels) => raw_view(m, *levels).map(drop),
             Self::Video(..) => Ok(()),
             Self::Compressed(m) if self.codec().is_some() => {
                 is_annex_b(data_of(m)).then_some(()).ok_or(UnpackError::Video(VideoFault::NotAnnexB))
@@ -76,7 +78,7 @@ impl ImageMessage {
     /// it.
     pub fn is_loaned(&self) -> bool {
         match self {
-            Self::Raw(m) => m.is_loaned,
+            Self::Raw(m, _) => m.is_loaned,
             Self::Compressed(m) => m.is_loaned,
             Self::Video(packet, _) => packet.is_loaned(),
         }
@@ -108,7 +110,7 @@ impl AsRef<[u8]> for Frame {
 /// Why an image is rejected before processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum UnpackError {
-    #[error("the encoding '{0}' is not supported; use rgb8, bgr8, rgba8, bgra8, mono8, uyvy or yuyv")]
+    #[error("the encoding '{0}' is not supported; use {supported}", supported = Encoding::SUPPORTED)]
     Encoding(ShortText<32>),
     #[error("the data is neither JPEG nor PNG, and the format names neither H.264 nor H.265")]
     Format,
@@ -204,10 +206,11 @@ impl<const N: usize> fmt::Display for ShortText<N> {
 }
 
 /// A view of the pixels of a raw image, without a copy.
-fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>) -> Result<ImageView<'_>, UnpackError> {
+fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>, levels: Levels) -> Result<ImageView<'_>, UnpackError> {
     let name = bytes(&m.encoding);
     let encoding = std::str::from_utf8(name).ok().and_then(Encoding::from_ros);
     let encoding = encoding.ok_or_else(|| UnpackError::Encoding(ShortText::new(name)))?;
+    let encoding = encoding.with(m.is_bigendian != 0, levels);
     let data = if m.data.data.is_null() {
         &[]
     } else {
@@ -238,7 +241,7 @@ impl Unpacker {
     /// When the image is unusable; why is in the error.
     pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, UnpackError> {
         match message {
-            ImageMessage::Raw(m) => raw_view(m),
+            ImageMessage::Raw(m, levels) => raw_view(m, *levels),
             ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
             ImageMessage::Video(_, picture) => Ok(picture.view()?),
         }
@@ -292,8 +295,8 @@ mod tests {
 
     #[test]
     fn an_unknown_encoding_is_named_with_escaped_bytes() {
-        let refusal = UnpackError::Encoding(ShortText::new(b"bayer_rggb8"));
-        assert!(refusal.to_string().starts_with("the encoding 'bayer_rggb8' is not supported"));
+        let refusal = UnpackError::Encoding(ShortText::new(b"infrared7"));
+        assert!(refusal.to_string().starts_with("the encoding 'infrared7' is not supported; use rgb8, "));
         let odd: Vec<u8> = (0..=255).collect();
         assert!(ShortText::<32>::new(&odd).to_string().starts_with(r"\x00\x01"));
     }

@@ -1,11 +1,13 @@
 //! From the middleware into the mailbox: the thread that spins the node takes images out, and
 //! counts and time-stamps their arrival.
 
+use std::num::NonZeroU16;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt};
+use peregrine_core::encoding::{Levels, YuvRange};
 use peregrine_core::now_ns;
 use peregrine_pipeline::camera::StampWatch;
 use r2r::{Clock, Node, QosProfile};
@@ -113,6 +115,14 @@ fn check(message: &ImageMessage) -> Result<(), Rejection> {
     Ok(message.check()?)
 }
 
+/// What the messages of a camera do not say of their values.
+fn levels(parameters: &Parameters) -> Levels {
+    // Declared as these two, and as 1 to 65535.
+    let yuv = parameters.text("yuv_range").parse().unwrap_or(YuvRange::Limited);
+    let white = u16::try_from(parameters.count("white_level")).ok().and_then(NonZeroU16::new);
+    Levels { yuv, white: white.unwrap_or(NonZeroU16::MAX) }
+}
+
 impl Intake {
     /// Subscribes to a camera's images with the QoS of sensor data: best effort, so that no lost
     /// packet holds up what follows it.
@@ -128,11 +138,14 @@ impl Intake {
         let topic = ImageTopic::of(parameters, topics);
         let name = topic.name.as_str();
         let refuse = |error: r2r::Error| NodeError::Topic { name: name.to_owned(), why: error.to_string() };
+        let levels = levels(parameters);
         let qos = topics.subscription(name, QosProfile::sensor_data());
         let images: Box<dyn Stream<Item = ImageMessage> + Unpin> = if topic.compressed {
             Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Compressed))
         } else {
-            Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Raw))
+            Box::new(
+                node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(move |m| ImageMessage::Raw(m, levels)),
+            )
         };
         Ok(Self {
             images,
@@ -246,7 +259,7 @@ mod tests {
         message.encoding.assign("mono8");
         (message.width, message.height, message.step) = (4, 4, 4);
         message.data.update(&[0u8; 16]);
-        ImageMessage::Raw(message)
+        ImageMessage::Raw(message, Levels::default())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the frame thread reports to the diagnostics of each frame: small, copied, never allocated.
 
 use peregrine_pipeline::StageTimes;
+use peregrine_vision::preprocess::levels::LevelDoubt;
 
 use super::age::Age;
 use super::clock::Nanoseconds;
@@ -11,6 +12,8 @@ use super::incoming::{Frame, ShortText, UnpackError};
 pub enum Record {
     Frame(FrameRecord),
     Rejected(Rejection),
+    /// What is doubtful about the images' values has changed; `None`: nothing any more.
+    Levels(Option<LevelDoubt>),
     /// A message other than the detections could not be published.
     PublishingFailed,
     /// The frame panicked. It is rejected as well, unless its detections were published before.

@@ -1,5 +1,6 @@
 //! A picture of a video in an encoding that the network's input is made from.
 
+use peregrine_core::encoding::YuvRange;
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_video::Picture;
 
@@ -30,7 +31,8 @@ impl Yuyv {
 
     /// Its pixels.
     pub fn view(&self) -> Result<ImageView<'_>, ImageError> {
-        ImageView::with_encoding(Encoding::Yuyv, self.width, self.height, 2 * self.width, &self.data)
+        let encoding = Encoding::Yuyv(YuvRange::Limited);
+        ImageView::with_encoding(encoding, self.width, self.height, 2 * self.width, &self.data)
     }
 }
 

@@ -47,6 +47,23 @@ def raw(index, time, encoding="rgb8", channels=3, padding=4):
     return TYPES[RAW](header(time), HEIGHT, WIDTH, encoding, 0, step, rows.reshape(-1))
 
 
+def levels():
+    """Pictures of one grey whose messages do not say what is white: 2000 of 12 bits, and luma of 80."""
+    grey = numpy.full(WIDTH * HEIGHT, 2000)
+    luma, chroma = numpy.full(WIDTH * HEIGHT, 80, numpy.uint8), numpy.full(WIDTH * HEIGHT // 2, 128, numpy.uint8)
+    of = [
+        ("mono16", 0, 2, grey.astype("<u2").view(numpy.uint8)),
+        ("16UC1", 1, 2, grey.astype(">u2").view(numpy.uint8)),
+        ("bayer_rggb16", 0, 2, grey.astype("<u2").view(numpy.uint8)),
+        ("nv12", 0, 1, numpy.concatenate([luma, chroma])),
+        ("yuv420", 0, 1, numpy.concatenate([luma, chroma])),
+    ]
+    return [
+        TYPES[RAW](header(START + i * PERIOD - DELAY), HEIGHT, WIDTH, encoding, big, numbers * WIDTH, data)
+        for i, (encoding, big, numbers, data) in enumerate(of)
+    ]
+
+
 def jpeg(index, time, form="JPEG", text="rgb8; jpeg compressed bgr8"):
     encoded = io.BytesIO()
     Picture.new("RGB", (WIDTH, HEIGHT), (40 * index,) * 3).save(encoded, form)
@@ -103,8 +120,9 @@ def main():
     write("mcap_jpeg", "mcap", pictures(jpeg))
     write("mcap_png", "mcap", pictures(jpeg, form="PNG", text="rgb8; png compressed "))
     write("mcap_big_endian", "mcap", pictures(), little=False)
-    mixed = [("rgb8", 3), ("bgr8", 3), ("mono8", 1), ("yuv422_yuy2", 2), ("bayer_rggb8", 1)]
+    mixed = [("rgb8", 3), ("bgr8", 3), ("mono8", 1), ("yuv422_yuy2", 2), ("32FC1", 4)]
     write("mcap_encodings", "mcap", [raw(2, START + i * PERIOD, e, c) for i, (e, c) in enumerate(mixed)])
+    write("mcap_levels", "mcap", levels())
     write("mcap_no_images", "mcap", [TYPES["std_msgs/msg/UInt8"](1)], topic="/speed")
     split()
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use peregrine_pipeline::DeviceChoice;
+use peregrine_recording::LevelOptions;
 use peregrine_student::Precision;
 
 use crate::record::BenchLayer;
@@ -94,6 +95,9 @@ pub struct Arguments {
     /// The topic of a bag's images; needed where it has several of images.
     #[arg(long, value_name = "TOPIC", help_heading = "Subject")]
     pub topic: Option<String>,
+
+    #[command(flatten, next_help_heading = "Subject")]
+    pub levels: LevelOptions,
 
     /// Scale and crop the images to this size in pixels.
     #[arg(long, value_name = "WxH", value_parser = parse_size, help_heading = "Subject")]

@@ -153,7 +153,9 @@ fn frames(arguments: &Arguments) -> anyhow::Result<Frames> {
     }
     let option = if arguments.images.is_some() { "--images" } else { "--frames" };
     match arguments.source() {
-        Some(path) if Recording::is_one(path) => recorded::load(path, arguments.topic.as_deref()).context(option),
+        Some(path) if Recording::is_one(path) => {
+            recorded::load(path, arguments.topic.as_deref(), arguments.levels).context(option)
+        }
         _ if arguments.topic.is_some() => bail!("--topic: belongs to a bag; name one with --images"),
         Some(folder) => Frames::load(folder).context(option),
         None => Ok(Frames::shipped_or_synthetic()),

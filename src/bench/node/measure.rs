@@ -191,6 +191,8 @@ fn start_node(setup: &Setup, folder: &Path) -> anyhow::Result<NodeProcess> {
     set("deadline_ms", format!("{:?}", setup.profile.deadline_ms));
     let policy = if setup.profile.late == LatePolicy::Drop { "drop_late" } else { "publish_late" };
     set("deadline_policy", policy.to_owned());
+    set("yuv_range", setup.arguments.levels.yuv_range.to_string());
+    set("white_level", setup.arguments.levels.white_level.to_string());
     if let Some(model) = &setup.arguments.model {
         set("model", model.display().to_string());
     }

@@ -91,9 +91,25 @@ fn a_bag_that_is_cut_short_is_imported_as_far_as_it_goes() {
     fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
     let out = folder.path().join("out");
     import(&path, &out, "--alike none --raw jpeg").unwrap();
-    // The fifth is a Bayer mosaic, which is counted and not stored.
+    // The fifth is of floating-point numbers, which is counted and not stored.
     let names = images(&out);
     assert!(names.len() == 4 && names.iter().all(|name| name.ends_with(".jpg")), "{names:?}");
+}
+
+#[test]
+fn a_camera_of_12_bits_is_imported_as_bright_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let greys = |out: &str, options: &str| -> Vec<u8> {
+        let out = folder.path().join(out);
+        import(&bag("mcap_levels"), &out, options).unwrap();
+        let open = |name| image::open(out.join("images").join(name)).unwrap().to_rgb8().get_pixel(3, 3).0[1];
+        images(&out).into_iter().map(open).collect()
+    };
+    assert_eq!(greys("12", "--alike none --white-level 4095 --yuv-range full"), [125, 125, 125, 80, 80]);
+    assert_eq!(greys("16", "--alike none"), [8, 8, 8, 75, 75]);
+    let out = folder.path().join("12");
+    let refused = import(&bag("mcap_levels"), &out, "--alike none").unwrap_err().to_string();
+    assert!(refused.contains("other options"), "{refused}");
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl FrameGraphs {
         let (columns, rows) = cells.cells();
         let mask = if self.memory.options.segmentation { (columns.len(), rows.len()) } else { (0, 0) };
         let result = ResultLayout::new(&self.memory, mask);
-        let image_bytes = HEADER + kind.encoding.row_bytes(kind.size.0) * kind.size.1;
+        let image_bytes = HEADER + kind.encoding.image_bytes(kind.size);
         let upload = DeviceMemory::new(driver, MemoryKind::Upload, image_bytes)?;
         let download = DeviceMemory::new(driver, MemoryKind::Download, result.bytes)?;
         // Shared memory is read in place. The result is written in place everywhere: it is small,
@@ -218,12 +218,17 @@ impl FrameGraphs {
 
 impl Session {
     fn submit(&mut self, image: &ImageView, header: arg::FrameHeader) -> Result<(), CudaError> {
-        let row_bytes = image.encoding().row_bytes(image.width());
-        let (front, rows) = self.upload.as_mut_slice().split_at_mut(HEADER);
+        let (front, mut rows) = self.upload.as_mut_slice().split_at_mut(HEADER);
         header.write(front);
         match image.without_gaps() {
             Some(bytes) => staging::copy(rows, bytes),
-            None => rows.chunks_exact_mut(row_bytes).enumerate().for_each(|(y, row)| staging::copy(row, image.row(y))),
+            None => {
+                for row in image.rows() {
+                    let (front, rest) = rows.split_at_mut(row.len());
+                    staging::copy(front, row);
+                    rows = rest;
+                }
+            }
         }
         staging::finish();
         self.instance.launch()?;

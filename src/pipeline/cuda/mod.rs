@@ -10,6 +10,7 @@
 
 mod frame_graphs;
 mod front_end;
+mod image_form;
 mod nodes;
 mod result;
 mod staging;

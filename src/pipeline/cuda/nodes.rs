@@ -1,12 +1,12 @@
 //! What is done on the device before and after the network.
 
-use peregrine_core::Encoding;
 use peregrine_engine::cuda::arguments as arg;
 use peregrine_engine::cuda::kernels::{DETECT_THREADS, THREADS};
 use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork};
 use peregrine_student::architecture::DETECTION_STRIDES;
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
+use super::image_form::image_form;
 use super::result::ResultLayout;
 use super::working_memory::{ImageKind, WorkingMemory, HEADER};
 
@@ -30,7 +30,6 @@ impl PrePostNodes<'_> {
         let view = network.view(0);
         let input = &self.memory.architecture.input;
         let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
-        let (yuv, bytes, at) = places(kind.encoding);
         let counter = self.counter();
         let bytes_out = network.layout.scales[0];
         let argument = arg::LetterboxImage {
@@ -39,7 +38,6 @@ impl PrePostNodes<'_> {
             rows: self.tables[1],
             output: network.address(0, bases),
             candidates: counter,
-            row_bytes: kind.encoding.row_bytes(kind.size.0) as i32,
             column_taps: self.taps[0] as i32,
             row_taps: self.taps[1] as i32,
             width: view.shape.width as i32,
@@ -49,14 +47,12 @@ impl PrePostNodes<'_> {
             content_width: self.letterbox.content().0 as i32,
             content_height: self.letterbox.content().1 as i32,
             pitch: view.pitch as i32,
-            yuv,
-            bytes,
-            at,
             factor,
             offset,
             scale: bytes_out.map_or(0.0, |scale| scale.scale),
             zero: bytes_out.map_or(0, |scale| i32::from(scale.zero_point)),
             unused: 0,
+            ..image_form(kind)
         };
         Node {
             name: "letterbox".into(),
@@ -160,19 +156,5 @@ impl PrePostNodes<'_> {
             reads: vec![network.span(logits, bases)],
             writes: vec![span(result, width * height)],
         }
-    }
-}
-
-/// Whether pairs of pixels share chroma, bytes of a pixel, and where R, G and B (or Y, U and V)
-/// are.
-fn places(encoding: Encoding) -> (i32, i32, [i32; 3]) {
-    match encoding {
-        Encoding::Rgb8 => (0, 3, [0, 1, 2]),
-        Encoding::Bgr8 => (0, 3, [2, 1, 0]),
-        Encoding::Rgba8 => (0, 4, [0, 1, 2]),
-        Encoding::Bgra8 => (0, 4, [2, 1, 0]),
-        Encoding::Mono8 => (0, 1, [0, 0, 0]),
-        Encoding::Uyvy => (1, 2, [1, 0, 2]),
-        Encoding::Yuyv => (1, 2, [0, 1, 3]),
     }
 }

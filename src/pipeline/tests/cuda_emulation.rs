@@ -1,9 +1,11 @@
 //! The CUDA engine on an emulated device: plans, packed weights and kernels together agree with
 //! candle and the CPU.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peregrine_core::encoding::{Levels, YuvRange};
 use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::cuda::network::{Network, Variant};
 use peregrine_engine::cuda::{CudaEngine, Driver, Model, Wait};
@@ -106,11 +108,15 @@ fn a_frame_agrees_with_the_cpu_in_every_encoding() {
     let options = PipelineOptions { score_threshold: 0.02, input_size: Some((160, 128)), ..PipelineOptions::default() };
     let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
     let photo = image::open(peregrine_support::root().join("models/frames/highway-00.jpg")).unwrap();
-    for (i, encoding) in Encoding::ALL.into_iter().enumerate() {
+    let levels = Levels { yuv: YuvRange::Full, white: NonZeroU16::new(40_000).unwrap() };
+    let others = Encoding::ALL.map(|encoding| encoding.with(false, levels));
+    for (i, encoding) in Encoding::ALL.into_iter().chain(others).enumerate() {
         // Odd sizes, more and less than the input's, in both aspects; rows with padding.
-        let (width, height) = [(321, 180), (97, 211), (640, 360), (160, 128), (33, 45), (705, 403), (480, 270)][i];
+        let (width, height) = [(321, 180), (97, 211), (640, 360), (160, 128), (33, 45), (705, 403), (480, 270)][i % 7];
+        let shared = matches!(encoding, Encoding::Nv12(_) | Encoding::Nv21(_) | Encoding::I420(_));
+        let (width, height) = if shared { (width & !1, height & !1) } else { (width, height) };
         let rgb = photo.resize_exact(width, height, image::imageops::FilterType::Triangle).to_rgb8();
-        let (data, step) = encode(encoding, &rgb, 5);
+        let (data, step) = encode(encoding, &rgb, if shared { 6 } else { 5 });
         let image = ImageView::with_encoding(encoding, width, height, step, &data).unwrap();
         let expected = on_cpu(&student, &options, &image);
         let found = pipeline.process(&image).unwrap();
@@ -230,28 +236,53 @@ fn an_imported_detectors_boxes_are_the_cpus() {
 fn encode(encoding: Encoding, rgb: &image::RgbImage, padding: usize) -> (Vec<u8>, u32) {
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
     let step = encoding.row_bytes(width) + padding;
-    let mut data = vec![0xa5; step * height];
-    for (y, row) in data.chunks_exact_mut(step).enumerate() {
-        for x in 0..width {
-            let [r, g, b] = rgb.get_pixel(x as u32, y as u32).0;
-            let luma = (77 * u32::from(r) + 150 * u32::from(g) + 29 * u32::from(b)) / 256;
-            let (y8, u, v) = (16 + (luma * 219 / 255) as u8, 110 + r / 16, 120 + b / 16);
-            let pair = x / 2 * 4;
-            match encoding {
-                Encoding::Rgb8 => row[3 * x..][..3].copy_from_slice(&[r, g, b]),
-                Encoding::Bgr8 => row[3 * x..][..3].copy_from_slice(&[b, g, r]),
-                Encoding::Rgba8 => row[4 * x..][..4].copy_from_slice(&[r, g, b, 7]),
-                Encoding::Bgra8 => row[4 * x..][..4].copy_from_slice(&[b, g, r, 7]),
-                Encoding::Mono8 => row[x] = luma as u8,
-                Encoding::Uyvy => {
-                    (row[pair], row[pair + 2]) = (u, v);
-                    row[pair + 1 + x % 2 * 2] = y8;
-                }
-                Encoding::Yuyv => {
-                    (row[pair + 1], row[pair + 3]) = (u, v);
-                    row[pair + x % 2 * 2] = y8;
-                }
+    let mut data = vec![0xa5; 3 * step * height];
+    let planes = encoding.planes((width, height));
+    // Those of chroma follow in proportion.
+    let steps = planes.map(|plane| plane.row_bytes * step / planes[0].row_bytes);
+    let starts = [0, steps[0] * height, steps[0] * height + steps[1] * planes[1].rows];
+    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+        let [r, g, b] = rgb.get_pixel(x as u32, y as u32).0;
+        let grey = ((77 * u32::from(r) + 150 * u32::from(g) + 29 * u32::from(b)) / 256) as u8;
+        let (luma, u, v) = (16 + (u32::from(grey) * 219 / 255) as u8, 110 + r / 16, 120 + b / 16);
+        let mut put = |plane: usize, row: usize, values: &[(usize, u8)]| {
+            values.iter().for_each(|(i, value)| data[starts[plane] + row * steps[plane] + i] = *value);
+        };
+        let mut pixel = |values: &[u8]| {
+            for (i, &value) in values.iter().enumerate() {
+                // Of 16 bits, little-endian, the upper 8.
+                let number = values.len() * x + i;
+                put(0, y, &[(if encoding.channel16().is_some() { 2 * number + 1 } else { number }, value)]);
             }
+        };
+        let (pair, second) = (x / 2 * 4, x % 2 * 2);
+        match encoding {
+            Encoding::Rgb8 | Encoding::Rgb16(_) => pixel(&[r, g, b]),
+            Encoding::Bgr8 | Encoding::Bgr16(_) => pixel(&[b, g, r]),
+            Encoding::Rgba8 | Encoding::Rgba16(_) => pixel(&[r, g, b, 7]),
+            Encoding::Bgra8 | Encoding::Bgra16(_) => pixel(&[b, g, r, 7]),
+            Encoding::Mono8 | Encoding::Mono16(_) => pixel(&[grey]),
+            Encoding::Bayer8(mosaic) | Encoding::Bayer16(mosaic, _) => {
+                let (row, column) = mosaic.red_at();
+                pixel(&[match ((y + row) % 2, (x + column) % 2) {
+                    (0, 0) => r,
+                    (1, 1) => b,
+                    _ => g,
+                }]);
+            }
+            Encoding::Uyvy(_) => put(0, y, &[(pair, u), (pair + 2, v), (pair + 1 + second, luma)]),
+            Encoding::Yuyv(_) => put(0, y, &[(pair + 1, u), (pair + 3, v), (pair + second, luma)]),
+            _ => put(0, y, &[(x, luma)]),
+        }
+        match encoding {
+            Encoding::Nv12(_) => put(1, y / 2, &[(x & !1, u), (x | 1, v)]),
+            Encoding::Nv21(_) => put(1, y / 2, &[(x & !1, v), (x | 1, u)]),
+            Encoding::Nv24(_) => put(1, y, &[(2 * x, u), (2 * x + 1, v)]),
+            Encoding::I420(_) => {
+                put(1, y / 2, &[(x / 2, u)]);
+                put(2, y / 2, &[(x / 2, v)]);
+            }
+            _ => {}
         }
     }
     (data, step as u32)

@@ -183,7 +183,7 @@ fn after_the_first_frame_of_a_size_nothing_is_allocated_for_any_encoding() {
     let mut detections = 0;
     for encoding in Encoding::ALL {
         let step = encoding.row_bytes(width as usize) as u32;
-        let data: Vec<u8> = (0..step * height).map(|i| (i * 7919 % 251) as u8).collect();
+        let data: Vec<u8> = (0..3 * step * height).map(|i| (i as usize * 7919 % 251) as u8).collect();
         let image = ImageView::with_encoding(encoding, width, height, step, &data).unwrap();
         if encoding == Encoding::ALL[0] {
             pipeline.process(&image).unwrap();
@@ -215,7 +215,7 @@ fn ten_thousand_frames_of_every_encoding_are_worked_on_without_allocation() {
     let (width, height) = (40u32, 24u32);
     for encoding in Encoding::ALL {
         let step = encoding.row_bytes(width as usize) as u32;
-        let data: Vec<u8> = (0..step * height).map(|i| (i * 7919 % 251) as u8).collect();
+        let data: Vec<u8> = (0..3 * step * height).map(|i| (i as usize * 7919 % 251) as u8).collect();
         let image = ImageView::with_encoding(encoding, width, height, step, &data).unwrap();
         // The first frames, in which tracks begin, make what is kept.
         for i in 0..5 {

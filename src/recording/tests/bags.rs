@@ -1,8 +1,11 @@
 //! Whole bags.
 
+use std::num::NonZeroU16;
+
+use peregrine_core::encoding::{Levels, YuvRange};
 use peregrine_recording::{Content, Recording, RecordingError, Selection};
 
-use super::support::{bag, expected, read, read_all};
+use super::support::{bag, expected, read, read_all, read_with};
 
 #[test]
 fn every_storage_and_compression_gives_the_same_images() {
@@ -96,7 +99,20 @@ fn encodings_are_converted_and_others_refused_by_name() {
     };
     let grey = Ok((8, 6, [80; 3]));
     assert_eq!(pixels[..4], [grey.clone(), grey.clone(), grey, Ok((8, 6, yuv(80.0, 80.0, 80.0)))]);
-    assert!(pixels[4].as_ref().unwrap_err().contains("the encoding \"bayer_rggb8\" is not supported"));
+    assert!(pixels[4].as_ref().unwrap_err().contains("the encoding \"32FC1\" is not supported"));
+}
+
+#[test]
+fn values_are_of_the_levels_that_are_given() {
+    let recording = Recording::open(&bag("mcap_levels")).unwrap();
+    let greys = |yuv, white| {
+        let levels = Levels { yuv, white: NonZeroU16::new(white).unwrap() };
+        let (found, _) = read_with(&recording, &Selection::default(), levels);
+        found.into_iter().map(|image| image.pixels.unwrap().2).collect::<Vec<_>>()
+    };
+    // 2000 of 65535 and of 4095, in either byte order; luma of 80 in either range.
+    assert_eq!(greys(YuvRange::Limited, 65535), [8, 8, 8, 75, 75].map(|grey| [grey; 3]));
+    assert_eq!(greys(YuvRange::Full, 4095), [125, 125, 125, 80, 80].map(|grey| [grey; 3]));
 }
 
 #[test]

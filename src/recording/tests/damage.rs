@@ -136,7 +136,7 @@ fn exhaust(path: &Path) {
         let mut decompressor = peregrine_vision::preprocess::Decompressor::new();
         while let Some(image) = images.next() {
             if let Ok(image) = image {
-                let _ = image.view(&mut decompressor).map(|view| view.size());
+                let _ = image.view(&mut decompressor, Default::default()).map(|view| view.size());
             }
         }
     }

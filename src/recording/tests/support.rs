@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use peregrine_core::encoding::Levels;
 use peregrine_recording::{Recording, Selection};
 use peregrine_vision::preprocess::rgb::to_rgb8;
 use peregrine_vision::preprocess::Decompressor;
@@ -23,12 +24,17 @@ pub struct Read {
 
 /// All images of the only image topic, and all warnings.
 pub fn read(recording: &Recording, selection: &Selection) -> (Vec<Read>, Vec<String>) {
+    read_with(recording, selection, Levels::default())
+}
+
+/// The same, of images whose values are of these levels.
+pub fn read_with(recording: &Recording, selection: &Selection, levels: Levels) -> (Vec<Read>, Vec<String>) {
     let topic = recording.image_topic(None).unwrap();
     let mut images = recording.images(topic, selection);
     let (mut found, mut decompressor) = (Vec::new(), Decompressor::new());
     while let Some(image) = images.next() {
         let Ok(image) = image else { continue };
-        let pixels = image.view(&mut decompressor).map_err(|error| error.to_string()).map(|view| {
+        let pixels = image.view(&mut decompressor, levels).map_err(|error| error.to_string()).map(|view| {
             let mut rgb = Vec::new();
             to_rgb8(&view, &mut rgb);
             let first = [rgb[0], rgb[1], rgb[2]];

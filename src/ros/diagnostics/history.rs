@@ -10,6 +10,7 @@ use peregrine_core::{now_ns, FrameCounts};
 use peregrine_pipeline::camera::StampCounts;
 use peregrine_pipeline::monitor::Condition;
 use peregrine_pipeline::Stage;
+use peregrine_vision::preprocess::levels::LevelDoubt;
 
 use super::window::Window;
 use crate::clock::Nanoseconds;
@@ -31,6 +32,8 @@ pub struct StreamHistory {
     pub rejections: Rejections,
     pub publishing_failures: u64,
     pub panics: u64,
+    /// What is doubtful about the images' values.
+    pub doubt: Option<LevelDoubt>,
     /// How long no image has come.
     pub silence: Nanoseconds,
     /// Whether any image has come since the node is active.
@@ -108,6 +111,7 @@ impl StreamHistory {
                     *self.rejections.by_reason.entry(rejection.reason()).or_default() += 1;
                     self.rejections.last = Some(rejection);
                 }
+                Record::Levels(doubt) => self.doubt = doubt,
                 Record::PublishingFailed => self.publishing_failures += 1,
                 Record::Panicked(text) => {
                     self.panics += 1;

@@ -3,6 +3,7 @@
 
 use peregrine_core::FrameCounts;
 use peregrine_pipeline::monitor::Condition;
+use peregrine_vision::preprocess::levels::LevelDoubt;
 
 use super::history::{StreamContext, StreamHistory};
 use super::window::Window;
@@ -38,8 +39,10 @@ const CLOCK_TOLERANCE: Nanoseconds = 1_000_000;
 const LOGGED: bool = true;
 const SILENT: bool = false;
 
+const DOUBTFUL_LEVELS: &str = "doubtful_levels";
+
 /// The rules, the most severe first.
-const RULES: [(&str, bool, Test); 18] = [
+const RULES: [(&str, bool, Test); 19] = [
     ("hanging", SILENT, hanging),
     ("no_image", LOGGED, no_image),
     ("waiting_for_first_image", SILENT, waiting_for_first_image),
@@ -54,6 +57,7 @@ const RULES: [(&str, bool, Test); 18] = [
     ("some_rejected", SILENT, some_rejected),
     ("no_stamps", SILENT, no_stamps),
     ("future_stamps", SILENT, future_stamps),
+    (DOUBTFUL_LEVELS, LOGGED, doubtful_levels),
     ("not_on_ground", SILENT, not_on_ground),
     ("superseded", SILENT, superseded),
     ("publishing_failed", SILENT, publishing_failed),
@@ -70,7 +74,7 @@ pub fn assess(history: &StreamHistory, context: &StreamContext) -> Assessment {
 
 impl StreamHistory {
     /// Logs once that a rule which is to be logged begins to apply, and once that images are
-    /// processed again.
+    /// processed again if they were not.
     pub(super) fn log_change(&mut self, assessment: &Assessment, topic: &str) {
         let rule = assessment.logged.then_some(assessment.rule);
         if rule == self.logged {
@@ -78,6 +82,8 @@ impl StreamHistory {
         }
         if assessment.logged {
             tracing::warn!("{}", assessment.message);
+        } else if self.logged == Some(DOUBTFUL_LEVELS) {
+            // They were processed all the time.
         } else if self.window.gained().published() > 0 {
             tracing::info!("images on {topic} are processed again");
         } else {
@@ -174,6 +180,14 @@ fn no_stamps(history: &StreamHistory, _: &StreamContext) -> Option<(Level, Strin
 fn future_stamps(history: &StreamHistory, _: &StreamContext) -> Option<(Level, String)> {
     let message = "images are stamped in the future: the clocks of camera and node are not synchronised";
     most_frames(&history.window, |frame| frame.age_at_arrival < -CLOCK_TOLERANCE).then(|| (Level::Warn, message.into()))
+}
+
+fn doubtful_levels(history: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
+    let message = |doubt: LevelDoubt| {
+        let (setting, value) = doubt.setting();
+        format!("images on {}: {doubt}; if so, start with {setting}:={value}", context.topic)
+    };
+    history.doubt.map(|doubt| (Level::Warn, message(doubt)))
 }
 
 fn superseded(history: &StreamHistory, _: &StreamContext) -> Option<(Level, String)> {
@@ -313,6 +327,10 @@ mod tests {
             let (level, sentence) = assessed(&after_a_second(counts, GOOD), &context);
             assert!(level == Level::Warn && sentence.contains("/left and /right"), "{sentence}");
         }
+        let mut doubtful = after_a_second(counts, GOOD);
+        doubtful.doubt = Some(LevelDoubt::FullRange);
+        let (level, sentence) = assessed(&doubtful, &context());
+        assert!(level == Level::Warn && sentence.ends_with("if so, start with yuv_range:=full"), "{sentence}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn after_a_panic_of_the_frame_thread_the_node_can_be_configured() {
     rig.configure();
     lead(&mut rig, 3, LifecycleState::Active);
     let shared = Arc::clone(&rig.perception.configured.as_ref().unwrap().shared);
-    let message = Arc::new(ImageMessage::Raw(r2r::NativeMsg::new()));
+    let message = Arc::new(ImageMessage::Raw(r2r::NativeMsg::new(), Default::default()));
     let arrival = crate::clock::ClockSample { ros: 0, monotonic: 0 };
     let sequence = shared.cameras[0].accounting.arrive();
     // Of a camera that does not exist, which is a panic.

@@ -102,6 +102,18 @@ pub static DECLARATIONS: &[Declaration] = &[
         "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on \
          image_topic/compressed.",
     ),
+    of_camera(
+        "yuv_range",
+        Domain::Choice { default: "limited", of: &["limited", "full"] },
+        "Range of yuyv, uyvy, nv12, nv21, nv24 and yuv420, ITU-R BT.601. limited: luma from 16 to 235, as video has it; \
+         full: 0 to 255, as JPEG and some USB cameras have it.",
+    ),
+    of_camera(
+        "white_level",
+        Domain::Integer { default: 65535, min: 1, max: 65535 },
+        "Value of 16-bit encodings that is white, as all above it: 4095 for a camera of 12 bits in the lower ones, 1023 \
+         of 10.",
+    ),
     live("score_threshold", score(0.3), "Minimum score of a published detection."),
     live(
         "nms_iou",

@@ -159,7 +159,12 @@ mod tests {
     fn frame(sequence: u64) -> Frame {
         let message = r2r::NativeMsg::<r2r::sensor_msgs::msg::Image>::new();
         let arrival = crate::clock::ClockSample { ros: 0, monotonic: 0 };
-        Frame { message: Arc::new(crate::incoming::ImageMessage::Raw(message)), arrival, camera: 0, sequence }
+        Frame {
+            message: Arc::new(crate::incoming::ImageMessage::Raw(message, Default::default())),
+            arrival,
+            camera: 0,
+            sequence,
+        }
     }
 
     #[test]

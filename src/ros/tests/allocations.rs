@@ -37,10 +37,11 @@ fn message(encoding: Encoding) -> ImageMessage {
     message.header.frame_id.assign("front camera");
     message.encoding.assign(encoding.ros_name());
     let step = encoding.row_bytes(WIDTH);
+    let bytes = encoding.image_bytes((WIDTH, HEIGHT));
     (message.width, message.height, message.step) = (WIDTH as u32, HEIGHT as u32, step as u32);
-    let pixels: Vec<u8> = (0..step * HEIGHT).map(|i| (i * 7 % 251) as u8).collect();
+    let pixels: Vec<u8> = (0..bytes).map(|i| (i * 7 % 251) as u8).collect();
     message.data.update(&pixels);
-    ImageMessage::Raw(message)
+    ImageMessage::Raw(message, Default::default())
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_missed_deadline_writes_one_file_with_the_images_before_it() {
     let image = images.next().unwrap().unwrap();
     assert_eq!(image.stamp, (EPOCH + 100 * MS) as u64);
     let mut decompressor = Decompressor::new();
-    let view = image.view(&mut decompressor).unwrap();
+    let view = image.view(&mut decompressor, Default::default()).unwrap();
     assert_eq!((view.size(), view.encoding().ros_name()), ((32, 32), "mono8"));
     assert!(view.row(16).iter().all(|&grey| grey.abs_diff(127) <= 1));
 }

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Once};
 
 use peregrine_core::FrameAccounting;
-use peregrine_ros::frame_path::{CameraOutputs, DeadlineState, FramePath};
+use peregrine_ros::frame_path::{CameraOutputs, FramePath};
 use peregrine_ros::incoming::ImageMessage;
 use peregrine_ros::intake::Arrivals;
 use peregrine_ros::live::LiveSettings;
@@ -68,7 +68,8 @@ impl Parts {
                 road_mask: node.create_publisher(&topic("road_mask"), QosProfile::default()).unwrap(),
                 segmentation: node.create_publisher(&topic("segmentation"), QosProfile::default()).unwrap(),
                 scene,
-                deadlines: DeadlineState::default(),
+                deadlines: Default::default(),
+                levels: Default::default(),
             });
         }
         let at_source = parameters.text("mask_resolution") == "source";
@@ -95,5 +96,5 @@ pub fn image(stamp: i64, encoding: &str) -> ImageMessage {
     message.encoding.assign(encoding);
     (message.width, message.height, message.step) = (32, 32, 32);
     message.data.update(&[127u8; 32 * 32]);
-    ImageMessage::Raw(message)
+    ImageMessage::Raw(message, Default::default())
 }

@@ -5,7 +5,8 @@
 
 use std::io::Cursor;
 
-use peregrine_core::image::{Encoding, ImageError, ImageView, MAX_SIDE};
+use peregrine_core::image::MAX_SIDE;
+use peregrine_core::{Encoding, ImageError, ImageView};
 use png::{ColorType, DecodingError, Limits, Transformations};
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -95,8 +96,8 @@ fn format_of(data: &[u8]) -> Result<Format<'_>, CompressedError> {
         return Err(CompressedError::Truncated { format: "PNG" });
     };
     check_size(width, height)?;
-    // Which of its values are black and white is not known, and the upper 8 bits alone are mostly black. Of 16 bits a
-    // channel, and without colour (11.2.2); the raw encoding mono16 is refused as well.
+    // Which of its values is white is not known here, and the upper 8 bits alone are mostly black. Of 16 bits a
+    // channel, and without colour (11.2.2).
     if let Some([16, 0 | 4]) = data.get(24..26) {
         return Err(CompressedError::Grey16);
     }

@@ -1,21 +1,14 @@
 //! From rows of bytes to normalised colours, in one pass over the output, row by row: first the source rows that an output
-//! row needs are blended as raw bytes (the same for every encoding, and vectorised), then each output pixel blends its
-//! columns, is converted to RGB and normalised. Only source rows that carry weight are read.
+//! row needs are blended (`rows`, `mosaic`, vectorised), then each output pixel blends its columns, is converted to RGB
+//! (`pixel`) and normalised. Only source rows that carry weight are read, and of a mosaic those beside them.
 
-use std::ops::Range;
-
-use peregrine_core::image::{Encoding, ImageView};
-use peregrine_core::PixelInput;
+use peregrine_core::{Encoding, ImageView, PixelInput};
 
 use super::axis::{Axis, Tap, COLUMN_ONE, ROW_ONE};
 use super::lanes::{Sums, Weights};
 use super::normalisation::Normalisation;
-
-/// Bytes of a source row blended at a time: enough for a full row of most cameras, and within the first-level cache.
-const TILE: usize = 8192;
-
-/// Bytes that [`Pixel::samples`] may read past the last pixel.
-const SLACK: usize = 4;
+use super::pixel::{Bayer, Interleaved, Pixel, PlanarYuv, Yuv, Yuv422, I420, NV12, NV21, NV24, TILE, UNIT};
+use super::rows::Scale16;
 
 /// Pixels stored at a time.
 const RUN: usize = 64;
@@ -71,42 +64,38 @@ impl Resampling<'_> {
 
     #[inline(always)]
     fn run_inlined(&self, image: &ImageView, affine: &Affine, input: &mut dyn PixelInput) {
-        match image.encoding() {
-            Encoding::Rgb8 => self.encoded::<Interleaved<3, 0, 2>>(image, affine, input),
-            Encoding::Bgr8 => self.encoded::<Interleaved<3, 2, 0>>(image, affine, input),
-            Encoding::Rgba8 => self.encoded::<Interleaved<4, 0, 2>>(image, affine, input),
-            Encoding::Bgra8 => self.encoded::<Interleaved<4, 2, 0>>(image, affine, input),
-            Encoding::Mono8 => self.encoded::<Mono>(image, affine, input),
-            Encoding::Uyvy => self.encoded::<Yuv422<1, 0, 2>>(image, affine, input),
-            Encoding::Yuyv => self.encoded::<Yuv422<0, 1, 3>>(image, affine, input),
-        }
+        with_pixel(image.encoding(), Resample { by: self, image, affine, input });
     }
 
     /// The number of pairs decides the inner loop's length; known when compiled, it is unrolled.
     #[inline(always)]
-    fn encoded<P: Pixel>(&self, image: &ImageView, affine: &Affine, input: &mut dyn PixelInput) {
+    fn encoded<P: Pixel>(&self, image: &ImageView, pixel: P, affine: &Affine, input: &mut dyn PixelInput) {
         match self.per_column {
-            1 => self.paired::<P, 1>(image, affine, input),
-            _ => self.paired::<P, 2>(image, affine, input),
+            1 => self.paired::<P, 1>(image, pixel, affine, input),
+            _ => self.paired::<P, 2>(image, pixel, affine, input),
         }
     }
 
     #[inline(always)]
-    fn paired<P: Pixel, const PAIRS: usize>(&self, image: &ImageView, affine: &Affine, input: &mut dyn PixelInput) {
-        let mut blended = [0u16; TILE + SLACK];
+    fn paired<P: Pixel, const PAIRS: usize>(
+        &self,
+        image: &ImageView,
+        kind: P,
+        affine: &Affine,
+        input: &mut dyn PixelInput,
+    ) {
+        let mut blended = kind.memory();
         let mut run = [[0f32; 4]; RUN];
-        let tile_columns = self.tile_columns(image.width(), P::BYTES);
+        let tile_columns = self.tile_columns(image.width(), P::NUMBERS);
+        // A mosaic's last pixel takes its colours from the one before it.
+        let last_start = image.width().saturating_sub(2) & !1;
         for y in 0..self.content.1 {
             let rows = self.rows.taps_of(y);
             for first in (0..self.content.0).step_by(tile_columns) {
                 let last = (first + tile_columns).min(self.content.0);
                 // Whole pairs of pixels, for those encodings whose pixels share chroma.
-                let from = self.columns.first_source(first) & !1;
-                let to = ((self.columns.last_source(last - 1) | 1) + 1) * P::BYTES;
-                let bytes = from * P::BYTES..to.min(image.encoding().row_bytes(image.width()));
-                let length = bytes.len();
-                blend_rows(image, rows, bytes, &mut blended[..length]);
-                let blended = &blended[..length + SLACK];
+                let from = (self.columns.first_source(first) & !1).min(last_start);
+                kind.blend(image, rows, from..(self.columns.last_source(last - 1) | 1) + 1, &mut blended);
 
                 let mut x = self.pad.0 + first;
                 for pairs in self.pairs[first * PAIRS..last * PAIRS].chunks(RUN * PAIRS) {
@@ -114,10 +103,10 @@ impl Resampling<'_> {
                     for (pixel, pairs) in run.iter_mut().zip(pairs.chunks_exact(PAIRS)) {
                         let mut sums = Sums::new();
                         for pair in pairs {
-                            let [a, b] = pair.columns.map(|column| P::samples(blended, column as usize - from));
+                            let [a, b] = pair.columns.map(|column| kind.samples(&blended, column as usize - from));
                             sums = sums.add(a, b, pair.weights);
                         }
-                        *pixel = affine.apply(P::to_rgb(sums.values()));
+                        *pixel = affine.apply(kind.to_rgb(sums.values()));
                     }
                     input.store(self.pad.1 + y, x, run);
                     x += run.len();
@@ -126,109 +115,81 @@ impl Resampling<'_> {
         }
     }
 
-    /// Output columns whose source bytes are sure to fit a tile: at least one, since an image shrinks by no more than
+    /// Output columns whose source numbers are sure to fit a tile: at least one, since an image shrinks by no more than
     /// its longest side over the input's least.
-    fn tile_columns(&self, source_width: usize, pixel_bytes: usize) -> usize {
-        let per_column = source_width.div_ceil(self.content.0) * pixel_bytes;
-        (TILE - 8 * pixel_bytes) / per_column
+    fn tile_columns(&self, source_width: usize, pixel_numbers: usize) -> usize {
+        let per_column = source_width.div_ceil(self.content.0) * pixel_numbers;
+        (TILE - 8 * pixel_numbers) / per_column
     }
 }
 
-/// The weighted sum of rows of bytes.
+/// What is done with an image once its encoding is known when compiled.
+trait WithPixel {
+    fn run<P: Pixel>(self, pixel: P);
+}
+
 #[inline(always)]
-fn blend_rows(image: &ImageView, rows: &[Tap], bytes: Range<usize>, blended: &mut [u16]) {
-    let row = |tap: &Tap| (&image.row(tap.index as usize)[bytes.clone()], tap.weight as u16);
-    let mut pairs = rows.chunks_exact(2);
-    let mut written = false;
-    for pair in &mut pairs {
-        let ((a, wa), (b, wb)) = (row(&pair[0]), row(&pair[1]));
-        if written {
-            for ((out, &a), &b) in blended.iter_mut().zip(a).zip(b) {
-                *out += a as u16 * wa + b as u16 * wb;
-            }
-        } else if wb == 0 {
-            for (out, &a) in blended.iter_mut().zip(a) {
-                *out = a as u16 * wa;
-            }
-        } else {
-            for ((out, &a), &b) in blended.iter_mut().zip(a).zip(b) {
-                *out = a as u16 * wa + b as u16 * wb;
+fn with_pixel(encoding: Encoding, then: impl WithPixel) {
+    // What differs in depth alone differs in blending rows alone.
+    let scale = encoding.channel16().map(Scale16::new);
+    match encoding {
+        Encoding::Rgb8 | Encoding::Rgb16(_) => then.run(Interleaved::<3, 0, 2>(scale)),
+        Encoding::Bgr8 | Encoding::Bgr16(_) => then.run(Interleaved::<3, 2, 0>(scale)),
+        Encoding::Rgba8 | Encoding::Rgba16(_) => then.run(Interleaved::<4, 0, 2>(scale)),
+        Encoding::Bgra8 | Encoding::Bgra16(_) => then.run(Interleaved::<4, 2, 0>(scale)),
+        Encoding::Mono8 | Encoding::Mono16(_) => then.run(Interleaved::<1, 0, 0>(scale)),
+        Encoding::Uyvy(range) => then.run(Yuv422::<1, 0, 2>(Yuv::new(range))),
+        Encoding::Yuyv(range) => then.run(Yuv422::<0, 1, 3>(Yuv::new(range))),
+        Encoding::Nv12(range) => then.run(PlanarYuv::<NV12>(Yuv::new(range))),
+        Encoding::Nv21(range) => then.run(PlanarYuv::<NV21>(Yuv::new(range))),
+        Encoding::Nv24(range) => then.run(PlanarYuv::<NV24>(Yuv::new(range))),
+        Encoding::I420(range) => then.run(PlanarYuv::<I420>(Yuv::new(range))),
+        Encoding::Bayer8(mosaic) | Encoding::Bayer16(mosaic, _) => then.run(Bayer { scale, red_at: mosaic.red_at() }),
+    }
+}
+
+struct Resample<'a, 'b> {
+    by: &'a Resampling<'a>,
+    image: &'a ImageView<'a>,
+    affine: &'a Affine,
+    input: &'b mut dyn PixelInput,
+}
+
+impl WithPixel for Resample<'_, '_> {
+    #[inline(always)]
+    fn run<P: Pixel>(self, pixel: P) {
+        self.by.encoded(self.image, pixel, self.affine, self.input);
+    }
+}
+
+/// The colours of every pixel at the image's own size, rounded, in their order.
+pub fn colours(image: &ImageView, each: impl FnMut([u8; 3])) {
+    with_pixel(image.encoding(), Colours { image, each });
+}
+
+struct Colours<'a, F> {
+    image: &'a ImageView<'a>,
+    each: F,
+}
+
+impl<F: FnMut([u8; 3])> WithPixel for Colours<'_, F> {
+    fn run<P: Pixel>(mut self, pixel: P) {
+        let mut blended = pixel.memory();
+        let (width, height) = self.image.size();
+        let piece = (TILE / P::NUMBERS - 8) & !1;
+        let last_start = width.saturating_sub(2) & !1;
+        for y in 0..height {
+            let taps = [Tap { index: y as u32, weight: ROW_ONE }];
+            for first in (0..width).step_by(piece) {
+                let (from, to) = (first.min(last_start), (first + piece).min(width));
+                pixel.blend(self.image, &taps, from..((to - 1) | 1) + 1, &mut blended);
+                for x in first..to {
+                    let sum = pixel.samples(&blended, x - from).map(|sample| f32::from(sample) * COLUMN_ONE as f32);
+                    let [red, green, blue, _] = pixel.to_rgb(sum).map(|colour| (colour / UNIT).round() as u8);
+                    (self.each)([red, green, blue]);
+                }
             }
         }
-        written = true;
-    }
-    for (a, wa) in pairs.remainder().iter().map(row) {
-        for (out, &a) in blended.iter_mut().zip(a) {
-            *out += a as u16 * wa;
-        }
-    }
-}
-
-/// How an encoding's blended bytes become colours.
-trait Pixel {
-    /// Of one pixel.
-    const BYTES: usize;
-    /// Channels of pixel `x` in the encoding's own order and colour space; reads at most [`SLACK`] bytes past the row's end.
-    fn samples(row: &[u16], x: usize) -> [u16; 4];
-    /// RGB, from the weighted sum of samples; both in units of [`UNIT`]. The fourth has no meaning.
-    fn to_rgb(sum: [f32; 4]) -> [f32; 4];
-}
-
-/// One step of 0…255 in a weighted sum of samples.
-const UNIT: f32 = (ROW_ONE * COLUMN_ONE) as f32;
-
-/// `N` bytes a pixel, with R and B at the given places and G between them.
-struct Interleaved<const N: usize, const R: usize, const B: usize>;
-
-impl<const N: usize, const R: usize, const B: usize> Pixel for Interleaved<N, R, B> {
-    const BYTES: usize = N;
-
-    #[inline(always)]
-    fn samples(row: &[u16], x: usize) -> [u16; 4] {
-        row[x * N..x * N + 4].try_into().expect("four")
-    }
-
-    #[inline(always)]
-    fn to_rgb(sum: [f32; 4]) -> [f32; 4] {
-        [sum[R], sum[1], sum[B], sum[3]]
-    }
-}
-
-/// A byte a pixel, which is all three.
-struct Mono;
-
-impl Pixel for Mono {
-    const BYTES: usize = 1;
-
-    #[inline(always)]
-    fn samples(row: &[u16], x: usize) -> [u16; 4] {
-        [row[x]; 4]
-    }
-
-    #[inline(always)]
-    fn to_rgb(sum: [f32; 4]) -> [f32; 4] {
-        sum
-    }
-}
-
-/// Two pixels in four bytes: the first Y at `Y` and the second two later, U at `U`, V at `V`.
-struct Yuv422<const Y: usize, const U: usize, const V: usize>;
-
-impl<const Y: usize, const U: usize, const V: usize> Pixel for Yuv422<Y, U, V> {
-    const BYTES: usize = 2;
-
-    #[inline(always)]
-    fn samples(row: &[u16], x: usize) -> [u16; 4] {
-        let pair = &row[(x & !1) * 2..(x & !1) * 2 + 4];
-        [if x & 1 == 0 { pair[Y] } else { pair[Y + 2] }, pair[U], pair[V], 0]
-    }
-
-    /// ITU-R BT.601, limited range. Blending before the conversion is exact but for the clamp, since both are linear.
-    #[inline(always)]
-    fn to_rgb([y, u, v, _]: [f32; 4]) -> [f32; 4] {
-        let (y, u, v) = ((y - 16.0 * UNIT) * (255.0 / 219.0), u - 128.0 * UNIT, v - 128.0 * UNIT);
-        let rgb = [y + 1.596_027 * v, y - 0.812_968 * v - 0.391_762 * u, y + 2.017_232 * u, 0.0];
-        rgb.map(|c| c.clamp(0.0, 255.0 * UNIT))
     }
 }
 

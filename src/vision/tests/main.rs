@@ -1,4 +1,5 @@
 //! Images to tensors.
 
+mod encodings_opencv;
 mod jpeg;
 mod preprocess;

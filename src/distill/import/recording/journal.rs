@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context};
-use peregrine_recording::{Recording, Selection, Topic};
+use peregrine_recording::{LevelOptions, Recording, Selection, Topic};
 use serde::{Deserialize, Serialize};
 
 use super::picture::RawFormat;
@@ -26,6 +26,17 @@ pub struct Settings {
     every: String,
     alike: Option<u32>,
     raw: RawFormat,
+    /// As text; journals of before there were these options have none.
+    #[serde(default = "default_levels")]
+    levels: String,
+}
+
+fn default_levels() -> String {
+    text_of(LevelOptions::default())
+}
+
+fn text_of(levels: LevelOptions) -> String {
+    format!("{} {}", levels.yuv_range, levels.white_level)
 }
 
 impl Settings {
@@ -35,11 +46,13 @@ impl Settings {
         selection: &Selection,
         alike: Option<u32>,
         raw: RawFormat,
+        levels: LevelOptions,
     ) -> Self {
         let source = fs::canonicalize(recording.path()).unwrap_or_else(|_| recording.path().to_owned());
         let text = |seconds: Option<f64>| seconds.map(|seconds| seconds.to_string());
         let (from, to, every) = (text(selection.from), text(selection.to), selection.every.to_string());
-        Self { source, topic: topic.name.clone(), from, to, every, alike, raw }
+        let (topic, levels) = (topic.name.clone(), text_of(levels));
+        Self { source, topic, from, to, every, alike, raw, levels }
     }
 }
 
@@ -134,7 +147,8 @@ mod tests {
 
     fn settings(every: &str) -> Settings {
         let (source, topic) = ("drive.mcap".into(), "/camera".into());
-        Settings { source, topic, from: None, to: None, every: every.into(), alike: Some(10), raw: RawFormat::Png }
+        let (every, levels) = (every.into(), default_levels());
+        Settings { source, topic, from: None, to: None, every, alike: Some(10), raw: RawFormat::Png, levels }
     }
 
     fn kept(position: u64) -> Kept {

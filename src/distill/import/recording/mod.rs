@@ -14,7 +14,7 @@ use anyhow::{ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::write_atomically;
-use peregrine_recording::{Every, Images, Recording, Selection, Topic};
+use peregrine_recording::{Every, Images, LevelOptions, Recording, Selection, Topic};
 use tracing::{info, warn};
 
 use crate::data::config::CONFIG_FILE;
@@ -49,6 +49,8 @@ pub struct RecordingArgs {
     /// Compressed images are written as they are.
     #[arg(long, value_enum, default_value = "png")]
     raw: RawFormat,
+    #[command(flatten)]
+    levels: LevelOptions,
 }
 
 /// The largest Hamming distance of near-duplicates; `None` if none are looked for.
@@ -87,7 +89,7 @@ pub fn import(source: &Path, out: &Path, args: &RecordingArgs) -> anyhow::Result
     let images = out.join("images");
     fs::create_dir_all(&images).with_context(|| images.display().to_string())?;
     let _lock = lock(out, "another import")?;
-    let settings = Settings::new(&recording, topic, &selection, args.alike.0, args.raw);
+    let settings = Settings::new(&recording, topic, &selection, args.alike.0, args.raw, args.levels);
     let mut journal = Journal::open(out, &settings)?;
     let resumed = journal.kept().len();
     if resumed > 0 {
@@ -97,7 +99,7 @@ pub fn import(source: &Path, out: &Path, args: &RecordingArgs) -> anyhow::Result
     let mut found = recording.images(topic, &selection);
     let mut import = Import {
         journal: &mut journal,
-        pictures: Pictures::new(&images, &name(&recording, topic), args.raw),
+        pictures: Pictures::new(&images, &name(&recording, topic), args.raw, args.levels),
         alike: args.alike.0,
         start: recording.start(),
     };

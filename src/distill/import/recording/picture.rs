@@ -8,10 +8,12 @@ use clap::ValueEnum;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 use peregrine_core::files::write_atomically;
-use peregrine_recording::{Content, PixelError, RecordedImage};
+use peregrine_recording::{Content, LevelOptions, PixelError, RecordedImage};
+use peregrine_vision::preprocess::levels::{LevelDoubt, LevelWatch};
 use peregrine_vision::preprocess::rgb::to_rgb8;
 use peregrine_vision::preprocess::Decompressor;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::inspect::{fingerprint, Fingerprint};
 
@@ -32,6 +34,10 @@ pub struct Pictures {
     /// How names begin.
     name: String,
     raw: RawFormat,
+    levels: LevelOptions,
+    watch: LevelWatch,
+    /// What has been said of the levels.
+    doubted: Option<LevelDoubt>,
     decompressor: Decompressor,
     used: HashSet<String>,
 }
@@ -44,9 +50,17 @@ pub struct Picture<'p, 'i> {
 }
 
 impl Pictures {
-    pub fn new(folder: &Path, name: &str, raw: RawFormat) -> Self {
-        let (decompressor, used) = (Decompressor::new(), HashSet::new());
-        Self { folder: folder.to_owned(), name: name.to_owned(), raw, decompressor, used }
+    pub fn new(folder: &Path, name: &str, raw: RawFormat, levels: LevelOptions) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            raw,
+            levels,
+            watch: LevelWatch::default(),
+            doubted: None,
+            decompressor: Decompressor::new(),
+            used: HashSet::new(),
+        }
     }
 
     /// Keeps names that have been given out before.
@@ -59,12 +73,23 @@ impl Pictures {
     /// # Errors
     /// When it is damaged, or its encoding is not supported.
     pub fn open<'p, 'i>(&'p mut self, image: &'i RecordedImage<'i>) -> Result<Picture<'p, 'i>, PixelError> {
-        let view = image.view(&mut self.decompressor)?;
+        let view = image.view(&mut self.decompressor, self.levels.into())?;
+        self.watch.look_closely(&view);
         let (width, height) = (view.width() as u32, view.height() as u32);
         let mut pixels = Vec::new();
         to_rgb8(&view, &mut pixels);
         let pixels = RgbImage::from_raw(width, height, pixels).expect("of its size");
+        self.warn_of_levels();
         Ok(Picture { pictures: self, image, pixels })
+    }
+
+    /// Says once that the levels hardly fit what has been seen.
+    fn warn_of_levels(&mut self) {
+        let doubt = self.watch.doubt();
+        if let Some(found) = doubt.filter(|_| doubt != self.doubted) {
+            warn!("{found}; if so, import into another --out with {}", found.option());
+            self.doubted = doubt;
+        }
     }
 
     /// A file name that has not been given out: the stamp in nanoseconds, and a number behind where
