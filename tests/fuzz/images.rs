@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::Cursor;
+use std::num::NonZeroU16;
 
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
+use peregrine_core::encoding::{Levels, YuvRange};
 use peregrine_core::{Encoding, ImageView};
 use peregrine_distill::data::{load_image, mask};
+use peregrine_vision::preprocess::levels::LevelWatch;
 use peregrine_vision::preprocess::{compressed, Decompressor, Letterbox, Normalisation};
 
 use crate::scratch::Scratch;
@@ -16,6 +19,11 @@ const SIDE: usize = 128;
 /// Side of the network's input.
 const INPUT: usize = 32;
 
+/// Bits of the encoding's byte beyond its number: the message is big-endian, of full range, of 12 bits.
+const BIG_ENDIAN: u8 = 1 << 5;
+const FULL_RANGE: u8 = 1 << 6;
+const TWELVE_BITS: u8 = 1 << 7;
+
 /// `[encoding, width, height, step…]` and pixels, as a `sensor_msgs/Image`.
 pub fn message(data: &[u8]) {
     let Some((&[encoding, width, height, gap, high, ..], pixels)) = data.split_first_chunk::<5>() else {
@@ -23,27 +31,37 @@ pub fn message(data: &[u8]) {
     };
     let names: Vec<&str> = Encoding::ALL.iter().map(|encoding| encoding.ros_name()).collect();
     let text = String::from_utf8_lossy(&pixels[..pixels.len().min(12)]).into_owned();
-    let name = names.get(usize::from(encoding)).copied().unwrap_or(&text);
+    let name = names.get(usize::from(encoding % BIG_ENDIAN)).copied().unwrap_or(&text);
+    let levels = Levels {
+        yuv: if encoding & FULL_RANGE != 0 { YuvRange::Full } else { YuvRange::Limited },
+        white: NonZeroU16::new(if encoding & TWELVE_BITS != 0 { 4095 } else { u16::MAX }).expect("not zero"),
+    };
+    let known = Encoding::from_ros(name).map(|known| known.with(encoding & BIG_ENDIAN != 0, levels));
     let wide = |low: u8, bit: u8| u32::from(low) | if high >> bit & 1 == 1 { 0x8000_0000 >> (high >> 3) } else { 0 };
     let (width, height) = (wide(width, 0), wide(height, 1));
-    let row = Encoding::from_ros(name).map_or(0, |encoding| encoding.row_bytes(width as usize & 0xffff)) as u32;
+    let row = known.map_or(0, |encoding| encoding.row_bytes(width as usize & 0xffff)) as u32;
     let step = if high & 4 == 0 { row.wrapping_add(u32::from(gap)) } else { wide(gap, 2) };
-    let Ok(image) = ImageView::new(name, width, height, step, pixels) else { return };
+    let Some(known) = known else { return };
+    let Ok(image) = ImageView::with_encoding(known, width, height, step, pixels) else { return };
+    LevelWatch::default().look(&image);
     let normalisation = Normalisation { mean: [127.0; 3], std: [128.0; 3] };
     let mut input = vec![0.0; 3 * INPUT * INPUT];
     Letterbox::new(image.size(), (INPUT, INPUT)).apply(&image, &normalisation, &mut input);
     assert!(input.iter().all(|value| value.abs() <= 1.01), "a pixel out of range");
 }
 
-/// A small one of each encoding.
+/// A small one of each encoding, and one of each with values of another kind.
 pub fn message_seeds() -> Vec<Vec<u8>> {
-    let of = |(i, encoding): (usize, Encoding)| {
-        let (width, height) = (16, 6);
-        let mut seed = vec![i as u8, width, height, 3, 0];
-        seed.extend((0..(encoding.row_bytes(usize::from(width)) + 3) * 2 * usize::from(height)).map(|i| i as u8));
+    let of = |(i, encoding): (usize, Encoding), bits: u8| {
+        let (width, height, gap) = (16, 6, 4);
+        let mut seed = vec![i as u8 | bits, width, height, gap, 0];
+        let step = encoding.row_bytes(usize::from(width)) + usize::from(gap);
+        seed.extend((0..3 * step * usize::from(height)).map(|i| i as u8));
         seed
     };
-    Encoding::ALL.into_iter().enumerate().map(of).collect()
+    let numbered = || Encoding::ALL.into_iter().enumerate();
+    let others = BIG_ENDIAN | FULL_RANGE | TWELVE_BITS;
+    numbered().map(|encoding| of(encoding, 0)).chain(numbered().map(|encoding| of(encoding, others))).collect()
 }
 
 /// A `sensor_msgs/CompressedImage`: JPEG, also as MJPEG cameras send it, and PNG.

@@ -49,8 +49,18 @@ pub fn mcap(data: &[u8]) {
 
 /// Those that the reader's tests keep.
 pub fn mcap_seeds() -> Vec<Vec<u8>> {
-    let names =
-        ["big_endian", "chunks_lz4", "chunks_zstd", "encodings", "jpeg", "message_zstd", "no_images", "png", "raw"];
+    let names = [
+        "big_endian",
+        "chunks_lz4",
+        "chunks_zstd",
+        "encodings",
+        "jpeg",
+        "levels",
+        "message_zstd",
+        "no_images",
+        "png",
+        "raw",
+    ];
     names.map(|name| tracked(&format!("tests/reference/bags/mcap_{name}/mcap_{name}.mcap"))).into()
 }
 
