@@ -18,7 +18,7 @@ use r2r::Publisher;
 
 use super::age::Age;
 use super::capture::Capture;
-use super::incoming::{Frame, ShortText, Unpacker};
+use super::incoming::{Frame, ImageMessage, ShortText, Unpacker};
 use super::live::FrameSettings;
 use super::liveness::StreamLiveness;
 use super::messages::{MaskMessage, NativeHeader, Timing, TimingMessage};
@@ -208,7 +208,10 @@ impl FramePath {
         let start = now_ns();
         let image = self.unpacker.view(&frame.message)?;
         let (encoding, size) = (image.encoding(), image.size());
-        self.outputs[frame.camera].levels.watch.look(&image);
+        // A video says its range itself, and no parameter could say otherwise.
+        if !matches!(*frame.message, ImageMessage::Video(..)) {
+            self.outputs[frame.camera].levels.watch.look(&image);
+        }
         let pipeline = self.model.pipeline();
         pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
         let result = pipeline

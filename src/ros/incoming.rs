@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use peregrine_core::encoding::Levels;
+use peregrine_core::encoding::{Levels, YuvRange};
 use peregrine_core::{Encoding, ImageError, ImageView};
-use peregrine_video::{is_annex_b, Codec, VideoFault};
+use peregrine_video::{is_annex_b, Codec, Picture, VideoFault};
 use peregrine_vision::preprocess::compressed;
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 use peregrine_vision::preprocess::compressed_format::is_picture;
@@ -15,7 +15,6 @@ use r2r::NativeMsg;
 
 use super::clock::ClockSample;
 use super::messages::{bytes, NativeHeader};
-use super::yuyv::Yuyv;
 
 /// An image message as the middleware filled it: no copy of the pixels is made.
 pub enum ImageMessage {
@@ -23,7 +22,7 @@ pub enum ImageMessage {
     Raw(NativeMsg<r2r::sensor_msgs::msg::Image>, Levels),
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
     /// A packet of a video, with its picture.
-    Video(Arc<ImageMessage>, Yuyv),
+    Video(Arc<ImageMessage>, Picture),
 }
 
 // SAFETY: a message owns its memory, which C allocated and any thread may read and free. Only a
@@ -220,6 +219,13 @@ fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>, levels: Levels) -> Resu
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
+/// A view of the pixels of a picture of a video, which says its range itself.
+fn video_view(picture: &Picture) -> Result<ImageView<'_>, ImageError> {
+    let range = if picture.is_full_range() { YuvRange::Full } else { YuvRange::Limited };
+    let (width, height) = (picture.width(), picture.height());
+    ImageView::with_encoding(Encoding::I420(range), width, height, width, picture.data())
+}
+
 /// The bytes of a compressed image.
 fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
     if m.data.data.is_null() {
@@ -243,7 +249,7 @@ impl Unpacker {
         match message {
             ImageMessage::Raw(m, levels) => raw_view(m, *levels),
             ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
-            ImageMessage::Video(_, picture) => Ok(picture.view()?),
+            ImageMessage::Video(_, picture) => Ok(video_view(picture)?),
         }
     }
 }

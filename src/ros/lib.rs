@@ -80,4 +80,3 @@ pub mod video;
 pub mod watch;
 pub mod watchdog;
 pub mod web;
-pub mod yuyv;

@@ -14,7 +14,6 @@ use super::incoming::{Frame, ImageMessage, UnpackError};
 use super::panics;
 use super::record::Rejection;
 use super::shared::NodeShared;
-use super::yuyv::Yuyv;
 
 /// Most packets that wait for the decoder: about a second's. All must be decoded, since each refers
 /// to those before it.
@@ -133,10 +132,9 @@ impl Decoding {
 fn settle(shared: &NodeShared, inside: &mut usize, frame: Frame, result: Result<Picture, VideoFault>) {
     *inside -= 1;
     match result {
-        Ok(picture) => deliver(
-            shared,
-            Frame { message: Arc::new(ImageMessage::Video(frame.message, Yuyv::of(&picture))), ..frame },
-        ),
+        Ok(picture) => {
+            deliver(shared, Frame { message: Arc::new(ImageMessage::Video(frame.message, picture)), ..frame })
+        }
         Err(fault) => reject(shared, frame.camera, rejection(fault)),
     }
 }

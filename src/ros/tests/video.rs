@@ -71,12 +71,12 @@ fn number(frame: &Frame) -> usize {
     (frame.message.header().stamp.sec - EPOCH) as usize
 }
 
-/// The luma of the picture that the frame thread sees.
+/// The bytes of the picture that the frame thread sees.
 fn pixels(frame: &Frame) -> Vec<u8> {
     let mut unpacker = Unpacker::default();
     let view = unpacker.view(&frame.message).unwrap();
-    assert_eq!(view.encoding().ros_name(), "yuyv");
-    (0..view.height()).flat_map(|y| view.row(y).iter().step_by(2).copied()).collect()
+    assert_eq!(view.encoding().ros_name(), "yuv420");
+    view.rows().flatten().copied().collect()
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn each_picture_reaches_the_mailbox_with_its_stamp() {
             rig.send(format, at, packet);
             let frame = rig.take().expect("a picture");
             assert_eq!((number(&frame), frame.sequence), (at, at as u64 + 1));
-            assert!(pixels(&frame) == sample.pictures[at][..320 * 240], "{codec:?} {at}");
+            assert!(pixels(&frame) == sample.pictures[at], "{codec:?} {at}");
         }
     }
 }
@@ -108,7 +108,7 @@ fn all_packets_are_decoded_and_the_newest_picture_wins() {
     assert_eq!((counts.arrived, counts.superseded, counts.rejected, counts.in_flight), (25, 24, 0, 1));
     let frame = rig.take().expect("a picture");
     assert_eq!(number(&frame), 24);
-    assert!(pixels(&frame) == sample.pictures[24][..320 * 240], "it was decoded from all before it");
+    assert!(pixels(&frame) == sample.pictures[24], "it was decoded from all before it");
 }
 
 #[test]
