@@ -204,7 +204,7 @@ fn the_log_reaches_rosout_and_rejections_are_logged_once() {
     assert!(start["file"].as_str().unwrap().ends_with(".rs") && integer(start, "line") > 0, "{start}");
     let [rejected] = of("every image on /image is rejected")[..] else { panic!("{records:?}") };
     assert_eq!(integer(rejected, "level"), WARN);
-    assert!(rejected["message"].as_str().unwrap().contains("bayer_rggb8"), "{rejected}");
+    assert!(rejected["message"].as_str().unwrap().contains("32FC1"), "{rejected}");
     let [end] = of("images on /image are processed again")[..] else { panic!("{records:?}") };
     assert_eq!(integer(end, "level"), INFO);
     let terminal = node.stop_and_read_log();

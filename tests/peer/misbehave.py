@@ -39,7 +39,8 @@ recovery = Recovery(peer, publisher, image(64, 48))
 drain, recovered = recovery.drain, recovery.after
 
 extremes = (0, 1, 7, 64, 65535, 2**31, 2**32 - 1)
-encodings = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "uyvy", "yuyv", "bayer_rggb8", "", "\x7f" * 300, "rgb8 ")
+encodings = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "mono16", "uyvy", "yuyv", "nv12", "nv21", "nv24", "yuv420")
+encodings += ("bayer_rggb8", "bayer_grbg16", "32FC1", "", "\x7f" * 300, "rgb8 ")
 for _ in range(150):
     size = [chance.choice(extremes) for _ in range(3)]
     data = chance.randbytes(chance.choice((0, 1, 100, 3 * 64 * 48, 50_000)))

@@ -18,7 +18,7 @@ def logged(part):
 
 peer.wait(lambda: logged("images from"), "the node's start in the log")
 publisher = peer.image_publisher()
-unusable = image(64, 48, encoding="bayer_rggb8")
+unusable = image(64, 48, encoding="32FC1")
 arrivals = []
 
 
