@@ -120,7 +120,9 @@ fn the_guide_leads_from_images_and_a_teacher_to_a_package() {
     let student = fs::read_to_string(folder.join("train.toml")).unwrap();
     fs::write(folder.join("more.toml"), format!("{student}\n{more_data}\n{methods}")).unwrap();
     shell(folder, "distill student more.toml --run runs/more");
-    for package in ["runs/teacher/teacher", "runs/mine/student", "runs/more/student", "pruned", "int8", "small"] {
+    for package in
+        ["runs/teacher/teacher", "runs/mine/student", "runs/more/student", "pruned", "runs/mine/student/int8", "small"]
+    {
         Student::load(&folder.join(package)).unwrap();
     }
     for file in

@@ -1,8 +1,30 @@
 //! Faults of cameras and networks, over the middleware.
 
+use std::io::Write;
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::*;
+
+#[test]
+fn a_node_whose_log_nobody_reads_goes_on() {
+    if ros_is_absent() {
+        return;
+    }
+    let domain = Domain::new();
+    // A pipe that is full before the node's first line.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filling = writer.try_clone().unwrap();
+    std::thread::spawn(move || filling.write_all(&[b' '; 1 << 20]));
+    std::thread::sleep(Duration::from_millis(200));
+    let mut command = domain.command(NODE);
+    let node = Node(command.stderr(writer).spawn().expect("the node can be started"));
+    let answers = domain.ask_peer("send_frames.py", &["raw", "4"]);
+    assert_eq!(answers.as_array().unwrap().len(), 4);
+    assert_eq!(node.end("-INT").0, Some(0));
+    drop(reader);
+}
 
 #[test]
 fn after_every_fault_images_are_answered_within_a_second() {

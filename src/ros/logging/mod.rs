@@ -1,9 +1,9 @@
 //! The node's log, written with `tracing`: to the terminal as rclcpp does, and to `/rosout`.
 //!
-//! - `console`: one line a record. [`directory`]: the folder of ROS's own log files. [`rosout`]: a bounded queue of records, and the publisher that
+//! - [`console`]: one line a record, written by a thread of its own. [`directory`]: the folder of ROS's own log files. [`rosout`]: a bounded queue of records, and the publisher that
 //!   another thread empties it to. The frame thread never logs.
 
-mod console;
+pub mod console;
 pub mod directory;
 pub mod rosout;
 
@@ -11,17 +11,19 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use console::Console;
 pub use rosout::{LogQueue, RosoutPublisher};
 
 /// Starts the log of the process under the logger's `name`, from `level` upwards. Returns the queue
-/// of records for `/rosout`.
+/// of records for `/rosout`, and the console, to be kept until the process ends.
 ///
 /// # Panics
 /// When called twice in a process.
-pub fn start(name: &str, level: LevelFilter) -> LogQueue {
-    let (layer, queue) = rosout::queue();
-    tracing_subscriber::registry().with(level).with(console::layer(name)).with(layer).init();
-    queue
+pub fn start(name: &str, level: LevelFilter) -> (LogQueue, Console) {
+    let (lines, console) = console::layer(name);
+    let (layer, queue) = rosout::queue(console.dropped.clone());
+    tracing_subscriber::registry().with(level).with(lines).with(layer).init();
+    (queue, console)
 }
 
 /// The level that `--ros-args --log-level LEVEL` or `--log-level NAME:=LEVEL` asks for; the last

@@ -4,7 +4,7 @@
 //! Those that find it full are dropped and counted.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use r2r::rcl_interfaces::msg::Log;
 use r2r::{Node, Publisher, QosProfile};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::Layer;
 
@@ -29,11 +30,12 @@ struct LogRecord {
     line: u32,
 }
 
-/// A queue, and the layer that fills it.
-pub(super) fn queue() -> (RosoutLayer, LogQueue) {
+/// A queue, and the layer that fills it. `not_written` counts the lines that the console dropped.
+pub(super) fn queue(not_written: ErrorCounter) -> (RosoutLayer, LogQueue) {
     let (sender, records) = crossbeam::channel::bounded(CAPACITY);
     let dropped = Arc::new(AtomicU64::new(0));
-    (RosoutLayer { sender, dropped: Arc::clone(&dropped) }, LogQueue { records, dropped })
+    let queue = LogQueue { records, dropped: Arc::clone(&dropped), not_written, told: AtomicUsize::new(0) };
+    (RosoutLayer { sender, dropped }, queue)
 }
 
 /// Records that wait to be published.
@@ -41,6 +43,9 @@ pub struct LogQueue {
     records: Receiver<LogRecord>,
     /// Since the last publication.
     dropped: Arc<AtomicU64>,
+    not_written: ErrorCounter,
+    /// How many of them were told of.
+    told: AtomicUsize,
 }
 
 /// Puts each record into the queue.
@@ -108,6 +113,12 @@ impl RosoutPublisher {
             // Into the queue, which has room now.
             tracing::warn!("{dropped} log records were dropped before they reached /rosout");
         }
+        let not_written = self.queue.not_written.dropped_lines();
+        let told = self.queue.told.swap(not_written, Relaxed);
+        // One more is the line that told of the last ones.
+        if not_written > told + 1 || (not_written > 0 && told == 0) {
+            tracing::warn!("standard error is not read: {not_written} lines of the log are not on the terminal");
+        }
     }
 
     fn message(&self, record: LogRecord) -> Log {
@@ -141,7 +152,8 @@ mod tests {
 
     #[test]
     fn records_have_text_and_source_and_dropped_ones_are_counted() {
-        let (layer, queue) = queue();
+        let (lines, _writer) = tracing_appender::non_blocking(std::io::sink());
+        let (layer, queue) = queue(lines.error_counter());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!("images on {} are rejected", "/image");
             (0..CAPACITY).for_each(|i| tracing::info!("record {i}"));
