@@ -64,9 +64,9 @@ impl Memory {
         let phase = (inner.start + red_at.1) & 1;
         // Where an image shrinks by an even number, all rows that count are often of one kind.
         match rows.own.each_ref().map(Rows::is_empty) {
-            [false, true] => self.to_colours::<true, false>(phase, at),
-            [true, false] => self.to_colours::<false, true>(phase, at),
-            _ => self.to_colours::<true, true>(phase, at),
+            [false, true] => self.write_colours::<true, false>(phase, at),
+            [true, false] => self.write_colours::<false, true>(phase, at),
+            _ => self.write_colours::<true, true>(phase, at),
         }
         if columns.start == 0 {
             self.pixels[0] = self.pixels[1];
@@ -79,7 +79,7 @@ impl Memory {
     /// The colours of the pixels `at`, of which the first is at 1 in the lines, and in a column without red if `phase` is
     /// 1; of rows with red, with blue, or both.
     #[inline(always)]
-    fn to_colours<const RED_ROWS: bool, const BLUE_ROWS: bool>(&mut self, phase: usize, at: Range<usize>) {
+    fn write_colours<const RED_ROWS: bool, const BLUE_ROWS: bool>(&mut self, phase: usize, at: Range<usize>) {
         let count = at.len();
         let [own_red, own_blue, around_red, around_blue] = self.lines.each_ref().map(|line| &line[..count + 2]);
         let [reds, greens, blues] = self.colours.each_mut().map(|line| &mut line[..count]);
@@ -109,7 +109,7 @@ impl Memory {
 impl<'a> LineRows<'a> {
     #[inline(always)]
     fn of(image: &ImageView<'a>, red_at: usize, taps: &[Tap], bytes: Range<usize>) -> Self {
-        let mut rows = Self { own: [Rows::new(), Rows::new()], around: [Rows::new(), Rows::new()] };
+        let mut rows = Self { own: [Rows::none(), Rows::none()], around: [Rows::none(), Rows::none()] };
         let row = |y: usize| &image.row(y)[bytes.clone()];
         for tap in taps.iter().filter(|tap| tap.weight > 0) {
             let y = (tap.index as usize).clamp(1, image.height() - 2);

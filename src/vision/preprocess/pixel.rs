@@ -22,7 +22,7 @@ pub const UNIT: f32 = (ROW_ONE * COLUMN_ONE) as f32;
 pub trait Pixel: Copy {
     /// Numbers that a pixel takes of a [`TILE`].
     const NUMBERS: usize;
-    /// Blended rows of a piece of an image, 255 being 255 · [`ROW_ONE`].
+    /// Blended rows of a piece of an image, 255 being 255 · `ROW_ONE`.
     type Blended;
     fn memory(self) -> Self::Blended;
     /// Blends the rows of the pixels `columns`, which begin with an even one and hold at least two unless the image is

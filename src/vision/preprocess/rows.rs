@@ -17,7 +17,7 @@ pub trait Depth: Copy {
     const BYTES: usize;
     /// Whether [`weighted`](Self::weighted) gives half of what it should: twice of it is left to the sum.
     const HALF: bool = false;
-    /// What a number is multiplied by in [`weighted`](Self::weighted), of a row's share in units of 1 / [`SHARE_ONE`].
+    /// What a number is multiplied by in [`weighted`](Self::weighted), of a row's share in units of 1 / `SHARE_ONE`.
     fn factor(self, share: u32) -> u16;
     fn weighted(self, bytes: &[u8], factor: u16) -> u16;
 }
@@ -82,7 +82,7 @@ impl Depth for Bits8Shared {
     fn weighted(self, bytes: &[u8], factor: u16) -> u16 {
         // The upper half of 256 times the byte times the factor, in numbers of 16 bits.
         let byte = u16::from(bytes[0]);
-        byte * (factor >> 8) + (byte * (factor & 255) >> 8)
+        byte * (factor >> 8) + ((byte * (factor & 255)) >> 8)
     }
 }
 
@@ -93,7 +93,7 @@ impl<const BIG_ENDIAN: bool> Depth for Bits16<BIG_ENDIAN> {
 
     #[inline(always)]
     fn factor(self, share: u32) -> u16 {
-        (u32::from(self.0.factor) * share.min(u32::from(u16::MAX)) >> 16) as u16
+        ((u32::from(self.0.factor) * share.min(u32::from(u16::MAX))) >> 16) as u16
     }
 
     #[inline(always)]
@@ -107,7 +107,7 @@ impl<const BIG_ENDIAN: bool> Depth for Bits16<BIG_ENDIAN> {
 /// The upper half of a product.
 #[inline(always)]
 fn high(a: u16, b: u16) -> u16 {
-    (u32::from(a) * u32::from(b) >> 16) as u16
+    ((u32::from(a) * u32::from(b)) >> 16) as u16
 }
 
 /// Half the sum, rounded up.
@@ -124,15 +124,16 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// No row.
     #[inline(always)]
-    pub fn new() -> Self {
+    pub fn none() -> Self {
         Self { rows: [(&[], 0); MAX_ROWS], count: 0, last: usize::MAX }
     }
 
     /// Those of `taps` that have weight, each as `row` gives it.
     #[inline(always)]
     pub fn of(taps: &[Tap], row: impl Fn(usize) -> &'a [u8]) -> Self {
-        let mut rows = Self::new();
+        let mut rows = Self::none();
         for tap in taps.iter().filter(|tap| tap.weight > 0) {
             rows.push(tap.index as usize, tap.weight << 8, &row);
         }
