@@ -105,9 +105,9 @@ class Soak(Manager):
         self.wait(lambda: any(since <= stamp < since + 100_000_000_000 for stamp in self.timings), f"recovery of {name}")
         self.recoveries.setdefault(name, []).append((time.time_ns() - since) / 1e6)
 
-    def kilobytes(self):
+    def kilobytes(self, kind="VmRSS"):
         lines = pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
 
     def change(self, model):
         done = self.set("model", model)
@@ -163,7 +163,9 @@ class Soak(Manager):
                     return
                 self.recover(name, fault())
                 recovery = f"{self.recoveries[name][-1]:6.0f} ms after {name}"
-                print(f"{now:7.1f} s {kilobytes:8} KiB {recovery}", file=sys.stderr, flush=True)
+                # What is the node's own, without memory that it shares with cameras and subscribers.
+                own = self.kilobytes("RssAnon")
+                print(f"{now:7.1f} s {kilobytes:8} KiB, own {own:8} KiB {recovery}", file=sys.stderr, flush=True)
 
     def growth(self):
         """The mean memory in the last third after the warm-up over that in the first, where it grew most.
