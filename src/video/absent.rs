@@ -19,6 +19,10 @@ impl Decoder {
         match *self {}
     }
 
+    pub fn finish(&mut self) {
+        match *self {}
+    }
+
     pub fn receive(&mut self) -> Result<Option<Frame>, ()> {
         match *self {}
     }

@@ -8,6 +8,11 @@ pub fn is_annex_b(packet: &[u8]) -> bool {
     zeros >= 2 && packet.get(zeros) == Some(&1)
 }
 
+/// Whether decoding can begin with the packet.
+pub fn is_key_frame(codec: Codec, packet: &[u8]) -> bool {
+    Contents::of(codec, packet).key
+}
+
 /// What a packet holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Contents {

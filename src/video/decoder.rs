@@ -10,8 +10,8 @@ use super::picture::{Buffers, Picture};
 /// Most bytes of a packet: more than a frame of the largest size takes without any compression.
 pub const MAX_PACKET: usize = 1 << 26;
 
-/// Decodes packets in their order, from a key frame on. Damage is never handed out: from a damaged
-/// picture on, all others refer to it, so that nothing is decoded until the next key frame.
+/// Decodes packets in their order, from a key frame on. Damage that libavcodec finds is never handed out: from a
+/// damaged picture on, all others refer to it, so that nothing is decoded until the next key frame.
 pub struct Decoder {
     inner: libavcodec::Decoder,
     codec: Codec,
@@ -72,6 +72,21 @@ impl Decoder {
             None => fault,
         };
         fault.map_or(Ok(()), |fault| Err(self.lost(fault)))
+    }
+
+    /// The stream ends: tells `each` of the pictures that are held back. Another may begin, with a
+    /// key frame.
+    pub fn finish(&mut self, mut each: impl FnMut(i64, Picture)) {
+        if self.state == State::Running {
+            self.inner.finish();
+            self.receive_all(|frame, buffers| {
+                if let Some(picture) = picture(frame, buffers).ok().filter(|_| frame.complaint().is_none()) {
+                    each(frame.pts(), picture);
+                }
+            });
+        }
+        self.inner.flush();
+        self.state = State::Waiting;
     }
 
     /// Takes all pictures that are ready, or the library would refuse the next packet; false if it

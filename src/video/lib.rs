@@ -25,7 +25,7 @@ mod libavcodec;
 mod picture;
 mod stream;
 
-pub use annex_b::is_annex_b;
+pub use annex_b::{is_annex_b, is_key_frame};
 pub use codec::Codec;
 pub use fault::{LibraryFault, VideoFault, LIBRARY};
 pub use picture::Picture;

@@ -27,6 +27,12 @@ pub const VERSIONS: RangeInclusive<u32> = 58..=62;
 /// `AVERROR(EAGAIN)`: the decoder wants the next packet.
 const AGAIN: c_int = -11;
 
+/// `AV_EF_CRCCHECK`: where the encoder sends a hash of each picture (H.265, D.3.19), it is compared.
+const CHECK_HASHES: i64 = 1;
+
+/// `AVERROR_EOF`, which is `-MKTAG('E', 'O', 'F', ' ')`: no picture is held back any more.
+const END: c_int = -i32::from_le_bytes(*b"EOF ");
+
 /// The beginning of an `AVFrame`; the library makes it.
 #[repr(C)]
 struct AvFrame {
@@ -169,7 +175,8 @@ impl Decoder {
             let packet = NonNull::new((f.av_packet_alloc)()).ok_or(LibraryFault::Memory)?;
             let frame = NonNull::new((f.av_frame_alloc)()).ok_or(LibraryFault::Memory)?;
             let decoder = Self { functions: f, context, packet, frame };
-            for (option, value) in [(c"threads", 1), (c"max_pixels", max_pixels as i64)] {
+            for (option, value) in [(c"threads", 1), (c"max_pixels", max_pixels as i64), (c"err_detect", CHECK_HASHES)]
+            {
                 if (f.av_opt_set_int)(context.as_ptr(), option.as_ptr(), value, 0) < 0 {
                     return Err(LibraryFault::Function("an option"));
                 }
@@ -201,6 +208,14 @@ impl Decoder {
         }
     }
 
+    /// Tells it that no packet follows, so that the pictures that it holds back are ready. It takes
+    /// none before [`flush`](Self::flush).
+    pub fn finish(&mut self) {
+        COMPLAINT.set(None);
+        // SAFETY: the context is open, and no packet at all is what the stream's end is told by.
+        unsafe { (self.functions.avcodec_send_packet)(self.context.as_ptr(), ptr::null()) };
+    }
+
     /// The next picture that is ready; `None` until the next packet is sent.
     ///
     /// # Errors
@@ -209,7 +224,7 @@ impl Decoder {
         // SAFETY: both are the library's; it lets go of the frame's last picture.
         match unsafe { (self.functions.avcodec_receive_frame)(self.context.as_ptr(), self.frame.as_ptr()) } {
             0.. => Ok(Some(Frame { decoder: self, at: PhantomData })),
-            AGAIN => Ok(None),
+            AGAIN | END => Ok(None),
             _ => Err(()),
         }
     }

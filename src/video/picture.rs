@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use peregrine_core::encoding::YuvRange;
+use peregrine_core::{Encoding, ImageError, ImageView};
 
 /// Most buffers that wait to be used again: as many as one camera has pictures on their way.
 const SPARE: usize = 4;
@@ -57,6 +59,15 @@ impl Picture {
     /// chroma from 16 to 240.
     pub fn is_full_range(&self) -> bool {
         self.full_range
+    }
+
+    /// It as an image, of the range that the stream says.
+    ///
+    /// # Errors
+    /// When a side is longer than an image's may be.
+    pub fn view(&self) -> Result<ImageView<'_>, ImageError> {
+        let range = if self.full_range { YuvRange::Full } else { YuvRange::Limited };
+        ImageView::with_encoding(Encoding::I420(range), self.width, self.height, self.width, &self.data)
     }
 }
 

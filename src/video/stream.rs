@@ -35,28 +35,18 @@ impl<T: AsRef<[u8]>> Stream<T> {
     pub fn push(&mut self, packet: T, mut each: impl FnMut(T, Result<Picture, VideoFault>)) {
         let number = self.next;
         self.next += 1;
-        let pending = &mut self.pending;
-        pending.push_back((number, packet));
-        let (_, packet) = pending.back().expect("just put there");
+        self.pending.push_back((number, packet));
+        let (_, packet) = self.pending.back().expect("just put there");
         let mut ready = Vec::new();
         let result = self.decoder.decode(packet.as_ref(), number, |of, picture| ready.push((of, picture)));
-        let mut take = |number| {
-            let at = pending.iter().position(|(pending, _)| *pending == number)?;
-            Some(pending.remove(at)?.1)
-        };
-        for (of, picture) in ready {
-            // A second picture of one packet has none that it belongs to.
-            if let Some(packet) = take(of) {
-                each(packet, Ok(picture));
-            }
-        }
+        self.hand_out(ready, &mut each);
         match result {
             // The decoder goes on, and those before it may come.
             Err(fault @ (VideoFault::NoPicture | VideoFault::NoKeyFrame)) => {
-                take(number).into_iter().for_each(|packet| each(packet, Err(fault)));
+                self.take(number).into_iter().for_each(|packet| each(packet, Err(fault)));
             }
             Err(fault) => {
-                take(number).into_iter().for_each(|packet| each(packet, Err(fault)));
+                self.take(number).into_iter().for_each(|packet| each(packet, Err(fault)));
                 self.end(each);
             }
             Ok(()) => {
@@ -68,9 +58,32 @@ impl<T: AsRef<[u8]>> Stream<T> {
         }
     }
 
+    fn take(&mut self, number: i64) -> Option<T> {
+        let at = self.pending.iter().position(|(pending, _)| *pending == number)?;
+        Some(self.pending.remove(at)?.1)
+    }
+
+    fn hand_out(&mut self, ready: Vec<(i64, Picture)>, each: &mut impl FnMut(T, Result<Picture, VideoFault>)) {
+        for (of, picture) in ready {
+            // A second picture of one packet has none that it belongs to.
+            if let Some(packet) = self.take(of) {
+                each(packet, Ok(picture));
+            }
+        }
+    }
+
     /// A packet was lost before it came here: nothing is decoded before the next key frame.
     pub fn interrupt(&mut self, each: impl FnMut(T, Result<Picture, VideoFault>)) {
         self.decoder.lost(VideoFault::NoKeyFrame);
+        self.end(each);
+    }
+
+    /// The stream's end: the pictures that the encoder's order holds back come, then what
+    /// [`end`](Self::end) gives back.
+    pub fn finish(&mut self, mut each: impl FnMut(T, Result<Picture, VideoFault>)) {
+        let mut ready = Vec::new();
+        self.decoder.finish(|of, picture| ready.push((of, picture)));
+        self.hand_out(ready, &mut each);
         self.end(each);
     }
 

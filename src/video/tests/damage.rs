@@ -1,5 +1,5 @@
-//! Streams that begin in the middle, lose packets, or are damaged: never a wrong picture, and every
-//! packet gets its answer.
+//! Streams that begin in the middle, lose packets, or are damaged: no picture where libavcodec
+//! finds damage, and every packet gets its answer.
 
 use peregrine_video::{Codec, Stream, VideoFault};
 use proptest::prelude::*;
@@ -48,6 +48,20 @@ fn after_a_lost_packet_all_is_rejected_until_the_next_key_frame() {
             pictures.for_each(|(number, picture)| assert!(picture.data() == sample.pictures[*number]));
         }
     }
+}
+
+/// Without the hash libavcodec notices no bit of a frame of H.265 that changes.
+#[test]
+fn a_hash_of_each_picture_finds_damage_in_h265() {
+    let Some(mut sample) = sample(Codec::H265, "320x240", 12, &["-x265-params", "hash=1"]) else { return };
+    let Some(mut stream) = open(Codec::H265) else { return };
+    let whole = decode(&mut stream, numbered(&sample));
+    assert!(whole.iter().all(|(number, result)| result.as_ref().unwrap().data() == sample.pictures[*number]));
+    let middle = sample.packets[5].len() / 2;
+    sample.packets[5][middle] ^= 0x10;
+    let Some(mut stream) = open(Codec::H265) else { return };
+    let expected = [&[""; 5][..], &["damaged"], &["no_key_frame"; 4], &[""; 2]].concat();
+    assert_eq!(reasons(&decode(&mut stream, numbered(&sample))), expected);
 }
 
 #[test]

@@ -75,3 +75,21 @@ fn a_size_that_changes_at_a_key_frame_is_followed() {
         }
     }
 }
+
+#[test]
+fn pictures_that_are_held_back_come_at_the_end() {
+    for codec in CODECS {
+        let Some(sample) = sample(codec, "320x240", 30, &["-tune", "animation", "-bf", "2"]) else { return };
+        let Some(mut stream) = open(codec) else { return };
+        // Twice: a stream may follow one that has ended.
+        for _ in 0..2 {
+            let mut shown = Vec::new();
+            for (number, packet) in numbered(&sample) {
+                stream.push(Packet(number, packet), |_, result| shown.push(result.unwrap()));
+            }
+            assert!(shown.len() < 30, "{codec:?}: some are held back");
+            stream.finish(|_, result| shown.push(result.unwrap()));
+            assert!(shown.iter().map(|picture| picture.data()).eq(&sample.pictures), "{codec:?}");
+        }
+    }
+}
