@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peregrine_core::Encoding;
-use peregrine_recording::{LevelOptions, Recording, Selection};
+use peregrine_recording::{Content, LevelOptions, Recording, Selection};
 use peregrine_vision::preprocess::levels::LevelWatch;
 use peregrine_vision::preprocess::Decompressor;
 
@@ -32,7 +32,10 @@ pub fn load(path: &Path, topic: Option<&str>, levels: LevelOptions) -> Result<Fr
         let read = image.map_err(|unreadable| unreadable.to_string());
         let read = read.and_then(|image| {
             let view = image.view(&mut decompressor, levels.into()).map_err(|error| error.to_string())?;
-            watch.look_closely(&view);
+            // A video says itself of what range its values are.
+            if !matches!(image.content, Content::Decoded(_)) {
+                watch.look_closely(&view);
+            }
             let size = *size.get_or_insert(view.size());
             if view.size() != size {
                 return Err(format!("its size is another than {}x{}", size.0, size.1));
@@ -45,6 +48,9 @@ pub fn load(path: &Path, topic: Option<&str>, levels: LevelOptions) -> Result<Fr
                 bytes += pixels.len();
                 times.push(time);
                 images.push((encoding, pixels));
+                if bytes >= MAX_BYTES {
+                    found.stop_decoding();
+                }
             }
             Err(why) => {
                 left_out += 1;
@@ -52,6 +58,7 @@ pub fn load(path: &Path, topic: Option<&str>, levels: LevelOptions) -> Result<Fr
             }
         }
     }
+    found.ended()?;
     let warnings = recording.warnings().iter().chain(found.warnings());
     warnings.for_each(|warning| tracing::warn!("{warning}"));
     if let Some(doubt) = watch.doubt() {

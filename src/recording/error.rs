@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use peregrine_video::VideoFault;
+
 /// Why a recording cannot be used. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
@@ -35,6 +37,8 @@ pub enum RecordingError {
          Ubuntu: apt-get install ffmpeg)"
     )]
     NoFfmpeg { path: PathBuf, program: &'static str },
+    #[error("{path}: the images of {topic} are a video, which cannot be decoded here: {fault}")]
+    NoDecoder { path: PathBuf, topic: String, fault: VideoFault },
     #[error("{path}: {program} cannot read this video: {why}")]
     Video { path: PathBuf, program: &'static str, why: String },
 }

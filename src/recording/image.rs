@@ -1,9 +1,10 @@
-//! One recorded image: what the messages of the three types that carry images have in common.
+//! One recorded image: what the messages of the types that carry images have in common.
 
 use std::borrow::Cow;
 
 use peregrine_core::encoding::Levels;
 use peregrine_core::{Encoding, ImageView};
+use peregrine_video::Picture;
 use peregrine_vision::preprocess::compressed_format::is_picture;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
 
@@ -18,6 +19,8 @@ pub enum ImageType {
     Compressed,
     /// `foxglove_msgs/msg/CompressedImage`: the same fields in another order.
     Foxglove,
+    /// `foxglove_msgs/msg/CompressedVideo`: the same fields, and each image a frame of a video.
+    FoxgloveVideo,
 }
 
 impl ImageType {
@@ -26,7 +29,8 @@ impl ImageType {
         Some(match name {
             "sensor_msgs/msg/Image" | "sensor_msgs/Image" => Self::Raw,
             "sensor_msgs/msg/CompressedImage" | "sensor_msgs/CompressedImage" => Self::Compressed,
-            "foxglove_msgs/msg/CompressedImage" => Self::Foxglove,
+            "foxglove_msgs/msg/CompressedImage" | "foxglove_msgs/CompressedImage" => Self::Foxglove,
+            "foxglove_msgs/msg/CompressedVideo" | "foxglove_msgs/CompressedVideo" => Self::FoxgloveVideo,
             _ => return None,
         })
     }
@@ -54,6 +58,8 @@ pub enum Content<'a> {
     /// An encoded picture, as `sensor_msgs/CompressedImage` carries it.
     #[allow(missing_docs, reason = "the message's own fields")]
     Compressed { format: Cow<'a, str>, data: &'a [u8] },
+    /// A picture of a video of H.264 or H.265, whose frames the messages of a topic carry.
+    Decoded(&'a Picture),
 }
 
 /// Why an image has no pixels that can be used.
@@ -100,7 +106,7 @@ impl<'a> RecordedImage<'a> {
             ImageType::Compressed => {
                 Content::Compressed { format: String::from_utf8_lossy(cdr.text()?), data: cdr.bytes()? }
             }
-            ImageType::Foxglove => {
+            ImageType::Foxglove | ImageType::FoxgloveVideo => {
                 let data = cdr.bytes()?;
                 Content::Compressed { format: String::from_utf8_lossy(cdr.text()?), data }
             }
@@ -119,6 +125,7 @@ impl<'a> RecordedImage<'a> {
                 let known = known.with(*big_endian, levels);
                 Ok(ImageView::with_encoding(known, *width, *height, *step, data)?)
             }
+            Content::Decoded(picture) => Ok(picture.view()?),
             Content::Compressed { format, data } => {
                 if !is_picture(format.as_bytes()) {
                     return Err(PixelError::Values(format.to_string()));

@@ -7,18 +7,23 @@
 //!
 //! - [`recording`](Recording): what a path holds. [`images`](Images): reading it.
 //!   [`selection`](Selection): which images.
-//! - `image`: messages as images, by `cdr`; [`LevelOptions`]: what they do not say of their values. `metadata`: a bag's `metadata.yaml`.
-//! - `storage`: `.mcap` and `.db3` files. `zstd`: what is
-//!   compressed. `video`: by ffmpeg.
+//! - `image`: messages as images, by `cdr`; [`LevelOptions`]: what they do not say of their values.
+//!   `metadata`: a bag's `metadata.yaml`.
+//! - `storage`: `.mcap` and `.db3` files. `zstd`: what is compressed. `place`: where a message is.
+//! - `decoding`: messages that carry H.264 or H.265, by libavcodec (feature `video`). `gaps`: which of
+//!   their frames have no picture, and why. `video`: a video's file, by the program ffmpeg.
 
 #![warn(missing_docs)]
 
 mod cdr;
+mod decoding;
 mod error;
+mod gaps;
 mod image;
 mod images;
 mod levels;
 mod metadata;
+mod place;
 mod recording;
 mod selection;
 mod storage;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use peregrine_core::encoding::{Levels, YuvRange};
+use peregrine_core::encoding::Levels;
 use peregrine_core::{Encoding, ImageError, ImageView};
 use peregrine_video::{is_annex_b, Codec, Picture, VideoFault};
 use peregrine_vision::preprocess::compressed;
@@ -219,13 +219,6 @@ fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>, levels: Levels) -> Resu
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
-/// A view of the pixels of a picture of a video, which says its range itself.
-fn video_view(picture: &Picture) -> Result<ImageView<'_>, ImageError> {
-    let range = if picture.is_full_range() { YuvRange::Full } else { YuvRange::Limited };
-    let (width, height) = (picture.width(), picture.height());
-    ImageView::with_encoding(Encoding::I420(range), width, height, width, picture.data())
-}
-
 /// The bytes of a compressed image.
 fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
     if m.data.data.is_null() {
@@ -249,7 +242,7 @@ impl Unpacker {
         match message {
             ImageMessage::Raw(m, levels) => raw_view(m, *levels),
             ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
-            ImageMessage::Video(_, picture) => Ok(video_view(picture)?),
+            ImageMessage::Video(_, picture) => Ok(picture.view()?),
         }
     }
 }

@@ -2,5 +2,9 @@
 
 mod bags;
 mod damage;
+mod messages_video;
+mod recorder;
+#[path = "../../video/tests/support.rs"]
+mod streams;
 mod support;
 mod video;

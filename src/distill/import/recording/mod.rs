@@ -159,6 +159,7 @@ impl Import<'_> {
             self.journal.add(Kept { position, file, print, tally: tally.clone() })?;
             progress.set_message(format!("{} images, {} alike", self.journal.kept().len(), tally.alike));
         }
+        found.ended()?;
         Ok(tally)
     }
 }

@@ -74,7 +74,10 @@ impl Pictures {
     /// When it is damaged, or its encoding is not supported.
     pub fn open<'p, 'i>(&'p mut self, image: &'i RecordedImage<'i>) -> Result<Picture<'p, 'i>, PixelError> {
         let view = image.view(&mut self.decompressor, self.levels.into())?;
-        self.watch.look_closely(&view);
+        // A video says itself of what range its values are.
+        if !matches!(image.content, Content::Decoded(_)) {
+            self.watch.look_closely(&view);
+        }
         let (width, height) = (view.width() as u32, view.height() as u32);
         let mut pixels = Vec::new();
         to_rgb8(&view, &mut pixels);
@@ -120,11 +123,11 @@ impl Picture<'_, '_> {
         let (bytes, extension) = match &image.content {
             Content::Compressed { data, .. } if data.starts_with(&[0xff, 0xd8]) => (*data, "jpg"),
             Content::Compressed { data, .. } => (*data, "png"),
-            Content::Raw { .. } if pictures.raw == RawFormat::Jpeg => {
+            Content::Raw { .. } | Content::Decoded(_) if pictures.raw == RawFormat::Jpeg => {
                 pixels.write_with_encoder(JpegEncoder::new_with_quality(&mut encoded, QUALITY))?;
                 (&encoded[..], "jpg")
             }
-            Content::Raw { .. } => {
+            Content::Raw { .. } | Content::Decoded(_) => {
                 pixels.write_to(&mut Cursor::new(&mut encoded), ImageFormat::Png)?;
                 (&encoded[..], "png")
             }
