@@ -18,6 +18,8 @@ from managed import Manager
 
 FAULT, QUIET = 2.0, 3.0  # seconds; of a run of less than two minutes a quarter
 WARM_UP = 600.0  # seconds, after which memory may not grow
+# All, what is the node's own, and what it shares with cameras and subscribers.
+MEMORY = ["VmRSS", "RssAnon", "RssShmem"]
 HERE = pathlib.Path(__file__).resolve().parent
 SUBSCRIBER = """
 import rclpy
@@ -157,17 +159,21 @@ class Soak(Manager):
         while True:
             for name, fault in self.faults().items():
                 self.spin(self.quiet)
-                now, kilobytes = time.monotonic() - self.begun, self.kilobytes()
-                self.resident.append((now, name, kilobytes))
+                now, memory = time.monotonic() - self.begun, {kind: self.kilobytes(kind) for kind in MEMORY}
+                self.resident.append((now, name, memory))
                 if now > self.seconds:
                     return
                 self.recover(name, fault())
                 recovery = f"{self.recoveries[name][-1]:6.0f} ms after {name}"
-                # What is the node's own, without memory that it shares with cameras and subscribers.
-                own = self.kilobytes("RssAnon")
-                print(f"{now:7.1f} s {kilobytes:8} KiB, own {own:8} KiB {recovery}", file=sys.stderr, flush=True)
+                held = ", ".join(f"{kind} {kilobytes:8}" for kind, kilobytes in memory.items())
+                print(f"{now:7.1f} s {held} KiB {recovery}", file=sys.stderr, flush=True)
 
-    def growth(self):
+    def held(self, minute):
+        """The mean of each kind of memory in the five minutes from `minute` on."""
+        held = [memory for at, _, memory in self.resident if minute <= at / 60 < minute + 5]
+        return {kind: round(sum(memory[kind] for memory in held) / max(len(held), 1)) for kind in MEMORY}
+
+    def growth(self, kind):
         """The mean memory in the last third after the warm-up over that in the first, where it grew most.
 
         At one place of the round, since memory differs from place to place: two models, and segments of the
@@ -177,7 +183,7 @@ class Soak(Manager):
         if third < 300:
             return None
         def mean(name, start):
-            held = [kilobytes for at, of, kilobytes in self.resident if of == name and start < at <= start + third]
+            held = [memory[kind] for at, of, memory in self.resident if of == name and start < at <= start + third]
             return sum(held) / len(held)
         return max(mean(name, self.seconds - third) / mean(name, WARM_UP) for name in self.recoveries if name != "start")
 
@@ -208,8 +214,9 @@ class Soak(Manager):
             "seconds": time.monotonic() - self.begun,
             "recoveries_ms": {name: {"times": len(all), "median": sorted(all)[len(all) // 2], "max": max(all)}
                               for name, all in self.recoveries.items()},
-            "resident_kib": {"first": self.resident[0][2], "last": self.resident[-1][2]},
-            "resident_growth_after_warm_up": self.growth(),
+            "resident_kib_each_five_minutes": [self.held(minute) for minute in range(0, int(self.seconds / 60), 5)],
+            "resident_growth_after_warm_up": self.growth("VmRSS"),
+            "own_memory_growth_after_warm_up": self.growth("RssAnon"),
             "accounts_amiss": self.amiss,
             "diagnostics": self.diagnostics,
         }
