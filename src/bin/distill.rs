@@ -7,6 +7,8 @@ use peregrine_distill::ablate;
 use peregrine_distill::ablate::AblateArgs;
 use peregrine_distill::average;
 use peregrine_distill::average::AverageArgs;
+use peregrine_distill::calibrate;
+use peregrine_distill::calibrate::CalibrateArgs;
 use peregrine_distill::cluster;
 use peregrine_distill::cluster::ClusterArgs;
 use peregrine_distill::evaluate;
@@ -22,6 +24,8 @@ use peregrine_distill::prune;
 use peregrine_distill::prune::PruneArgs;
 use peregrine_distill::quantize;
 use peregrine_distill::quantize::QuantizeArgs;
+use peregrine_distill::resize;
+use peregrine_distill::resize::ResizeArgs;
 use peregrine_distill::select;
 use peregrine_distill::select::SelectArgs;
 use peregrine_distill::soften;
@@ -58,6 +62,8 @@ enum Command {
     Merge(MergeArgs),
     Student(StudentArgs),
     Average(AverageArgs),
+    Resize(ResizeArgs),
+    Calibrate(CalibrateArgs),
     Prune(PruneArgs),
     // Its name up to 0.1.0.
     #[command(alias = "share")]
@@ -92,6 +98,8 @@ fn main() -> anyhow::Result<()> {
         Command::Merge(args) => soften::merge::run(&args),
         Command::Student(args) => student::run(&args),
         Command::Average(args) => average::run(&args),
+        Command::Resize(args) => resize::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Cluster(args) => {
             if std::env::args_os().nth(1).is_some_and(|name| name == "share") {

@@ -91,9 +91,12 @@ impl BeforeAfter {
         row("inference, 1 thread, ms", format!("{:.2}", a.inference_ms), format!("{:.2}", b.inference_ms));
         let percent = |v: Option<f64>| v.map(|v| format!("{:.1}", 100.0 * v));
         for (a, b) in a.accuracy.iter().zip(&b.accuracy) {
-            for (name, of) in
-                [("AP50", a.ap50.zip(b.ap50)), ("AP", a.ap.zip(b.ap)), ("mIoU", a.mean_iou.zip(b.mean_iou))]
-            {
+            for (name, of) in [
+                ("AP50", a.ap50.zip(b.ap50)),
+                ("AP", a.ap.zip(b.ap)),
+                ("ECE", a.detection_error.zip(b.detection_error)),
+                ("mIoU", a.mean_iou.zip(b.mean_iou)),
+            ] {
                 let of = of.and_then(|(a, b)| percent(Some(a)).zip(percent(Some(b))));
                 if let Some((before, after)) = of {
                     row(&format!("{} {name}", a.dataset), before, after);

@@ -9,7 +9,7 @@
 //! - [`quantize`]: post-training quantization to 8 bits.
 //! - [`metrics`]: AP and mIoU; [`evaluate`]: evaluation of a package; [`export`]: ONNX.
 //! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`average`]: of several trainings'
-//!   weights; [`before_after`]: comparison.
+//!   weights; [`resize`]: another input size; [`calibrate`]: of the scores; [`before_after`]: comparison.
 //! - [`ablate`]: ablation studies.
 //! - [`meant`]: whose classes a command means.
 //! - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
@@ -18,6 +18,7 @@
 pub mod ablate;
 pub mod average;
 pub mod before_after;
+pub mod calibrate;
 pub mod cluster;
 pub mod data;
 mod defaults;
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod net;
 pub mod prune;
 pub mod quantize;
+pub mod resize;
 pub mod select;
 pub mod soften;
 pub mod teacher;

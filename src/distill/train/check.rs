@@ -55,6 +55,10 @@ impl StudentConfig {
         if self.frozen_stages > 0 && self.init.is_none() {
             bail!("frozen_stages is {}, but there is no init whose weights would be kept", self.frozen_stages);
         }
+        ensure!(
+            !self.segmentation_only || self.init.is_some(),
+            "segmentation_only is set, but there is no init whose other layers would be kept"
+        );
         Ok(())
     }
 
@@ -155,6 +159,7 @@ mod tests {
             ("ema = nan", "ema"),
             ("backbone_rate = -1.0", "backbone_rate"),
             ("segmentation_weight = inf", "segmentation_weight"),
+            ("segmentation_only = true", "segmentation_only is set, but there is no init"),
             ("[loss]\nbox_weight = -1.0", "loss.box_weight"),
             ("[augment]\nmin_visible = 1.5", "augment.min_visible"),
             ("[augment]\ncolour = 2.0", "augment.colour"),

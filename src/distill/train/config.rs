@@ -60,6 +60,10 @@ pub struct StudentConfig {
     pub init: Option<PathBuf>,
     /// The number of backbone stages, counted from the stem, that keep the weights of `init`.
     pub frozen_stages: usize,
+    /// Only the segmentation head learns; all else keeps the weights of `init`, so that what is detected
+    /// stays exactly what it was.
+    #[serde(skip_serializing_if = "is_default")]
+    pub segmentation_only: bool,
     /// A package written by `distill quantize`, for quantization-aware distillation: the student is
     /// trained as the integer engine computes, on this package's scales, and is written in 8 bits.
     /// `init` is then the package that it was made from.
@@ -133,6 +137,7 @@ impl Default for StudentConfig {
             ema: 0.998,
             init: None,
             frozen_stages: 0,
+            segmentation_only: false,
             quantized_as: None,
             soft_targets: None,
             pseudo_label_score: 0.3,
@@ -274,7 +279,7 @@ mod tests {
     #[test]
     fn the_architecture_is_that_of_the_package_at_the_input_size() {
         let folder = tempfile::tempdir().unwrap();
-        let mut student = Student::embedded();
+        let mut student = Student::load(&peregrine_support::lite()).unwrap();
         student.manifest.architecture.detection.as_mut().unwrap().classes[0] = "tree".into();
         student.save(folder.path()).unwrap();
         let init = Some(folder.path().to_owned());

@@ -51,6 +51,10 @@ pub fn network(
             conv.rate = config.backbone_rate;
             conv.frozen |= stage(conv).is_some_and(|stage| stage < config.frozen_stages);
         }
+        if config.segmentation_only {
+            ensure!(architecture.segmentation.is_some(), "segmentation_only is set, but the student has no masks");
+            params.convs.iter_mut().for_each(|conv| conv.frozen |= !conv.name.starts_with("segment."));
+        }
     }
     let Some(quantized) = quantized else {
         return Ok((TrainNet::new(graph, params, config.batch), initialised_from));
@@ -99,4 +103,21 @@ fn from_safetensors(bytes: &[u8]) -> anyhow::Result<Weights> {
         return imagenet::from_torch_resnet(&file);
     }
     deserialize(bytes).map_err(Error::msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segmentation_only_leaves_all_other_layers_as_they_were() {
+        let lite = peregrine_support::lite();
+        let architecture = Student::load(&lite).unwrap().manifest.architecture;
+        let config = StudentConfig { init: Some(lite), segmentation_only: true, batch: 1, ..StudentConfig::default() };
+        let (net, _) = network(&config, &architecture, None).unwrap();
+        let learns: Vec<&str> = net.params.convs.iter().filter(|c| !c.frozen).map(|c| c.name.as_str()).collect();
+        assert!(learns.len() > 3 && learns.iter().all(|name| name.starts_with("segment.")), "{learns:?}");
+        let detector = Architecture { segmentation: None, ..architecture };
+        assert!(network(&config, &detector, None).err().unwrap().to_string().contains("no masks"));
+    }
 }
