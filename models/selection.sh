@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # selection.sh: whether the frames that `distill select` takes teach a student more than as many drawn at random. The pool is
 # ../shared/data/highway/train, whose labels are used only once a frame is taken, as if somebody had labelled it then; the
-# student begins from models/peregrine-s, which was not trained on these roads, and is judged on highway/val. For each seed it is
+# student begins from models/peregrine-lite, which was not trained on these roads, and is judged on highway/val. For each seed it is
 # trained on the selection and on another random draw, with everything else equal. Started again, it goes on where it was
 # interrupted. The figures are in docs/training.md.
 set -euo pipefail
@@ -26,7 +26,7 @@ echo "$dataset" > "$out/highway.toml"
 teachers=()
 for name in nanodet_416 centernet_mb3_512; do teachers+=(--teacher "models/teachers/$name.toml=$shared/teachers/$name.onnx"); done
 [[ -f $out/selected/selected.json ]] ||
-  "$distill" select $shared/data/highway/train --budget "$budget" --model models/peregrine-s "${teachers[@]}" --out "$out/selected"
+  "$distill" select $shared/data/highway/train --budget "$budget" --model models/peregrine-lite "${teachers[@]}" --out "$out/selected"
 for seed in $seeds; do
   [[ -f $out/random-$seed/selected.json ]] ||
     "$distill" select $shared/data/highway/train --budget "$budget" --strategy random --seed "$seed" --out "$out/random-$seed"
@@ -51,7 +51,7 @@ learning_rate = 6e-4
 warmup = 15
 backbone_rate = 1.0
 ema = 0.97
-init = "models/peregrine-s"
+init = "models/peregrine-lite"
 segmentation_weight = 0.0
 checkpoint_every = 25
 [augment]
@@ -63,7 +63,7 @@ END
   [[ -d $2/student ]] || "$distill" student "$2.toml" --run "$2"
   judge "$2/student" "$2.json"
 }
-judge models/peregrine-s "$out/before.json"
+judge models/peregrine-lite "$out/before.json"
 for seed in $seeds; do
   train "$out/selected" "$out/run-selected-$seed" "$seed"
   train "$out/random-$seed" "$out/run-random-$seed" "$seed"

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn each_weight_is_the_mean_by_shares() {
-        let last = Student::embedded();
+        let last = Student::load(&peregrine_support::lite()).unwrap();
         let mean = average(&[with_biases(&last, 1.0), with_biases(&last, 5.0)], &[3.0, 1.0]).unwrap();
         for (name, layer) in &mean.weights.0 {
             assert!(layer.bias.iter().all(|bias| (bias - 2.0).abs() < 1e-6), "{name}");
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn rows_of_the_same_class_are_averaged_and_others_the_last_s_alone() {
-        let start = with_biases(&Student::embedded(), 1.0);
+        let start = with_biases(&Student::load(&peregrine_support::lite()).unwrap(), 1.0);
         let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         let shape = StudentShape {
             classes: names(&["cone", "truck"]),
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_averaged_is_refused_with_the_reason() {
-        let a = Student::embedded();
+        let a = Student::load(&peregrine_support::lite()).unwrap();
         let mut b = a.clone();
         b.manifest.architecture.input.mean[0] += 1.0;
         let refused = average(&[a.clone(), b], &[1.0, 1.0]).unwrap_err().to_string();

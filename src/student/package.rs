@@ -28,6 +28,8 @@ const MAX_MANIFEST: u64 = 16 << 20;
 
 static EMBEDDED_MANIFEST: &[u8] = include_bytes!("../../models/peregrine-s/manifest.json");
 static EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/weights.safetensors");
+static TWIN_MANIFEST: &[u8] = include_bytes!("../../models/peregrine-s/int8/manifest.json");
+static TWIN_WEIGHTS: &[u8] = include_bytes!("../../models/peregrine-s/int8/weights.safetensors");
 
 /// Why a package could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +59,17 @@ pub struct Student {
 impl Student {
     /// The default student, embedded in every program.
     pub fn embedded() -> Self {
+        Self::built_in(EMBEDDED_MANIFEST, EMBEDDED_WEIGHTS)
+    }
+
+    /// The default student in 8 bits, its [twin](super::twin).
+    pub(super) fn embedded_twin() -> Self {
+        Self::built_in(TWIN_MANIFEST, TWIN_WEIGHTS)
+    }
+
+    fn built_in(manifest: &[u8], weights: &[u8]) -> Self {
         let at = Path::new("the embedded student");
-        Self::parse(EMBEDDED_MANIFEST, at, |_, _| Ok((EMBEDDED_WEIGHTS.to_vec(), at.to_owned())))
-            .expect("a test loads the embedded student")
+        Self::parse(manifest, at, |_, _| Ok((weights.to_vec(), at.to_owned()))).expect("tests load what is embedded")
     }
 
     /// Reads the package in `folder`.
@@ -276,7 +286,7 @@ mod tests {
 
     /// The embedded student with one weight changed by `by`.
     fn changed(by: f32) -> Student {
-        let mut student = Student::embedded();
+        let mut student = Student::load(&peregrine_support::lite()).unwrap();
         student.weights.0.get_mut("backbone.stem").unwrap().bias[0] += by;
         student
     }
@@ -289,10 +299,10 @@ mod tests {
     fn a_package_is_replaced_whole_wherever_it_is_interrupted() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let before = Student::embedded().weights.of("backbone.stem").bias[0];
+        let before = Student::load(&peregrine_support::lite()).unwrap().weights.of("backbone.stem").bias[0];
         // The new weights under another name, the manifest, the weights in their place, the manifest.
         for (writes, is_new) in [(0, false), (1, false), (2, true), (3, true)] {
-            Student::embedded().save(folder).unwrap();
+            Student::load(&peregrine_support::lite()).unwrap().save(folder).unwrap();
             let mut left = writes;
             let interrupted = changed(1.0).save_by(folder, |path, bytes| {
                 if left == 0 {

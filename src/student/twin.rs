@@ -49,6 +49,15 @@ impl FromStr for Precision {
 }
 
 impl Student {
+    /// The arithmetic that it runs in, never [`Precision::Auto`].
+    pub fn precision(&self) -> Precision {
+        if self.quantization.is_some() {
+            Precision::Int8
+        } else {
+            Precision::F32
+        }
+    }
+
     /// The package in `folder`, or the embedded one, for `precision`. `on_cpu`: whether the CPU is to
     /// compute it; a GPU computes floating point faster. With a `root`, only files that lie below it.
     ///
@@ -75,9 +84,9 @@ impl Student {
         }
         // A stale twin is refused on every machine, not only where it would be used.
         let twin = match folder.map(|folder| folder.join(TWIN_FOLDER)) {
+            None => Self::embedded_twin(),
             Some(folder) if folder.exists() => Self::load_within(&folder, root)?,
             _ if precision == Precision::Auto => return Ok(student),
-            None => return fault("has no 8-bit twin; name a package that has one, or choose precision auto or f32"),
             Some(_) => {
                 let folder = at.display();
                 return fault(&format!(

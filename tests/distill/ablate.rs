@@ -30,7 +30,7 @@ fn project(folder: &Path) -> std::path::PathBuf {
     }
     fs::write(folder.join("data/dataset.toml"), "name = 'tiny'\nclasses = ['car']").unwrap();
     let data = folder.join("data").display().to_string();
-    let teacher = root.join("models/peregrine-s").display().to_string();
+    let teacher = peregrine_support::lite().display().to_string();
     let text = format!(
         "title = 'Tiny'\nseeds = [1, 2]\nreference = 'alone'\nevaluate = ['{data}']\n\
          [base]\ninput = [64, 64]\nsteps = 3\nbatch = 2\nwarmup = 1\n\

@@ -9,7 +9,13 @@ use peregrine_student::Student;
 
 fn cluster(out: &Path, bits: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
-    let output = command.args(["cluster", "--bits", bits, "--out"]).arg(out).output().unwrap();
+    let output = command
+        .args(["cluster", "--bits", bits, "--out"])
+        .arg(out)
+        .arg("--model")
+        .arg(peregrine_support::lite())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -19,14 +25,14 @@ fn the_file_shrinks_and_each_large_layer_has_at_most_2_to_the_bits_values() {
     let folder = tempfile::tempdir().unwrap();
     let said = cluster(folder.path(), "5");
     assert!(said.contains("weights file, KiB"), "{said}");
-    let (embedded, small) = (Student::embedded(), Student::load(folder.path()).unwrap());
-    assert!(3 * small.weights_file().len() < 2 * embedded.weights_file().len(), "{said}");
+    let (given, small) = (Student::load(&peregrine_support::lite()).unwrap(), Student::load(folder.path()).unwrap());
+    assert!(3 * small.weights_file().len() < 2 * given.weights_file().len(), "{said}");
     let mut large = 0;
-    for (layer, _, shape) in embedded.graph().convs() {
+    for (layer, _, shape) in given.graph().convs() {
         let name = &layer.name;
         let weight = &small.weights.of(name).weight;
         if shape[1] == 1 {
-            assert!(*weight == embedded.weights.of(name).weight, "{name} is depthwise");
+            assert!(*weight == given.weights.of(name).weight, "{name} is depthwise");
         } else if weight.len() > 1000 {
             let values: BTreeSet<u32> = weight.iter().map(|v| v.to_bits()).collect();
             assert!(values.len() <= 32, "{name} has {} values", values.len());
@@ -49,7 +55,7 @@ fn a_truncated_image_stops_the_command_or_is_skipped() {
         fs::write(data.join(format!("images/{name}.jpg")), bytes).unwrap();
         fs::write(data.join(format!("labels/{name}.txt")), "0 0.5 0.5 0.4 0.4").unwrap();
     }
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (64, 32);
     student.save(&folder.path().join("model")).unwrap();
     let cluster = |extra: &[&str]| {

@@ -27,7 +27,7 @@ fn said(output: &Output) -> String {
 }
 
 fn embedded() -> Student {
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = INPUT;
     student
 }

@@ -57,7 +57,7 @@ fn teachers(folder: &Path) {
 
 /// A stand-in for the ImageNet classifier: the same backbone, of random weights.
 fn classifier(folder: &Path) {
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     student.manifest.architecture.backbone = Preset::Lite0.backbone();
     student.weights = NetParams::random(&student.graph(), 1).fold();
     student.save(&folder.join("lite0")).unwrap();

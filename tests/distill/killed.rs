@@ -17,7 +17,7 @@ const MOMENTS: [f64; 3] = [0.2, 0.5, 0.8];
 /// Two data sets of two frames with a box each, and the embedded student at a small size as
 /// `model`.
 fn project(folder: &Path) {
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (96, 64);
     student.save(&folder.join("model")).unwrap();
     let frames = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/frames");

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// The embedded student at a small size, and two folders of sample frames with a car each.
 fn workplace() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     (student.manifest.architecture.input.width, student.manifest.architecture.input.height) = (96, 64);
     student.save(&dir.path().join("model")).unwrap();
     let config = "name = \"frames\"\nclasses = [\"car\"]\n";

@@ -124,12 +124,12 @@ fn entering_and_leaving_the_degraded_mode_is_reported() {
     let said = domain.ask_peer("degrade.py", &[]);
     let expected = json!({
         "before": "full",
-        "missed": "degraded: input 224x192 instead of 320x256",
+        "missed": "degraded: input 192x160 instead of 288x224",
         "after": "full",
     });
     assert_eq!(said, expected);
     let logged = node.stop_and_read_log();
-    for words in ["degraded mode entered, to keep deadlines: input 224x192", "degraded mode left"] {
+    for words in ["degraded mode entered, to keep deadlines: input 192x160", "degraded mode left"] {
         assert!(logged.contains(words), "{words} in {logged}");
     }
 }

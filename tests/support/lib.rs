@@ -54,6 +54,12 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// A package of the network that `distill student` builds where nothing is imported, with trained weights: for tests
+/// that name its layers. The embedded student is an imported network.
+pub fn lite() -> PathBuf {
+    root().join("models/peregrine-lite")
+}
+
 /// A file or folder of the data beside the repository: below `$PEREGRINE_SHARED`, else `../shared`.
 /// Where it is absent the test is skipped, with a word.
 pub fn shared(path: &str) -> Option<PathBuf> {

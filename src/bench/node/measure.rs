@@ -184,7 +184,7 @@ fn start_node(setup: &Setup, folder: &Path) -> anyhow::Result<NodeProcess> {
     let options = &setup.options;
     set("device", setup.arguments.device.to_string());
     // What was loaded here, so that the report says what the node runs.
-    set("precision", if setup.student.quantization.is_some() { "int8" } else { "f32" }.to_owned());
+    set("precision", setup.student.precision().to_string());
     set("threads", options.threads.to_string());
     set("pin_threads", options.pin_threads.to_string());
     set("segmentation", options.segmentation.to_string());

@@ -17,7 +17,7 @@ pub struct Ablation {
     /// Notes above the table: teacher, data, machine.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// The training configuration that every row starts from (see models/peregrine-s/train.toml).
+    /// The training configuration that every row starts from (see models/peregrine-lite/train.toml).
     pub base: Table,
     pub seeds: Vec<u64>,
     /// The baseline row that the others are compared with.

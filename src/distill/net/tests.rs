@@ -203,7 +203,7 @@ fn every_operation_trains_on_a_device_as_on_the_cpu() {
 
 #[test]
 fn the_student_trains_on_a_device_as_on_the_cpu() {
-    let student = Student::embedded();
+    let student = Student::load(&peregrine_support::lite()).unwrap();
     let graph = student.manifest.architecture.graph(64, 64);
     let inner = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();
     let mut params = NetParams::random(&graph, 5);

@@ -253,7 +253,7 @@ mod tests {
 
     /// The embedded student at 64×64, with every channel not to `keep` set to zero.
     fn with_zeros(keep: &dyn Fn(usize) -> bool) -> (Student, Channels, Vec<bool>) {
-        let mut student = Student::embedded();
+        let mut student = Student::load(&peregrine_support::lite()).unwrap();
         let input = &mut student.manifest.architecture.input;
         (input.width, input.height) = (64, 64);
         let graph = student.graph();
@@ -278,7 +278,7 @@ mod tests {
             let chosen: Vec<bool> = (0..20_000).map(|_| rand::Rng::random_bool(&mut rng, share)).collect();
             // Each layer keeps at least one channel.
             let first: Vec<usize> = {
-                let graph = Student::embedded().manifest.architecture.graph(64, 64);
+                let graph = Student::load(&peregrine_support::lite()).unwrap().manifest.architecture.graph(64, 64);
                 Channels::of(&graph).spaces().iter().map(|space| space[0]).collect()
             };
             let (student, channels, keep) = with_zeros(&|id| chosen[id] || first.contains(&id));
@@ -365,7 +365,7 @@ mod tests {
             },
             mask_features: None,
         };
-        let mut student = Student::embedded();
+        let mut student = Student::load(&peregrine_support::lite()).unwrap();
         let input = Input { width: 64, height: 32, mean: [0.0; 3], std: [1.0; 3] };
         student.manifest.architecture = Architecture::imported(input, network);
         student.weights = peregrine_reference::random_weights(&student.graph(), 1);

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn rows_of_classes_with_the_same_name_are_kept() {
-        let mut package = Student::embedded();
+        let mut package = Student::load(&peregrine_support::lite()).unwrap();
         let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         let shape = StudentShape {
             classes: names(&["cone", "truck", "person"]),

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn it_computes_what_the_training_net_does_inner_layers_included() {
-        let teacher = Student::embedded();
+        let teacher = Student::load(&peregrine_support::lite()).unwrap();
         let mut student = teacher.manifest.architecture.clone();
         (student.input.width, student.input.height) = (64, 32);
         let names = ["neck.8.add".to_owned(), "detect.16.0.pointwise".to_owned()];
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_input_is_renormalised_for_the_teacher() {
-        let teacher = Student::embedded();
+        let teacher = Student::load(&peregrine_support::lite()).unwrap();
         let student = teacher.manifest.architecture.clone();
         let mut other = student.clone();
         (other.input.mean, other.input.std) = ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_missing_layer_is_named() {
-        let teacher = Student::embedded();
+        let teacher = Student::load(&peregrine_support::lite()).unwrap();
         let architecture = teacher.manifest.architecture.clone();
         let error = OnlineTeacher::new(&teacher, &architecture, &["neck.7".to_owned()]).err().unwrap();
         assert!(format!("{error:#}").contains("neck.7"), "{error:#}");

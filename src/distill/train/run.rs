@@ -37,7 +37,7 @@ use crate::soften::SoftTargets;
 /// The arguments of a training.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Configuration, TOML (see models/peregrine-s/train.toml).
+    /// Configuration, TOML (see models/peregrine-lite/train.toml).
     config: PathBuf,
     /// Folder of the run; created if missing [default: target/runs/student, target/runs/teacher].
     #[arg(long, short)]

@@ -13,7 +13,7 @@ use peregrine_student::{Precision, Student};
 
 /// The embedded student with a random quantization that leaves some layers f32.
 fn quantized() -> Student {
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     let graph = student.graph();
     let quantization = random_quantization(&graph, 5, 0.1);
     let float_layers = graph.convs().map(|(l, ..)| l.name.clone()).filter(|l| !quantization.convs.contains_key(l));
@@ -87,7 +87,7 @@ fn the_pipeline_runs_it_as_the_integer_engine_does() {
 #[test]
 fn a_student_that_is_not_quantized_keeps_the_first_format() {
     let folder = tempfile::tempdir().unwrap();
-    Student::embedded().save(folder.path()).unwrap();
+    Student::load(&peregrine_support::lite()).unwrap().save(folder.path()).unwrap();
     let manifest = fs::read_to_string(folder.path().join("manifest.json")).unwrap();
     assert!(manifest.contains("\"format_version\": 1") && !manifest.contains("quantization"));
 }
@@ -146,7 +146,7 @@ fn take(folder: &Path, precision: Precision, on_cpu: bool) -> Result<bool, Strin
 /// A folder with the embedded student, and its twin.
 fn with_twin() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let mut student = Student::embedded();
+    let mut student = Student::load(&peregrine_support::lite()).unwrap();
     student.save(folder.path()).unwrap();
     let mut twin = quantized();
     twin.manifest.quantization.as_mut().unwrap().of = Some(student.manifest.weights.sha256);
@@ -172,14 +172,24 @@ fn a_missing_twin_is_named_with_the_remedy_only_if_it_was_asked_for() {
     assert_eq!(take(folder.path(), Precision::Auto, true), Ok(false));
     let error = take(folder.path(), Precision::Int8, true).unwrap_err();
     assert!(error.contains("distill quantize") && error.contains(folder.path().to_str().unwrap()), "{error}");
-    let error = Student::in_precision(None, None, Precision::Int8, true).unwrap_err().to_string();
-    assert!(error.contains("the embedded student has no 8-bit twin"), "{error}");
+}
+
+#[test]
+fn the_embedded_student_has_a_twin() {
+    for (precision, on_cpu, expected) in [
+        (Precision::F32, true, Precision::F32),
+        (Precision::Int8, false, Precision::Int8),
+        (Precision::Auto, false, Precision::F32),
+    ] {
+        let taken = Student::in_precision(None, None, precision, on_cpu).unwrap();
+        assert_eq!(taken.precision(), expected, "{precision} {on_cpu}");
+    }
 }
 
 #[test]
 fn a_twin_of_other_weights_is_refused_everywhere() {
     let (folder, _) = with_twin();
-    let mut trained = Student::embedded();
+    let mut trained = Student::load(&peregrine_support::lite()).unwrap();
     trained.weights.0.get_mut("backbone.stem").unwrap().bias[0] += 1.0;
     trained.save(folder.path()).unwrap();
     for on_cpu in [true, false] {

@@ -190,7 +190,7 @@ impl Diagnostics {
             values.push(("ground".into(), ground.clone()));
             values.push(("student".into(), board.description.student.clone()));
             values.push(("device".into(), board.description.device.clone()));
-            values.push(("precision".into(), board.description.precision.to_owned()));
+            values.push(("precision".into(), board.description.precision.to_string()));
             statuses.push(status(&self.node, name, level, message, board, values));
         }
         statuses
@@ -212,7 +212,7 @@ impl Diagnostics {
             ("state".into(), board.state.label().to_owned()),
             ("student".into(), student.clone()),
             ("device".into(), device.clone()),
-            ("precision".into(), (*precision).to_owned()),
+            ("precision".into(), precision.to_string()),
             ("degraded_mode_leaves_out".into(), degraded_mode.clone().unwrap_or_else(|| "off".into())),
         ];
         if let Some(jumps) = board.clock_jumps_back {

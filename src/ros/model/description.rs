@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use peregrine_engine::cpu::Isa;
 use peregrine_pipeline::DeviceInUse;
+use peregrine_student::Precision;
 
 use super::classes::ModelClasses;
 
@@ -13,8 +14,8 @@ pub struct ModelDescription {
     pub student: String,
     /// Such as `cpu`; with the reason if it is not the preferred one.
     pub device: String,
-    /// `f32` (on a GPU in halves) or `int8`.
-    pub precision: &'static str,
+    /// `f32` (on a GPU in halves) or `int8`; `auto` before a model is loaded.
+    pub precision: Precision,
     /// What the degraded mode leaves out; `None` if it is off.
     pub degraded_mode: Option<String>,
     /// `None` before a model is loaded.

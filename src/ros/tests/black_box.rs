@@ -142,7 +142,7 @@ fn files_beyond_the_disk_limit_replace_the_oldest() {
     let limits =
         [deadline(), keep(), ("record_interval_s", seconds(0.0)), ("record_disk_mb", ParameterValue::Integer(1))];
     let before = folder.path().join("black_box_full_2020-01-01T00-00-00.000Z_miss.mcap");
-    fs::write(&before, vec![0; 990_000]).unwrap();
+    fs::write(&before, vec![0; 999_000]).unwrap();
     let mut rig = Rig::new("full", folder.path(), &limits);
     rig.on_time(20);
     rig.pass(LATE);

@@ -78,7 +78,7 @@ impl Cross {
     /// When its head has fewer convolutions than `cut`.
     pub fn new(config: CrossConfig, teacher: &Student) -> std::result::Result<Self, String> {
         let head = teacher.manifest.architecture.detection.as_ref();
-        let head = head.ok_or("method cross needs a teacher that detects, and this one only segments")?;
+        let head = head.ok_or("method cross needs a teacher with the detection head that distill builds, and this one has none (an imported network, or masks only)")?;
         if config.cut > head.convs {
             return Err(format!("method cross: cut is {}, but the head has {} convolutions", config.cut, head.convs));
         }
@@ -198,7 +198,7 @@ mod tests {
 
     /// The embedded student's tensors for one image of noise, by the engine.
     fn tensors(config: &CrossConfig, seed: u64) -> Tensors {
-        let student = Student::embedded();
+        let student = Student::load(&peregrine_support::lite()).unwrap();
         let mut graph = student.manifest.architecture.graph(SIZE.0, SIZE.1);
         let names = DETECTION_STRIDES.map(|s| config.layer(s));
         let inner = names.iter().map(|n| graph.layers.iter().position(|l| l.name == *n).unwrap());
@@ -241,7 +241,7 @@ mod tests {
     fn the_teachers_head_turns_its_features_into_its_predictions() {
         for cut in [1, 2] {
             let config = CrossConfig { min_score: 0.0, ..toml::from_str(&format!("cut = {cut}")).unwrap() };
-            let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
+            let cross = Cross::new(config.clone(), &Student::load(&peregrine_support::lite()).unwrap()).unwrap();
             let value = |student, teacher| cross.loss(&inputs(&config, student, teacher)).unwrap().to_scalar::<f32>();
             assert!(value(1, 1).unwrap().abs() < 1e-4, "cut {cut}: {:?}", value(1, 1));
             assert!(value(2, 1).unwrap() > 1e-3, "cut {cut}: {:?}", value(2, 1));
@@ -259,7 +259,12 @@ mod tests {
         let boxes =
             ld::localisation(&student.box_distribution, &teacher.box_distribution, &teacher.class, 2.0, 0.0).unwrap();
         let [classes, boxes] = [classes, boxes].map(|t| t.to_scalar::<f32>().unwrap());
-        let loss = Cross::new(config, &Student::embedded()).unwrap().loss(&inputs).unwrap().to_scalar::<f32>().unwrap();
+        let loss = Cross::new(config, &Student::load(&peregrine_support::lite()).unwrap())
+            .unwrap()
+            .loss(&inputs)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
         let expected = classes + 0.5 * boxes;
         assert!((loss - expected).abs() < 1e-3 * (1.0 + expected), "{loss}, not {expected}");
     }
@@ -267,7 +272,7 @@ mod tests {
     #[test]
     fn gradients_through_the_teachers_head_agree_with_differences() {
         let config: CrossConfig = toml::from_str("temperature = 2.0").unwrap();
-        let cross = Cross::new(config.clone(), &Student::embedded()).unwrap();
+        let cross = Cross::new(config.clone(), &Student::load(&peregrine_support::lite()).unwrap()).unwrap();
         let name = config.layer(32);
         let features = inputs(&config, 2, 1).student.layers[&name].clone();
         let shape = features.dims().to_vec();
@@ -284,6 +289,9 @@ mod tests {
     #[test]
     fn a_cut_beyond_the_head_is_refused() {
         let config: CrossConfig = toml::from_str("cut = 3").unwrap();
-        assert!(Cross::new(config, &Student::embedded()).err().unwrap().contains("cut is 3"));
+        assert!(Cross::new(config, &Student::load(&peregrine_support::lite()).unwrap())
+            .err()
+            .unwrap()
+            .contains("cut is 3"));
     }
 }
