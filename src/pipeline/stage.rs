@@ -21,10 +21,12 @@ pub enum Stage {
     Publish = 7,
     /// All that is published after them.
     Outputs = 8,
+    /// Decoding of H.264 and H.265, before all others, by a thread of the camera's own.
+    Video = 9,
 }
 
 impl Stage {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Take,
         Self::Unpack,
         Self::Preprocess,
@@ -34,6 +36,7 @@ impl Stage {
         Self::Track,
         Self::Publish,
         Self::Outputs,
+        Self::Video,
     ];
 
     /// The inverse of `as u8`; an unknown value is the first stage.
@@ -53,6 +56,7 @@ impl Stage {
             Self::Track => "track",
             Self::Publish => "publish",
             Self::Outputs => "outputs",
+            Self::Video => "video",
         }
     }
 }

@@ -102,6 +102,8 @@ pub struct CameraShared {
     /// has not counted yet.
     pub rejected_on_arrival: AtomicU32,
     pub liveness: StreamLiveness,
+    /// The packet of a video that is being decoded.
+    pub decoding: FrameWatch,
     pub stamps: SharedStampCounts,
     pub road_mask_wanted: AtomicBool,
     pub segmentation_wanted: AtomicBool,
@@ -117,6 +119,7 @@ impl CameraShared {
             misses_in_a_row: AtomicU32::new(0),
             rejected_on_arrival: AtomicU32::new(0),
             liveness: StreamLiveness::default(),
+            decoding: FrameWatch::default(),
             stamps: SharedStampCounts::default(),
             road_mask_wanted: AtomicBool::new(false),
             segmentation_wanted: AtomicBool::new(false),

@@ -6,6 +6,8 @@ use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::sync::Arc;
 use std::thread;
 
+use peregrine_core::now_ns;
+use peregrine_pipeline::Stage;
 use peregrine_video::{Codec, Picture, Stream, VideoFault};
 use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 
@@ -99,7 +101,10 @@ impl Decoding {
         for packet in waiting {
             let camera = packet.frame.camera;
             self.inside += 1;
-            if let Err(text) = panics::caught(|| self.decode(packet)) {
+            self.shared.cameras[camera].decoding.begin_in(Stage::Video, camera, now_ns());
+            let decoded = panics::caught(|| self.decode(packet));
+            self.shared.cameras[camera].decoding.end();
+            if let Err(text) = decoded {
                 self.stream = None;
                 for _ in 0..std::mem::take(&mut self.inside) {
                     reject(&self.shared, camera, Rejection::Panic(text));

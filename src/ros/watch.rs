@@ -1,4 +1,4 @@
-//! Where the frame thread is, for others to see: written as frames go, read by the
+//! Where the frame thread is, and each decoder of a video, for others to see: written as frames go, read by the
 //! [`watchdog`](super::watchdog).
 
 use std::sync::atomic::{fence, AtomicU32, AtomicU64, AtomicU8, Ordering::*};
@@ -50,8 +50,13 @@ impl From<InFlight> for Stall {
 impl FrameWatch {
     /// Processing of a frame of `camera` begins.
     pub fn begin(&self, camera: usize, now: u64) {
+        self.begin_in(Stage::Take, camera, now);
+    }
+
+    /// The same, with another stage than the frame thread's first.
+    pub fn begin_in(&self, stage: Stage, camera: usize, now: u64) {
         self.camera.store(camera as u32, Relaxed);
-        self.stage.store(Stage::Take as u8, Relaxed);
+        self.stage.store(stage as u8, Relaxed);
         self.begun.store(now.max(1), Release);
     }
 

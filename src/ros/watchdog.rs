@@ -17,7 +17,7 @@ use super::diagnostics::{lock, StatusBoard};
 use super::lifecycle::LifecycleState;
 use super::service_manager::ServiceManager;
 use super::shared::NodeShared;
-use super::watch::Stall;
+use super::watch::{FrameWatch, Stall};
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -87,10 +87,12 @@ impl Watchdog {
     }
 }
 
-/// The frame that hangs at `now`.
+/// The frame that hangs at `now`: one of the frame thread, which all cameras share, or else one that
+/// a video's decoder does not end with.
 fn stall(shared: &NodeShared, now: u64) -> Option<Stall> {
-    let in_flight = shared.watch.in_flight(now)?;
-    (in_flight.lasts > shared.settings.load().stall_after).then_some(in_flight.into())
+    let longest = shared.settings.load().stall_after;
+    let of = |watch: &FrameWatch| watch.in_flight(now).filter(|frame| frame.lasts > longest).map(Stall::from);
+    of(&shared.watch).or_else(|| shared.cameras.iter().find_map(|camera| of(&camera.decoding)))
 }
 
 impl Told {

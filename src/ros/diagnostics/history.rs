@@ -74,6 +74,22 @@ pub struct Hanging<'a> {
     pub lasts: Nanoseconds,
 }
 
+impl Hanging<'_> {
+    /// Whether it holds up the camera of `topic`: each has a decoder of videos of its own, and all
+    /// share the thread of what follows.
+    pub fn holds_up(&self, topic: &str) -> bool {
+        self.stage != Stage::Video || self.topic == topic
+    }
+
+    /// What does not go on, for a sentence.
+    pub fn meanwhile(&self) -> &'static str {
+        match self.stage {
+            Stage::Video => "no image of that topic is processed meanwhile",
+            _ => "no image is processed meanwhile",
+        }
+    }
+}
+
 impl fmt::Display for Hanging<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, stage, lasts } = *self;
@@ -87,6 +103,7 @@ impl fmt::Display for Hanging<'_> {
             Stage::Track => "in track",
             Stage::Publish => "in publish, where the middleware takes the detections",
             Stage::Outputs => "in outputs, what is published after the detections",
+            Stage::Video => "in video, where libavcodec decodes it",
         };
         write!(f, "a frame of {topic} has hung for {:.1} s {hangs}", lasts as f64 / 1e9)
     }

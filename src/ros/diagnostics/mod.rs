@@ -116,7 +116,7 @@ impl Diagnostics {
         let hanging = |stall: Stall| {
             let board = lock(&self.board);
             let frame = hanging(&board, stall);
-            (frame.lasts as f64 / 1e9, frame.to_string())
+            (frame.lasts as f64 / 1e9, format!("{frame}; {}", frame.meanwhile()))
         };
         let same = |a: &Stall, b: &Stall| a.begun == b.begun;
         if let Some(ended) = logged.filter(|old| !now.as_ref().is_some_and(|now| same(old, now))) {
@@ -124,7 +124,7 @@ impl Diagnostics {
             tracing::warn!("the frame that hung in {stage} has ended, after {seconds:.1} s");
         }
         if let Some(begun) = now.filter(|now| !logged.as_ref().is_some_and(|old| same(old, now))) {
-            tracing::error!("{}; no image is processed meanwhile", hanging(begun).1);
+            tracing::error!("{}", hanging(begun).1);
         }
         *logged = now;
     }

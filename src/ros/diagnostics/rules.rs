@@ -98,9 +98,9 @@ impl StreamHistory {
     }
 }
 
-/// All cameras share the thread that hangs.
 fn hanging(_: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
-    context.hanging.map(|frame| (Level::Error, format!("{frame}; no image is processed meanwhile")))
+    let frame = context.hanging.filter(|frame| frame.holds_up(context.topic))?;
+    Some((Level::Error, format!("{frame}; {}", frame.meanwhile())))
 }
 
 fn no_image(history: &StreamHistory, context: &StreamContext) -> Option<(Level, String)> {
@@ -351,7 +351,10 @@ mod tests {
         let history = after_a_second(FrameCounts { arrived: 30, on_time: 30, ..FrameCounts::default() }, GOOD);
         for stage in Stage::ALL {
             let hanging = Some(Hanging { topic: "/rear/image", stage, lasts: 1_250_000_000 });
-            let (level, sentence) = assessed(&history, &StreamContext { hanging, ..context() });
+            // The thread that all cameras share, but for the decoder of a video.
+            let other = assessed(&history, &StreamContext { hanging, ..context() }).0;
+            assert_eq!(other, if stage == Stage::Video { Level::Ok } else { Level::Error }, "{stage:?}");
+            let (level, sentence) = assessed(&history, &StreamContext { hanging, topic: "/rear/image", ..context() });
             assert_eq!(level, Level::Error);
             assert!(sentence.starts_with("a frame of /rear/image has hung for 1.2 s "), "{sentence}");
             assert!(sentence.contains(stage.name()) || stage == Stage::Take, "{sentence}");

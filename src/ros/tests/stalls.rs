@@ -95,7 +95,10 @@ const STAGES: [Stage; 7] =
     [Stage::Unpack, Stage::Preprocess, Stage::Inference, Stage::Decode, Stage::Track, Stage::Publish, Stage::Outputs];
 
 /// A watchdog of its own for `shared`, with a service manager that waits for 40 ms.
-fn watchdog(shared: &Arc<NodeShared>, manager: Option<ServiceManager>) -> (thread::JoinHandle<()>, Arc<AtomicBool>) {
+pub fn watchdog(
+    shared: &Arc<NodeShared>,
+    manager: Option<ServiceManager>,
+) -> (thread::JoinHandle<()>, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
     let board = StatusBoard { state: LifecycleState::Active, shared: Some(Arc::clone(shared)), ..Default::default() };
     let watchdog = Watchdog {

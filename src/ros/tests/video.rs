@@ -1,16 +1,19 @@
 //! Videos from the arrival of their packets to the mailbox, where the newest picture wins: each packet
 //! gets exactly one outcome, and each picture keeps its stamp.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_core::{now_ns, FrameCounts};
+use peregrine_pipeline::Stage;
 use peregrine_ros::clock::ClockSample;
 use peregrine_ros::incoming::{Frame, ImageMessage, Unpacker};
 use peregrine_ros::parameters::Parameters;
 use peregrine_ros::record::Record;
 use peregrine_support::ros_is_absent;
 use peregrine_video::Codec;
-use r2r::NativeMsg;
+use r2r::{NativeMsg, ParameterValue};
 
 use crate::in_process::{small, Parts};
 use crate::streams::{sample, Sample};
@@ -149,5 +152,46 @@ fn a_flood_and_a_stop_leave_no_frame_without_outcome() {
     while rig.0.shared.decoders.load(std::sync::atomic::Ordering::Acquire) > 0 {
         assert!(Instant::now() < give_up, "the thread ends with the stream");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_packet_that_is_decoded_for_too_long_is_a_stall_in_video() {
+    if ros_is_absent() {
+        return;
+    }
+    // Frames that take longer than the shortest time that can be set.
+    let parameters: Parameters = small([("stall_after_ms", ParameterValue::Double(10.0))]);
+    let Some(sample) = sample(Codec::H264, "3840x3840", 6, &["-qp", "8"]) else { return };
+    let mut rig = Rig(Parts::new("video_stall", 1, &parameters));
+    let shared = Arc::clone(&rig.0.shared);
+    let (thread, stop) = crate::stalls::watchdog(&shared, None);
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let mut stall = None;
+    // Only where libavcodec is: elsewhere each packet is rejected at once.
+    for number in (0..).take_while(|_| Instant::now() < give_up) {
+        if number < sample.packets.len() {
+            rig.send("h264", number, &sample.packets[number]);
+        }
+        for _ in 0..20 {
+            stall = stall.or_else(|| shared.watch.stall());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if stall.is_some() || rig.counts().rejected > 0 {
+            break;
+        }
+    }
+    stop.store(true, Relaxed);
+    thread.thread().unpark();
+    thread.join().unwrap();
+    if rig.counts().rejected > 0 {
+        return peregrine_support::skip("ffmpeg", "libavcodec does not decode here");
+    }
+    let stall = stall.expect("a stall is seen");
+    assert_eq!((stall.camera, stall.stage), (0, Stage::Video));
+    // It ends with the last packet.
+    while shared.cameras[0].decoding.in_flight(now_ns()).is_some() {
+        assert!(Instant::now() < give_up, "it is said to be decoded for ever");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
