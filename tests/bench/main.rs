@@ -2,3 +2,9 @@
 
 mod documents;
 mod latency_bench;
+#[path = "../../src/recording/tests/recorder.rs"]
+mod recorder;
+#[cfg(feature = "video")]
+#[path = "../../src/video/tests/support.rs"]
+mod streams;
+mod video;

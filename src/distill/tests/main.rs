@@ -5,11 +5,16 @@ mod data;
 mod import;
 mod import_networks;
 mod import_recording;
+mod import_video;
 mod inspect;
 mod judged;
 mod layouts;
 mod pictures;
+#[path = "../../recording/tests/recorder.rs"]
+mod recorder;
 mod runtime;
+#[path = "../../video/tests/support.rs"]
+mod streams;
 mod teacher_inputs;
 mod teacher_support;
 mod teachers;
