@@ -8,7 +8,7 @@
 //! - [`images`]: raw messages, JPEG and PNG, image files, masks. [`camera`]: `CameraInfo`.
 //! - [`packages`]: manifests and weights. [`data`]: data sets in every layout, and their descriptions.
 //! - [`networks`]: ONNX files. [`training`]: configurations, soft targets, checkpoints.
-//! - [`recordings`]: bags and traces.
+//! - [`recordings`]: bags and traces. [`video`]: packets of H.264 and H.265.
 //! - [`scratch`]: where a target puts the file that its reader opens.
 
 pub mod camera;
@@ -19,6 +19,7 @@ pub mod packages;
 pub mod recordings;
 pub mod scratch;
 pub mod training;
+pub mod video;
 
 /// A reader of bytes.
 pub struct Target {
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "image_message", run: images::message, seeds: images::message_seeds },
     Target { name: "compressed_image", run: images::compressed, seeds: images::compressed_seeds },
     Target { name: "image_file", run: images::file, seeds: images::file_seeds },
@@ -49,6 +50,7 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "trace", run: recordings::trace, seeds: recordings::trace_seeds },
     Target { name: "mcap", run: recordings::mcap, seeds: recordings::mcap_seeds },
     Target { name: "sqlite_bag", run: recordings::sqlite, seeds: recordings::sqlite_seeds },
+    Target { name: "video", run: video::packets, seeds: video::packets_seeds },
 ];
 
 /// The target called `name`.
