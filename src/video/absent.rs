@@ -57,6 +57,10 @@ impl Frame {
         match *self {}
     }
 
+    pub fn matrix(&self) -> i64 {
+        match *self {}
+    }
+
     /// # Safety
     /// There is no picture.
     pub unsafe fn row(&self, _: usize, _: usize, _: usize) -> Option<&[u8]> {

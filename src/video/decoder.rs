@@ -3,6 +3,7 @@
 use super::annex_b::{is_annex_b, Contents};
 use super::codec::Codec;
 use super::complaint::Complaint;
+use super::copy::picture;
 use super::fault::VideoFault;
 use super::libavcodec::{self, Frame};
 use super::picture::{Buffers, Picture};
@@ -118,36 +119,4 @@ impl Decoder {
             State::Waiting | State::Beginning => VideoFault::NoKeyFrame,
         }
     }
-}
-
-/// A copy of a frame, without the padding of its rows.
-fn picture(frame: &Frame, buffers: &Buffers) -> Result<Picture, VideoFault> {
-    let name = frame.pixel_format();
-    let planes = match name {
-        "yuv420p" | "yuvj420p" => 3,
-        "gray" => 1,
-        _ => return Err(VideoFault::PixelFormat(name)),
-    };
-    let (width, height) = frame.size();
-    // Crops are of whole pairs where two pixels share their chroma (H.264, table 6-1).
-    if width == 0 || height == 0 || width % 2 != 0 || height % 2 != 0 {
-        return Err(VideoFault::PixelFormat("of an odd size"));
-    }
-    let mut data = buffers.take();
-    data.reserve_exact(width * height * 3 / 2);
-    for (plane, size) in [(width, height), (width / 2, height / 2), (width / 2, height / 2)].iter().enumerate() {
-        let (bytes, rows) = *size;
-        if plane >= planes {
-            // Grey: no chroma.
-            data.resize(data.len() + bytes * rows, 128);
-            continue;
-        }
-        for y in 0..rows {
-            // SAFETY: these are the planes of that pixel format, by its name.
-            let row = unsafe { frame.row(plane, y, bytes) };
-            data.extend_from_slice(row.ok_or(VideoFault::PixelFormat(name))?);
-        }
-    }
-    let full_range = name == "yuvj420p" || frame.is_full_range();
-    Ok(Picture { data, width: width as u32, height: height as u32, full_range, home: buffers.clone() })
 }

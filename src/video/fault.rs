@@ -27,7 +27,7 @@ pub enum VideoFault {
     #[error("the packet has no picture of its own; send one whole frame in each message")]
     NoPicture,
     /// The layout of its pixels, by ffmpeg's name.
-    #[error("the video's pixel format {0} is not supported; let the encoder use yuv420p, of 8 bits")]
+    #[error("the video's pixel format {0} is not supported; let the encoder use yuv420p")]
     PixelFormat(&'static str),
     /// More than is permitted.
     #[error("decoded, the video would have more than {max_pixels} pixels a frame")]

@@ -6,7 +6,8 @@
 //! - [`Codec`]: which of the two, by the `format` of a message. [`Picture`]: what comes out, in a
 //!   buffer that is used again. [`VideoFault`]: why a packet has no picture.
 //! - `decoder`: one stream's decoder, and when its pictures can be trusted. `annex_b`: what a packet
-//!   is, without decoding it. `libavcodec`: the library; all of this crate that is unsafe. `absent`:
+//!   is, without decoding it. `copy`: any planar layout (`layout`) of any matrix of colours (`matrix`)
+//!   to a picture. `libavcodec`: the library; all of this crate that is unsafe. `absent`:
 //!   in its place without the feature `libavcodec`.
 
 #![warn(missing_docs)]
@@ -15,13 +16,16 @@
 mod annex_b;
 mod codec;
 mod complaint;
+mod copy;
 mod decoder;
 mod fault;
+mod layout;
 #[cfg(feature = "libavcodec")]
 mod libavcodec;
 #[cfg(not(feature = "libavcodec"))]
 #[path = "absent.rs"]
 mod libavcodec;
+mod matrix;
 mod picture;
 mod stream;
 

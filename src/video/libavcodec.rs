@@ -305,6 +305,12 @@ impl Frame<'_> {
         self.decoder.option(c"color_range") == 2
     }
 
+    /// The number of the matrix that made luma and chroma of red, green and blue (H.264, table E-5);
+    /// 2 where the stream does not say.
+    pub fn matrix(&self) -> i64 {
+        self.decoder.option(c"colorspace")
+    }
+
     /// Row `y`, which is below `rows`, of a plane of `rows` rows of `bytes` bytes; `None` if the
     /// picture has no such plane.
     ///

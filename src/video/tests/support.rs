@@ -65,6 +65,18 @@ pub fn sample_of(codec: Codec, input: &[&str], size: &str, frames: usize, option
     Some(Sample { packets, pictures })
 }
 
+/// The pictures of a sample as ffmpeg decodes them and brings them to I420, through `filter`.
+pub fn by_ffmpeg(codec: Codec, sample: &Sample, size: (usize, usize), filter: &str) -> Option<Vec<Vec<u8>>> {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoded, raw) = (folder.path().join("stream"), folder.path().join("raw"));
+    std::fs::write(&encoded, sample.packets.concat()).unwrap();
+    let format = if codec == Codec::H264 { "h264" } else { "hevc" };
+    let input = ["-f", format, "-i", encoded.to_str().unwrap()];
+    let arguments = [&input[..], &["-vf", filter, "-pix_fmt", "yuv420p", "-f", "rawvideo"]].concat();
+    ffmpeg(&arguments, &raw)
+        .then(|| std::fs::read(raw).unwrap().chunks(size.0 * size.1 * 3 / 2).map(<[u8]>::to_vec).collect())
+}
+
 /// The stream cut before each delimiter, a unit of type `kind`.
 fn access_units(codec: Codec, stream: &[u8], kind: u8) -> Vec<Vec<u8>> {
     let type_of = |head: u8| if codec == Codec::H264 { head & 0x1f } else { head >> 1 & 0x3f };
