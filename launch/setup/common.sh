@@ -70,12 +70,12 @@ else
   ros_key=$python_dir
 fi
 
-# Where the machine's own vision_msgs lies; empty when it has none.
-vision_msgs_prefix() {
+# Where the machine's own message package $1 lies; empty when it has none.
+messages_prefix() {
   local part
   local IFS=:
   for part in $ros_prefixes; do
-    [[ -f $part/share/vision_msgs/package.xml ]] && printf '%s' "$part" && return
+    [[ -f $part/share/$1/package.xml ]] && printf '%s' "$part" && return
   done
   return 0
 }
@@ -83,7 +83,7 @@ vision_msgs_prefix() {
 messages_dir=$cache_dir/messages-$({
   (cd "$repo_dir/msg" && find . -type f -size +0 -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
   cat "$setup_dir/messages.sh"
-  printf '%s' "$ros_key" "$(vision_msgs_prefix)"
+  printf '%s' "$ros_key" "$(messages_prefix vision_msgs)" "$(messages_prefix foxglove_msgs)"
 } | digest)
 
 tools_dir=$cache_dir/tools-$(cat "$setup_dir"/{requirements-build.txt,build_tools.sh} | digest)

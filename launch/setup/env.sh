@@ -96,6 +96,6 @@ put ROS_LOG_DIR "${ROS_LOG_DIR:-$cache_dir/log/ros}"
 
 # r2r generates Rust for every message package that it finds, unless told which ones (separated by ';',
 # with all that they depend on; rosgraph_msgs is for simulated time, the last four r2r itself needs).
-filter='std_msgs;geometry_msgs;sensor_msgs;nav_msgs;visualization_msgs;diagnostic_msgs;vision_msgs;peregrine_msgs'
-filter+=';lifecycle_msgs;rosgraph_msgs;rcl_interfaces;builtin_interfaces;action_msgs;unique_identifier_msgs'
+filter='std_msgs;geometry_msgs;sensor_msgs;nav_msgs;visualization_msgs;diagnostic_msgs;vision_msgs;foxglove_msgs'
+filter+=';peregrine_msgs;lifecycle_msgs;rosgraph_msgs;rcl_interfaces;builtin_interfaces;action_msgs;unique_identifier_msgs'
 put IDL_PACKAGE_FILTER "$filter"

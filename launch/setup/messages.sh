@@ -30,7 +30,7 @@ cmake_build() {
     cmake --install "$build/$1"
 }
 
-if [[ -z $(vision_msgs_prefix) ]]; then
+if [[ -z $(messages_prefix vision_msgs) ]]; then
   build_package vision_msgs
   # Humble has no type hashes; where there are some, peers with the real package match only the same ones.
   while read -r name hash; do
@@ -39,5 +39,6 @@ if [[ -z $(vision_msgs_prefix) ]]; then
       fail "vision_msgs/$name differs from the real one on the wire; restore msg/vision_msgs/msg/$name.msg."
   done < <(grep -v '^#' "$repo_dir/msg/vision_msgs/EXPECTED_HASHES")
 fi
+[[ -n $(messages_prefix foxglove_msgs) ]] || build_package foxglove_msgs
 build_package peregrine_msgs
 rm -rf "$build"

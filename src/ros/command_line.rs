@@ -82,7 +82,8 @@ fn help() -> String {
 Usage: perception_node [--ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]]
        perception_node --list-parameters | --describe markdown|yaml | --explain-plan [cpu|cuda] | --version | --help
 
-Subscribes  image                    sensor_msgs/Image, or image/compressed sensor_msgs/CompressedImage
+Subscribes  image                    sensor_msgs/Image; image/compressed sensor_msgs/CompressedImage;
+                                     image/foxglove foxglove_msgs/CompressedVideo
 Publishes   detections               vision_msgs/Detection2DArray, boxes in pixels of the image, with its header
             timing                   peregrine_msgs/FrameTiming, latency and verdict of each frame
             road_mask, segmentation  sensor_msgs/Image mono8 (road: 255; class indices)

@@ -2,7 +2,7 @@
 
 use r2r::{Node, QosProfile};
 
-use super::image_topic::{message_type, ImageTopic, COMPRESSED};
+use super::image_topic::{ImageTopic, Transport};
 use super::qos;
 
 /// Most other topics that are queried in order to suggest one.
@@ -37,14 +37,13 @@ pub fn explanation(node: &Node, topic: &ImageTopic, wanted: &QosProfile) -> Stri
     let Ok(publishers) = node.get_publishers_info_by_topic(&topic.full, false) else {
         return "the ROS graph query for its publishers failed".into();
     };
-    let ours = topic.message_type();
+    let ours = topic.transport.message_type();
     if let Some(other) = publishers.iter().find(|p| p.topic_type != ours) {
         let (node, theirs) = (&other.node_name, &other.topic_type);
-        let remedy = if theirs == message_type(!topic.compressed) {
-            format!("; start this node with --ros-args {}", topic.arguments_for(&topic.full, !topic.compressed))
-        } else {
-            String::new()
-        };
+        let known = Transport::ALL.into_iter().find(|transport| transport.message_type() == theirs);
+        let remedy = known.map_or_else(String::new, |transport| {
+            format!("; start this node with --ros-args {}", topic.arguments_for(&topic.full, transport))
+        });
         return format!("type mismatch: {node} publishes {theirs} there, and this node subscribes to {ours}{remedy}");
     }
     if publishers.is_empty() {
@@ -64,31 +63,30 @@ pub fn explanation(node: &Node, topic: &ImageTopic, wanted: &QosProfile) -> Stri
 
 /// What to do about a topic without a publisher.
 fn nothing_published(node: &Node, topic: &ImageTopic) -> String {
-    // The same camera's images of the other type come first: then the transport alone is wrong.
-    let other = match topic.full.strip_suffix(COMPRESSED) {
-        Some(raw) if topic.compressed => raw.to_owned(),
-        _ => format!("{}{COMPRESSED}", topic.full),
-    };
-    let of_other_type = published(node, topic, !topic.compressed);
-    if of_other_type.contains(&other) {
-        let arguments = topic.arguments_for(&other, !topic.compressed);
-        return format!("it has no publisher, only {other} has one; start this node with --ros-args {arguments}");
+    let ours = topic.transport;
+    let others = Transport::ALL.into_iter().filter(|transport| *transport != ours);
+    let of_others: Vec<_> = others.map(|transport| (transport, published(node, topic, transport))).collect();
+    // The same camera's images of another type come first: then the transport alone is wrong.
+    for (transport, topics) in &of_others {
+        let beside = format!("{}{}", topic.raw(), transport.suffix());
+        if topics.contains(&beside) {
+            let arguments = topic.arguments_for(&beside, *transport);
+            return format!("it has no publisher, only {beside} has one; start this node with --ros-args {arguments}");
+        }
     }
-    let arguments = |topics: &[String], compressed: bool| {
-        let each: Vec<_> = topics.iter().map(|other| topic.arguments_for(other, compressed)).collect();
-        format!("start this node with --ros-args {}", each.join(", or with "))
-    };
-    let of_ours = published(node, topic, topic.compressed);
-    match (&of_ours[..], &of_other_type[..]) {
-        ([], []) => format!("it has no publisher, and no topic has one of {}", topic.message_type()),
-        ([], others) => format!("it has no publisher; {}", arguments(others, !topic.compressed)),
-        (topics, _) => format!("it has no publisher; {}", arguments(topics, topic.compressed)),
+    let of_any = [(ours, published(node, topic, ours))].into_iter().chain(of_others);
+    match of_any.into_iter().find(|(_, topics)| !topics.is_empty()) {
+        None => format!("it has no publisher, and no topic has one of {}", ours.message_type()),
+        Some((transport, topics)) => {
+            let each: Vec<_> = topics.iter().map(|other| topic.arguments_for(other, transport)).collect();
+            format!("it has no publisher; start this node with --ros-args {}", each.join(", or with "))
+        }
     }
 }
 
-/// The topics that have a publisher of either type of images, but this node's.
-fn published(node: &Node, topic: &ImageTopic, compressed: bool) -> Vec<String> {
-    let wanted = message_type(compressed);
+/// The topics, but this node's, that have a publisher of a transport's messages.
+fn published(node: &Node, topic: &ImageTopic, transport: Transport) -> Vec<String> {
+    let wanted = transport.message_type();
     let topics = node.get_topic_names_and_types().unwrap_or_default();
     let of_type = topics.into_iter().filter(|(_, types)| types.iter().any(|t| t == wanted));
     let is_published = |name: &String| node.get_publishers_info_by_topic(name, false).is_ok_and(|p| !p.is_empty());

@@ -3,8 +3,40 @@
 use super::parameters::Parameters;
 use super::topics::CameraTopics;
 
-/// What image_transport appends for JPEG and PNG.
-pub const COMPRESSED: &str = "/compressed";
+/// The messages in which a camera's images come, by image_transport's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Raw,
+    /// JPEG, PNG, or the packets of a video.
+    Compressed,
+    /// The packets of a video, as foxglove_compressed_video_transport and Foxglove have them.
+    Foxglove,
+}
+
+impl Transport {
+    /// The values of the parameter `image_transport`.
+    pub const NAMES: [&str; 3] = ["raw", "compressed", "foxglove"];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Compressed, Self::Foxglove];
+
+    /// By its name; raw for any other, which the parameter does not take.
+    fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|transport| transport.name() == name).unwrap_or(Self::Raw)
+    }
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// What image_transport appends to the topic of the images.
+    pub fn suffix(self) -> &'static str {
+        ["", "/compressed", "/foxglove"][self as usize]
+    }
+
+    /// The ROS type of the messages.
+    pub fn message_type(self) -> &'static str {
+        ["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedVideo"][self as usize]
+    }
+}
 
 /// Where a camera's images are taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,57 +47,56 @@ pub struct ImageTopic {
     pub full: String,
     /// The name that a rule on the command line would remap, such as `front/image`.
     pub remappable: String,
-    /// Whether the messages are `CompressedImage`.
-    pub compressed: bool,
+    /// What comes on it.
+    pub transport: Transport,
 }
 
 impl ImageTopic {
-    /// Of a camera, whose `parameters` these are. For compressed images, what is given or remapped
-    /// may be the image topic, below which they are as image_transport has it, or their own topic.
+    /// Of a camera, whose `parameters` these are. For a transport that is not raw, what is given or
+    /// remapped may be the image topic, below which image_transport has it, or its own topic.
     pub fn of(parameters: &Parameters, topics: &CameraTopics) -> Self {
         let topic = parameters.text("image_topic");
-        let compressed = parameters.text("image_transport") == "compressed";
-        let (below, image) = (format!("{topic}{COMPRESSED}"), topics.resolve(topic));
-        let taken = if !compressed || image.ends_with(COMPRESSED) {
+        let transport = Transport::named(parameters.text("image_transport"));
+        let suffix = transport.suffix();
+        let (below, image) = (format!("{topic}{suffix}"), topics.resolve(topic));
+        let taken = if image.ends_with(suffix) {
             topic.to_owned()
         } else if topics.is_remapped(&below) {
             below
         } else {
-            image + COMPRESSED
+            image + suffix
         };
         let (name, full) = (topics.name(&taken), topics.resolve(&taken));
-        Self { name, full, remappable: topics.name(topic), compressed }
+        Self { name, full, remappable: topics.name(topic), transport }
     }
 
-    /// The ROS type of the messages.
-    pub fn message_type(&self) -> &'static str {
-        message_type(self.compressed)
+    /// The topic of the raw images of the same camera, if it is named as image_transport names them.
+    pub fn raw(&self) -> &str {
+        self.full.strip_suffix(self.transport.suffix()).unwrap_or(&self.full)
     }
 
-    /// The arguments after `--ros-args` with which the node takes images of either type from
-    /// `topic`, a full name.
-    pub fn arguments_for(&self, topic: &str, compressed: bool) -> String {
-        let transport = match (self.compressed, compressed) {
-            (false, true) => "-p image_transport:=compressed ",
-            (true, false) => "-p image_transport:=raw ",
-            _ => "",
+    /// The topic of the same camera's JPEGs.
+    pub fn compressed(&self) -> String {
+        match self.transport {
+            Transport::Compressed => self.full.clone(),
+            Transport::Raw | Transport::Foxglove => format!("{}{}", self.raw(), Transport::Compressed.suffix()),
+        }
+    }
+
+    /// The arguments after `--ros-args` with which the node takes images of any type from `topic`, a
+    /// full name.
+    pub fn arguments_for(&self, topic: &str, transport: Transport) -> String {
+        let option = if transport == self.transport {
+            String::new()
+        } else {
+            format!("-p image_transport:={} ", transport.name())
         };
         // Only a topic below the images' own is found by itself.
-        let (suffix, to) = match topic.strip_suffix(COMPRESSED).filter(|_| compressed) {
+        let (suffix, to) = match topic.strip_suffix(transport.suffix()) {
             Some(image) => ("", image),
-            None if compressed => (COMPRESSED, topic),
-            None => ("", topic),
+            None => (transport.suffix(), topic),
         };
-        format!("{transport}-r {}{suffix}:={to}", self.remappable)
-    }
-}
-
-/// The ROS type of raw or compressed images.
-pub fn message_type(compressed: bool) -> &'static str {
-    if compressed {
-        "sensor_msgs/msg/CompressedImage"
-    } else {
-        "sensor_msgs/msg/Image"
+        format!("{option}-r {}{suffix}:={to}", self.remappable)
     }
 }
 
@@ -113,21 +144,31 @@ mod tests {
     /// The arguments are told to the user: taken at their word, they must lead to the topic.
     #[test]
     fn the_arguments_that_are_recommended_lead_to_the_topic() {
-        for camera in ["", "front"] {
-            for (from, to, compressed) in [
-                ("raw", "/camera/image_raw/compressed", true),
-                ("raw", "/jpeg", true),
-                ("raw", "/camera/image_raw", false),
-                ("compressed", "/camera/image_raw", false),
-                ("compressed", "/camera/image_raw/compressed", true),
-                ("compressed", "/jpeg", true),
+        use Transport::{Compressed, Foxglove, Raw};
+        for from in Transport::ALL {
+            for (to, transport) in [
+                ("/camera/image_raw/compressed", Compressed),
+                ("/jpeg", Compressed),
+                ("/camera/image_raw", Raw),
+                ("/camera/image_raw/foxglove", Foxglove),
+                ("/h264", Foxglove),
             ] {
-                let arguments = topic(camera, "image", from, "").arguments_for(to, compressed);
+                let arguments = topic("camera", "image", from.name(), "").arguments_for(to, transport);
                 let rules = arguments.split_once("-r").unwrap().1;
-                let transport = ["raw", "compressed"][usize::from(compressed)];
                 assert_eq!(arguments.contains("image_transport:="), from != transport, "{arguments}");
-                assert_eq!(topic(camera, "image", transport, &format!("-r{rules}")).full, to, "{arguments}");
+                let led = topic("camera", "image", transport.name(), &format!("-r{rules}")).full;
+                assert_eq!(led, to, "{arguments}");
             }
         }
+    }
+
+    #[test]
+    fn a_camera_has_its_other_transports_beside_each_other() {
+        for transport in Transport::NAMES {
+            let of = topic("", "/camera/image_raw", transport, "");
+            assert_eq!((of.raw(), of.compressed().as_str()), ("/camera/image_raw", "/camera/image_raw/compressed"));
+        }
+        let own = topic("", "image", "foxglove", "-r image/foxglove:=/h264");
+        assert_eq!((own.full.as_str(), own.compressed().as_str()), ("/h264", "/h264/compressed"));
     }
 }

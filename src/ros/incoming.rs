@@ -1,6 +1,7 @@
 //! An image on its way from the middleware to the frame thread, and the view of its pixels.
 
 use std::fmt;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use peregrine_core::encoding::Levels;
@@ -11,7 +12,7 @@ use peregrine_vision::preprocess::compressed::MAX_PIXELS;
 use peregrine_vision::preprocess::compressed_format::is_picture;
 use peregrine_vision::preprocess::jpeg::JpegFault;
 use peregrine_vision::preprocess::{CompressedError, Decompressor};
-use r2r::NativeMsg;
+use r2r::{NativeMsg, WrappedTypesupport};
 
 use super::clock::ClockSample;
 use super::messages::{bytes, NativeHeader};
@@ -21,6 +22,8 @@ pub enum ImageMessage {
     /// With what the message does not say of its values.
     Raw(NativeMsg<r2r::sensor_msgs::msg::Image>, Levels),
     Compressed(NativeMsg<r2r::sensor_msgs::msg::CompressedImage>),
+    /// A packet of a video, in Foxglove's message.
+    Packet(NativeMsg<r2r::foxglove_msgs::msg::CompressedVideo>),
     /// A packet of a video, with its picture.
     Video(Arc<ImageMessage>, Picture),
 }
@@ -38,6 +41,7 @@ impl ImageMessage {
         match self {
             Self::Raw(m, _) => &m.header,
             Self::Compressed(m) => &m.header,
+            Self::Packet(m) => header_of(m),
             Self::Video(packet, _) => packet.header(),
         }
     }
@@ -46,6 +50,7 @@ impl ImageMessage {
     pub fn codec(&self) -> Option<Codec> {
         match self {
             Self::Compressed(m) => Codec::named(bytes(&m.format)),
+            Self::Packet(m) => Codec::named(bytes(&m.format)),
             Self::Raw(..) | Self::Video(..) => None,
         }
     }
@@ -60,17 +65,32 @@ impl ImageMessage {
         match self {
             Self::Raw(m, levels) => raw_view(m, *levels).map(drop),
             Self::Video(..) => Ok(()),
-            Self::Compressed(m) if self.codec().is_some() => {
-                is_annex_b(data_of(m)).then_some(()).ok_or(UnpackError::Video(VideoFault::NotAnnexB))
+            Self::Compressed(_) | Self::Packet(_) if self.codec().is_some() => {
+                is_annex_b(self.data()).then_some(()).ok_or(UnpackError::Video(VideoFault::NotAnnexB))
             }
+            Self::Packet(m) => Err(UnpackError::Codec(ShortText::new(bytes(&m.format)))),
             Self::Compressed(m) => {
                 let format = bytes(&m.format);
                 if !is_picture(format) {
                     return Err(UnpackError::Values(ShortText::new(format)));
                 }
-                Ok(compressed::check(data_of(m))?)
+                Ok(compressed::check(self.data())?)
             }
         }
+    }
+
+    /// What is compressed; nothing where that is gone, or never was.
+    fn data(&self) -> &[u8] {
+        let (data, size) = match self {
+            Self::Compressed(m) => (m.data.data, m.data.size),
+            Self::Packet(m) => (m.data.data, m.data.size),
+            Self::Raw(..) | Self::Video(..) => return &[],
+        };
+        if data.is_null() {
+            return &[];
+        }
+        // SAFETY: the middleware put `size` bytes there, which live as long as the message.
+        unsafe { std::slice::from_raw_parts(data, size) }
     }
 
     /// Whether the message is loaned by the middleware, and so must not leave the thread that took
@@ -79,6 +99,7 @@ impl ImageMessage {
         match self {
             Self::Raw(m, _) => m.is_loaned,
             Self::Compressed(m) => m.is_loaned,
+            Self::Packet(m) => m.is_loaned,
             Self::Video(packet, _) => packet.is_loaned(),
         }
     }
@@ -99,10 +120,7 @@ pub struct Frame {
 /// A packet of a video.
 impl AsRef<[u8]> for Frame {
     fn as_ref(&self) -> &[u8] {
-        match &*self.message {
-            ImageMessage::Compressed(m) => data_of(m),
-            ImageMessage::Raw(..) | ImageMessage::Video(..) => &[],
-        }
+        self.message.data()
     }
 }
 
@@ -118,6 +136,8 @@ pub enum UnpackError {
          not supported; let the camera's driver convert before it compresses"
     )]
     Values(ShortText<64>),
+    #[error("the video's format '{0}' is neither h264 nor h265; let the encoder use one of them")]
+    Codec(ShortText<32>),
     #[error("the PNG is of 16-bit grey, as depth and thermal cameras send it; let the driver send mono8")]
     Grey16,
     #[error("the JPEG or PNG is damaged")]
@@ -137,7 +157,7 @@ impl UnpackError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Encoding(_) => "encoding",
-            Self::Format | Self::Values(_) | Self::Grey16 => "compressed_format",
+            Self::Format | Self::Values(_) | Self::Grey16 | Self::Codec(_) => "compressed_format",
             Self::Damaged | Self::Jpeg(_) => "damaged",
             Self::TooLarge => "too_large",
             Self::Image(error) => error.reason(),
@@ -219,13 +239,22 @@ fn raw_view(m: &NativeMsg<r2r::sensor_msgs::msg::Image>, levels: Levels) -> Resu
     Ok(ImageView::with_encoding(encoding, m.width, m.height, m.step, data)?)
 }
 
-/// The bytes of a compressed image.
-fn data_of(m: &NativeMsg<r2r::sensor_msgs::msg::CompressedImage>) -> &[u8] {
-    if m.data.data.is_null() {
-        return &[];
+type NativeVideo = <r2r::foxglove_msgs::msg::CompressedVideo as WrappedTypesupport>::CStruct;
+
+/// A video's time and frame as a header, which it begins with but in name.
+fn header_of(video: &NativeVideo) -> &NativeHeader {
+    const {
+        assert!(offset_of!(NativeVideo, timestamp) == offset_of!(NativeHeader, stamp));
+        assert!(offset_of!(NativeVideo, frame_id) == offset_of!(NativeHeader, frame_id));
+        assert!(align_of::<NativeVideo>() == align_of::<NativeHeader>());
     }
-    // SAFETY: the middleware put `size` bytes there, which live as long as the message.
-    unsafe { std::slice::from_raw_parts(m.data.data, m.data.size) }
+    fn same_types(video: &mut NativeVideo, header: &mut NativeHeader) {
+        std::mem::swap(&mut video.timestamp, &mut header.stamp);
+        std::mem::swap(&mut video.frame_id, &mut header.frame_id);
+    }
+    let _ = same_types; // that it compiles
+                        // SAFETY: both are C's structures, with the same types at the same places.
+    unsafe { &*std::ptr::from_ref(video).cast() }
 }
 
 /// Turns messages into image views, with a buffer for the pixels of compressed ones.
@@ -241,7 +270,7 @@ impl Unpacker {
     pub fn view<'a>(&'a mut self, message: &'a ImageMessage) -> Result<ImageView<'a>, UnpackError> {
         match message {
             ImageMessage::Raw(m, levels) => raw_view(m, *levels),
-            ImageMessage::Compressed(m) => Ok(self.0.decode(data_of(m))?),
+            ImageMessage::Compressed(_) | ImageMessage::Packet(_) => Ok(self.0.decode(message.data())?),
             ImageMessage::Video(_, picture) => Ok(picture.view()?),
         }
     }

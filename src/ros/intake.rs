@@ -16,7 +16,7 @@ use super::clock::ClockSample;
 use super::delivery::{deliver, reject};
 use super::error::NodeError;
 use super::graph;
-use super::image_topic::{ImageTopic, COMPRESSED};
+use super::image_topic::{ImageTopic, Transport};
 use super::incoming::{Frame, ImageMessage};
 use super::messages::stamp;
 use super::panics;
@@ -140,12 +140,16 @@ impl Intake {
         let refuse = |error: r2r::Error| NodeError::Topic { name: name.to_owned(), why: error.to_string() };
         let levels = levels(parameters);
         let qos = topics.subscription(name, QosProfile::sensor_data());
-        let images: Box<dyn Stream<Item = ImageMessage> + Unpin> = if topic.compressed {
-            Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Compressed))
-        } else {
-            Box::new(
+        let images: Box<dyn Stream<Item = ImageMessage> + Unpin> = match topic.transport {
+            Transport::Raw => Box::new(
                 node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(move |m| ImageMessage::Raw(m, levels)),
-            )
+            ),
+            Transport::Compressed => {
+                Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Compressed))
+            }
+            Transport::Foxglove => {
+                Box::new(node.subscribe_native(name, qos.clone()).map_err(refuse)?.map(ImageMessage::Packet))
+            }
         };
         Ok(Self {
             images,
@@ -167,11 +171,7 @@ impl Intake {
 
     /// The topic on which the same images are compressed.
     pub fn compressed_topic(&self) -> String {
-        if self.topic.compressed {
-            self.topic.full.clone()
-        } else {
-            format!("{}{COMPRESSED}", self.topic.full)
-        }
+        self.topic.compressed()
     }
 
     /// Why there are no images, as far as the ROS graph shows; kept up to date while none arrive.

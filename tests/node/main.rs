@@ -17,6 +17,7 @@ mod stock_tools;
 #[path = "../../src/video/tests/support.rs"]
 mod streams;
 mod support;
+mod systemd;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;
 #[cfg(feature = "video")]

@@ -146,6 +146,9 @@ fn when_no_image_can_arrive_diagnostics_say_why() {
     assert!(qos.contains("reliability: it offers best_effort, this node requests reliable"), "{qos}");
     let kind = a["type"].as_str().unwrap();
     assert!(kind.contains("peer publishes sensor_msgs/msg/CompressedImage there"), "{kind}");
+    let transport = a["transport"].as_str().unwrap();
+    let remedy = "start this node with --ros-args -p image_transport:=foxglove -r image:=/image";
+    assert!(transport.contains(remedy), "{transport}");
 }
 
 #[test]

@@ -23,11 +23,16 @@ fn detections_of_a_video_have_the_stamps_of_its_packets() {
     if ros_is_absent() {
         return;
     }
-    for (codec, format) in [(Codec::H264, "h264"), (Codec::H265, "hevc")] {
+    for (codec, format, transport) in [
+        (Codec::H264, "h264", "compressed"),
+        (Codec::H265, "hevc", "compressed"),
+        (Codec::H264, "h264", "foxglove"),
+        (Codec::H265, "h265", "foxglove"),
+    ] {
         let Some(folder) = street(codec) else { return };
         let domain = Domain::new();
-        let _node = domain.start_node(&["image_transport:=compressed", "deadline_ms:=0.0"]);
-        let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), format]);
+        let _node = domain.start_node(&[&format!("image_transport:={transport}"), "deadline_ms:=0.0"]);
+        let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), format, transport]);
         let numbers =
             |key: &str| answer[key].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect::<Vec<_>>();
         let (sent, answered) = (numbers("sent"), numbers("answered"));
@@ -48,7 +53,20 @@ fn without_the_library_the_diagnostics_say_what_to_install() {
     command.env("PEREGRINE_LIBAVCODEC", "/nowhere/libavcodec.so.59");
     command.args(["--ros-args", "-p", "image_transport:=compressed"]);
     let _node = Node(command.spawn().unwrap());
-    let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), "h264"]);
+    let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), "h264", "compressed"]);
     let said = answer["message"].as_str().unwrap();
     assert!(said.contains("PEREGRINE_LIBAVCODEC") && said.contains("libavcodec"), "{answer}");
+}
+
+#[test]
+fn a_video_of_another_codec_is_rejected_with_its_name() {
+    if ros_is_absent() {
+        return;
+    }
+    let Some(folder) = street(Codec::H264) else { return };
+    let domain = Domain::new();
+    let _node = domain.start_node(&["image_transport:=foxglove"]);
+    let answer = domain.ask_peer("send_video.py", &[folder.path().to_str().unwrap(), "av1", "foxglove"]);
+    let said = answer["message"].as_str().unwrap();
+    assert!(said.contains("'av1' is neither h264 nor h265"), "{answer}");
 }

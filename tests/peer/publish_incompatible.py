@@ -1,5 +1,7 @@
-"""Publishes what the node cannot receive: first incompatible QoS, then another type. Reports the diagnostics."""
+"""Publishes what the node cannot receive: first incompatible QoS, then another type, then another
+transport. Reports the diagnostics."""
 
+from foxglove_msgs.msg import CompressedVideo
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -20,4 +22,7 @@ answer["qos"] = said("QoS")
 peer.node.destroy_publisher(publisher)
 publisher = peer.node.create_publisher(CompressedImage, "image", 1)
 answer["type"] = said("CompressedImage")
+peer.node.destroy_publisher(publisher)
+publisher = peer.node.create_publisher(CompressedVideo, "image/foxglove", 1)
+answer["transport"] = said("only /image/foxglove")
 peer.answer(answer)

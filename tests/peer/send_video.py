@@ -1,6 +1,7 @@
 """Sends a video's packets, the files of a folder in the order of their names, again and again, until six are answered.
 
-Answers with the stamps that were sent and answered, the boxes of the last one, and what the diagnostics say.
+As `compressed` or `foxglove`, image_transport's names. Answers with the stamps that were sent and answered, the boxes of the last one, and
+what the diagnostics say.
 """
 
 import array
@@ -9,29 +10,33 @@ import sys
 import time
 
 import rclpy
+from foxglove_msgs.msg import CompressedVideo
 from sensor_msgs.msg import CompressedImage
 
-from common import TIMEOUT, Peer, boxes, stamp
+from common import TIMEOUT, Peer, boxes
 
-folder, kind = sys.argv[1:]
+folder, kind, transport = sys.argv[1:]
 packets = [path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())]
 peer = Peer()
-publisher = peer.image_publisher(CompressedImage, "image/compressed")
+message_type = {"compressed": CompressedImage, "foxglove": CompressedVideo}[transport]
+publisher = peer.image_publisher(message_type, f"image/{transport}")
 sent, number = [], 0
 end = time.monotonic() + TIMEOUT
 while len(peer.detections) < 6 and time.monotonic() < end:
-    message = CompressedImage(format=kind)
-    message.data = array.array("B", packets[number % len(packets)])
-    message.header.frame_id = "eye"
-    message.header.stamp = peer.node.get_clock().now().to_msg()
-    sent.append(stamp(message.header))
+    now = peer.node.get_clock().now()
+    message = message_type(format=kind, data=array.array("B", packets[number % len(packets)]))
+    if transport == "foxglove":
+        message.frame_id, message.timestamp = "eye", now.to_msg()
+    else:
+        message.header.frame_id, message.header.stamp = "eye", now.to_msg()
+    sent.append(now.nanoseconds)
     publisher.publish(message)
     number += 1
     pause = time.monotonic() + 0.1
     while time.monotonic() < pause:
         rclpy.spin_once(peer.node, timeout_sec=0.02)
     said = (peer.diagnostics or {}).get("message", "")
-    if "libavcodec" in said:
+    if "libavcodec" in said or "neither" in said:
         break
 last = max(peer.detections, default=None)
 peer.answer(

@@ -75,7 +75,7 @@ impl Serializer {
     fn picture(&mut self, image: &ImageMessage) -> Option<CompressedImage> {
         match image {
             ImageMessage::Compressed(message) => return Some(CompressedImage::from_native(message)),
-            ImageMessage::Raw(..) | ImageMessage::Video(..) => {}
+            ImageMessage::Raw(..) | ImageMessage::Packet(_) | ImageMessage::Video(..) => {}
         }
         let picture = self.pictures.encode(image)?;
         // In the words of image_transport.

@@ -2,6 +2,7 @@
 
 use super::declaration::{Declaration, Domain};
 use super::error::ParameterError;
+use crate::image_topic::Transport;
 use crate::spelling::nearest;
 
 /// What is road unless the user says otherwise.
@@ -98,9 +99,9 @@ pub static DECLARATIONS: &[Declaration] = &[
     of_camera("image_topic", Domain::Text { default: "image" }, "Topic of the images; can be remapped."),
     of_camera(
         "image_transport",
-        Domain::Choice { default: "raw", of: &["raw", "compressed"] },
-        "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on \
-         image_topic/compressed.",
+        Domain::Choice { default: "raw", of: &Transport::NAMES },
+        "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG, PNG, H.264 or H.265) on \
+         image_topic/compressed; foxglove: foxglove_msgs/CompressedVideo (H.264 or H.265) on image_topic/foxglove.",
     ),
     of_camera(
         "yuv_range",

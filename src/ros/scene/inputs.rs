@@ -14,6 +14,7 @@ use r2r::{Node, QosProfile};
 use super::labels::Labels;
 use super::shared::{GroundView, SceneShared};
 use crate::error::NodeError;
+use crate::image_topic::Transport;
 use crate::parameters::{ParameterError, Parameters};
 use crate::topics::CameraTopics;
 
@@ -180,7 +181,8 @@ impl Calibration {
 
 /// The topic `camera_info` in the namespace of the images, as image_transport has it.
 fn beside(image_topic: &str) -> String {
-    let raw = image_topic.strip_suffix("/compressed").unwrap_or(image_topic);
+    let raw = Transport::ALL.iter().rev().find_map(|transport| image_topic.strip_suffix(transport.suffix()));
+    let raw = raw.unwrap_or(image_topic);
     format!("{}/camera_info", raw.rsplit_once('/').map_or("", |(namespace, _)| namespace))
 }
 
@@ -261,6 +263,7 @@ mod tests {
     fn camera_info_is_in_the_namespace_of_the_image() {
         assert_eq!(beside("/front/image_raw"), "/front/camera_info");
         assert_eq!(beside("/front/image_raw/compressed"), "/front/camera_info");
+        assert_eq!(beside("/front/image_raw/foxglove"), "/front/camera_info");
         assert_eq!(beside("/image"), "/camera_info");
     }
 

@@ -116,7 +116,8 @@ fn colours_of_bt709_are_brought_to_bt601() {
             let to = format!("scale=out_color_matrix=bt709:out_range={range}");
             let options = ["-vf", &to, "-colorspace", "bt709", "-color_range", range, "-crf", "8"];
             let Some(sample) = sample(codec, "320x240", 2, &options) else { return };
-            let scale = |out| format!("scale=in_color_matrix=bt709:out_color_matrix={out}:in_range={range}:out_range={range}");
+            let scale =
+                |out| format!("scale=in_color_matrix=bt709:out_color_matrix={out}:in_range={range}:out_range={range}");
             let Some(far) = levels_from_ffmpeg(codec, &sample, &scale("bt601")) else { return };
             let Some(without) = levels_from_ffmpeg(codec, &sample, &scale("bt709")) else { return };
             assert!(far <= 2 && without > 10, "{codec:?} {range}: {far} levels, {without}");
