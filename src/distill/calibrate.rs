@@ -18,6 +18,7 @@ use super::data::{Dataset, OnError, OpenOptions};
 use super::evaluate::observe::observe;
 use super::metrics::average_precision::outcomes;
 use super::metrics::Evaluated;
+use super::model_args::ModelArgs;
 
 /// The least score of the detections that are fitted. There are many times as many below it, nearly all
 /// of them wrong, and nobody publishes them.
@@ -35,9 +36,8 @@ const FEWEST: usize = 50;
 /// Example: distill calibrate --model runs/first/student --data my/val --out sure --judge my/other
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// Student package, not quantized; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Images with labelled boxes to fit on; may be given several times.
     #[arg(long, required = true, value_name = "FOLDER")]
     data: Vec<PathBuf>,
@@ -53,10 +53,7 @@ pub struct CalibrateArgs {
 /// # Errors
 /// Each names the invalid file or option. The package is written before the report.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
-    let student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let student = args.model.student()?;
     let name = &student.manifest.name;
     ensure!(student.quantization.is_none(), "{name} is quantized; calibrate the student that it was made from");
     let scores = scores_of(&student, args)?;

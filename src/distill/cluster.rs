@@ -16,6 +16,7 @@ use peregrine_student::{clustered, Student};
 use rayon::prelude::*;
 
 use super::before_after::{BeforeAfter, JudgeArgs};
+use super::model_args::ModelArgs;
 
 /// Cluster a student's weights by layer (k-means), for a package with a smaller file.
 ///
@@ -25,9 +26,8 @@ use super::before_after::{BeforeAfter, JudgeArgs};
 /// Example: distill cluster --out small --judge data/vehicles/val
 #[derive(Debug, Args)]
 pub struct ClusterArgs {
-    /// Student package; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Bits per cluster index: a layer has at most 2^bits different weights.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..=8))]
     bits: u8,
@@ -46,10 +46,7 @@ pub struct ClusterArgs {
 /// # Errors
 /// Each names the invalid file or option. The package is written before the report.
 pub fn run(args: &ClusterArgs) -> anyhow::Result<()> {
-    let student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let student = args.model.student()?;
     ensure!(
         student.quantization.is_none(),
         "{} is quantized; cluster the weights of the student that it was made from",

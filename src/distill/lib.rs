@@ -11,7 +11,7 @@
 //! - [`prune`]: channel pruning; [`cluster`]: weight clustering; [`average`]: of several trainings'
 //!   weights; [`resize`]: another input size; [`calibrate`]: of the scores; [`before_after`]: comparison.
 //! - [`ablate`]: ablation studies.
-//! - [`meant`]: whose classes a command means.
+//! - [`model_args`]: which student a command is about. - [`meant`]: whose classes it means.
 //! - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 //! - [`file_index`]: what is known of files that have not changed since they were read.
 
@@ -32,6 +32,7 @@ pub mod log;
 pub mod loss;
 pub mod meant;
 pub mod metrics;
+pub mod model_args;
 pub mod net;
 pub mod prune;
 pub mod quantize;

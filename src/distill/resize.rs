@@ -11,6 +11,7 @@ use clap::Args;
 use peregrine_student::Student;
 
 use super::before_after::{BeforeAfter, JudgeArgs};
+use super::model_args::ModelArgs;
 
 /// Give a student another input size, with the weights that it has.
 ///
@@ -20,9 +21,8 @@ use super::before_after::{BeforeAfter, JudgeArgs};
 /// Example: distill resize --model runs/first/student --input 416x320 --out far --judge my/val
 #[derive(Debug, Args)]
 pub struct ResizeArgs {
-    /// Student package, not quantized; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Width and height in pixels, multiples of 32.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     input: [usize; 2],
@@ -47,10 +47,7 @@ fn size(text: &str) -> Result<[usize; 2], String> {
 /// # Errors
 /// Each names the invalid file or option. The package is written before the report.
 pub fn run(args: &ResizeArgs) -> anyhow::Result<()> {
-    let student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let student = args.model.student()?;
     let mut resized = resize(&student, args.input)?;
     if let Some(name) = &args.name {
         resized.manifest.name.clone_from(name);

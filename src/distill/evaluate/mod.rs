@@ -22,6 +22,7 @@ use super::data::{copies, log_skipped, Dataset, OnError, OpenOptions};
 use super::export::parse_size;
 use super::log::show;
 use super::meant::MeantStudent;
+use super::model_args::ModelArgs;
 use super::teacher::description::Family;
 use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
@@ -50,9 +51,8 @@ pub struct EvaluateArgs {
     /// Data set folder, as a flag.
     #[arg(long = "data", value_name = "FOLDER", id = "data_flag", conflicts_with = "data")]
     data_flag: Option<PathBuf>,
-    /// Student package; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Evaluate a teacher, given as DESCRIPTION.toml=NETWORK.onnx, on the classes of --student
     /// instead: its own detections, every class of a box apart.
     #[arg(long, conflicts_with_all = ["model", "input", "record"])]
@@ -108,10 +108,7 @@ pub struct EvaluateArgs {
 /// Each names the invalid file.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let folder = args.data.as_ref().or(args.data_flag.as_ref()).context("name a data set folder")?;
-    let mut student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let mut student = args.model.student()?;
     if args.teacher.is_some() {
         student.manifest.architecture = args.student.architecture()?;
     }
@@ -183,7 +180,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         page.write(&path)?;
         println!("worst errors: {}", path.display());
     }
-    if let (true, Some(folder)) = (args.record, &args.model) {
+    if let (true, Some(folder)) = (args.record, &args.model.model) {
         evaluation.record(&mut student.manifest);
         student.save(folder)?;
     }

@@ -18,6 +18,7 @@ use peregrine_student::{DetectionLevel, Student};
 use prost::Message;
 use tracing::warn;
 
+use super::model_args::ModelArgs;
 use super::teacher::Runtime;
 
 /// Export a student to ONNX for other runtimes, and compare the file with the project's own engine.
@@ -29,9 +30,8 @@ use super::teacher::Runtime;
 /// runs/first/student --out student.onnx
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Student package; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The ONNX file to write.
     #[arg(long, short)]
     out: PathBuf,
@@ -71,10 +71,7 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
 /// # Errors
 /// Each names the invalid file; also when the written file differs from the engine.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
-    let mut student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let mut student = args.model.student()?;
     if let Some((width, height)) = args.input {
         let input = &mut student.manifest.architecture.input;
         (input.width, input.height) = (width, height);

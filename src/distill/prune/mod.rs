@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::before_after::{BeforeAfter, JudgeArgs};
 use super::log::show;
 use super::loss::segmentation;
+use super::model_args::ModelArgs;
 use super::net::{NetParams, TrainNet};
 use super::train::config::{DataSource, StudentConfig};
 use super::train::images::{Loading, TrainImages};
@@ -43,9 +44,8 @@ use importance::{Criterion, Moments};
 /// pruned --judge data/vehicles/val
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Student package to prune; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Labelled training data to measure importance on; may be given several times. Not needed for
     /// `l1`.
     #[arg(long = "data", value_name = "FOLDER")]
@@ -113,10 +113,7 @@ pub fn run(args: &PruneArgs) -> anyhow::Result<()> {
         "--by {:?} needs data: name folders of training images with --data, or use --by l1",
         args.by
     );
-    let student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let student = args.model.student()?;
     ensure!(
         student.quantization.is_none(),
         "{} is quantized; prune the student that it was made from, then quantize the pruned one",

@@ -32,6 +32,7 @@ use weights::WeightScale;
 use super::data::{log_skipped, Address, Dataset, OnError, OpenOptions, Skipped};
 use super::evaluate::evaluate;
 use super::log::show;
+use super::model_args::ModelArgs;
 use peregrine_core::files::{sha256, write_atomically};
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
@@ -56,9 +57,8 @@ const TIMED_RUNS: usize = 100;
 /// data/vehicles/val --evaluate data/camvid/val --out student-int8
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
-    /// Student package; the embedded one by default.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Data set folders to calibrate on.
     #[arg(long, required = true)]
     data: Vec<PathBuf>,
@@ -104,10 +104,7 @@ pub struct QuantizeArgs {
 /// # Errors
 /// Each names the invalid file or option; the package is written atomically.
 pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
-    let student = match &args.model {
-        Some(folder) => Student::load(folder)?,
-        None => Student::embedded(),
-    };
+    let student = args.model.student()?;
     let settings = QuantizationSettings {
         activations: args.activations,
         weights: args.weights,
