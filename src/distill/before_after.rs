@@ -7,13 +7,12 @@ use std::time::Instant;
 use clap::Args;
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
-use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
 use serde::Serialize;
 use tracing::warn;
 
 use super::data::{Dataset, OnError, OpenOptions};
-use super::evaluate::{evaluate, Evaluation};
+use super::evaluate::{evaluate, judged, Evaluation, STUDENT_SCORE};
 
 /// Timed runs of each network, after [`WARM_UP`] runs.
 const RUNS: usize = 100;
@@ -64,10 +63,8 @@ impl BeforeAfter {
         for folder in &args.judge {
             let options = OpenOptions { on_error, ..OpenOptions::of(&before.manifest.architecture) };
             let dataset = Dataset::open_with(folder, &options)?;
-            let pipeline =
-                || PipelineOptions { score_threshold: 0.01, max_detections: 300, threads: 2, ..Default::default() };
-            figures.before.accuracy.push(evaluate(before, &dataset, pipeline(), on_error, &|| ())?);
-            let evaluation = evaluate(after, &dataset, pipeline(), on_error, &|| ())?;
+            figures.before.accuracy.push(evaluate(before, &dataset, judged(STUDENT_SCORE, 2), on_error, &|| ())?);
+            let evaluation = evaluate(after, &dataset, judged(STUDENT_SCORE, 2), on_error, &|| ())?;
             if evaluation.skipped > 0 {
                 warn!("{}: skipped files: {}", folder.display(), evaluation.skipped);
             }

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context};
 use clap::Args;
-use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
 use peregrine_vision::decode::head::logit;
 
 use super::before_after::{BeforeAfter, JudgeArgs};
 use super::data::{Dataset, OnError, OpenOptions};
+use super::evaluate::judged;
 use super::evaluate::observe::observe;
 use super::metrics::average_precision::outcomes;
 use super::metrics::Evaluated;
@@ -79,13 +79,7 @@ fn scores_of(student: &Student, args: &CalibrateArgs) -> anyhow::Result<Vec<(f32
     for folder in &args.data {
         let options = OpenOptions { on_error, ..OpenOptions::of(&student.manifest.architecture) };
         let dataset = Dataset::open_with(folder, &options)?;
-        let pipeline = PipelineOptions {
-            score_threshold: FITTED_FROM,
-            max_detections: 300,
-            threads: 2,
-            ..PipelineOptions::default()
-        };
-        let observed = observe(student, &dataset, pipeline, on_error, &|| ())?;
+        let observed = observe(student, &dataset, judged(FITTED_FROM, 2), on_error, &|| ())?;
         let images: Vec<Evaluated> = observed.images.into_iter().filter_map(|image| image.objects).collect();
         let classes = 0..student.manifest.architecture.detection_classes().len();
         scores.extend(classes.filter(|&c| dataset.labelled[c]).flat_map(|c| outcomes(&images, c, 0.5)));

@@ -73,7 +73,7 @@ fn plane(
 fn mean<const N: usize>(data: &mut Vec<u8>, first: &[u8], last: &[u8], along: usize, value: impl Fn(&[u8; N]) -> u32) {
     let (first, last) = (first.as_chunks::<N>().0, last.as_chunks::<N>().0);
     if along == 1 {
-        data.extend(first.iter().zip(last).map(|(a, b)| ((value(a) + value(b) + 1) / 2) as u8));
+        data.extend(first.iter().zip(last).map(|(a, b)| (value(a) + value(b)).div_ceil(2) as u8));
     } else {
         let pairs = first.as_chunks::<2>().0.iter().zip(last.as_chunks::<2>().0);
         data.extend(pairs.map(|([a, b], [c, d])| ((value(a) + value(b) + value(c) + value(d) + 2) / 4) as u8));

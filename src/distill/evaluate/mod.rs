@@ -29,9 +29,14 @@ use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 pub use report::Evaluation;
 
 /// Minimum score of a student's detections.
-const STUDENT_SCORE: f32 = 0.01;
+pub const STUDENT_SCORE: f32 = 0.01;
 /// Minimum score of a teacher's detections.
 const TEACHER_SCORE: f32 = 0.001;
+
+/// How a student is run to be judged: with all that it finds from a score on, more than any image shows.
+pub fn judged(score_threshold: f32, threads: usize) -> PipelineOptions {
+    PipelineOptions { score_threshold, max_detections: 300, threads, ..PipelineOptions::default() }
+}
 
 /// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst
 /// errors.
@@ -156,7 +161,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let usual = if teacher.is_some() { TEACHER_SCORE } else { STUDENT_SCORE };
     let score_threshold = args.score_threshold.unwrap_or(usual);
-    let options = PipelineOptions { score_threshold, max_detections: 300, threads: args.threads, ..Default::default() };
+    let options = judged(score_threshold, args.threads);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
     let progress = show(ProgressBar::new(dataset.samples.len() as u64).with_style(style));
     let step = || progress.inc(1);

@@ -30,11 +30,10 @@ use search::{Search, SearchProgress};
 use weights::WeightScale;
 
 use super::data::{log_skipped, Address, Dataset, OnError, OpenOptions, Skipped};
-use super::evaluate::evaluate;
+use super::evaluate::{evaluate, judged, STUDENT_SCORE};
 use super::log::show;
 use super::model_args::ModelArgs;
 use peregrine_core::files::{sha256, write_atomically};
-use peregrine_pipeline::PipelineOptions;
 use peregrine_student::Student;
 
 /// Name of the report in the package's folder, with the extensions json and txt.
@@ -266,12 +265,7 @@ fn evenly<T>(items: impl Iterator<Item = T>, count: usize, wanted: usize) -> Vec
 }
 
 fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: &str) -> anyhow::Result<Accuracies> {
-    let options = PipelineOptions {
-        score_threshold: 0.01,
-        max_detections: 300,
-        threads: args.threads,
-        ..PipelineOptions::default()
-    };
+    let options = judged(STUDENT_SCORE, args.threads);
     let mut accuracies = Accuracies::new();
     for dataset in datasets {
         let bar = progress_bar(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
