@@ -7,7 +7,7 @@ use peregrine_core::{ClassMask, Encoding, ImageView};
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
 use peregrine_student::{Architecture, Student};
-use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder, NmsIou};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 const RUNS: usize = 400;
@@ -57,7 +57,7 @@ fn main() {
     report("decode all anchors", || head.decode(|i| &outputs[i], 0.3, &mut detections));
     report("decode and non-maximum suppression", || {
         head.decode(|i| &outputs[i], 0.3, &mut detections);
-        non_max_suppression(&mut detections, 0.6, 100);
+        non_max_suppression(&mut detections, NmsIou::by_class(0.6), 100);
     });
     let mut mask = ClassMask::default();
     let mut decoder = MaskDecoder::new(&Letterbox::new(input, input));

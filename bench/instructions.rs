@@ -219,7 +219,7 @@ fn count(stage: &str) {
             measure(&mut || {
                 found.clear();
                 found.extend((0..200).map(candidate));
-                non_max_suppression(black_box(&mut found), options.nms_iou, options.max_detections);
+                non_max_suppression(black_box(&mut found), options.nms, options.max_detections);
             });
         }
         "decode mask" => {

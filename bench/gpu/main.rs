@@ -18,6 +18,7 @@ use peregrine_engine::{Engine, Op};
 use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::Student;
+use peregrine_vision::decode::NmsIou;
 use peregrine_vision::preprocess::Letterbox;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -114,7 +115,7 @@ fn main() -> anyhow::Result<()> {
         let photo = photo()?;
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;
         let (mut detections, mut mask) = (vec![], Default::default());
-        let mut frame = || path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ());
+        let mut frame = || path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask, || ());
         note(format!("image to boxes and mask, {wait:?}"), measure(arguments.frames, &mut frame)?);
         let by_device = summary(arguments.frames, || path.device_time()?.context(NO_CLOCK))?;
         note(format!("image to boxes and mask, {wait:?}, device"), by_device);
@@ -217,8 +218,10 @@ fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
         .iter()
         .map(|level| serde_json::json!({"stride": level.stride, "class": level.class, "sides": level.box_distribution}))
         .collect();
-    let options = PipelineOptions { threads: 1, ..PipelineOptions::default() };
-    let (threshold, nms_iou) = (options.score_threshold, options.nms_iou);
+    // As the peers do it: each class by itself.
+    let nms_iou = PipelineOptions::default().nms.same_class;
+    let options = PipelineOptions { threads: 1, nms: NmsIou::by_class(nms_iou), ..PipelineOptions::default() };
+    let threshold = options.score_threshold;
     let found = Pipeline::new(student, options)?
         .process(&ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?)?
         .detections

@@ -7,7 +7,7 @@ use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
 use peregrine_track::{Track, TrackError, Tracker};
 use peregrine_vision::decode::mask::MASK_STRIDE;
-use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder, NmsIou};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 #[cfg(feature = "cuda")]
@@ -246,8 +246,8 @@ impl Pipeline {
 
     /// Thresholds for the frames to come, of the same ranges as in [`PipelineOptions`]; one out of range is left as it
     /// was.
-    pub fn set_thresholds(&mut self, score_threshold: f32, nms_iou: f32) {
-        let options = PipelineOptions { score_threshold, nms_iou, ..self.options };
+    pub fn set_thresholds(&mut self, score_threshold: f32, nms: NmsIou) {
+        let options = PipelineOptions { score_threshold, nms, ..self.options };
         if options.check().is_ok() {
             self.options = options;
         }
@@ -408,7 +408,7 @@ impl Pipeline {
         let preprocess_start = now_ns();
         let mut preprocess_end = preprocess_start;
         let FrameResult { detections, mask, .. } = &mut self.result;
-        let thresholds = (least_score, self.options.nms_iou);
+        let thresholds = (least_score, self.options.nms);
         let submitted = || {
             observer.enter(Stage::GpuWait);
             preprocess_end = now_ns();
@@ -435,7 +435,7 @@ impl Pipeline {
 
 /// From all candidates to the best of each object, in source pixels.
 fn suppress(detections: &mut Vec<Detection>, options: &PipelineOptions, letterbox: &Letterbox) {
-    non_max_suppression(detections, options.nms_iou, options.max_detections);
+    non_max_suppression(detections, options.nms, options.max_detections);
     for detection in detections {
         detection.bbox = letterbox.to_source(detection.bbox);
     }

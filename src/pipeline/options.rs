@@ -3,6 +3,7 @@
 use peregrine_engine::EngineError;
 use peregrine_student::architecture::{Architecture, MAX_STRIDE};
 use peregrine_track::{TrackError, TrackerOptions};
+use peregrine_vision::decode::NmsIou;
 
 use super::device::GpuOptions;
 
@@ -11,8 +12,8 @@ use super::device::GpuOptions;
 pub struct PipelineOptions {
     /// Least score of a detection, 0 to 1 (exclusive).
     pub score_threshold: f32,
-    /// Intersection over union, 0 to 1, above which the lesser of two boxes of a class is dropped.
-    pub nms_iou: f32,
+    /// Above which overlap the lesser of two boxes is dropped.
+    pub nms: NmsIou,
     /// Most detections of a frame, 1 to 1000.
     pub max_detections: usize,
     /// Whether to compute the mask. Without it the network is cut before its segmentation head.
@@ -34,7 +35,7 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
             score_threshold: 0.3,
-            nms_iou: 0.6,
+            nms: NmsIou { same_class: 0.6, across_classes: 0.8 },
             max_detections: 100,
             segmentation: true,
             threads: 1,
@@ -56,8 +57,10 @@ impl PipelineOptions {
         if !(self.score_threshold > 0.0 && self.score_threshold < 1.0) {
             return fault("score_threshold", format!("is {}; it must be between 0 and 1", self.score_threshold));
         }
-        if !(0.0..=1.0).contains(&self.nms_iou) {
-            return fault("nms_iou", format!("is {}; it must be 0 to 1", self.nms_iou));
+        for (option, iou) in [("nms_iou", self.nms.same_class), ("cross_class_nms_iou", self.nms.across_classes)] {
+            if !(0.0..=1.0).contains(&iou) {
+                return fault(option, format!("is {iou}; it must be 0 to 1"));
+            }
         }
         if !(1..=1000).contains(&self.max_detections) {
             return fault("max_detections", format!("is {}; it must be 1 to 1000", self.max_detections));

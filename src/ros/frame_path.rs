@@ -213,7 +213,7 @@ impl FramePath {
             self.outputs[frame.camera].levels.watch.look(&image);
         }
         let pipeline = self.model.pipeline();
-        pipeline.set_thresholds(settings.score_threshold, settings.nms_iou);
+        pipeline.set_thresholds(settings.score_threshold, settings.nms);
         let result = pipeline
             .process_from(frame.camera, &image, age.from)
             .map_err(|error| Rejection::Inference(ShortText::of(&error)))?;

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
 use peregrine_pipeline::monitor::{DegradationSettings, MonitorSettings};
+use peregrine_vision::decode::NmsIou;
 
 use super::clock::Nanoseconds;
 use super::parameters::Parameters;
@@ -12,7 +13,7 @@ use super::parameters::Parameters;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FrameSettings {
     pub score_threshold: f32,
-    pub nms_iou: f32,
+    pub nms: NmsIou,
     /// From the stamp to publishing, in ns; `None` without a deadline.
     pub deadline: Option<Nanoseconds>,
     pub drop_late: bool,
@@ -31,6 +32,7 @@ pub struct FrameSettings {
 pub struct LiveSettings {
     score_threshold: AtomicU32,
     nms_iou: AtomicU32,
+    cross_class_nms_iou: AtomicU32,
     /// 0 without a deadline.
     deadline: AtomicI64,
     drop_late: AtomicBool,
@@ -52,6 +54,7 @@ impl LiveSettings {
     pub fn store(&self, parameters: &Parameters) {
         self.score_threshold.store((parameters.real("score_threshold") as f32).to_bits(), Relaxed);
         self.nms_iou.store((parameters.real("nms_iou") as f32).to_bits(), Relaxed);
+        self.cross_class_nms_iou.store((parameters.real("cross_class_nms_iou") as f32).to_bits(), Relaxed);
         self.deadline.store((parameters.real("deadline_ms") * 1e6).round() as i64, Relaxed);
         self.drop_late.store(parameters.text("deadline_policy") == "drop_late", Relaxed);
         self.stale_after.store((parameters.real("stale_after_ms") * 1e6).round() as i64, Relaxed);
@@ -70,7 +73,10 @@ impl LiveSettings {
         let deadline = self.deadline.load(Relaxed);
         FrameSettings {
             score_threshold: f32::from_bits(self.score_threshold.load(Relaxed)),
-            nms_iou: f32::from_bits(self.nms_iou.load(Relaxed)),
+            nms: NmsIou {
+                same_class: f32::from_bits(self.nms_iou.load(Relaxed)),
+                across_classes: f32::from_bits(self.cross_class_nms_iou.load(Relaxed)),
+            },
             deadline: (deadline > 0).then_some(deadline),
             drop_late: self.drop_late.load(Relaxed),
             stale_after: self.stale_after.load(Relaxed),

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::write_atomically;
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::{Architecture, Student};
+use peregrine_vision::decode::NmsIou;
 use tracing::warn;
 
 use super::data::config::{DatasetConfig, SegmentationLabels};
@@ -33,9 +34,17 @@ pub const STUDENT_SCORE: f32 = 0.01;
 /// Minimum score of a teacher's detections.
 const TEACHER_SCORE: f32 = 0.001;
 
-/// How a student is run to be judged: with all that it finds from a score on, more than any image shows.
+/// How a student is run to be judged: with all that it finds from a score on, more than any image shows, and each class
+/// by itself, as AP is counted.
 pub fn judged(score_threshold: f32, threads: usize) -> PipelineOptions {
-    PipelineOptions { score_threshold, max_detections: 300, threads, ..PipelineOptions::default() }
+    let usual = PipelineOptions::default();
+    PipelineOptions {
+        score_threshold,
+        nms: NmsIou::by_class(usual.nms.same_class),
+        max_detections: 300,
+        threads,
+        ..usual
+    }
 }
 
 /// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst
@@ -96,6 +105,10 @@ pub struct EvaluateArgs {
     /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
     #[arg(long, value_parser = parse_size)]
     input: Option<(usize, usize)>,
+    /// Count of two boxes of different classes that overlap by more than this IoU only the better
+    /// one, as the node does (cross_class_nms_iou); 1: each class by itself, as AP is usually counted.
+    #[arg(long, default_value_t = 1.0, value_name = "IOU")]
+    cross_class_nms_iou: f32,
     /// Minimum score of the detections; 0.01 by default, and 0.001 for a teacher, as COCO's
     /// evaluations of networks have it.
     #[arg(long)]
@@ -161,7 +174,8 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let usual = if teacher.is_some() { TEACHER_SCORE } else { STUDENT_SCORE };
     let score_threshold = args.score_threshold.unwrap_or(usual);
-    let options = judged(score_threshold, args.threads);
+    let mut options = judged(score_threshold, args.threads);
+    options.nms.across_classes = args.cross_class_nms_iou;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
     let progress = show(ProgressBar::new(dataset.samples.len() as u64).with_style(style));
     let step = || progress.inc(1);

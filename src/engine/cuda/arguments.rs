@@ -415,7 +415,10 @@ arguments! {
     pub struct FrameHeader {
         /// Least logit of a detection, exclusive.
         pub logit: f32,
+        /// Of two boxes of one class.
         pub iou: f32,
+        pub cross_class_iou: f32,
+        pub unused: i32,
     }
 
     /// A level of the detection head.

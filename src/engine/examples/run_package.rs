@@ -9,7 +9,7 @@ use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::Engine;
 use peregrine_student::Student;
-use peregrine_vision::decode::{non_max_suppression, HeadDecoder};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, NmsIou};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ pub fn find(package: &Path, image: &Path) -> Result<Vec<String>, Box<dyn Error>>
     let mut found = Vec::new();
     let mut head = HeadDecoder::new(architecture, architecture.input.width, architecture.input.height);
     head.decode(|output| engine.output(output), 0.3, &mut found);
-    non_max_suppression(&mut found, 0.5, 100);
+    non_max_suppression(&mut found, NmsIou::by_class(0.5), 100);
     let classes = architecture.detection_classes();
     Ok(found.iter().map(|d| format!("{} {:.2} {:?}", classes[d.class], d.score, letterbox.to_source(d.bbox))).collect())
 }

@@ -12,6 +12,7 @@ use peregrine_engine::cuda::CudaError;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::head::logit;
 use peregrine_vision::decode::MaskDecoder;
+use peregrine_vision::decode::NmsIou;
 use peregrine_vision::preprocess::Letterbox;
 
 use super::nodes::PrePostNodes;
@@ -62,7 +63,7 @@ impl FrameGraphs {
     pub fn process(
         &mut self,
         image: &ImageView,
-        (score_threshold, nms_iou): (f32, f32),
+        (score_threshold, nms): (f32, NmsIou),
         detections: &mut Vec<Detection>,
         mask: &mut ClassMask,
         submitted: impl FnOnce(),
@@ -71,7 +72,12 @@ impl FrameGraphs {
         self.select(kind)?;
         let timeout = self.memory.options.timeout;
         let session = &mut self.sessions[0];
-        let header = arg::FrameHeader { logit: logit(score_threshold), iou: nms_iou };
+        let header = arg::FrameHeader {
+            logit: logit(score_threshold),
+            iou: nms.same_class,
+            cross_class_iou: nms.across_classes,
+            unused: 0,
+        };
         session.submit(image, header)?;
         submitted();
         session.wait(timeout)?;

@@ -19,7 +19,7 @@ use peregrine_student::architecture::{Architecture, Input};
 use peregrine_student::head::{BoxForm, HeadForm};
 use peregrine_student::imported::{ImportedHead, ImportedLayer, ImportedLevel, ImportedNetwork};
 use peregrine_student::Student;
-use peregrine_vision::decode::{non_max_suppression, HeadDecoder};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, NmsIou};
 use peregrine_vision::preprocess::Letterbox;
 use proptest::prelude::*;
 
@@ -138,7 +138,7 @@ fn outputs_that_the_host_decodes_give_the_devices_boxes() {
     let photo = image::open(peregrine_support::root().join("models/frames/highway-00.jpg")).unwrap();
     let rgb = photo.resize_exact(321, 180, image::imageops::FilterType::Triangle).to_rgb8();
     let image = ImageView::new("rgb8", 321, 180, 3 * 321, &rgb).unwrap();
-    let (threshold, iou) = (0.1, 0.6);
+    let (threshold, iou) = (0.1, NmsIou { same_class: 0.6, across_classes: 0.7 });
     for integrated in [false, true] {
         let Some(driver) = Emulated::driver(false, integrated) else { return };
         let network = Network::new(&graph).unwrap();
@@ -294,7 +294,7 @@ fn surplus_candidates_are_cut_to_the_best_as_on_the_cpu() {
     let student = untrained();
     let options = PipelineOptions {
         score_threshold: 0.05,
-        nms_iou: 0.9,
+        nms: NmsIou::by_class(0.9),
         max_detections: 1000,
         input_size: Some((160, 128)),
         ..PipelineOptions::default()
@@ -318,11 +318,11 @@ fn thresholds_apply_per_frame_and_frames_leave_no_state() {
     let mut pipeline = Pipeline::on_cuda(&driver, &student, &options, false).unwrap();
     let (a, b) = (picture(3 * 64 * 64, 1), picture(3 * 50 * 70, 2));
     let (a, b) = (ImageView::new("rgb8", 64, 64, 192, &a).unwrap(), ImageView::new("bgr8", 50, 70, 150, &b).unwrap());
-    pipeline.set_thresholds(0.05, 0.6);
+    pipeline.set_thresholds(0.05, NmsIou::by_class(0.6));
     let first = pipeline.process(&a).unwrap().detections.clone();
-    pipeline.set_thresholds(0.99, 0.6);
+    pipeline.set_thresholds(0.99, NmsIou::by_class(0.6));
     let strict = pipeline.process(&b).unwrap().detections.len();
-    pipeline.set_thresholds(0.05, 0.6);
+    pipeline.set_thresholds(0.05, NmsIou::by_class(0.6));
     assert_eq!(pipeline.process(&a).unwrap().detections, first);
     assert!(strict < first.len(), "{strict} above 0.99, {} above 0.05", first.len());
 }

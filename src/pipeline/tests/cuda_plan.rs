@@ -24,6 +24,7 @@ use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::{random_quantization, random_weights};
 use peregrine_student::architecture::Architecture;
 use peregrine_student::Student;
+use peregrine_vision::decode::NmsIou;
 use proptest::prelude::*;
 
 /// Follows the steps over the arena, and returns the first that reads something other than what was
@@ -266,7 +267,7 @@ fn each_kind_of_image_has_a_graph_and_the_last_are_kept() {
         let step = encoding.row_bytes(width as usize) as u32;
         let data = vec![0; step as usize * 48];
         let image = ImageView::with_encoding(encoding, width, 48, step, &data).unwrap();
-        path.process(&image, (0.3, 0.6), &mut detections, &mut mask, || ()).unwrap();
+        path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask, || ()).unwrap();
         recording.graphs().len()
     };
     assert_eq!(frame(Encoding::Rgb8, 64), 1);

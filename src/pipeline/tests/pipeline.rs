@@ -9,6 +9,7 @@ use peregrine_pipeline::graph_for;
 use peregrine_pipeline::{Pipeline, PipelineError, PipelineOptions};
 use peregrine_student::manifest::{Manifest, Training, WeightsFile, FORMAT_VERSION};
 use peregrine_student::{Architecture, Student};
+use peregrine_vision::decode::NmsIou;
 
 #[global_allocator]
 static COUNTING: CountingAllocator = CountingAllocator::per_thread();
@@ -123,7 +124,7 @@ fn thresholds_set_between_frames_hold_from_the_next_one_on_and_only_within_their
     let mut pipeline = Pipeline::with_engine(&architecture, Box::new(engine), options).unwrap();
     let image = grey(320, 256);
     let mut found = |score_threshold| {
-        pipeline.set_thresholds(score_threshold, 0.6);
+        pipeline.set_thresholds(score_threshold, NmsIou::by_class(0.6));
         pipeline.process(&view(&image)).unwrap().detections.len()
     };
     assert_eq!([0.7, 0.8, 1.5, 0.7].map(&mut found), [1, 0, 0, 1]);
@@ -157,7 +158,7 @@ fn options_out_of_range_are_refused_by_name() {
     for (option, options) in [
         ("score_threshold", PipelineOptions { score_threshold: f32::NAN, ..good.clone() }),
         ("score_threshold", PipelineOptions { score_threshold: 1.0, ..good.clone() }),
-        ("nms_iou", PipelineOptions { nms_iou: -0.1, ..good.clone() }),
+        ("nms_iou", PipelineOptions { nms: NmsIou::by_class(-0.1), ..good.clone() }),
         ("max_detections", PipelineOptions { max_detections: 0, ..good.clone() }),
         ("threads", PipelineOptions { threads: 0, ..good.clone() }),
         ("input_size", PipelineOptions { input_size: Some((320, 250)), ..good.clone() }),

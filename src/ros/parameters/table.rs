@@ -121,6 +121,12 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Real { default: 0.6, min: 0.0, max: 1.0 },
         "IoU threshold of non-maximum suppression, for each class.",
     ),
+    live(
+        "cross_class_nms_iou",
+        Domain::Real { default: 0.8, min: 0.0, max: 1.0 },
+        "IoU above which two boxes of different classes are of one object, and the lesser score is dropped; 1.0: each class \
+         by itself.",
+    ),
     at_start(
         "max_detections",
         Domain::Integer { default: 100, min: 1, max: 1000 },

@@ -1,7 +1,7 @@
 //! From logits to boxes and masks: score threshold, box distributions, non-maximum suppression, argmax.
 //!
 //! - [`head`]: the detection head's logits to scored boxes in input pixels.
-//! - [`nms`]: class-wise non-maximum suppression.
+//! - [`nms`]: non-maximum suppression, within each class and across classes.
 //! - [`mask`]: the segmentation head's logits to a class for each cell of the image.
 //!
 //! All of it works in buffers that are allocated once.
@@ -12,4 +12,4 @@ pub mod nms;
 
 pub use head::HeadDecoder;
 pub use mask::MaskDecoder;
-pub use nms::non_max_suppression;
+pub use nms::{non_max_suppression, NmsIou};

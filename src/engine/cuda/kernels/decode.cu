@@ -1,10 +1,12 @@
 // From the heads' logits to a fixed-size result, as src/vision/decode does it: score filter, the
-// best candidates, boxes, class-wise non-maximum suppression, and the mask.
+// best candidates, boxes, non-maximum suppression, and the mask.
 
 // Thresholds of the frame; travels in front of the image.
 struct FrameHeader {
     float logit;  // least, exclusive
-    float iou;
+    float iou;  // of two boxes of one class
+    float cross_class_iou;
+    int unused;
 };
 
 struct Level {
@@ -216,7 +218,7 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
     }
     __syncthreads();
 
-    const float iou = d.header->iou;
+    const float iou = d.header->iou, cross_class_iou = d.header->cross_class_iou;
     int count = 0;
     for (int i = 0; i < n && count < d.most; i++) {
         const int best = order[i];
@@ -226,7 +228,8 @@ extern "C" __global__ void __launch_bounds__(DETECT_THREADS) detect(const Decode
         count++;
         for (int j = i + 1 + (int)threadIdx.x; j < n; j += DETECT_THREADS) {
             const int other = order[j];
-            if (c.label[other] == c.label[best] && overlap(c, best, other) > iou) suppressed[j] = 1;
+            const float most = c.label[other] == c.label[best] ? iou : cross_class_iou;
+            if (overlap(c, best, other) > most) suppressed[j] = 1;
         }
         __syncthreads();
     }
