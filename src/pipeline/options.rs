@@ -35,7 +35,7 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
             score_threshold: 0.3,
-            nms: NmsIou { same_class: 0.6, across_classes: 0.8 },
+            nms: NmsIou { same_class: 0.6, across_classes: 0.9 },
             max_detections: 100,
             segmentation: true,
             threads: 1,

@@ -25,7 +25,7 @@
 //! - [`frame_path`]: the per-frame path, top to bottom. [`shared`]: what its thread shares with the
 //!   others. [`model`]: the model that it runs, with its degraded mode. [`messages`]: what it
 //!   publishes, in reused messages. [`clock`]: ROS time and the monotonic clock; [`clock_watch`]: whether simulated time goes on. [`realtime`]:
-//!   priority, cores, locked memory.
+//!   priority, cores, locked memory. [`memory`]: what stays with the process that was freed.
 //! - [`scene`]: the further outputs of a frame: tracks, objects on the ground, the annotated image.
 //! - [`capture`]: frames for threads that look on, with their [`annotations`]: the [`black_box`], and
 //!   the page in [`web`]. [`picture`]: images as JPEG.
@@ -58,7 +58,8 @@ pub mod lifecycle;
 pub mod live;
 pub mod liveness;
 pub mod logging;
-pub mod messages;
+pub mod memory;
+mod messages;
 pub mod model;
 pub mod names;
 pub mod node;

@@ -9,6 +9,7 @@ use r2r::Node;
 use super::context;
 use super::error::NodeError;
 use super::logging::{self, directory};
+use super::memory;
 use super::node::Perception;
 use super::panics;
 
@@ -22,6 +23,7 @@ const NAME: &str = "perception";
 /// frame thread panics: then whatever started the process has to know. Otherwise the node lives on,
 /// unconfigured.
 pub fn run() -> Result<FrameCounts, NodeError> {
+    memory::bound();
     directory::do_without()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

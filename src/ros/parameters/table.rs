@@ -123,7 +123,7 @@ pub static DECLARATIONS: &[Declaration] = &[
     ),
     live(
         "cross_class_nms_iou",
-        Domain::Real { default: 0.8, min: 0.0, max: 1.0 },
+        Domain::Real { default: 0.9, min: 0.0, max: 1.0 },
         "IoU above which two boxes of different classes are of one object, and the lesser score is dropped; 1.0: each class \
          by itself.",
     ),
