@@ -87,7 +87,7 @@ pub fn compare(first: &Path, second: &Path, allowed: f64) -> Result<Comparison, 
     for (alike, what) in [
         (a.layer == b.layer, "layer"),
         (a.subject == b.subject, "model, input, device, threads, tracking or priority"),
-        (a.machine == b.machine, "machine"),
+        (a.machine == b.machine, "machine, kernel or power mode"),
     ] {
         if !alike {
             cautions.push(format!("the results differ in {what}"));

@@ -8,14 +8,16 @@
 //!   [`warm_up`], [`progress`]), [`node`] (the whole ROS 2 node; feature `ros`), [`rate`] (the
 //!   highest rate that is met), [`stall`] (fault injection), [`stress`] (background load),
 //!   [`realtime`] (SCHED_FIFO).
-//! - Measurements: [`record`] (of each frame), [`usage`] (its cost), [`monitor`], [`gpu`] and
-//!   [`system`] (the machine meanwhile), [`machine`] (its fingerprint), [`doctor`] (is it fit?).
+//! - Measurements: [`record`] (of each frame), [`usage`] (its cost), [`monitor`], [`board`], [`gpu`] and
+//!   [`system`] (the machine meanwhile), [`sysfs`] (what its files tell), [`machine`] (its
+//!   fingerprint), [`doctor`] (is it fit?).
 //! - Evaluation: [`stats`], [`trend`], [`attribution`] (the stage that misses are attributed to),
 //!   [`verdict`] (met, missed or not provable), [`compare`] (two results).
 //! - Output: [`report`] as text and JSON, [`html`] as a page, [`histogram_files`] for other tools,
 //!   [`results_file`] for `bench/RESULTS.md`.
 
 pub mod attribution;
+pub mod board;
 pub mod bursts;
 pub mod command;
 pub mod compare;
@@ -45,6 +47,7 @@ pub mod stall;
 pub mod stats;
 pub mod stored;
 pub mod stress;
+pub mod sysfs;
 pub mod system;
 pub mod timetable;
 pub mod trace;

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::gpu::{Gpu, GpuIdentity};
+use super::sysfs::{jetson, Root};
 use super::system::{self, CpuTicks};
 
 /// The machine and program, without which a latency figure means nothing.
@@ -26,6 +27,8 @@ pub struct Fingerprint {
     pub realtime_kernel: bool,
     /// CPUs excluded from the scheduler (`isolcpus`), such as `2-3`.
     pub isolated_cpus: Option<String>,
+    /// `None` on what is no Jetson.
+    pub jetson: Option<jetson::Board>,
     pub gpu: Option<GpuIdentity>,
     /// `None` outside a ROS environment.
     pub ros_distro: Option<String>,
@@ -42,16 +45,17 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Reads those of this machine and program.
     pub fn read() -> Self {
-        let processor = system::processor();
+        let (processor, root) = (system::processor(), Root::system());
         Self {
             cpu_model: processor.model,
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get()),
-            cpu_governor: read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            cpu_governor: root.line("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             virtual_machine: processor.virtual_machine,
             memory_mib: system::memory().map(|memory| memory.total),
-            kernel: read_line("/proc/sys/kernel/osrelease"),
-            realtime_kernel: realtime_kernel(),
-            isolated_cpus: read_line("/sys/devices/system/cpu/isolated"),
+            kernel: root.line("proc/sys/kernel/osrelease"),
+            realtime_kernel: realtime_kernel(&root),
+            isolated_cpus: root.line("sys/devices/system/cpu/isolated"),
+            jetson: jetson::board(&root),
             gpu: Gpu::find().and_then(|gpu| gpu.identity()),
             ros_distro: std::env::var("ROS_DISTRO").ok(),
             ros_middleware: std::env::var("ROS_DISTRO")
@@ -66,13 +70,15 @@ impl Fingerprint {
 
     /// In one line.
     pub fn summary(&self) -> String {
+        let power_mode = self.jetson.as_ref().and_then(|board| board.power_mode.as_ref());
         let or_unknown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
         format!(
-            "{}, {} CPU{}{}, governor {}, kernel {}{}{}",
+            "{}, {} CPU{}{}{}, governor {}, kernel {}{}{}",
             or_unknown(&self.cpu_model),
             self.cpus,
             if self.cpus == 1 { "" } else { "s" },
             if self.virtual_machine { ", virtual" } else { "" },
+            power_mode.map(|mode| format!(", power mode {mode}")).unwrap_or_default(),
             or_unknown(&self.cpu_governor),
             or_unknown(&self.kernel),
             if self.realtime_kernel { " (PREEMPT_RT)" } else { "" },
@@ -82,15 +88,9 @@ impl Fingerprint {
 }
 
 /// Whether the kernel is PREEMPT_RT.
-pub(super) fn realtime_kernel() -> bool {
-    read_line("/sys/kernel/realtime").as_deref() == Some("1")
-        || read_line("/proc/version").is_some_and(|version| version.contains("PREEMPT_RT"))
-}
-
-/// The first line of a file. `None` if it cannot be read or is empty.
-pub(super) fn read_line(path: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
+pub(super) fn realtime_kernel(root: &Root) -> bool {
+    root.line("sys/kernel/realtime").as_deref() == Some("1")
+        || root.line("proc/version").is_some_and(|version| version.contains("PREEMPT_RT"))
 }
 
 fn git_revision(source: &Path) -> Option<String> {

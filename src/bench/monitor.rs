@@ -1,6 +1,5 @@
 //! Samples of the machine during a run, once a second, from a thread of its own.
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -8,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::board::{BoardConditions, BoardSample, BoardWatch};
 use super::gpu::{Gpu, GpuSample};
-use super::machine::{read_line, CpuLoad, CpuTime};
+use super::machine::{CpuLoad, CpuTime};
 use super::realtime;
+use super::sysfs::{cpu, Root};
 use super::system::resident_mib;
 use super::trend::{self, Trend};
 
@@ -28,6 +29,7 @@ pub struct MachineSample {
     /// Clock of the fastest CPU.
     pub cpu_mhz: Option<f64>,
     pub gpu: Option<GpuSample>,
+    pub board: BoardSample,
 }
 
 /// Conditions of the machine during a run.
@@ -39,6 +41,8 @@ pub struct Conditions {
     pub throttled: Option<u64>,
     /// Lowest and highest CPU clock.
     pub cpu_mhz: Option<(f64, f64)>,
+    /// Temperatures, clocks and supply.
+    pub board: BoardConditions,
     /// Trend of the resident memory of the process under test, MiB.
     pub memory: Option<Trend>,
     pub samples: Vec<MachineSample>,
@@ -56,14 +60,14 @@ impl Conditions {
     }
 
     /// Summarises samples.
-    fn new(samples: Vec<MachineSample>, load: Option<CpuLoad>, throttled: Option<u64>) -> Self {
+    fn new(samples: Vec<MachineSample>, load: Option<CpuLoad>, throttled: Option<u64>, board: BoardConditions) -> Self {
         let clocks = samples.iter().filter_map(|s| s.cpu_mhz);
         let cpu_mhz = clocks.fold(None, |range: Option<(f64, f64)>, mhz| {
             let (low, high) = range.unwrap_or((mhz, mhz));
             Some((low.min(mhz), high.max(mhz)))
         });
         let memory: Vec<_> = samples.iter().filter_map(|s| s.resident_mib).collect();
-        Self { load, throttled, cpu_mhz, memory: trend::of_any_length(&memory), samples }
+        Self { load, throttled, cpu_mhz, board, memory: trend::of_any_length(&memory), samples }
     }
 }
 
@@ -97,8 +101,8 @@ impl Monitor {
 }
 
 fn sample_until(stop: &AtomicBool, processes: &[u32]) -> Conditions {
-    let gpu = Gpu::find();
-    let (begun, throttles) = (Instant::now(), throttle_count());
+    let (gpu, root) = (Gpu::find(), Root::system());
+    let (begun, throttles, mut board) = (Instant::now(), cpu::throttle_count(&root), BoardWatch::start(Root::system()));
     let first = CpuTime::read(processes);
     let mut before = first;
     let mut samples = Vec::with_capacity(4096);
@@ -108,8 +112,9 @@ fn sample_until(stop: &AtomicBool, processes: &[u32]) -> Conditions {
             at_s: begun.elapsed().as_secs_f64(),
             resident_mib: processes.first().and_then(|&pid| resident_mib(pid)),
             load: before.zip(now).and_then(|(before, now)| before.load_until(&now)),
-            cpu_mhz: cpu_mhz(),
+            cpu_mhz: cpu::fastest_mhz(&root),
             gpu: gpu.as_ref().and_then(Gpu::sample),
+            board: board.sample(),
         });
         before = now;
         if stop.load(Relaxed) {
@@ -118,29 +123,8 @@ fn sample_until(stop: &AtomicBool, processes: &[u32]) -> Conditions {
         thread::park_timeout(PERIOD);
     }
     let load = first.zip(CpuTime::read(processes)).and_then(|(first, last)| first.load_until(&last));
-    let throttled = throttles.zip(throttle_count()).map(|(before, after)| after.saturating_sub(before));
-    Conditions::new(samples, load, throttled)
-}
-
-fn cpus() -> impl Iterator<Item = String> {
-    let entries = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
-    entries.map(|entry| entry.path().to_string_lossy().into_owned()).filter(|path| {
-        path.rsplit("cpu").next().is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-    })
-}
-
-/// Clock of the fastest CPU (idle ones are clocked down). `None` on most virtual machines.
-fn cpu_mhz() -> Option<f64> {
-    let khz = cpus().filter_map(|cpu| read_line(&format!("{cpu}/cpufreq/scaling_cur_freq"))?.parse::<f64>().ok());
-    khz.reduce(f64::max).map(|khz| khz / 1e3)
-}
-
-/// Thermal throttling events of all CPUs since boot. `None` if the kernel does not report them.
-pub(super) fn throttle_count() -> Option<u64> {
-    let count = |cpu: String, which: &str| {
-        read_line(&format!("{cpu}/thermal_throttle/{which}_throttle_count"))?.parse::<u64>().ok()
-    };
-    cpus().filter_map(|cpu| Some(count(cpu.clone(), "core")? + count(cpu, "package").unwrap_or(0))).reduce(|a, b| a + b)
+    let throttled = throttles.zip(cpu::throttle_count(&root)).map(|(before, after)| after.saturating_sub(before));
+    Conditions::new(samples, load, throttled, board.end())
 }
 
 #[cfg(test)]
@@ -154,14 +138,15 @@ mod tests {
             load: None,
             cpu_mhz: Some(mhz(i)),
             gpu: None,
+            board: BoardSample { celsius: None, gpu_mhz: None, memory_mhz: None, slowed: false },
         };
         (0..count).map(sample).collect()
     }
 
     #[test]
     fn memory_growth_and_clock_range_are_summarised() {
-        let conditions =
-            Conditions::new(samples(61, |i| 50.0 + i as f64, |i| if i == 30 { 1500.0 } else { 3000.0 }), None, None);
+        let samples = samples(61, |i| 50.0 + i as f64, |i| if i == 30 { 1500.0 } else { 3000.0 });
+        let conditions = Conditions::new(samples, None, None, BoardConditions::default());
         assert_eq!(conditions.memory.map(|m| m.change), Some(60.0));
         assert_eq!((conditions.cpu_mhz, conditions.clock_change_percent()), (Some((1500.0, 3000.0)), Some(50.0)));
     }

@@ -74,6 +74,38 @@ pub fn load(path: &Path, topic: Option<&str>, levels: LevelOptions) -> Result<Fr
     Ok(frames(&recording, &topic.name, size, times, images))
 }
 
+/// When an image was taken and when it was recorded, nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamped {
+    /// Of its header, or `log_time` where it has none.
+    pub stamp: u64,
+    pub log_time: u64,
+}
+
+impl Stamped {
+    /// Seconds from the one to the other; negative if it was recorded before its stamp.
+    pub fn delay_s(&self) -> f64 {
+        (i128::from(self.log_time) - i128::from(self.stamp)) as f64 / 1e9
+    }
+}
+
+/// The times of all images of `topic`, in the order of the recording, without decoding any. Images that cannot be
+/// read are left out.
+///
+/// # Errors
+/// If the recording cannot be read, or the topic is not there.
+pub fn stamps(path: &Path, topic: Option<&str>) -> Result<Vec<Stamped>, FramesError> {
+    let recording = Recording::open(path)?;
+    let mut images = recording.images(recording.image_topic(topic)?, &Selection::default());
+    images.stop_decoding();
+    let mut found = Vec::new();
+    while let Some(image) = images.next() {
+        found.extend(image.ok().map(|image| Stamped { stamp: image.stamp, log_time: image.log_time }));
+    }
+    images.ended()?;
+    Ok(found)
+}
+
 fn frames(
     recording: &Recording,
     topic: &str,
@@ -102,6 +134,14 @@ mod tests {
         assert_eq!(frames.times.len(), 5);
         assert_eq!(frames.times[1] - frames.times[0], 100_000_000);
         assert!(frames.origin.starts_with("5 of 5 images of /camera in "), "{}", frames.origin);
+    }
+
+    #[test]
+    fn the_stamps_of_a_bag_stand_beside_the_times_of_its_recorder() {
+        let found = stamps(&bag("mcap_raw"), None).unwrap();
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().all(|frame| frame.delay_s().abs() < 1.0), "{found:?}");
+        assert_eq!(Stamped { stamp: 3_000_000_000, log_time: 1_000_000_000 }.delay_s(), -2.0);
     }
 
     #[test]

@@ -42,6 +42,15 @@ pub struct StoredSubject {
 pub struct StoredMachine {
     cpu_model: Option<String>,
     kernel: Option<String>,
+    // Absent in results of earlier versions.
+    #[serde(default)]
+    jetson: Option<StoredBoard>,
+}
+
+/// A Jetson runs at another speed in another power mode.
+#[derive(Debug, Deserialize, PartialEq)]
+struct StoredBoard {
+    power_mode: Option<String>,
 }
 
 /// Reads the fields of a result that `T` has.

@@ -43,6 +43,27 @@ pub struct Processor {
     pub virtual_machine: bool,
 }
 
+/// The kernel's clock, as the program that sets it has told the kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KernelClock {
+    pub synchronised: bool,
+    /// Microseconds by which it is still to be moved.
+    pub correction_us: f64,
+    /// Estimated error, microseconds.
+    pub error_us: f64,
+}
+
+impl KernelClock {
+    /// As the end of a sentence.
+    pub fn sentence(&self) -> String {
+        if !self.synchronised {
+            return "the kernel's clock is not synchronised".into();
+        }
+        let (correction, error) = (self.correction_us, self.error_us);
+        format!("{correction:.0} µs are still to be corrected, estimated error {error:.0} µs")
+    }
+}
+
 #[cfg(target_os = "linux")]
 pub use linux::*;
 #[cfg(not(target_os = "linux"))]
@@ -53,7 +74,21 @@ mod linux {
     use procfs::process::Process;
     use procfs::{CpuInfo, Current, CurrentSI, KernelStats, LoadAverage, Meminfo};
 
-    use super::{ContextSwitches, CpuTicks, Memory, ProcessStat, Processor};
+    use super::{ContextSwitches, CpuTicks, KernelClock, Memory, ProcessStat, Processor};
+
+    pub fn kernel_clock() -> Option<KernelClock> {
+        // SAFETY: with no modes set it fills the structure that it is given, for which all zero is a value.
+        let (state, clock) = unsafe {
+            let mut clock = std::mem::zeroed::<libc::timex>();
+            (libc::adjtimex(&mut clock), clock)
+        };
+        let unit = if clock.status & libc::STA_NANO == 0 { 1.0 } else { 1e-3 };
+        (state >= 0).then(|| KernelClock {
+            synchronised: state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0,
+            correction_us: clock.offset as f64 * unit,
+            error_us: clock.esterror as f64,
+        })
+    }
 
     pub fn cpu_ticks() -> Option<CpuTicks> {
         Some(CpuTicks::from(&KernelStats::current().ok()?.total))
@@ -123,7 +158,11 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod unsupported {
-    use super::{ContextSwitches, CpuTicks, Memory, ProcessStat, Processor};
+    use super::{ContextSwitches, CpuTicks, KernelClock, Memory, ProcessStat, Processor};
+
+    pub fn kernel_clock() -> Option<KernelClock> {
+        None
+    }
 
     pub fn cpu_ticks() -> Option<CpuTicks> {
         None
@@ -195,6 +234,7 @@ mod tests {
         assert!(memory.total > 100 && memory.available.is_none_or(|mib| mib <= memory.total));
         let ticks = cpu_ticks().unwrap();
         assert!(ticks.busy > 0 && ticks.total >= ticks.busy + ticks.steal);
+        assert!(kernel_clock().is_some_and(|clock| clock.error_us >= 0.0));
         assert!(load_average().is_some() && processor().model.is_none_or(|model| !model.is_empty()));
     }
 }

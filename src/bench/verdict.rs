@@ -197,6 +197,17 @@ fn unfitness(conditions: &Conditions, profile: &DeadlineProfile) -> Vec<String> 
     if let Some(times) = conditions.throttled.filter(|&times| times > 0) {
         found.push(format!("a CPU was thermally throttled {times} times: cool the machine and run again"));
     }
+    let board = &conditions.board;
+    if !board.slowed_by.is_empty() {
+        let by = board.slowed_by_names();
+        found.push(format!("clocks were lowered because of heat ({by}): cool the machine and run again"));
+    }
+    if let Some(times) = board.over_current.filter(|&times| times > 0) {
+        found.push(format!(
+            "the supply's current or voltage passed a limit {times} times, at which the hardware lowers clocks: use a \
+             stronger supply or a lower power mode and run again"
+        ));
+    }
     if conditions.gpu_throttled() {
         found.push(
             "the GPU was throttled by heat or its power limit: cool it, or raise the limit, and run again".into(),
@@ -224,6 +235,7 @@ pub fn percent(ratio: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::BoardConditions;
     use crate::machine::CpuLoad;
     use crate::simulation::{profile, simulate};
 
@@ -286,7 +298,16 @@ mod tests {
         let run = simulate(&profile, |frame| Some([1, if frame % 20 == 0 { 12 } else { 5 }, 1]));
         let heat = Conditions { throttled: Some(3), ..Conditions::default() };
         let clock = Conditions { cpu_mhz: Some((1000.0, 3000.0)), ..Conditions::default() };
-        for (conditions, expected) in [(heat, "cool"), (clock, "governor")] {
+        let of_board = |board| Conditions { board, ..Conditions::default() };
+        let slowed =
+            BoardConditions { slowed_by: vec![("cpu-throttle-alert".into(), 2)], ..BoardConditions::default() };
+        let supply = BoardConditions { over_current: Some(2), ..BoardConditions::default() };
+        for (conditions, expected) in [
+            (heat, "cool"),
+            (clock, "governor"),
+            (of_board(slowed), "because of heat (cpu-throttle-alert): cool"),
+            (of_board(supply), "passed a limit 2 times"),
+        ] {
             let judgement = judge(&run, &profile, &conditions, false);
             assert_eq!(judgement.verdict, Verdict::NotProvable);
             assert!(judgement.reasons[0].contains(expected), "{:?}", judgement.reasons);

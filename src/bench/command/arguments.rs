@@ -137,7 +137,8 @@ pub struct Arguments {
     )]
     pub inject: Vec<Fault>,
 
-    /// Check the machine instead, with a remedy for everything that adds latency.
+    /// Check the machine instead: what adds latency, why it matters and the command that mends it. With --images and a
+    /// bag, also the camera's clock by the images' stamps.
     #[arg(long, help_heading = "Conditions")]
     pub doctor: bool,
 
@@ -151,8 +152,8 @@ pub struct Arguments {
           hide_default_value = true, help_heading = "Output")]
     pub explain: usize,
 
-    /// Write the report as JSON (bench/SCHEMA.md), also with --max-rate, --compare and --pool; - for
-    /// standard output, instead of the text.
+    /// Write the report as JSON (bench/SCHEMA.md), also with --max-rate, --compare, --pool and --doctor;
+    /// - for standard output, instead of the text.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
 

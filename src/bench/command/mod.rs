@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use clap::Parser;
 
+use super::doctor::{camera_clock, Examination};
 use super::record::BenchLayer;
 use super::verdict::{Verdict, USAGE_ERROR};
-use super::{compare, doctor, pool, DeadlineProfile};
+use super::{compare, pool, recorded, DeadlineProfile};
 
 pub mod arguments;
 pub mod in_process;
@@ -69,10 +70,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         return Ok(0);
     }
     if arguments.doctor {
-        let checks = doctor::examine();
-        print(&doctor::text(&checks));
-        let verdict = if doctor::is_fit(&checks) { Verdict::Met } else { Verdict::NotProvable };
-        return Ok(verdict.exit_code());
+        return examine(arguments);
     }
     if let Some([first, second]) = arguments.compare.as_deref() {
         let comparison = compare::compare(first, second, arguments.allow)?;
@@ -95,6 +93,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         BenchLayer::Engine | BenchLayer::Pipeline => in_process::run(&setup),
         BenchLayer::Node => over_ros::run(&setup),
     }
+}
+
+/// Checks the machine, and the stamps of a recording if one is given. Returns the exit code.
+fn examine(arguments: &Arguments) -> anyhow::Result<u8> {
+    let stamps = arguments.source().map(|path| recorded::stamps(path, arguments.topic.as_deref())).transpose()?;
+    let found = Examination::of_this_machine().with(stamps.map(|stamps| camera_clock::check(&stamps)));
+    output::text_and_json(arguments, &found.text(), &found.json())?;
+    let verdict = if found.fit { Verdict::Met } else { Verdict::NotProvable };
+    Ok(verdict.exit_code())
 }
 
 /// A flag that Ctrl-C sets, which ends a run with a partial report. A second Ctrl-C ends the

@@ -108,6 +108,7 @@ impl BenchReport {
         if let Some(times) = c.throttled {
             facts.push(format!("throttled {times} times"));
         }
+        facts.extend(c.board.facts());
         let gpu: Vec<_> = c.samples.iter().filter_map(|s| s.gpu).collect();
         if let Some(last) = gpu.last() {
             let known = |value: Option<f64>, unit: &str| value.map(|v| format!("{v:.0} {unit}"));
