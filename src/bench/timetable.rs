@@ -133,6 +133,18 @@ impl Timetable {
         self.offsets.is_empty()
     }
 
+    /// Seconds from the first frame to the last.
+    pub fn duration_s(&self) -> f64 {
+        let (first, last) = (self.offsets.first(), self.offsets.last());
+        first.zip(last).map_or(0.0, |(first, last)| (last - first) as f64 / 1e9)
+    }
+
+    /// The longest time between two frames, in seconds, and the index of the later one.
+    pub fn longest_gap(&self) -> Option<(f64, usize)> {
+        let gaps = self.offsets.windows(2).zip(1..).map(|(pair, index)| (pair[1] - pair[0], index));
+        gaps.max_by_key(|(gap, _)| *gap).map(|(gap, index)| (gap as f64 / 1e9, index))
+    }
+
     /// Nanoseconds from the start to frame `index`. `None` after the last frame.
     pub fn offset(&self, index: usize) -> Option<u64> {
         self.offsets.get(index).copied()

@@ -74,7 +74,8 @@ pub fn length(path: &Path) -> Result<usize, TraceError> {
 }
 
 /// Nanoseconds from the first timestamp. A unit that was not given is the coarsest in which two
-/// frames are at most ten seconds apart, in the median; a warning names any other than seconds.
+/// frames are at most ten seconds apart, in the median; a warning names any other than seconds, and
+/// seconds where the frames may as well be milliseconds apart.
 ///
 /// # Errors
 /// If the file cannot be read, or is no list of ascending times within a day.
@@ -84,11 +85,12 @@ pub fn read(path: &Path, unit: Option<TraceUnit>) -> Result<Vec<u64>, TraceError
         return Err(TraceError::Order { path: path.into(), before: i - 1, after: i });
     }
     let unit = unit.or(own).unwrap_or_else(|| {
-        let unit = by_distance(&stamps);
-        if unit != TraceUnit::Seconds {
-            let (path, unit) = (path.display(), unit.name());
+        let (unit, median) = by_distance(&stamps);
+        if unit != TraceUnit::Seconds || median > 1.0 {
+            let (path, name) = (path.display(), unit.name());
             tracing::warn!(
-                "{path}: by their distances its timestamps are in {unit}; write trace:{path}:{unit} to be sure"
+                "{path}: by their distances (median {median:.3} {name}) its timestamps are in {name}; write \
+                 trace:{path}:{name}, or another unit, to be sure"
             );
         }
         unit
@@ -102,12 +104,13 @@ pub fn read(path: &Path, unit: Option<TraceUnit>) -> Result<Vec<u64>, TraceError
     }
 }
 
-fn by_distance(stamps: &[f64]) -> TraceUnit {
+/// The unit, and the median distance of two frames in it.
+fn by_distance(stamps: &[f64]) -> (TraceUnit, f64) {
     let mut distances: Vec<f64> = stamps.windows(2).map(|pair| pair[1] - pair[0]).collect();
     distances.sort_unstable_by(f64::total_cmp);
     let median = distances.get(distances.len() / 2).copied().unwrap_or(0.0);
     let plausible = |unit: &TraceUnit| median / unit.a_second() <= LONGEST_PERIOD_S;
-    TraceUnit::ALL.into_iter().find(plausible).unwrap_or(TraceUnit::Seconds)
+    (TraceUnit::ALL.into_iter().find(plausible).unwrap_or(TraceUnit::Seconds), median)
 }
 
 /// The timestamps as they stand, and their unit where the file has one.

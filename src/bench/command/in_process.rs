@@ -12,8 +12,15 @@ use crate::monitor::{Conditions, Monitor};
 use crate::record::BenchRun;
 use crate::schedule::{BoxedWorkload, RunPlan};
 use crate::stats::frames_needed;
+use crate::timetable::Timetable;
 use crate::verdict::judge;
 use crate::{schedule, stress, worker, BenchReport, DeadlineProfile};
+
+/// A wait without a frame that nobody expects, seconds.
+const LONGEST_GAP_S: f64 = 10.0;
+
+/// How many times as long a schedule may take as the profile's rate says.
+const SLOW_FACTOR: f64 = 5.0;
 
 /// Measures, judges and writes the report. Returns the exit code.
 ///
@@ -24,7 +31,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     let plan = setup.plan()?;
     let (mut workloads, warmed_up) = workloads(setup)?;
     if !arguments.closed_loop {
-        announce(&setup.profile);
+        announce(&setup.profile, &plan.timetable);
     }
     let load = stress::StressLoad::start(&arguments.stress).context("--stress")?;
     let monitor = Monitor::start(vec![std::process::id()]);
@@ -68,17 +75,44 @@ pub fn report(
     BenchReport::new(run, judgement, setup.context(conditions, warmed_up))
 }
 
-/// Warns if the frames are too few to prove the profile, and announces the duration if there is no
-/// progress bar.
-pub fn announce(profile: &DeadlineProfile) {
+/// Warns if the frames are too few to prove the profile, or take much longer than the profile's rate lets expect, and
+/// announces the duration if there is no progress bar.
+pub fn announce(profile: &DeadlineProfile, timetable: &Timetable) {
     let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
     if profile.frames < needed {
         tracing::info!("{} frames cannot prove this profile: it takes {needed} without a miss", profile.frames);
     }
-    if !io::stderr().is_terminal() {
-        let seconds = profile.frames as f64 / profile.rate_hz;
-        tracing::info!("measuring {} frames at {} Hz takes {seconds:.0} s", profile.frames, profile.rate_hz);
+    if let Some(warning) = unexpected_wait(profile, timetable) {
+        tracing::warn!("{warning}");
     }
+    if !io::stderr().is_terminal() {
+        let (frames, seconds) = (timetable.len(), timetable.duration_s() + profile.period_ns() / 1e9);
+        tracing::info!(
+            "measuring {frames} frames takes {seconds:.0} s, at {:.3} Hz on average",
+            frames as f64 / seconds
+        );
+    }
+}
+
+/// A wait that the profile's rate does not let expect: frames that are on average much further apart, as those of a
+/// trace that is read in the wrong unit, or one long gap, as in a recording with a pause.
+fn unexpected_wait(profile: &DeadlineProfile, timetable: &Timetable) -> Option<String> {
+    let period_s = profile.period_ns() / 1e9;
+    let (seconds, frames) = (timetable.duration_s(), timetable.len());
+    let (gap_s, after) = timetable.longest_gap()?;
+    if gap_s > LONGEST_GAP_S.max(10.0 * period_s) && gap_s > seconds / 10.0 {
+        return Some(format!(
+            "the schedule has no frame for {gap_s:.0} s before frame {after}, and takes {seconds:.0} s"
+        ));
+    }
+    let factor = seconds / (period_s * frames as f64);
+    (factor > SLOW_FACTOR && seconds > LONGEST_GAP_S).then(|| {
+        format!(
+            "the schedule takes {seconds:.0} s, {factor:.0} times as long as {frames} frames at {} Hz; if its \
+             timestamps are in another unit, name it with trace:FILE:UNIT",
+            profile.rate_hz
+        )
+    })
 }
 
 /// The plan at another frame rate.
@@ -90,4 +124,25 @@ pub fn plan_at(setup: &Setup, rate_hz: f64) -> anyhow::Result<RunPlan> {
     plan.profile.rate_hz = rate_hz;
     plan.timetable = setup.timetable(&plan.profile)?;
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_in_the_wrong_unit_and_a_long_pause_are_told_before_the_wait() {
+        let profile = DeadlineProfile::load("car_30hz").unwrap();
+        let warning = |times: &[u64]| unexpected_wait(&profile, &Timetable::recorded(times, times.len()).unwrap());
+        let every = |period: u64, frames: u64| (0..frames).map(|i| i * period).collect::<Vec<_>>();
+        assert_eq!(warning(&every(33_333_333, 9000)), None);
+        assert_eq!(warning(&every(100_000_000, 9000)), None);
+        // Milliseconds of a camera at 250 Hz, read as seconds.
+        let slow = warning(&every(4_000_000_000, 600)).unwrap();
+        assert!(slow.starts_with("the schedule takes 2396 s, 120 times as long as 600 frames at 30 Hz"), "{slow}");
+        let mut paused = every(33_333_333, 300);
+        paused.extend(every(33_333_333, 300).iter().map(|time| time + 1_800_000_000_000));
+        let pause = warning(&paused).unwrap();
+        assert!(pause.starts_with("the schedule has no frame for 1790 s before frame 300"), "{pause}");
+    }
 }

@@ -16,7 +16,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     use crate::stress;
     use anyhow::Context as _;
 
-    in_process::announce(&setup.profile);
+    in_process::announce(&setup.profile, &setup.timetable(&setup.profile)?);
     let load = stress::StressLoad::start(&setup.arguments.stress).context("--stress")?;
     let (measured, conditions) = measure::measure(setup)?;
     drop(load);
