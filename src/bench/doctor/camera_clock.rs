@@ -26,7 +26,7 @@ pub fn check(frames: &[Stamped]) -> Check {
             .doubtful("the images have no stamps of their own: frames count from their arrival", remedy);
     };
     let mut delays: Vec<f64> = stamped.iter().map(|frame| frame.delay_s()).collect();
-    let drift = drift_ppm(&delays, (last.log_time.saturating_sub(first.log_time)) as f64 / 1e9);
+    let drift = drift_ppm(&delays, last.log_time.saturating_sub(first.log_time) as f64 / 1e9);
     delays.sort_unstable_by(f64::total_cmp);
     let (least, median, most) = (delays[0], delays[delays.len() / 2], delays[delays.len() - 1]);
     let ms = |seconds: f64| format!("{:.1}", seconds * 1e3);

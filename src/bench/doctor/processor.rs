@@ -54,9 +54,10 @@ fn idle_states(deepest: Option<(String, u64)>, is_jetson: bool) -> Check {
     if us <= LONGEST_EXIT_US {
         return IDLE_STATES.good(finding);
     }
-    let remedy = match is_jetson {
-        true => "sudo jetson_clocks".to_owned(),
-        false => format!("sudo cpupower idle-set -D {LONGEST_EXIT_US}"),
+    let remedy = if is_jetson {
+        "sudo jetson_clocks".to_owned()
+    } else {
+        format!("sudo cpupower idle-set -D {LONGEST_EXIT_US}")
     };
     IDLE_STATES.doubtful(finding, remedy)
 }

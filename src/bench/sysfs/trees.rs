@@ -53,9 +53,10 @@ impl Tree {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap().flatten() {
                 let path = entry.path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => found.push(path.strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned()),
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push(path.strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned());
                 }
             }
         }
