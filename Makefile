@@ -130,7 +130,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED) -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 # The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.

@@ -94,5 +94,7 @@ nvrtc_dir=$cache_dir/nvrtc-$(cat "$setup_dir"/{requirements-nvrtc-12.txt,require
 
 readers_dir=$cache_dir/readers-$(cat "$setup_dir"/{requirements-readers.txt,readers.sh} <(printf '%s' "$python_dir") | digest)
 
+linters_dir=$cache_dir/linters-$(cat "$setup_dir"/{requirements-linters.txt,linters.sh} <(printf '%s' "$python_dir") | digest)
+
 done_mark=.complete
 is_done() { [[ -f $1/$done_mark ]]; }

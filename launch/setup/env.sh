@@ -31,14 +31,14 @@ in_front() {
 if [[ -n $ros_prefixes ]]; then
   prefix=$messages_dir
   libraries=$messages_dir/lib
-  # The machine's own CMake is taken where it has one.
-  in_front PATH "$python_dir/bin" "$tools_dir/$cmake_bin"
+  # The machine's own CMake is taken where it has one, and its own linters anywhere.
+  in_front PATH "$python_dir/bin" "$tools_dir/$cmake_bin:$linters_dir/bin"
   # r2r 0.9.7 does not know Kilted by name. What it asks the name for (the QoS settings) is as in Jazzy.
   put ROS_DISTRO "${ROS_DISTRO/kilted/jazzy}"
 else
   prefix=$messages_dir:$python_dir
   libraries=$messages_dir/lib:$python_dir/lib
-  in_front PATH "$python_dir/bin:$tools_dir/$cmake_bin"
+  in_front PATH "$python_dir/bin:$tools_dir/$cmake_bin" "$linters_dir/bin"
   put ROS_DISTRO jazzy
   # The only one in the wheels; another name left in the user's shell would stop every node.
   put RMW_IMPLEMENTATION rmw_fastrtps_cpp

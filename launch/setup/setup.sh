@@ -102,4 +102,6 @@ nvrtc=$("$setup_dir/nvrtc.sh" --which)
   step "note: NVRTC is absent, so a GPU is not used and the tests do not compile its kernels; all else works"
 (fill "$readers_dir" readers.sh "readers of recordings") ||
   step "note: the readers of recordings are absent, so one test does not run; all else works"
+(fill "$linters_dir" linters.sh "linters") ||
+  step "note: shellcheck and hadolint are absent, so scripts and Dockerfiles are not checked; all else works"
 step "ready after $((SECONDS - began)) s; for a shell of your own: . launch/setup/env.sh"
