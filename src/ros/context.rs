@@ -18,10 +18,19 @@ pub fn create() -> Result<r2r::Context, NodeError> {
     match created {
         Ok(Ok(context)) => Ok(context),
         // ROS says no more than that there is an error.
-        Ok(Err(error)) => Err(directory::problem().map_or(NodeError::Ros(error.to_string()), NodeError::LogDirectory)),
+        Ok(Err(error)) => Err(directory::problem().map_or_else(|| refused(error.to_string()), NodeError::LogDirectory)),
         Err(payload) => {
             let text = payload.downcast_ref::<String>().cloned();
-            Err(NodeError::Ros(text.unwrap_or_else(|| "no reason was given".into())))
+            Err(refused(text.unwrap_or_else(|| "no reason was given".into())))
         }
+    }
+}
+
+/// That ROS or its middleware refuses, which on security says as little as on all else.
+pub fn refused(why: String) -> NodeError {
+    if std::env::var_os("ROS_SECURITY_ENABLE").is_some_and(|value| value == "true") {
+        NodeError::Security(why)
+    } else {
+        NodeError::Ros(why)
     }
 }

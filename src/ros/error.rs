@@ -10,6 +10,11 @@ use super::parameters::ParameterError;
 pub enum NodeError {
     #[error("ROS 2 could not start: {0}; check the arguments after --ros-args, RMW_IMPLEMENTATION and ROS_DOMAIN_ID")]
     Ros(String),
+    #[error(
+        "ROS 2 could not start with security on (ROS_SECURITY_ENABLE): {0}; ROS_SECURITY_KEYSTORE must hold an enclave for \
+         this node (ros2 security create_enclave), and the middleware must be built with security"
+    )]
+    Security(String),
     #[error("ROS 2 could not start: it cannot write its log files: {0}")]
     LogDirectory(String),
     #[error("parameter {0}")]
@@ -52,6 +57,7 @@ impl NodeError {
             | Self::Device(_)
             | Self::Topic { .. } => true,
             Self::Ros(_)
+            | Self::Security(_)
             | Self::LogDirectory(_)
             | Self::Middleware(_)
             | Self::Io(_)

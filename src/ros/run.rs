@@ -33,7 +33,7 @@ pub fn run() -> Result<FrameCounts, NodeError> {
     }
     let context = context::create()?;
     panics::install_hook();
-    let node = Node::create(context, NAME, "").map_err(|e| NodeError::Ros(e.to_string()))?;
+    let node = Node::create(context, NAME, "").map_err(|error| context::refused(error.to_string()))?;
     let (log, _console) = logging::start(node.logger(), logging::level(std::env::args(), node.logger()));
     directory::tell();
     let mut perception = Perception::start(node, Some(log))?;

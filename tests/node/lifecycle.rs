@@ -123,3 +123,24 @@ fn a_model_change_while_streaming_loses_no_frame() {
     let line = node.end("-INT").1;
     assert!(line.contains(", 0 rejected, 0 in flight"), "{line}");
 }
+
+/// Keys could only be tried with a middleware that has security; the wheels' has none.
+#[test]
+fn a_node_that_cannot_have_security_ends_and_says_so() {
+    if ros_is_absent() {
+        return;
+    }
+    let keystore = tempfile::tempdir().unwrap();
+    for enclaves in [false, true] {
+        if enclaves {
+            std::fs::create_dir(keystore.path().join("enclaves")).unwrap();
+        }
+        let domain = Domain::new();
+        let mut command = domain.command(NODE);
+        command.env("ROS_SECURITY_ENABLE", "true").env("ROS_SECURITY_STRATEGY", "Enforce");
+        let output = command.env("ROS_SECURITY_KEYSTORE", keystore.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("ROS_SECURITY_KEYSTORE must hold an enclave for this node"), "{said}");
+    }
+}
