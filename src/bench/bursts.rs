@@ -213,7 +213,6 @@ mod tests {
     #[test]
     fn the_bound_covers_bursty_misses_in_99_of_100_runs() {
         // 10,000 runs over all.
-        let mut all = 0.0;
         for (i, (length, ratio)) in [(1.0, 0.001), (3.0, 0.001), (10.0, 0.005), (30.0, 0.001)].into_iter().enumerate() {
             let machine = BusyMachine { rate: 0.003, length };
             let (covered, plain) = coverage(&machine, ratio, 2500, i as u64);
@@ -221,9 +220,8 @@ mod tests {
                 "bursts of {length} frames, {ratio} missed: covered {covered:.4}, taken as independent {plain:.4}"
             );
             assert!(length == 1.0 || plain < 0.95, "bursts of {length} do no harm: {plain}");
-            all += covered / 4.0;
+            assert!(covered >= 0.99, "bursts of {length}: {covered}");
         }
-        assert!(all >= 0.99, "{all}");
     }
 
     #[test]
