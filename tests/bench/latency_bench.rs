@@ -166,6 +166,23 @@ fn the_doctor_checks_the_machine_and_names_remedies() {
 }
 
 #[test]
+fn the_doctor_writes_json_and_checks_the_stamps_of_a_bag() {
+    let bag = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/bags/mcap_raw");
+    let output = bench(&["--doctor", "--json", "-", "--images", bag.to_str().unwrap()]);
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{}", text(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = found["checks"].as_array().unwrap();
+    let camera = checks.last().unwrap();
+    assert_eq!((&camera["name"], &camera["health"]), (&"camera clock".into(), &"good".into()), "{camera}");
+    assert!(camera["finding"].as_str().unwrap().starts_with("5 images arrived 20.0 ms after their stamps"));
+    assert_eq!(found["fit"], checks.iter().all(|check| check["health"] != "bad"));
+    assert!(found["files"]["proc/meminfo"].is_string() || !cfg!(target_os = "linux"));
+    let output = bench(&["--doctor", "--images", "no-such-bag.mcap"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("no-such-bag.mcap"), "{}", text(&output));
+}
+
+#[test]
 fn the_plan_of_the_engine_is_explained_step_by_step() {
     let output = bench(&["--explain-plan", "--input-size", "64x64", "--threads", "1"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
