@@ -7,7 +7,7 @@ use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
 use peregrine_track::{Track, TrackError, Tracker};
 use peregrine_vision::decode::mask::MASK_STRIDE;
-use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder, NmsIou};
+use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder, NmsIou, SceneDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 #[cfg(feature = "cuda")]
@@ -40,6 +40,8 @@ pub struct FrameResult {
     pub tracks: Vec<Track>,
     /// Most likely class of each cell; empty without segmentation.
     pub mask: ClassMask,
+    /// Probabilities of the classes of scenes, group by group; empty without a scene head.
+    pub scene: Vec<f32>,
     pub times: StageTimes,
 }
 
@@ -53,6 +55,7 @@ pub struct Pipeline {
     input_size: (usize, usize),
     normalisation: Normalisation,
     head: HeadDecoder,
+    scene: SceneDecoder,
     /// Index of the segmentation logits in the engine's outputs; `None` without segmentation.
     segmentation_output: Option<usize>,
     /// One for each camera that there was an image of.
@@ -169,6 +172,7 @@ impl Pipeline {
         let input = &architecture.input;
         let input_size = options.input_size.unwrap_or((input.width, input.height));
         let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
+        let scene = SceneDecoder::new(architecture);
         let segmentation_output = architecture.segmentation_output().filter(|_| options.segmentation);
         let cells = segmentation_output.map_or(0, |_| input_size.0 * input_size.1 / (MASK_STRIDE * MASK_STRIDE));
         let result = FrameResult {
@@ -176,6 +180,7 @@ impl Pipeline {
             identities: Vec::with_capacity(options.max_detections),
             tracks: Vec::with_capacity(options.tracking.map_or(0, |tracking| tracking.max_tracks)),
             mask: ClassMask { classes: Vec::with_capacity(cells), ..ClassMask::default() },
+            scene: Vec::with_capacity(scene.classes()),
             ..FrameResult::default()
         };
         Self {
@@ -185,6 +190,7 @@ impl Pipeline {
             input_size,
             normalisation: Normalisation { mean: input.mean, std: input.std },
             head,
+            scene,
             segmentation_output,
             cameras: Vec::new(),
             result,
@@ -389,8 +395,9 @@ impl Pipeline {
 
         observer.enter(Stage::Decode);
         let inference_end = now_ns();
-        let FrameResult { detections, mask, .. } = &mut self.result;
+        let FrameResult { detections, mask, scene, .. } = &mut self.result;
         self.head.decode(|index| engine.output(index), least_score, detections);
+        self.scene.decode(|index| engine.output(index), scene);
         suppress(detections, &self.options, &tables.letterbox);
         if let Some(output) = self.segmentation_output {
             tables.mask.decode(engine.output(output), mask);
@@ -407,7 +414,7 @@ impl Pipeline {
         observer.enter(Stage::Preprocess);
         let preprocess_start = now_ns();
         let mut preprocess_end = preprocess_start;
-        let FrameResult { detections, mask, .. } = &mut self.result;
+        let FrameResult { detections, mask, scene, .. } = &mut self.result;
         let thresholds = (least_score, self.options.nms);
         let submitted = || {
             observer.enter(Stage::GpuWait);
@@ -423,8 +430,10 @@ impl Pipeline {
         }
         observer.enter(Stage::Decode);
         let inference_end = now_ns();
-        if cuda.decoding() == Decoding::OnHost {
-            let path = cuda.of(camera).map_err(EngineError::from)?;
+        let on_host = cuda.decoding() == Decoding::OnHost;
+        let path = cuda.of(camera).map_err(EngineError::from)?;
+        self.scene.decode(|index| path.output(index), scene);
+        if on_host {
             let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
             self.head.decode(|index| path.output(index), least_score, detections);
             suppress(detections, &self.options, &tables.letterbox);

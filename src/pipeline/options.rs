@@ -86,7 +86,7 @@ impl PipelineOptions {
     /// [`PipelineError::Option`] names the first option at fault.
     pub fn check_for(&self, architecture: &Architecture) -> Result<(), PipelineError> {
         self.check()?;
-        if !self.segmentation && !architecture.detects() {
+        if !self.segmentation && !architecture.detects() && architecture.scene.is_none() {
             let why = "is false, but this student does nothing else; set it to true".into();
             return Err(PipelineError::Option { option: "segmentation", why });
         }

@@ -3,9 +3,10 @@
 //!
 //! A [`Backbone`], a feature pyramid (Lin et al. 2017), a detection head of the
 //! generalized-focal-loss kind (Li et al. 2020: class logits, and a discrete distribution for the
-//! distance to each side), and a segmentation head.
+//! distance to each side), a segmentation head, and a [scene head](super::scene).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use peregrine_engine::{Activation, Graph, Interpolation, LayerId, Op, Shape};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use super::backbone::{Backbone, BackboneFamily, BackboneStage};
 use super::builder::{dense, NetworkBuilder};
 use super::head::{BoxForm, HeadForm};
 use super::imported::{ImportedNetwork, MAX_WEIGHTS};
+use super::scene::SceneHead;
 
 /// What a student consists of; serialised in its manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,12 +31,15 @@ pub struct Architecture {
     /// Instead of backbone, neck and detection head: a network out of an ONNX file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<ImportedNetwork>,
-    /// `None` in a student that only segments, or is imported.
+    /// `None` in a student that does not detect, or is imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection: Option<DetectionHead>,
-    /// `None` in a student that only detects.
+    /// `None` in a student that does not segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<SegmentationHead>,
+    /// `None` in a student that does not classify scenes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scene: Option<SceneHead>,
     /// Channels of the dense convolutions that pruning narrowed, by layer; the others have what the
     /// fields above say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -61,7 +66,7 @@ pub struct Neck {
 }
 
 impl Neck {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -150,6 +155,7 @@ impl Architecture {
                 ]),
                 channels: 32,
             }),
+            scene: None,
             widths: BTreeMap::new(),
         }
     }
@@ -163,6 +169,7 @@ impl Architecture {
             imported: Some(network),
             detection: None,
             segmentation: None,
+            scene: None,
             widths: BTreeMap::new(),
         }
     }
@@ -184,13 +191,17 @@ impl Architecture {
         if let Some(network) = &self.imported {
             return self.check_imported(network);
         }
-        let mut widths = vec![("backbone.stem", self.backbone.stem), ("neck.channels", self.neck.channels)];
+        let mut widths = vec![("backbone.stem", self.backbone.stem)];
+        widths.extend(self.has_neck().then_some(("neck.channels", self.neck.channels)));
         widths.extend(self.segmentation.as_ref().map(|head| ("segmentation.channels", head.channels)));
         if let Some((name, n)) = widths.into_iter().find(|&(_, n)| n == 0 || n > 2048) {
             return Err(format!("{name} counts {n}; it must count 1 to 2048"));
         }
-        if self.detection.is_none() && self.segmentation.is_none() {
-            return Err("it has neither a detection nor a segmentation head; it needs one of them".into());
+        if self.detection.is_none() && self.segmentation.is_none() && self.scene.is_none() {
+            return Err("it has no head: neither detection nor segmentation nor scene; it needs one of them".into());
+        }
+        if let Some(head) = &self.scene {
+            head.check("scene")?;
         }
         if let Some(head) = &self.segmentation {
             check_classes("segmentation.classes", &head.classes)?;
@@ -221,8 +232,8 @@ impl Architecture {
     }
 
     fn check_imported(&self, network: &ImportedNetwork) -> Result<(), String> {
-        if !self.backbone.is_empty() || !self.neck.is_empty() || self.detection.is_some() {
-            return Err("it has an imported network; backbone, neck and detection must be left out".into());
+        if !self.backbone.is_empty() || !self.neck.is_empty() || self.detection.is_some() || self.scene.is_some() {
+            return Err("it has an imported network; backbone, neck, detection and scene must be left out".into());
         }
         check_classes("imported.head.classes", &network.head.classes)?;
         if let Some(head) = &self.segmentation {
@@ -300,8 +311,8 @@ impl Architecture {
     /// The network for an input of `width` × `height` pixels (multiples of [`MAX_STRIDE`]).
     ///
     /// Outputs: with a detection head, for each of [`DETECTION_STRIDES`] the class logits and the
-    /// box distribution; then, with a segmentation head, its logits. Call [`check`](Self::check)
-    /// first.
+    /// box distribution; then, with a scene head, the logits of each group; then, with a
+    /// segmentation head, its logits. Call [`check`](Self::check) first.
     ///
     /// # Panics
     /// When the network is imported and has no such size ([`try_graph`](Self::try_graph) says so).
@@ -326,16 +337,25 @@ impl Architecture {
     fn own_graph(&self, width: usize, height: usize) -> Graph {
         let mut g = NetworkBuilder::new(Shape::new(3, height, width), &self.widths);
         let [c4, c8, c16, c32] = self.backbone.lower(&mut g);
-        let [p8, p16, p32] = self.lower_neck(&mut g, [c8, c16, c32]);
-        if let Some(head) = &self.detection {
-            for (level, stride) in [p8, p16, p32].into_iter().zip(DETECTION_STRIDES) {
+        let pyramid = self.has_neck().then(|| self.lower_neck(&mut g, [c8, c16, c32]));
+        if let (Some(head), Some(levels)) = (&self.detection, pyramid) {
+            for (level, stride) in levels.into_iter().zip(DETECTION_STRIDES) {
                 self.lower_detection(&mut g, head, level, stride);
             }
         }
-        if let Some(head) = &self.segmentation {
+        if let Some(head) = &self.scene {
+            head.lower(&mut g, c32);
+        }
+        // The last, so that a network can be cut before it.
+        if let (Some(head), Some([p8, ..])) = (&self.segmentation, pyramid) {
             lower_segmentation(&mut g, head, c4, p8);
         }
         g.graph
+    }
+
+    /// Whether a head reads the pyramid.
+    fn has_neck(&self) -> bool {
+        self.detection.is_some() || self.segmentation.is_some()
     }
 
     /// The names of the classes that it detects; none without a detection head.
@@ -389,11 +409,18 @@ impl Architecture {
         }
     }
 
-    /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs;
-    /// `None` without a segmentation head.
-    pub fn segmentation_output(&self) -> Option<usize> {
+    /// Indices of the logits `[classes, 1, 1]` of each group of scenes in the graph's outputs; empty
+    /// without a scene head.
+    pub fn scene_outputs(&self) -> Range<usize> {
         let outputs = |level: DetectionLevel| 2 + usize::from(level.objectness.is_some());
-        self.segmentation.as_ref().map(|_| self.detection_levels().into_iter().map(outputs).sum())
+        let first = self.detection_levels().into_iter().map(outputs).sum();
+        first..first + self.scene.as_ref().map_or(0, |head| head.0.len())
+    }
+
+    /// Index of the segmentation logits `[classes, height / 4, width / 4]` in the graph's outputs,
+    /// the last; `None` without a segmentation head.
+    pub fn segmentation_output(&self) -> Option<usize> {
+        self.segmentation.as_ref().map(|_| self.scene_outputs().end)
     }
 
     fn lower_neck(&self, g: &mut NetworkBuilder, [c8, c16, c32]: [LayerId; 3]) -> [LayerId; 3] {

@@ -2,7 +2,7 @@
 //!
 //! - [`architecture`]: the description, and its lowering to a graph.
 //! - [`imported`]: a network out of an ONNX file instead; [`head`]: what a detection head's values
-//!   mean.
+//!   mean; [`scene`]: the head for the image as a whole.
 //! - [`backbone`]: its first part; [`presets`]: those to choose from by name; `builder`: the graph
 //!   under construction.
 //! - [`manifest`]: the package's `manifest.json`.
@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod package;
 pub mod presets;
 mod quantized;
+pub mod scene;
 pub mod shape;
 pub mod tensors;
 pub mod twin;
@@ -29,5 +30,6 @@ pub mod twin;
 pub use architecture::{Architecture, DetectionLevel};
 pub use manifest::Manifest;
 pub use package::{PackageError, Student};
+pub use scene::SceneHead;
 pub use shape::StudentShape;
 pub use twin::Precision;

@@ -5,25 +5,30 @@ use serde::{Deserialize, Serialize};
 use super::architecture::{check_classes, Architecture, DetectionHead, Neck, SegmentationHead};
 use super::backbone::Backbone;
 use super::presets::{Preset, Size};
+use super::scene::SceneHead;
 
 /// Bins of each side's distance distribution where the head of an imported network is replaced: at
 /// stride 32 they reach 480 pixels.
 const NEW_BINS: usize = 16;
 
 /// The table `[student]`. What it leaves out is the default student's, but for the heads: a table
-/// that names the classes of one head only makes a student without the other.
+/// that names the classes of some heads makes a student without the others.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StudentShape {
     /// `n`, `s`, `m` or `l`; default `s`, the default student's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
-    /// Names of the classes to detect; empty for a student that only segments.
+    /// Names of the classes to detect; empty for a student that does not detect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
-    /// Names of the classes to segment; empty for a student that only detects.
+    /// Names of the classes to segment; empty for a student that does not segment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Vec<String>>,
+    /// Names of the classes of scenes, or a table of them by group (`[student.scene]`); empty for a
+    /// student without a scene head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scene: Option<SceneHead>,
     /// Width and height of the input in pixels, multiples of 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<[usize; 2]>,
@@ -104,7 +109,7 @@ impl StudentShape {
         if let Some([width, height]) = self.input {
             (made.input.width, made.input.height) = (width, height);
         }
-        let names_one = self.classes.is_some() || self.segmentation.is_some();
+        let names_one = self.classes.is_some() || self.segmentation.is_some() || self.scene.is_some();
         let wanted = |own: &Option<Vec<String>>, field: &str| match own {
             Some(classes) if classes.is_empty() => Ok(Wanted::Nothing),
             Some(classes) => check_classes(field, classes).map(|()| Wanted::Classes(classes.clone())),
@@ -139,8 +144,18 @@ impl StudentShape {
                 made.segmentation = head.map(|head| SegmentationHead { classes, ..head });
             }
         }
+        self.add_scene(&mut made, names_one)?;
         if !made.detects() && made.segmentation.is_none() {
-            return Err("student.classes and student.segmentation are both empty; name the classes of one".into());
+            if made.scene.is_none() {
+                return Err(
+                    "student.classes, student.segmentation and student.scene are all empty; name the classes of \
+                            one"
+                    .into(),
+                );
+            }
+            made.neck = Neck::default();
+        } else if made.imported.is_none() && made.neck.is_empty() {
+            made.neck = default.neck;
         }
         // Pruned widths of a head that is gone name no layer.
         let graph = Architecture { widths: Default::default(), ..made.clone() };
@@ -149,6 +164,25 @@ impl StudentShape {
         made.widths.retain(|name, _| graph.layers.iter().any(|layer| layer.name == *name));
         made.check()?;
         Ok(made)
+    }
+}
+
+impl StudentShape {
+    /// Gives `made` this table's scene head; none if the table names other heads alone.
+    fn add_scene(&self, made: &mut Architecture, names_one: bool) -> Result<(), String> {
+        match &self.scene {
+            None if names_one => made.scene = None,
+            None => {}
+            Some(head) if head.0.is_empty() => made.scene = None,
+            Some(_) if made.imported.is_some() => {
+                return Err("student.scene is given, but an imported network takes no scene head; leave it out".into());
+            }
+            Some(head) => {
+                head.check("student.scene")?;
+                made.scene = Some(head.clone());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -128,7 +128,7 @@ fn classes_that_cannot_be_are_refused_in_one_sentence() {
     warehouse(folder);
     for (table, named) in [
         ("classes = ['cone', 'cone']", "student.classes names \"cone\" twice"),
-        ("classes = []\nsegmentation = []", "student.segmentation are both empty"),
+        ("classes = []\nsegmentation = []", "student.segmentation and student.scene are all empty"),
         ("size = 'xl'\nclasses = ['cone']", "unknown variant `xl`"),
         ("classes = ['cone']\ninput = [100, 64]", "input.width is 100"),
         ("classes = ['cone']\n[student.backbone]\nstem = 8\nstages = []", "backbone.stages"),

@@ -7,7 +7,7 @@ use peregrine_engine::{ConvWeights, Weights};
 use peregrine_student::architecture::{DetectionHead, Input, Neck, SegmentationHead};
 use peregrine_student::backbone::{Backbone, BackboneFamily, BackboneStage};
 use peregrine_student::package::{deserialize, MANIFEST_FILE, WEIGHTS_FILE};
-use peregrine_student::{Architecture, Manifest, Student};
+use peregrine_student::{Architecture, Manifest, SceneHead, Student};
 
 use crate::scratch::Scratch;
 use crate::tracked;
@@ -87,6 +87,7 @@ pub(crate) fn small(bits: Option<u8>) -> Student {
         imported: None,
         detection: Some(DetectionHead { classes: vec!["car".into()], convs: 1, kernel: 3, bins: 2 }),
         segmentation: Some(SegmentationHead { classes: vec!["road".into()], channels: 2 }),
+        scene: Some(SceneHead(BTreeMap::from([("light".into(), vec!["day".into(), "night".into()])]))),
         widths: BTreeMap::new(),
     };
     let graph = architecture.graph(32, 32);

@@ -157,6 +157,9 @@ pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
                 .push((format!("object_{stride}"), "logits of there being an object: a factor of the scores".into()));
         }
     }
+    for (group, classes) in architecture.scene.iter().flat_map(|head| head.groups()) {
+        outputs.push((format!("scene_{group}"), format!("logits (softmax) of {}", classes.join(", "))));
+    }
     if architecture.segmentation.is_some() {
         outputs.push(("segmentation".into(), "class logits (softmax), stride 4".into()));
     }
@@ -167,6 +170,7 @@ pub fn labels(student: &Student, any_batch: bool) -> onnx::OnnxLabels {
         ("name", manifest.name.clone()),
         ("classes", json(serde_json::json!(architecture.detection_classes()))),
         ("segmentation_classes", json(serde_json::json!(architecture.segmentation_classes()))),
+        ("scene_classes", json(serde_json::json!(architecture.scene))),
         ("input", "RGB, planar; (value - mean) / std of values 0...255; letterboxed, padded with mean".into()),
         ("mean", json(serde_json::json!(input.mean))),
         ("std", json(serde_json::json!(input.std))),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use peregrine_engine::{ConvWeights, Weights};
-use peregrine_student::Architecture;
+use peregrine_student::{scene, Architecture};
 
 use crate::net::NetParams;
 
@@ -66,25 +66,30 @@ impl ClassRows {
 /// By their names, `student`'s layers of class logits whose classes are not `package`'s.
 pub fn class_rows(package: &Architecture, student: &Architecture) -> BTreeMap<String, ClassRows> {
     let mut found = BTreeMap::new();
-    let (theirs, ours) = (class_layers(package), class_layers(student));
-    for (head, (from, to)) in theirs.into_iter().zip(ours).enumerate() {
-        let classes = |a: &Architecture| [a.detection_classes(), a.segmentation_classes()][head].to_vec();
-        let (known, wanted) = (classes(package), classes(student));
-        if known == wanted {
-            continue;
-        }
+    let ours = class_layers(student);
+    for (head, (from, known)) in class_layers(package) {
+        let Some((to, wanted)) = ours.get(&head).filter(|(_, wanted)| *wanted != known) else { continue };
         let rows: Vec<_> = wanted.iter().map(|class| known.iter().position(|k| k == class)).collect();
-        found.extend(from.into_iter().zip(to).map(|(layer, name)| (name, ClassRows { layer, rows: rows.clone() })));
+        let layers = from.into_iter().zip(to);
+        found.extend(layers.map(|(layer, name)| (name.clone(), ClassRows { layer, rows: rows.clone() })));
     }
     found
 }
 
-/// Names of the layers with the class logits of the detection head, and of the segmentation head.
-fn class_layers(architecture: &Architecture) -> [Vec<String>; 2] {
+/// By head (a group of scenes is one), the layers with its class logits, and its classes.
+fn class_layers(architecture: &Architecture) -> BTreeMap<String, (Vec<String>, Vec<String>)> {
     let graph = architecture.graph(architecture.input.width, architecture.input.height);
     let name = |output: usize| graph.layers[graph.outputs[output]].name.clone();
     let detection = architecture.detection_levels().iter().map(|level| name(level.class)).collect();
-    [detection, architecture.segmentation_output().into_iter().map(name).collect()]
+    let segmentation = architecture.segmentation_output().into_iter().map(name).collect();
+    let mut heads = BTreeMap::from([
+        ("detection".to_owned(), (detection, architecture.detection_classes().to_vec())),
+        ("segmentation".to_owned(), (segmentation, architecture.segmentation_classes().to_vec())),
+    ]);
+    for (group, classes) in architecture.scene.iter().flat_map(|head| head.groups()) {
+        heads.insert(format!("scene {group}"), (vec![scene::layer_of(group)], classes.to_vec()));
+    }
+    heads
 }
 
 #[cfg(test)]

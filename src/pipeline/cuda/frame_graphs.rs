@@ -85,10 +85,11 @@ impl FrameGraphs {
         Ok(())
     }
 
-    /// The detection head's output `index` for the last image, planar, where the host decodes.
+    /// Output `index` for the last image, planar: of the scene head, or of the detection head where the host decodes
+    /// it.
     ///
     /// # Panics
-    /// Before the first image, and where the device decodes.
+    /// Before the first image, and for another output.
     pub fn output(&self, index: usize) -> &[f32] {
         let session = &self.sessions[0];
         session.result.output(session.download.as_slice(), index)
@@ -206,10 +207,10 @@ impl FrameGraphs {
         }
         nodes.push(build.letterbox(kind, image_bytes));
         nodes.extend(self.memory.model.nodes(&self.memory.arena));
-        nodes.extend(match self.memory.options.decoding {
-            Decoding::OnDevice => build.detect(result.mask_at),
-            Decoding::OnHost => build.unpack(&result),
-        });
+        if self.memory.options.decoding == Decoding::OnDevice {
+            nodes.extend(build.detect(result.detections()));
+        }
+        nodes.extend(build.unpack(&result));
         let segments = self.memory.architecture.segmentation_output().filter(|_| self.memory.options.segmentation);
         if let Some(output) = segments {
             nodes.push(build.mask(output, mask, result.mask_at));

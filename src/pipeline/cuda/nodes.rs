@@ -123,12 +123,12 @@ impl PrePostNodes<'_> {
         candidates.into_iter().chain([detect]).collect()
     }
 
-    /// The detection head's outputs as they are, for the host to decode.
+    /// The outputs that the host decodes, as they are.
     pub fn unpack(&self, result: &ResultLayout) -> Vec<Node> {
         let network = self.memory.model.network();
         let bases = self.memory.model.bases(&self.memory.arena);
         let unpack = |(index, start)| network.unpack(network.output(index), self.result + start as u64, bases);
-        result.output_starts().enumerate().map(unpack).collect()
+        result.outputs().map(unpack).collect()
     }
 
     /// From logits, the graph's output number `output`, to the most likely class of each cell.

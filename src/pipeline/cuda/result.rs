@@ -9,11 +9,14 @@ use super::working_memory::{Decoding, WorkingMemory};
 
 /// The parts of the memory that results are written to.
 pub(super) struct ResultLayout {
-    /// Of each output of the detection head, in bytes; none where the device decodes.
-    outputs: Vec<Range<usize>>,
+    /// Whether the device makes the detections, which then come first.
+    has_detections: bool,
+    /// The outputs that the host decodes, by their index: the scene head's and, where it does all,
+    /// the detection head's.
+    outputs: Vec<(usize, Range<usize>)>,
     /// Width and height of the mask; 0 without one.
     mask: (usize, usize),
-    /// Its first byte. What precedes it are the outputs, or the detections.
+    /// Its first byte. What precedes it are the detections and outputs.
     pub mask_at: usize,
     /// Of all.
     pub bytes: usize,
@@ -21,34 +24,41 @@ pub(super) struct ResultLayout {
 
 impl ResultLayout {
     pub fn new(memory: &WorkingMemory, mask: (usize, usize)) -> Self {
-        let mut outputs = vec![];
-        let mut end = 0;
-        match memory.options.decoding {
-            Decoding::OnDevice => {
-                end = size_of::<arg::ResultHeader>() + memory.options.max_detections * size_of::<arg::Found>();
-            }
-            Decoding::OnHost => {
-                let network = memory.model.network();
-                let all = network.layout.plan.outputs.len();
-                for index in 0..memory.architecture.segmentation_output().unwrap_or(all) {
-                    let bytes = 4 * network.view(network.output(index)).shape.len();
-                    outputs.push(end..end + bytes);
-                    end += bytes;
-                }
-            }
+        let network = memory.model.network();
+        let has_detections = memory.options.decoding == Decoding::OnDevice;
+        let scenes = memory.architecture.scene_outputs();
+        let first = if has_detections { scenes.start } else { 0 };
+        let detections = size_of::<arg::ResultHeader>() + memory.options.max_detections * size_of::<arg::Found>();
+        let mut end = if has_detections { detections.next_multiple_of(4) } else { 0 };
+        let mut outputs = Vec::with_capacity(scenes.end - first);
+        for index in first..scenes.end {
+            let bytes = 4 * network.view(network.output(index)).shape.len();
+            outputs.push((index, end..end + bytes));
+            end += bytes;
         }
         let mask_at = end.next_multiple_of(16);
-        Self { outputs, mask, mask_at, bytes: mask_at + mask.0 * mask.1 }
+        Self { has_detections, outputs, mask, mask_at, bytes: mask_at + mask.0 * mask.1 }
     }
 
-    /// The first byte of each output of the detection head.
-    pub fn output_starts(&self) -> impl Iterator<Item = usize> + '_ {
-        self.outputs.iter().map(|range| range.start)
+    /// Bytes of the detections, which come first; 0 where the host decodes them.
+    pub fn detections(&self) -> usize {
+        let behind = self.outputs.first().map_or(self.mask_at, |(_, range)| range.start);
+        if self.has_detections {
+            behind
+        } else {
+            0
+        }
     }
 
-    /// Output `index` of the detection head, planar, in `bytes` of a result.
+    /// Index and first byte of each output that the host decodes.
+    pub fn outputs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.outputs.iter().map(|(index, range)| (*index, range.start))
+    }
+
+    /// Output `index`, which the host decodes, planar, in `bytes` of a result.
     pub fn output<'a>(&self, bytes: &'a [u8], index: usize) -> &'a [f32] {
-        let bytes = &bytes[self.outputs[index].clone()];
+        let first = self.outputs[0].0;
+        let bytes = &bytes[self.outputs[index - first].1.clone()];
         // SAFETY: floats that the graph has written, which begin on a multiple of four from memory
         // that is aligned far beyond it; every pattern of bits is one.
         unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 4) }
@@ -56,7 +66,7 @@ impl ResultLayout {
 
     /// Replaces `detections`, where the device has made them, and `mask` by what `bytes` hold.
     pub fn read(&self, bytes: &[u8], detections: &mut Vec<Detection>, mask: &mut ClassMask) {
-        if self.outputs.is_empty() {
+        if self.has_detections {
             let header = arg::ResultHeader::read(bytes);
             let found = bytes[size_of::<arg::ResultHeader>()..].chunks_exact(size_of::<arg::Found>());
             detections.clear();

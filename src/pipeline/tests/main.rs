@@ -8,3 +8,4 @@ mod cuda_faults;
 mod cuda_plan;
 mod pipeline;
 mod quantized_package;
+mod scene;
