@@ -93,6 +93,7 @@ impl BeforeAfter {
                 ("AP", a.ap.zip(b.ap)),
                 ("ECE", a.detection_error.zip(b.detection_error)),
                 ("mIoU", a.mean_iou.zip(b.mean_iou)),
+                ("scene_accuracy", a.scene_accuracy.zip(b.scene_accuracy)),
             ] {
                 let of = of.and_then(|(a, b)| percent(Some(a)).zip(percent(Some(b))));
                 if let Some((before, after)) = of {

@@ -10,6 +10,7 @@ mod guide;
 mod killed;
 mod own_classes;
 mod quantize;
+mod scene;
 mod select;
 mod soften;
 mod student;

@@ -18,7 +18,7 @@ use super::config::Ablation;
 use super::runs::{distill, Cell};
 
 /// The compared metrics, as `distill evaluate` names them.
-const METRICS: [&str; 3] = ["AP50", "AP", "mIoU"];
+const METRICS: [&str; 4] = ["AP50", "AP", "mIoU", "scene_accuracy"];
 /// Number of images for the median latency, and their size.
 const FRAMES: usize = 50;
 const FRAME: (u32, u32) = (640, 360);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use peregrine_core::files::{read_text_at_most, MAX_DESCRIPTION};
 use serde::{Deserialize, Serialize};
 
-use super::{names, DataError};
+use super::{names, scene, DataError};
 
 /// File name in a data set's folder, or in its parent if the splits share one.
 pub const CONFIG_FILE: &str = "dataset.toml";
@@ -53,6 +53,13 @@ pub struct DatasetConfig {
     /// Set if the labels are masks.
     #[serde(default)]
     pub segmentation: Option<SegmentationLabels>,
+    /// The scene of all images that no file labels: a class, or a list with one of each group.
+    #[serde(default, deserialize_with = "scene::one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub scene: Vec<String>,
+    /// From a label of scenes to a student's class, or to `"ignore"`; by default labels keep their
+    /// names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scene_classes: BTreeMap<String, String>,
 }
 
 /// The meaning of a mask's bytes.
@@ -116,6 +123,8 @@ impl DatasetConfig {
             notes: String::new(),
             detection: None,
             segmentation: None,
+            scene: Vec::new(),
+            scene_classes: BTreeMap::new(),
         }
     }
 

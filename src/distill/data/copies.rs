@@ -48,7 +48,8 @@ fn same_labels((set, a): (&Dataset, &Sample), (other, b): (&Dataset, &Sample)) -
         (Some(a), Some(b)) => same_file(a, b) || set.load_mask(a).ok() == other.load_mask(b).ok(),
         (a, b) => a.is_some() == b.is_some(),
     };
-    a.boxes == b.boxes && same_mask
+    let same_scene = a.scene.names == b.scene.names || a.scene.names.is_empty() || b.scene.names.is_empty();
+    a.boxes == b.boxes && same_mask && same_scene
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

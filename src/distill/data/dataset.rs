@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use image::GrayImage;
 use peregrine_core::BoundingBox;
-use peregrine_student::Architecture;
+use peregrine_student::{Architecture, SceneHead};
 use rayon::prelude::*;
 
 use super::config::{DatasetConfig, Mapped, Unmapped};
 use super::labels::{self, Annotation};
 use super::layout::{self, Entry, Labels, Listing};
+use super::scene::{SceneLabeller, SceneLabels, CSV_FILE};
 use super::{read, Address, DataError};
 
 /// The byte of pixels without a class in the masks of [`Dataset::load_mask`].
@@ -40,6 +41,8 @@ pub struct Dataset {
     mask_classes: Box<[u8; 256]>,
     /// The student's segmentation classes.
     mask_names: Vec<String>,
+    /// The student's scene head.
+    scenes: Option<SceneHead>,
 }
 
 /// A class of the label files.
@@ -65,6 +68,8 @@ pub struct Sample {
     pub ignore: Vec<BoundingBox>,
     /// Segmentation ground truth, to be read with [`Dataset::load_mask`].
     pub mask: Option<PathBuf>,
+    /// What it shows as a whole.
+    pub scene: SceneLabels,
 }
 
 /// A file that was skipped.
@@ -95,6 +100,8 @@ pub struct OpenOptions {
     pub classes: Vec<String>,
     /// The student's segmentation classes.
     pub segmentation: Vec<String>,
+    /// The student's scene head.
+    pub scene: Option<SceneHead>,
     pub on_error: OnError,
 }
 
@@ -106,6 +113,7 @@ impl OpenOptions {
             config: None,
             classes: student.detection_classes().to_vec(),
             segmentation: student.segmentation_classes().to_vec(),
+            scene: student.scene.clone(),
             on_error: OnError::Stop,
         }
     }
@@ -158,17 +166,22 @@ impl Dataset {
         let mask_classes = mask_classes(&config, &options.segmentation);
 
         let objects = count_objects(&config, &classes, &entries);
+        let mut scenes = SceneLabeller::open(path, layout, (&config, &config_path), options.scene.as_ref())?;
         let others = std::mem::take(&mut skipped);
         let mut samples = Vec::with_capacity(entries.len());
         let read: Vec<_> =
             entries.into_par_iter().map(|entry| (entry.image.clone(), Sample::read(entry, &classes))).collect();
         for (image, sample) in read {
             match sample {
-                Ok(sample) => samples.push(sample),
+                Ok(sample) => {
+                    let scene = scenes.of(&sample.name, &image)?;
+                    samples.push(Sample { scene, ..sample });
+                }
                 Err(e) if options.on_error == OnError::Stop => return Err(e),
                 Err(e) => skipped.push(Skipped { path: image, reason: e.reason() }),
             }
         }
+        skipped.extend(scenes.left_over());
         skipped.extend(others);
         if samples.is_empty() {
             let first = skipped
@@ -187,6 +200,7 @@ impl Dataset {
             unmapped,
             mask_classes,
             mask_names: options.segmentation.clone(),
+            scenes: options.scene.clone(),
         };
         dataset.warn_unmapped(&config_path);
         Ok(dataset)
@@ -218,13 +232,18 @@ impl Dataset {
     /// one of them.
     pub fn teaches(&self) -> bool {
         let masks = self.mask_classes.iter().any(|class| *class != VOID);
-        self.samples.iter().any(|s| s.boxes.iter().flatten().next().is_some() || (masks && s.mask.is_some()))
+        let teaches = |s: &Sample| {
+            s.boxes.iter().flatten().next().is_some() || (masks && s.mask.is_some()) || s.scene.is_labelled()
+        };
+        self.samples.iter().any(teaches)
     }
 
     /// Whether something is labelled that concerns a student, be it that there is no object.
     pub fn is_labelled(&self) -> bool {
         let (boxes, masks) = (self.labelled.contains(&true), self.mask_classes.iter().any(|class| *class != VOID));
-        self.samples.iter().any(|s| (boxes && s.boxes.is_some()) || (masks && s.mask.is_some()))
+        let labelled =
+            |s: &Sample| (boxes && s.boxes.is_some()) || (masks && s.mask.is_some()) || s.scene.is_labelled();
+        self.samples.iter().any(labelled)
     }
 
     /// Why a student cannot learn from the labels, as the end of a sentence.
@@ -237,6 +256,9 @@ impl Dataset {
             (_, 0) => format!("none of its {boxes} labelled images has an object of the student's classes"),
             _ => format!("its {masks} masks have none of the student's classes"),
         };
+        if self.scenes.is_some() {
+            why += &format!(", nor a scene (from {CSV_FILE}, folders by class, or scene in dataset.toml)");
+        }
         if let Some(file) = self.skipped.iter().find(|file| file.reason.starts_with("not read")) {
             why += &format!(" ({} {})", file.path.display(), file.reason);
         }
@@ -250,6 +272,11 @@ impl Dataset {
     /// The classes whose indices [`load_mask`](Self::load_mask) returns.
     pub fn mask_names(&self) -> &[String] {
         &self.mask_names
+    }
+
+    /// The scene head whose classes the samples' labels are of.
+    pub fn scenes(&self) -> Option<&SceneHead> {
+        self.scenes.as_ref()
     }
 
     /// Decodes a sample's mask into the student's segmentation classes and [`VOID`].
@@ -285,7 +312,8 @@ impl Sample {
                 size.0, size.1
             )));
         }
-        let mut sample = Self { name, image, size, boxes: None, ignore: Vec::new(), mask: None };
+        let scene = SceneLabels::default();
+        let mut sample = Self { name, image, size, boxes: None, ignore: Vec::new(), mask: None, scene };
         match labels {
             Labels::Unlabelled => {}
             Labels::Objects(objects) => {

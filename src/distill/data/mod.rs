@@ -5,7 +5,7 @@
 //! - [`config`]: `dataset.toml`: the mapping from a set's classes to the student's; four data sets
 //!   are built in, and taken where they are asked for.
 //! - [`dataset`]: a set as a list of samples, sorted by name.
-//! - [`labels`]: the objects of an image. - [`names`]: names that are nearly the same.
+//! - [`labels`]: the objects of an image. - [`scene`]: what it shows as a whole. - [`names`]: names that are nearly the same.
 //! - [`read`]: decoding images; [`mask`]: decoding masks; [`files`]: what lies in a folder.
 //! - [`copies`](mod@copies): duplicate images.
 //!
@@ -22,6 +22,7 @@ pub mod layout;
 pub mod mask;
 pub mod names;
 pub mod read;
+pub mod scene;
 
 use std::path::{Path, PathBuf};
 

@@ -216,6 +216,7 @@ mod tests {
             images: vec![Observed { sample: 0, objects: Some(objects), mask: None }],
             confusion: Confusion::new(1),
             mask_calibration: Calibration::default(),
+            scenes: super::super::scene::SceneCounts::new(None),
             skipped: Vec::new(),
         };
         let [missed, invented, confused] = mistakes(&observations, &[true, true, false]);

@@ -1,22 +1,24 @@
 //! `distill evaluate`: evaluation of a package on labelled images.
 //!
 //! - [`observe`]: runs the student over the images, through the node's pipeline.
-//! - [`report`]: the metrics. - [`mistakes`]: pictures of the worst errors.
+//! - [`report`]: the metrics; [`scene`]: those of scenes. - [`mistakes`]: pictures of the worst errors.
 
 pub mod mistakes;
 pub mod observe;
 pub mod report;
+pub mod scene;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{ensure, Context};
+use anyhow::{bail, ensure, Context};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_core::files::write_atomically;
 use peregrine_pipeline::PipelineOptions;
 use peregrine_student::{Architecture, Student};
 use peregrine_vision::decode::NmsIou;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::data::config::{DatasetConfig, SegmentationLabels};
 use super::data::{copies, log_skipped, Dataset, OnError, OpenOptions};
@@ -47,8 +49,8 @@ pub fn judged(score_threshold: f32, threads: usize) -> PipelineOptions {
     }
 }
 
-/// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, calibration, and its worst
-/// errors.
+/// Evaluate a student on labelled images: AP50, AP, AP by size, mIoU, accuracy of scenes,
+/// calibration, and its worst errors.
 ///
 /// A folder has images/ and labels/ (YOLO text, or masks with one byte per pixel). Its classes are
 /// defined by dataset.toml in it or its parent, by --config, or by --classes / --mask-classes. Only
@@ -87,6 +89,10 @@ pub struct EvaluateArgs {
     /// the student's are void.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["config", "classes"])]
     mask_classes: Vec<String>,
+    /// Leave out the images that are labelled as these scenes (scene.csv, folders by class, or scene
+    /// in dataset.toml), comma-separated.
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
+    exclude_scene: Vec<String>,
     /// Write the metrics as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -172,6 +178,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             !copies.iter().any(|copy| copy.copy.1 == index)
         });
     }
+    exclude_scenes(&mut dataset, &args.exclude_scene)?;
     let usual = if teacher.is_some() { TEACHER_SCORE } else { STUDENT_SCORE };
     let score_threshold = args.score_threshold.unwrap_or(usual);
     let mut options = judged(score_threshold, args.threads);
@@ -223,16 +230,46 @@ pub fn evaluate(
     Ok(Evaluation::of(&student.manifest.name, &student.manifest.architecture, dataset, &observations))
 }
 
+/// Leaves out the samples that are labelled as one of the scenes `excluded`.
+///
+/// # Errors
+/// When no sample is labelled as one of them, or none is left.
+fn exclude_scenes(dataset: &mut Dataset, excluded: &[String]) -> anyhow::Result<()> {
+    let known: BTreeSet<&String> = dataset.samples.iter().flat_map(|sample| &sample.scene.names).collect();
+    if let Some(unknown) = excluded.iter().find(|class| !known.contains(class)) {
+        let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+        let has = if known.is_empty() {
+            "no image has a scene".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
+        bail!("{}: --exclude-scene {unknown}: no image is labelled so; {has}", dataset.name);
+    }
+    let before = dataset.samples.len();
+    dataset.samples.retain(|sample| !sample.scene.names.iter().any(|name| excluded.contains(name)));
+    ensure!(!dataset.samples.is_empty(), "{}: --exclude-scene leaves no image", dataset.name);
+    if !excluded.is_empty() {
+        info!(
+            "{}: {} of {before} images left out as {}",
+            dataset.name,
+            before - dataset.samples.len(),
+            excluded.join(", ")
+        );
+    }
+    Ok(())
+}
+
 fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) -> anyhow::Result<OnnxTeacher> {
     let (description, network) =
         text.split_once('=').with_context(|| format!("--teacher {text}: write DESCRIPTION.toml=NETWORK.onnx"))?;
     let description = TeacherDescription::read(Path::new(description))?;
     let library = args.onnxruntime.as_ref().context("--teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
     let classes = match description.family {
-        Family::PixelLogits => architecture.segmentation_classes(),
-        _ => architecture.detection_classes(),
+        Family::PixelLogits => architecture.segmentation_classes().to_vec(),
+        Family::ClassLogits => architecture.scene.as_ref().map_or_else(Vec::new, |head| head.classes()),
+        _ => architecture.detection_classes().to_vec(),
     };
-    OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, classes, args.threads)
+    OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, &classes, args.threads)
 }
 
 /// The configuration that the class flags stand for; `None` without them.
@@ -246,13 +283,5 @@ fn config_of_flags(args: &EvaluateArgs, folder: &Path) -> Option<DatasetConfig> 
         colours: None,
     });
     let name = folder.file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
-    Some(DatasetConfig {
-        name,
-        classes: args.classes.clone(),
-        labelled: None,
-        licence: String::new(),
-        notes: String::new(),
-        detection: None,
-        segmentation,
-    })
+    Some(DatasetConfig { segmentation, ..DatasetConfig::of_classes(&name, &args.classes) })
 }

@@ -7,7 +7,9 @@ use image::{GrayImage, RgbImage};
 use peregrine_core::{ClassMask, Detection, ImageView};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::Student;
+use peregrine_vision::decode::scene::softmax;
 
+use super::scene::SceneCounts;
 use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::metrics::{Calibration, Confusion, Evaluated};
 use crate::teacher::{Judged, OnnxTeacher};
@@ -19,6 +21,7 @@ pub struct Observations {
     pub confusion: Confusion,
     /// Calibration of the mask's cells, weighted by their labelled pixels.
     pub mask_calibration: Calibration,
+    pub scenes: SceneCounts,
     /// Skipped files.
     pub skipped: Vec<Skipped>,
 }
@@ -40,6 +43,8 @@ pub struct Seen {
     pub detections: Vec<Detection>,
     /// The class of each cell, and its confidence.
     pub mask: Option<(ClassMask, Vec<f32>)>,
+    /// Probabilities of the classes of scenes, group by group.
+    pub scene: Vec<f32>,
 }
 
 /// Runs every labelled sample through the student's pipeline; calls `step` after each sample.
@@ -58,7 +63,8 @@ pub fn observe(
     let see = |image: &RgbImage, path: &Path| {
         let result = pipeline.process(&view(image, path)?)?;
         let (detections, mask) = (result.detections.clone(), result.mask.clone());
-        Ok(Seen { detections, mask: Some((mask, pipeline.mask_confidence())) })
+        let scene = result.scene.clone();
+        Ok(Seen { detections, mask: Some((mask, pipeline.mask_confidence())), scene })
     };
     observe_with(dataset, on_error, step, see)
 }
@@ -74,10 +80,12 @@ pub fn observe_teacher(
     on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Observations> {
+    let groups: Vec<usize> = dataset.scenes().into_iter().flat_map(|head| head.0.values().map(Vec::len)).collect();
     let see = |image: &RgbImage, path: &Path| {
         Ok(match teacher.judge(image, least).with_context(|| path.display().to_string())? {
-            Judged::Boxes(detections) => Seen { detections, mask: None },
-            Judged::Pixels(mask) => Seen { detections: Vec::new(), mask: Some(mask.decided()) },
+            Judged::Boxes(detections) => Seen { detections, ..Seen::default() },
+            Judged::Pixels(mask) => Seen { mask: Some(mask.decided()), ..Seen::default() },
+            Judged::Image(logits) => Seen { scene: probabilities(logits, &groups), ..Seen::default() },
         })
     };
     observe_with(dataset, on_error, step, see)
@@ -89,7 +97,7 @@ fn observe_with(
     step: &dyn Fn(),
     mut see: impl FnMut(&RgbImage, &Path) -> anyhow::Result<Seen>,
 ) -> anyhow::Result<Observations> {
-    let labelled = |s: &Sample| s.boxes.is_some() || s.mask.is_some();
+    let labelled = |s: &Sample| s.boxes.is_some() || s.mask.is_some() || s.scene.is_labelled();
     ensure!(
         dataset.samples.iter().any(labelled),
         "{}: no image has a label to evaluate on; put label files with the images' names into labels/",
@@ -105,6 +113,7 @@ fn observe_with(
         images: Vec::new(),
         confusion: Confusion::new(dataset.mask_names().len()),
         mask_calibration: Calibration::default(),
+        scenes: SceneCounts::new(dataset.scenes()),
         skipped: Vec::new(),
     };
     for (index, sample) in dataset.samples.iter().enumerate() {
@@ -126,6 +135,7 @@ fn read(dataset: &Dataset, sample: &Sample) -> Result<(RgbImage, Option<GrayImag
 
 impl Observations {
     fn add(&mut self, index: usize, sample: &Sample, seen: Seen, labels: Option<&GrayImage>) {
+        self.scenes.add(&sample.scene.classes, &seen.scene);
         let mask = labels.zip(seen.mask).map(|(labels, (mask, confidence))| {
             let right = self.add_mask(&mask, &confidence, labels);
             (mask, right)
@@ -157,6 +167,17 @@ impl Observations {
             1.0
         }
     }
+}
+
+/// The softmax of the logits of each of `groups`, which have so many classes.
+fn probabilities(mut logits: Vec<f32>, groups: &[usize]) -> Vec<f32> {
+    let mut rest = &mut logits[..];
+    for &classes in groups {
+        let (group, others) = rest.split_at_mut(classes.min(rest.len()));
+        softmax(group);
+        rest = others;
+    }
+    logits
 }
 
 fn view<'a>(image: &'a RgbImage, path: &Path) -> anyhow::Result<ImageView<'a>> {

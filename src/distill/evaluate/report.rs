@@ -7,6 +7,7 @@ use peregrine_student::{Architecture, Manifest};
 use serde::Serialize;
 
 use super::observe::Observations;
+use super::scene::{self, SceneAccuracy};
 use crate::data::Dataset;
 use crate::metrics::average_precision::outcomes;
 use crate::metrics::{average_precision, Calibration, ClassPrecision, Evaluated};
@@ -49,6 +50,12 @@ pub struct Evaluation {
     /// Expected calibration error of the mask's pixels.
     #[serde(rename = "ECE_segmentation")]
     pub segmentation_error: Option<f64>,
+    /// Mean accuracy over the groups of scenes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scene_accuracy: Option<f64>,
+    /// By group of scenes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scene: BTreeMap<String, SceneAccuracy>,
     /// By class.
     pub detection: BTreeMap<String, ClassPrecision>,
     /// By class: IoU.
@@ -75,6 +82,7 @@ impl Evaluation {
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         };
         let confusion = &observations.confusion;
+        let scene = observations.scenes.accuracies();
         let iou = |c: usize| confusion.iou(c).map(|iou| (mask_classes[c].clone(), iou));
         Self {
             model: name.to_owned(),
@@ -92,6 +100,8 @@ impl Evaluation {
             mean_iou: confusion.labelled_mean_iou(),
             detection_error: calibration.error(),
             segmentation_error: observations.mask_calibration.error(),
+            scene_accuracy: scene::mean_accuracy(&scene),
+            scene,
             segmentation: (0..mask_classes.len()).filter(|&c| confusion.is_labelled(c)).filter_map(iou).collect(),
             detection,
         }
@@ -99,7 +109,8 @@ impl Evaluation {
 
     /// Records the metrics in a package's manifest.
     pub fn record(&self, manifest: &mut Manifest) {
-        let figures = [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou)];
+        let figures =
+            [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou), ("scene_accuracy", self.scene_accuracy)];
         let known = figures.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         manifest.accuracy.insert(self.dataset.clone(), known.collect());
     }
@@ -138,6 +149,7 @@ impl Evaluation {
             }
             let _ = writeln!(text, "{:<14}{:>8}", "mean", percent(self.mean_iou));
         }
+        text += &scene::table(&self.scene);
         let errors =
             [("detections with a score of at least 0.3", self.detection_error), ("pixels", self.segmentation_error)];
         for (what, error) in errors.into_iter().filter(|e| e.1.is_some()) {

@@ -83,6 +83,7 @@ mod tests {
             ]),
             ignore: vec![],
             mask: None,
+            scene: Default::default(),
         };
         let why: Vec<String> = in_sample(&sample, &["car".into(), "bus".into()]).into_iter().map(|s| s.1).collect();
         assert_eq!(

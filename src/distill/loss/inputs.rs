@@ -16,6 +16,8 @@ pub struct Tensors {
     pub box_distribution: Tensor,
     /// Segmentation logits `[images, classes, cells]`.
     pub segmentation: Tensor,
+    /// Class logits of each group of scenes, `[images, classes]`.
+    pub scene: Vec<Tensor>,
     /// The tensors of the inner layers that some method compares, `[images, channels, height,
     /// width]`, by the layer's name.
     pub layers: BTreeMap<String, Tensor>,
@@ -36,6 +38,10 @@ pub struct DistillInputs {
     /// For each image and cell of the segmentation head whether the teacher has logits there: soft
     /// targets of a whole image end at its border.
     pub mask_valid: Vec<bool>,
+    /// For each group of scenes the label of each image, or [`VOID`](crate::data::VOID).
+    pub scene_labels: Vec<Vec<u8>>,
+    /// For each image whether the teacher has logits of its scene.
+    pub scene_valid: Vec<bool>,
     /// The same for each image and cell of the inner layers that are compared with soft targets, by
     /// name. Both tensors are zero at cells that are not valid.
     pub layer_valid: BTreeMap<String, Vec<bool>>,

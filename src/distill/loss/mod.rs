@@ -7,7 +7,7 @@
 //!   learn.
 //! - [`soft`]: the divergence from a teacher's softened outputs.
 //! - [`detection`]: the loss of the detection head; [`boxes`]: its box terms.
-//! - [`segmentation`]: weighted cross-entropy of each pixel.
+//! - [`segmentation`]: weighted cross-entropy of each pixel; [`scene`]: cross-entropy of the image.
 //! - [`methods`]: the distillation methods, one file each; [`inputs`]: what they compare;
 //!   [`schedule`]: weights and temperatures that change during a run.
 
@@ -16,6 +16,7 @@ pub mod boxes;
 pub mod detection;
 pub mod inputs;
 pub mod methods;
+pub mod scene;
 pub mod schedule;
 pub mod segmentation;
 pub mod soft;

@@ -249,7 +249,7 @@ fn choose_data(args: &QuantizeArgs, student: &Student) -> anyhow::Result<(Chosen
     if !args.evaluate.is_empty() {
         return Ok((images, args.evaluate.iter().map(open).collect::<Result<_, _>>()?));
     }
-    left.retain(|d| d.samples.iter().any(|s| s.boxes.is_some() || s.mask.is_some()));
+    left.retain(|d| d.samples.iter().any(|s| s.boxes.is_some() || s.mask.is_some() || s.scene.is_labelled()));
     ensure!(
         !left.is_empty(),
         "calibration uses all labelled images of --data, so that none is left to evaluate on; give --evaluate, or fewer \
@@ -271,7 +271,8 @@ fn accuracy(student: &Student, datasets: &[Dataset], args: &QuantizeArgs, what: 
         let bar = progress_bar(&format!("{what} on {}", dataset.name), dataset.samples.len() as u64);
         let e = evaluate(student, dataset, options.clone(), on_error(args), &|| bar.inc(1))?;
         bar.finish_and_clear();
-        accuracies.insert(dataset.name.clone(), Accuracy { ap50: e.ap50, ap: e.ap, mean_iou: e.mean_iou });
+        let (ap50, ap, mean_iou, scene_accuracy) = (e.ap50, e.ap, e.mean_iou, e.scene_accuracy);
+        accuracies.insert(dataset.name.clone(), Accuracy { ap50, ap, mean_iou, scene_accuracy });
     }
     Ok(accuracies)
 }

@@ -18,11 +18,14 @@ pub struct Accuracy {
     pub ap: Option<f64>,
     #[serde(rename = "mIoU")]
     pub mean_iou: Option<f64>,
+    /// Mean over the groups of scenes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scene_accuracy: Option<f64>,
 }
 
 impl Accuracy {
-    fn figures(&self) -> [(&'static str, Option<f64>); 3] {
-        [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou)]
+    fn figures(&self) -> [(&'static str, Option<f64>); 4] {
+        [("AP50", self.ap50), ("AP", self.ap), ("mIoU", self.mean_iou), ("scene_accuracy", self.scene_accuracy)]
     }
 
     /// The measured metrics by name.
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_worst_drop_is_over_all_metrics_and_data_sets() {
-        let of = |ap50, mean_iou| Accuracy { ap50, mean_iou, ap: None };
+        let of = |ap50, mean_iou| Accuracy { ap50, mean_iou, ..Accuracy::default() };
         let before: Accuracies = [("a".into(), of(Some(0.5), None)), ("b".into(), of(None, Some(0.6)))].into();
         let after: Accuracies = [("a".into(), of(Some(0.52), None)), ("b".into(), of(None, Some(0.585)))].into();
         assert!((worst_drop(&before, &after) - 1.5).abs() < 1e-9);

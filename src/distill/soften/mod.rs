@@ -45,9 +45,9 @@ pub struct SoftenArgs {
     /// Data set folders, labelled or not.
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector or segmenter, or the folder of a
-    /// Peregrine package, which gives boxes and masks, as it has heads (FOLDER:boxes or FOLDER:masks
-    /// for one of them); several are averaged.
+    /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector, segmenter or classifier, or the folder
+    /// of a Peregrine package, which gives boxes, masks and scenes, as it has heads (FOLDER:boxes,
+    /// FOLDER:masks or FOLDER:scenes for one of them); several are averaged.
     #[arg(long = "teacher", required = true)]
     teachers: Vec<String>,
     /// A layer of the package whose features to store for feature distillation, such as neck.8.add;

@@ -135,6 +135,7 @@ impl Partial {
 /// The soft targets of a shard, with their maps in memory.
 fn read(path: &Path, index: &Index) -> anyhow::Result<Vec<ImageSoftTargets>> {
     let masks = index.segmentation.as_ref().map(Vec::len);
-    let contents = Contents { classes: index.classes.len(), masks, features: &index.features, wanted: &|_| true };
+    let (classes, scenes) = (index.classes.len(), index.scenes());
+    let contents = Contents { classes, masks, scenes, features: &index.features, wanted: &|_| true };
     shard::open(path, &contents)?.iter().map(StoredSoftTargets::read).collect()
 }

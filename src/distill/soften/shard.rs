@@ -1,6 +1,9 @@
 //! A file of soft targets, in safetensors: for each of its images the objects' boxes (f32) and raw
 //! logits (f16, temperature 1).
 //!
+//! With a classifier, a tensor `scenes` `[images, classes]` (f16) of logits, all groups' classes in a
+//! row.
+//!
 //! With a segmenter, a tensor `segmentation.N` for the N-th image: logits `[classes, rows,
 //! columns]` (f16) of a grid over the whole image. With a feature, say of layer `neck.8.add`, a
 //! tensor `feature.neck.8.add.N` `[channels, rows, columns]` (f16), and one `place.neck.8.add`
@@ -29,7 +32,12 @@ pub struct ImageSoftTargets {
     pub mask: Option<Arc<HalfMap>>,
     /// By the student's layer.
     pub features: BTreeMap<String, Arc<HalfMap>>,
+    /// Logits of the scene, group by group; `None` without a classifier.
+    pub scene: Option<Vec<f32>>,
 }
+
+/// The tensor of all images' scenes.
+const SCENES: &str = "scenes";
 
 fn mask_name(image: usize) -> String {
     format!("segmentation.{image}")
@@ -60,6 +68,11 @@ pub(crate) fn serialize(images: &[ImageSoftTargets], classes: usize) -> anyhow::
         Some(*end)
     });
     tensors.push("ends", &[images.len()], ends);
+    let scenes: Vec<&Vec<f32>> = images.iter().filter_map(|image| image.scene.as_ref()).collect();
+    if let Some(scene) = scenes.first() {
+        let logits = scenes.iter().flat_map(|scene| to_f16(scene));
+        tensors.push(SCENES, &[images.len(), scene.len()], logits);
+    }
     for (i, image) in images.iter().enumerate() {
         if let Some(mask) = &image.mask {
             push(&mut tensors, mask_name(i), mask);
@@ -82,6 +95,8 @@ pub(super) struct Contents<'a> {
     pub classes: usize,
     /// Number of segmentation classes; `None` without masks.
     pub masks: Option<usize>,
+    /// Number of classes of scenes; 0 without them.
+    pub scenes: usize,
     /// Layers with features; only those that are `wanted` are read.
     pub features: &'a [String],
     pub wanted: &'a dyn Fn(&str) -> bool,
@@ -108,6 +123,10 @@ fn read(tensors: &TensorReader, shard: &Arc<ShardFile>, contents: &Contents) -> 
         let place = tensors.read::<f32>(&place_name(layer), &[Some(ends.len()), Some(4)])?;
         places.insert(layer, place.values);
     }
+    let mut scenes = Vec::new();
+    if contents.scenes > 0 && !ends.is_empty() {
+        scenes = tensors.read::<f16>(SCENES, &[Some(ends.len()), Some(contents.scenes)])?.values;
+    }
     let mut images = Vec::with_capacity(ends.len());
     let mut start = 0;
     for (i, end) in ends.into_iter().map(|end| end as usize).enumerate() {
@@ -116,6 +135,8 @@ fn read(tensors: &TensorReader, shard: &Arc<ShardFile>, contents: &Contents) -> 
         if let Some(classes) = contents.masks {
             image.mask = Some(StoredMap::find(tensors, shard, &mask_name(i), Some(classes), None)?);
         }
+        let scene = scenes.chunks_exact(contents.scenes.max(1)).nth(i);
+        image.scene = scene.map(|logits| logits.iter().map(|logit| logit.to_f32()).collect());
         for (&layer, places) in &places {
             let place = std::array::from_fn(|side| places[4 * i + side]);
             let map = StoredMap::find(tensors, shard, &feature_name(layer, i), None, Some(place))?;
@@ -147,7 +168,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         let features: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();
-        let contents = Contents { classes: 2, masks, features: &features, wanted: &|name| name != "unwanted" };
+        let scenes = if masks.is_some() { 3 } else { 0 };
+        let contents = Contents { classes: 2, masks, scenes, features: &features, wanted: &|name| name != "unwanted" };
         open(file.path(), &contents)?.iter().map(StoredSoftTargets::read).collect()
     }
 
@@ -163,7 +185,8 @@ mod tests {
             let mask = Some(map(3, width, height, [0.0, 0.0, width as f32, height as f32]));
             let feature =
                 |layer: &str, channels| (layer.to_owned(), map(channels, width, height, [0.5, 0.25, 1.5, 1.0]));
-            ImageSoftTargets { boxes, mask, features: [feature("a.add", 2), feature("unwanted", 1)].into() }
+            let scene = Some(vec![0.25, width as f32, -30.0]);
+            ImageSoftTargets { boxes, mask, scene, features: [feature("a.add", 2), feature("unwanted", 1)].into() }
         };
         let images = [image(vec![object(1.0), object(2.0)], 4, 2), image(vec![], 2, 3), image(vec![object(3.0)], 1, 1)];
         let bytes = serialize(&images, 2).unwrap();

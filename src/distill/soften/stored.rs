@@ -24,6 +24,8 @@ pub struct StoredSoftTargets {
     pub mask: Option<StoredMap>,
     /// By the student's layer.
     pub features: BTreeMap<String, StoredMap>,
+    /// Logits of the scene, group by group; `None` without a classifier.
+    pub scene: Option<Vec<f32>>,
 }
 
 impl StoredSoftTargets {
@@ -38,6 +40,7 @@ impl StoredSoftTargets {
             mask: self.mask.as_ref().map(map).transpose()?,
             features: features.collect::<anyhow::Result<_>>()?,
             boxes: self.boxes.clone(),
+            scene: self.scene.clone(),
         })
     }
 }

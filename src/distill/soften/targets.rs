@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context};
 use peregrine_core::files::sha256;
 use peregrine_core::files::{read_at_most, MAX_RESULT};
+use peregrine_student::SceneHead;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,6 +36,9 @@ pub(super) struct Index {
     /// The segmentation classes; `None` without a segmenter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Vec<String>>,
+    /// The student's scene head; `None` without a classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scene: Option<SceneHead>,
     /// The student's layers with features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
@@ -102,7 +106,13 @@ impl Index {
         self.teachers == other.teachers
             && self.classes == other.classes
             && self.segmentation == other.segmentation
+            && self.scene == other.scene
             && self.features == other.features
+    }
+
+    /// Number of classes of scenes; 0 without a classifier.
+    pub fn scenes(&self) -> usize {
+        self.scene.as_ref().map_or(0, |head| head.0.values().map(Vec::len).sum())
     }
 
     pub fn read(path: &Path) -> anyhow::Result<Self> {
@@ -125,6 +135,8 @@ pub struct SoftTargets {
     pub known: Vec<bool>,
     /// The segmentation classes; `None` without a segmenter.
     pub segmentation: Option<Vec<String>>,
+    /// The student's scene head; `None` without a classifier.
+    pub scene: Option<SceneHead>,
     /// The student's layers with features, and their number of channels; 0 without images.
     pub features: BTreeMap<String, usize>,
 }
@@ -156,7 +168,8 @@ impl SoftTargets {
                 bail!("{}: its hash is not the one in index.json; delete both and soften again", path.display());
             }
             let masks = index.segmentation.as_ref().map(Vec::len);
-            let contents = Contents { classes: index.classes.len(), masks, features: &index.features, wanted };
+            let (classes, scenes) = (index.classes.len(), index.scenes());
+            let contents = Contents { classes, masks, scenes, features: &index.features, wanted };
             let found = shard::open(&path, &contents).with_context(|| path.display().to_string())?;
             ensure!(
                 found.len() == shard.images.len(),
@@ -186,6 +199,7 @@ impl SoftTargets {
             known: index.classes.iter().map(known).collect(),
             classes: index.classes,
             segmentation: index.segmentation,
+            scene: index.scene,
             features,
         })
     }
@@ -253,8 +267,16 @@ mod tests {
         };
         let classes = vec!["p".into(), "q".into()];
         let shards = vec![shard];
-        let index =
-            Index { teachers: vec![], classes, known: None, segmentation: None, features: vec![], share: None, shards };
+        let index = Index {
+            teachers: vec![],
+            classes,
+            known: None,
+            segmentation: None,
+            scene: None,
+            features: vec![],
+            share: None,
+            shards,
+        };
         std::fs::write(folder.path().join(INDEX), serde_json::to_vec(&index).unwrap()).unwrap();
         std::fs::write(folder.path().join("a-0000.safetensors"), bytes).unwrap();
         let error = SoftTargets::open(folder.path()).err().unwrap().to_string();

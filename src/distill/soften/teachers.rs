@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::{ensure, Context};
 use image::RgbImage;
 use peregrine_core::files::sha256;
 use peregrine_student::Architecture;
@@ -28,6 +28,8 @@ pub(super) struct Teachers {
     detectors: Vec<Vec<bool>>,
     /// For each segmenter, which of the student's segmentation classes it knows.
     segmenters: Vec<Vec<bool>>,
+    /// For each classifier, which of the student's classes of scenes it knows.
+    classifiers: Vec<Vec<bool>>,
     /// The student's input size, to whose cells masks are resized.
     input: (usize, usize),
     /// The student's layers for which a teacher gives features.
@@ -60,6 +62,7 @@ impl Teachers {
             all: Vec::new(),
             detectors: Vec::new(),
             segmenters: Vec::new(),
+            classifiers: Vec::new(),
             input: (student.input.width, student.input.height),
             features: BTreeSet::new(),
         };
@@ -71,8 +74,9 @@ impl Teachers {
                     let description = TeacherDescription::read(Path::new(description))?;
                     teachers.reserve_features(teacher, description.features.keys())?;
                     ensure!(
-                        description.family != Family::ClassLogits,
-                        "--teacher {teacher}: a classifier does not locate objects; give a detector or a segmenter"
+                        description.family != Family::ClassLogits || student.scene.is_some(),
+                        "--teacher {teacher}: a classifier does not locate objects, and the student has no scene head; give \
+                         a detector or a segmenter, or name the student with --student"
                     );
                     if runtime.is_none() {
                         let library = args.onnxruntime.as_deref().unwrap_or(Path::new("libonnxruntime.so"));
@@ -92,17 +96,22 @@ impl Teachers {
     }
 
     fn add_package(&mut self, teacher: &str, args: &SoftenArgs, student: &Architecture) -> anyhow::Result<()> {
-        let (folder, wanted) = package_address(teacher, student);
+        let (folder, wanted, wants_scenes) = package_address(teacher, student);
         ensure!(
             folder.is_dir(),
             "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package, as FOLDER, \
-             FOLDER:boxes or FOLDER:masks"
+             FOLDER:boxes, FOLDER:masks or FOLDER:scenes"
         );
         self.reserve_features(teacher, &args.features)?;
+        let scenes = scene_classes(student);
+        let wanted = Wanted { scene: if wants_scenes { &scenes[..] } else { &[] }, ..wanted };
         let package = PackageTeacher::load(folder, wanted, &args.features, args.threads)?;
         self.detectors.extend(package.knows_boxes());
         if let Some(knows) = package.knows_masks() {
             self.add_segmenter(&package.name, knows, student);
+        }
+        if let Some(knows) = package.knows_scenes() {
+            self.add_classifier(&package.name, knows, student);
         }
         self.all.push(AnyTeacher::Package(package));
         Ok(())
@@ -119,6 +128,17 @@ impl Teachers {
         self.segmenters.push(knows);
     }
 
+    /// Adds what a classifier knows; warns of classes that it does not.
+    fn add_classifier(&mut self, name: &str, knows: Vec<bool>, student: &Architecture) {
+        let classes = scene_classes(student);
+        let unknown = classes.iter().zip(&knows).filter(|(_, &knows)| !knows).map(|(class, _)| class.as_str());
+        let unknown: Vec<&str> = unknown.collect();
+        if !unknown.is_empty() {
+            warn!("{name} maps nothing to {}: to it no image shows these scenes", unknown.join(", "));
+        }
+        self.classifiers.push(knows);
+    }
+
     fn add_onnx(
         &mut self,
         runtime: &Runtime,
@@ -127,15 +147,19 @@ impl Teachers {
         student: &Architecture,
         threads: usize,
     ) -> anyhow::Result<()> {
-        let segments = description.family == Family::PixelLogits;
-        let classes = if segments { student.segmentation_classes() } else { student.detection_classes() };
+        let family = description.family;
+        let classes = match family {
+            Family::PixelLogits => student.segmentation_classes().to_vec(),
+            Family::ClassLogits => scene_classes(student),
+            _ => student.detection_classes().to_vec(),
+        };
         let name = description.name.clone();
-        let onnx = OnnxTeacher::load(runtime, network, description, classes, threads)?;
+        let onnx = OnnxTeacher::load(runtime, network, description, &classes, threads)?;
         let knows = onnx.knows();
-        if segments {
-            self.add_segmenter(&name, knows, student);
-        } else {
-            self.detectors.push(knows);
+        match family {
+            Family::PixelLogits => self.add_segmenter(&name, knows, student),
+            Family::ClassLogits => self.add_classifier(&name, knows, student),
+            _ => self.detectors.push(knows),
         }
         self.all.push(AnyTeacher::Onnx(onnx));
         Ok(())
@@ -171,6 +195,7 @@ impl Teachers {
             known: Some(known.map(|(_, name)| name.clone()).collect()),
             features: self.features.iter().cloned().collect(),
             segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation_classes().to_vec()),
+            scene: student.scene.clone().filter(|_| !self.classifiers.is_empty()),
             share: None,
             shards: Vec::new(),
         }
@@ -194,6 +219,7 @@ impl Teachers {
 
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
         let (mut boxes, mut masks, mut features) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut scenes = Vec::new();
         for teacher in &mut self.all {
             let layers = match teacher {
                 AnyTeacher::Package(teacher) => {
@@ -202,6 +228,7 @@ impl Teachers {
                         boxes.push(found.boxes);
                     }
                     masks.extend(found.mask);
+                    scenes.extend(found.scene.map(of_image));
                     found.features
                 }
                 AnyTeacher::Onnx(teacher) => {
@@ -209,7 +236,7 @@ impl Teachers {
                     match prediction {
                         Prediction::Boxes(found) => boxes.push(found),
                         Prediction::Pixels(mask) => masks.push(mask),
-                        Prediction::Image(_) => bail!("a teacher has neither boxes nor masks as output"),
+                        Prediction::Image(logits) => scenes.push(of_image(logits)),
                     }
                     features
                 }
@@ -223,6 +250,7 @@ impl Teachers {
         Ok(ImageSoftTargets {
             boxes: ensemble::fuse(&boxes, &self.detectors),
             mask: (!masks.is_empty()).then(|| Arc::new(mask())),
+            scene: (!scenes.is_empty()).then(|| SoftMask::mean(&scenes, &self.classifiers, 1, 1).logits),
             features,
         })
     }
@@ -236,15 +264,28 @@ impl Teachers {
     }
 }
 
-/// A package's folder, and what it is wanted for: `FOLDER:boxes`, `FOLDER:masks` or, as `FOLDER`, both.
-/// What is there as it stands is a folder, even with a colon in its name.
-fn package_address<'a>(teacher: &'a str, student: &'a Architecture) -> (&'a Path, Wanted<'a>) {
+/// The student's classes of scenes, group by group.
+fn scene_classes(student: &Architecture) -> Vec<String> {
+    student.scene.as_ref().map_or_else(Vec::new, |head| head.classes())
+}
+
+/// The logits of an image as a mask of one cell.
+fn of_image(logits: Vec<f32>) -> SoftMask {
+    SoftMask { width: 1, height: 1, logits }
+}
+
+/// A package's folder, and what it is wanted for, last whether for scenes: `FOLDER:boxes`,
+/// `FOLDER:masks`, `FOLDER:scenes` or, as `FOLDER`, all. What is there as it stands is a folder, even
+/// with a colon in its name.
+fn package_address<'a>(teacher: &'a str, student: &'a Architecture) -> (&'a Path, Wanted<'a>, bool) {
     let (detection, segmentation) = (student.detection_classes(), student.segmentation_classes());
     let part = teacher.rsplit_once(':').filter(|_| !Path::new(teacher).exists());
+    let none = Wanted::default();
     match part {
-        Some((folder, "boxes")) => (Path::new(folder), Wanted { detection, segmentation: &[] }),
-        Some((folder, "masks")) => (Path::new(folder), Wanted { detection: &[], segmentation }),
-        _ => (Path::new(teacher), Wanted { detection, segmentation }),
+        Some((folder, "boxes")) => (Path::new(folder), Wanted { detection, ..none }, false),
+        Some((folder, "masks")) => (Path::new(folder), Wanted { segmentation, ..none }, false),
+        Some((folder, "scenes")) => (Path::new(folder), none, true),
+        _ => (Path::new(teacher), Wanted { detection, segmentation, ..none }, true),
     }
 }
 

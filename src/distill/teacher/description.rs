@@ -32,7 +32,8 @@ pub enum Family {
     /// "softmax"`, as in DETR, the last logit means "no object"; with "sigmoid" (Deformable and
     /// RT-DETR) there is no such logit.
     Detr,
-    /// One output `[1, classes]`: logits of the whole image.
+    /// One output `[1, classes]`: logits of the whole image; with `scores = "probability"`
+    /// probabilities, as networks that end in a softmax have them.
     ClassLogits,
     /// One output `[1, classes, h, w]`, or `[1, h, w, classes]` with `layout = "nhwc"`: logits of
     /// each pixel or cell.

@@ -4,11 +4,11 @@ use anyhow::ensure;
 use peregrine_core::ClassMask;
 
 use super::candidates::OutputTensor;
-use super::description::{Layout, TeacherDescription};
+use super::description::{Layout, Scores, TeacherDescription};
 use super::placement::Placement;
 
 /// The logit of a class that the segmenter does not know: finite, as softmax needs it.
-pub(super) const UNKNOWN_CLASS: f32 = -30.0;
+pub(crate) const UNKNOWN_CLASS: f32 = -30.0;
 
 /// Logits for cells that cover the source image exactly.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +90,10 @@ pub fn of_image(d: &TeacherDescription, groups: &[Vec<usize>], output: &OutputTe
         "output {:?} is {shape:?}, which is not [1, classes] with every class named in [classes]",
         d.outputs[0]
     );
-    Ok(groups.iter().map(|group| log_sum(group.iter().map(|&c| values[c]))).collect())
+    // The logarithm of a probability is a logit of the same softmax.
+    let is_probability = d.scores == Some(Scores::Probability);
+    let logit = |&c: &usize| if is_probability { values[c].max(1e-8).ln() } else { values[c] };
+    Ok(groups.iter().map(|group| log_sum(group.iter().map(logit))).collect())
 }
 
 /// The student's class logits of each cell on the image, without the padding of the letterbox.

@@ -172,15 +172,16 @@ impl OnnxTeacher {
     }
 
     /// What the teacher is to be judged by: a detector's own detections above `least`, every class
-    /// of a box apart, with no more suppression than its family needs; or a segmenter's mask.
+    /// of a box apart, with no more suppression than its family needs; a segmenter's mask; or a
+    /// classifier's logits.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict), and for a classifier.
+    /// As [`predict`](Self::predict).
     pub fn judge(&mut self, image: &RgbImage, least: f32) -> anyhow::Result<Judged> {
         let outputs = self.run(image)?;
         let d = &self.description;
         let judged = match d.family {
-            Family::ClassLogits => bail!("{} is a classifier: it has neither boxes nor masks to evaluate", d.name),
+            Family::ClassLogits => self.class_logits(&outputs).map(Judged::Image),
             Family::PixelLogits => self.pixel_logits(&outputs).map(Judged::Pixels),
             _ => {
                 let all = |c: Vec<Candidate>| detections(&c, self.groups.len(), least, d.nms_iou());
@@ -258,6 +259,8 @@ pub enum Judged {
     Boxes(Vec<Detection>),
     /// A segmenter's logits of each cell.
     Pixels(SoftMask),
+    /// A classifier's logits of the whole image.
+    Image(Vec<f32>),
 }
 
 /// A teacher's prediction for an image, in the student's classes.

@@ -2,6 +2,7 @@
 //! deployment.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context};
@@ -25,6 +26,8 @@ use super::{Feature, SoftMask, SoftTarget, UNKNOWN};
 pub struct Wanted<'a> {
     pub detection: &'a [String],
     pub segmentation: &'a [String],
+    /// Of scenes, group by group.
+    pub scene: &'a [String],
 }
 
 /// What a package makes of an image.
@@ -33,6 +36,8 @@ pub struct PackagePrediction {
     pub boxes: Vec<SoftTarget>,
     /// The mask, where one is wanted and the package has one.
     pub mask: Option<SoftMask>,
+    /// The logits of the scene, where they are wanted and the package has a head for them.
+    pub scene: Option<Vec<f32>>,
     /// Features by layer.
     pub features: BTreeMap<String, Feature>,
 }
@@ -51,6 +56,10 @@ pub struct PackageTeacher {
     rows: Vec<Option<usize>>,
     /// Where it gives masks.
     mask: Option<MaskOutput>,
+    /// Indices of the logits of scenes among the engine's outputs.
+    scene_outputs: Range<usize>,
+    /// For each of the student's classes of scenes its own, of all groups; empty where it gives none.
+    scene_rows: Vec<Option<usize>>,
     /// The layers whose features are kept: name, index among the engine's outputs, and shape.
     features: Vec<(String, usize, Shape)>,
 }
@@ -75,12 +84,14 @@ impl PackageTeacher {
         let (input, detected) = (&architecture.input, architecture.detection_classes());
         let rows = rows_of(wanted.detection, detected);
         let mask_rows = rows_of(wanted.segmentation, architecture.segmentation_classes());
+        let scenes = architecture.scene.as_ref().map_or_else(Vec::new, |head| head.classes());
+        let scene_rows = rows_of(wanted.scene, &scenes);
         ensure!(
-            rows.is_some() || mask_rows.is_some(),
+            rows.is_some() || mask_rows.is_some() || scene_rows.is_some(),
             "{}: {}; of the student are {}: it knows none of its classes",
             folder.display(),
-            classes_of(detected, architecture.segmentation_classes()),
-            classes_of(wanted.detection, wanted.segmentation)
+            classes_of(detected, architecture.segmentation_classes(), &scenes),
+            classes_of(wanted.detection, wanted.segmentation, wanted.scene)
         );
         // Boxes alone are named as they were before there were masks, so that soft targets of then go on.
         let gives = match (&rows, &mask_rows) {
@@ -88,8 +99,9 @@ impl PackageTeacher {
             (None, Some(_)) => " masks",
             (Some(_), Some(_)) => " boxes and masks",
         };
+        let scenes = if scene_rows.is_some() { " scenes" } else { "" };
         let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
-        let identity = sha256(format!("{} {described}{gives}", student.manifest.weights.sha256).as_bytes());
+        let identity = sha256(format!("{} {described}{gives}{scenes}", student.manifest.weights.sha256).as_bytes());
         let mut graph = student.graph();
         let layers = features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<Vec<_>>>();
         let layers = layers.with_context(|| folder.display().to_string())?;
@@ -107,6 +119,8 @@ impl PackageTeacher {
             head: HeadDecoder::new(architecture, input.width, input.height),
             rows: rows.unwrap_or_default(),
             mask,
+            scene_outputs: architecture.scene_outputs(),
+            scene_rows: scene_rows.unwrap_or_default(),
             name: student.manifest.name,
             identity,
         })
@@ -123,7 +137,12 @@ impl PackageTeacher {
         self.mask.as_ref().map(|mask| mask.rows.iter().map(Option::is_some).collect())
     }
 
-    /// The objects in `image`, its mask and its features.
+    /// For each of the student's classes of scenes, whether it knows it; `None` if it gives none.
+    pub fn knows_scenes(&self) -> Option<Vec<bool>> {
+        (!self.scene_rows.is_empty()).then(|| self.scene_rows.iter().map(Option::is_some).collect())
+    }
+
+    /// The objects in `image`, its mask, its scene and its features.
     ///
     /// # Errors
     /// When the image is empty or the engine fails.
@@ -135,7 +154,10 @@ impl PackageTeacher {
         self.engine.run()?;
         let boxes = if self.rows.is_empty() { Vec::new() } else { self.boxes(&letterbox) };
         let mask = self.mask.as_ref().map(|mask| self.soft_mask(mask, &letterbox));
-        Ok(PackagePrediction { boxes, mask, features: self.features(&letterbox) })
+        let own: Vec<f32> = self.scene_outputs.clone().flat_map(|output| self.engine.output(output)).copied().collect();
+        let logits = |row: &Option<usize>| row.map_or(UNKNOWN_CLASS, |class| own[class]);
+        let scene = (!self.scene_rows.is_empty()).then(|| self.scene_rows.iter().map(logits).collect());
+        Ok(PackagePrediction { boxes, mask, scene, features: self.features(&letterbox) })
     }
 
     /// The objects in the image that the engine ran on last, which was placed by `letterbox`.
@@ -193,8 +215,8 @@ fn rows_of(classes: &[String], own: &[String]) -> Option<Vec<Option<usize>>> {
 }
 
 /// What a network or a student knows, in words.
-fn classes_of(detection: &[String], segmentation: &[String]) -> String {
-    let kinds = [("boxes", detection), ("masks", segmentation)];
+fn classes_of(detection: &[String], segmentation: &[String], scene: &[String]) -> String {
+    let kinds = [("boxes", detection), ("masks", segmentation), ("scenes", scene)];
     let named = kinds.iter().filter(|(_, classes)| !classes.is_empty());
     let named: Vec<_> = named.map(|(kind, classes)| format!("{kind} of {}", classes.join(", "))).collect();
     if named.is_empty() {

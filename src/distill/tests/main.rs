@@ -13,6 +13,7 @@ mod pictures;
 #[path = "../../recording/tests/recorder.rs"]
 mod recorder;
 mod runtime;
+mod scenes;
 #[path = "../../video/tests/support.rs"]
 mod streams;
 mod teacher_inputs;

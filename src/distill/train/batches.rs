@@ -41,6 +41,10 @@ pub struct Batch {
     pub soft_masks: Vec<Option<SoftView>>,
     /// For each image, the soft targets' features for each layer that learns from them.
     pub features: Vec<Vec<Option<SoftView>>>,
+    /// The scene of each image: the class of each group, if it is labelled.
+    pub scenes: Vec<Vec<Option<usize>>>,
+    /// The soft targets' logits of each image's scene, group by group, if they hold any.
+    pub soft_scenes: Vec<Option<Vec<f32>>>,
     /// The images' files, for error messages.
     pub files: Vec<PathBuf>,
     /// The teacher's tensors for the views, in the order of
@@ -58,9 +62,17 @@ impl Batch {
             batch.masks.push(example.mask);
             batch.soft_masks.push(example.soft_mask);
             batch.features.push(example.features);
+            batch.scenes.push(example.scene);
+            batch.soft_scenes.push(example.soft_scene);
             batch.files.push(example.file);
         }
         batch
+    }
+
+    /// The class of each image in a group of scenes, or [`VOID`].
+    pub fn scene_labels(&self, group: usize) -> Vec<u8> {
+        let label = |image: &Vec<Option<usize>>| image.get(group).copied().flatten().map_or(VOID, |class| class as u8);
+        self.scenes.iter().map(label).collect()
     }
 }
 
@@ -114,6 +126,8 @@ impl TrainImages {
                 .zip(&self.layers)
                 .map(|(map, &grid)| map.as_ref().map(|map| soft(map, grid)).transpose())
                 .collect::<anyhow::Result<_>>()?,
+            scene: self.scene(plan.set, number).to_vec(),
+            soft_scene: source.soft_scene.clone(),
             file: self.path(plan.set, number).clone(),
         })
     }

@@ -12,8 +12,9 @@ use crate::loss::methods::MethodConfig;
 /// # Errors
 /// Names the data set, and why its labels are none.
 pub(super) fn refuse_without_labels(config: &StudentConfig, datasets: &[Dataset]) -> anyhow::Result<()> {
-    let taught = config.soft_targets.is_some() || config.teacher.as_ref().is_some_and(|t| t.package.is_some());
-    if taught {
+    let of_package = config.teacher.as_ref().is_some_and(|t| t.package.is_some());
+    refuse_unlabelled_scenes(config, datasets, of_package)?;
+    if config.soft_targets.is_some() || of_package {
         return Ok(());
     }
     let sets = || config.data.iter().zip(datasets);
@@ -28,6 +29,31 @@ pub(super) fn refuse_without_labels(config: &StudentConfig, datasets: &[Dataset]
         "{}: nothing can be learnt from it: {why}; correct its labels, or name soft_targets or a [teacher]",
         source.folder.display()
     )
+}
+
+/// Refuses a group of scenes that neither a label nor a teacher is about; warns of single classes.
+fn refuse_unlabelled_scenes(config: &StudentConfig, datasets: &[Dataset], of_package: bool) -> anyhow::Result<()> {
+    let head = datasets.first().and_then(Dataset::scenes);
+    ensure!(head.is_some() || !config.scene_balance, "scene_balance is set, but the student has no scene head");
+    let on_scenes = config.methods.iter().any(|method| method.method.learns_from_scenes());
+    let taught = on_scenes && (of_package || config.soft_targets.is_some());
+    let labelled = config.data.iter().zip(datasets).filter(|(source, _)| !source.unlabelled);
+    let samples: Vec<_> = labelled.flat_map(|(_, set)| &set.samples).collect();
+    for (at, (group, classes)) in head.iter().flat_map(|head| head.groups()).enumerate() {
+        let is_labelled =
+            |class: usize| samples.iter().any(|sample| sample.scene.classes.get(at) == Some(&Some(class)));
+        let missing: Vec<&str> = (0..classes.len()).filter(|&c| !is_labelled(c)).map(|c| classes[c].as_str()).collect();
+        ensure!(
+            taught || missing.len() < classes.len(),
+            "student.scene: no image has a label of the group {group} ({}); label some (scene.csv, folders by class, or \
+             scene in dataset.toml), or add a [[method]] on = \"scene\" with a teacher of it",
+            classes.join(", ")
+        );
+        if !taught && !missing.is_empty() {
+            tracing::warn!("student.scene.{group}: no image is labelled as {}", missing.join(", "));
+        }
+    }
+    Ok(())
 }
 
 impl StudentConfig {
@@ -80,8 +106,13 @@ impl StudentConfig {
             return Ok(());
         }
         let layers = method.method.learns_from_features();
-        ensure!(method.method.learns_from_masks() || !layers.is_empty(), "{} needs a [teacher]", at());
-        let what = if layers.is_empty() { "of a segmenter" } else { "with features" };
+        let scenes = method.method.learns_from_scenes();
+        ensure!(method.method.learns_from_masks() || scenes || !layers.is_empty(), "{} needs a [teacher]", at());
+        let what = match scenes {
+            true => "of a classifier",
+            false if layers.is_empty() => "of a segmenter",
+            false => "with features",
+        };
         ensure!(self.soft_targets.is_some(), "{} needs a [teacher], or soft_targets {what}", at());
         ensure!(
             layers.is_empty() || self.augment.mixup == 0.0,
@@ -107,6 +138,7 @@ impl StudentConfig {
             ("backbone_rate", f64::from(self.backbone_rate)),
             ("weight_decay", self.weight_decay),
             ("segmentation_weight", self.segmentation_weight),
+            ("scene_weight", self.scene_weight),
             ("loss.box_weight", loss.box_weight),
             ("loss.side_weight", loss.box_distribution_weight),
         ];

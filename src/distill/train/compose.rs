@@ -27,6 +27,10 @@ pub struct Example {
     pub soft_mask: Option<SoftView>,
     /// The soft targets' features for each layer that learns from them.
     pub features: Vec<Option<SoftView>>,
+    /// For each group of scenes its class, if it is labelled.
+    pub scene: Vec<Option<usize>>,
+    /// The soft targets' logits of the scene, group by group.
+    pub soft_scene: Option<Vec<f32>>,
     pub file: PathBuf,
 }
 
@@ -70,6 +74,9 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         features: (0..tiles[0].features.len())
             .map(|layer| soft_mosaic(&tiles.each_ref().map(|t| t.features[layer].as_ref()), input, (x, y)))
             .collect(),
+        scene: common_scene(&tiles.each_ref().map(|t| &t.scene[..])),
+        // Those are of one whole image.
+        soft_scene: None,
         file: tiles[0].file.clone(),
     }
 }
@@ -88,6 +95,15 @@ fn soft_mosaic(tiles: &[Option<&SoftView>; 4], input: &Input, (x, y): (usize, us
         }
     }
     Some(soft)
+}
+
+/// The scene labels on which all examples agree.
+fn common_scene(examples: &[&[Option<usize>]]) -> Vec<Option<usize>> {
+    let first = examples.first().copied().unwrap_or_default();
+    let agreed = |(group, class): (usize, &Option<usize>)| {
+        class.filter(|_| examples.iter().all(|other| other.get(group) == Some(class)))
+    };
+    first.iter().enumerate().map(agreed).collect()
 }
 
 /// The part of an object inside `window`; `None` if too little of it is.
@@ -115,6 +131,8 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
         mask: a.mask,
         soft_mask: a.soft_mask,
         features: a.features,
+        scene: common_scene(&[&a.scene, &b.scene]),
+        soft_scene: None,
         file: a.file,
     }
 }
@@ -140,6 +158,9 @@ mod tests {
             mask: mask.then(|| vec![value as u8; 16 * 8]),
             soft_mask: mask.then(|| soft(value, 2, Grid { columns: 16, rows: 8 })),
             features: vec![mask.then(|| soft(value, 3, Grid { columns: 4, rows: 2 }))],
+            // All agree on the first group alone.
+            scene: vec![Some(1), Some(value as usize), None],
+            soft_scene: Some(vec![value; 2]),
             file: PathBuf::new(),
         }
     }
@@ -168,6 +189,7 @@ mod tests {
         let expected = [BoundingBox::new(0.0, 0.0, 40.0, 16.0), BoundingBox::new(0.0, 16.0, 40.0, 32.0)];
         assert_eq!(boxes, [expected[0], expected[1]], "the second tile shows 19 % of its object");
         assert_eq!(mosaic.known, [true, false]);
+        assert_eq!((mosaic.scene, mosaic.soft_scene), (vec![Some(1), None, None], None));
     }
 
     #[test]
@@ -178,5 +200,6 @@ mod tests {
         assert_eq!(mixed.objects.iter().map(|o| o.share).collect::<Vec<_>>(), [0.75, 0.25]);
         assert_eq!(mixed.mask.unwrap()[0], 1);
         assert_eq!(mixed.known, [true, false]);
+        assert_eq!(mixed.scene, [Some(1), None, None]);
     }
 }

@@ -75,6 +75,12 @@ pub struct StudentConfig {
     pub pseudo_label_score: f32,
     /// Weight of the segmentation loss.
     pub segmentation_weight: f64,
+    /// Weight of the scene loss.
+    #[serde(skip_serializing_if = "is_one")]
+    pub scene_weight: f64,
+    /// Images are drawn so that, within each data set, the classes of scenes come equally often.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene_balance: bool,
     pub loss: DetectionLossConfig,
     /// A teacher that is run on each augmented view; `[[method]]` tables say what the student
     /// learns from it. Without it, `kd` on the segmentation head and `cwd` use the masks of
@@ -117,6 +123,10 @@ fn is_default_momentum(value: &f64) -> bool {
     *value == MOMENTUM
 }
 
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
 impl Default for StudentConfig {
     fn default() -> Self {
         Self {
@@ -142,6 +152,8 @@ impl Default for StudentConfig {
             soft_targets: None,
             pseudo_label_score: 0.3,
             segmentation_weight: 1.0,
+            scene_weight: 1.0,
+            scene_balance: false,
             loss: DetectionLossConfig::default(),
             teacher: None,
             methods: Vec::new(),
@@ -177,6 +189,11 @@ impl StudentConfig {
     /// Whether a method uses the masks of the soft targets as its teacher's.
     pub fn takes_masks(&self) -> bool {
         self.teacher.is_none() && self.methods.iter().any(|method| method.method.learns_from_masks())
+    }
+
+    /// Whether a method uses the scenes of the soft targets as its teacher's.
+    pub fn takes_scenes(&self) -> bool {
+        self.teacher.is_none() && self.methods.iter().any(|method| method.method.learns_from_scenes())
     }
 
     /// Whether a method uses the soft targets' features of `layer` as its teacher's.

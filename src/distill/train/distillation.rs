@@ -2,6 +2,7 @@
 //! teacher's.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{ensure, Context};
 use candle_core::{DType, Device, Tensor, Var};
@@ -50,6 +51,8 @@ pub struct Distillation {
     levels: Vec<DetectionLevel>,
     /// Index of the student's segmentation logits in the graph's outputs.
     segmentation_output: Option<usize>,
+    /// Indices of the student's logits of each group of scenes there.
+    scene_outputs: Range<usize>,
 }
 
 impl Distillation {
@@ -70,7 +73,7 @@ impl Distillation {
         }
         let classes = architecture.segmentation_classes();
         for MethodConfig { method, .. } in &config.methods {
-            let (kind, [detection, segmentation]) = (method.name(), method.needs_heads());
+            let (kind, [detection, segmentation, scene]) = (method.name(), method.needs_heads());
             ensure!(
                 !detection || architecture.detects(),
                 "[[method]] {kind} compares detection heads, and the student has none"
@@ -79,11 +82,20 @@ impl Distillation {
                 !segmentation || architecture.segmentation.is_some(),
                 "[[method]] {kind} compares segmentation heads, and the student has none"
             );
+            ensure!(
+                !scene || architecture.scene.is_some(),
+                "[[method]] {kind} compares scene heads, and the student has none"
+            );
         }
         ensure!(
             !config.takes_masks() || soft_targets.and_then(|s| s.segmentation.as_deref()) == Some(classes),
             "[[method]] kd on the segmentation head, or cwd, needs a [teacher], or soft_targets of a segmenter for {}",
             classes.join(", ")
+        );
+        ensure!(
+            !config.takes_scenes() || soft_targets.is_some_and(|s| s.scene == architecture.scene),
+            "[[method]] on = \"scene\" needs a [teacher], or soft_targets of a classifier for {}",
+            architecture.scene.as_ref().map_or_else(String::new, |head| head.classes().join(", "))
         );
         let package = config.teacher.as_ref().and_then(|teacher| teacher.package.as_deref());
         let package = package.map(Student::load).transpose().context("[teacher] package")?;
@@ -121,7 +133,8 @@ impl Distillation {
             TeacherSource::Offline(layers.iter().map(grid).collect())
         };
         let (levels, segmentation_output) = (architecture.detection_levels(), architecture.segmentation_output());
-        Ok(Some((Self { methods, layers, levels, segmentation_output }, source)))
+        let scene_outputs = architecture.scene_outputs();
+        Ok(Some((Self { methods, layers, levels, segmentation_output, scene_outputs }, source)))
     }
 
     /// The student's inner layers that some method compares.
@@ -161,7 +174,9 @@ impl Distillation {
             Some(output) => variable(net.graph.outputs[output])?.flatten(2, 3)?,
             None => nothing(images)?.unsqueeze(1)?,
         };
-        let mut student = Tensors { class, box_distribution, segmentation, layers: BTreeMap::new() };
+        let scene = self.scene_outputs.clone().map(|output| variable(net.graph.outputs[output])?.flatten_from(1));
+        let scene = scene.collect::<candle_core::Result<_>>()?;
+        let mut student = Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() };
         for layer in &self.layers {
             student.layers.insert(layer.name.clone(), variable(layer.id)?);
         }
@@ -181,6 +196,10 @@ impl Distillation {
             (self.online(net, batch, &student)?, vec![true; images * student.segmentation.dim(2)?])
         };
         let input = net.graph.input_shape();
+        let scene_valid = match batch.teacher_outputs.is_empty() {
+            true => batch.soft_scenes.iter().map(Option::is_some).collect(),
+            false => vec![true; images],
+        };
         let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
         let inputs = DistillInputs {
             student,
@@ -189,6 +208,8 @@ impl Distillation {
             boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
             mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
             mask_valid,
+            scene_labels: (0..self.scene_outputs.len()).map(|group| batch.scene_labels(group)).collect(),
+            scene_valid,
             layer_valid,
             input: (input.width, input.height),
             progress: batch.step as f64 / config.steps as f64,
@@ -216,6 +237,8 @@ impl Distillation {
             Some(output) => maps(output, student.segmentation.dim(1)?)?,
             None => student.segmentation.clone(),
         };
+        let classes = student.scene.iter().map(|logits| logits.dim(1));
+        let scene = self.scene_outputs.clone().zip(classes).map(|(output, classes)| maps(output, classes?)?.squeeze(2));
         let mut teacher = Tensors {
             class: rows(levels.iter().map(|l| l.class).collect(), student.class.dim(1)?)?,
             box_distribution: rows(
@@ -223,6 +246,7 @@ impl Distillation {
                 student.box_distribution.dim(1)?,
             )?,
             segmentation,
+            scene: scene.collect::<candle_core::Result<_>>()?,
             layers: BTreeMap::new(),
         };
         for (ComparedLayer { name, teacher_shape: s, .. }, values) in
@@ -286,7 +310,26 @@ fn offline(batch: &Batch, student: &Tensors) -> candle_core::Result<(Tensors, Ve
     let (images, classes, cells) = student.segmentation.dims3()?;
     let (segmentation, valid) = maps(batch.soft_masks.iter().map(Option::as_ref), (images, classes, cells))?;
     let (class, box_distribution) = (student.class.detach(), student.box_distribution.detach());
-    Ok((Tensors { class, box_distribution, segmentation, layers: BTreeMap::new() }, valid))
+    let scene = soft_scenes(batch, student)?;
+    Ok((Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() }, valid))
+}
+
+/// The soft targets' logits of each group of scenes, as wide as the student's; zeros for an image
+/// without them.
+fn soft_scenes(batch: &Batch, student: &Tensors) -> candle_core::Result<Vec<Tensor>> {
+    let mut first = 0;
+    let mut group = |logits: &Tensor| {
+        let (images, classes) = logits.dims2()?;
+        let mut values = vec![0.0; images * classes];
+        for (to, from) in values.chunks_mut(classes).zip(&batch.soft_scenes) {
+            if let Some(from) = from {
+                to.copy_from_slice(&from[first..first + classes]);
+            }
+        }
+        first += classes;
+        Tensor::from_vec(values, (images, classes), &Device::Cpu)
+    };
+    student.scene.iter().map(&mut group).collect()
 }
 
 /// The features of `batch` for the `layer`-th layer, of shape `s`; for each image and cell whether

@@ -14,6 +14,7 @@ use super::image_cache::{ImageCache, Pixels};
 use super::objects::{self, Object};
 use super::soft_view::Grid;
 use super::survey::{refuse_other_size, SampleFiles, Survey};
+use crate::data::scene::balance;
 use crate::data::{load_image, log_skipped, refuse_same_names, DataError, Dataset, Skipped};
 use crate::soften::stored::StoredMap;
 use crate::soften::SoftTargets;
@@ -43,6 +44,8 @@ pub struct TrainImage {
     pub(super) soft_mask: Option<StoredMap>,
     /// The soft targets' features for each layer that learns from them.
     pub(super) features: Vec<Option<StoredMap>>,
+    /// The soft targets' logits of its scene.
+    pub(super) soft_scene: Option<Vec<f32>>,
     /// For each class, whether a missing label means that there is no object.
     pub(super) known: Vec<bool>,
 }
@@ -53,10 +56,29 @@ struct ImageSet {
     images: Vec<TrainImage>,
     /// Sampling weight.
     share: f64,
-    /// Whether masks are ignored.
+    /// Whether labels are ignored.
     unlabelled: bool,
+    /// For balanced sampling, the sum of the images' weights up to each; empty without.
+    balance: Vec<f64>,
     /// The number of its first image in the cache.
     first: usize,
+}
+
+impl ImageSet {
+    /// The class of each group of scenes, if it is labelled.
+    fn scene(&self, image: usize) -> &[Option<usize>] {
+        if self.unlabelled {
+            return &[];
+        }
+        &self.dataset.samples[self.images[image].sample].scene.classes
+    }
+
+    /// A random image.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> usize {
+        let Some(&total) = self.balance.last() else { return rng.random_range(0..self.images.len()) };
+        let at = rng.random_range(0.0..total);
+        self.balance.partition_point(|sum| *sum <= at).min(self.images.len() - 1)
+    }
 }
 
 /// The training images, by data set.
@@ -131,6 +153,7 @@ impl TrainImages {
                     ),
                     soft_mask: soft.and_then(|s| s.mask.clone()).filter(|_| config.takes_masks()),
                     features: layers.iter().map(feature).collect(),
+                    soft_scene: soft.and_then(|s| s.scene.clone()).filter(|_| config.takes_scenes()),
                     known: (0..classes.len())
                         .map(|class| detected(class) || (boxes.is_some() && dataset.labelled[class]))
                         .collect(),
@@ -139,7 +162,12 @@ impl TrainImages {
             ensure!(!images.is_empty(), "{}: none of its images can be read", source.folder.display());
             coverage.push((found, images.len(), dataset.name.clone()));
             let count = images.len();
-            sets.push(ImageSet { dataset, images, share: source.share, unlabelled: source.unlabelled, first });
+            let unlabelled = source.unlabelled;
+            let mut set = ImageSet { dataset, images, share: source.share, unlabelled, balance: Vec::new(), first };
+            if config.scene_balance && !unlabelled {
+                set.balance = balance((0..count).map(|image| set.scene(image)));
+            }
+            sets.push(set);
             first += count;
         }
         if soft_targets.is_some() {
@@ -176,7 +204,7 @@ impl TrainImages {
         let mut at = rng.random_range(0.0..total);
         for (number, set) in self.sets.iter().enumerate() {
             if at < set.share {
-                return (number, rng.random_range(0..set.images.len()));
+                return (number, set.draw(rng));
             }
             at -= set.share;
         }
@@ -185,6 +213,11 @@ impl TrainImages {
 
     pub(super) fn image(&self, set: usize, image: usize) -> &TrainImage {
         &self.sets[set].images[image]
+    }
+
+    /// The class of each group of scenes, if it is labelled.
+    pub(super) fn scene(&self, set: usize, image: usize) -> &[Option<usize>] {
+        self.sets[set].scene(image)
     }
 
     /// Width and height in pixels.

@@ -45,6 +45,7 @@ impl OnlineTeacher {
         ensure!(
             of.detection_classes() == student.detection_classes()
                 && of.segmentation_classes() == student.segmentation_classes()
+                && of.scene == student.scene
                 && of.bins() == student.bins(),
             "the teacher {} has other classes or bins than the student",
             teacher.manifest.name

@@ -125,6 +125,10 @@ fn fingerprint(set: &SurveyedSet) -> String {
         parts += &files.image.sha256;
         parts += files.mask.as_ref().map_or("", |mask| &mask.sha256);
         labels += &format!("{} {:?} {:?}\n", sample.file_name(), sample.boxes, sample.ignore);
+        // Only where there is one, so that runs from before scenes are resumed.
+        if sample.scene.is_labelled() {
+            labels += &format!("{:?}\n", sample.scene.classes);
+        }
     }
     sha256((labels + &parts).as_bytes())
 }

@@ -266,7 +266,8 @@ fn open_soft_targets(config: &StudentConfig, run: &Path) -> anyhow::Result<Optio
     let layers = soft_targets.features.keys().filter(|layer| !config.takes_feature(layer));
     let features = layers.map(|layer| format!("features for {layer}"));
     let masks = (soft_targets.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());
-    for what in masks.into_iter().chain(features) {
+    let scenes = (soft_targets.scene.is_some() && !config.takes_scenes()).then(|| "scenes".to_owned());
+    for what in masks.into_iter().chain(scenes).chain(features) {
         tracing::warn!("soft_targets hold {what}, which no loss uses: add a [[method]] for them, without [teacher]");
     }
     Ok(Some(soft_targets))

@@ -1,6 +1,7 @@
 //! The gradients of one training step: forward pass, targets, losses, backward pass.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::bail;
@@ -12,10 +13,11 @@ use peregrine_student::{Architecture, DetectionLevel};
 use super::batches::Batch;
 use super::config::StudentConfig;
 use super::distillation::Distillation;
+use crate::defaults::is_default;
 use crate::loss::assign::{self, Cell};
 use crate::loss::detection::DetectionLoss;
 use crate::loss::targets::{DetectionTargets, Positive};
-use crate::loss::{detection, segmentation};
+use crate::loss::{detection, scene, segmentation};
 use crate::net::{Mode, TrainNet};
 
 /// The loss of one step, term by term.
@@ -26,6 +28,8 @@ pub struct Losses {
     pub bbox: f32,
     pub box_distribution: f32,
     pub segmentation: f32,
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene: f32,
     /// The weighted loss of each distillation method, in the configuration's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<f32>,
@@ -33,7 +37,7 @@ pub struct Losses {
 
 impl Losses {
     pub fn total(&self) -> f32 {
-        let task = self.class + self.teacher + self.bbox + self.box_distribution + self.segmentation;
+        let task = self.class + self.teacher + self.bbox + self.box_distribution + self.segmentation + self.scene;
         task + self.methods.iter().sum::<f32>()
     }
 }
@@ -64,12 +68,15 @@ impl Losses {
 /// The line beside the progress bar.
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { class, teacher, bbox, box_distribution: dfl, segmentation, methods } = self;
+        let Self { class, teacher, bbox, box_distribution: dfl, segmentation, scene, methods } = self;
         let total = self.total();
         write!(
             f,
             "loss {total:.2}: class {class:.2} teacher {teacher:.2} box {bbox:.2} DFL {dfl:.2} mask {segmentation:.2}"
         )?;
+        if *scene != 0.0 {
+            write!(f, " scene {scene:.2}")?;
+        }
         methods.iter().try_for_each(|method| write!(f, " {method:.2}"))
     }
 }
@@ -82,6 +89,8 @@ pub struct LossComputer {
     levels: Vec<DetectionLevel>,
     /// Index of the segmentation logits in the graph's outputs.
     mask_output: Option<usize>,
+    /// Indices of the logits of each group of scenes there.
+    scene_outputs: Range<usize>,
     distillation: Option<Distillation>,
 }
 
@@ -95,6 +104,7 @@ impl LossComputer {
             classes: architecture.detection_classes().len(),
             levels,
             mask_output: architecture.segmentation_output(),
+            scene_outputs: architecture.scene_outputs(),
             distillation: None,
         }
     }
@@ -129,7 +139,9 @@ impl LossComputer {
             None => Tensor::new(0.0f32, &Device::Cpu)?,
         };
         let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.box_distribution)?)?;
-        let mut total = (total + &mask_loss)?;
+        let scenes = self.scenes(net)?;
+        let scene_loss = scene_loss(&scenes, batch, config)?;
+        let mut total = ((total + &mask_loss)? + &scene_loss)?;
         let mut taps = Vec::new();
         let mut methods = Vec::new();
         if let Some(distillation) = &self.distillation {
@@ -145,7 +157,7 @@ impl LossComputer {
 
         let mut seeds: Vec<(LayerId, Vec<f32>)> = Vec::new();
         let outputs = detection.iter().flat_map(|(class, boxes)| class.outputs.iter().chain(&boxes.outputs));
-        for (layer, var) in outputs.chain(&taps) {
+        for (layer, var) in outputs.chain(&scenes).chain(&taps) {
             if let Some(gradient) = gradients.get(var) {
                 seeds.push((*layer, gradient.flatten_all()?.to_vec1()?));
             }
@@ -159,6 +171,7 @@ impl LossComputer {
             bbox: value(&terms.bbox)?,
             box_distribution: value(&terms.box_distribution)?,
             segmentation: value(&mask_loss)?,
+            scene: value(&scene_loss)?,
             methods,
         })
     }
@@ -186,6 +199,16 @@ impl LossComputer {
         let channels = tensors[0].dim(1)?;
         let rows = Tensor::cat(&tensors, 2)?.transpose(1, 2)?.contiguous()?.reshape(((), channels))?;
         Ok(Rows { rows, outputs })
+    }
+
+    /// The logits of each group of scenes, `[images, classes]`, to differentiate.
+    fn scenes(&self, net: &TrainNet) -> candle_core::Result<Vec<(LayerId, Var)>> {
+        let variable = |output: usize| {
+            let layer = net.graph.outputs[output];
+            let dims = (net.batch(), net.graph.layers[layer].shape.channels);
+            Ok((layer, Var::from_slice(net.value(layer), dims, &Device::Cpu)?))
+        };
+        self.scene_outputs.clone().map(variable).collect()
     }
 
     fn targets(&self, batch: &Batch) -> DetectionTargets {
@@ -223,6 +246,13 @@ impl LossComputer {
         let logits = var.transpose(1, 2)?.contiguous()?.reshape(((), shape.channels))?;
         Ok(Some(Mask { layer, logits, var, images, labels: masks.into_iter().flatten().copied().collect() }))
     }
+}
+
+/// The weighted loss of the scene head; 0 without one.
+fn scene_loss(scenes: &[(LayerId, Var)], batch: &Batch, config: &StudentConfig) -> candle_core::Result<Tensor> {
+    let labels: Vec<Vec<u8>> = (0..scenes.len()).map(|group| batch.scene_labels(group)).collect();
+    let groups = scenes.iter().zip(&labels).map(|((_, var), labels)| (var.as_tensor(), &labels[..]));
+    scene::cross_entropy(groups, config.loss.label_smoothing as f32)? * config.scene_weight
 }
 
 /// One kind of detection output over all levels.

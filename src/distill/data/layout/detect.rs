@@ -6,7 +6,7 @@ use super::super::address::Address;
 use super::super::config::DatasetConfig;
 use super::super::DataError;
 use super::ultralytics::{self, DataYaml};
-use super::{bdd, cityscapes, coco, cvat, kitti, labelme, near, own, voc, Listing, Request};
+use super::{bdd, cityscapes, class_folders, coco, cvat, kitti, labelme, near, own, voc, Listing, Request};
 
 /// A layout, and the file that describes the set.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum Layout {
     Cityscapes,
     LabelMe,
     Cvat(PathBuf),
+    /// A folder for each class of scenes.
+    ClassFolders,
     /// A folder of splits, each a folder of its own.
     Splits(Vec<String>),
 }
@@ -62,11 +64,17 @@ impl Layout {
         if labelme::is(path) {
             return Ok(Self::LabelMe);
         }
-        let split = |split: &&&str| path.join(**split).join("images").is_dir();
+        let split = |split: &&&str| {
+            let folder = path.join(**split);
+            folder.join("images").is_dir() || class_folders::is(&folder)
+        };
         let splits: Vec<String> =
             ["train", "val", "valid", "test"].iter().filter(split).map(|s| (*s).to_owned()).collect();
         if !images && !splits.is_empty() {
             return Ok(Self::Splits(splits));
+        }
+        if !images && class_folders::is(path) {
+            return Ok(Self::ClassFolders);
         }
         Ok(Self::Own)
     }
@@ -97,7 +105,7 @@ impl Layout {
             Self::Voc => voc::splits(path),
             Self::Cityscapes => cityscapes::splits(path),
             Self::Splits(splits) => splits.clone(),
-            Self::Own | Self::Kitti | Self::Bdd(_) | Self::LabelMe | Self::Cvat(_) => Vec::new(),
+            Self::Own | Self::Kitti | Self::Bdd(_) | Self::LabelMe | Self::Cvat(_) | Self::ClassFolders => Vec::new(),
         }
     }
 
@@ -123,6 +131,7 @@ impl Layout {
             Self::Cityscapes => cityscapes::read(request),
             Self::LabelMe => labelme::read(request),
             Self::Cvat(file) => cvat::read(request, file),
+            Self::ClassFolders => class_folders::read(request),
         }
     }
 }

@@ -10,12 +10,14 @@
 //! | [`bdd`]: BDD100K JSON | frames with `labels` of `box2d` in a JSON file |
 //! | [`cityscapes`] | `leftImg8bit/` and `gtFine/` |
 //! | [`labelme`] JSON | JSON files with `shapes` beside the images |
+//! | [`class_folders`] | a folder of images for each class of scenes |
 //! | [`cvat`] XML | `annotations.xml` with `<image>` elements |
 //!
 //! The layout is told by folders and content that are its own, never by the name of the set.
 
 pub mod bdd;
 pub mod cityscapes;
+pub mod class_folders;
 pub mod coco;
 pub mod cvat;
 pub mod detect;

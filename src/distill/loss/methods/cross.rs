@@ -219,6 +219,7 @@ mod tests {
             class: rows(levels.iter().map(|l| l.class).collect()),
             box_distribution: rows(levels.iter().map(|l| l.box_distribution).collect()),
             segmentation: tensor(6).flatten(2, 3).unwrap(),
+            scene: vec![],
             layers: names.into_iter().enumerate().map(|(i, name)| (name, tensor(7 + i))).collect::<BTreeMap<_, _>>(),
         }
     }
@@ -231,6 +232,8 @@ mod tests {
             boxes: vec![],
             mask: vec![],
             mask_valid: vec![],
+            scene_labels: vec![],
+            scene_valid: vec![],
             layer_valid: BTreeMap::new(),
             input: SIZE,
             progress: 0.0,

@@ -1,13 +1,13 @@
 //! Distillation from a stronger teacher, DIST (Huang et al. 2022, eq. 7 to 9).
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
-use super::outputs::{categorical, Head};
-use super::Method;
+use super::outputs::{categorical, Head, Rows};
+use super::{sum_over_rows, Method};
 
 /// `β·inter + γ·intra`: one minus the Pearson correlation of each row's class probabilities
 /// (inter), and of each class's probabilities over the rows (intra), times T². Only relations have
@@ -34,10 +34,14 @@ fn temperature() -> Schedule {
 
 impl Method for Dist {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
-        let Some(rows) = categorical(inputs, self.on)? else {
-            return Tensor::zeros((), candle_core::DType::F32, &Device::Cpu);
-        };
         let t = self.temperature.at(inputs.progress);
+        sum_over_rows(categorical(inputs, self.on)?, |rows| self.of_rows(rows, t))
+    }
+}
+
+impl Dist {
+    /// At the temperature `t`.
+    fn of_rows(&self, rows: Rows, t: f64) -> Result<Tensor> {
         let student = softmax(&(rows.student / t)?, 1)?;
         let teacher = softmax(&(rows.teacher.detach() / t)?, 1)?;
         let inter = (1.0 - pearson(&student, &teacher)?.mean_all()?)?;

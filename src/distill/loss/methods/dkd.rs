@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
-use super::outputs::{categorical, Head};
-use super::Method;
+use super::outputs::{categorical, Head, Rows};
+use super::{sum_over_rows, Method};
 
 /// `α·TCKD + β·NCKD`, times T², averaged over rows: TCKD is the divergence between the binary
 /// distributions (target class, everything else), NCKD that between the distributions over the
@@ -42,10 +42,14 @@ const EXCLUDED: f64 = 1000.0;
 
 impl Method for Dkd {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
-        let Some(rows) = categorical(inputs, self.on)? else {
-            return Tensor::zeros((), candle_core::DType::F32, &Device::Cpu);
-        };
         let t = self.temperature.at(inputs.progress);
+        sum_over_rows(categorical(inputs, self.on)?, |rows| self.of_rows(rows, t))
+    }
+}
+
+impl Dkd {
+    /// At the temperature `t`.
+    fn of_rows(&self, rows: Rows, t: f64) -> Result<Tensor> {
         let (count, classes) = rows.student.dims2()?;
         let mut one_hot = vec![0.0f32; count * classes];
         for (row, &target) in one_hot.chunks_mut(classes).zip(&rows.target) {

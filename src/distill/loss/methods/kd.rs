@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
-use super::outputs::{cells, Head};
-use super::Method;
+use super::outputs::{categorical, cells, Head};
+use super::{sum_over_rows, Method};
 use crate::data::VOID;
 use crate::defaults::is_default;
 
@@ -20,6 +20,9 @@ use crate::defaults::is_default;
 /// / ln(1.02 + share of c)` (the weights of the task loss: Paszke et al. 2016, section 5.1; shares
 /// are those of the teacher's probabilities over the same cells), because the mean otherwise
 /// favours the large classes, whereas mIoU counts each class equally.
+///
+/// On the scene head: the mean over the images whose scene the teacher knows, summed over the groups
+/// (Hinton et al. 2015, section 2).
 ///
 /// On the detection head, whose classes are independent: the sum of the Bernoulli divergences of
 /// each cell and class, divided by the teacher's foreground Σ max_c σ(teacher). With `focus` β
@@ -56,7 +59,7 @@ impl Kd {
         if !(0.0..=4.0).contains(&self.focus) {
             return Err("focus must lie between 0 and 4".into());
         }
-        if self.on == Head::Class && (self.labelled || self.balanced) {
+        if self.on != Head::Segmentation && (self.labelled || self.balanced) {
             return Err("labelled and balanced are for on = \"segmentation\"".into());
         }
         self.temperature.check("temperature", 0.05, 100.0)
@@ -78,6 +81,9 @@ impl Method for Kd {
                 let total = f64::from(weight.sum_all()?.to_scalar::<f32>()?).max(1e-6);
                 (loss * weight)?.sum_all()? / total
             }
+            Head::Scene => sum_over_rows(categorical(inputs, self.on)?, |rows| {
+                soft::categorical(&rows.student, &rows.teacher, temperature)?.mean_all()
+            }),
             Head::Class => focused(&inputs.student.class, &inputs.teacher.class, temperature, self.focus),
         }
     }

@@ -141,16 +141,18 @@ impl MethodKind {
         matches!(self, Self::Cross(_))
     }
 
-    /// Whether it compares the outputs of the detection head, and of the segmentation head.
-    pub fn needs_heads(&self) -> [bool; 2] {
-        let on = |head| [head == outputs::Head::Class, head == outputs::Head::Segmentation];
+    /// Whether it compares the outputs of the detection head, of the segmentation head, and of the
+    /// scene head.
+    pub fn needs_heads(&self) -> [bool; 3] {
+        use outputs::Head::{Class, Scene, Segmentation};
+        let on = |head| [Class, Segmentation, Scene].map(|one| one == head);
         match self {
             Self::Kd(m) => on(m.on),
             Self::Dkd(m) => on(m.on),
             Self::Dist(m) => on(m.on),
-            Self::Ld(_) | Self::Cross(_) => on(outputs::Head::Class),
-            Self::Cwd(m) if m.layers.is_empty() => on(outputs::Head::Segmentation),
-            _ => [false; 2],
+            Self::Ld(_) | Self::Cross(_) => on(Class),
+            Self::Cwd(m) if m.layers.is_empty() => on(Segmentation),
+            _ => [false; 3],
         }
     }
 
@@ -162,6 +164,11 @@ impl MethodKind {
             Self::Cwd(cwd) => cwd.layers.is_empty(),
             _ => false,
         }
+    }
+
+    /// Whether it compares only logits of scenes, so that it can learn from those of soft targets.
+    pub fn learns_from_scenes(&self) -> bool {
+        self.needs_heads() == [false, false, true]
     }
 
     /// The inner layers that it compares, if it compares nothing else, so that it can learn from
@@ -222,6 +229,11 @@ fn sum_over_layers(
         });
     }
     total.map_or_else(zero, Ok)
+}
+
+/// The sum of `loss_of` the rows of each distribution.
+fn sum_over_rows(rows: Vec<outputs::Rows>, loss_of: impl Fn(outputs::Rows) -> Result<Tensor>) -> Result<Tensor> {
+    rows.into_iter().map(loss_of).reduce(|a, b| a? + b?).unwrap_or_else(zero)
 }
 
 /// The loss if there is nothing to compare.

@@ -9,7 +9,7 @@ use peregrine_student::Student;
 use serde_json::Value;
 
 use super::super::inputs::{DistillInputs, Tensors};
-use super::MethodConfig;
+use super::{outputs, MethodConfig};
 use crate::loss::check;
 
 const PARTS: [&str; 5] = ["class", "sides", "segmentation", "fine", "coarse"];
@@ -42,6 +42,7 @@ fn tensors(value: &Value) -> Tensors {
         class: tensor(&value["class"]),
         box_distribution: tensor(&value["sides"]),
         segmentation: tensor(&value["segmentation"]),
+        scene: Vec::new(),
         layers: BTreeMap::from([layer("fine"), layer("coarse")]),
     }
 }
@@ -60,6 +61,8 @@ fn inputs(data: &Value) -> DistillInputs {
         boxes: list(&data["boxes"]).iter().map(|image| list(image).iter().map(bbox).collect()).collect(),
         mask: list(&data["mask"]).iter().map(|v| v.as_u64().unwrap() as u8).collect(),
         mask_valid: vec![true; list(&data["mask"]).len()],
+        scene_labels: Vec::new(),
+        scene_valid: Vec::new(),
         layer_valid: BTreeMap::new(),
         input: (data["input"][0].as_u64().unwrap() as usize, data["input"][1].as_u64().unwrap() as usize),
         progress: 0.5,
@@ -155,6 +158,43 @@ fn cells_that_are_not_valid_do_not_count() {
 
         partly.mask_valid.fill(false);
         assert_eq!(value(&partly), 0.0, "{config:?}");
+    }
+}
+
+/// Each cell of the segmentation head as an image of a scene: the values of the PyTorch reference
+/// hold for that head too.
+#[test]
+fn scenes_are_compared_as_the_reference_compares_categories() {
+    let data = reference();
+    let on_cells = |(config, _): &(MethodConfig, f64)| {
+        let text = serde_json::to_value(config).unwrap();
+        let plain = text["labelled"] != true && text["balanced"] != true;
+        ["kd", "dkd", "dist"].contains(&config.method.name()) && text["on"] == "segmentation" && plain
+    };
+    let found: Vec<_> = cases(&data).into_iter().filter(on_cells).collect();
+    assert!(!found.is_empty());
+    for (config, expected) in found {
+        let mut text = serde_json::to_value(&config).unwrap();
+        text["on"] = "scene".into();
+        let config: MethodConfig = serde_json::from_value(text).unwrap();
+        assert!(config.method.learns_from_scenes() && !config.method.learns_from_masks());
+        let mut inputs = inputs(&data);
+        inputs.student.scene = vec![outputs::cells(&inputs.student.segmentation).unwrap()];
+        inputs.teacher.scene = vec![outputs::cells(&inputs.teacher.segmentation).unwrap()];
+        inputs.scene_labels = vec![inputs.mask.clone()];
+        inputs.scene_valid = inputs.mask_valid.clone();
+        let method = config.method.build(None).unwrap();
+        let value = |inputs: &DistillInputs| f64::from(method.loss(inputs).unwrap().to_scalar::<f32>().unwrap());
+        let one = value(&inputs);
+        assert!((one - expected).abs() < 2e-5 * (1.0 + expected), "{config:?}: {one}, not {expected}");
+        // Groups add up, and images without a teacher do not count.
+        for part in [&mut inputs.student.scene, &mut inputs.teacher.scene] {
+            part.push(part[0].clone());
+        }
+        inputs.scene_labels.push(inputs.mask.clone());
+        assert!((value(&inputs) - 2.0 * one).abs() < 1e-4 * (1.0 + one), "{config:?}");
+        inputs.scene_valid.fill(false);
+        assert_eq!(value(&inputs), 0.0);
     }
 }
 
