@@ -59,6 +59,7 @@ struct Publishers {
     timing: r2r::Publisher<r2r::peregrine_msgs::msg::FrameTiming>,
     road_mask: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
     segmentation: r2r::Publisher<r2r::sensor_msgs::msg::Image>,
+    scene_class: r2r::Publisher<r2r::vision_msgs::msg::Classification>,
 }
 
 impl Configured {
@@ -152,11 +153,13 @@ impl Configured {
             scene.poll();
         }
         for (camera, p) in self.shared.cameras.iter().zip(&self.publishers) {
+            let has_subscriber = |count: r2r::Result<usize>| count.unwrap_or(0) > 0;
             for (publisher, wanted) in
                 [(&p.road_mask, &camera.road_mask_wanted), (&p.segmentation, &camera.segmentation_wanted)]
             {
-                wanted.store(publisher.get_inter_process_subscription_count().unwrap_or(0) > 0, Relaxed);
+                wanted.store(has_subscriber(publisher.get_inter_process_subscription_count()), Relaxed);
             }
+            camera.scene_wanted.store(has_subscriber(p.scene_class.get_inter_process_subscription_count()), Relaxed);
         }
         // Replaced models are dropped here, off the frame thread.
         while self.shared.retired.pop().is_some() {}
@@ -252,13 +255,14 @@ impl Publishers {
             timing: topics.publisher(node, "timing", qos())?,
             road_mask: topics.publisher(node, "road_mask", qos())?,
             segmentation: topics.publisher(node, "segmentation", qos())?,
+            scene_class: topics.publisher(node, "scene", qos())?,
         })
     }
 
     fn outputs(&self, scene: Scene) -> CameraOutputs {
-        let Self { detections, timing, road_mask, segmentation } = self.clone();
-        let (deadlines, levels) = Default::default();
-        CameraOutputs { detections, timing, road_mask, segmentation, scene, deadlines, levels }
+        let Self { detections, timing, road_mask, segmentation, scene_class } = self.clone();
+        let (deadlines, levels, smoother) = Default::default();
+        CameraOutputs { detections, timing, road_mask, segmentation, scene_class, scene, deadlines, levels, smoother }
     }
 
     fn destroy(self, node: &mut Node) {
@@ -266,6 +270,7 @@ impl Publishers {
         node.destroy_publisher(self.timing);
         node.destroy_publisher(self.road_mask);
         node.destroy_publisher(self.segmentation);
+        node.destroy_publisher(self.scene_class);
     }
 }
 

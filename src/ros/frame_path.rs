@@ -18,6 +18,7 @@ use r2r::Publisher;
 
 use super::age::Age;
 use super::capture::Capture;
+use super::clock::Nanoseconds;
 use super::incoming::{Frame, ImageMessage, ShortText, Unpacker};
 use super::live::FrameSettings;
 use super::liveness::StreamLiveness;
@@ -26,6 +27,7 @@ use super::model::LoadedModel;
 use super::panics;
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene::Scene;
+use super::scene_class::SceneSmoother;
 use super::shared::NodeShared;
 
 /// Longest wait for a frame before the stop flag is checked.
@@ -51,9 +53,12 @@ pub struct CameraOutputs {
     pub timing: Publisher<FrameTiming>,
     pub road_mask: Publisher<r2r::sensor_msgs::msg::Image>,
     pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
+    pub scene_class: Publisher<r2r::vision_msgs::msg::Classification>,
     pub scene: Scene,
     pub deadlines: DeadlineState,
     pub levels: LevelState,
+    /// Of the classes of scenes.
+    pub smoother: SceneSmoother,
 }
 
 /// The state that the frame thread owns.
@@ -85,11 +90,13 @@ impl FramePath {
     /// network's output.
     pub fn new(
         model: Box<LoadedModel>,
-        outputs: Vec<CameraOutputs>,
+        mut outputs: Vec<CameraOutputs>,
         shared: Arc<NodeShared>,
         masks_at_source_resolution: bool,
     ) -> Self {
         let observer: Arc<dyn StageObserver> = Arc::clone(&shared.watch) as _;
+        let classes = model.classes.scene.iter().map(|(_, classes)| classes.len()).sum();
+        outputs.iter_mut().for_each(|output| output.smoother = SceneSmoother::with_room(classes));
         let mut path = Self {
             model,
             outputs,
@@ -239,6 +246,7 @@ impl FramePath {
         let verdict = if late { verdict::LATE } else { verdict::ON_TIME };
         self.publish_timing(frame, timing(frame, &age, &settings, &times, publish, verdict));
         self.publish_masks(frame.camera, header);
+        self.publish_scene(frame.camera, header, age.from, settings.scene_smoothing);
         let classes = Arc::clone(&self.model.classes);
         let result = self.model.pipeline().result();
         self.capture.set_result(result, &classes);
@@ -324,6 +332,26 @@ impl FramePath {
         if watched.segmentation_wanted.load(Relaxed) {
             message.fill(header, &result.mask, result.size, |class| class);
             failed |= output.segmentation.publish_native(&mut message.native).is_err();
+        }
+        if failed {
+            self.report(camera, Record::PublishingFailed);
+        }
+    }
+
+    /// The classes of the scene, averaged over the images up to that of `stamp`; published if they have
+    /// subscribers.
+    fn publish_scene(&mut self, camera: usize, header: &NativeHeader, stamp: Nanoseconds, smoothing: Nanoseconds) {
+        let (result, messages) = self.model.scene();
+        if messages.classes() == 0 {
+            return;
+        }
+        let (watched, output) = (&self.shared.cameras[camera], &mut self.outputs[camera]);
+        let average = output.smoother.add(&result.scene, messages.sizes(), stamp, smoothing);
+        watched.scene.store(average, messages.sizes());
+        let mut failed = false;
+        if watched.scene_wanted.load(Relaxed) {
+            let publisher = &output.scene_class;
+            messages.publish(header, average, |native| failed |= publisher.publish_native(native).is_err());
         }
         if failed {
             self.report(camera, Record::PublishingFailed);

@@ -73,6 +73,7 @@ pub mod record;
 pub mod requests;
 pub mod run;
 pub mod scene;
+pub mod scene_class;
 pub mod service_manager;
 pub mod shared;
 pub mod spelling;

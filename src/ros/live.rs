@@ -17,6 +17,8 @@ pub struct FrameSettings {
     /// From the stamp to publishing, in ns; `None` without a deadline.
     pub deadline: Option<Nanoseconds>,
     pub drop_late: bool,
+    /// Time constant in ns of the average over classes of scenes; 0 for none.
+    pub scene_smoothing: Nanoseconds,
     /// Silence in ns after which a stream is stale.
     pub stale_after: Nanoseconds,
     /// Time in ns after which a frame that is being processed hangs.
@@ -36,6 +38,7 @@ pub struct LiveSettings {
     /// 0 without a deadline.
     deadline: AtomicI64,
     drop_late: AtomicBool,
+    scene_smoothing: AtomicI64,
     stale_after: AtomicI64,
     stall_after: AtomicI64,
     max_consecutive_misses: AtomicU32,
@@ -57,6 +60,7 @@ impl LiveSettings {
         self.cross_class_nms_iou.store((parameters.real("cross_class_nms_iou") as f32).to_bits(), Relaxed);
         self.deadline.store((parameters.real("deadline_ms") * 1e6).round() as i64, Relaxed);
         self.drop_late.store(parameters.text("deadline_policy") == "drop_late", Relaxed);
+        self.scene_smoothing.store((parameters.real("scene_smoothing_s") * 1e9).round() as i64, Relaxed);
         self.stale_after.store((parameters.real("stale_after_ms") * 1e6).round() as i64, Relaxed);
         self.stall_after.store((parameters.real("stall_after_ms") * 1e6).round() as i64, Relaxed);
         for (setting, name) in [
@@ -79,6 +83,7 @@ impl LiveSettings {
             },
             deadline: (deadline > 0).then_some(deadline),
             drop_late: self.drop_late.load(Relaxed),
+            scene_smoothing: self.scene_smoothing.load(Relaxed),
             stale_after: self.stale_after.load(Relaxed),
             stall_after: self.stall_after.load(Relaxed),
             monitor: MonitorSettings {

@@ -12,6 +12,7 @@ use super::live::LiveSettings;
 use super::liveness::StreamLiveness;
 use super::model::LoadedModel;
 use super::record::{Record, Rejection};
+use super::scene_class::SharedScene;
 use super::watch::FrameWatch;
 
 /// Capacity of a camera's queue of records for the diagnostics: some seconds' worth.
@@ -107,6 +108,9 @@ pub struct CameraShared {
     pub stamps: SharedStampCounts,
     pub road_mask_wanted: AtomicBool,
     pub segmentation_wanted: AtomicBool,
+    pub scene_wanted: AtomicBool,
+    /// The class of the scene, for the diagnostics.
+    pub scene: SharedScene,
 }
 
 impl CameraShared {
@@ -123,6 +127,8 @@ impl CameraShared {
             stamps: SharedStampCounts::default(),
             road_mask_wanted: AtomicBool::new(false),
             segmentation_wanted: AtomicBool::new(false),
+            scene_wanted: AtomicBool::new(false),
+            scene: SharedScene::default(),
         }
     }
 }

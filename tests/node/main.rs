@@ -10,6 +10,7 @@ mod own_student_guide;
 mod packaging;
 mod resilience;
 mod scene;
+mod scene_class;
 mod set_up;
 mod soak;
 mod stock_tools;

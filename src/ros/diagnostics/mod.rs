@@ -188,6 +188,9 @@ impl Diagnostics {
             values.push(("hangs_in".into(), hanging.map_or("none", |frame| frame.stage.name()).into()));
             let ground = stream.ground.as_ref().unwrap_or_else(|fault| fault);
             values.push(("ground".into(), ground.clone()));
+            if let Some(classes) = &board.description.classes {
+                values.extend(camera.scene.values(&classes.scene));
+            }
             values.push(("student".into(), board.description.student.clone()));
             values.push(("device".into(), board.description.device.clone()));
             values.push(("precision".into(), board.description.precision.to_string()));

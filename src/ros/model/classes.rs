@@ -8,6 +8,8 @@ pub struct ModelClasses {
     pub detection: Vec<String>,
     /// By the mask's class number.
     pub segmentation: Vec<String>,
+    /// The groups of scenes, each with its classes.
+    pub scene: Vec<(String, Vec<String>)>,
     /// For each class number of the mask, whether it is road; `None` if no class is.
     road: Option<Box<[bool; 256]>>,
 }
@@ -22,7 +24,8 @@ impl ModelClasses {
             *flag = names(road).any(|wanted| wanted == name);
         }
         let road = is_road.contains(&true).then_some(is_road);
-        Self { detection: architecture.detection_classes().to_vec(), segmentation, road }
+        let scene = architecture.scene.iter().flat_map(|head| head.0.clone()).collect();
+        Self { detection: architecture.detection_classes().to_vec(), segmentation, scene, road }
     }
 
     /// Whether any class of the mask is road.

@@ -31,8 +31,8 @@ impl DegradedMode {
     ) -> Option<(PipelineOptions, String)> {
         let mut reduced = options.clone();
         let mut left_out = Vec::new();
-        let both = architecture.detects() && architecture.segmentation.is_some();
-        if self.segmentation && options.segmentation && both {
+        let others = architecture.detects() || architecture.scene.is_some();
+        if self.segmentation && options.segmentation && others && architecture.segmentation.is_some() {
             reduced.segmentation = false;
             left_out.push("without segmentation".to_owned());
         }

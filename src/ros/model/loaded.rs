@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use peregrine_core::Encoding;
-use peregrine_pipeline::{Pipeline, StageObserver};
+use peregrine_pipeline::{FrameResult, Pipeline, StageObserver};
 use peregrine_student::Architecture;
 
 use super::classes::ModelClasses;
 use super::description::device_text;
 use crate::messages::{DetectionsMessage, NativeHeader};
+use crate::scene_class::SceneMessages;
 
 /// The pipelines of a student, warmed up, and the message that carries their detections. Replaced
 /// as a whole.
@@ -21,6 +22,7 @@ pub struct LoadedModel {
     /// was last called.
     on_cuda: bool,
     pub detections_message: DetectionsMessage,
+    scene_messages: SceneMessages,
     pub classes: Arc<ModelClasses>,
     pub architecture: Architecture,
 }
@@ -39,6 +41,7 @@ impl LoadedModel {
             reduced,
             degraded: false,
             detections_message: DetectionsMessage::new(architecture.detection_classes(), max_detections),
+            scene_messages: SceneMessages::new(architecture.scene.as_ref()),
             classes,
             architecture: architecture.clone(),
         }
@@ -112,6 +115,15 @@ impl LoadedModel {
         if !same_classes {
             pipeline.forget_tracks();
         }
+    }
+
+    /// The last result of the pipeline in use, and the messages for its classes of scenes.
+    pub fn scene(&mut self) -> (&FrameResult, &mut SceneMessages) {
+        let pipeline = match &self.reduced {
+            Some(reduced) if self.degraded => reduced,
+            _ => &self.full,
+        };
+        (pipeline.result(), &mut self.scene_messages)
     }
 
     /// Fills the message with the last detections of the pipeline in use.

@@ -137,6 +137,12 @@ pub static DECLARATIONS: &[Declaration] = &[
         Domain::Flag { default: true },
         "Run the segmentation head; road_mask and segmentation are published while they have subscribers.",
     ),
+    live(
+        "scene_smoothing_s",
+        Domain::Real { default: 1.0, min: 0.0, max: 3600.0 },
+        "Time constant of the exponential average over the images' classes of scenes, which are published as scene [s]; 0: \
+         each image by itself.",
+    ),
     at_start(
         "road_classes",
         Domain::Text { default: DEFAULT_ROAD },

@@ -18,7 +18,7 @@ use peregrine_ros::incoming::ImageMessage;
 use peregrine_support::ros_is_absent;
 use r2r::{NativeMsg, ParameterValue};
 
-use in_process::{small, Parts};
+use in_process::{save_with_scenes, small, Parts};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::per_thread();
@@ -49,10 +49,13 @@ fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
     if ros_is_absent() {
         return;
     }
-    // Every detection and both masks, so that the longest path is taken; and deadlines that are
+    let folder = tempfile::tempdir().unwrap();
+    save_with_scenes(folder.path());
+    // Every detection, both masks and the scene, so that the longest path is taken; and deadlines that are
     // missed for a while, so that the degraded mode is entered and left.
     let text = |text: &str| ParameterValue::String(text.into());
     let parameters = small([
+        ("model", text(folder.path().to_str().unwrap())),
         ("score_threshold", ParameterValue::Double(0.01)),
         ("degraded_mode", text("no_segmentation")),
         ("restore_after_frames", ParameterValue::Integer(20)),
@@ -68,6 +71,7 @@ fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
     let camera = &shared.cameras[0];
     camera.road_mask_wanted.store(true, SeqCst);
     camera.segmentation_wanted.store(true, SeqCst);
+    camera.scene_wanted.store(true, SeqCst);
     inputs[0].set_camera_info(CameraInfo {
         width: WIDTH as u32,
         height: HEIGHT as u32,

@@ -2,9 +2,11 @@
 //! the subscription.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use std::path::Path;
 use std::sync::{Arc, Once};
 
 use peregrine_core::FrameAccounting;
+use peregrine_engine::{ConvWeights, Weights};
 use peregrine_ros::frame_path::{CameraOutputs, FramePath};
 use peregrine_ros::incoming::ImageMessage;
 use peregrine_ros::intake::Arrivals;
@@ -17,6 +19,7 @@ use peregrine_ros::scene::inputs::SceneInputs;
 use peregrine_ros::scene::Scene;
 use peregrine_ros::shared::NodeShared;
 use peregrine_ros::topics::CameraTopics;
+use peregrine_student::{Student, StudentShape};
 use r2r::{NativeMsg, ParameterValue, QosProfile};
 
 /// A connection to ROS that nothing outside this process meets.
@@ -67,9 +70,11 @@ impl Parts {
                 timing: node.create_publisher(&topic("timing"), QosProfile::default()).unwrap(),
                 road_mask: node.create_publisher(&topic("road_mask"), QosProfile::default()).unwrap(),
                 segmentation: node.create_publisher(&topic("segmentation"), QosProfile::default()).unwrap(),
+                scene_class: node.create_publisher(&topic("scene"), QosProfile::default()).unwrap(),
                 scene,
                 deadlines: Default::default(),
                 levels: Default::default(),
+                smoother: Default::default(),
             });
         }
         let at_source = parameters.text("mask_resolution") == "source";
@@ -86,6 +91,23 @@ pub fn small(more: impl IntoIterator<Item = (&'static str, ParameterValue)>) -> 
     let smallest = smallest.map(|(name, value)| (name, ParameterValue::Integer(value)));
     let all = smallest.into_iter().chain(more);
     Parameters::with(all.map(|(name, value)| (name.to_owned(), value))).unwrap()
+}
+
+/// Saves a student of boxes, masks and scenes, with small weights.
+pub fn save_with_scenes(folder: &Path) {
+    let heads = r#"{"size": "n", "classes": ["car"], "segmentation": ["road", "sky"],
+                    "scene": {"light": ["day", "night"], "weather": ["dry", "rain", "snow"]}}"#;
+    let shape: StudentShape = serde_json::from_str(heads).unwrap();
+    let mut student = Student::embedded();
+    student.manifest.architecture = shape.architecture(None).unwrap();
+    let weight = |i: usize| (i * 7919 % 13) as f32 * 0.02 - 0.12;
+    let conv = |shape: [usize; 4]| ConvWeights {
+        weight: (0..shape.iter().product()).map(weight).collect(),
+        bias: vec![0.1; shape[0]],
+    };
+    let graph = student.graph();
+    student.weights = Weights(graph.convs().map(|(layer, _, shape)| (layer.name.clone(), conv(shape))).collect());
+    student.save(folder).unwrap();
 }
 
 /// A grey image of 32x32 with a stamp in nanoseconds.
