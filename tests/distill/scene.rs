@@ -81,7 +81,7 @@ fn a_scene_student_goes_through_every_command() {
         assert!(json(&folder.join(format!("{package}.json")))["scene_accuracy"].as_f64().is_some(), "{said}");
     }
 
-    // The package teaches one of more heads: by soft targets of whole images, and on each view.
+    // The package teaches by soft targets of whole images, and on each view.
     fs::write(folder.join("soft.toml"), configuration("soft_targets = 'soft'", student, KD)).unwrap();
     run("soften drives/train --teacher run/student --student soft.toml --out soft");
     run("student soft.toml --run soft-run --threads 2");
@@ -92,6 +92,41 @@ fn a_scene_student_goes_through_every_command() {
         run(&format!("evaluate drives/val --model {name}/student --json {name}.json"));
         assert!(json(&folder.join(format!("{name}.json")))["scene_accuracy"].as_f64().unwrap() >= 0.7, "{name}");
     }
+}
+
+/// The exported student as somebody's classifier.
+const CLASSIFIER: &str = "name = 'light'\nfamily = 'class_logits'\ninput = 'image'\nsize = 64\nlayout = 'nchw'\n\
+    colours = 'rgb'\nmean = [127.0, 127.0, 127.0]\nstd = [128.0, 128.0, 128.0]\noutputs = ['scene_scene']\n\
+    [classes]\nday = [0]\nnight = [1]\n";
+
+#[test]
+fn an_onnx_classifier_is_judged_and_teaches() {
+    if !std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| Path::new(&path).exists()) {
+        peregrine_support::skip("onnxruntime", "ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path();
+    drives(folder);
+    let student = "size = 'n'\nscene = ['day', 'night']";
+    fs::write(folder.join("light.toml"), configuration("", student, "")).unwrap();
+    fs::write(folder.join("classifier.toml"), CLASSIFIER).unwrap();
+    let run = |line: &str| distill(folder, line).unwrap_or_else(|said| panic!("{line}\n{said}"));
+    run("student light.toml --run run --threads 2");
+    run("export --model run/student --out light.onnx");
+    let teacher = "--teacher classifier.toml=light.onnx --student light.toml";
+    run("evaluate drives/val --model run/student --json package.json");
+    run(&format!("evaluate drives/val {teacher} --json onnx.json"));
+    let [package, onnx] = ["package.json", "onnx.json"].map(|file| json(&folder.join(file)));
+    assert_eq!(onnx["scene"]["scene"]["confusion"], package["scene"]["scene"]["confusion"]);
+    let ece = |found: &serde_json::Value| found["scene"]["scene"]["ECE"].as_f64().unwrap();
+    assert!((ece(&onnx) - ece(&package)).abs() < 1e-3, "{onnx} {package}");
+
+    run(&format!("soften drives/train {teacher} --out soft"));
+    fs::write(folder.join("soft.toml"), configuration("soft_targets = 'soft'", student, KD)).unwrap();
+    run("student soft.toml --run soft-run --threads 2");
+    run("evaluate drives/val --model soft-run/student --json soft.json");
+    assert!(json(&folder.join("soft.json"))["scene_accuracy"].as_f64().unwrap() >= 0.7);
 }
 
 const KD: &str = "[[method]]\nkind = 'kd'\non = 'scene'\ntemperature = 2.0\n";

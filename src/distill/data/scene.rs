@@ -177,19 +177,9 @@ impl<'a> SceneLabeller<'a> {
         if mapped == IGNORE {
             return Ok(());
         }
-        let (at, class) = head.place_of(mapped).filter(|(at, _)| group.is_none_or(|group| group == *at)).ok_or_else(
-            || {
-                let known = match group.and_then(|group| head.groups().nth(group)) {
-                    Some((group, classes)) => format!("{group}: {}", classes.join(", ")),
-                    None => head.classes().join(", "),
-                };
-                format!(
-                    "the scene {mapped:?} is no class of the student's ({known}){}; correct it, name it in student.scene, or \
-                     map it in [scene_classes] of dataset.toml, to a class or to \"{IGNORE}\"",
-                    names::did_you_mean(mapped, &head.classes())
-                )
-            },
-        )?;
+        let of_group = |(at, _): &(usize, usize)| group.is_none_or(|group| group == *at);
+        let place = head.place_of(mapped).filter(of_group);
+        let (at, class) = place.ok_or_else(|| unknown(head, mapped, group))?;
         match labels.classes[at].replace(class) {
             Some(other) if other != class => {
                 let (group, classes) = head.groups().nth(at).unwrap_or_default();
@@ -253,6 +243,19 @@ impl<'a> SceneLabeller<'a> {
         }
         Ok(Columns { image, labels })
     }
+}
+
+/// Says that `name` is no class of the head, or of one of its groups.
+fn unknown(head: &SceneHead, name: &str, group: Option<usize>) -> String {
+    let known = match group.and_then(|group| head.groups().nth(group)) {
+        Some((group, classes)) => format!("{group}: {}", classes.join(", ")),
+        None => head.classes().join(", "),
+    };
+    format!(
+        "the scene {name:?} is no class of the student's ({known}); correct it, name it in student.scene, or map it in \
+         [scene_classes] of dataset.toml, to a class or to \"{IGNORE}\"{}",
+        names::did_you_mean(name, &head.classes())
+    )
 }
 
 /// The columns of `scene.csv`.

@@ -85,7 +85,8 @@ impl SoftMask {
 pub fn of_image(d: &TeacherDescription, groups: &[Vec<usize>], output: &OutputTensor) -> anyhow::Result<Vec<f32>> {
     let (shape, values) = output;
     ensure!(
-        shape.iter().product::<usize>() == *shape.last().unwrap_or(&0)
+        // Also [1, classes, 1, 1], as networks without a last flattening have it.
+        shape.iter().product::<usize>() == *shape.iter().max().unwrap_or(&0)
             && groups.iter().flatten().all(|&c| c < values.len()),
         "output {:?} is {shape:?}, which is not [1, classes] with every class named in [classes]",
         d.outputs[0]

@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 use peregrine_core::BoundingBox;
-use peregrine_distill::teacher::{OnnxTeacher, Prediction, Runtime, TeacherDescription};
+use peregrine_distill::teacher::{Judged, OnnxTeacher, Prediction, Runtime, TeacherDescription};
 use tempfile::TempDir;
 
 use crate::runtime::onnx_runtime;
@@ -116,6 +116,20 @@ fn class_logits_of_a_group_add_up_as_probabilities() {
     assert!(near(&logits, &[3.0, (1.0f32.exp() + 2.0f32.exp()).ln()]), "{logits:?}");
     let error = teacher.detect(&image()).unwrap_err().to_string();
     assert!(error.contains("is not a detector"), "{error}");
+}
+
+#[test]
+fn probabilities_of_a_classifier_become_logits_of_the_same_softmax() {
+    let Some(runtime) = onnx_runtime() else { return };
+    let dir = TempDir::new().unwrap();
+    let network = network(&[("c", &[1, 3], vec![0.2, 0.3, 0.5])]);
+    let more = "family='class_logits'\nsize=64\noutputs=['c']\nscores='probability'";
+    let mut teacher = teacher(&runtime, &dir, &network, more).unwrap();
+    let expected = [0.5f32.ln(), 0.5f32.ln()];
+    let Prediction::Image(logits) = teacher.predict(&image()).unwrap() else { panic!("a classifier judges images") };
+    assert!(near(&logits, &expected), "{logits:?}");
+    let Judged::Image(logits) = teacher.judge(&image(), 0.0).unwrap() else { panic!("it is judged by them too") };
+    assert!(near(&logits, &expected), "{logits:?}");
 }
 
 #[test]

@@ -108,10 +108,12 @@ impl StudentConfig {
         let layers = method.method.learns_from_features();
         let scenes = method.method.learns_from_scenes();
         ensure!(method.method.learns_from_masks() || scenes || !layers.is_empty(), "{} needs a [teacher]", at());
-        let what = match scenes {
-            true => "of a classifier",
-            false if layers.is_empty() => "of a segmenter",
-            false => "with features",
+        let what = if scenes {
+            "of a classifier"
+        } else if layers.is_empty() {
+            "of a segmenter"
+        } else {
+            "with features"
         };
         ensure!(self.soft_targets.is_some(), "{} needs a [teacher], or soft_targets {what}", at());
         ensure!(

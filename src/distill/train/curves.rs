@@ -6,13 +6,14 @@ use peregrine_report::{colour, Axis, Chart, Colour, ReportError};
 use serde_json::Value;
 
 /// The terms drawn, as the log names them.
-const TERMS: [(&str, Colour); 7] = [
+const TERMS: [(&str, Colour); 8] = [
     ("loss", colour::BLACK),
     ("class", colour::ORANGE),
     ("teacher", colour::SKY_BLUE),
     ("bbox", colour::GREEN),
     ("box_distribution", colour::BLUE),
     ("segmentation", colour::RED),
+    ("scene", colour::GREY),
     // The sum of the methods' losses.
     ("methods", colour::PURPLE),
 ];

@@ -196,9 +196,10 @@ impl Distillation {
             (self.online(net, batch, &student)?, vec![true; images * student.segmentation.dim(2)?])
         };
         let input = net.graph.input_shape();
-        let scene_valid = match batch.teacher_outputs.is_empty() {
-            true => batch.soft_scenes.iter().map(Option::is_some).collect(),
-            false => vec![true; images],
+        let scene_valid = if batch.teacher_outputs.is_empty() {
+            batch.soft_scenes.iter().map(Option::is_some).collect()
+        } else {
+            vec![true; images]
         };
         let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
         let inputs = DistillInputs {

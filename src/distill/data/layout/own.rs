@@ -11,7 +11,7 @@ use super::super::labels::Object;
 use super::super::mask::MASKS;
 use super::super::{DataError, Skipped};
 use super::yolo::Columns;
-use super::{kitti, labelme, ultralytics, voc, yolo};
+use super::{class_folders, kitti, labelme, ultralytics, voc, yolo};
 use super::{Classes, Entry, Labels, Listing, Request};
 
 /// What may stand behind an image's name in that of its mask: CamVid has `_L`.
@@ -212,7 +212,11 @@ fn refuse_twins(images: &BTreeMap<String, PathBuf>, labels: &BTreeMap<String, Pa
 
 /// Names the folder that was probably meant.
 fn missing(folder: &Path) -> DataError {
-    let split = ["train", "val", "valid", "test"].iter().find(|s| folder.join(s).join("images").is_dir());
+    let is_split = |split: &&&str| {
+        let folder = folder.join(**split);
+        folder.join("images").is_dir() || class_folders::is(&folder)
+    };
+    let split = ["train", "val", "valid", "test"].iter().find(is_split);
     let hint = match split {
         Some(split) => format!("; did you mean {}?", folder.join(split).display()),
         None if folder.is_dir() => {
