@@ -1,4 +1,4 @@
-//! Tensors of f32, f16 and u32 in a safetensors file, read with their type and shape checked.
+//! Tensors of f32, f16, u16 and u32 in a safetensors file, read with their type and shape checked.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,6 +37,7 @@ macro_rules! element {
 
 element!(f32, F32);
 element!(f16, F16);
+element!(u16, U16);
 element!(u32, U32);
 
 /// The tensors of a file to be written.

@@ -212,6 +212,112 @@ fn a_language_student_is_the_same_after_kills() {
     assert!(!folder.path().join("killed/checkpoint.safetensors").exists());
 }
 
+/// The first pairs of the shipped corpus of replies, and commands without one.
+fn replies(folder: &Path) {
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands");
+    fs::copy(commands.join("replies.toml"), folder.join("replies.toml")).unwrap();
+    for file in ["replies-train.tsv", "replies-val.tsv"] {
+        let text = fs::read_to_string(commands.join(file)).unwrap();
+        let first: Vec<&str> = text.lines().take(100).collect();
+        fs::write(folder.join(file), first.join("\n")).unwrap();
+    }
+    let more: String = (0..300).map(|i| format!("stop at gate {i}\n")).collect();
+    fs::write(folder.join("more.txt"), more).unwrap();
+}
+
+const REPLY_TEACHER: &str = "text teacher replies.toml --steps 120 --width 16 --layers 1 --heads 2 --out";
+
+#[test]
+fn a_teacher_of_replies_is_the_same_after_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    replies(folder.path());
+    run_whole_and_killed(folder.path(), &format!("{REPLY_TEACHER} OUT"), |package| {
+        if package.join("language-model.json").exists() {
+            peregrine_distill::text::causal::package::load(package).unwrap();
+        }
+    });
+    assert_equal(folder.path(), &["language-model.json", "tokenizer.json", "weights.safetensors"]);
+    assert!(!folder.path().join("killed/checkpoint.safetensors").exists());
+}
+
+#[test]
+fn soft_targets_of_replies_are_the_same_after_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    replies(folder.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.current_dir(folder.path()).args(REPLY_TEACHER.split(' ')).arg("teacher").stdout(Stdio::null());
+    assert!(command.status().unwrap().success());
+    let arguments = "text soften replies.toml --teacher teacher --unlabelled more.txt --out OUT";
+    run_whole_and_killed(folder.path(), arguments, |out| {
+        if out.join("index.json").exists() {
+            peregrine_distill::text::causal::soft::VocabularySoftTargets::open(out).unwrap();
+        }
+    });
+    let index = fs::read_to_string(folder.path().join("whole/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let shards = index["shards"].as_array().unwrap().iter().map(|shard| shard["file"].as_str().unwrap());
+    let files: Vec<&str> = shards.chain(["index.json", "tokenizer.json"]).collect();
+    assert!(files.len() > 5, "{files:?}");
+    assert_equal(folder.path(), &files);
+}
+
+/// A network with a BERT's inputs and output: a vector for each of its `vocabulary` word pieces.
+fn encoder(vocabulary: usize) -> Vec<u8> {
+    use peregrine_distill::export::messages::{
+        Dimension, GraphBody, Model, Node, OperatorSet, Tensor, TensorShape, TensorType, Type, Value, FLOAT, INT64,
+    };
+    const HIDDEN: usize = 16;
+    let value = |name: &str, elem_type, last: Option<usize>| {
+        let any = |name: &str| Dimension { dim_value: None, dim_param: Some(name.into()) };
+        let last = last.map(|n| Dimension { dim_value: Some(n as i64), dim_param: None });
+        let shape = Some(TensorShape { dim: [any("batch"), any("pieces")].into_iter().chain(last).collect() });
+        let r#type = Some(Type { tensor_type: Some(TensorType { elem_type, shape }) });
+        Value { name: name.into(), r#type, doc_string: String::new() }
+    };
+    let vectors: Vec<f32> = (0..vocabulary * HIDDEN).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+    let graph = GraphBody {
+        node: vec![Node::new("Gather", &["vectors", "input_ids"], "hidden")],
+        name: "encoder".into(),
+        initializer: vec![Tensor::f32("vectors", &[vocabulary, HIDDEN], &vectors)],
+        input: ["input_ids", "attention_mask", "token_type_ids"].map(|name| value(name, INT64, None)).to_vec(),
+        output: vec![value("hidden", FLOAT, Some(HIDDEN))],
+    };
+    let opset_import = vec![OperatorSet { domain: Some(String::new()), version: 17 }];
+    prost::Message::encode_to_vec(&Model { ir_version: 8, graph: Some(graph), opset_import, ..Model::default() })
+}
+
+#[test]
+fn a_bert_like_teacher_and_its_soft_targets_are_the_same_after_kills() {
+    if std::env::var_os("ORT_DYLIB_PATH").is_none_or(|path| !Path::new(&path).is_file()) {
+        return peregrine_support::skip("onnxruntime", "ORT_DYLIB_PATH names no ONNX Runtime; `make test` sets it");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/commands");
+    for file in ["commands.toml", "train.txt", "val.txt"] {
+        fs::copy(commands.join(file), folder.path().join(file)).unwrap();
+    }
+    let text = fs::read_to_string(commands.join("train.txt")).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer(&text)).unwrap();
+    fs::write(folder.path().join("encoder.onnx"), encoder(600)).unwrap();
+    let more: String = (0..500).map(|i| format!("please stop at the gate {i}\n")).collect();
+    fs::write(folder.path().join("more.txt"), more).unwrap();
+    let arguments = "text teacher commands.toml --encoder encoder.onnx --tokenizer tokenizer.json --out OUT";
+    run_whole_and_killed(folder.path(), arguments, |_| {});
+    assert_equal(folder.path(), &["teacher.json", "heads.safetensors"]);
+    assert!(!folder.path().join("killed/parts").exists());
+    fs::rename(folder.path().join("killed"), folder.path().join("teacher")).unwrap();
+    let arguments = "text soften commands.toml --teacher teacher --unlabelled more.txt --out OUT/soft.safetensors";
+    fs::create_dir(folder.path().join("killed")).unwrap();
+    run_whole_and_killed(folder.path(), arguments, |out| {
+        let file = out.join("soft.safetensors");
+        if file.exists() {
+            peregrine_distill::text::soft::TextSoftTargets::read(&file).unwrap();
+        }
+    });
+    assert_equal(folder.path(), &["soft.safetensors"]);
+    assert!(!folder.path().join("killed/soft.safetensors.parts").exists());
+}
+
 #[test]
 fn a_quantized_student_is_the_same_after_kills() {
     let folder = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ pub mod candidates;
 pub mod description;
 pub mod detect;
 pub mod ensemble;
-mod external;
+pub(crate) mod external;
 pub mod feature;
 pub mod input_size;
 pub mod logits;

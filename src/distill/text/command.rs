@@ -1,286 +1,165 @@
 //! `distill text`: teacher, soft targets, student and evaluation for sentences.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
-use anyhow::{ensure, Context};
-use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use peregrine_core::files::{sha256, write_atomically};
-use serde_json::json;
-
-use super::corpus::{unlabelled, Corpus, Sentence};
-use super::network::TextNetwork;
-use super::pieces::{runs, Pieces, Splitter};
-use super::score::{likeliest, Score};
-use super::soft::{Header, TextSoftTargets};
-use super::teacher::Teacher;
-use super::train::{train, TextTrainingSettings};
-use super::Outputs;
-use crate::log::show;
-use crate::teacher::Runtime;
-
-/// In the student's folder during training.
-const CHECKPOINT: &str = "checkpoint.safetensors";
-
-/// Distil a BERT-like teacher into a small student for operator commands (intents and slots).
-///
-/// Steps: teacher, soften, student, evaluate; `say` runs the student on a sentence.
-#[derive(Debug, Args)]
-pub struct TextArgs {
-    #[command(subcommand)]
-    command: TextCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum TextCommand {
-    /// Fit a teacher's heads on the labelled sentences, over an encoder in ONNX.
-    Teacher {
-        /// Corpus description (see models/commands/commands.toml).
-        corpus: PathBuf,
-        /// BERT-like encoder in ONNX (models/commands/export_bert.py makes one).
-        #[arg(long)]
-        encoder: PathBuf,
-        /// The encoder's tokenizer.json.
-        #[arg(long)]
-        tokenizer: PathBuf,
-        /// Folder for the teacher.
-        #[arg(long, short)]
-        out: PathBuf,
-        /// The libonnxruntime.so of an onnxruntime wheel.
-        #[arg(long, env = "ORT_DYLIB_PATH")]
-        onnxruntime: PathBuf,
-    },
-    /// Write the teacher's soft targets for the labelled and for unlabelled sentences.
-    Soften {
-        corpus: PathBuf,
-        /// Folder of `distill text teacher`.
-        #[arg(long)]
-        teacher: PathBuf,
-        /// Unlabelled sentences, one per line (see models/commands/make_unlabelled.py).
-        #[arg(long)]
-        unlabelled: Option<PathBuf>,
-        /// File for the soft targets (.safetensors).
-        #[arg(long, short)]
-        out: PathBuf,
-        #[arg(long, env = "ORT_DYLIB_PATH")]
-        onnxruntime: PathBuf,
-    },
-    /// Train a student on labels and soft targets; without --soft on labels only.
-    Student {
-        corpus: PathBuf,
-        /// The tokenizer.json of the teacher.
-        #[arg(long)]
-        tokenizer: PathBuf,
-        /// File of `distill text soften`.
-        #[arg(long)]
-        soft: Option<PathBuf>,
-        /// Folder for the student; an interrupted training is resumed.
-        #[arg(long, short)]
-        out: PathBuf,
-        /// Start over instead of resuming from a checkpoint.
-        #[arg(long)]
-        fresh: bool,
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Optimizer steps of 32 sentences.
-        #[arg(long, default_value_t = 1500)]
-        steps: usize,
-        #[arg(long, default_value_t = 3e-3)]
-        learning_rate: f64,
-        /// Weight of the distillation loss, 0 to 1; the labels have the rest.
-        #[arg(long, default_value_t = 0.5)]
-        alpha: f64,
-        #[arg(long, default_value_t = 2.0)]
-        temperature: f64,
-        /// Features per word piece.
-        #[arg(long, default_value_t = 64)]
-        width: usize,
-    },
-    /// Evaluate a student or a teacher on the corpus' val sentences.
-    Evaluate {
-        corpus: PathBuf,
-        /// Folder of a student, or of a teacher.
-        #[arg(long)]
-        model: PathBuf,
-        /// Also write the figures as JSON.
-        #[arg(long)]
-        json: Option<PathBuf>,
-        #[arg(long, env = "ORT_DYLIB_PATH")]
-        onnxruntime: Option<PathBuf>,
-    },
-    /// Run a student on a sentence: intent and slots as JSON.
-    Say {
-        #[arg(long)]
-        model: PathBuf,
-        #[arg(required = true)]
-        sentence: Vec<String>,
-    },
-}
+use super::args::{TextArgs, TextCommand};
+use super::causal::package::MANIFEST;
+use super::causal::task::ReplyCorpus;
+use super::{causal::command as replies, classify};
 
 /// Runs the command.
 ///
 /// # Errors
 /// Each names the invalid file or flag; existing files stay intact.
 pub fn run(args: &TextArgs) -> anyhow::Result<()> {
+    let of_replies = |corpus: &Path| ReplyCorpus::is_at(corpus);
     match &args.command {
-        TextCommand::Teacher { corpus, encoder, tokenizer, out, onnxruntime } => {
-            Teacher::fit(&Corpus::open(corpus)?, encoder, tokenizer, &Runtime::open(onnxruntime)?, out)?;
-            println!("{}: fitted; evaluate it with `distill text evaluate --model {0}`", out.display());
-            Ok(())
-        }
-        TextCommand::Soften { corpus, teacher, unlabelled, out, onnxruntime } => {
-            soften(&Corpus::open(corpus)?, teacher, unlabelled.as_deref(), out, onnxruntime)
-        }
-        TextCommand::Student {
-            corpus,
-            tokenizer,
-            soft,
-            out,
-            fresh,
-            seed,
-            steps,
-            learning_rate,
-            alpha,
-            temperature,
-            width,
-        } => {
-            ensure!((0.0..=1.0).contains(alpha), "--alpha is {alpha}; it must be 0 to 1");
-            ensure!(*temperature > 0.0, "--temperature is {temperature}; it must be above 0");
-            ensure!((1..=1024).contains(width), "--width is {width}; it must be 1 to 1024");
-            // Without a teacher the labels have the whole weight.
-            let alpha = if soft.is_some() { *alpha } else { 0.0 };
-            let settings = TextTrainingSettings {
-                seed: *seed,
-                steps: *steps,
-                learning_rate: *learning_rate,
-                alpha,
-                temperature: *temperature,
-                width: *width,
-            };
-            student(&Corpus::open(corpus)?, tokenizer, soft.as_deref(), (out, *fresh), settings)
-        }
-        TextCommand::Evaluate { corpus, model, json, onnxruntime } => {
-            evaluate(&Corpus::open(corpus)?, model, json.as_deref(), onnxruntime.as_deref())
-        }
-        TextCommand::Say { model, sentence } => {
-            let (network, splitter) = TextNetwork::load(model)?;
-            let sentence = Sentence { text: sentence.join(" "), intent: None, slots: Vec::new() };
-            let (pieces, outputs) = network.infer(&splitter, &sentence)?;
-            println!("{}", meaning(&network, &sentence, &pieces, &outputs));
-            Ok(())
-        }
+        TextCommand::Teacher(args) if of_replies(&args.corpus)? => replies::teacher(args),
+        TextCommand::Teacher(args) => classify::teacher(args),
+        TextCommand::Soften(args) if of_replies(&args.corpus)? => replies::soften(args),
+        TextCommand::Soften(args) => classify::soften(args),
+        TextCommand::Student(args) if of_replies(&args.corpus)? => replies::student(args),
+        TextCommand::Student(args) => classify::student(args),
+        TextCommand::Evaluate(args) if of_replies(&args.corpus)? => replies::evaluate(args),
+        TextCommand::Evaluate(args) => classify::evaluate(args),
+        TextCommand::Say(args) if args.model.join(MANIFEST).exists() => replies::say(args),
+        TextCommand::Say(args) => classify::say(args),
+        TextCommand::Export(args) => replies::export(args),
     }
 }
 
-fn soften(corpus: &Corpus, folder: &Path, more: Option<&Path>, out: &Path, onnxruntime: &Path) -> anyhow::Result<()> {
-    let mut teacher = Teacher::open(folder, &Runtime::open(onnxruntime)?, 2)?;
-    let same = teacher.manifest.intents == corpus.config.intents && teacher.manifest.slots == corpus.config.slots;
-    ensure!(same, "{}: the teacher was fitted for other intents or slots", folder.display());
-    let mut sentences = corpus.train.clone();
-    sentences.extend(more.map(unlabelled).transpose()?.unwrap_or_default());
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} sentences, {per_sec:.0}, ETA {eta}")?;
-    let bar = show(ProgressBar::new(sentences.len() as u64).with_style(style));
-    let mut outputs = Vec::with_capacity(sentences.len());
-    for sentence in &sentences {
-        outputs.push(teacher.infer(sentence)?.1);
-        bar.inc(1);
-    }
-    bar.finish();
-    let manifest = &teacher.manifest;
-    let header = Header {
-        teacher: [manifest.encoder_sha256.clone(), manifest.heads_sha256.clone()],
-        tokenizer_sha256: manifest.tokenizer_sha256.clone(),
-        intents: manifest.intents.len(),
-        slots: manifest.slots.len(),
-        sentences: sentences.into_iter().map(|s| s.text).collect(),
-    };
-    TextSoftTargets { header, outputs }.write(out)
-}
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
 
-fn student(
-    corpus: &Corpus,
-    tokenizer: &Path,
-    soft: Option<&Path>,
-    (out, fresh): (&Path, bool),
-    settings: TextTrainingSettings,
-) -> anyhow::Result<()> {
-    let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
-    let bytes = std::fs::read(tokenizer).with_context(|| tokenizer.display().to_string())?;
-    let soft = soft.map(TextSoftTargets::read).transpose()?;
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps, loss {msg}, ETA {eta}")?;
-    let bar = show(ProgressBar::new(settings.steps as u64).with_style(style));
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let checkpoint = out.join(CHECKPOINT);
-    if fresh && checkpoint.exists() {
-        std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
-    }
-    let network = train(corpus, &splitter, sha256(&bytes), soft.as_ref(), settings, &checkpoint, |step, loss| {
-        bar.set_position(step as u64);
-        bar.set_message(format!("{loss:.3}"));
-    })?;
-    bar.finish();
-    network.save(out, &bytes)?;
-    // The package is complete, so that the checkpoint is no longer needed.
-    if checkpoint.exists() {
-        std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
-    }
-    println!(
-        "{}: {} parameters, {} word pieces",
-        out.display(),
-        network.parameters(),
-        network.manifest.vocabulary.len()
-    );
-    Ok(())
-}
+    use super::super::causal::soft::VocabularySoftTargets;
+    use super::super::causal::task::tests::{corpus, write};
+    use super::*;
 
-/// Tokenizes a sentence and runs a model on it.
-type Infer = dyn FnMut(&Sentence) -> anyhow::Result<(Pieces, Outputs)>;
-
-fn evaluate(corpus: &Corpus, model: &Path, json: Option<&Path>, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
-    let mut infer: Box<Infer> = if model.join("teacher.json").exists() {
-        let library = onnxruntime.context("a teacher needs --onnxruntime or ORT_DYLIB_PATH")?;
-        let mut teacher = Teacher::open(model, &Runtime::open(library)?, 1)?;
-        Box::new(move |sentence| teacher.infer(sentence))
-    } else {
-        let (network, splitter) = TextNetwork::load(model)?;
-        Box::new(move |sentence| network.infer(&splitter, sentence))
-    };
-    let mut score = Score::default();
-    let started = Instant::now();
-    for sentence in &corpus.val {
-        let (pieces, outputs) = infer(sentence)?;
-        score.add(sentence, &pieces, &outputs);
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: TextArgs,
     }
-    let each = started.elapsed().as_secs_f64() * 1e3 / corpus.val.len() as f64;
-    println!(
-        "{} val sentences: intent accuracy {:.3}, slot F1 {:.3}, sentence accuracy {:.3}; {each:.2} ms per sentence",
-        score.sentences,
-        score.intent_accuracy(),
-        score.slot_f1(),
-        score.sentence_accuracy()
-    );
-    if let Some(path) = json {
-        let figures = json!({
-            "intent_accuracy": score.intent_accuracy(),
-            "slot_f1": score.slot_f1(),
-            "sentence_accuracy": score.sentence_accuracy(),
-            "milliseconds_a_sentence": each,
-            "counts": score,
+
+    /// Runs `distill text` with `line`, in which `~` is the folder.
+    fn distill_text(folder: &Path, line: &str) -> Result<(), String> {
+        let line = format!("text {}", line.replace('~', folder.to_str().unwrap()));
+        let Cli { args } = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{error}"));
+        run(&args).map_err(|error| format!("{error:#}"))
+    }
+
+    const SMALL: &str = "--width 16 --layers 1 --heads 2 --steps 40 --learning-rate 0.01";
+
+    fn figures(folder: &Path, name: &str) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_language_model_is_distilled_from_end_to_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        corpus(folder);
+        std::fs::write(folder.join("more.txt"), "halt at the gate\nstop by the river\n").unwrap();
+        let run = |line: &str| distill_text(folder, line).unwrap();
+        let teacher = "--width 24 --layers 2 --heads 2 --steps 120 --learning-rate 0.01 --vocabulary 280";
+        run(&format!("teacher ~/replies.toml --out ~/teacher {teacher}"));
+        run("evaluate ~/replies.toml --model ~/teacher --json ~/teacher.json --beams 2");
+        run("soften ~/replies.toml --teacher ~/teacher --unlabelled ~/more.txt --top-k 4 --out ~/soft");
+        run(&format!("student ~/replies.toml --soft ~/soft --out ~/student --divergence reverse {SMALL}"));
+        run("evaluate ~/replies.toml --model ~/student --json ~/student.json");
+        let [teacher, student] = ["teacher.json", "student.json"].map(|name| figures(folder, name));
+        assert!(teacher["perplexity"].as_f64().unwrap() < 3.0, "{teacher}");
+        assert!(student["parameters"].as_u64() < teacher["parameters"].as_u64());
+        assert_eq!(student["counts"]["replies"], 3);
+        run("say --model ~/teacher --beams 2 stop at the gate");
+    }
+
+    #[test]
+    fn a_teacher_in_onnx_gives_the_soft_targets_of_its_weights() {
+        if super::super::causal::gpt2::tests::runtime().is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        corpus(folder);
+        let run = |line: &str| distill_text(folder, line).unwrap();
+        run(&format!("teacher ~/replies.toml --out ~/teacher {SMALL}"));
+        run("export --model ~/teacher --out ~/teacher.onnx");
+        run("teacher ~/replies.toml --network ~/teacher.onnx --tokenizer ~/teacher/tokenizer.json --out ~/onnx");
+        run("evaluate ~/replies.toml --model ~/teacher --json ~/ours.json --beams 3");
+        run("evaluate ~/replies.toml --model ~/onnx --json ~/theirs.json --beams 3");
+        let [ours, theirs] = ["ours.json", "theirs.json"].map(|name| figures(folder, name)["perplexity"].as_f64());
+        assert!((ours.unwrap() - theirs.unwrap()).abs() < 1e-3, "{ours:?} {theirs:?}");
+        let soft = ["teacher", "onnx"].map(|teacher| {
+            run(&format!("soften ~/replies.toml --teacher ~/{teacher} --top-k 4 --out ~/soft-{teacher}"));
+            VocabularySoftTargets::open(&folder.join(format!("soft-{teacher}"))).unwrap().0
         });
-        write_atomically(path, &serde_json::to_vec_pretty(&figures)?)?;
+        assert_ne!(soft[0].index.teacher, soft[1].index.teacher);
+        for (a, b) in soft[0].texts.iter().zip(&soft[1].texts) {
+            assert_eq!(a.text, b.text);
+            assert!(a.rest.iter().zip(&b.rest).all(|(a, b)| (a - b).abs() < 0.02));
+        }
+        let error = distill_text(
+            folder,
+            "teacher ~/replies.toml --network ~/teacher.onnx --tokenizer ~/teacher/tokenizer.json --steps 9 --out ~/x",
+        );
+        assert!(error.unwrap_err().starts_with("--network is trained already"));
+        std::fs::write(folder.join("teacher.onnx"), "changed").unwrap();
+        let error = distill_text(folder, "soften ~/replies.toml --teacher ~/onnx --out ~/y").unwrap_err();
+        assert!(error.contains("teacher.onnx: it or a file that it loads has changed"), "{error}");
     }
-    Ok(())
-}
 
-fn meaning(network: &TextNetwork, sentence: &Sentence, pieces: &Pieces, outputs: &Outputs) -> serde_json::Value {
-    let labels: Vec<usize> = outputs.slots.iter().map(|row| likeliest(row)).collect();
-    let slots: Vec<_> = runs(&labels)
-        .into_iter()
-        .filter_map(|(first, end, label)| {
-            let words = sentence.text.get(pieces.bytes[first].start..pieces.bytes[end - 1].end)?;
-            Some(json!({ "slot": network.manifest.slots[label - 1], "words": words }))
-        })
-        .collect();
-    json!({ "sentence": sentence.text, "intent": network.manifest.intents[likeliest(&outputs.intent)], "slots": slots })
+    #[test]
+    fn a_flag_of_the_other_kind_of_corpus_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        corpus(folder);
+        let labels = "name='a'\nintents=['a','b']\nslots=['c']\nmax_tokens=9\ntrain='t'\nval='v'\n";
+        std::fs::write(folder.join("labels.toml"), labels).unwrap();
+        for (line, expected) in [
+            ("teacher ~/replies.toml --out ~/o --encoder x", "--encoder does not fit"),
+            ("teacher ~/labels.toml --out ~/o --network x", "--network does not fit"),
+            ("teacher ~/labels.toml --out ~/o --layers 3", "--layers does not fit"),
+            ("teacher ~/labels.toml --out ~/o", "a teacher of intents and slots needs --encoder"),
+            ("soften ~/labels.toml --teacher ~/t --out ~/o --top-k 3", "--top-k does not fit"),
+            ("student ~/labels.toml --out ~/o --divergence reverse", "--divergence does not fit"),
+            ("evaluate ~/labels.toml --model ~/o --beams 3", "--beams does not fit"),
+        ] {
+            let error = distill_text(folder, line).unwrap_err();
+            assert!(error.starts_with(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_empty_is_named_in_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        corpus(folder);
+        let teacher = format!("teacher ~/replies.toml --out ~/teacher {SMALL}");
+        distill_text(folder, &teacher).unwrap();
+        for (line, expected) in [
+            (
+                "soften ~/replies.toml --teacher ~/none --out ~/o",
+                "no language model here; `distill text teacher` makes one",
+            ),
+            ("student ~/replies.toml --soft ~/none --out ~/o", "no soft targets here, or not all yet"),
+            ("student ~/replies.toml --out ~/o --heads 3", "--heads is 3; it must divide --width, which is 64"),
+            ("teacher ~/replies.toml --out ~/o --vocabulary 9", "--vocabulary is 9; it must be 257 to 65536"),
+            ("soften ~/replies.toml --teacher ~/teacher --out ~/o --top-k 0", "--top-k is 0; it must be 1 to"),
+            ("evaluate ~/replies.toml --model ~/teacher --beams 0", "--beams is 0; it must be 1 to 64"),
+        ] {
+            let error = distill_text(folder, line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+        // A vocabulary that is not the teacher's.
+        distill_text(folder, "soften ~/replies.toml --teacher ~/teacher --out ~/soft").unwrap();
+        distill_text(folder, &format!("teacher ~/replies.toml --out ~/other --vocabulary 300 {SMALL}")).unwrap();
+        let line = format!("student ~/replies.toml --soft ~/soft --tokenizer ~/other/tokenizer.json --out ~/o {SMALL}");
+        let error = distill_text(folder, &line).unwrap_err();
+        assert!(error.contains("is not the tokenizer of the soft targets; leave out --tokenizer"), "{error}");
+        write(folder, "\n", "stop\t{}\n");
+        let error = distill_text(folder, &teacher).unwrap_err();
+        assert!(error.ends_with("train.tsv: has no pairs of a command and its reply"), "{error}");
+    }
 }

@@ -80,7 +80,7 @@ pub fn unlabelled(path: &Path) -> Result<Vec<Sentence>, CorpusError> {
     let text = read(path)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let sentence = |line: &str| Sentence { text: line.to_owned(), intent: None, slots: Vec::new() };
-    non_empty(path, lines.map(sentence).collect())
+    non_empty(path, "sentences", lines.map(sentence).collect())
 }
 
 fn labelled(path: &Path, config: &CorpusConfig) -> Result<Vec<Sentence>, CorpusError> {
@@ -89,17 +89,18 @@ fn labelled(path: &Path, config: &CorpusConfig) -> Result<Vec<Sentence>, CorpusE
         let at = |why| CorpusError::Line { path: path.to_owned(), line: number + 1, why };
         sentences.push(parse(line.trim(), config).map_err(at)?);
     }
-    non_empty(path, sentences)
+    non_empty(path, "sentences", sentences)
 }
 
-fn non_empty(path: &Path, sentences: Vec<Sentence>) -> Result<Vec<Sentence>, CorpusError> {
-    if sentences.is_empty() {
-        return Err(CorpusError::Config { path: path.to_owned(), why: "has no sentences".into() });
+/// `list`, unless it is empty: then the file at `path` has none of `what`.
+pub(super) fn non_empty<T>(path: &Path, what: &str, list: Vec<T>) -> Result<Vec<T>, CorpusError> {
+    if list.is_empty() {
+        return Err(CorpusError::Config { path: path.to_owned(), why: format!("has no {what}") });
     }
-    Ok(sentences)
+    Ok(list)
 }
 
-fn read(path: &Path) -> Result<String, CorpusError> {
+pub(super) fn read(path: &Path) -> Result<String, CorpusError> {
     std::fs::read_to_string(path).map_err(|source| CorpusError::Io { path: path.to_owned(), source })
 }
 

@@ -7,12 +7,20 @@
 //!
 //! - [`corpus`]: sentences on disk; [`pieces`]: tokenization into word pieces.
 //! - [`teacher`]: the encoder and its heads; [`soft`]: its soft targets on disk.
-//! - [`network`]: the student, and its package; [`train`]: training; [`progress`]: checkpoints.
-//! - [`score`]: intent accuracy and slot F1; [`command`]: `distill text …`.
+//! - [`network`]: the student; `package`: its folder; `parts`: what an interrupted run finished;
+//!   [`train`]: training; [`progress`]: checkpoints.
+//! - [`causal`]: language models that reply to a command with JSON, their teachers and students.
+//! - [`score`]: intent accuracy and slot F1; [`args`], [`command`]: `distill text …`; [`classify`]:
+//!   what it does with intents and slots.
 
+pub mod args;
+pub mod causal;
+pub mod classify;
 pub mod command;
 pub mod corpus;
 pub mod network;
+mod package;
+mod parts;
 pub mod pieces;
 pub mod progress;
 pub mod score;

@@ -2,24 +2,22 @@
 //! heads.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{ensure, Context};
 use candle_core::{DType, Device, Result, Tensor, Var};
-use peregrine_core::files::{sha256, write_atomically};
+use peregrine_core::files::sha256;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
 use super::corpus::Sentence;
 use super::pieces::{Pieces, Splitter};
-use super::{read_checked, Outputs};
+use super::{package, Outputs};
 
 const MANIFEST: &str = "manifest.json";
 const WEIGHTS: &str = "weights.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
-/// Prefix of a file while its package replaces another.
-const NEXT: &str = "next-";
 const BLOCKS: usize = 2;
 
 /// A student's labels, size and provenance.
@@ -47,7 +45,7 @@ pub struct TextStudentManifest {
 #[derive(Debug, Clone)]
 pub struct TextNetwork {
     pub manifest: TextStudentManifest,
-    params: BTreeMap<&'static str, Var>,
+    params: BTreeMap<String, Var>,
 }
 
 /// Sentences of a batch, padded to the longest: ids `[batch, pieces]`, and a mask `[batch, pieces,
@@ -69,13 +67,13 @@ impl TextNetwork {
             };
             let normal = Normal::new(0.0, scale).expect("a scale is finite");
             let values: Vec<f32> = (0..rows * columns).map(|_| normal.sample(chance)).collect();
-            params.insert(name, Var::from_slice(&values, (rows, columns), &Device::Cpu)?);
+            params.insert(name.to_owned(), Var::from_slice(&values, (rows, columns), &Device::Cpu)?);
         }
         Ok(Self { manifest, params })
     }
 
     /// All weights by name, for the optimizer.
-    pub fn params(&self) -> &BTreeMap<&'static str, Var> {
+    pub fn params(&self) -> &BTreeMap<String, Var> {
         &self.params
     }
 
@@ -139,23 +137,15 @@ impl TextNetwork {
         Ok(Outputs { intent: intent.flatten_all()?.to_vec1()?, slots: slots.to_vec2()? })
     }
 
-    /// Writes the package. Interrupted at any time, the folder holds a complete package, this one
-    /// or the previous one: the new files have other names until the manifest has their hashes.
+    /// Writes the package.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path, tokenizer: &[u8]) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let weights = safetensors::serialize(self.params.iter().map(|(name, var)| (*name, var.as_tensor())), None)?;
+        let weights = safetensors::serialize(self.params.iter().map(|(name, var)| (name, var.as_tensor())), None)?;
         let manifest = TextStudentManifest { weights_sha256: sha256(&weights), ..self.manifest.clone() };
-        let next = |file: &str| folder.join(format!("{NEXT}{file}"));
-        write_atomically(&next(WEIGHTS), &weights)?;
-        write_atomically(&next(TOKENIZER), tokenizer)?;
-        write_atomically(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
-        for file in [WEIGHTS, TOKENIZER] {
-            std::fs::rename(next(file), folder.join(file)).with_context(|| folder.join(file).display().to_string())?;
-        }
-        Ok(())
+        let manifest = serde_json::to_vec_pretty(&manifest)?;
+        package::write(folder, (MANIFEST, &manifest), &[(WEIGHTS, &weights), (TOKENIZER, tokenizer)])
     }
 
     /// Reads a package, with the tokenizer in it.
@@ -167,27 +157,19 @@ impl TextNetwork {
         let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let manifest: TextStudentManifest = serde_json::from_slice(&text)
             .with_context(|| format!("{}: invalid manifest of a text student", path.display()))?;
-        // If saving was interrupted, a file may still have its other name.
-        let checked = |file: &str, expected: &str| -> anyhow::Result<(Vec<u8>, PathBuf)> {
-            let (path, next) = (folder.join(file), folder.join(format!("{NEXT}{file}")));
-            match read_checked(&next, expected, "the manifest names") {
-                Ok(bytes) => Ok((bytes, next)),
-                Err(_) => Ok((read_checked(&path, expected, "the manifest names")?, path)),
-            }
-        };
         ensure!(
             manifest.vocabulary.is_sorted() && (1..=4096).contains(&manifest.width) && !manifest.intents.is_empty(),
             "{}: invalid vocabulary, width or intents",
             path.display()
         );
-        let (_, tokenizer) = checked(TOKENIZER, &manifest.tokenizer_sha256)?;
-        let (weights, _) = checked(WEIGHTS, &manifest.weights_sha256)?;
+        let (_, tokenizer) = package::read(folder, TOKENIZER, &manifest.tokenizer_sha256)?;
+        let (weights, _) = package::read(folder, WEIGHTS, &manifest.weights_sha256)?;
         let weights = candle_core::safetensors::load_buffer(&weights, &Device::Cpu)?;
         let mut params = BTreeMap::new();
         for (name, shape) in shapes(&manifest) {
             let tensor = weights.get(name).with_context(|| format!("{WEIGHTS}: has no {name}"))?;
             ensure!(tensor.dims() == shape, "{WEIGHTS}: {name} is {:?} instead of {shape:?}", tensor.dims());
-            params.insert(name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?);
+            params.insert(name.to_owned(), Var::from_tensor(&tensor.to_dtype(DType::F32)?)?);
         }
         let splitter = Splitter::open(&tokenizer, manifest.max_tokens)?;
         Ok((Self { manifest, params }, splitter))
@@ -269,14 +251,14 @@ mod tests {
 
         // Killed after writing the manifest: its files still have the other names.
         for file in [WEIGHTS, TOKENIZER] {
-            std::fs::rename(package.join(file), package.join(format!("{NEXT}{file}"))).unwrap();
+            std::fs::rename(package.join(file), package.join(format!("next-{file}"))).unwrap();
             std::fs::write(package.join(file), b"of the package before").unwrap();
         }
         assert_eq!(TextNetwork::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
         network.save(&package, &tokenizer).unwrap();
         // Killed before writing the manifest: the new files are ignored.
         for file in [WEIGHTS, TOKENIZER] {
-            std::fs::write(package.join(format!("{NEXT}{file}")), b"of the package to come").unwrap();
+            std::fs::write(package.join(format!("next-{file}")), b"of the package to come").unwrap();
         }
         assert_eq!(TextNetwork::load(&package).unwrap().0.infer_pieces(&pieces).unwrap(), outputs);
 

@@ -1,4 +1,4 @@
-//! Checkpoints of a text student's training: the complete state, so that a resumed run is identical
+//! Checkpoints of a text model's training: the complete state, so that a resumed run is identical
 //! to an uninterrupted one.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +17,7 @@ const EPSILON: f64 = 1e-8;
 const DECAY: f64 = 0.01;
 
 /// Weights by name.
-type Params = BTreeMap<&'static str, Var>;
+type Params = BTreeMap<String, Var>;
 
 /// Training state besides the student's weights.
 pub struct TrainingState {
@@ -27,7 +27,7 @@ pub struct TrainingState {
     pub order: Vec<usize>,
     pub chance: ChaCha8Rng,
     /// AdamW's first and second moments.
-    moments: BTreeMap<&'static str, [Tensor; 2]>,
+    moments: BTreeMap<String, [Tensor; 2]>,
 }
 
 /// A checkpoint's metadata under the key `progress`.
@@ -47,7 +47,7 @@ impl TrainingState {
     /// # Errors
     /// When a tensor cannot be made.
     pub fn new(params: &Params, chance: ChaCha8Rng) -> Result<Self> {
-        let zeros = |(name, var): (&&'static str, &Var)| Ok((*name, [var.zeros_like()?, var.zeros_like()?]));
+        let zeros = |(name, var): (&String, &Var)| Ok((name.clone(), [var.zeros_like()?, var.zeros_like()?]));
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Self { step: 0, order: Vec::new(), chance, moments })
     }
@@ -112,7 +112,7 @@ impl TrainingState {
             found.cloned().with_context(|| format!("its {kind}/{name} does not fit the network"))
         };
         for (name, var) in params {
-            self.moments.insert(name, [tensor("moment0", name, var)?, tensor("moment1", name, var)?]);
+            self.moments.insert(name.clone(), [tensor("moment0", name, var)?, tensor("moment1", name, var)?]);
             var.set(&tensor("weight", name, var)?)?;
         }
         (self.step, self.order) = (header.step, header.order);
@@ -132,7 +132,7 @@ mod tests {
     fn an_update_equals_candles_adamw() {
         let var = || Var::from_slice(&[1.0f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
         let (ours, theirs) = (var(), var());
-        let params = Params::from([("w", ours.clone())]);
+        let params = Params::from([("w".to_owned(), ours.clone())]);
         let mut progress = TrainingState::new(&params, ChaCha8Rng::seed_from_u64(1)).unwrap();
         let settings = ParamsAdamW { lr: 0.1, weight_decay: DECAY, ..Default::default() };
         let mut adam = AdamW::new(vec![theirs.clone()], settings).unwrap();

@@ -38,6 +38,14 @@ impl TextSoftTargets {
     /// # Errors
     /// When the file cannot be written; an older one then stays intact.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        Ok(write_atomically(path, &self.to_bytes()?)?)
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// When the outputs do not fit the header.
+    pub fn to_bytes(&self) -> anyhow::Result<Vec<u8>> {
         let header = &self.header;
         let (n, pieces) = (self.outputs.len(), self.outputs.iter().map(|outputs| outputs.slots.len()).sum());
         let intent = self.outputs.iter().flat_map(|outputs| &outputs.intent);
@@ -51,7 +59,7 @@ impl TextSoftTargets {
         tensors.push("slots", &[pieces, header.slots + 1], slots.map(|&logit| f16::from_f32(logit)));
         tensors.push("ends", &[n], ends);
         let metadata = HashMap::from([("soft".to_owned(), serde_json::to_string(header)?)]);
-        Ok(write_atomically(path, &tensors.into_bytes(Some(metadata))?)?)
+        tensors.into_bytes(Some(metadata))
     }
 
     /// Reads a file that [`TextSoftTargets::write`] wrote.
@@ -64,7 +72,11 @@ impl TextSoftTargets {
     }
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<TextSoftTargets> {
+/// What [`TextSoftTargets::to_bytes`] made.
+///
+/// # Errors
+/// When the bytes are damaged.
+pub fn parse(bytes: &[u8]) -> anyhow::Result<TextSoftTargets> {
     let file = TensorReader::new(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let header = metadata.metadata().as_ref().and_then(|m| m.get("soft")).context("its metadata has no sentences")?;

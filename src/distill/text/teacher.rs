@@ -14,12 +14,19 @@ use peregrine_core::files::{sha256, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::corpus::{Corpus, Sentence};
+use super::parts::Parts;
 use super::pieces::{Pieces, Splitter};
 use super::{read_checked, Outputs};
+use crate::lock::lock;
 use crate::teacher::Runtime;
+use crate::tensor_file::{TensorReader, TensorWriter};
 
 const MANIFEST: &str = "teacher.json";
 const HEADS: &str = "heads.safetensors";
+/// In the teacher's folder while it is fitted: the features so far.
+const PARTS: &str = "parts";
+/// Sentences whose features are computed before they are written.
+const PART: usize = 16;
 const FIT_STEPS: usize = 400;
 /// L2 penalty of the heads. With it and the neighbours as features, the slot F1 on the shipped
 /// corpus is 0.64; without neighbours 0.47.
@@ -86,37 +93,47 @@ pub struct Teacher {
 
 impl Teacher {
     /// Fits the heads on the corpus' labelled sentences and writes the teacher's folder.
+    /// Interrupted, it goes on with the sentences whose features it does not have yet.
     ///
     /// # Errors
     /// When a file cannot be read or written, or is invalid.
     pub fn fit(corpus: &Corpus, encoder: &Path, tokenizer: &Path, runtime: &Runtime, out: &Path) -> anyhow::Result<()> {
         let splitter = Splitter::open(tokenizer, corpus.config.max_tokens)?;
         let mut network = Encoder::open(runtime, encoder, 2)?;
+        let hash = |path: &Path| -> anyhow::Result<String> { Ok(sha256(&std::fs::read(path)?)) };
+        let (encoder_sha256, tokenizer_sha256) = (hash(encoder)?, hash(tokenizer)?);
+        let parts = out.join(PARTS);
+        std::fs::create_dir_all(&parts).with_context(|| parts.display().to_string())?;
+        let _lock = lock(out, "another fit")?;
         let (mut sentences, mut pieces) = (Examples::default(), Examples::default());
-        for sentence in &corpus.train {
-            let split = splitter.split(sentence)?;
-            let features = network.features(&split.ids)?;
-            sentences.push(&mean(&features), sentence.intent.context("a training sentence has no intent")?);
-            windows(&features).iter().zip(&split.labels).for_each(|(f, &label)| pieces.push(f, label));
+        for some in corpus.train.chunks(PART) {
+            let splits = some.iter().map(|sentence| splitter.split(sentence)).collect::<anyhow::Result<Vec<_>>>()?;
+            let ids: Vec<&[u32]> = splits.iter().map(|split| split.ids.as_slice()).collect();
+            let make = || features_to_bytes(&mut network, &ids);
+            let inputs = format!("{encoder_sha256} {ids:?}");
+            let features = Parts(&parts).part(&inputs, |bytes| features_of_bytes(bytes, &ids), make)?.value;
+            for ((sentence, split), features) in some.iter().zip(&splits).zip(features) {
+                sentences.push(&mean(&features), sentence.intent.context("a training sentence has no intent")?);
+                windows(&features).iter().zip(&split.labels).for_each(|(f, &label)| pieces.push(f, label));
+            }
         }
         let intent = sentences.fit(corpus.config.intents.len())?;
         let slots = pieces.fit(corpus.config.slots.len() + 1)?;
-        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
         let heads = safetensors::serialize([("intent", &intent), ("slots", &slots)], None)?;
         write_atomically(&out.join(HEADS), &heads)?;
-        let hash = |path: &Path| -> anyhow::Result<String> { Ok(sha256(&std::fs::read(path)?)) };
         let manifest = TextTeacherManifest {
             encoder: encoder.canonicalize()?,
-            encoder_sha256: hash(encoder)?,
+            encoder_sha256,
             tokenizer: tokenizer.canonicalize()?,
-            tokenizer_sha256: hash(tokenizer)?,
+            tokenizer_sha256,
             heads_sha256: sha256(&heads),
             intents: corpus.config.intents.clone(),
             slots: corpus.config.slots.clone(),
             max_tokens: corpus.config.max_tokens,
         };
         write_atomically(&out.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
-        Ok(())
+        // The teacher is complete, so that the features are no longer needed.
+        std::fs::remove_dir_all(&parts).with_context(|| parts.display().to_string())
     }
 
     /// Opens a folder that [`Teacher::fit`] wrote.
@@ -162,6 +179,23 @@ impl Teacher {
         let slots = windows(&features).iter().map(|f| apply(&self.slots, f)).collect();
         Ok((pieces, Outputs { intent: apply(&self.intent, &mean(&features)), slots }))
     }
+}
+
+/// The encoder's features of some sentences, as bytes.
+fn features_to_bytes(network: &mut Encoder, sentences: &[&[u32]]) -> anyhow::Result<Vec<u8>> {
+    let rows = sentences.iter().map(|ids| network.features(ids)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+    let mut tensors = TensorWriter::default();
+    tensors.push("features", &[rows.len(), rows.first().map_or(0, Vec::len)], rows.concat());
+    tensors.into_bytes(None)
+}
+
+/// What [`features_to_bytes`] made: for each sentence a row for each of its pieces.
+fn features_of_bytes(bytes: &[u8], sentences: &[&[u32]]) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    let pieces = sentences.iter().map(|ids| ids.len()).sum();
+    let tensor = TensorReader::new(bytes)?.read::<f32>("features", &[Some(pieces), None])?;
+    ensure!(tensor.shape[1] > 0, "the features have no values");
+    let mut rows = tensor.values.chunks_exact(tensor.shape[1]).map(<[f32]>::to_vec);
+    Ok(sentences.iter().map(|ids| rows.by_ref().take(ids.len()).collect()).collect())
 }
 
 fn apply(head: &[Vec<f32>], features: &[f32]) -> Vec<f32> {
