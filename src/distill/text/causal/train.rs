@@ -204,11 +204,11 @@ mod tests {
     const SETTINGS: CausalTrainingSettings = CausalTrainingSettings {
         seed: 1,
         steps: 120,
-        learning_rate: 0.01,
+        learning_rate: 0.02,
         alpha: 0.0,
         temperature: 1.0,
         divergence: Divergence::Forward,
-        width: 16,
+        width: 32,
         layers: 1,
         heads: 2,
     };
@@ -246,7 +246,7 @@ mod tests {
         let (whole, all) = train(settings).unwrap();
         let (resumed, rest) = train(settings).unwrap();
         assert!(rest[..] == all[50..] && resumed == whole, "{rest:?}");
-        let error = format!("{:#}", train(CausalTrainingSettings { width: 18, ..settings }).unwrap_err());
+        let error = format!("{:#}", train(CausalTrainingSettings { width: 34, ..settings }).unwrap_err());
         assert!(error.contains("checkpoint") && error.contains("--fresh"), "{error}");
     }
 
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_then_falls_to_zero() {
-        let settings = CausalTrainingSettings { steps: 1000, ..SETTINGS };
+        let settings = CausalTrainingSettings { steps: 1000, learning_rate: 0.01, ..SETTINGS };
         let rates: Vec<f64> = (0..1000).map(|step| rate(settings, step)).collect();
         let top = rates.iter().copied().fold(0.0, f64::max);
         assert!(rates[0] < 1e-3 && rates[999] < 1e-6 && top > 0.009 && top <= 0.01);
