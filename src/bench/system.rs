@@ -83,7 +83,7 @@ mod linux {
             (libc::adjtimex(&mut clock), clock)
         };
         let unit = if clock.status & libc::STA_NANO == 0 { 1.0 } else { 1e-3 };
-        (state >= 0).then(|| KernelClock {
+        (state >= 0).then_some(KernelClock {
             synchronised: state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0,
             correction_us: clock.offset as f64 * unit,
             error_us: clock.esterror as f64,

@@ -120,7 +120,6 @@ pub fn layer_of(group: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::{Architecture, StudentShape};
-    use super::*;
 
     fn parsed(text: &str) -> Result<Architecture, String> {
         let shape: StudentShape = serde_json::from_str(text).map_err(|e| e.to_string())?;

@@ -106,7 +106,8 @@ fn isolation(root: &Root) -> Check {
     let lacks = |of: &BTreeSet<u32>| !found.isolated.is_subset(of);
     let missing: Vec<_> = [("nohz_full", lacks(&found.without_tick)), ("rcu_nocbs", lacks(&found.without_callbacks))]
         .into_iter()
-        .filter_map(|(name, lacks)| lacks.then(|| format!("{name}={cpus}")))
+        .filter(|(_, lacks)| *lacks)
+        .map(|(name, _)| format!("{name}={cpus}"))
         .collect();
     if missing.is_empty() {
         return ISOLATION.good(format!("CPUs {cpus} are isolated, without ticks and callbacks"));

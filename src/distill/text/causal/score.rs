@@ -144,7 +144,7 @@ mod tests {
         let manifest = ModelManifest { name: "t".into(), max_tokens: 48, tokenizer_sha256: tokens.sha256(), network };
         let model = Box::new(Knows { text: text.tokens.clone(), vocabulary, logit: 12.0, length: 0 });
         let mut model = OpenedModel { manifest, tokens, model, parameters: None };
-        let score = judge(&mut model, &[pair.clone()], 3, |_| {}).unwrap();
+        let score = judge(&mut model, std::slice::from_ref(&pair), 3, |_| {}).unwrap();
         // Every token has the probability e¹² / (e¹² + vocabulary − 1).
         let expected = (12f64.exp() + vocabulary as f64 - 1.0) / 12f64.exp();
         assert!((score.perplexity() - expected).abs() < 1e-6, "{} {expected}", score.perplexity());
