@@ -218,14 +218,14 @@ fn replies(folder: &Path) {
     fs::copy(commands.join("replies.toml"), folder.join("replies.toml")).unwrap();
     for file in ["replies-train.tsv", "replies-val.tsv"] {
         let text = fs::read_to_string(commands.join(file)).unwrap();
-        let first: Vec<&str> = text.lines().take(100).collect();
+        let first: Vec<&str> = text.lines().take(32).collect();
         fs::write(folder.join(file), first.join("\n")).unwrap();
     }
-    let more: String = (0..300).map(|i| format!("stop at gate {i}\n")).collect();
+    let more: String = (0..150).map(|i| format!("stop at gate {i}\n")).collect();
     fs::write(folder.join("more.txt"), more).unwrap();
 }
 
-const REPLY_TEACHER: &str = "text teacher replies.toml --steps 120 --width 16 --layers 1 --heads 2 --out";
+const REPLY_TEACHER: &str = "text teacher replies.toml --steps 60 --width 16 --layers 1 --heads 2 --out";
 
 #[test]
 fn a_teacher_of_replies_is_the_same_after_kills() {
@@ -257,7 +257,7 @@ fn soft_targets_of_replies_are_the_same_after_kills() {
     let index: serde_json::Value = serde_json::from_str(&index).unwrap();
     let shards = index["shards"].as_array().unwrap().iter().map(|shard| shard["file"].as_str().unwrap());
     let files: Vec<&str> = shards.chain(["index.json", "tokenizer.json"]).collect();
-    assert!(files.len() > 5, "{files:?}");
+    assert!(files.len() >= 5, "{files:?}");
     assert_equal(folder.path(), &files);
 }
 

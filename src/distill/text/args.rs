@@ -108,7 +108,8 @@ pub struct StudentArgs {
     /// Both the teacher's and the student's logits are divided by it.
     #[arg(long, default_value_t = 2.0)]
     pub temperature: f64,
-    /// Replies: KL(teacher ‖ student), or its reverse [default: forward].
+    /// Replies: KL(teacher ‖ student), or its reverse, which needs labels beside it (--alpha below 1)
+    /// [default: forward].
     #[arg(long)]
     pub divergence: Option<Divergence>,
     /// Features per word piece or token.
