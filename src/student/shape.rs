@@ -154,7 +154,7 @@ impl StudentShape {
                 );
             }
             made.neck = Neck::default();
-        } else if made.imported.is_none() && made.neck.is_empty() {
+        } else if made.imported.is_none() && made.neck.is_empty() && self.neck.is_none() {
             made.neck = default.neck;
         }
         // Pruned widths of a head that is gone name no layer.
