@@ -64,6 +64,8 @@ impl TrainingState {
             let (Some(gradient), Some([first, second])) = (gradients.get(var), self.moments.get_mut(name)) else {
                 continue;
             };
+            // Candle's gradients refer to the forward pass, which the moments would keep alive for ever.
+            let gradient = &gradient.detach();
             *first = ((&*first * BETA[0])? + (gradient * (1.0 - BETA[0]))?)?;
             *second = ((&*second * BETA[1])? + (gradient.sqr()? * (1.0 - BETA[1]))?)?;
             let change = ((&*first * scale[0])? / ((&*second * scale[1])?.sqrt()? + EPSILON)?)?;
@@ -141,6 +143,19 @@ mod tests {
             progress.update(&params, &loss(&ours).backward().unwrap(), 0.1).unwrap();
             adam.backward_step(&loss(&theirs)).unwrap();
             assert_eq!(ours.to_vec2::<f32>().unwrap(), theirs.to_vec2::<f32>().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_moments_do_not_keep_the_forward_pass_alive() {
+        let var = Var::from_slice(&[1.0f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
+        let params = Params::from([("w".to_owned(), var.clone())]);
+        let mut progress = TrainingState::new(&params, ChaCha8Rng::seed_from_u64(1)).unwrap();
+        let loss = var.sqr().unwrap().exp().unwrap().sum_all().unwrap();
+        progress.update(&params, &loss.backward().unwrap(), 0.1).unwrap();
+        for moment in &progress.moments["w"] {
+            let gradients = moment.sum_all().unwrap().backward().unwrap();
+            assert!(gradients.get(&var).is_none(), "a moment refers to the weights that it was computed from");
         }
     }
 }
