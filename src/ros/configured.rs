@@ -15,6 +15,7 @@ use super::error::NodeError;
 use super::frame_path::{CameraOutputs, FramePath};
 use super::intake::{Arrivals, Intake};
 use super::live::LiveSettings;
+use super::memory;
 use super::model::LoadedModel;
 use super::parameters::{ParameterError, Parameters};
 use super::qos::TopicQos;
@@ -161,8 +162,9 @@ impl Configured {
             }
             camera.scene_wanted.store(has_subscriber(p.scene_class.get_inter_process_subscription_count()), Relaxed);
         }
-        // Replaced models are dropped here, off the frame thread.
-        while self.shared.retired.pop().is_some() {}
+        while let Some(model) = self.shared.retired.pop() {
+            memory::give_back(model);
+        }
     }
 
     /// Queries the ROS graph about the camera that has been silent for longest, or else about the one
