@@ -59,7 +59,7 @@ pub mod live;
 pub mod liveness;
 pub mod logging;
 pub mod memory;
-mod messages;
+pub mod messages;
 pub mod model;
 pub mod names;
 pub mod node;

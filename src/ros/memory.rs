@@ -9,7 +9,7 @@ const CHOSEN: [&str; 4] = ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC
 ///
 /// glibc gives each thread an arena, up to eight for each core, and a model that is loaded in a thread
 /// of its own leaves a hole of its size in whichever it got: 60 changes of the model left from 123 to
-/// 189 MB, and with this 63 MB. Arenas are two, and what is larger than [`LARGE`] goes back to the
+/// 189 MB, and with this 63 MB. Arenas are two, and what is larger than `LARGE` goes back to the
 /// system at once. glibc would raise that limit by itself to what was freed last.
 pub fn bound() {
     if CHOSEN.iter().any(|name| env::var_os(name).is_some()) {

@@ -1,9 +1,9 @@
 //! `--doctor`: checks whether the machine is fit for latency measurements, and for a vehicle; with a remedy for each
 //! finding.
 //!
-//! - [`check`]: what a check is. [`program`]: this program and its permissions. [`load`]: measured load and wake-ups.
-//! - What the system's files tell, each from a [`Root`]: [`processor`], [`heat`], [`memory`], [`kernel`],
-//!   [`interrupts`], [`clock`], [`network`], [`jetson`].
+//! - [`check`]: what a check is. `program`: this program and its permissions. `load`: measured load and wake-ups.
+//! - What the system's files tell, each from a [`Root`]: `processor`, `heat`, `memory`, `kernel`,
+//!   `interrupts`, `clock`, `network`, `jetson`.
 //! - [`camera_clock`]: the stamps of a recorded camera.
 
 use std::collections::BTreeMap;

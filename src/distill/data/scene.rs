@@ -1,7 +1,7 @@
 //! Scene labels: what an image shows as a whole, for each group of a student's scene head.
 //!
 //! They come from `scene.csv` in the set's folder (a line for each image), else from the folders of
-//! a set that has one for each class ([`class_folders`](super::layout::class_folders)), else from
+//! a set that has one for each class ([`class_folders`]), else from
 //! `scene` in `dataset.toml`, which is about all images. An image may have labels of some groups
 //! alone.
 
