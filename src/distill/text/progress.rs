@@ -1,13 +1,14 @@
-//! Checkpoints of a text model's training: the complete state, so that a resumed run is identical
-//! to an uninterrupted one.
+//! The steps of a text model's training, and its checkpoints: the complete state, so that a resumed
+//! run is identical to an uninterrupted one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use anyhow::{ensure, Context};
+use anyhow::{bail, ensure, Context};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use peregrine_core::files::write_atomically;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -16,18 +17,77 @@ const BETA: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 const DECAY: f64 = 0.01;
 
+/// Examples of a step.
+const BATCH: usize = 32;
+
 /// Weights by name.
 type Params = BTreeMap<String, Var>;
 
 /// Training state besides the student's weights.
-pub struct TrainingState {
+struct TrainingState {
     /// Steps done.
-    pub step: usize,
+    step: usize,
     /// Remaining examples of the epoch.
-    pub order: Vec<usize>,
-    pub chance: ChaCha8Rng,
+    order: Vec<usize>,
+    chance: ChaCha8Rng,
     /// AdamW's first and second moments.
     moments: BTreeMap<String, [Tensor; 2]>,
+}
+
+/// How long a training is, and where its state is kept.
+pub struct Schedule<'a> {
+    pub steps: usize,
+    /// Learning rate of a step.
+    pub rate: &'a dyn Fn(usize) -> f64,
+    /// From which an interrupted training is resumed.
+    pub checkpoint: &'a Path,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Hash of the training's inputs.
+    pub training: &'a str,
+}
+
+impl Schedule<'_> {
+    /// Trains `params`, which `chance` has initialised, on batches of 32 of as many `examples`, every
+    /// one once in each epoch. `loss` is given the batch's examples; `on_step` is called after each
+    /// step with its number and loss.
+    ///
+    /// # Errors
+    /// When the checkpoint belongs to another training, or the loss is not finite.
+    pub fn run(
+        &self,
+        params: &Params,
+        chance: ChaCha8Rng,
+        examples: usize,
+        mut loss: impl FnMut(&[usize], &mut ChaCha8Rng) -> Result<Tensor>,
+        mut on_step: impl FnMut(usize, f32),
+    ) -> anyhow::Result<()> {
+        let mut state = TrainingState::new(params, chance)?;
+        if self.checkpoint.exists() {
+            let at = || self.checkpoint.display().to_string();
+            state.load(params, self.checkpoint, self.training).with_context(at)?;
+        }
+        let batch = BATCH.min(examples);
+        for step in state.step..self.steps {
+            while state.order.len() < batch {
+                let mut again: Vec<usize> = (0..examples).collect();
+                again.shuffle(&mut state.chance);
+                state.order.extend(again);
+            }
+            let drawn: Vec<usize> = state.order.drain(..batch).collect();
+            let loss = loss(&drawn, &mut state.chance)?;
+            let value = loss.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                bail!("the loss of step {step} is not finite; lower the learning rate");
+            }
+            state.update(params, &loss.backward()?, (self.rate)(step))?;
+            if state.step % self.checkpoint_every == 0 {
+                state.save(params, self.checkpoint, self.training)?;
+            }
+            on_step(step + 1, value);
+        }
+        Ok(())
+    }
 }
 
 /// A checkpoint's metadata under the key `progress`.
@@ -46,7 +106,7 @@ impl TrainingState {
     ///
     /// # Errors
     /// When a tensor cannot be made.
-    pub fn new(params: &Params, chance: ChaCha8Rng) -> Result<Self> {
+    fn new(params: &Params, chance: ChaCha8Rng) -> Result<Self> {
         let zeros = |(name, var): (&String, &Var)| Ok((name.clone(), [var.zeros_like()?, var.zeros_like()?]));
         let moments = params.iter().map(zeros).collect::<Result<_>>()?;
         Ok(Self { step: 0, order: Vec::new(), chance, moments })
@@ -57,7 +117,7 @@ impl TrainingState {
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn update(&mut self, params: &Params, gradients: &GradStore, rate: f64) -> Result<()> {
+    fn update(&mut self, params: &Params, gradients: &GradStore, rate: f64) -> Result<()> {
         self.step += 1;
         let scale = BETA.map(|beta| 1.0 / (1.0 - beta.powi(self.step as i32)));
         for (name, var) in params {
@@ -78,7 +138,7 @@ impl TrainingState {
     ///
     /// # Errors
     /// When the file cannot be written; an older one then stays intact.
-    pub fn save(&self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
+    fn save(&self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         for (name, var) in params {
             let [first, second] = &self.moments[name];
@@ -99,7 +159,7 @@ impl TrainingState {
     ///
     /// # Errors
     /// When the file is damaged or of another training.
-    pub fn load(&mut self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
+    fn load(&mut self, params: &Params, path: &Path, training: &str) -> anyhow::Result<()> {
         let bytes = std::fs::read(path)?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
         let header = header.metadata().as_ref().and_then(|m| m.get("progress")).context("it has no progress")?;

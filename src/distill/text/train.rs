@@ -3,23 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::ensure;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::loss::cross_entropy;
 use peregrine_core::files::sha256;
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::corpus::{Corpus, Sentence};
 use super::network::{TextNetwork, TextStudentManifest};
 use super::pieces::Splitter;
-use super::progress::TrainingState;
+use super::progress::Schedule;
 use super::soft::TextSoftTargets;
 use super::Outputs;
 use crate::loss::soft::categorical;
 
-const BATCH: usize = 32;
 /// Probability of replacing a piece by the unknown one in training, so that its row is learnt.
 const HIDDEN: f64 = 0.05;
 /// Steps between checkpoints.
@@ -62,7 +60,7 @@ pub fn train(
     soft: Option<&TextSoftTargets>,
     settings: TextTrainingSettings,
     checkpoint: &Path,
-    mut on_step: impl FnMut(usize, f32),
+    on_step: impl FnMut(usize, f32),
 ) -> anyhow::Result<TextNetwork> {
     let config = &corpus.config;
     if let Some(header) = soft.map(|s| &s.header) {
@@ -89,31 +87,22 @@ pub fn train(
     let training = sha256(format!("{settings:?} {manifest:?} {examples:?}").as_bytes());
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
     let network = TextNetwork::random(manifest, &mut chance)?;
-    let mut progress = TrainingState::new(network.params(), chance)?;
-    if checkpoint.exists() {
-        let at = || checkpoint.display().to_string();
-        progress.load(network.params(), checkpoint, &training).with_context(at)?;
-    }
-    for step in progress.step..settings.steps {
-        while progress.order.len() < BATCH.min(examples.len()) {
-            let mut again: Vec<usize> = (0..examples.len()).collect();
-            again.shuffle(&mut progress.chance);
-            progress.order.extend(again);
-        }
-        let batch: Vec<&Example> = progress.order.drain(..BATCH.min(examples.len())).map(|i| &examples[i]).collect();
+    let half_cosine = |step: usize| {
         let done = step as f64 / settings.steps as f64;
-        let rate = settings.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-        let loss = loss(&network, &batch, settings, &mut progress.chance)?;
-        let value = loss.to_scalar::<f32>()?;
-        if !value.is_finite() {
-            bail!("the loss of step {step} is not finite; lower the learning rate");
-        }
-        progress.update(network.params(), &loss.backward()?, rate)?;
-        if progress.step % CHECKPOINT_EVERY == 0 {
-            progress.save(network.params(), checkpoint, &training)?;
-        }
-        on_step(step + 1, value);
-    }
+        settings.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    };
+    let schedule = Schedule {
+        steps: settings.steps,
+        rate: &half_cosine,
+        checkpoint,
+        checkpoint_every: CHECKPOINT_EVERY,
+        training: &training,
+    };
+    let of_batch = |batch: &[usize], chance: &mut ChaCha8Rng| {
+        let batch: Vec<&Example> = batch.iter().map(|&i| &examples[i]).collect();
+        loss(&network, &batch, settings, chance)
+    };
+    schedule.run(network.params(), chance, examples.len(), of_batch, on_step)?;
     Ok(network)
 }
 

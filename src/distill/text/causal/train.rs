@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context};
+use anyhow::ensure;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::loss::cross_entropy;
 use peregrine_core::files::sha256;
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::progress::TrainingState;
+use super::super::progress::Schedule;
 use super::loss::{top, Divergence};
 use super::network::{CausalNetwork, NetworkSize};
 use super::package::{ModelManifest, Source};
@@ -19,7 +18,6 @@ use super::soft::{SoftText, VocabularySoftTargets};
 use super::task::ReplyCorpus;
 use super::tokens::{Text, Tokens};
 
-const BATCH: usize = 32;
 /// Steps between checkpoints.
 const CHECKPOINT_EVERY: usize = 50;
 /// Part of the steps in which the learning rate rises to its value.
@@ -64,7 +62,7 @@ pub fn train(
     soft: Option<&VocabularySoftTargets>,
     settings: CausalTrainingSettings,
     checkpoint: &Path,
-    mut on_step: impl FnMut(usize, f32),
+    on_step: impl FnMut(usize, f32),
 ) -> anyhow::Result<(CausalNetwork, ModelManifest)> {
     let most = corpus.config.max_tokens;
     let CausalTrainingSettings { width, layers, heads, .. } = settings;
@@ -87,29 +85,18 @@ pub fn train(
     let training = sha256(format!("{settings:?} {manifest:?} {index:?} {texts:?}").as_bytes());
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
     let network = CausalNetwork::random(size, &mut chance)?;
-    let mut progress = TrainingState::new(network.params(), chance)?;
-    if checkpoint.exists() {
-        let at = || checkpoint.display().to_string();
-        progress.load(network.params(), checkpoint, &training).with_context(at)?;
-    }
-    for step in progress.step..settings.steps {
-        while progress.order.len() < BATCH.min(examples.len()) {
-            let mut again: Vec<usize> = (0..examples.len()).collect();
-            again.shuffle(&mut progress.chance);
-            progress.order.extend(again);
-        }
-        let batch: Vec<&Example> = progress.order.drain(..BATCH.min(examples.len())).map(|i| &examples[i]).collect();
-        let loss = loss(&network, &batch, settings)?;
-        let value = loss.to_scalar::<f32>()?;
-        if !value.is_finite() {
-            bail!("the loss of step {step} is not finite; lower the learning rate");
-        }
-        progress.update(network.params(), &loss.backward()?, rate(settings, step))?;
-        if progress.step % CHECKPOINT_EVERY == 0 {
-            progress.save(network.params(), checkpoint, &training)?;
-        }
-        on_step(step + 1, value);
-    }
+    let schedule = Schedule {
+        steps: settings.steps,
+        rate: &|step| rate(settings, step),
+        checkpoint,
+        checkpoint_every: CHECKPOINT_EVERY,
+        training: &training,
+    };
+    let of_batch = |batch: &[usize], _: &mut ChaCha8Rng| {
+        let batch: Vec<&Example> = batch.iter().map(|&i| &examples[i]).collect();
+        loss(&network, &batch, settings)
+    };
+    schedule.run(network.params(), chance, examples.len(), of_batch, on_step)?;
     Ok((network, manifest))
 }
 
