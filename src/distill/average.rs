@@ -91,6 +91,8 @@ pub fn average(students: &[Student], shares: &[f32]) -> anyhow::Result<Student> 
     manifest.training.command = format!("distill average: {}", names.join(", "));
     manifest.training.data = each_once(students, |student| &student.manifest.training.data);
     manifest.training.teachers = each_once(students, |student| &student.manifest.training.teachers);
+    let hashes = students.iter().flat_map(|student| student.manifest.training.data_sha256.clone());
+    manifest.training.data_sha256 = hashes.collect();
     manifest.notice = each_once(students, |student| &student.manifest.notice);
     manifest.weights.cluster_bits = None;
     manifest.accuracy.clear();

@@ -73,8 +73,14 @@ impl Manifest {
 pub struct Training {
     /// The command that made them.
     pub command: String,
+    /// Git commit of the program that began the training, with `+changes` where its files differed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Data sets, with what is known of their licences.
     pub data: Vec<String>,
+    /// SHA-256 over each data set's images and labels, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data_sha256: BTreeMap<String, String>,
     /// Teachers distilled from.
     pub teachers: Vec<String>,
     /// Where the backbone's weights started from.

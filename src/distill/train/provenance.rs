@@ -15,17 +15,18 @@ use super::survey::{Survey, SurveyedSet};
 /// Name of the file.
 pub const ORIGIN_FILE: &str = "origin.json";
 
+/// What a run computes with and on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Sources {
+pub struct Sources {
     version: String,
     /// `git rev-parse HEAD` of the checkout that the program was built in, with `+changes` where
     /// files differ from it.
-    git: Option<String>,
+    pub git: Option<String>,
     /// SHA-256 of the program.
     program: String,
     command: Vec<String>,
     /// SHA-256 over each data set's images and labels as this run reads them.
-    data: BTreeMap<String, String>,
+    pub data: BTreeMap<String, String>,
 }
 
 /// The file: what the run was begun with, and what it was resumed with.
@@ -47,7 +48,7 @@ struct Resumed {
 
 impl Provenance {
     /// Records what the run is started with: as the first entry if no step is `done`, else after
-    /// those in the file.
+    /// those in the file. Returns the first.
     ///
     /// # Errors
     /// When the run is resumed with changed data, unless it is `reconfigured`; when an image cannot
@@ -58,7 +59,7 @@ impl Provenance {
         run: &Path,
         done: u64,
         reconfigured: bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Sources> {
         let program = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself")?;
         let now = Sources {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -77,7 +78,8 @@ impl Provenance {
             }
             _ => Self { first: now, resumed: Vec::new() },
         };
-        Ok(write_atomically(&path, &serde_json::to_vec_pretty(&provenance)?)?)
+        write_atomically(&path, &serde_json::to_vec_pretty(&provenance)?)?;
+        Ok(provenance.first)
     }
 
     fn resume(&mut self, step: u64, now: Sources, reconfigured: bool) -> anyhow::Result<()> {

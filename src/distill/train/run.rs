@@ -24,7 +24,7 @@ use super::init;
 use super::mean_teacher::MeanTeacher;
 use super::online::TeacherConfig;
 use super::progress::TrainProgress;
-use super::provenance::Provenance;
+use super::provenance::{Provenance, Sources};
 use super::quantized::Quantized;
 use super::step::LossComputer;
 use super::step_log::StepLog;
@@ -116,7 +116,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     let datasets = config.open_data(&architecture)?;
     refuse_without_labels(&config, &datasets)?;
     let survey = Survey::make(datasets, Some(&files.folder))?;
-    Provenance::record(&config, &survey, &files.folder, state.step, args.reconfigure)?;
+    let sources = Provenance::record(&config, &survey, &files.folder, state.step, args.reconfigure)?;
     write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
     let mut log = StepLog::open(&files.log, state.step)?;
     if args.reconfigure {
@@ -138,7 +138,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         config: &config,
         architecture: &architecture,
         quantized: quantized.as_ref(),
-        training: training(&config, role, soft_targets.as_ref(), initialised_from)?,
+        training: training(&config, role, soft_targets.as_ref(), initialised_from, sources)?,
         package: &files.package,
         log: &files.log,
         curves: &files.curves,
@@ -279,10 +279,13 @@ fn training(
     role: Role,
     soft_targets: Option<&SoftTargets>,
     initialised_from: String,
+    sources: Sources,
 ) -> anyhow::Result<Training> {
     Ok(Training {
         command: format!("distill {} train.toml", role.name()),
+        commit: sources.git,
         data: config.data.iter().map(|d| last_two(&d.folder)).collect(),
+        data_sha256: sources.data,
         teachers: teachers(config, soft_targets)?,
         initialised_from,
         steps: 0,
