@@ -232,8 +232,11 @@ impl Architecture {
     }
 
     fn check_imported(&self, network: &ImportedNetwork) -> Result<(), String> {
-        if !self.backbone.is_empty() || !self.neck.is_empty() || self.detection.is_some() || self.scene.is_some() {
-            return Err("it has an imported network; backbone, neck, detection and scene must be left out".into());
+        if !self.backbone.is_empty() || !self.neck.is_empty() || self.detection.is_some() {
+            return Err("it has an imported network; backbone, neck and detection must be left out".into());
+        }
+        if let Some(head) = &self.scene {
+            head.check("scene")?;
         }
         check_classes("imported.head.classes", &network.head.classes)?;
         if let Some(head) = &self.segmentation {
@@ -326,11 +329,15 @@ impl Architecture {
     /// A sentence that names the layer that does not fit.
     pub fn try_graph(&self, width: usize, height: usize) -> Result<Graph, String> {
         let Some(network) = &self.imported else { return Ok(self.own_graph(width, height)) };
-        let graph = network.graph(width, height, &self.widths)?;
-        let Some(head) = &self.segmentation else { return Ok(graph) };
-        let [fine, coarse] = network.mask_layers(&graph)?;
-        let mut g = NetworkBuilder::of(graph, &self.widths);
-        lower_segmentation(&mut g, head, fine, coarse);
+        let mut g = NetworkBuilder::of(network.graph(width, height, &self.widths)?, &self.widths);
+        if let Some(head) = &self.scene {
+            let last = network.scene_layer(&g.graph)?;
+            head.lower(&mut g, last);
+        }
+        if let Some(head) = &self.segmentation {
+            let [fine, coarse] = network.mask_layers(&g.graph)?;
+            lower_segmentation(&mut g, head, fine, coarse);
+        }
         Ok(g.graph)
     }
 

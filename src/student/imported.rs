@@ -32,6 +32,9 @@ pub struct ImportedNetwork {
     /// The layers at strides 4 and 8 that a segmentation head can be put on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_features: Option<[String; 2]>,
+    /// The layer that a [scene head](super::scene) is put on, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scene_feature: Option<String>,
 }
 
 /// A layer.
@@ -172,6 +175,17 @@ impl ImportedNetwork {
         Ok(found)
     }
 
+    /// The layer that a scene head is put on, in `graph`.
+    ///
+    /// # Errors
+    /// When the network names none.
+    pub fn scene_layer(&self, graph: &Graph) -> Result<LayerId, String> {
+        let name = self.scene_feature.as_ref();
+        let name = name.ok_or("imported.scene_feature is missing, which names the layer that the scene head reads")?;
+        let layer = graph.layers.iter().position(|layer| layer.name == *name);
+        layer.ok_or_else(|| format!("imported.scene_feature: {name:?} is no layer"))
+    }
+
     /// This network with a head for other `classes`: class layers of the new size, all else as it
     /// is. A head of another form than a distribution is replaced by one, of `bins`.
     ///
@@ -214,7 +228,8 @@ impl ImportedNetwork {
 
     /// Without the layers that neither the head nor a segmentation head reads.
     fn without_unread(mut self) -> Self {
-        let mut read: std::collections::HashSet<String> = self.mask_features.iter().flatten().cloned().collect();
+        let features = self.mask_features.iter().flatten().chain(&self.scene_feature);
+        let mut read: std::collections::HashSet<String> = features.cloned().collect();
         for level in &self.head.levels {
             read.extend(
                 [Some(&level.class), Some(&level.boxes), level.objectness.as_ref()].into_iter().flatten().cloned(),
@@ -257,6 +272,7 @@ mod tests {
     use peregrine_engine::{Activation, Padding};
 
     use super::super::architecture::{Architecture, Input, SegmentationHead};
+    use super::super::StudentShape;
     use super::*;
 
     fn layer(name: &str, op: Op, inputs: &[&str], channels: usize) -> ImportedLayer {
@@ -290,6 +306,7 @@ mod tests {
                 }],
             },
             mask_features: Some(["stem".into(), "body".into()]),
+            scene_feature: None,
         }
     }
 
@@ -305,9 +322,32 @@ mod tests {
         let graph = made.graph(64, 32);
         let shapes: Vec<String> = graph.outputs.iter().map(|&id| graph.layers[id].shape.to_string()).collect();
         assert_eq!(shapes, ["2x4x8", "4x4x8", "1x4x8", "1x8x16"]);
-        assert_eq!(made.segmentation_output(), Some(3));
+        assert_eq!((made.scene_outputs(), made.segmentation_output()), (3..3, Some(3)));
         let level = made.detection_levels()[0];
         assert_eq!((level.class, level.box_distribution, level.objectness), (0, 1, Some(2)));
+    }
+
+    #[test]
+    fn a_scene_head_reads_the_backbone_s_last_map() {
+        let mut pyramid = network();
+        let up = Op::Upsample2x(peregrine_engine::Interpolation::Nearest);
+        pyramid.layers.insert(2, layer("deep", conv(3, 2), &["body"], 16));
+        pyramid.layers.insert(3, layer("up", up, &["deep"], 16));
+        pyramid.layers[4].inputs = vec!["up".into()];
+        let shape: StudentShape = serde_json::from_str(
+            r#"{"classes": ["cone", "person"], "segmentation": ["floor"], "scene": {"light": ["day", "night"]}}"#,
+        )
+        .unwrap();
+        let made = shape.of_package(architecture(pyramid)).unwrap();
+        let graph = made.graph(64, 32);
+        let mean = graph.layers.iter().position(|layer| layer.name == "scene.mean").unwrap();
+        assert_eq!(graph.layers[graph.layers[mean].inputs[0]].name, "deep");
+        assert_eq!((made.scene_outputs(), made.segmentation_output()), (2..3, Some(3)));
+        let text = serde_json::to_string(&made).unwrap();
+        assert_eq!(serde_json::from_str::<Architecture>(&text).unwrap(), made);
+        let mut unnamed = made;
+        unnamed.imported.as_mut().unwrap().scene_feature = None;
+        assert!(unnamed.check().unwrap_err().contains("imported.scene_feature is missing"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use peregrine_engine::{Activation, LayerId};
+use peregrine_engine::{Activation, Graph, LayerId, Op};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::check_classes;
@@ -101,7 +101,7 @@ impl SceneHead {
         self.0.values().flatten().cloned().collect()
     }
 
-    /// Adds the head to the backbone's last map: an output `[classes, 1, 1]` of logits for each
+    /// Adds the head to a map, the backbone's last: an output `[classes, 1, 1]` of logits for each
     /// group.
     pub(super) fn lower(&self, g: &mut NetworkBuilder, last: LayerId) {
         let mean = g.graph.global_average("scene.mean", last);
@@ -110,6 +110,16 @@ impl SceneHead {
             g.graph.outputs.push(logits);
         }
     }
+}
+
+/// The last map of an imported network's backbone, by name: the last of its coarsest maps before anything is upsampled,
+/// as pyramids of features do after it; `None` for a network without layers.
+pub(super) fn feature_of(graph: &Graph) -> Option<String> {
+    let pixels = |&id: &LayerId| graph.layers[id].shape.pixels();
+    let pyramid = graph.layers.iter().position(|layer| matches!(layer.op, Op::Upsample2x(_)));
+    let maps = (1..pyramid.unwrap_or(graph.layers.len())).filter(|id| pixels(id) > 1 && !graph.outputs.contains(id));
+    let coarsest = maps.clone().map(|id| pixels(&id)).min()?;
+    maps.rev().find(|id| pixels(id) == coarsest).map(|id| graph.layers[id].name.clone())
 }
 
 /// The layer with the logits of a group.

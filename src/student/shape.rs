@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{check_classes, Architecture, DetectionHead, Neck, SegmentationHead};
+use super::architecture::{check_classes, Architecture, DetectionHead, Input, Neck, SegmentationHead};
 use super::backbone::Backbone;
 use super::presets::{Preset, Size};
-use super::scene::SceneHead;
+use super::scene::{self, SceneHead};
 
 /// Bins of each side's distance distribution where the head of an imported network is replaced: at
 /// stride 32 they reach 480 pixels.
@@ -174,12 +174,13 @@ impl StudentShape {
             None if names_one => made.scene = None,
             None => {}
             Some(head) if head.0.is_empty() => made.scene = None,
-            Some(_) if made.imported.is_some() => {
-                return Err("student.scene is given, but an imported network takes no scene head; leave it out".into());
-            }
             Some(head) => {
                 head.check("student.scene")?;
                 made.scene = Some(head.clone());
+                let (Input { width, height, .. }, widths) = (made.input.clone(), made.widths.clone());
+                if let Some(network) = made.imported.as_mut().filter(|network| network.scene_feature.is_none()) {
+                    network.scene_feature = scene::feature_of(&network.graph(width, height, &widths)?);
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ mod scene;
 mod select;
 mod soften;
 mod student;
+mod support;
 mod teacher;
 #[path = "../../src/distill/tests/teacher_support.rs"]
 mod teacher_support;

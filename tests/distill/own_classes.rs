@@ -2,23 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use peregrine_student::Student;
 use tempfile::TempDir;
 
-/// Runs `distill` in `folder`; what it prints.
-fn distill(folder: &Path, line: &str) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
-    let output = command.current_dir(folder).args(line.split(' ')).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if output.status.success() {
-        Ok(said)
-    } else {
-        Err(said)
-    }
-}
+use super::support::distill;
 
 /// A warehouse: orange cones, yellow forklifts, and masks of floor and rack.
 fn warehouse(folder: &Path) {

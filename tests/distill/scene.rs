@@ -2,23 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use image::{Rgb, RgbImage};
 use peregrine_student::Student;
 use tempfile::TempDir;
 
-/// Runs `distill` in `folder`; what it prints.
-fn distill(folder: &Path, line: &str) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
-    let output = command.current_dir(folder).args(line.split(' ')).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if output.status.success() {
-        Ok(said)
-    } else {
-        Err(said)
-    }
-}
+use super::support::distill;
 
 /// Bright pictures by day, dark ones by night, three by day for each by night.
 fn drives(folder: &Path) {
@@ -98,6 +87,31 @@ fn a_scene_student_goes_through_every_command() {
 const CLASSIFIER: &str = "name = 'light'\nfamily = 'class_logits'\ninput = 'image'\nsize = 64\nlayout = 'nchw'\n\
     colours = 'rgb'\nmean = [127.0, 127.0, 127.0]\nstd = [128.0, 128.0, 128.0]\noutputs = ['scene_scene']\n\
     [classes]\nday = [0]\nnight = [1]\n";
+
+#[test]
+fn an_imported_network_gets_scenes_and_sees_as_before() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path();
+    drives(folder);
+    let shipped = peregrine_support::root().join("models/peregrine-s");
+    let before = Student::load(&shipped).unwrap();
+    let architecture = &before.manifest.architecture;
+    let student = format!(
+        "classes = {:?}\nsegmentation = {:?}\nscene = ['day', 'night']",
+        architecture.detection_classes(),
+        architecture.segmentation_classes()
+    );
+    let keys = format!("init = {shipped:?}\nscene_only = true");
+    fs::write(folder.join("light.toml"), configuration(&keys, &student, "")).unwrap();
+    let run = |line: &str| distill(folder, line).unwrap_or_else(|said| panic!("{line}\n{said}"));
+    run("student light.toml --run run --threads 2");
+    let said = run("evaluate drives/val --model run/student --json out.json");
+    assert!(json(&folder.join("out.json"))["scene_accuracy"].as_f64().unwrap() >= 0.9, "{said}");
+    let after = Student::load(&folder.join("run/student")).unwrap();
+    assert!(before.weights.0.iter().all(|(name, conv)| after.weights.0[name] == *conv));
+    assert_eq!(after.weights.0.len(), before.weights.0.len() + 1);
+    run("quantize --model run/student --data drives/train --evaluate drives/val --out small");
+}
 
 #[test]
 fn an_onnx_classifier_is_judged_and_teaches() {

@@ -361,6 +361,7 @@ mod tests {
                 levels: vec![level],
             },
             mask_features: None,
+            scene_feature: None,
         };
         let mut student = Student::load(&peregrine_support::lite()).unwrap();
         let input = Input { width: 64, height: 32, mean: [0.0; 3], std: [1.0; 3] };

@@ -81,10 +81,12 @@ impl StudentConfig {
         if self.frozen_stages > 0 && self.init.is_none() {
             bail!("frozen_stages is {}, but there is no init whose weights would be kept", self.frozen_stages);
         }
-        ensure!(
-            !self.segmentation_only || self.init.is_some(),
-            "segmentation_only is set, but there is no init whose other layers would be kept"
-        );
+        for (only, key) in [(self.segmentation_only, "segmentation_only"), (self.scene_only, "scene_only")] {
+            ensure!(
+                !only || self.init.is_some(),
+                "{key} is set, but there is no init whose other layers would be kept"
+            );
+        }
         Ok(())
     }
 
@@ -194,6 +196,7 @@ mod tests {
             ("backbone_rate = -1.0", "backbone_rate"),
             ("segmentation_weight = inf", "segmentation_weight"),
             ("segmentation_only = true", "segmentation_only is set, but there is no init"),
+            ("scene_only = true", "scene_only is set, but there is no init"),
             ("[loss]\nbox_weight = -1.0", "loss.box_weight"),
             ("[augment]\nmin_visible = 1.5", "augment.min_visible"),
             ("[augment]\ncolour = 2.0", "augment.colour"),

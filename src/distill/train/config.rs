@@ -64,6 +64,9 @@ pub struct StudentConfig {
     /// stays exactly what it was.
     #[serde(skip_serializing_if = "is_default")]
     pub segmentation_only: bool,
+    /// The same for the scene head; with both, both learn.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene_only: bool,
     /// A package written by `distill quantize`, for quantization-aware distillation: the student is
     /// trained as the integer engine computes, on this package's scales, and is written in 8 bits.
     /// `init` is then the package that it was made from.
@@ -148,6 +151,7 @@ impl Default for StudentConfig {
             init: None,
             frozen_stages: 0,
             segmentation_only: false,
+            scene_only: false,
             quantized_as: None,
             soft_targets: None,
             pseudo_label_score: 0.3,

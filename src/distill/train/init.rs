@@ -51,9 +51,15 @@ pub fn network(
             conv.rate = config.backbone_rate;
             conv.frozen |= stage(conv).is_some_and(|stage| stage < config.frozen_stages);
         }
-        if config.segmentation_only {
-            ensure!(architecture.segmentation.is_some(), "segmentation_only is set, but the student has no masks");
-            params.convs.iter_mut().for_each(|conv| conv.frozen |= !conv.name.starts_with("segment."));
+        ensure!(
+            !config.segmentation_only || architecture.segmentation.is_some(),
+            "segmentation_only is set, but the student has no masks"
+        );
+        ensure!(!config.scene_only || architecture.scene.is_some(), "scene_only is set, but the student has no scenes");
+        let heads = [("segment.", config.segmentation_only), ("scene.", config.scene_only)];
+        if heads.iter().any(|(_, only)| *only) {
+            let learns = |name: &str| heads.iter().any(|(prefix, only)| *only && name.starts_with(prefix));
+            params.convs.iter_mut().for_each(|conv| conv.frozen |= !learns(&conv.name));
         }
     }
     let Some(quantized) = quantized else {
@@ -119,5 +125,11 @@ mod tests {
         assert!(learns.len() > 3 && learns.iter().all(|name| name.starts_with("segment.")), "{learns:?}");
         let detector = Architecture { segmentation: None, ..architecture };
         assert!(network(&config, &detector, None).err().unwrap().to_string().contains("no masks"));
+        let config = StudentConfig { segmentation_only: false, scene_only: true, ..config };
+        assert!(network(&config, &detector, None).err().unwrap().to_string().contains("no scenes"));
+        let scene = serde_json::from_str(r#"["day", "night"]"#).unwrap();
+        let (net, _) = network(&config, &Architecture { scene: Some(scene), ..detector }, None).unwrap();
+        let learns: Vec<&str> = net.params.convs.iter().filter(|c| !c.frozen).map(|c| c.name.as_str()).collect();
+        assert_eq!(learns, ["scene.class.scene"]);
     }
 }

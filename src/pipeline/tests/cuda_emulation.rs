@@ -208,7 +208,7 @@ fn imported() -> Student {
     let head = ImportedHead { classes, form: HeadForm { boxes, peaks: false }, levels: vec![level] };
     let mut student = Student::embedded();
     let input = Input { width: 96, height: 64, ..student.manifest.architecture.input.clone() };
-    let network = ImportedNetwork { layers, head, mask_features: None };
+    let network = ImportedNetwork { layers, head, mask_features: None, scene_feature: None };
     student.manifest.architecture = Architecture::imported(input, network);
     student.manifest.weights.sha256 = "of random weights".into();
     student.weights = random_weights(&student.graph(), 11);

@@ -63,6 +63,7 @@ pub fn student(
             .collect(),
         head: ImportedHead { classes: d.classes.clone(), form, levels: found },
         mask_features: mask_features(&graph),
+        scene_feature: None,
     };
     let architecture = Architecture::imported(input, imported);
     architecture.check().map_err(anyhow::Error::msg).with_context(|| format!("at an input of {width}x{height}"))?;
