@@ -1,10 +1,12 @@
 //! A convolution with its batch-norm and activation, forward and backward over a whole batch.
 
+use peregrine_engine::op::LEAK;
 use peregrine_engine::{Activation, Graph, LayerId, Op};
 use rayon::prelude::*;
 
 use super::gradients::add_or_copy;
 use super::norm::{self, BatchStatistics, Mode};
+use super::vectors::{sum, vectorised};
 use super::{activation, convolve, ConvParams, Geometry, Norm};
 
 /// What one convolution keeps between the passes; its parameters are in
@@ -88,7 +90,7 @@ impl ConvBlock {
             let gradient = &*gradient;
             params.bias.gradient.par_iter_mut().enumerate().for_each(|(c, bias)| {
                 let planes = gradient.chunks(pixels).skip(c).step_by(g.output.channels);
-                *bias += planes.map(super::sum).sum::<f32>();
+                *bias += planes.map(|plane| vectorised!(sum(plane))).sum::<f32>();
             });
         }
         if !params.frozen {
@@ -102,22 +104,9 @@ impl ConvBlock {
         if activation == Activation::Identity {
             return;
         }
-        if matches!(activation, Activation::Relu | Activation::Relu6) {
-            // Without a product, which would turn an infinite gradient of a dead unit into NaN.
-            let most = if activation == Activation::Relu6 { 6.0 } else { f32::INFINITY };
-            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
-                for (d, &v) in gradient.iter_mut().zip(value) {
-                    *d = if v > 0.0 && v < most { *d } else { 0.0 };
-                }
-            });
-            return;
-        }
         if activation::is_known_by_result(activation) {
-            gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels)).for_each(|(gradient, value)| {
-                for (d, &v) in gradient.iter_mut().zip(value) {
-                    *d *= activation::slope_at_result(activation, v);
-                }
-            });
+            let planes = gradient.par_chunks_mut(pixels).zip(output.par_chunks(pixels));
+            planes.for_each(|(gradient, value)| vectorised!(by_result(activation, value, gradient)));
             return;
         }
         let planes = gradient.par_chunks_mut(pixels).zip(self.alone.par_chunks(pixels)).enumerate();
@@ -140,11 +129,28 @@ impl ConvBlock {
     }
 }
 
-fn scale_and_activate(plane: &mut [f32], (scale, shift): (f32, f32), activation: Activation) {
+/// Multiplies a plane's `gradient` by the derivatives where the activated values are `value`.
+#[inline(always)]
+fn by_result(activation: Activation, value: &[f32], gradient: &mut [f32]) {
+    let pairs = gradient.iter_mut().zip(value);
     match activation {
+        // Without a product, which would turn an infinite gradient of a dead unit into NaN.
+        Activation::Relu => pairs.for_each(|(d, &v)| *d = if v > 0.0 { *d } else { 0.0 }),
+        Activation::Relu6 => pairs.for_each(|(d, &v)| *d = if v > 0.0 && v < 6.0 { *d } else { 0.0 }),
+        Activation::LeakyRelu => pairs.for_each(|(d, &v)| *d *= if v > 0.0 { 1.0 } else { LEAK }),
+        other => pairs.for_each(|(d, &v)| *d *= activation::slope_at_result(other, v)),
+    }
+}
+
+fn scale_and_activate(plane: &mut [f32], (scale, shift): (f32, f32), activation: Activation) {
+    vectorised!(match activation {
         Activation::Identity => plane.iter_mut().for_each(|v| *v = *v * scale + shift),
         Activation::Relu6 => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).clamp(0.0, 6.0)),
         Activation::Relu => plane.iter_mut().for_each(|v| *v = (*v * scale + shift).max(0.0)),
+        Activation::LeakyRelu => plane.iter_mut().for_each(|v| {
+            let z = *v * scale + shift;
+            *v = if z > 0.0 { z } else { LEAK * z };
+        }),
         other => plane.iter_mut().for_each(|v| *v = other.apply(*v * scale + shift)),
-    }
+    });
 }

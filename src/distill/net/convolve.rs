@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::gradients::add_or_copy;
+use super::vectors::with_scratch;
 use super::{dense, depthwise, Geometry};
 
 /// Images whose weight gradients are summed one after the other, before the groups' sums are:
@@ -14,17 +15,14 @@ const GRADIENT_GROUPS: usize = 4;
 pub fn forward(g: &Geometry, input: &[f32], weight: &[f32], output: &mut [f32]) {
     if g.conv.depthwise {
         let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
-        output.par_chunks_mut(to).zip(input.par_chunks(from)).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (i, (output, input))| {
-                depthwise::forward(g, input, &weight[i % g.input.channels * k..][..k], output, scratch);
-            },
-        );
+        output.par_chunks_mut(to).zip(input.par_chunks(from)).enumerate().for_each(|(i, (output, input))| {
+            let weight = &weight[i % g.input.channels * k..][..k];
+            with_scratch(depthwise::scratch_len(g), |scratch| depthwise::forward(g, input, weight, output, scratch));
+        });
     } else {
-        output.par_chunks_mut(g.output.len()).zip(input.par_chunks(g.input.len())).for_each_init(
-            || vec![0.0; dense::scratch_len(g)],
-            |scratch, (output, input)| dense::forward(g, input, weight, output, scratch),
-        );
+        output.par_chunks_mut(g.output.len()).zip(input.par_chunks(g.input.len())).for_each(|(output, input)| {
+            with_scratch(dense::scratch_len(g), |scratch| dense::forward(g, input, weight, output, scratch));
+        });
     }
 }
 
@@ -33,14 +31,13 @@ pub fn backward_weight(g: &Geometry, input: &[f32], d_output: &[f32], d_weight: 
     if g.conv.depthwise {
         let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
         let channels = g.input.channels;
-        d_weight.par_chunks_mut(k).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (c, d_kernel)| {
+        d_weight.par_chunks_mut(k).enumerate().for_each(|(c, d_kernel)| {
+            with_scratch(depthwise::scratch_len(g), |scratch| {
                 for (input, d_output) in input.chunks(from).zip(d_output.chunks(to)).skip(c).step_by(channels) {
                     depthwise::backward_weight(g, input, d_output, d_kernel, scratch);
                 }
-            },
-        );
+            });
+        });
         return;
     }
     let images = d_output.len() / g.output.len();
@@ -50,10 +47,11 @@ pub fn backward_weight(g: &Geometry, input: &[f32], d_output: &[f32], d_weight: 
         .zip(d_output.par_chunks(group * g.output.len()))
         .map(|(input, d_output)| {
             let mut sum = vec![0.0; d_weight.len()];
-            let mut scratch = vec![0.0; dense::scratch_len(g)];
-            for (input, d_output) in input.chunks(g.input.len()).zip(d_output.chunks(g.output.len())) {
-                dense::backward_weight(g, input, d_output, &mut sum, &mut scratch);
-            }
+            with_scratch(dense::scratch_len(g), |scratch| {
+                for (input, d_output) in input.chunks(g.input.len()).zip(d_output.chunks(g.output.len())) {
+                    dense::backward_weight(g, input, d_output, &mut sum, scratch);
+                }
+            });
             sum
         })
         .collect();
@@ -66,19 +64,19 @@ pub fn backward_weight(g: &Geometry, input: &[f32], d_output: &[f32], d_weight: 
 pub fn backward_input(g: &Geometry, weight: &[f32], d_output: &[f32], d_input: &mut [f32], keep: bool) {
     if g.conv.depthwise {
         let (from, to, k) = (g.input.pixels(), g.output.pixels(), g.conv.kernel * g.conv.kernel);
-        d_input.par_chunks_mut(from).zip(d_output.par_chunks(to)).enumerate().for_each_init(
-            || vec![0.0; depthwise::scratch_len(g)],
-            |scratch, (i, (d_input, d_output))| {
-                if !keep {
-                    d_input.fill(0.0);
-                }
-                depthwise::backward_input(g, &weight[i % g.input.channels * k..][..k], d_output, d_input, scratch);
-            },
-        );
+        d_input.par_chunks_mut(from).zip(d_output.par_chunks(to)).enumerate().for_each(|(i, (d_input, d_output))| {
+            let weight = &weight[i % g.input.channels * k..][..k];
+            with_scratch(depthwise::scratch_len(g), |scratch| {
+                depthwise::backward_input(g, weight, d_output, d_input, keep, scratch);
+            });
+        });
     } else {
-        d_input.par_chunks_mut(g.input.len()).zip(d_output.par_chunks(g.output.len())).for_each_init(
-            || vec![0.0; dense::scratch_len(g)],
-            |scratch, (d_input, d_output)| dense::backward_input(g, weight, d_output, d_input, keep, scratch),
+        d_input.par_chunks_mut(g.input.len()).zip(d_output.par_chunks(g.output.len())).for_each(
+            |(d_input, d_output)| {
+                with_scratch(dense::scratch_len(g), |scratch| {
+                    dense::backward_input(g, weight, d_output, d_input, keep, scratch);
+                });
+            },
         );
     }
 }

@@ -10,6 +10,7 @@
 //!   weights.
 //! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the kernels, forward and backward, each checked
 //!   by finite differences.
+//! - [`vectors`]: loops for the processor's vector instructions, sums, scratch memory.
 //! - [`convolve`]: the convolutions of a whole batch, on all threads; `conv_block`: with batch-norm
 //!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
 //!   `bilinear` one of them.
@@ -32,10 +33,11 @@ pub mod passes;
 pub mod pool;
 #[cfg(test)]
 mod tests;
+pub mod vectors;
 
 pub use norm::Mode;
 pub use params::{ConvParams, NetParams, Norm};
-pub use passes::TrainNet;
+pub use passes::{LayerTimes, TrainNet};
 
 use peregrine_engine::{Conv, Shape};
 
@@ -53,32 +55,6 @@ impl Geometry {
     pub fn new(conv: Conv, input: Shape, output: Shape) -> Self {
         Self { conv, input, output, pad_top: conv.pad_before(input.height), pad_left: conv.pad_before(input.width) }
     }
-}
-
-/// Σ a, in eight sums side by side so that the additions need not wait for each other.
-fn sum(a: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let chunks = a.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().sum();
-    for chunk in chunks {
-        for lane in 0..8 {
-            sums[lane] += chunk[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-/// Σ a·b, likewise.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 /// Central finite differences for the tests of this module's operations.

@@ -2,10 +2,15 @@
 
 use rayon::prelude::*;
 
+use super::vectors::{dot, sum, vectorised};
+
 /// Added to the variance.
 pub const EPSILON: f32 = 1e-3;
 /// Weight of one batch in the running statistics.
 pub const MOMENTUM: f32 = 0.03;
+
+/// Values that are summed in single precision, before the sums are in double.
+const SUMMED: usize = 1024;
 
 /// Which statistics normalise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +36,16 @@ impl BatchStatistics {
         let (mean, variance) = (0..channels)
             .into_par_iter()
             .map(|c| {
-                let (mut sum, mut squares) = (0.0f64, 0.0f64);
-                for n in 0..batch {
-                    let plane = &z[(n * channels + c) * pixels..][..pixels];
-                    for chunk in plane.chunks(256) {
-                        sum += f64::from(chunk.iter().sum::<f32>());
-                        squares += f64::from(chunk.iter().map(|v| v * v).sum::<f32>());
+                let (plain, squares) = vectorised!({
+                    let planes = (0..batch).map(|n| &z[(n * channels + c) * pixels..][..pixels]);
+                    let mut sums = (0.0f64, 0.0f64);
+                    for chunk in planes.flat_map(|plane| plane.chunks(SUMMED)) {
+                        sums.0 += f64::from(sum(chunk));
+                        sums.1 += f64::from(dot(chunk, chunk));
                     }
-                }
-                let mean = sum / count;
+                    sums
+                });
+                let mean = plain / count;
                 (mean as f32, (squares / count - mean * mean).max(0.0) as f32)
             })
             .unzip();
@@ -90,9 +96,9 @@ pub fn backward(
             for n in 0..batch {
                 let at = (n * channels + c) * pixels;
                 let (d_y, z) = (&d_y[at..][..pixels], &z[at..][..pixels]);
-                let sum = super::sum(d_y);
-                plain += sum;
-                weighted += (super::dot(d_y, z) - mean * sum) * inverse;
+                let (of_plane, product) = vectorised!((sum(d_y), dot(d_y, z)));
+                plain += of_plane;
+                weighted += (product - mean * of_plane) * inverse;
             }
             (plain, weighted)
         })
@@ -106,9 +112,11 @@ pub fn backward(
         let (mean, inverse) = (statistics.mean[c], statistics.inverse_deviation(c));
         let (plain, weighted) = (sums[c].0 / count, sums[c].1 / count);
         let scale = gamma[c] * inverse;
-        for (dy, &z) in d_y.iter_mut().zip(z) {
-            *dy = scale * (*dy - plain - (z - mean) * inverse * weighted);
-        }
+        vectorised!({
+            for (dy, &z) in d_y.iter_mut().zip(z) {
+                *dy = scale * (*dy - plain - (z - mean) * inverse * weighted);
+            }
+        });
     });
 }
 

@@ -4,7 +4,8 @@ use peregrine_engine::{Graph, Interpolation, LayerId, Op, Shape};
 use rayon::prelude::*;
 
 use super::gradients::{add_or_copy, PARALLEL_CHUNK};
-use super::{activation, bilinear, dot, pool, sum};
+use super::vectors::{dot, sum, vectorised};
+use super::{activation, bilinear, pool};
 
 /// One layer's operation with the shapes of its tensors.
 pub(super) struct Operation {
@@ -41,7 +42,9 @@ impl Operation {
                 let width = self.output.width;
                 let rows = output.par_chunks_mut(2 * width).zip(inputs[0].par_chunks(width / 2));
                 rows.for_each(|(both, from)| {
-                    both.iter_mut().enumerate().for_each(|(x, value)| *value = from[x % width / 2]);
+                    let (upper, lower) = both.split_at_mut(width);
+                    upper.chunks_exact_mut(2).zip(from).for_each(|(pair, value)| pair.fill(*value));
+                    lower.copy_from_slice(upper);
                 });
             }
             Op::MaxPool(window) => {
@@ -62,7 +65,9 @@ impl Operation {
                 pool::for_each_share(from, self.output, window, |to, at, share| output[to] += share * input[at]);
             }),
             Op::GlobalAverage => {
-                planes(output, inputs[0], self).for_each(|(mean, input)| mean[0] = sum(input) / input.len() as f32);
+                planes(output, inputs[0], self).for_each(|(mean, input)| {
+                    mean[0] = vectorised!(sum(input)) / input.len() as f32;
+                });
             }
             Op::Scale => {
                 let planes = planes(output, inputs[0], self).zip(inputs[1]);
@@ -157,7 +162,7 @@ impl Operation {
                 empty(into, keep);
                 let pixels = self.output.pixels();
                 let planes = into.par_iter_mut().zip(inputs[0].par_chunks(pixels).zip(gradient.par_chunks(pixels)));
-                planes.for_each(|(factor, (input, gradient))| *factor += dot(input, gradient));
+                planes.for_each(|(factor, (input, gradient))| *factor += vectorised!(dot(input, gradient)));
             }
             Op::Activate(of) => {
                 empty(into, keep);

@@ -1,6 +1,7 @@
 //! Forward and backward over the graph, for a whole batch.
 
 use std::mem::take;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Result};
 use peregrine_engine::{Graph, LayerId, Op};
@@ -17,6 +18,8 @@ use super::NetParams;
 pub struct TrainNet {
     pub graph: Graph,
     pub params: NetParams,
+    /// What each layer has taken on the CPU so far.
+    pub times: Vec<LayerTimes>,
     batch: usize,
     /// How each layer is computed, in the graph's order.
     layers: Vec<LayerPass>,
@@ -27,6 +30,13 @@ pub struct TrainNet {
     fake: Option<FakePass>,
     /// Where the passes run; `None` on the CPU.
     device: Option<Box<OnDevice>>,
+}
+
+/// The time of a layer's passes, all of them together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LayerTimes {
+    pub forward: Duration,
+    pub backward: Duration,
 }
 
 /// The computation of one layer.
@@ -63,7 +73,8 @@ impl TrainNet {
         let lengths = || graph.layers.iter().map(|layer| batch * layer.shape.len());
         let values = lengths().map(|len| vec![0.0; len]).collect();
         let gradients = Gradients::new(needed, lengths());
-        Self { batch, layers, values, gradients, graph, params, fake: None, device: None }
+        let times = vec![LayerTimes::default(); layers.len()];
+        Self { batch, layers, values, gradients, graph, params, times, fake: None, device: None }
     }
 
     /// The same on a device of candle's. Only the graph's outputs and the layers `fetched` then have a
@@ -123,6 +134,7 @@ impl TrainNet {
             fake.round_weights(&self.params);
         }
         for (id, layer) in self.layers.iter_mut().enumerate() {
+            let since = Instant::now();
             let mut output = take(&mut self.values[id]);
             let inputs = &self.graph.layers[id].inputs;
             match layer {
@@ -141,6 +153,7 @@ impl TrainNet {
                 fake.round(id, &mut output);
             }
             self.values[id] = output;
+            self.times[id].forward += since.elapsed();
         }
         Ok(())
     }
@@ -160,6 +173,7 @@ impl TrainNet {
         }
         for (id, layer) in self.layers.iter().enumerate().rev() {
             let Some(mut gradient) = self.gradients.take(id) else { continue };
+            let since = Instant::now();
             let inputs = &self.graph.layers[id].inputs;
             if let Some(fake) = &self.fake {
                 fake.clip_gradient(id, &mut gradient);
@@ -184,6 +198,7 @@ impl TrainNet {
                 }
             }
             self.gradients.put_back(id, gradient);
+            self.times[id].backward += since.elapsed();
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use peregrine_engine::{Shape, Window};
 /// equals.
 pub fn largest(plane: &[f32], shape: Shape, window: Window, (y, x): (usize, usize)) -> usize {
     let (rows, columns) = (window.span(y, shape.height), window.span(x, shape.width));
-    let mut best = rows.start * shape.width + columns.start;
+    let first = rows.start * shape.width + columns.start;
+    let (mut best, mut most) = (first, plane[first]);
     for row in rows {
-        for column in columns.clone() {
-            let here = row * shape.width + column;
+        let start = row * shape.width;
+        for (here, &value) in plane[start + columns.start..start + columns.end].iter().enumerate() {
             // NaN wins, so that it shows in the loss.
-            if plane[here] > plane[best] || plane[here].is_nan() {
-                best = here;
+            if value > most || value.is_nan() {
+                (best, most) = (start + columns.start + here, value);
             }
         }
     }
