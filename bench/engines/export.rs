@@ -26,7 +26,7 @@ pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
             });
             let window = match layer.op {
                 Op::Conv(conv) => Some(conv.window()),
-                Op::MaxPool(window) => Some(window),
+                Op::MaxPool(window) | Op::AveragePool(window) => Some(window),
                 _ => None,
             };
             if let Some(window) = window {

@@ -130,27 +130,30 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A training step of the student, ours and PyTorch's.
+/// A training step of the embedded student, which is imported, and of the default one, ours and PyTorch's.
 fn train(arguments: &Arguments, images: usize, folder: &Path) -> Result<()> {
     let python = arguments.python.as_ref().context("--training needs --python")?;
-    let network = &Network::all()?[0];
-    std::fs::create_dir_all(folder)?;
-    let input: Vec<f32> =
-        (0..images as u64).flat_map(|i| peregrine_reference::random_input(&network.graph, 2 + i)).collect();
-    export::export(network, &input, folder)?;
-    OursTraining::export(network, folder)?;
+    let lite = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/peregrine-lite");
     let mut tables = vec![];
-    for &threads in &arguments.threads {
-        let mut command = Command::new(python);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
-        command.arg(script).arg("torch-training").arg(folder).arg(threads.to_string());
-        let contenders: Contenders = vec![
-            Box::new(OursTraining::new(network, &input, threads)?),
-            Box::new(Peer::start("torch-training", command, folder)?),
-        ];
-        let table = measure::measure(contenders, vec![], network, threads, arguments.seconds)?;
-        println!("{}", table.markdown());
-        tables.push(table);
+    for network in [Network::all()?.swap_remove(0), Network::of_package(&lite)?] {
+        let folder = folder.join(&network.name);
+        std::fs::create_dir_all(&folder)?;
+        let input: Vec<f32> =
+            (0..images as u64).flat_map(|i| peregrine_reference::random_input(&network.graph, 2 + i)).collect();
+        export::export(&network, &input, &folder)?;
+        OursTraining::export(&network, &folder)?;
+        for &threads in &arguments.threads {
+            let mut command = Command::new(python);
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
+            command.arg(script).arg("torch-training").arg(&folder).arg(threads.to_string());
+            let contenders: Contenders = vec![
+                Box::new(OursTraining::new(&network, &input, threads)?),
+                Box::new(Peer::start("torch-training", command, &folder)?),
+            ];
+            let table = measure::measure(contenders, vec![], &network, threads, arguments.seconds)?;
+            println!("{}", table.markdown());
+            tables.push(table);
+        }
     }
     match &arguments.results {
         Some(results) => report::update(results, &report::Section::training(images), &tables, "", arguments.seconds),

@@ -73,6 +73,60 @@ def ncnn(folder, x, threads):
     return run
 
 
+def conv_of(layer):
+    """A convolution's parameters; None for another operation."""
+    op = layer["op"]
+    return op.get("conv") if isinstance(op, dict) else None
+
+
+def padded(torch, layer, v, value):
+    """What a window is to be run over, and the padding that is left to it."""
+    (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
+    if top == bottom == left == right:
+        return v, top
+    return torch.nn.functional.pad(v, (left, right, top, bottom), value=value), 0
+
+
+def activated(torch, of, y):
+    functional = torch.nn.functional
+    return {
+        "identity": lambda v: v,
+        "relu": lambda v: functional.relu(v, inplace=True),
+        "relu6": lambda v: functional.relu6(v, inplace=True),
+        "silu": lambda v: functional.silu(v, inplace=True),
+        "hardswish": lambda v: functional.hardswish(v, inplace=True),
+        "leaky_relu": lambda v: functional.leaky_relu(v, 0.1, inplace=True),
+    }[of["activation"]](y)
+
+
+def without_weights(torch, layer, v):
+    """An operation that has none, of the tensors `v`."""
+    op, functional = layer["op"], torch.nn.functional
+    if op == "add":
+        return v[0] + v[1]
+    if op == "concat":
+        return torch.cat(v, 1)
+    if "upsample2x" in op:
+        bilinear = op["upsample2x"] == "bilinear"
+        how = {"mode": "bilinear", "align_corners": False} if bilinear else {"mode": "nearest"}
+        return functional.interpolate(v[0], scale_factor=2, **how)
+    if "slice" in op:
+        first = op["slice"]["first"]
+        return v[0][:, first : first + layer["shape"][0]]
+    if "shuffle" in op:
+        return functional.channel_shuffle(v[0], op["shuffle"]["groups"])
+    of = op.get("max_pool")
+    if of is not None:
+        image, padding = padded(torch, layer, v[0], float("-inf"))
+        return functional.max_pool2d(image, of["kernel"], of["stride"], padding)
+    # Padding does not count in a mean.
+    of = op["average_pool"]
+    (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
+    if not top == bottom == left == right:
+        raise ValueError(f"{layer['name']}: a mean over windows with other padding on each side")
+    return functional.avg_pool2d(v[0], of["kernel"], of["stride"], top, count_include_pad=False)
+
+
 def torch(folder, x, threads):
     """Eager, channels last, or traced, frozen and fused by oneDNN: whichever is the faster here."""
     import torch
@@ -84,39 +138,15 @@ def torch(folder, x, threads):
     tensors = load_file(folder / "weights.safetensors")
     tensors |= {k: v.to(memory_format=torch.channels_last) for k, v in tensors.items() if v.dim() == 4}
     image = torch.from_numpy(x).to(memory_format=torch.channels_last)
-    activations = {
-        "identity": lambda v: v,
-        "relu6": lambda v: functional.relu6(v, inplace=True),
-        "silu": lambda v: functional.silu(v, inplace=True),
-        "hardswish": lambda v: functional.hardswish(v, inplace=True),
-        "leaky_relu": lambda v: functional.leaky_relu(v, 0.1, inplace=True),
-    }
-
     def layer_of(layer, v):
-        op, name = layer["op"], layer["name"]
-        if op == "add":
-            return v[0] + v[1]
-        if op == "concat":
-            return torch.cat(v, 1)
-        if "upsample2x" in op:
-            return functional.interpolate(v[0], scale_factor=2, mode="nearest")
-        if "slice" in op:
-            first = op["slice"]["first"]
-            return v[0][:, first : first + layer["shape"][0]]
-        if "shuffle" in op:
-            return functional.channel_shuffle(v[0], op["shuffle"]["groups"])
-        (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
-        of = op.get("conv") or op["max_pool"]
-        padding = 0
-        if top == bottom == left == right:
-            padding = top
-        else:
-            v = [functional.pad(v[0], (left, right, top, bottom), value=0.0 if "conv" in op else float("-inf"))]
-        if "max_pool" in op:
-            return functional.max_pool2d(v[0], of["kernel"], of["stride"], padding)
+        of = conv_of(layer)
+        if of is None:
+            return without_weights(torch, layer, v)
+        name = layer["name"]
+        v, padding = padded(torch, layer, v[0], 0.0)
         groups = layer["shape"][0] if of["depthwise"] else 1
-        y = functional.conv2d(v[0], tensors[f"{name}.weight"], tensors[f"{name}.bias"], of["stride"], padding, 1, groups)
-        return activations[of["activation"]](y)
+        y = functional.conv2d(v, tensors[f"{name}.weight"], tensors[f"{name}.bias"], of["stride"], padding, 1, groups)
+        return activated(torch, of, y)
 
     def forward(image):
         values = [image]
@@ -170,35 +200,22 @@ def torch_training(folder, x, threads):
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings["rate"], fused=True)
 
-        def conv(layer, v):
-            name, of = layer["name"], layer["op"]["conv"]
-            (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
-            padding = 0
-            if top == bottom == left == right:
-                padding = top
-            else:
-                v = functional.pad(v, (left, right, top, bottom))
+        def conv(layer, of, v):
+            name = layer["name"]
+            v, padding = padded(torch, layer, v, 0.0)
             groups = layer["shape"][0] if of["depthwise"] else 1
             weight, bias, gamma = (tensors.get(f"{name}.{part}") for part in ("weight", "bias", "gamma"))
             y = functional.conv2d(v, weight, bias if gamma is None else None, of["stride"], padding, 1, groups)
             if gamma is not None:
                 mean, variance = tensors[f"{name}.mean"], tensors[f"{name}.variance"]
                 y = functional.batch_norm(y, mean, variance, gamma, bias, training=True, eps=settings["epsilon"])
-            return functional.relu6(y, inplace=True) if of["activation"] == "relu6" else y
+            return activated(torch, of, y)
 
         def forward():
             values = [image]
             for layer in graph["layers"][1:]:
-                op, v = layer["op"], [values[i] for i in layer["inputs"]]
-                if op == "add":
-                    y = v[0] + v[1]
-                elif op == "concat":
-                    y = torch.cat(v, 1)
-                elif "upsample2x" in op:
-                    y = functional.interpolate(v[0], scale_factor=2, mode="nearest")
-                else:
-                    y = conv(layer, v[0])
-                values.append(y)
+                v, of = [values[i] for i in layer["inputs"]], conv_of(layer)
+                values.append(without_weights(torch, layer, v) if of is None else conv(layer, of, v[0]))
             return [values[i] for i in graph["outputs"]]
 
         def step():

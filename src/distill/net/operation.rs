@@ -51,10 +51,7 @@ impl Operation {
                 let to = self.output;
                 let planes = output.par_chunks_mut(to.pixels()).zip(inputs[0].par_chunks(from.pixels()));
                 planes.for_each(|(output, input)| {
-                    for (i, value) in output.iter_mut().enumerate() {
-                        let at = (i / to.width, i % to.width);
-                        *value = input[pool::largest(input, from, window, at)];
-                    }
+                    pool::for_each_largest(input, from, to, window, |i, largest| output[i] = input[largest]);
                 });
             }
             Op::Upsample2x(Interpolation::Bilinear) => {
@@ -130,10 +127,7 @@ impl Operation {
                     if !keep {
                         into.fill(0.0);
                     }
-                    for (i, d) in gradient.iter().enumerate() {
-                        let at = (i / to.width, i % to.width);
-                        into[pool::largest(input, from, window, at)] += d;
-                    }
+                    pool::for_each_largest(input, from, to, window, |i, largest| into[largest] += gradient[i]);
                 });
             }
             Op::Upsample2x(Interpolation::Bilinear) => {

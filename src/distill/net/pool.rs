@@ -1,15 +1,27 @@
 //! Maxima and means of windows over one channel.
 
+use std::ops::Range;
+
 use peregrine_engine::{Shape, Window};
 
-/// The index in `plane` of the largest value in the window of output pixel (y, x); the first of
+/// Calls `f(output value, input value)` with the largest value in the window of each output; the first of
 /// equals.
-pub fn largest(plane: &[f32], shape: Shape, window: Window, (y, x): (usize, usize)) -> usize {
-    let (rows, columns) = (window.span(y, shape.height), window.span(x, shape.width));
-    let first = rows.start * shape.width + columns.start;
+pub fn for_each_largest(plane: &[f32], from: Shape, to: Shape, window: Window, mut f: impl FnMut(usize, usize)) {
+    let columns: Vec<Range<usize>> = (0..to.width).map(|x| window.span(x, from.width)).collect();
+    for y in 0..to.height {
+        let rows = window.span(y, from.height);
+        for (x, columns) in columns.iter().enumerate() {
+            f(y * to.width + x, largest(plane, from.width, &rows, columns));
+        }
+    }
+}
+
+#[inline]
+fn largest(plane: &[f32], width: usize, rows: &Range<usize>, columns: &Range<usize>) -> usize {
+    let first = rows.start * width + columns.start;
     let (mut best, mut most) = (first, plane[first]);
-    for row in rows {
-        let start = row * shape.width;
+    for row in rows.clone() {
+        let start = row * width;
         for (here, &value) in plane[start + columns.start..start + columns.end].iter().enumerate() {
             // NaN wins, so that it shows in the loss.
             if value > most || value.is_nan() {
@@ -42,10 +54,15 @@ mod tests {
     #[test]
     fn each_window_gives_its_largest_value_and_never_padding() {
         let plane = [-1.0, -2.0, -3.0, -4.0, -9.0, -8.0, -7.0, -6.0];
-        let at = |(kernel, stride), y, x| largest(&plane, Shape::new(1, 2, 4), Window::same(kernel, stride), (y, x));
-        assert_eq!([0, 1, 2, 3].map(|x| at((3, 1), 0, x)), [0, 0, 1, 2]);
+        let of = |(kernel, stride), to| {
+            let mut found = vec![];
+            let window = Window::same(kernel, stride);
+            for_each_largest(&plane, Shape::new(1, 2, 4), to, window, |i, largest| found.push((i, largest)));
+            found.into_iter().map(|(_, largest)| largest).collect::<Vec<_>>()
+        };
+        assert_eq!(of((3, 1), Shape::new(1, 2, 4))[..4], [0, 0, 1, 2]);
         // Even sizes, stride 2: the window begins at the pixel itself.
-        assert_eq!([0, 1].map(|x| at((3, 2), 0, x)), [0, 2]);
-        assert_eq!([0, 1].map(|x| at((1, 2), 0, x)), [0, 2]);
+        assert_eq!(of((3, 2), Shape::new(1, 1, 2)), [0, 2]);
+        assert_eq!(of((1, 2), Shape::new(1, 1, 2)), [0, 2]);
     }
 }
