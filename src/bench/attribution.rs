@@ -103,7 +103,9 @@ fn cause_of_each_miss(records: &[FrameRecord], stages: &[LatencyStage], medians:
         if let (BenchOutcome::Unfinished, Some(stage)) = (record.outcome, record.ended_in) {
             last = Some((MissCause { stage, duration: 0, failure_mode: FailureMode::Stuck }, u64::MAX));
         }
-        if record.outcome == BenchOutcome::Lost {
+        if record.outcome == BenchOutcome::Unanswered {
+            causes.push(MissCause { stage: LatencyStage::Node, duration: 0, failure_mode: FailureMode::Loses });
+        } else if record.outcome == BenchOutcome::Lost {
             // The camera did not send it, or the middleware dropped it.
             let stage =
                 if stages.contains(&LatencyStage::Transport) { LatencyStage::Transport } else { LatencyStage::Arrival };
@@ -143,6 +145,9 @@ impl Attribution {
                 format!(
                     "{misses} misses attributed to {stage_name}: the camera sent no image when these frames were due"
                 )
+            }
+            FailureMode::Loses if stage == LatencyStage::Node => {
+                format!("{misses} misses attributed to the node: it published no detections with these images' stamps")
             }
             FailureMode::Loses => {
                 format!("{misses} misses attributed to {stage_name}: these frames were sent and never arrived")

@@ -15,7 +15,7 @@ const MAX_COLUMNS: usize = 740;
 const MAX_POINTS: f64 = 1500.0;
 
 /// In the order of [`LatencyStage::ALL`].
-const STAGE_COLOURS: [Colour; STAGES] = [GREY, PURPLE, ORANGE, SKY_BLUE, BLUE, GREEN, YELLOW, BLACK, RED];
+const STAGE_COLOURS: [Colour; STAGES] = [GREY, PURPLE, ORANGE, SKY_BLUE, BLUE, GREEN, YELLOW, BLACK, RED, SKY_BLUE];
 
 /// The page.
 ///

@@ -14,17 +14,36 @@ pub enum BenchLayer {
     Pipeline,
     /// The whole ROS 2 node: images published and detections received over the middleware.
     Node,
+    /// A node that publishes no FrameTiming: what happens between image and detections is one stage.
+    #[value(skip)]
+    ForeignNode,
 }
 
 impl BenchLayer {
     /// The stages of a frame in this layer, in order.
     pub fn stages(self) -> &'static [LatencyStage] {
-        use LatencyStage::{Arrival, Decode, Delivery, Inference, Preprocess, Publish, Track, Transport, Wait};
+        use LatencyStage::{Arrival, Decode, Delivery, Inference, Node, Preprocess, Publish, Track, Transport, Wait};
         match self {
             Self::Engine => &[Arrival, Wait, Inference],
             Self::Pipeline => &[Arrival, Wait, Preprocess, Inference, Decode, Track],
             Self::Node => &[Arrival, Transport, Wait, Preprocess, Inference, Decode, Track, Publish, Delivery],
+            Self::ForeignNode => &[Arrival, Node],
         }
+    }
+
+    /// Human-readable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "Engine",
+            Self::Pipeline => "Pipeline",
+            Self::Node => "Node",
+            Self::ForeignNode => "Node (without FrameTiming)",
+        }
+    }
+
+    /// Whether it is measured over the middleware.
+    pub fn is_over_ros(self) -> bool {
+        matches!(self, Self::Node | Self::ForeignNode)
     }
 }
 
@@ -47,10 +66,12 @@ pub enum LatencyStage {
     Publish,
     /// From the node through the middleware to the subscriber.
     Delivery,
+    /// From the camera through the middleware, a node that tells no times of its own, and back.
+    Node,
 }
 
 /// Number of [`LatencyStage`]s.
-pub const STAGES: usize = 9;
+pub const STAGES: usize = 10;
 
 impl LatencyStage {
     pub const ALL: [Self; STAGES] = [
@@ -63,6 +84,7 @@ impl LatencyStage {
         Self::Track,
         Self::Publish,
         Self::Delivery,
+        Self::Node,
     ];
 
     /// Name in lower case.
@@ -77,12 +99,13 @@ impl LatencyStage {
             Self::Track => "track",
             Self::Publish => "publish",
             Self::Delivery => "delivery",
+            Self::Node => "node",
         }
     }
 
     /// Whether the worker is busy in this stage, so that later frames wait.
     pub fn is_work(self) -> bool {
-        matches!(self, Self::Preprocess | Self::Inference | Self::Decode | Self::Track | Self::Publish)
+        matches!(self, Self::Preprocess | Self::Inference | Self::Decode | Self::Track | Self::Publish | Self::Node)
     }
 }
 
@@ -98,7 +121,7 @@ impl StageTimestamps {
     pub fn in_process(arrived: u64, times: &StageTimes) -> Self {
         let StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, .. } = *times;
         let done = times.done();
-        let ends = [arrived, arrived, preprocess_start, preprocess_end, inference_end, decode_end, done, done, done];
+        let ends = [arrived, arrived, preprocess_start, preprocess_end, inference_end, decode_end, done, done, done, done];
         Self { ends }
     }
 
@@ -132,13 +155,24 @@ pub enum BenchOutcome {
     Rejected,
     /// Never arrived: not sent by the camera, or dropped by the middleware.
     Lost,
+    /// Sent to a node that tells no times, which published no detections for it: skipped there, or dropped by the
+    /// middleware.
+    Unanswered,
     /// Work on it never ended.
     Unfinished,
 }
 
 impl BenchOutcome {
-    pub const ALL: [Self; 7] =
-        [Self::OnTime, Self::Late, Self::Superseded, Self::DroppedLate, Self::Rejected, Self::Lost, Self::Unfinished];
+    pub const ALL: [Self; 8] = [
+        Self::OnTime,
+        Self::Late,
+        Self::Superseded,
+        Self::DroppedLate,
+        Self::Rejected,
+        Self::Lost,
+        Self::Unanswered,
+        Self::Unfinished,
+    ];
 
     /// In lower case, such as `on time`.
     pub fn name(self) -> &'static str {
@@ -149,6 +183,7 @@ impl BenchOutcome {
             Self::DroppedLate => "dropped late",
             Self::Rejected => "rejected",
             Self::Lost => "lost",
+            Self::Unanswered => "unanswered",
             Self::Unfinished => "unfinished",
         }
     }
@@ -256,7 +291,7 @@ impl FrameRecord {
 }
 
 /// Number of frames by outcome. Frames that were due either arrived, and are in `counts`, or were
-/// lost.
+/// lost or unanswered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
     pub due: u64,
@@ -264,6 +299,7 @@ pub struct Tally {
     #[serde(flatten)]
     pub counts: FrameCounts,
     pub lost: u64,
+    pub unanswered: u64,
 }
 
 impl Tally {
@@ -271,13 +307,14 @@ impl Tally {
     pub fn of(records: &[FrameRecord]) -> Self {
         let mut counts = [0; BenchOutcome::ALL.len()];
         records.iter().for_each(|r| counts[r.outcome as usize] += 1);
-        let [on_time, late, superseded, dropped_late, rejected, lost, in_flight] = counts;
+        let [on_time, late, superseded, dropped_late, rejected, lost, unanswered, in_flight] = counts;
         let due = records.len() as u64;
-        let arrived = due - lost;
+        let arrived = due - lost - unanswered;
         Self {
             due,
             counts: FrameCounts { arrived, on_time, late, superseded, dropped_late, rejected, in_flight },
             lost,
+            unanswered,
         }
     }
 }

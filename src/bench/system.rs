@@ -113,6 +113,13 @@ mod linux {
         Some(ProcessStat { ticks: stat.utime + stat.stime, minor_faults: stat.minflt, major_faults: stat.majflt })
     }
 
+    /// The processes of a group; none if there is no such group.
+    pub fn process_group(group: u32) -> Vec<u32> {
+        let all = procfs::process::all_processes().into_iter().flatten().flatten();
+        let own = all.filter(|process| process.stat().is_ok_and(|stat| u32::try_from(stat.pgrp) == Ok(group)));
+        own.filter_map(|process| u32::try_from(process.pid).ok()).collect()
+    }
+
     pub fn context_switches(pid: u32) -> Option<ContextSwitches> {
         let tasks = process(pid)?.tasks().ok()?.flatten();
         let statuses = tasks.filter_map(|task| task.status().ok());
@@ -170,6 +177,10 @@ mod unsupported {
 
     pub fn process_stat(_: u32) -> Option<ProcessStat> {
         None
+    }
+
+    pub fn process_group(_: u32) -> Vec<u32> {
+        vec![]
     }
 
     pub fn context_switches(_: u32) -> Option<ContextSwitches> {

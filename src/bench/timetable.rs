@@ -109,14 +109,14 @@ impl Timetable {
     }
 
     /// `frames` frames at the distances of `times`, nanoseconds in ascending order, which repeat if
-    /// they are too few.
+    /// they are too few. `origin`, at most the first of them, is the start: that of all cameras of a recording.
     ///
     /// # Errors
     /// If there are fewer than two times, or more than a day lies between them.
-    pub fn recorded(times: &[u64], frames: usize) -> Result<Self, TraceError> {
+    pub fn recorded(times: &[u64], origin: u64, frames: usize) -> Result<Self, TraceError> {
         match *times {
-            [first, .., last] if last - first < 86_400_000_000_000 => {
-                let trace: Vec<u64> = times.iter().map(|time| time - first).collect();
+            [first, .., last] if origin <= first && last - origin < 86_400_000_000_000 => {
+                let trace: Vec<u64> = times.iter().map(|time| time - origin).collect();
                 Ok(Self { offsets: repeat(&trace, frames) })
             }
             _ => Err(TraceError::RecordedLength { found: times.len() }),
@@ -185,9 +185,11 @@ mod tests {
 
     #[test]
     fn recorded_times_keep_their_distances_and_repeat() {
-        let found = Timetable::recorded(&[700, 710, 740], 5).unwrap();
+        let found = Timetable::recorded(&[700, 710, 740], 700, 5).unwrap();
         assert_eq!(found.offsets[..], [0, 10, 40, 70, 80]);
-        assert!(Timetable::recorded(&[700], 5).is_err());
+        let second_camera = Timetable::recorded(&[700, 710, 740], 695, 4).unwrap();
+        assert_eq!(second_camera.offsets[..], [5, 15, 45, 80]);
+        assert!(Timetable::recorded(&[700], 700, 5).is_err());
         let without = Timetable::new(&FrameSchedule::Recorded, 5, PERIOD).unwrap_err().to_string();
         assert!(without.contains("name one with --images"), "{without}");
     }

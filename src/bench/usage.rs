@@ -161,6 +161,18 @@ impl ProcessCounters {
         })
     }
 
+    /// The sum of several processes. `None` if none can be read.
+    pub fn read_all(pids: &[u32]) -> Option<Self> {
+        let add = |a: Self, b: Self| Self {
+            cpu_ms: a.cpu_ms + b.cpu_ms,
+            voluntary: a.voluntary + b.voluntary,
+            involuntary: a.involuntary + b.involuntary,
+            minor: a.minor + b.minor,
+            major: a.major + b.major,
+        };
+        pids.iter().filter_map(|&pid| Self::read(pid)).reduce(add)
+    }
+
     /// Mean cost of each of `frames` frames between this reading and `later`.
     pub fn per_frame(&self, later: &Self, frames: usize) -> CostPerFrame {
         let each = |from: u64, to: u64| to.saturating_sub(from) as f64 / frames as f64;

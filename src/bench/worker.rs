@@ -50,7 +50,7 @@ pub fn prepare(
             let warmed = warm_up::until_stable(warm_up, |_| work.engine.run())?;
             Ok((Box::new(Metered::new(work)), warmed))
         }
-        BenchLayer::Pipeline | BenchLayer::Node => {
+        BenchLayer::Pipeline | BenchLayer::Node | BenchLayer::ForeignNode => {
             work(Pipeline::with_engine(architecture, engine, options.clone())?, observed).warmed_up(warm_up)
         }
     }

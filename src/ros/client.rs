@@ -29,6 +29,17 @@ impl Client {
         Ok(Self(Node::create(context::create()?, name, "")?))
     }
 
+    /// The other nodes that publish on `topic`, by name.
+    ///
+    /// # Errors
+    /// When ROS refuses.
+    pub fn other_publishers(&self, topic: &str) -> Result<Vec<String>, NodeError> {
+        let topic = if topic.starts_with('/') { topic.to_owned() } else { format!("/{topic}") };
+        let (own, publishers) = (self.0.name()?, self.0.get_publishers_info_by_topic(&topic, false)?);
+        let others = publishers.into_iter().filter(|publisher| publisher.node_name != own);
+        Ok(others.map(|publisher| publisher.node_name).collect())
+    }
+
     /// Receives what has come, or waits up to `timeout` for something.
     pub fn spin_once(&mut self, timeout: Duration) {
         self.0.spin_once(timeout);
@@ -53,27 +64,63 @@ pub struct FrameTimes {
     pub dropped_late: bool,
 }
 
-/// One node's topics.
+/// The topics of one camera of a node, as they are passed to ROS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkTopics {
+    pub image: String,
+    pub detections: String,
+    pub timing: String,
+}
+
+impl LinkTopics {
+    /// `image`, `detections` and `timing` below `prefix`.
+    pub fn below(prefix: &str) -> Self {
+        let of = |topic: &str| format!("{prefix}{topic}");
+        Self { image: of("image"), detections: of("detections"), timing: of("timing") }
+    }
+}
+
+/// One node's topics of one camera.
 pub struct NodeLink {
     images: Publisher<Image>,
-    detections: Stamped<NativeMsg<Detection2DArray>>,
+    /// Those of all subscriptions to the one topic.
+    detections: Vec<Stamped<NativeMsg<Detection2DArray>>>,
     timing: Stamped<FrameTiming>,
 }
 
 impl NodeLink {
-    /// On the topics `image`, `detections` and `timing` below `prefix`.
+    /// A link to this project's node.
     ///
     /// # Errors
     /// When ROS refuses.
-    pub fn new(client: &mut Client, prefix: &str) -> Result<Self, NodeError> {
-        let node = &mut client.0;
+    pub fn new(client: &mut Client, topics: &LinkTopics) -> Result<Self, NodeError> {
         // A camera's: the newest image, as it comes.
-        let camera = QosProfile::sensor_data().keep_last(1);
-        Ok(Self {
-            images: node.create_publisher(&format!("{prefix}image"), camera)?,
-            detections: Box::new(node.subscribe_native(&format!("{prefix}detections"), QosProfile::default())?),
-            timing: Box::new(node.subscribe(&format!("{prefix}timing"), QosProfile::default())?),
-        })
+        Self::with_qos(client, topics, QosProfile::sensor_data().keep_last(1), &[QosProfile::default()])
+    }
+
+    /// A link to a node of unknown quality of service: whether it is reliable or best effort at either end, it takes
+    /// the images and its detections are received, maybe twice.
+    ///
+    /// # Errors
+    /// When ROS refuses.
+    pub fn to_any(client: &mut Client, topics: &LinkTopics) -> Result<Self, NodeError> {
+        let qos = QosProfile::default();
+        Self::with_qos(client, topics, qos.clone().keep_last(5), &[qos.clone(), qos.best_effort()])
+    }
+
+    fn with_qos(
+        client: &mut Client,
+        topics: &LinkTopics,
+        camera: QosProfile,
+        detections: &[QosProfile],
+    ) -> Result<Self, NodeError> {
+        let node = &mut client.0;
+        let images = node.create_publisher(&topics.image, camera)?;
+        let mut subscribe = |qos: &QosProfile| -> Result<Stamped<_>, NodeError> {
+            Ok(Box::new(node.subscribe_native(&topics.detections, qos.clone())?))
+        };
+        let detections = detections.iter().map(&mut subscribe).collect::<Result<_, _>>()?;
+        Ok(Self { images, detections, timing: Box::new(node.subscribe(&topics.timing, QosProfile::default())?) })
     }
 
     /// Where images are published, also from another thread.
@@ -83,7 +130,7 @@ impl NodeLink {
 
     /// Stamp of the next detections that were received, and their number.
     pub fn next_detections(&mut self) -> Option<(i64, usize)> {
-        let message = self.detections.next().now_or_never().flatten()?;
+        let message = self.detections.iter_mut().find_map(|received| received.next().now_or_never().flatten())?;
         let stamp = &message.header.stamp;
         Some((nanoseconds(stamp.sec, stamp.nanosec), message.detections.size))
     }

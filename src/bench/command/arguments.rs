@@ -32,9 +32,10 @@ pub struct Arguments {
 
     /// Arrival pattern of the frames: fixed, jitter:MS or jitter:MS:SEED, burst:FRAMES,
     /// trace:FILE or trace:FILE:UNIT (timestamps in s, ms, us or ns, told from their distances
-    /// without the unit; or a JSON result), or recorded (as in the bag or video of --images).
+    /// without the unit; or a JSON result), or recorded (as in the bag or video of --images). Layer node: once for
+    /// each camera, or once for all.
     #[arg(long, value_name = "SCHEDULE", default_value = "fixed", help_heading = "Requirements")]
-    pub schedule: FrameSchedule,
+    pub schedule: Vec<FrameSchedule>,
 
     /// Find the highest frame rate at which the profile is met, by bisection.
     #[arg(long, help_heading = "Requirements", conflicts_with = "closed_loop")]
@@ -49,10 +50,10 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "pipeline", help_heading = "Subject")]
     pub layer: BenchLayer,
 
-    /// Number of cameras, each with its own pipeline.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Subject",
-          value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub cameras: u16,
+    /// Number of cameras, each with its own pipeline; in layer node, all of one node. Default: as many as are named by
+    /// --schedule, --topic or --image-topic, else 1.
+    #[arg(long, value_name = "N", help_heading = "Subject", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub cameras: Option<u16>,
 
     /// Student package (manifest.json and weights) instead of the built-in one.
     #[arg(long, value_name = "DIR", help_heading = "Subject")]
@@ -92,9 +93,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR|BAG", help_heading = "Subject")]
     pub images: Option<PathBuf>,
 
-    /// The topic of a bag's images; needed where it has several of images.
+    /// The topic of a bag's images; needed where it has several of images. Layer node: once for each camera, or once
+    /// for all.
     #[arg(long, value_name = "TOPIC", help_heading = "Subject")]
-    pub topic: Option<String>,
+    pub topic: Vec<String>,
 
     #[command(flatten, next_help_heading = "Subject")]
     pub levels: LevelOptions,
@@ -107,10 +109,24 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Layer node")]
     pub node: Option<PathBuf>,
 
-    /// Measure a node that is running already, on the topics image, detections and timing, instead
-    /// of starting one.
+    /// Measure a node that is running already, this project's or any other that publishes
+    /// vision_msgs/Detection2DArray, instead of starting one. It must copy the image's header.stamp.
     #[arg(long, help_heading = "Layer node", conflicts_with = "node")]
     pub attach: bool,
+
+    /// Measure the node that this command line starts, such as 'ros2 run my_package my_node --ros-args -r in:=image':
+    /// any that publishes vision_msgs/Detection2DArray with the image's header.stamp.
+    #[arg(long, value_name = "LINE", help_heading = "Layer node", conflicts_with_all = ["node", "attach", "peer"])]
+    pub command: Option<String>,
+
+    /// With --attach or --command: the topic on which the node takes images [default: image]. Once for each camera.
+    #[arg(long, value_name = "TOPIC", help_heading = "Layer node")]
+    pub image_topic: Vec<String>,
+
+    /// With --attach or --command: the topic of its detections [default: detections]. Once for each camera, or once
+    /// for all.
+    #[arg(long, value_name = "TOPIC", help_heading = "Layer node")]
+    pub detections_topic: Vec<String>,
 
     /// Also measure a reference node (rclpy, onnxruntime and numpy: bench/peers/node.py), run by
     /// this Python, in alternating blocks on the same images.
@@ -202,6 +218,17 @@ impl Arguments {
         }
     }
 
+    /// The number of cameras: as given, or as many as are named.
+    pub fn camera_count(&self) -> usize {
+        let named = self.schedule.len().max(self.topic.len()).max(self.image_topic.len()).max(1);
+        self.cameras.map_or(named, usize::from)
+    }
+
+    /// Whether a node is measured that was not set up here: it runs already, or a command line starts it.
+    pub fn is_foreign_node(&self) -> bool {
+        self.attach || self.command.is_some()
+    }
+
     /// Every output file.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)
@@ -251,6 +278,10 @@ Examples:
   latency_bench --profile my.toml --explain       a profile of your own, and the slowest frames
   latency_bench --profile ci --max-rate           the highest frame rate that meets the profile
   latency_bench --layer node --explain            the ROS 2 node, over the middleware
+  latency_bench --layer node --cameras 4 --schedule jitter:8
+                                                  four cameras on one node
+  latency_bench --layer node --command 'ros2 run my_package my_node'
+                                                  your own node, from image to detections
   latency_bench --json a.json; latency_bench --json b.json; latency_bench --compare a.json b.json
                                                   is the second run slower?
   latency_bench --pool monday.json tuesday.json wednesday.json

@@ -35,7 +35,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     }
     let load = stress::StressLoad::start(&arguments.stress).context("--stress")?;
     let monitor = Monitor::start(vec![std::process::id()]);
-    let mut live = ProgressView::new(plan.timetable.len() * usize::from(arguments.cameras));
+    let mut live = ProgressView::new(plan.timetable.len() * arguments.camera_count());
     let run = if arguments.closed_loop {
         schedule::closed_loop(&plan, &mut workloads.remove(0), &mut live)
     } else {
@@ -53,13 +53,13 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 /// # Errors
 /// If the student does not fit the options.
 pub fn workloads(setup: &Setup) -> anyhow::Result<(Vec<BoxedWorkload>, usize)> {
-    let Setup { arguments, student, options, frames, faults, profile, .. } = setup;
+    let Setup { arguments, student, options, faults, profile, .. } = setup;
     let device = if setup.gpu.is_some() { DeviceChoice::Cuda } else { DeviceChoice::Cpu };
     let workload = |camera| {
-        let camera = (usize::from(camera), profile.warmup_frames);
+        let (frames, camera) = (setup.frames_of(camera), (camera, profile.warmup_frames));
         worker::prepare(arguments.layer, student, options, frames, faults, camera, device)
     };
-    let workloads = (0..arguments.cameras).map(workload).collect::<Result<Vec<_>, _>>()?;
+    let workloads = (0..arguments.camera_count()).map(workload).collect::<Result<Vec<_>, _>>()?;
     let (workloads, warmed_up): (_, Vec<_>) = workloads.into_iter().unzip();
     Ok((workloads, warmed_up.into_iter().max().unwrap_or(0)))
 }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_trace_in_the_wrong_unit_and_a_long_pause_are_told_before_the_wait() {
         let profile = DeadlineProfile::load("car_30hz").unwrap();
-        let warning = |times: &[u64]| unexpected_wait(&profile, &Timetable::recorded(times, times.len()).unwrap());
+        let warning = |times: &[u64]| unexpected_wait(&profile, &Timetable::recorded(times, times[0], times.len()).unwrap());
         let every = |period: u64, frames: u64| (0..frames).map(|i| i * period).collect::<Vec<_>>();
         assert_eq!(warning(&every(33_333_333, 9000)), None);
         assert_eq!(warning(&every(100_000_000, 9000)), None);

@@ -91,13 +91,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     match arguments.layer {
         _ if arguments.max_rate => max_rate::run(&setup),
         BenchLayer::Engine | BenchLayer::Pipeline => in_process::run(&setup),
-        BenchLayer::Node => over_ros::run(&setup),
+        BenchLayer::Node | BenchLayer::ForeignNode => over_ros::run(&setup),
     }
 }
 
 /// Checks the machine, and the stamps of a recording if one is given. Returns the exit code.
 fn examine(arguments: &Arguments) -> anyhow::Result<u8> {
-    let stamps = arguments.source().map(|path| recorded::stamps(path, arguments.topic.as_deref())).transpose()?;
+    let stamps = arguments.source().map(|path| recorded::stamps(path, arguments.topic.first().map(String::as_str))).transpose()?;
     let found = Examination::of_this_machine().with(stamps.map(|stamps| camera_clock::check(&stamps)));
     output::text_and_json(arguments, &found.text(), &found.json())?;
     let verdict = if found.fit { Verdict::Met } else { Verdict::NotProvable };

@@ -16,15 +16,21 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     use crate::stress;
     use anyhow::Context as _;
 
-    in_process::announce(&setup.profile, &setup.timetable(&setup.profile)?);
+    let timetable = |camera| setup.timetable_of(camera, setup.profile.frames, setup.profile.period_ns());
+    let timetables = (0..setup.arguments.camera_count()).map(timetable).collect::<Result<Vec<_>, _>>()?;
+    let longest = timetables.iter().max_by(|a, b| a.duration_s().total_cmp(&b.duration_s()));
+    longest.into_iter().for_each(|timetable| in_process::announce(&setup.profile, timetable));
     let load = stress::StressLoad::start(&setup.arguments.stress).context("--stress")?;
-    let (measured, conditions) = measure::measure(setup)?;
+    let measure::Measured { nodes: measured, conditions, foreign } = measure::measure(setup)?;
     drop(load);
     let nodes: Vec<_> =
         measured.iter().map(|m| NamedRun { name: m.name, run: &m.run, detections: m.detections }).collect();
     let costs: Vec<_> = measured.iter().filter_map(|m| Some((m.name, m.cost?.cpu_ms))).collect();
     let mut report = in_process::report(setup, nodes[0].run, &setup.profile, (conditions, setup.profile.warmup_frames));
     report.cost = measured[0].cost;
+    if let Some(node) = foreign {
+        report.subject = report.subject.of_node(node);
+    }
     if nodes.len() > 1 {
         report.side_by_side = Some(SideBySide::new(&nodes));
     }

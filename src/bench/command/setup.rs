@@ -33,7 +33,8 @@ pub struct Setup<'a> {
     pub arguments: &'a Arguments,
     pub profile: DeadlineProfile,
     pub student: Student,
-    pub frames: Arc<Frames>,
+    /// The images of each camera, or of all.
+    pub frames: Vec<Arc<Frames>>,
     pub options: PipelineOptions,
     /// The GPU under test. `None` if the CPU is.
     pub gpu: Option<String>,
@@ -58,10 +59,11 @@ impl<'a> Setup<'a> {
             Student::in_precision(arguments.model.as_deref(), None, precision, is_on_cpu(arguments, gpu.is_some()))?;
         let frames = frames(arguments)?;
         let profile = profile(arguments, &frames)?;
-        let frames = match arguments.image_size {
-            Some((width, height)) => frames.resized(width, height),
-            None => frames,
+        let sized = |frames: Frames| match arguments.image_size {
+            Some((width, height)) => Arc::new(frames.resized(width, height)),
+            None => Arc::new(frames),
         };
+        let frames = frames.into_iter().map(sized).collect();
         let options = PipelineOptions {
             segmentation: !arguments.no_segmentation,
             threads: match arguments.threads {
@@ -79,7 +81,7 @@ impl<'a> Setup<'a> {
             realtime::enter(priority)?;
         }
         let faults = Faults::new(arguments.inject.clone());
-        Ok(Self { arguments, profile, student, frames: Arc::new(frames), options, gpu, faults, stop })
+        Ok(Self { arguments, profile, student, frames, options, gpu, faults, stop })
     }
 
     /// The open loop's plan.
@@ -97,16 +99,33 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// The instants of a profile's frames.
+    /// The images of a camera.
+    pub fn frames_of(&self, camera: usize) -> &Arc<Frames> {
+        &self.frames[camera.min(self.frames.len() - 1)]
+    }
+
+    /// The instants of a profile's frames, of the first camera.
     ///
     /// # Errors
     /// If a trace cannot be used.
     pub fn timetable(&self, profile: &DeadlineProfile) -> Result<Timetable, TraceError> {
-        match &self.arguments.schedule {
-            FrameSchedule::Recorded if !self.frames.times.is_empty() => {
-                Timetable::recorded(&self.frames.times, profile.frames)
+        self.timetable_of(0, profile.frames, profile.period_ns())
+    }
+
+    /// The instants of `frames` frames of a camera, with a mean period of `period` nanoseconds where the schedule has
+    /// none of its own.
+    ///
+    /// # Errors
+    /// If a trace cannot be used.
+    pub fn timetable_of(&self, camera: usize, frames: usize, period: f64) -> Result<Timetable, TraceError> {
+        let schedules = &self.arguments.schedule;
+        match &schedules[camera.min(schedules.len() - 1)] {
+            FrameSchedule::Recorded if !self.frames_of(camera).times.is_empty() => {
+                let firsts = self.frames.iter().filter_map(|frames| frames.times.first());
+                let origin = firsts.min().copied().unwrap_or(0);
+                Timetable::recorded(&self.frames_of(camera).times, origin, frames)
             }
-            schedule => Timetable::new(schedule, profile.frames, profile.period_ns()),
+            schedule => Timetable::new(schedule, frames, period),
         }
     }
 
@@ -118,7 +137,7 @@ impl<'a> Setup<'a> {
         RunContext {
             profile: self.profile.clone(),
             open_loop: !self.arguments.closed_loop,
-            schedule: self.arguments.schedule.to_string(),
+            schedule: listed(&self.arguments.schedule),
             machine: Fingerprint::read(),
             conditions,
             warmed_up,
@@ -128,7 +147,7 @@ impl<'a> Setup<'a> {
                 input_width,
                 input_height,
                 device: match (&self.gpu, self.arguments.layer) {
-                    (_, BenchLayer::Node) => format!("{}, of the node", self.arguments.device),
+                    (_, BenchLayer::Node | BenchLayer::ForeignNode) => format!("{}, of the node", self.arguments.device),
                     (Some(gpu), _) => gpu.clone(),
                     (None, _) => format!("CPU, {:?}", Isa::best()),
                 },
@@ -137,7 +156,8 @@ impl<'a> Setup<'a> {
                 tracking: self.options.tracking.is_some() || self.arguments.layer == BenchLayer::Node,
                 realtime_priority: self.arguments.realtime,
                 segmentation: self.options.segmentation && architecture.segmentation.is_some(),
-                frames: self.frames.origin.clone(),
+                frames: self.frames.iter().map(|frames| frames.origin.as_str()).collect::<Vec<_>>().join("; "),
+                node: None,
             },
             injected: self.arguments.inject.iter().map(Fault::to_string).collect(),
             stress: self.arguments.stress.iter().map(ToString::to_string).collect(),
@@ -146,34 +166,49 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// The images that are sent, at their own size.
-fn frames(arguments: &Arguments) -> anyhow::Result<Frames> {
+/// As a list.
+fn listed<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The images that are sent, at their own size: one set for all cameras, or that of each one's topic.
+fn frames(arguments: &Arguments) -> anyhow::Result<Vec<Frames>> {
     if let (Some(FrameCount::Of(recording)), Some(images)) = (&arguments.frames, &arguments.images) {
         bail!("--frames {} and --images {}: give one of them", recording.display(), images.display());
     }
     let option = if arguments.images.is_some() { "--images" } else { "--frames" };
     match arguments.source() {
         Some(path) if Recording::is_one(path) => {
-            recorded::load(path, arguments.topic.as_deref(), arguments.levels).context(option)
+            let load = |topic: Option<&str>| recorded::load(path, topic, arguments.levels).context(option);
+            match &arguments.topic[..] {
+                [] => Ok(vec![load(None)?]),
+                topics => topics.iter().map(|topic| load(Some(topic))).collect(),
+            }
         }
-        _ if arguments.topic.is_some() => bail!("--topic: belongs to a bag; name one with --images"),
-        Some(folder) => Frames::load(folder).context(option),
-        None => Ok(Frames::shipped_or_synthetic()),
+        _ if !arguments.topic.is_empty() => bail!("--topic: belongs to a bag; name one with --images"),
+        Some(folder) => Ok(vec![Frames::load(folder).context(option)?]),
+        None => Ok(vec![Frames::shipped_or_synthetic()]),
     }
 }
 
-fn profile(arguments: &Arguments, frames: &Frames) -> anyhow::Result<DeadlineProfile> {
+/// The profile, with the number of frames of each camera: of a recording the fewest of a camera, and of traces that of
+/// the first.
+fn profile(arguments: &Arguments, frames: &[Frames]) -> anyhow::Result<DeadlineProfile> {
     let mut profile = DeadlineProfile::load(&arguments.profile)?;
     let needed = frames_needed(0, profile.max_miss_ratio, profile.confidence);
-    profile.frames = match (&arguments.frames, &arguments.schedule) {
-        (Some(FrameCount::Auto), _) => needed,
-        (Some(FrameCount::Number(frames)), _) => *frames,
-        (Some(FrameCount::Of(_)), _) | (None, FrameSchedule::Recorded) if !frames.times.is_empty() => {
-            frames.times.len()
-        }
-        (Some(FrameCount::Of(_)), _) => frames.count(),
-        (None, FrameSchedule::Trace { path, .. }) => trace::length(path)?,
-        (None, _) => profile.frames,
+    let recorded = frames.iter().map(|frames| frames.times.len()).min().filter(|&frames| frames > 0);
+    let trace = arguments.schedule.iter().find_map(|schedule| match schedule {
+        FrameSchedule::Trace { path, .. } => Some(path),
+        _ => None,
+    });
+    profile.frames = match (&arguments.frames, recorded, trace) {
+        (Some(FrameCount::Auto), ..) => needed,
+        (Some(FrameCount::Number(frames)), ..) => *frames,
+        (Some(FrameCount::Of(_)), Some(recorded), _) => recorded,
+        (Some(FrameCount::Of(_)), ..) => frames[0].count(),
+        (None, Some(recorded), _) if arguments.schedule.contains(&FrameSchedule::Recorded) => recorded,
+        (None, _, Some(path)) => trace::length(path)?,
+        (None, ..) => profile.frames,
     };
     profile.check("--frames")?;
     Ok(profile)
@@ -202,13 +237,16 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
         BenchLayer::Pipeline => {}
-        BenchLayer::Node => {
+        BenchLayer::Node | BenchLayer::ForeignNode => {
             ensure!(
                 !arguments.closed_loop,
                 "--closed-loop: layer node needs a camera's schedule; use layer engine or pipeline"
             );
             ensure!(!arguments.max_rate, "--max-rate: works with layers engine and pipeline");
-            ensure!(arguments.cameras == 1, "--cameras: layer node has one camera");
+            ensure!(
+                arguments.peer.is_none() || arguments.camera_count() == 1,
+                "--peer: takes turns with the node on one camera; leave out --cameras and what names several"
+            );
             if let Some(fault) = arguments.inject.iter().find(|fault| stage_of(fault).is_some()) {
                 bail!("--inject {fault}: in layer node only dropped@FRAME can be injected; use layer pipeline");
             }
@@ -227,15 +265,67 @@ fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
         !arguments.max_rate || !arguments.json_to_stdout(),
         "--json -: --max-rate prints its progress there; name a file"
     );
-    let only_in_node = arguments.attach || arguments.peer.is_some() || arguments.node.is_some();
-    ensure!(arguments.layer == BenchLayer::Node || !only_in_node, "--node, --attach and --peer belong to --layer node");
+    let only_in_node = arguments.is_foreign_node() || arguments.peer.is_some() || arguments.node.is_some();
+    ensure!(
+        arguments.layer == BenchLayer::Node || !only_in_node,
+        "--node, --attach, --command and --peer belong to --layer node"
+    );
+    check_cameras(arguments)?;
+    check_foreign_node(arguments)?;
     let to_table = arguments.results.is_some();
     ensure!(arguments.layer == BenchLayer::Node || !to_table, "--results belongs to --layer node");
     ensure!(
-        !arguments.closed_loop || arguments.schedule == FrameSchedule::Fixed,
+        !arguments.closed_loop || arguments.schedule == [FrameSchedule::Fixed],
         "--schedule: the closed loop has no schedule"
     );
-    ensure!(!arguments.closed_loop || arguments.cameras == 1, "--cameras: the closed loop has one");
+    ensure!(!arguments.closed_loop || arguments.camera_count() == 1, "--cameras: the closed loop has one");
+    Ok(())
+}
+
+/// Refuses what names another number of cameras than there are.
+fn check_cameras(arguments: &Arguments) -> anyhow::Result<()> {
+    let cameras = arguments.camera_count();
+    let named = [
+        ("--schedule", arguments.schedule.len()),
+        ("--topic", arguments.topic.len()),
+        ("--image-topic", arguments.image_topic.len()),
+        ("--detections-topic", arguments.detections_topic.len()),
+    ];
+    for (option, count) in named {
+        ensure!(
+            count <= 1 || count == cameras,
+            "{option}: {count} are given for {cameras} cameras; give one for each camera, or one for all"
+        );
+        ensure!(count <= 1 || arguments.layer == BenchLayer::Node, "{option}: several belong to --layer node");
+    }
+    Ok(())
+}
+
+/// Refuses, for a node that is not set up here, what would set it up, and topics for any other.
+fn check_foreign_node(arguments: &Arguments) -> anyhow::Result<()> {
+    if !arguments.is_foreign_node() {
+        let named = !arguments.image_topic.is_empty() || !arguments.detections_topic.is_empty();
+        ensure!(!named, "--image-topic and --detections-topic belong to --attach and --command");
+        return Ok(());
+    }
+    let (option, cameras) = (if arguments.attach { "--attach" } else { "--command" }, arguments.camera_count());
+    let set_up = [
+        ("--model", arguments.model.is_some()),
+        ("--precision", arguments.precision != Precision::Auto),
+        ("--device", arguments.device != DeviceChoice::Auto),
+        ("--threads", arguments.threads != 0),
+        ("--pin-threads", arguments.pin_threads),
+        ("--input-size", arguments.input_size.is_some()),
+        ("--no-segmentation", arguments.no_segmentation),
+        ("--track", arguments.track),
+    ];
+    if let Some((without_effect, _)) = set_up.into_iter().find(|(_, given)| *given) {
+        bail!("{without_effect}: {option} measures a node as it is; set it up where it is started");
+    }
+    ensure!(
+        cameras == 1 || (arguments.image_topic.len() == cameras && !arguments.detections_topic.is_empty()),
+        "{option}: with several cameras, give --image-topic for each, and --detections-topic for each or once for all"
+    );
     Ok(())
 }
 

@@ -47,6 +47,23 @@ pub fn records(exchanges: &[Exchange], deadline: u64, late: LatePolicy) -> Vec<F
     records
 }
 
+/// A record of each frame of a node that publishes no `FrameTiming`: what happened between image and detections is one
+/// stage, and whether a frame without detections was skipped or lost cannot be told.
+pub fn records_without_timing(exchanges: &[Exchange], deadline: u64) -> Vec<FrameRecord> {
+    let record = |(index, exchange): (usize, &Exchange)| {
+        let record = record(index, &Exchange { timing: None, ..*exchange }, deadline, LatePolicy::Publish);
+        let timestamps = exchange.sent.zip(exchange.received).map(|(sent, received)| {
+            let mut ends = [sent; STAGES];
+            ends[LatencyStage::Node as usize] = received;
+            StageTimestamps { ends }
+        });
+        let unanswered = exchange.sent.is_some() && exchange.received.is_none();
+        let outcome = if unanswered { BenchOutcome::Unanswered } else { record.outcome };
+        FrameRecord { timestamps, outcome, ..record }
+    };
+    exchanges.iter().enumerate().map(record).collect()
+}
+
 fn record(index: usize, exchange: &Exchange, deadline: u64, late: LatePolicy) -> FrameRecord {
     let scheduled = exchange.scheduled;
     let Some(sent) = exchange.sent else {
@@ -65,7 +82,7 @@ fn record(index: usize, exchange: &Exchange, deadline: u64, late: LatePolicy) ->
     // Received without a FrameTiming: all of its time counts as delivery.
     let timestamps = timestamps.or(exchange.received.map(|received| {
         let mut ends = [sent; STAGES];
-        ends[STAGES - 1] = received;
+        ends[LatencyStage::Delivery as usize..].fill(received);
         StageTimestamps { ends }
     }));
     FrameRecord { camera: 0, index, scheduled, outcome, timestamps, ended_in, cost: FrameCost::default() }
@@ -84,6 +101,7 @@ fn timestamps(exchange: &Exchange, sent: u64, timing: &NodeTiming) -> StageTimes
         // The subscriber may have the detections before the publisher's call returns.
         here(timing.publish).min(exchange.received.unwrap_or(u64::MAX)),
         exchange.received.unwrap_or(0),
+        0,
     ];
     // A step that was not reached, or is before the previous one by another clock, takes no time.
     for stage in 1..STAGES {
@@ -158,8 +176,21 @@ mod tests {
     fn the_stages_add_up_to_the_latency() {
         let record = records(&[exchange(0, 9)], 20 * MS, LatePolicy::Publish)[0];
         let stages = LatencyStage::ALL.map(|stage| record.stage(stage).unwrap() / MS);
-        assert_eq!(stages, [1, 2, 1, 3, 5, 2, 0, 1, 2]);
+        assert_eq!(stages, [1, 2, 1, 3, 5, 2, 0, 1, 2, 0]);
         assert_eq!((record.outcome, record.latency()), (BenchOutcome::OnTime, Some(17 * MS)));
+    }
+
+    #[test]
+    fn a_node_without_timing_has_one_stage_and_one_outcome_for_each_frame() {
+        let unsent = Exchange { sent: None, ..without_answer(2) };
+        let frames = [exchange(0, 1), without_answer(1), unsent, exchange(3, 2)];
+        let found = records_without_timing(&frames, 17 * MS);
+        use BenchOutcome::{Late, Lost, OnTime, Unanswered};
+        assert_eq!(found.iter().map(|r| r.outcome).collect::<Vec<_>>(), [OnTime, Unanswered, Lost, OnTime]);
+        assert_eq!((found[1].latency(), found[2].ended_in), (None, Some(LatencyStage::Arrival)));
+        let stages = [LatencyStage::Arrival, LatencyStage::Transport, LatencyStage::Delivery, LatencyStage::Node];
+        assert_eq!(stages.map(|stage| found[0].stage(stage).unwrap() / MS), [1, 0, 0, 16]);
+        assert_eq!(records_without_timing(&frames, 16 * MS)[0].outcome, Late);
     }
 
     #[test]

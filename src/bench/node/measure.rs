@@ -1,31 +1,27 @@
 //! The measurement of a node: start, warm-up, exchange, matching.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _};
-use peregrine_ros::client::Client;
+use peregrine_ros::client::{Client, LinkTopics};
 
-use super::exchange::{run, wait_for_answers, ExchangePlan, Link, Messages};
-use super::matching::{records, Exchange};
+use super::exchange::{run, ExchangePlan};
+use super::links::{wait_for_answers, Link, Messages};
+use super::matching::{records, records_without_timing, Exchange};
+use super::plan::{self, Due};
 use super::process::{prepare_environment, temporary_folder, NodeProcess};
+use super::start::{camera_names, prefix_of, start_node, start_peer};
 use crate::command::live::ProgressView;
 use crate::command::setup::Setup;
 use crate::monitor::{Conditions, Monitor};
 use crate::record::{BenchLayer, BenchRun, FrameRecord};
+use crate::report::MeasuredNode;
 use crate::schedule::Observer;
 use crate::timetable::{FrameSchedule, Timetable};
 use crate::usage::{CostPerFrame, ProcessCounters};
-use crate::LatePolicy;
-
-/// Frames of a block: with a peer, the nodes take turns in blocks.
-const BLOCK: usize = 250;
-
-/// Frames at the start of a block that are not counted, in which the caches refill.
-const SETTLE: usize = 10;
 
 /// The measurement of one node.
 pub struct NodeMeasurement {
@@ -37,30 +33,27 @@ pub struct NodeMeasurement {
     pub cost: Option<CostPerFrame>,
 }
 
-/// The node and image of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Turn {
-    node: usize,
-    image: usize,
-    counted: bool,
+/// All that was measured.
+pub struct Measured {
+    /// The node under test first.
+    pub nodes: Vec<NodeMeasurement>,
+    pub conditions: Conditions,
+    /// The node under test, if it was not set up here.
+    pub foreign: Option<MeasuredNode>,
 }
 
-/// Turns in which each of `nodes` has at least `frames` counted frames, all on the same images.
-fn turns(nodes: usize, frames: usize) -> Vec<Turn> {
-    if nodes == 1 {
-        return (0..frames).map(|image| Turn { node: 0, image, counted: true }).collect();
-    }
-    let length = BLOCK.min(frames + SETTLE);
-    let turn =
-        |block: usize, node| (0..length).map(move |i| Turn { node, image: block * length + i, counted: i >= SETTLE });
-    (0..frames.div_ceil(length - SETTLE)).flat_map(|block| (0..nodes).flat_map(move |node| turn(block, node))).collect()
+/// The nodes with their links, node by node, and their processes, one of each node if it was started here.
+struct Nodes {
+    names: Vec<&'static str>,
+    links: Vec<Link>,
+    processes: Vec<NodeProcess>,
 }
 
 /// Measures the node, the peer if there is one, and the conditions of the machine meanwhile.
 ///
 /// # Errors
 /// If a node cannot be started or does not answer.
-pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<NodeMeasurement>, Conditions)> {
+pub fn measure(setup: &Setup) -> anyhow::Result<Measured> {
     ensure!(
         std::env::var_os("AMENT_PREFIX_PATH").is_some(),
         "--layer node: no ROS 2 environment; run `. launch/setup/env.sh` first"
@@ -70,58 +63,34 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<NodeMeasurement>, Condition
     prepare_environment(folder.path(), !arguments.attach)?;
     let mut client =
         Client::create("latency_bench").context("ROS 2 cannot start; check ROS_DOMAIN_ID and RMW_IMPLEMENTATION")?;
-    let (mut processes, mut links, mut names) = (vec![], vec![], vec![]);
-    if arguments.attach {
-        links.push(Link::new(&mut client, "the running node", "")?);
-        names.push("node");
-    } else {
-        links.push(Link::new(&mut client, "the node", "/bench/node/")?);
-        names.push("node");
-        processes.push(start_node(setup, folder.path())?);
-        if let Some(python) = &arguments.peer {
-            links.push(Link::new(&mut client, "the peer", "/bench/peer/")?);
-            names.push("peer");
-            processes.push(start_peer(setup, python, folder.path())?);
-        }
-    }
-
-    let mut messages = Messages::new(&setup.frames);
+    let Nodes { names, mut links, mut processes } = nodes(setup, &mut client, folder.path())?;
+    let cameras = links.len() / names.len();
+    let messages_of = |link: usize| Messages::new(setup.frames_of(link % cameras), links.len());
+    let mut messages: Vec<_> = (0..links.len()).map(messages_of).collect();
+    let alive = |processes: &mut Vec<NodeProcess>| processes.iter_mut().try_for_each(NodeProcess::require_alive);
     wait_for_answers(&mut client, &mut links, &mut messages, || {
         ensure!(!setup.stop.load(Ordering::Relaxed), "interrupted before the first frame");
-        processes.iter_mut().try_for_each(NodeProcess::require_alive)
+        alive(&mut processes)
     })?;
-    let linger = Duration::from_secs_f64((3.0 * setup.profile.deadline_ms / 1e3).clamp(0.5, 10.0));
-    let plan = |turns: &[Turn], schedule: &FrameSchedule| -> anyhow::Result<ExchangePlan> {
-        Ok(ExchangePlan {
-            timetable: Timetable::new(schedule, turns.len(), setup.profile.period_ns())?,
-            frames: turns.iter().map(|turn| (turn.node, turn.image)).collect(),
-            dropped_from: None,
-            linger,
-            stop: Arc::clone(&setup.stop),
-        })
+
+    let messages = {
+        let plan = exchange_plan(setup, warm_up_frames(setup, names.len(), cameras)?);
+        run(&mut client, &mut links, messages, &plan, |_| alive(&mut processes))?.messages
     };
-    let alive = |processes: &mut Vec<NodeProcess>| processes.iter_mut().try_for_each(NodeProcess::require_alive);
-
-    let warm_up: Vec<_> = (0..links.len())
-        .flat_map(|node| (0..setup.profile.warmup_frames).map(move |image| Turn { node, image, counted: false }))
-        .collect();
-    let (_, messages) =
-        run(&mut client, &mut links, messages, &plan(&warm_up, &FrameSchedule::Fixed)?, |_| alive(&mut processes))?;
-
-    let turns = turns(links.len(), setup.profile.frames);
-    let plan = ExchangePlan { dropped_from: setup.faults.dropped_from(), ..plan(&turns, &arguments.schedule)? };
-    let watched: Vec<_> = processes.iter().map(NodeProcess::id).chain([std::process::id()]).collect();
-    let monitor = Monitor::start(watched);
-    let usage =
-        |processes: &[NodeProcess]| -> Vec<_> { processes.iter().map(|p| ProcessCounters::read(p.id())).collect() };
-    let before = usage(&processes);
-    let mut live = ProgressView::new(turns.len());
+    let frames = frames(setup, names.len(), cameras)?;
+    let plan = ExchangePlan { dropped_from: setup.faults.dropped_from(), ..exchange_plan(setup, frames) };
+    // A launcher's node is there by now.
+    let ids: Vec<Vec<u32>> = processes.iter().map(NodeProcess::ids).collect();
+    let monitor = Monitor::start(ids.iter().flatten().copied().chain([std::process::id()]).collect());
+    let usage = || -> Vec<_> { ids.iter().map(|ids| ProcessCounters::read_all(ids)).collect() };
+    let before = usage();
+    let mut live = ProgressView::new(plan.frames.len());
     let mut seen = 0;
-    let exchanges = run(&mut client, &mut links, messages, &plan, |exchanges| {
+    let outcome = run(&mut client, &mut links, messages, &plan, |exchanges| {
         show(exchanges, &mut seen, setup, &mut live);
         alive(&mut processes)
     });
-    let after = usage(&processes);
+    let after = usage();
     drop(live);
     let mut conditions = monitor.stop();
     if arguments.attach {
@@ -129,39 +98,135 @@ pub fn measure(setup: &Setup) -> anyhow::Result<(Vec<NodeMeasurement>, Condition
         // programs.
         conditions.load = None;
     }
-    let (exchanges, _) = exchanges?;
-    let interrupted = setup.stop.load(Ordering::Relaxed).then_some(setup.profile.frames);
-    let measured = names.into_iter().enumerate().map(|(number, name)| {
-        let run = run_of(number, &exchanges, &turns, setup, interrupted);
-        let own = exchanges.iter().zip(&turns).filter(|(_, turn)| turn.node == number && turn.counted);
-        let detections = own.take(run.records.len()).map(|(exchange, _)| exchange.detections).sum();
-        let sent = turns.iter().filter(|turn| turn.node == number).count();
+    let outcome = outcome?;
+    if outcome.strange > 0 {
+        tracing::warn!(
+            "{} detections had stamps of no image that was sent, and were not counted: another camera, or stamps that \
+             are not the image's",
+            outcome.strange
+        );
+    }
+    let timed = links.iter().all(|link| link.timed);
+    let nodes = names.into_iter().enumerate().map(|(number, name)| {
+        let links = number * cameras..(number + 1) * cameras;
+        let (run, detections) = run_of(links.clone(), timed, &outcome.exchanges, setup);
+        let sent = outcome.exchanges.iter().filter(|(due, _)| links.contains(&due.link)).count();
         let cost = before.get(number).copied().flatten().zip(after.get(number).copied().flatten());
-        let cost = cost.map(|(before, after)| before.per_frame(&after, sent));
-        NodeMeasurement { name, run, detections, cost }
+        NodeMeasurement { name, run, detections, cost: cost.map(|(before, after)| before.per_frame(&after, sent)) }
     });
-    Ok((measured.collect(), conditions))
+    let foreign = arguments.is_foreign_node().then(|| MeasuredNode {
+        command: arguments.command.clone(),
+        image_topics: links.iter().map(|link| link.topics.image.clone()).collect(),
+        detections_topics: links.iter().map(|link| link.topics.detections.clone()).collect(),
+        frame_timing: timed,
+    });
+    Ok(Measured { nodes: nodes.collect(), conditions, foreign })
 }
 
-/// The run of one node. Frames that are not counted still help to find which ones were superseded.
-fn run_of(node: usize, exchanges: &[Exchange], turns: &[Turn], setup: &Setup, interrupted: Option<usize>) -> BenchRun {
-    let own: Vec<_> = exchanges.iter().zip(turns).filter(|(_, turn)| turn.node == node).collect();
-    let all: Vec<_> = own.iter().map(|(exchange, _)| **exchange).collect();
-    let records = records(&all, setup.profile.deadline_ns(), setup.profile.late);
-    let counted = records.into_iter().zip(&own).filter(|(_, (_, turn))| turn.counted).map(|(record, _)| record);
-    let most = setup.profile.frames;
-    let records: Vec<_> = counted.take(most).enumerate().map(|(index, r)| FrameRecord { index, ..r }).collect();
-    let start = records.first().map_or(0, |r| r.scheduled);
-    let end = records.last().map_or(0, |r| r.timestamps.map_or(r.scheduled, |p| p.done()));
-    BenchRun { layer: BenchLayer::Node, records, elapsed: end.saturating_sub(start), interrupted }
+/// The nodes that are measured, with their links, and the processes that were started.
+fn nodes(setup: &Setup, client: &mut Client, folder: &Path) -> anyhow::Result<Nodes> {
+    let arguments = setup.arguments;
+    let (mut names, mut links, mut processes) = (vec!["node"], vec![], vec![]);
+    if arguments.is_foreign_node() {
+        let name = if arguments.attach { "the running node" } else { "the node of --command" };
+        for topics in foreign_topics(setup) {
+            links.push(Link::foreign(client, name, topics)?);
+        }
+        if let Some(line) = &arguments.command {
+            processes.push(NodeProcess::start_line(line, folder.join("node.log"))?);
+        }
+        return Ok(Nodes { names, links, processes });
+    }
+    let cameras = camera_names(arguments.camera_count());
+    for camera in &cameras {
+        links.push(Link::own(client, "the node", LinkTopics::below(&format!("/bench/node/{}", prefix_of(camera))))?);
+    }
+    processes.push(start_node(setup, "/bench/node/", &cameras, folder)?);
+    if let Some(python) = &arguments.peer {
+        names.push("peer");
+        links.push(Link::own(client, "the peer", LinkTopics::below("/bench/peer/"))?);
+        processes.push(start_peer(setup, python, "/bench/peer/", folder)?);
+    }
+    Ok(Nodes { names, links, processes })
 }
 
-/// Shows the frames that are certainly over in the progress bar.
-fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut ProgressView) {
+/// The topics of each camera of a node that was not set up here. A `FrameTiming` is looked for beside the detections.
+fn foreign_topics(setup: &Setup) -> Vec<LinkTopics> {
+    let arguments = setup.arguments;
+    let of = |topics: &[String], camera: usize, default: &str| {
+        topics.get(camera).or(topics.first()).cloned().unwrap_or_else(|| default.to_owned())
+    };
+    let topics = |camera| {
+        let detections = of(&arguments.detections_topic, camera, "detections");
+        let namespace = detections.rfind('/').map_or("", |end| &detections[..=end]);
+        let timing = format!("{namespace}timing");
+        LinkTopics { image: of(&arguments.image_topic, camera, "image"), detections, timing }
+    };
+    (0..arguments.camera_count()).map(topics).collect()
+}
+
+fn exchange_plan(setup: &Setup, frames: Vec<Due>) -> ExchangePlan {
+    let linger = Duration::from_secs_f64((3.0 * setup.profile.deadline_ms / 1e3).clamp(0.5, 10.0));
+    ExchangePlan { frames, dropped_from: None, linger, stop: Arc::clone(&setup.stop) }
+}
+
+/// Frames that are not counted: of several nodes one after the other, of several cameras together.
+fn warm_up_frames(setup: &Setup, nodes: usize, cameras: usize) -> anyhow::Result<Vec<Due>> {
+    let (frames, period) = (setup.profile.warmup_frames, setup.profile.period_ns());
+    let regular = |frames| Timetable::new(&FrameSchedule::Fixed, frames, period);
+    if nodes > 1 {
+        return Ok(plan::at(&regular(nodes * frames)?, plan::warm_up(nodes, frames)));
+    }
+    Ok(plan::of_cameras(&vec![regular(frames)?; cameras], setup.frames.len() > 1))
+}
+
+/// The frames that are measured.
+fn frames(setup: &Setup, nodes: usize, cameras: usize) -> anyhow::Result<Vec<Due>> {
+    let (frames, period) = (setup.profile.frames, setup.profile.period_ns());
+    if nodes > 1 {
+        let turns = plan::turns(nodes, frames);
+        return Ok(plan::at(&setup.timetable_of(0, turns.len(), period)?, turns));
+    }
+    let timetables = (0..cameras).map(|camera| setup.timetable_of(camera, frames, period)).collect::<Result<Vec<_>, _>>();
+    Ok(plan::of_cameras(&timetables?, setup.frames.len() > 1))
+}
+
+/// The run of one node, and its detections in all counted frames. Frames that are not counted still help to find which
+/// ones were superseded.
+fn run_of(
+    links: std::ops::Range<usize>,
+    timed: bool,
+    exchanges: &[(Due, Exchange)],
+    setup: &Setup,
+) -> (BenchRun, usize) {
+    let (deadline, most) = (setup.profile.deadline_ns(), setup.profile.frames);
+    let (mut all, mut detections) = (vec![], 0);
+    for (camera, link) in links.clone().enumerate() {
+        let own: Vec<_> = exchanges.iter().filter(|(due, _)| due.link == link).collect();
+        let exchanges: Vec<_> = own.iter().map(|(_, exchange)| *exchange).collect();
+        let records = match timed {
+            true => records(&exchanges, deadline, setup.profile.late),
+            false => records_without_timing(&exchanges, deadline),
+        };
+        let counted = records.into_iter().zip(&own).filter(|(_, (due, _))| due.counted).take(most);
+        for (index, (record, (_, exchange))) in counted.enumerate() {
+            all.push(FrameRecord { camera, index, ..record });
+            detections += exchange.detections;
+        }
+    }
+    let start = all.iter().map(|record| record.scheduled).min().unwrap_or(0);
+    let end = all.iter().map(|r| r.timestamps.map_or(r.scheduled, |p| p.done())).max().unwrap_or(0);
+    let interrupted = setup.stop.load(Ordering::Relaxed).then_some(most * links.len());
+    let layer = if timed { BenchLayer::Node } else { BenchLayer::ForeignNode };
+    (BenchRun { layer, records: all, elapsed: end.saturating_sub(start), interrupted }, detections)
+}
+
+/// Shows the frames that are certainly over in the progress bar, those of all cameras as one stream.
+fn show(exchanges: &[(Due, Exchange)], seen: &mut usize, setup: &Setup, live: &mut ProgressView) {
     let over = peregrine_core::now_ns().saturating_sub(setup.profile.deadline_ns() + 500_000_000);
-    let until = exchanges.partition_point(|e| e.scheduled < over);
+    let until = exchanges.partition_point(|(_, e)| e.scheduled < over);
     if until > *seen {
-        let sent = exchanges[*seen..until].iter().map(|e| Exchange { sent: Some(e.scheduled), ..*e });
+        let sent = exchanges[*seen..until].iter().map(|(_, e)| Exchange { sent: Some(e.scheduled), ..*e });
         let sent: Vec<_> = sent.collect();
         for (i, record) in records(&sent, setup.profile.deadline_ns(), setup.profile.late).into_iter().enumerate() {
             live.frame(&FrameRecord { index: *seen + i, ..record });
@@ -169,99 +234,4 @@ fn show(exchanges: &[Exchange], seen: &mut usize, setup: &Setup, live: &mut Prog
         *seen = until;
     }
     live.tick();
-}
-
-fn start_node(setup: &Setup, folder: &Path) -> anyhow::Result<NodeProcess> {
-    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("perception_node"));
-    let program = setup.arguments.node.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("perception_node"));
-    ensure!(
-        program.is_file(),
-        "--layer node: {} not found; build it with `make build`, or name one with --node",
-        program.display()
-    );
-    let mut arguments = remapped("/bench/node/");
-    let mut set = |name: &str, value: String| arguments.extend(["-p".to_owned(), format!("{name}:={value}")]);
-    let options = &setup.options;
-    set("device", setup.arguments.device.to_string());
-    // What was loaded here, so that the report says what the node runs.
-    set("precision", setup.student.precision().to_string());
-    set("threads", options.threads.to_string());
-    set("pin_threads", options.pin_threads.to_string());
-    set("segmentation", options.segmentation.to_string());
-    set("deadline_ms", format!("{:?}", setup.profile.deadline_ms));
-    let policy = if setup.profile.late == LatePolicy::Drop { "drop_late" } else { "publish_late" };
-    set("deadline_policy", policy.to_owned());
-    set("yuv_range", setup.arguments.levels.yuv_range.to_string());
-    set("white_level", setup.arguments.levels.white_level.to_string());
-    if let Some(model) = &setup.arguments.model {
-        set("model", model.display().to_string());
-    }
-    if let Some((width, height)) = options.input_size {
-        set("input_width", width.to_string());
-        set("input_height", height.to_string());
-    }
-    NodeProcess::start(&program, &arguments, folder.join("node.log"))
-}
-
-fn remapped(prefix: &str) -> Vec<String> {
-    let remap = |topic: &str| ["-r".to_owned(), format!("{topic}:={prefix}{topic}")];
-    std::iter::once("--ros-args".to_owned())
-        .chain(["image", "detections", "timing"].iter().flat_map(|t| remap(t)))
-        .collect()
-}
-
-fn start_peer(setup: &Setup, python: &Path, folder: &Path) -> anyhow::Result<NodeProcess> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/peers/node.py");
-    ensure!(script.is_file(), "--peer: {} not found; it is part of the source", script.display());
-    let model = export(setup, folder)?;
-    let options = &setup.options;
-    let mut arguments = vec![script.display().to_string(), model.display().to_string(), options.threads.to_string()];
-    arguments.extend(remapped("/bench/peer/"));
-    NodeProcess::start(python, &arguments, folder.join("peer.log"))
-}
-
-/// Exports the student to ONNX, by `distill export`.
-fn export(setup: &Setup, folder: &Path) -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("distill");
-    let model = folder.join("student.onnx");
-    let mut command = Command::new(&program);
-    command.args(["export", "--out"]).arg(&model);
-    if let Some(package) = &setup.arguments.model {
-        command.arg("--model").arg(package);
-    }
-    if let Some((width, height)) = setup.options.input_size {
-        command.args(["--input", &format!("{width}x{height}")]);
-    }
-    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
-        command.arg("--no-check");
-    }
-    let output = command.output().with_context(|| format!("--peer: {} cannot be started", program.display()))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "--peer: {} export failed: {}", program.display(), said.trim_end());
-    Ok(model)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_alternate_in_blocks_on_the_same_images() {
-        let turns = turns(2, 500);
-        let counted = |node| turns.iter().filter(|t| t.node == node && t.counted).map(|t| t.image).collect::<Vec<_>>();
-        assert_eq!(counted(0), counted(1));
-        assert!(counted(0).len() >= 500);
-        assert!(turns[..BLOCK].iter().all(|t| t.node == 0) && turns[BLOCK].node == 1);
-    }
-
-    #[test]
-    fn few_frames_take_one_short_block_per_node() {
-        let turns = turns(2, 30);
-        assert_eq!((turns.len(), turns.iter().filter(|t| t.counted).count()), (2 * (30 + SETTLE), 60));
-    }
-
-    #[test]
-    fn a_single_node_receives_every_frame() {
-        assert_eq!(turns(1, 7).iter().filter(|t| t.counted).count(), 7);
-    }
 }

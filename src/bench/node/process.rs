@@ -1,5 +1,6 @@
 //! The measured nodes: child processes, and their environment.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _};
 use tempfile::TempDir;
+
+use crate::system;
 
 /// How long a node may take to shut down after SIGINT.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +51,7 @@ pub fn prepare_environment(folder: &Path, isolated: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A running node; shut down when dropped.
+/// A running node, with all processes of its group; shut down when dropped.
 pub struct NodeProcess {
     child: Child,
     program: PathBuf,
@@ -78,9 +81,24 @@ impl NodeProcess {
         Ok(Self { child, program: program.to_owned(), log })
     }
 
-    /// Process ID.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Starts a command line in a shell, as [`Self::start`] does a program.
+    ///
+    /// # Errors
+    /// If there is no shell.
+    pub fn start_line(line: &str, log: PathBuf) -> anyhow::Result<Self> {
+        let mut started = Self::start(Path::new("/bin/sh"), &["-c", line], log)?;
+        started.program = line.into();
+        Ok(started)
+    }
+
+    /// IDs of its processes: those of its group, the largest first, since a launcher waits beside the node.
+    pub fn ids(&self) -> Vec<u32> {
+        let mut all = system::process_group(self.child.id());
+        all.sort_by(|&a, &b| system::resident_mib(b).partial_cmp(&system::resident_mib(a)).unwrap_or(Ordering::Equal));
+        if all.is_empty() {
+            all.push(self.child.id());
+        }
+        all
     }
 
     /// # Errors
@@ -96,17 +114,55 @@ impl NodeProcess {
 
 impl Drop for NodeProcess {
     fn drop(&mut self) {
-        // SAFETY: the child has not been reaped, so that the ID is still its own.
-        let interrupted = matches!(self.child.try_wait(), Ok(None))
-            && unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) } == 0;
-        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-        while interrupted && Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+        let group = self.child.id() as libc::pid_t;
+        // SAFETY: signals the group that this process has created, whose ID no other group has while it has a member.
+        let signal = |number| unsafe { libc::kill(-group, number) } == 0;
+        let begun = Instant::now();
+        signal(libc::SIGINT);
+        // Signal 0 tells whether the group has a member.
+        while begun.elapsed() < SHUTDOWN_TIMEOUT {
+            let ended = !matches!(self.child.try_wait(), Ok(None));
+            if ended && !signal(0) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        signal(libc::SIGKILL);
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_ends_with_all_that_it_started() {
+        let folder = temporary_folder().unwrap();
+        let line = "sleep 300 & sleep 300; echo never";
+        let process = NodeProcess::start_line(line, folder.path().join("log")).unwrap();
+        let begun = Instant::now();
+        while process.ids().len() < 3 && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ids = process.ids();
+        assert_eq!(ids.len(), 3, "the shell and two others");
+        drop(process);
+        assert!(ids.iter().all(|&id| system::process_group(id).is_empty()));
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_told_with_its_line() {
+        let folder = temporary_folder().unwrap();
+        let mut process = NodeProcess::start_line("no-such-command-here --option", folder.path().join("log")).unwrap();
+        let begun = Instant::now();
+        let error = loop {
+            match process.require_alive() {
+                Err(error) => break error.to_string(),
+                Ok(()) => assert!(begun.elapsed() < Duration::from_secs(20)),
+            }
+        };
+        assert!(error.starts_with("no-such-command-here --option exited by itself"), "{error}");
+        assert!(error.contains("not found"), "{error}");
     }
 }

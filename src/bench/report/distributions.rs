@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::record::{BenchLayer, BenchRun, FrameRecord};
+use crate::record::{BenchLayer, BenchRun, FrameRecord, LatencyStage};
 use crate::stats::{Distribution, QUANTILES};
 
 /// Percentiles of one duration, in milliseconds. `None` if one falls among frames without a result.
@@ -36,7 +36,9 @@ pub fn distributions(run: &BenchRun) -> Vec<(&'static str, Distribution)> {
     // Only of processed frames: others spent no time in the stage.
     let passed = |of: &dyn Fn(&FrameRecord) -> Option<u64>| Distribution::new(records.iter().filter_map(of).map(Some));
     all.extend(run.layer.stages().iter().map(|&stage| (stage.name(), passed(&|r| r.stage(stage)))));
-    all.push(("all but student", passed(&FrameRecord::besides_inference)));
+    if run.layer.stages().contains(&LatencyStage::Inference) {
+        all.push(("all but student", passed(&FrameRecord::besides_inference)));
+    }
     if run.layer == BenchLayer::Node {
         all.push(("node but student", passed(&FrameRecord::node_besides_inference)));
     }

@@ -99,6 +99,48 @@ pub struct Subject {
     pub segmentation: bool,
     /// Where the images came from.
     pub frames: String,
+    /// A node that was not set up here; of its model, input and threads nothing is known.
+    pub node: Option<MeasuredNode>,
+}
+
+/// A node that ran already, or was started by a command line of the user's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MeasuredNode {
+    /// `None` for one that ran already.
+    pub command: Option<String>,
+    /// Of each camera, as are the detections'.
+    pub image_topics: Vec<String>,
+    pub detections_topics: Vec<String>,
+    /// Whether it publishes `FrameTiming`; without, what happens in it is one stage.
+    pub frame_timing: bool,
+}
+
+impl MeasuredNode {
+    /// How it is called in reports.
+    pub fn name(&self) -> String {
+        match &self.command {
+            Some(line) => format!("the node of `{line}`"),
+            None => format!("the running node on {}", self.image_topics.join(", ")),
+        }
+    }
+}
+
+impl Subject {
+    /// The subject of a node that was not set up here.
+    pub fn of_node(self, node: MeasuredNode) -> Self {
+        Self {
+            model: node.name(),
+            weights_sha256: String::new(),
+            input_width: 0,
+            input_height: 0,
+            device: "unknown, of the node".into(),
+            threads: 0,
+            tracking: false,
+            segmentation: false,
+            node: Some(node),
+            ..self
+        }
+    }
 }
 
 /// One of the slowest frames, with the time of each stage.
@@ -205,6 +247,7 @@ pub(super) mod tests {
             realtime_priority: None,
             segmentation: true,
             frames: "none".into(),
+            node: None,
         };
         let context = RunContext {
             profile,

@@ -40,17 +40,7 @@ impl BenchReport {
             writeln!(out, "load      CPU time: own {own:.0} %, other programs {others:.0} %, stolen {steal:.1} %")?;
         }
         self.write_conditions(out)?;
-        writeln!(
-            out,
-            "model     {}, weights {}, input {}x{}, {} thread{}{}",
-            s.model,
-            s.weights_sha256.get(..12).unwrap_or_default(),
-            s.input_width,
-            s.input_height,
-            s.threads,
-            if s.threads == 1 { "" } else { "s" },
-            if s.segmentation { ", with segmentation" } else { "" }
-        )?;
+        self.write_subject(out)?;
         writeln!(out, "images    {}", s.frames)?;
         if !self.machine.optimised_build {
             writeln!(out, "caution   a debug build, many times slower than a release build")?;
@@ -65,7 +55,7 @@ impl BenchReport {
             "frames    {} in {:.1} s: {} on time, {} late, {} superseded, {} dropped late, {} rejected",
             tally.due, self.elapsed_s, c.on_time, c.late, c.superseded, c.dropped_late, c.rejected
         );
-        for (count, what) in [(tally.lost, "lost"), (c.in_flight, "unfinished")] {
+        for (count, what) in [(tally.lost, "lost"), (tally.unanswered, "unanswered"), (c.in_flight, "unfinished")] {
             if count > 0 {
                 write!(counts, ", {count} {what}")?;
             }
@@ -96,6 +86,30 @@ impl BenchReport {
             writeln!(out, "rate      {:.1} frames per second, back to back", c.arrived as f64 / self.elapsed_s)?;
         }
         Ok(())
+    }
+
+    /// The student, or the node that was not set up here.
+    fn write_subject(&self, out: &mut String) -> std::fmt::Result {
+        let s = &self.subject;
+        if let Some(node) = &s.node {
+            let (images, detections) = (node.image_topics.join(", "), node.detections_topics.join(", "));
+            writeln!(out, "node      {}: images on {images}, detections on {detections}", node.name())?;
+            if !node.frame_timing {
+                writeln!(out, "          it publishes no FrameTiming: from image to detections is one stage")?;
+            }
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "model     {}, weights {}, input {}x{}, {} thread{}{}",
+            s.model,
+            s.weights_sha256.get(..12).unwrap_or_default(),
+            s.input_width,
+            s.input_height,
+            s.threads,
+            if s.threads == 1 { "" } else { "s" },
+            if s.segmentation { ", with segmentation" } else { "" }
+        )
     }
 
     /// The conditions of the machine, as far as they are known.
@@ -130,7 +144,7 @@ impl BenchReport {
         }
         if self.layer != BenchLayer::Pipeline || self.cameras > 1 || self.schedule != "fixed" {
             let cameras = if self.cameras > 1 { format!(", {} cameras", self.cameras) } else { String::new() };
-            writeln!(out, "layer     {:?}, schedule {}{cameras}", self.layer, self.schedule)?;
+            writeln!(out, "layer     {}, schedule {}{cameras}", self.layer.name(), self.schedule)?;
         }
         Ok(())
     }
@@ -179,6 +193,7 @@ fn letter_of(stage: &str) -> char {
         "decode" => 'D',
         "delivery" => 'L',
         "track" => 'K',
+        "node" => 'N',
         other => other.chars().next().unwrap_or('?').to_ascii_uppercase(),
     }
 }
