@@ -135,7 +135,7 @@ fn is_judged(q: f64, frames: usize) -> bool {
 /// The ratios with percentile-bootstrap intervals over pairs: each resample draws frames with both
 /// of their latencies (Efron & Tibshirani 1993, chapters 13 and 16). Frames are drawn in moving
 /// blocks (Künsch 1989), since successive latencies are correlated.
-fn ratios(pairs: &[(f64, f64)]) -> Vec<Ratio> {
+pub(crate) fn ratios(pairs: &[(f64, f64)]) -> Vec<Ratio> {
     let n = pairs.len();
     let block = (n as f64).cbrt().round() as usize;
     let mut random = ChaCha8Rng::seed_from_u64(1);

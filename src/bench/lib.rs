@@ -5,7 +5,8 @@
 //! - Requirements: [`profile`] (rate, deadline and allowed misses, from a TOML file), [`timetable`]
 //!   (when frames are due), [`frames`] and [`recorded`] (the images).
 //! - Runs: [`schedule`] (open and closed loop), [`worker`] (the workload: pipeline or network;
-//!   [`warm_up`], [`progress`]), [`node`] (the whole ROS 2 node; feature `ros`), [`rate`] (the
+//!   [`warm_up`], [`progress`]), [`node`] (the whole ROS 2 node; feature `ros`), [`peers`]
+//!   (other engines beside ours), [`rate`] (the
 //!   highest rate that is met), [`stall`] (fault injection), [`stress`] (background load),
 //!   [`realtime`] (SCHED_FIFO).
 //! - Measurements: [`record`] (of each frame), [`usage`] (its cost), [`monitor`], [`board`], [`gpu`] and
@@ -31,6 +32,7 @@ pub mod html;
 pub mod machine;
 pub mod monitor;
 pub mod node;
+pub mod peers;
 pub mod pool;
 pub mod profile;
 pub mod progress;

@@ -121,7 +121,8 @@ impl StageTimestamps {
     pub fn in_process(arrived: u64, times: &StageTimes) -> Self {
         let StageTimes { preprocess_start, preprocess_end, inference_end, decode_end, .. } = *times;
         let done = times.done();
-        let ends = [arrived, arrived, preprocess_start, preprocess_end, inference_end, decode_end, done, done, done, done];
+        let ends =
+            [arrived, arrived, preprocess_start, preprocess_end, inference_end, decode_end, done, done, done, done];
         Self { ends }
     }
 

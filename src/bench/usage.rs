@@ -99,6 +99,11 @@ impl<W: Workload> Workload for Metered<W> {
     }
 }
 
+/// CPU time of all threads of this process, in nanoseconds; 0 where the system does not report it.
+pub fn process_cpu_ns() -> u64 {
+    Counters::read().cpu
+}
+
 /// Mean cost of the frames that were processed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CostPerFrame {

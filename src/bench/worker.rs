@@ -110,12 +110,18 @@ impl Workload for PipelineWorkload {
     }
 }
 
-/// Preprocesses the first image into the network's input.
-fn fill_input(engine: &mut Box<dyn Engine>, student: &Student, options: &PipelineOptions, frames: &Frames) {
+/// Preprocesses the first image into the network's input, and returns the input.
+pub(crate) fn fill_input(
+    engine: &mut Box<dyn Engine>,
+    student: &Student,
+    options: &PipelineOptions,
+    frames: &Frames,
+) -> Vec<f32> {
     let input = &student.manifest.architecture.input;
     let size = options.input_size.unwrap_or((input.width, input.height));
     let normalisation = Normalisation { mean: input.mean, std: input.std };
     Letterbox::new((frames.width, frames.height), size).apply(&frames.image(0), &normalisation, engine.input());
+    engine.input().to_vec()
 }
 
 /// The network alone, always on the same input.

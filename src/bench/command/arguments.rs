@@ -8,6 +8,7 @@ use peregrine_pipeline::DeviceChoice;
 use peregrine_recording::LevelOptions;
 use peregrine_student::Precision;
 
+use crate::peers::PeerChoice;
 use crate::record::BenchLayer;
 use crate::stall::Fault;
 use crate::stress::Stress;
@@ -128,10 +129,12 @@ pub struct Arguments {
     #[arg(long, value_name = "TOPIC", help_heading = "Layer node")]
     pub detections_topic: Vec<String>,
 
-    /// Also measure a reference node (rclpy, onnxruntime and numpy: bench/peers/node.py), run by
-    /// this Python, in alternating blocks on the same images.
-    #[arg(long, value_name = "PYTHON", help_heading = "Layer node", conflicts_with = "attach")]
-    pub peer: Option<PathBuf>,
+    /// Measure the network alone beside another engine, with as many threads and the same input size, frame by frame
+    /// in turn: onnxruntime:FILE.onnx or openvino:FILE (.onnx or .xml), in the Python of PEREGRINE_PYTHON or python3.
+    /// --frames is then the number of rounds (300). Repeatable. With --layer node: a Python, which runs a reference node
+    /// (rclpy, onnxruntime and numpy: bench/peers/node.py) in alternating blocks on the same images.
+    #[arg(long, value_name = "ENGINE:FILE|PYTHON", help_heading = "Subject", conflicts_with = "attach")]
+    pub peer: Vec<PeerChoice>,
 
     /// Run at this SCHED_FIFO priority, 1 to 99, with all memory locked.
     #[arg(long, value_name = "PRIORITY", help_heading = "Conditions",
@@ -229,6 +232,11 @@ impl Arguments {
         self.attach || self.command.is_some()
     }
 
+    /// Whether other engines are measured beside ours.
+    pub fn has_peer_engines(&self) -> bool {
+        self.peer.iter().any(|peer| matches!(peer, PeerChoice::Engine(..)))
+    }
+
     /// Every output file.
     pub fn outputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.json.iter().chain(&self.html).chain(&self.hgrm).chain(&self.hlog).chain(&self.results)
@@ -277,6 +285,8 @@ Examples:
   latency_bench --profile drone_60hz --threads 1  a drone camera, on a single thread
   latency_bench --profile my.toml --explain       a profile of your own, and the slowest frames
   latency_bench --profile ci --max-rate           the highest frame rate that meets the profile
+  latency_bench --peer onnxruntime:model.onnx --threads 1
+                                                  the network beside ONNX Runtime's
   latency_bench --layer node --explain            the ROS 2 node, over the middleware
   latency_bench --layer node --cameras 4 --schedule jitter:8
                                                   four cameras on one node

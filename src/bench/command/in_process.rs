@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn a_trace_in_the_wrong_unit_and_a_long_pause_are_told_before_the_wait() {
         let profile = DeadlineProfile::load("car_30hz").unwrap();
-        let warning = |times: &[u64]| unexpected_wait(&profile, &Timetable::recorded(times, times[0], times.len()).unwrap());
+        let warning =
+            |times: &[u64]| unexpected_wait(&profile, &Timetable::recorded(times, times[0], times.len()).unwrap());
         let every = |period: u64, frames: u64| (0..frames).map(|i| i * period).collect::<Vec<_>>();
         assert_eq!(warning(&every(33_333_333, 9000)), None);
         assert_eq!(warning(&every(100_000_000, 9000)), None);

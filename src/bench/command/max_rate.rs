@@ -28,7 +28,8 @@ const PILOT_FRAMES: usize = 30;
 /// # Errors
 /// As [`super::in_process::run`]; and for a trace, whose rate is fixed.
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
-    let has_own_rate = |schedule: &FrameSchedule| matches!(schedule, FrameSchedule::Trace { .. } | FrameSchedule::Recorded);
+    let has_own_rate =
+        |schedule: &FrameSchedule| matches!(schedule, FrameSchedule::Trace { .. } | FrameSchedule::Recorded);
     let trace = setup.arguments.schedule.iter().any(has_own_rate);
     ensure!(!trace, "--max-rate: the rate of a trace is fixed; use another schedule");
     let mut pilot = setup.plan()?;

@@ -1,7 +1,7 @@
 //! The program `latency_bench`, from its command line to its exit code.
 //!
-//! - [`arguments`]: the options. [`setup`]: from options to a measurement, with all errors before
-//!   it runs.
+//! - [`arguments`]: the options, and in [`combination`] which go together. [`setup`]: from options to a
+//!   measurement, with all errors before it runs.
 //! - [`in_process`]: layers engine and pipeline. [`over_ros`]: layer node. [`max_rate`]: search for
 //!   the highest rate.
 //! - [`plan`]: the engine's plan. [`live`]: progress bar. [`output`]: report files. [`logging`]:
@@ -16,9 +16,10 @@ use clap::Parser;
 use super::doctor::{camera_clock, Examination};
 use super::record::BenchLayer;
 use super::verdict::{Verdict, USAGE_ERROR};
-use super::{compare, pool, recorded, DeadlineProfile};
+use super::{compare, peers, pool, recorded, DeadlineProfile};
 
 pub mod arguments;
+pub mod combination;
 pub mod in_process;
 pub mod live;
 pub mod logging;
@@ -89,6 +90,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         return plan::explain(&setup);
     }
     match arguments.layer {
+        _ if arguments.has_peer_engines() => peers::measure::run(&setup),
         _ if arguments.max_rate => max_rate::run(&setup),
         BenchLayer::Engine | BenchLayer::Pipeline => in_process::run(&setup),
         BenchLayer::Node | BenchLayer::ForeignNode => over_ros::run(&setup),
@@ -97,7 +99,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 
 /// Checks the machine, and the stamps of a recording if one is given. Returns the exit code.
 fn examine(arguments: &Arguments) -> anyhow::Result<u8> {
-    let stamps = arguments.source().map(|path| recorded::stamps(path, arguments.topic.first().map(String::as_str))).transpose()?;
+    let stamps = arguments
+        .source()
+        .map(|path| recorded::stamps(path, arguments.topic.first().map(String::as_str)))
+        .transpose()?;
     let found = Examination::of_this_machine().with(stamps.map(|stamps| camera_clock::check(&stamps)));
     output::text_and_json(arguments, &found.text(), &found.json())?;
     let verdict = if found.fit { Verdict::Met } else { Verdict::NotProvable };

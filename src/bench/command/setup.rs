@@ -14,11 +14,12 @@ use peregrine_student::{Precision, Student};
 use peregrine_track::TrackerOptions;
 
 use super::arguments::{Arguments, FrameCount};
+use super::combination::{check_combination, stage_of};
 use super::stop_on_interrupt;
 use crate::frames::Frames;
 use crate::machine::Fingerprint;
 use crate::monitor::Conditions;
-use crate::record::{BenchLayer, LatencyStage};
+use crate::record::BenchLayer;
 use crate::recorded;
 use crate::report::{RunContext, Subject};
 use crate::schedule::RunPlan;
@@ -52,7 +53,7 @@ impl<'a> Setup<'a> {
         check_combination(arguments)?;
         let gpu = if arguments.explain_plan { None } else { gpu(arguments)? };
         let precision = match arguments.precision {
-            Precision::Auto if arguments.peer.is_some() => Precision::F32,
+            Precision::Auto if !arguments.peer.is_empty() => Precision::F32,
             precision => precision,
         };
         let student =
@@ -129,11 +130,16 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// The network's input, width and height in pixels.
+    pub fn input_size(&self) -> (usize, usize) {
+        let input = &self.student.manifest.architecture.input;
+        self.options.input_size.unwrap_or((input.width, input.height))
+    }
+
     /// The context of a run for its report.
     pub fn context(&self, conditions: Conditions, warmed_up: usize) -> RunContext {
         let architecture = &self.student.manifest.architecture;
-        let input = &architecture.input;
-        let (input_width, input_height) = self.options.input_size.unwrap_or((input.width, input.height));
+        let (input_width, input_height) = self.input_size();
         RunContext {
             profile: self.profile.clone(),
             open_loop: !self.arguments.closed_loop,
@@ -147,7 +153,9 @@ impl<'a> Setup<'a> {
                 input_width,
                 input_height,
                 device: match (&self.gpu, self.arguments.layer) {
-                    (_, BenchLayer::Node | BenchLayer::ForeignNode) => format!("{}, of the node", self.arguments.device),
+                    (_, BenchLayer::Node | BenchLayer::ForeignNode) => {
+                        format!("{}, of the node", self.arguments.device)
+                    }
                     (Some(gpu), _) => gpu.clone(),
                     (None, _) => format!("CPU, {:?}", Isa::best()),
                 },
@@ -214,121 +222,6 @@ fn profile(arguments: &Arguments, frames: &[Frames]) -> anyhow::Result<DeadlineP
     Ok(profile)
 }
 
-/// The stage that a fault stalls.
-fn stage_of(fault: &Fault) -> Option<LatencyStage> {
-    match *fault {
-        Fault::Stall { stage, .. }
-        | Fault::Repeated { stage, .. }
-        | Fault::Drift { stage, .. }
-        | Fault::Stuck { stage, .. } => Some(stage),
-        Fault::Dropped { .. } => None,
-    }
-}
-
-/// Refuses options that have no effect together: a figure would be labelled wrongly.
-fn check_combination(arguments: &Arguments) -> anyhow::Result<()> {
-    match arguments.layer {
-        BenchLayer::Engine => {
-            ensure!(!arguments.track, "--track: layer engine has no tracking; use layer pipeline");
-            let elsewhere =
-                arguments.inject.iter().filter_map(stage_of).find(|&stage| stage != LatencyStage::Inference);
-            if let Some(stage) = elsewhere {
-                bail!("--inject: layer engine has no {}; only inference can stall there", stage.name());
-            }
-        }
-        BenchLayer::Pipeline => {}
-        BenchLayer::Node | BenchLayer::ForeignNode => {
-            ensure!(
-                !arguments.closed_loop,
-                "--closed-loop: layer node needs a camera's schedule; use layer engine or pipeline"
-            );
-            ensure!(!arguments.max_rate, "--max-rate: works with layers engine and pipeline");
-            ensure!(
-                arguments.peer.is_none() || arguments.camera_count() == 1,
-                "--peer: takes turns with the node on one camera; leave out --cameras and what names several"
-            );
-            if let Some(fault) = arguments.inject.iter().find(|fault| stage_of(fault).is_some()) {
-                bail!("--inject {fault}: in layer node only dropped@FRAME can be injected; use layer pipeline");
-            }
-        }
-    }
-    let back_to_back = arguments.closed_loop || arguments.max_rate;
-    if let Some(fault) = arguments.inject.iter().find(|fault| back_to_back && matches!(fault, Fault::Stuck { .. })) {
-        bail!("--inject {fault}: frames back to back would wait for it forever; use a camera's schedule");
-    }
-    let pages = arguments.html.is_some() || arguments.hgrm.is_some() || arguments.hlog.is_some();
-    ensure!(
-        !arguments.max_rate || !pages,
-        "--html, --hgrm, --hlog: describe a single run; --max-rate makes many, use --json"
-    );
-    ensure!(
-        !arguments.max_rate || !arguments.json_to_stdout(),
-        "--json -: --max-rate prints its progress there; name a file"
-    );
-    let only_in_node = arguments.is_foreign_node() || arguments.peer.is_some() || arguments.node.is_some();
-    ensure!(
-        arguments.layer == BenchLayer::Node || !only_in_node,
-        "--node, --attach, --command and --peer belong to --layer node"
-    );
-    check_cameras(arguments)?;
-    check_foreign_node(arguments)?;
-    let to_table = arguments.results.is_some();
-    ensure!(arguments.layer == BenchLayer::Node || !to_table, "--results belongs to --layer node");
-    ensure!(
-        !arguments.closed_loop || arguments.schedule == [FrameSchedule::Fixed],
-        "--schedule: the closed loop has no schedule"
-    );
-    ensure!(!arguments.closed_loop || arguments.camera_count() == 1, "--cameras: the closed loop has one");
-    Ok(())
-}
-
-/// Refuses what names another number of cameras than there are.
-fn check_cameras(arguments: &Arguments) -> anyhow::Result<()> {
-    let cameras = arguments.camera_count();
-    let named = [
-        ("--schedule", arguments.schedule.len()),
-        ("--topic", arguments.topic.len()),
-        ("--image-topic", arguments.image_topic.len()),
-        ("--detections-topic", arguments.detections_topic.len()),
-    ];
-    for (option, count) in named {
-        ensure!(
-            count <= 1 || count == cameras,
-            "{option}: {count} are given for {cameras} cameras; give one for each camera, or one for all"
-        );
-        ensure!(count <= 1 || arguments.layer == BenchLayer::Node, "{option}: several belong to --layer node");
-    }
-    Ok(())
-}
-
-/// Refuses, for a node that is not set up here, what would set it up, and topics for any other.
-fn check_foreign_node(arguments: &Arguments) -> anyhow::Result<()> {
-    if !arguments.is_foreign_node() {
-        let named = !arguments.image_topic.is_empty() || !arguments.detections_topic.is_empty();
-        ensure!(!named, "--image-topic and --detections-topic belong to --attach and --command");
-        return Ok(());
-    }
-    let (option, cameras) = (if arguments.attach { "--attach" } else { "--command" }, arguments.camera_count());
-    let set_up = [
-        ("--model", arguments.model.is_some()),
-        ("--precision", arguments.precision != Precision::Auto),
-        ("--device", arguments.device != DeviceChoice::Auto),
-        ("--threads", arguments.threads != 0),
-        ("--pin-threads", arguments.pin_threads),
-        ("--input-size", arguments.input_size.is_some()),
-        ("--no-segmentation", arguments.no_segmentation),
-        ("--track", arguments.track),
-    ];
-    if let Some((without_effect, _)) = set_up.into_iter().find(|(_, given)| *given) {
-        bail!("{without_effect}: {option} measures a node as it is; set it up where it is started");
-    }
-    ensure!(
-        cameras == 1 || (arguments.image_topic.len() == cameras && !arguments.detections_topic.is_empty()),
-        "{option}: with several cameras, give --image-topic for each, and --detections-topic for each or once for all"
-    );
-    Ok(())
-}
-
 /// Whether the CPU computes what is measured, in this process or in the node; `on_gpu`: this process measures a GPU.
 fn is_on_cpu(arguments: &Arguments, on_gpu: bool) -> bool {
     match arguments.device {
@@ -340,7 +233,7 @@ fn is_on_cpu(arguments: &Arguments, on_gpu: bool) -> bool {
 
 /// The GPU that is measured in this process. `None` if the CPU is measured; the report names which.
 fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    if arguments.device == DeviceChoice::Cpu || arguments.layer == BenchLayer::Node {
+    if arguments.device == DeviceChoice::Cpu || arguments.layer == BenchLayer::Node || arguments.has_peer_engines() {
         return Ok(None);
     }
     let found = match find_gpu() {

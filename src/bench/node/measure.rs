@@ -17,6 +17,7 @@ use super::start::{camera_names, prefix_of, start_node, start_peer};
 use crate::command::live::ProgressView;
 use crate::command::setup::Setup;
 use crate::monitor::{Conditions, Monitor};
+use crate::peers::PeerChoice;
 use crate::record::{BenchLayer, BenchRun, FrameRecord};
 use crate::report::MeasuredNode;
 use crate::schedule::Observer;
@@ -142,7 +143,7 @@ fn nodes(setup: &Setup, client: &mut Client, folder: &Path) -> anyhow::Result<No
         links.push(Link::own(client, "the node", LinkTopics::below(&format!("/bench/node/{}", prefix_of(camera))))?);
     }
     processes.push(start_node(setup, "/bench/node/", &cameras, folder)?);
-    if let Some(python) = &arguments.peer {
+    if let Some(PeerChoice::Node(python)) = arguments.peer.first() {
         names.push("peer");
         links.push(Link::own(client, "the peer", LinkTopics::below("/bench/peer/"))?);
         processes.push(start_peer(setup, python, "/bench/peer/", folder)?);
@@ -187,7 +188,8 @@ fn frames(setup: &Setup, nodes: usize, cameras: usize) -> anyhow::Result<Vec<Due
         let turns = plan::turns(nodes, frames);
         return Ok(plan::at(&setup.timetable_of(0, turns.len(), period)?, turns));
     }
-    let timetables = (0..cameras).map(|camera| setup.timetable_of(camera, frames, period)).collect::<Result<Vec<_>, _>>();
+    let timetables =
+        (0..cameras).map(|camera| setup.timetable_of(camera, frames, period)).collect::<Result<Vec<_>, _>>();
     Ok(plan::of_cameras(&timetables?, setup.frames.len() > 1))
 }
 
