@@ -53,7 +53,7 @@ check-arm: ## Build for aarch64 (Jetson), and under qemu-user run the tests of e
 	command -v qemu-aarch64 >/dev/null || { echo 'the emulator is missing: apt-get install qemu-user'; exit 1; }
 	rustup target add $(ARM)
 	$(FOR_ARM) test $(LOCKED) --target $(ARM) -p peregrine-engine -p peregrine-vision -p peregrine-pipeline
-	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) -p peregrine-engine --example count_frames
+	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) -p peregrine-student --example count_frames
 	bench/arm/count.sh $${CARGO_TARGET_DIR:-target}/$(ARM)/release/examples/count_frames
 	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) --bin latency_bench --bin distill
 	$(FOR_ARM) run $(LOCKED) --release --target $(ARM) --bin latency_bench -- --closed-loop --frames 20 --threads 1 --input-size 64x64 --track

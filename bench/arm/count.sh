@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Instructions of one frame on aarch64, by qemu, of the NEON kernels beside portable Rust: count.sh COUNT_FRAMES [PACKAGE …]
-# COUNT_FRAMES is the engine's example of that name, built for aarch64 (`make check-arm` does). A count does not depend on
+# COUNT_FRAMES is the example of that name of the crate student, built for aarch64 (`make check-arm` does). A count does not depend on
 # the machine, and says nothing of the time that a processor takes for them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

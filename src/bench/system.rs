@@ -113,11 +113,13 @@ mod linux {
         Some(ProcessStat { ticks: stat.utime + stat.stime, minor_faults: stat.minflt, major_faults: stat.majflt })
     }
 
-    /// The processes of a group; none if there is no such group.
+    /// The running processes of a group; none if there is no such group.
     pub fn process_group(group: u32) -> Vec<u32> {
         let all = procfs::process::all_processes().into_iter().flatten().flatten();
-        let own = all.filter(|process| process.stat().is_ok_and(|stat| u32::try_from(stat.pgrp) == Ok(group)));
-        own.filter_map(|process| u32::try_from(process.pid).ok()).collect()
+        let stats = all.filter_map(|process| process.stat().ok());
+        // One that has ended stays, as a zombie, until its parent looks at it.
+        let own = stats.filter(|stat| u32::try_from(stat.pgrp) == Ok(group) && stat.state != 'Z');
+        own.filter_map(|stat| u32::try_from(stat.pid).ok()).collect()
     }
 
     pub fn context_switches(pid: u32) -> Option<ContextSwitches> {

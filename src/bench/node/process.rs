@@ -119,10 +119,9 @@ impl Drop for NodeProcess {
         let signal = |number| unsafe { libc::kill(-group, number) } == 0;
         let begun = Instant::now();
         signal(libc::SIGINT);
-        // Signal 0 tells whether the group has a member.
         while begun.elapsed() < SHUTDOWN_TIMEOUT {
             let ended = !matches!(self.child.try_wait(), Ok(None));
-            if ended && !signal(0) {
+            if ended && system::process_group(self.child.id()).is_empty() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
