@@ -15,12 +15,15 @@
 //!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
 //!   `bilinear` one of them.
 //! - [`passes`]: the two passes over the graph; `gradients`: how gradients add up; [`fake`]:
-//!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU.
+//!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU, by
+//!   candle; `cuda` (feature `cuda`): on CUDA, by kernels of our own.
 
 mod activation;
 mod bilinear;
 mod conv_block;
 pub mod convolve;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dense;
 pub mod depthwise;
 pub mod device;

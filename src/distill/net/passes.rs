@@ -3,10 +3,15 @@
 use std::mem::take;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Result};
+use anyhow::Result;
+use candle_core::Device;
+#[cfg(feature = "cuda")]
+use peregrine_engine::cuda::Driver;
 use peregrine_engine::{Graph, LayerId, Op};
 
 use super::conv_block::ConvBlock;
+#[cfg(feature = "cuda")]
+use super::cuda::{kernels::Precision, CudaNet, Training};
 use super::device::DevicePasses;
 use super::fake::{FakePass, FakeQuantization};
 use super::gradients::{add_or_copy, Gradients};
@@ -29,7 +34,7 @@ pub struct TrainNet {
     /// In quantization-aware training, the grids to round to.
     fake: Option<FakePass>,
     /// Where the passes run; `None` on the CPU.
-    device: Option<Box<OnDevice>>,
+    device: Option<OnDevice>,
 }
 
 /// The time of a layer's passes, all of them together.
@@ -46,11 +51,18 @@ enum LayerPass {
     Plain(Operation),
 }
 
-/// Passes on a device of candle's.
-struct OnDevice {
-    passes: DevicePasses,
-    /// Layers whose tensors are fetched after each forward pass.
-    fetched: Vec<LayerId>,
+/// Passes on another device than the CPU.
+enum OnDevice {
+    /// By candle's operations.
+    Candle {
+        passes: Box<DevicePasses>,
+        /// Layers whose tensors are fetched after each forward pass.
+        fetched: Vec<LayerId>,
+    },
+    /// By our own kernels. The parameters are on the device, and those here as old as they were last
+    /// fetched.
+    #[cfg(feature = "cuda")]
+    Cuda { passes: Box<CudaNet>, fetched: Vec<LayerId> },
 }
 
 impl TrainNet {
@@ -83,6 +95,51 @@ impl TrainNet {
     /// # Panics
     /// When it is to compute as an integer engine: candle does not round as that does.
     pub fn on(mut self, device: Device, fetched: &[LayerId]) -> Self {
+        let fetched = self.leave(fetched);
+        self.device = Some(OnDevice::Candle { passes: Box::new(DevicePasses::new(device, self.batch)), fetched });
+        self
+    }
+
+    /// The same on a CUDA device, with parameters and gradients. Only the graph's outputs and the layers
+    /// `fetched` then have a [`value`](Self::value) and may be given a gradient.
+    ///
+    /// # Errors
+    /// As [`CudaNet::new`].
+    ///
+    /// # Panics
+    /// When it is to compute as an integer engine.
+    #[cfg(feature = "cuda")]
+    pub fn on_cuda(
+        mut self,
+        driver: &std::sync::Arc<dyn Driver>,
+        fetched: &[LayerId],
+        precision: Precision,
+    ) -> Result<Self> {
+        let fetched = self.leave(fetched);
+        let training = Training {
+            graph: &self.graph,
+            params: &self.params,
+            needed: &self.gradients.needed,
+            batch: self.batch,
+            fetched: &fetched,
+            precision,
+        };
+        let passes = Box::new(CudaNet::new(driver, &training)?);
+        self.device = Some(OnDevice::Cuda { passes, fetched });
+        Ok(self)
+    }
+
+    /// The passes on CUDA, if that is where they run, and the parameters on the host.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(&mut self) -> Option<(&mut CudaNet, &mut NetParams)> {
+        match &mut self.device {
+            Some(OnDevice::Cuda { passes, .. }) => Some((passes, &mut self.params)),
+            _ => None,
+        }
+    }
+
+    /// Frees what only the passes on the CPU need, and returns the layers that are fetched.
+    fn leave(&mut self, fetched: &[LayerId]) -> Vec<LayerId> {
         assert!(self.fake.is_none(), "fake quantization runs on the CPU only");
         let fetched: Vec<LayerId> = self.graph.outputs.iter().chain(fetched).copied().collect();
         let kept = |id: &usize| *id == 0 || fetched.contains(id);
@@ -93,8 +150,7 @@ impl TrainNet {
                 block.free();
             }
         }
-        self.device = Some(Box::new(OnDevice { passes: DevicePasses::new(device, self.batch), fetched }));
-        self
+        fetched
     }
 
     /// The same, computing as an integer engine would.
@@ -203,20 +259,48 @@ impl TrainNet {
         Ok(())
     }
 
-    fn forward_on_device(&mut self, mode: Mode) -> Result<()> {
-        let Some(OnDevice { passes, fetched }) = self.device.as_deref_mut() else { return Ok(()) };
-        for (index, of_batch) in passes.forward(&self.graph, &self.params, &self.values[0], mode)? {
-            let norm = self.params.convs[index].norm.as_mut().expect("it was normalised");
-            norm.running.follow(&of_batch);
+    /// Sets the gradients of the parameters to zero.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn zero_gradients(&mut self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+            return passes.clear();
         }
-        for &layer in &*fetched {
-            self.values[layer] = passes.value(layer)?;
+        self.params.zero_gradients();
+        Ok(())
+    }
+
+    fn forward_on_device(&mut self, mode: Mode) -> Result<()> {
+        match &mut self.device {
+            None => {}
+            Some(OnDevice::Candle { passes, fetched }) => {
+                for (index, of_batch) in passes.forward(&self.graph, &self.params, &self.values[0], mode)? {
+                    let norm = self.params.convs[index].norm.as_mut().expect("it was normalised");
+                    norm.running.follow(&of_batch);
+                }
+                for &layer in &*fetched {
+                    self.values[layer] = passes.value(layer)?;
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Some(OnDevice::Cuda { passes, fetched }) => {
+                passes.forward(&self.params, &self.values[0], mode)?;
+                for &layer in &*fetched {
+                    self.values[layer] = passes.value(layer).expect("it is fetched");
+                }
+            }
         }
         Ok(())
     }
 
     fn backward_on_device<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
-        let Some(OnDevice { passes, .. }) = self.device.as_deref() else { return Ok(()) };
+        #[cfg(feature = "cuda")]
+        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+            return passes.backward(seeds);
+        }
+        let Some(OnDevice::Candle { passes, .. }) = &self.device else { return Ok(()) };
         for found in passes.backward(&self.graph, &self.params, &self.gradients.needed, seeds)? {
             let conv = &mut self.params.convs[found.conv];
             add_or_copy(&mut conv.weight.gradient, &found.weight, true);

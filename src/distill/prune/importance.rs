@@ -94,7 +94,7 @@ impl Moments {
     ///
     /// # Errors
     /// As [`TrainNet::forward`].
-    pub fn add(&mut self, net: &mut TrainNet) -> candle_core::Result<()> {
+    pub fn add(&mut self, net: &mut TrainNet) -> anyhow::Result<()> {
         net.forward(Mode::Evaluate)?;
         for (id, layer) in net.graph.layers.iter().enumerate() {
             let (pixels, channels) = (layer.shape.pixels(), layer.shape.channels);

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use anyhow::{bail, Context};
 use peregrine_core::files::{read_at_most, write_atomically, MAX_WEIGHTS_FILE};
+use peregrine_engine::LayerId;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::config::StudentConfig;
+use super::device::OpenDevice;
 use super::optimizer::Optimizer;
 use crate::net::{NetParams, TrainNet};
 
@@ -29,18 +31,91 @@ impl TrainState {
         Self { step: 0, net, average, optimizer: Optimizer::new(config.optimizer, config.momentum) }
     }
 
-    /// Moves the average by one step: its decay is `ema`, and less at the beginning of the
-    /// training. Call it before [`step`](Self::step) counts the step.
-    pub fn update_average(&mut self, ema: f64) {
-        let decay = ema.min((self.step + 1) as f64 / (self.step + 10) as f64);
+    /// The same on a device, from which the host sees the tensors of the graph's outputs and of the
+    /// layers `fetched`.
+    ///
+    /// # Errors
+    /// When the device has too little memory, or fails.
+    pub fn on(mut self, device: OpenDevice, fetched: &[LayerId]) -> anyhow::Result<Self> {
+        match device {
+            OpenDevice::Candle(device) => self.net = self.net.on(device, fetched),
+            #[cfg(feature = "cuda")]
+            OpenDevice::Cuda(driver, precision) => {
+                self.net = self.net.on_cuda(&driver, fetched, precision)?;
+                self.optimizer.move_to(&mut self.net, &self.average)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Updates the parameters by their gradients, and moves the average by one step. Returns the norm
+    /// of the gradient before clipping to `clip`; where that is not finite, nothing changes. In half
+    /// precision it is 0 where gradients overflowed and the step was left out. Call it before
+    /// [`step`](Self::step) counts the step.
+    ///
+    /// # Errors
+    /// When a device other than the CPU fails.
+    pub fn update(&mut self, rate: f64, decay: f64, clip: f32, ema: f64) -> anyhow::Result<f32> {
+        #[cfg(feature = "cuda")]
+        {
+            let keep = self.average_decay(ema);
+            if let Some((cuda, _)) = self.net.cuda() {
+                let Some(norm) = cuda.update(self.optimizer.constants(rate, decay, clip, keep))? else {
+                    tracing::debug!("step {}: gradients overflowed, {} so far", self.step, cuda.overflows());
+                    return Ok(0.0);
+                };
+                self.optimizer.updates += u64::from(norm.is_finite());
+                return Ok(norm);
+            }
+        }
+        let norm = self.optimizer.update(&mut self.net.params, rate, decay, clip);
+        if norm.is_finite() {
+            self.update_average(ema);
+        }
+        Ok(norm)
+    }
+
+    /// Moves the average by one step.
+    fn update_average(&mut self, ema: f64) {
+        let decay = self.average_decay(ema);
         self.average.move_towards(&mut self.net.params, decay);
+    }
+
+    /// How much of the average a step keeps: `ema`, and less at the beginning of the training.
+    fn average_decay(&self, ema: f64) -> f64 {
+        ema.min((self.step + 1) as f64 / (self.step + 10) as f64)
+    }
+
+    /// Copies the average from the device that has it, if that is not the CPU.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn fetch_average(&mut self) -> anyhow::Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some((cuda, _)) = self.net.cuda() {
+            cuda.take_average(&mut self.average)?;
+        }
+        Ok(())
+    }
+
+    /// Copies all that a checkpoint holds from the device that has it, if that is not the CPU.
+    fn fetch(&mut self) -> anyhow::Result<()> {
+        self.fetch_average()?;
+        #[cfg(feature = "cuda")]
+        if let Some((cuda, params)) = self.net.cuda() {
+            cuda.take(params)?;
+            self.optimizer.fetch(cuda, params)?;
+        }
+        Ok(())
     }
 
     /// Writes the state to `path`, with the text of its `config`.
     ///
     /// # Errors
-    /// When the folder cannot be written to; an older checkpoint then stays as it was.
+    /// When the folder cannot be written to, or a device fails; an older checkpoint then stays as it
+    /// was.
     pub fn save(&mut self, path: &Path, config: &str) -> anyhow::Result<()> {
+        self.fetch()?;
         let mut tensors: Vec<(String, Vec<u8>)> = Vec::new();
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         for (prefix, params) in [("params", &mut self.net.params), ("average", &mut self.average)] {

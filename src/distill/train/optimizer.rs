@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use crate::net::cuda::{arguments::Step, CudaNet, Rule};
 use crate::net::NetParams;
+#[cfg(feature = "cuda")]
+use crate::net::TrainNet;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -92,6 +96,59 @@ impl Optimizer {
             }
         }
         norm
+    }
+}
+
+/// On CUDA, where parameters and memory are on the device.
+#[cfg(feature = "cuda")]
+impl Optimizer {
+    /// Has `net`, which is on CUDA, go on from this memory, and from the moving `average`.
+    ///
+    /// # Errors
+    /// When the device fails, or has too little memory.
+    pub fn move_to(&self, net: &mut TrainNet, average: &NetParams) -> anyhow::Result<()> {
+        let Some((cuda, params)) = net.cuda() else { return Ok(()) };
+        let rule = match self.kind {
+            OptimizerKind::AdamW => Rule::AdamW,
+            OptimizerKind::Sgd => Rule::Sgd,
+        };
+        let names: Vec<String> = params.trainable().into_iter().map(|trainable| trainable.name).collect();
+        let slots = if self.memory.is_empty() { 0 } else { self.kind.slots() };
+        let slots: Vec<Vec<&[f32]>> =
+            (0..slots).map(|slot| names.iter().map(|name| &self.memory[name][slot][..]).collect()).collect();
+        cuda.optimize(rule, &slots, average)
+    }
+
+    /// What the device needs for the next update, with `keep` of the moving average.
+    pub fn constants(&self, rate: f64, decay: f64, clip: f32, keep: f64) -> Step {
+        let correction = |beta: f64| 1.0 - beta.powi((self.updates + 1).min(i32::MAX as u64) as i32);
+        let (rate, decay, root) = match self.kind {
+            OptimizerKind::AdamW => (rate / correction(BETA1), rate * decay, 1.0 / correction(BETA2).sqrt()),
+            OptimizerKind::Sgd => (rate, decay, 0.0),
+        };
+        Step {
+            rate: rate as f32,
+            decay: decay as f32,
+            root: root as f32,
+            momentum: self.momentum,
+            clip,
+            keep: keep as f32,
+            loss_scale: 1.0,
+            unused: 0.0,
+        }
+    }
+
+    /// Copies the memory from the device; `params` give the tensors' names.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn fetch(&mut self, cuda: &CudaNet, params: &mut NetParams) -> anyhow::Result<()> {
+        let mut slots: Vec<_> = cuda.slots()?.into_iter().map(Vec::into_iter).collect();
+        for trainable in params.trainable() {
+            let of = slots.iter_mut().map(|slot| slot.next().expect("one for each tensor")).collect();
+            self.memory.insert(trainable.name, of);
+        }
+        Ok(())
     }
 }
 

@@ -100,6 +100,7 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     }
     let config = read_config(args, role)?;
     let device = args.device.open(config.quantized_as.is_some())?;
+    let place = device.as_ref().map_or("the CPU".to_owned(), ToString::to_string);
     let architecture = config.load_architecture().with_context(|| args.config.display().to_string())?;
     let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
     let (net, initialised_from) = init::network(&config, &architecture, quantized.as_ref())?;
@@ -148,17 +149,16 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         artifacts.write(&state.average, state.step)?;
     }
     tracing::info!(
-        "{} images; {} parameters; steps {} to {}, on {}",
+        "{} images; {} parameters; steps {} to {}, on {place}",
         images.len(),
         state.net.graph.parameters(),
         state.step,
         config.steps,
-        if device.is_some() { "CUDA" } else { "the CPU" }
     );
     let mask_weights = segmentation::class_weights(images.mask_pixels());
     if let Some(device) = device {
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
-        state.net = state.net.on(device, &compared);
+        state = state.on(device, &compared)?;
     }
     let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation);
     let batches = images.start(state.step, config.clone(), architecture.input.clone(), online)?;
@@ -209,16 +209,16 @@ impl TrainingRun<'_> {
             self.progress.waited(waiting.elapsed());
             let mut batch = batch?;
             if let Some(teacher) = &mut self.mean_teacher {
+                state.fetch_average()?;
                 batch.teacher_outputs = teacher.infer(&state.average, &batch.input)?;
             }
 
-            state.net.params.zero_gradients();
+            state.net.zero_gradients()?;
             let losses = self.losses.gradients(&mut state.net, &batch, config)?;
             losses.check_finite("loss", losses.total(), &batch, self.checkpoint)?;
             let rate = config.rate_at(batch.step);
-            let norm = state.optimizer.update(&mut state.net.params, rate, config.weight_decay, config.clip);
+            let norm = state.update(rate, config.weight_decay, config.clip, config.ema)?;
             losses.check_finite("gradient", norm, &batch, self.checkpoint)?;
-            state.update_average(config.ema);
             state.step = batch.step + 1;
 
             self.progress.report(state.step, rate, norm, &losses)?;

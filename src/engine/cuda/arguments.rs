@@ -4,8 +4,6 @@
 //! The sources check the sizes and the offset of every field
 //! ([`Module::source`](super::kernels::Module::source)).
 
-use std::mem::offset_of;
-
 /// Plain values without padding, whose bytes may be copied to a device.
 ///
 /// # Safety
@@ -44,7 +42,9 @@ pub trait Argument: Plain {
 }
 
 /// Declares structures with C's layout and without padding, and the table of their fields.
-macro_rules! arguments {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! kernel_arguments {
     ($($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -54,16 +54,16 @@ macro_rules! arguments {
         const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$type>())*, "there is a gap between two fields");
 
         // SAFETY: integers and floats alone, without a gap between or after them, as just asserted.
-        unsafe impl Plain for $name {}
+        unsafe impl $crate::cuda::arguments::Plain for $name {}
 
-        impl Argument for $name {
+        impl $crate::cuda::arguments::Argument for $name {
             const FIELDS: &'static [(&'static str, usize)] =
-                &[$((stringify!($field), offset_of!($name, $field))),*];
+                &[$((stringify!($field), ::std::mem::offset_of!($name, $field))),*];
         }
     )*};
 }
 
-arguments! {
+kernel_arguments! {
     /// A window that moves over a map: what the arguments of all layers that have one begin with.
     pub struct Window {
         pub in_height: i32,

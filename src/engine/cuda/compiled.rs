@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::driver::DeviceInfo;
-use super::kernels::Module;
+use super::kernels::KernelSource;
 use super::{cache, CudaError};
 
 /// Makes a module's cubin for an architecture, as [`nvrtc::compile`](super::nvrtc::compile) does.
-pub type Compiler = dyn Fn(Module, u32) -> Result<Vec<u8>, CudaError>;
+pub type Compiler = dyn Fn(&KernelSource, u32) -> Result<Vec<u8>, CudaError>;
 
 /// The cubin of `module` for `device`, from `folder` or by `compiler` (`None` if NVRTC is absent).
 /// A damaged file counts as absent, and is replaced.
@@ -16,12 +16,12 @@ pub type Compiler = dyn Fn(Module, u32) -> Result<Vec<u8>, CudaError>;
 /// [`CudaError::NoCompiler`] when nothing is kept and `compiler` is `None`, and as `compiler`.
 pub fn cubin(
     device: &DeviceInfo,
-    module: Module,
+    module: &KernelSource,
     folder: Option<&Path>,
     compiler: Option<&Compiler>,
 ) -> Result<Vec<u8>, CudaError> {
     let (architecture, driver) = (device.architecture.to_string(), device.driver.to_string());
-    let key = cache::key(module.name(), &[&architecture, &driver, &module.source()]);
+    let key = cache::key(module.name, &[&architecture, &driver, &module.text()]);
     if let Some(cubin) = folder.and_then(|f| cache::load(f, &key)) {
         return Ok(cubin);
     }
@@ -39,6 +39,7 @@ pub fn cubin(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::kernels::Module;
 
     fn device(driver: u32) -> DeviceInfo {
         DeviceInfo { name: "Orin".into(), architecture: 87, multiprocessors: 16, integrated: true, driver }
@@ -47,8 +48,8 @@ mod tests {
     #[test]
     fn compiled_kernels_are_reused_until_they_are_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let compiler: &Compiler = &|module, architecture| Ok(format!("{} {architecture}", module.name()).into_bytes());
-        let get = |driver, compiler| cubin(&device(driver), Module::Image, Some(folder.path()), compiler);
+        let compiler: &Compiler = &|module, architecture| Ok(format!("{} {architecture}", module.name).into_bytes());
+        let get = |driver, compiler| cubin(&device(driver), &Module::Image.whole(), Some(folder.path()), compiler);
 
         let error = get(12_060, None).unwrap_err().to_string();
         assert!(error.contains("nvidia-cuda-nvrtc") && error.contains("Orin"), "{error}");

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::kernels::KernelSource;
 use super::launch::Node;
 use super::CudaError;
 
@@ -59,7 +60,18 @@ pub trait Driver: Send + Sync {
     /// The device.
     fn device(&self) -> &DeviceInfo;
 
-    /// Makes the kernels that `nodes` launch ready.
+    /// Makes the kernels of a module ready that is not the engine's own; of no effect where kernels do
+    /// not run.
+    ///
+    /// # Errors
+    /// Where it cannot be compiled or loaded.
+    fn load(&self, module: &KernelSource) -> Result<(), CudaError> {
+        let _ = module;
+        Ok(())
+    }
+
+    /// Makes the kernels that `nodes` launch ready: the engine's own, or of a module that was
+    /// [loaded](Self::load).
     ///
     /// # Errors
     /// Where they cannot be compiled or loaded.

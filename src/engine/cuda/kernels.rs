@@ -2,7 +2,8 @@
 //!
 //! A source file under `kernels/` is a module. Variants of a kernel are instances of one template,
 //! appended to its source by [`Module::source`], together with checks that Rust and CUDA agree on
-//! the size and the offset of every field of every argument.
+//! the size and the offset of every field of every argument. Kernels of other crates come to a
+//! driver as a [`KernelSource`] likewise.
 
 use std::fmt::Write as _;
 
@@ -31,6 +32,28 @@ pub struct Kernel {
     pub name: String,
     /// Of a block.
     pub threads: u32,
+}
+
+/// A module as a driver takes it: one of the engine's, or another crate's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelSource {
+    /// Unique among all that a process loads.
+    pub name: &'static str,
+    /// Without what all modules [begin with](Module::common).
+    pub own: String,
+    pub kernels: Vec<Kernel>,
+}
+
+impl KernelSource {
+    /// What NVRTC compiles.
+    pub fn text(&self) -> String {
+        Module::common().to_owned() + &self.own
+    }
+}
+
+/// Lines for a source which check that its structure `name` is `A`, field for field.
+pub fn agreement<A: Argument>(name: &'static str) -> String {
+    Structure::of::<A>(name).checks()
 }
 
 impl Module {
@@ -84,18 +107,7 @@ impl Module {
     pub fn own_source(self) -> String {
         let mut source = self.body().to_owned();
         let mut line = |text: String| writeln!(source, "{text}").expect("a String takes all");
-        for Structure { name, bytes, fields } in self.structures() {
-            if let Some(bytes) = bytes {
-                line(format!("static_assert(sizeof({name}) == {bytes}, \"{name} differs from arguments.rs\");"));
-            }
-            // `window` is a base class in the sources, `unused` is padding there.
-            for (field, offset) in fields.iter().filter(|(field, _)| !["window", "unused"].contains(field)) {
-                line(format!(
-                    "static_assert(OFFSET_OF({name}, {field}) == {offset}, \"{name}::{field} differs from \
-                     arguments.rs\");"
-                ));
-            }
-        }
+        self.structures().iter().for_each(|structure| line(structure.checks()));
         match self {
             Self::Convolution => {
                 for (element, point, tile) in convolutions() {
@@ -125,6 +137,11 @@ impl Module {
     /// What NVRTC compiles.
     pub fn source(self) -> String {
         Self::common().to_owned() + &self.own_source()
+    }
+
+    /// The module as drivers take it.
+    pub fn whole(self) -> KernelSource {
+        KernelSource { name: self.name(), own: self.own_source(), kernels: self.kernels() }
     }
 
     /// The kernels of the module.
@@ -228,6 +245,21 @@ struct Structure {
 impl Structure {
     fn of<A: Argument>(name: &'static str) -> Self {
         Self { name, bytes: Some(size_of::<A>()), fields: A::FIELDS }
+    }
+
+    /// Lines that fail to compile where the source has it otherwise.
+    fn checks(&self) -> String {
+        let Self { name, bytes, fields } = self;
+        let size = bytes
+            .map(|bytes| format!("static_assert(sizeof({name}) == {bytes}, \"{name} differs from arguments.rs\");\n"));
+        // `window` is a base class in the sources, `unused` is padding there.
+        let fields = fields.iter().filter(|(field, _)| !["window", "unused"].contains(field)).map(|(field, offset)| {
+            format!(
+                "static_assert(OFFSET_OF({name}, {field}) == {offset}, \"{name}::{field} differs from \
+                 arguments.rs\");\n"
+            )
+        });
+        size.into_iter().chain(fields).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{c_char, CString};
 
 use cudarc::nvrtc::{result, sys};
 
-use super::kernels::Module;
+use super::kernels::KernelSource;
 use super::CudaError;
 
 /// The oldest architecture that the kernels are made for: the first with tensor cores for bytes.
@@ -28,11 +28,11 @@ pub fn version() -> Option<(i32, i32)> {
 ///
 /// # Errors
 /// [`CudaError::Compile`] with the first error of NVRTC's log.
-pub fn compile(module: Module, architecture: u32) -> Result<Vec<u8>, CudaError> {
-    let fault = |why: String| CudaError::Compile { module: module.name(), architecture, why };
+pub fn compile(module: &KernelSource, architecture: u32) -> Result<Vec<u8>, CudaError> {
+    let fault = |why: String| CudaError::Compile { module: module.name, architecture, why };
     let call = |e: result::NvrtcError| fault(e.to_string());
-    let source = CString::new(module.source()).expect("sources have no NUL");
-    let name = CString::new(format!("{}.cu", module.name())).expect("names have no NUL");
+    let source = CString::new(module.text()).expect("sources have no NUL");
+    let name = CString::new(format!("{}.cu", module.name)).expect("names have no NUL");
     let program = NvrtcProgram(result::create_program(&source, Some(&name)).map_err(call)?);
     let options = [format!("--gpu-architecture=sm_{architecture}"), "--std=c++17".into()];
     // SAFETY: the program lives until the end of this function, and so do the texts that it may

@@ -32,7 +32,7 @@ fn cubin(module: Module, architecture: u32, folder: &Path) -> Vec<u8> {
     let version = format!("{:?}", nvrtc::version());
     let key = cache::key(module.name(), &[&version, &architecture.to_string(), &module.source()]);
     cache::load(folder, &key).unwrap_or_else(|| {
-        let cubin = nvrtc::compile(module, architecture).unwrap_or_else(|error| panic!("{error}"));
+        let cubin = nvrtc::compile(&module.whole(), architecture).unwrap_or_else(|error| panic!("{error}"));
         cache::store(folder, &key, &cubin);
         cubin
     })
@@ -84,6 +84,6 @@ fn bad_code_is_refused_with_the_compilers_words() {
     if !nvrtc::is_present() {
         return skip("nvrtc", "NVRTC is not installed (launch/setup/setup.sh puts it into the cache)");
     }
-    let error = nvrtc::compile(Module::Movement, 61).unwrap_err().to_string();
+    let error = nvrtc::compile(&Module::Movement.whole(), 61).unwrap_err().to_string();
     assert!(error.contains("movement") && error.contains("sm_61"), "{error}");
 }

@@ -102,7 +102,12 @@ impl StandIn {
             let device =
                 DeviceInfo { name: "a stand-in 0".into(), architecture, multiprocessors: 132, integrated, driver };
             for module in Module::ALL {
-                let kept = compiled::cubin(&device, module, Some(&this.cache()), Some(&|_, _| Ok(b"\x7fELF".to_vec())));
+                let kept = compiled::cubin(
+                    &device,
+                    &module.whole(),
+                    Some(&this.cache()),
+                    Some(&|_, _| Ok(b"\x7fELF".to_vec())),
+                );
                 kept.unwrap();
             }
         }

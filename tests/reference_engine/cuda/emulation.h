@@ -17,6 +17,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
 #define __shared__ static
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __restrict__
 
 struct Index {
@@ -29,6 +30,9 @@ struct alignas(16) uint4 {
 };
 struct alignas(8) uint2 {
     unsigned x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
 };
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }

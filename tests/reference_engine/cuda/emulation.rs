@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use peregrine_core::files::sha256;
 use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
-use peregrine_engine::cuda::kernels::Module;
+use peregrine_engine::cuda::kernels::{KernelSource, Module};
 use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::cuda::CudaError;
 
@@ -38,9 +38,14 @@ impl Emulated {
     /// With tensor cores emulated, or (`scalar`) the kernels' scalar paths. `None`, with the skip
     /// recorded, if there is no g++.
     pub fn driver(scalar: bool, integrated: bool) -> Option<Arc<dyn Driver>> {
+        Self::of(&Module::ALL.map(Module::whole), scalar, integrated)
+    }
+
+    /// The same with the kernels of `modules` alone.
+    pub fn of(modules: &[KernelSource], scalar: bool, integrated: bool) -> Option<Arc<dyn Driver>> {
         // Tests of one program would compile the same files at once.
         let _alone = alone();
-        let kernels = EmulatedKernels::build(scalar)?;
+        let kernels = EmulatedKernels::build(modules, scalar)?;
         let name = "an emulated device".into();
         let device = DeviceInfo { name, architecture: 80, multiprocessors: 4, integrated, driver: 13000 };
         Some(Arc::new(Self { device, kernels, held: Mutex::default() }))
@@ -48,18 +53,17 @@ impl Emulated {
 }
 
 impl EmulatedKernels {
-    fn build(scalar: bool) -> Option<Self> {
+    fn build(modules: &[KernelSource], scalar: bool) -> Option<Self> {
         if Command::new("g++").arg("--version").output().is_err() {
             peregrine_support::skip("cxx", "there is no g++ to compile the emulation of a GPU with");
             return None;
         }
         let mut source = format!("#include \"emulation.h\"\n{}\n", Module::common());
         let mut table = String::from("static const Kernel kernels[] = {\n");
-        for module in Module::ALL {
+        for KernelSource { name, own, kernels } in modules {
             // Each in a namespace of its own, as each is compiled alone for a device.
-            let name = module.name();
-            source += &format!("namespace module_{name} {{\n{}\n}}\n", module.own_source());
-            for kernel in module.kernels() {
+            source += &format!("namespace module_{name} {{\n{own}\n}}\n");
+            for kernel in kernels {
                 table += &format!("    {{\"{0}\", Runner<&module_{name}::{0}>::run}},\n", kernel.name);
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_engine::cuda::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
+use peregrine_engine::cuda::kernels::KernelSource;
 use peregrine_engine::cuda::launch::Node;
 use peregrine_engine::cuda::CudaError;
 
@@ -68,6 +69,11 @@ impl Failing {
 impl Driver for Failing {
     fn device(&self) -> &DeviceInfo {
         self.inner.device()
+    }
+
+    fn load(&self, module: &KernelSource) -> Result<(), CudaError> {
+        self.faults.call("loading a kernel")?;
+        self.inner.load(module)
     }
 
     fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {

@@ -20,7 +20,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 
 use super::device::{self, NoCudaDevice};
 use super::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
-use super::kernels::Module;
+use super::kernels::{KernelSource, Module};
 use super::launch::{Node, NodeWork};
 use super::{cache, compiled, nvrtc, CudaError};
 
@@ -88,7 +88,7 @@ struct Real {
     context: Arc<Context>,
     functions: Mutex<HashMap<String, sys::CUfunction>>,
     /// Modules in use, to be unloaded at the end.
-    modules: Mutex<BTreeMap<Module, sys::CUmodule>>,
+    modules: Mutex<BTreeMap<&'static str, sys::CUmodule>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has made the context its own, as
@@ -183,9 +183,13 @@ impl Real {
         self.context.enter().is_ok() && result::ctx::synchronize().is_ok()
     }
 
-    fn load(&self, module: Module) -> Result<(), CudaError> {
+    fn has(&self, module: &'static str) -> bool {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).contains_key(module)
+    }
+
+    fn load_module(&self, module: &KernelSource) -> Result<(), CudaError> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if modules.contains_key(&module) {
+        if modules.contains_key(module.name) {
             return Ok(());
         }
         let compiler: Option<&compiled::Compiler> = if nvrtc::is_present() { Some(&nvrtc::compile) } else { None };
@@ -194,18 +198,18 @@ impl Real {
         let loaded =
             unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map_err(|e| failed("loading a kernel", e))?;
         let functions: Result<Vec<_>, _> = module
-            .kernels()
-            .into_iter()
+            .kernels
+            .iter()
             .map(|kernel| {
                 let name = CString::new(kernel.name.clone()).expect("names have no NUL");
                 // SAFETY: loaded just now.
                 let function = unsafe { result::module::get_function(loaded, name) };
-                Ok((kernel.name, function.map_err(|e| failed("looking up a kernel", e))?))
+                Ok((kernel.name.clone(), function.map_err(|e| failed("looking up a kernel", e))?))
             })
             .collect();
         match functions {
             Ok(functions) => {
-                modules.insert(module, loaded);
+                modules.insert(module.name, loaded);
                 self.functions.lock().unwrap_or_else(PoisonError::into_inner).extend(functions);
                 Ok(())
             }
@@ -238,10 +242,20 @@ impl Driver for Real {
         for node in nodes {
             if let NodeWork::Kernel(launch) = &node.work {
                 let missing = || CudaError::Failed { call: "looking up a kernel", why: launch.kernel.clone() };
-                self.load(*module_of.get(&launch.kernel).ok_or_else(missing)?)?;
+                match module_of.get(&launch.kernel) {
+                    Some(module) if self.has(module.name()) => {}
+                    Some(module) => self.load_module(&module.whole())?,
+                    // Of a module that was loaded by its source.
+                    None => drop(self.function(&launch.kernel).map_err(|_| missing())?),
+                }
             }
         }
         Ok(())
+    }
+
+    fn load(&self, module: &KernelSource) -> Result<(), CudaError> {
+        self.context.enter()?;
+        self.load_module(module)
     }
 
     fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {

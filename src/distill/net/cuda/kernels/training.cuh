@@ -1,0 +1,112 @@
+// What every training kernel uses, after the engine's common.cuh.
+//
+// Tensors are [image][row][column][channel], without padding. PEREGRINE_HALF stores them, and their
+// gradients, in half precision; sums, parameters and their gradients are in single precision
+// either way. No kernel adds to memory by atomics: the order of every sum is fixed, and a step gives
+// the same bits each time.
+
+#ifdef PEREGRINE_HALF
+typedef f16 real;
+#define KERNEL(NAME) NAME##_f16
+__device__ __forceinline__ float value(const real* p) { return to_float(*p); }
+__device__ __forceinline__ void store(real* p, float v) { *p = to_half(v); }
+#else
+typedef float real;
+#define KERNEL(NAME) NAME##_f32
+__device__ __forceinline__ float value(const real* p) { return *p; }
+__device__ __forceinline__ void store(real* p, float v) { *p = v; }
+#endif
+
+// Threads of every block: BLOCK in kernels.rs. Sums over pixels have blocks of 8 rows of pixels by 32
+// channels.
+static const int THREADS = 256, CHANNELS = 32, ROWS = THREADS / CHANNELS;
+
+#define ENTRY(NAME, ARGUMENT) extern "C" __global__ void __launch_bounds__(256) KERNEL(NAME)(const ARGUMENT a)
+
+// First in every kernel.
+__device__ __forceinline__ void start() {
+    let_next_start();
+    wait_for_inputs();
+}
+
+// Fewer than 2^31 values are checked for when a network is laid out: indices in 64 bits would make
+// divisions slow.
+__device__ __forceinline__ int flat_thread() { return (int)(blockIdx.x * THREADS + threadIdx.x); }
+
+// Adds to what is there, where `keep`.
+__device__ __forceinline__ void put(real* p, float v, int keep) { store(p, keep ? value(p) + v : v); }
+
+// A window over the maps of a batch; see net/cuda/arguments.rs.
+struct Windowed {
+    int images, in_height, in_width, in_channels;
+    int out_height, out_width, out_channels;
+    int kernel, stride, pad_top, pad_left;
+    int keep;
+};
+
+// A pixel of a batch.
+struct Pixel {
+    int image, y, x;
+
+    __device__ __forceinline__ Pixel(int at, int height, int width) {
+        x = at % width;
+        const int row = at / width;
+        y = row % height, image = row / height;
+    }
+};
+
+// The first and the last output row (or column) whose window covers input row (or column) `at`.
+__device__ __forceinline__ int first_over(int at, int pad, int kernel, int stride) {
+    const int from = at + pad - kernel + 1;
+    return from <= 0 ? 0 : (from + stride - 1) / stride;
+}
+__device__ __forceinline__ int last_over(int at, int pad, int stride, int outputs) {
+    return min((at + pad) / stride, outputs - 1);
+}
+
+// Sums a value of each thread of a block over its ROWS rows, in their order; to the first row.
+__device__ __forceinline__ float over_rows(float v, float (&shared)[ROWS][CHANNELS]) {
+    const int channel = threadIdx.x % CHANNELS, row = threadIdx.x / CHANNELS;
+    shared[row][channel] = v;
+    __syncthreads();
+    float sum = 0.0f;
+    if (row == 0)
+        for (int i = 0; i < ROWS; i++) sum += shared[i][channel];
+    __syncthreads();
+    return sum;
+}
+
+// The derivative of an activation at x; at a kink that of the flatter side.
+__device__ __forceinline__ float slope(int activation, float x) {
+    switch (activation) {
+        case 1: return x > 0.0f && x < 6.0f ? 1.0f : 0.0f;
+        case 2: {
+            const float s = 1.0f / (1.0f + expf(-x));
+            return s * (1.0f + x * (1.0f - s));
+        }
+        case 3: return x <= -3.0f ? 0.0f : x >= 3.0f ? 1.0f : (2.0f * x + 3.0f) / 6.0f;
+        case 4: return x > 0.0f ? 1.0f : 0.1f;
+        case 5: return x > 0.0f ? 1.0f : 0.0f;
+        case 6: {
+            const float s = 1.0f / (1.0f + expf(-x));
+            return s * (1.0f - s);
+        }
+        case 7: return x > -3.0f && x < 3.0f ? 1.0f / 6.0f : 0.0f;
+        default: return 1.0f;
+    }
+}
+
+// The same where the activated value is y; not for those of which two values have one result.
+__device__ __forceinline__ float slope_at_result(int activation, float y) {
+    switch (activation) {
+        case 1: return y > 0.0f && y < 6.0f ? 1.0f : 0.0f;
+        case 4: return y > 0.0f ? 1.0f : 0.1f;
+        case 5: return y > 0.0f ? 1.0f : 0.0f;
+        case 6: return y * (1.0f - y);
+        case 7: return y > 0.0f && y < 1.0f ? 1.0f / 6.0f : 0.0f;
+        default: return 1.0f;
+    }
+}
+
+// Without a product for a slope of 0, which would turn an infinite gradient of a dead unit into NaN.
+__device__ __forceinline__ float sloped(float gradient, float slope) { return slope == 0.0f ? 0.0f : gradient * slope; }

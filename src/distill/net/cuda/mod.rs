@@ -1,0 +1,37 @@
+//! Training on CUDA by kernels of our own: both passes over the graph, and the update of the
+//! parameters, which stay on the device.
+//!
+//! Tensors are channels-last. Kernels are compiled by NVRTC where the training starts and kept, as the
+//! engine's are; nothing of CUDA is needed to build. Every sum has a fixed order, so that a step gives
+//! the same bits whenever it is repeated on one device.
+//!
+//! - [`passes`]: a network in training; [`layout`]: its memory, planned once; [`parameters`]: the
+//!   array of all parameters.
+//! - [`nodes`]: the launches of a step: `forward`, `backward`, [`update`].
+//! - [`loss_scale`]: the factor on gradients in half precision.
+//! - [`kernels`]: the sources and the table of them; [`arguments`]: their parameters.
+//!
+//! **What is checked where.** Without a GPU: every kernel compiles for sm_75 to sm_120; on the engine's
+//! emulation of a device, random networks of all operations give the CPU's values, gradients and
+//! updated weights; no two buffers that are needed at one time overlap. On a GPU nothing of this has
+//! run yet.
+
+pub mod arguments;
+mod backward;
+mod forward;
+pub mod kernels;
+pub mod layout;
+pub mod loss_scale;
+pub mod nodes;
+pub mod parameters;
+pub mod passes;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod step_tests;
+#[cfg(test)]
+mod tests;
+pub mod update;
+
+pub use passes::{CudaNet, Training};
+pub use update::Rule;
