@@ -2,10 +2,13 @@
 //! that fail.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use peregrine_engine::cuda::cubin::needs;
 use peregrine_engine::cuda::driver::{Address, DeviceInfo, Instance, MemoryKind};
+use peregrine_engine::cuda::kernels::KernelSource;
 use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::cuda::recording::Recording;
 use peregrine_engine::cuda::{cache, nvrtc, CudaError, Driver, Wait};
@@ -181,25 +184,38 @@ fn each_kernel_compiles_for_each_architecture_within_limits() {
     }
     // Beside the test program, where cargo keeps what is built.
     let folder = std::env::current_exe().unwrap().with_file_name("training-cubins");
-    for precision in [Precision::Single, Precision::Half] {
-        for (module, architecture) in
-            precision.modules().iter().flat_map(|module| ARCHITECTURES.map(|architecture| (module, architecture)))
-        {
-            let version = format!("{:?}", nvrtc::version());
-            let key = cache::key(module.name, &[&version, &architecture.to_string(), &module.text()]);
-            let cubin = cache::load(&folder, &key).unwrap_or_else(|| {
-                let cubin = nvrtc::compile(module, architecture).unwrap_or_else(|error| panic!("{error}"));
-                cache::store(&folder, &key, &cubin);
-                cubin
-            });
-            let needs = needs(&cubin).expect("a whole cubin");
-            assert_eq!(needs.len(), module.kernels.len(), "{} for sm_{architecture}", module.name);
-            for need in needs {
-                let of = format!("{} for sm_{architecture}", need.kernel);
-                // A block of 256 threads must have registers, and two must fit a multiprocessor.
-                assert!((1..=128).contains(&need.registers), "{of} takes {} registers", need.registers);
-                assert!(need.shared <= 24 * 1024, "{of} takes {} bytes of shared memory", need.shared);
-            }
+    let modules = [Precision::Single, Precision::Half].map(Precision::modules).concat();
+    let jobs: Vec<_> = modules.iter().flat_map(|module| ARCHITECTURES.map(|a| (module, a))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(&(module, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            check_needs(module, architecture, &cubin(module, architecture, &folder));
         }
+    };
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        threads.into_iter().for_each(|thread| thread.join().expect("a kernel does not fit; see above"));
+    });
+}
+
+/// Compiled now, or kept.
+fn cubin(module: &KernelSource, architecture: u32, folder: &Path) -> Vec<u8> {
+    let version = format!("{:?}", nvrtc::version());
+    let key = cache::key(module.name, &[&version, &architecture.to_string(), &module.text()]);
+    cache::load(folder, &key).unwrap_or_else(|| {
+        let cubin = nvrtc::compile(module, architecture).unwrap_or_else(|error| panic!("{error}"));
+        cache::store(folder, &key, &cubin);
+        cubin
+    })
+}
+
+fn check_needs(module: &KernelSource, architecture: u32, cubin: &[u8]) {
+    let needs = needs(cubin).expect("a whole cubin");
+    assert_eq!(needs.len(), module.kernels.len(), "{} for sm_{architecture}", module.name);
+    for need in needs {
+        let of = format!("{} for sm_{architecture}", need.kernel);
+        // Of 65,536 registers of a multiprocessor, so that two blocks of 256 threads fit.
+        assert!((1..=128).contains(&need.registers), "{of} takes {} registers", need.registers);
+        assert!(need.shared <= 24 * 1024, "{of} takes {} bytes of shared memory", need.shared);
     }
 }
