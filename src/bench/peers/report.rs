@@ -177,7 +177,9 @@ mod tests {
         let times: Vec<_> = (1..=100).map(|ms| Time { wall: ms * 1_000_000, cpu: 2_000_000 }).collect();
         let figures = EngineFigures::new("x".into(), None, None, &times);
         let near = |i: usize, ms: f64| assert!((figures.percentiles[i].1 / ms - 1.0).abs() < 0.02, "{figures:?}");
-        (near(0, 50.0), near(1, 90.0), near(3, 100.0));
+        near(0, 50.0);
+        near(1, 90.0);
+        near(3, 100.0);
         assert_eq!(figures.cpu_ms, 2.0);
     }
 }
