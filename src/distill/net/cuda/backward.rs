@@ -1,6 +1,8 @@
 //! The launches of the backward pass: the gradients of tensors one after the other, in reverse, and
 //! those of parameters, which are added to what is there.
 
+use std::slice::from_ref;
+
 use peregrine_engine::cuda::launch::{Node, NodeWork, Span};
 use peregrine_engine::{Activation, Interpolation, LayerId, Op};
 
@@ -86,7 +88,7 @@ impl Plan<'_> {
             };
             let grid = grid.map(|n| int(n) as u32);
             let reads = [values, gradient.clone()];
-            nodes.push(self.blocks((&layer.name, kernel), grid, &argument, &reads, &[parts.clone()]));
+            nodes.push(self.blocks((&layer.name, kernel), grid, &argument, &reads, from_ref(&parts)));
             let sums = self.parameter_gradient(slots.weight);
             let argument =
                 arg::Reduce { partial: parts.start, sums: sums.start, count: int(slots.weight.len), parts: int(count) };
@@ -168,14 +170,14 @@ impl Plan<'_> {
         if slots.norm.is_some() || !slots.frozen {
             let grid = [int(channels.div_ceil(CHANNELS)) as u32, int(buffers.pixels.count) as u32, 1];
             let from: Vec<_> = reads.iter().cloned().chain([gradient.clone()]).collect();
-            nodes.push(self.blocks((name, "norm_gradient_sums"), grid, &argument, &from, &[sums.clone()]));
+            nodes.push(self.blocks((name, "norm_gradient_sums"), grid, &argument, &from, from_ref(&sums)));
             let from = [sums, d_beta.clone(), d_gamma.clone()];
             let writes = [means.clone(), d_beta, d_gamma];
             nodes.push(self.flat((name, "norm_parameters"), channels, &argument, &from, &writes));
         }
         if slots.norm.is_some() || activation != Activation::Identity {
             reads.extend([gradient.clone(), means]);
-            nodes.push(self.flat((name, "norm_gradient"), self.count(id), &argument, &reads, &[gradient.clone()]));
+            nodes.push(self.flat((name, "norm_gradient"), self.count(id), &argument, &reads, from_ref(gradient)));
         }
     }
 

@@ -1,5 +1,7 @@
 //! The launches of the forward pass.
 
+use std::slice::from_ref;
+
 use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::{Interpolation, LayerId, Op};
 
@@ -34,7 +36,7 @@ impl Plan<'_> {
             let (planar, packed, bytes) = (self.buffer(buffer), self.value(layer), 4 * self.count(layer));
             let argument = self.repack(&planar, &packed, layer, 0, false);
             let name = &self.graph.layers[layer].name;
-            nodes.push(self.flat((name, "unpack"), self.count(layer), &argument, &[packed], &[planar.clone()]));
+            nodes.push(self.flat((name, "unpack"), self.count(layer), &argument, &[packed], from_ref(&planar)));
             nodes.push(Node {
                 name: format!("{name} download"),
                 work: NodeWork::Download { device: planar.start, host, bytes },
@@ -103,13 +105,13 @@ impl Plan<'_> {
         match mode {
             Mode::Train => {
                 let grid = [int(channels.div_ceil(CHANNELS)) as u32, int(buffers.pixels.count) as u32, 1];
-                nodes.push(self.blocks(of("norm_sums"), grid, &norm, &[z.clone()], &[sums.clone()]));
+                nodes.push(self.blocks(of("norm_sums"), grid, &norm, from_ref(&z), from_ref(&sums)));
                 let writes = [affine.clone(), running];
                 nodes.push(self.flat(of("norm_statistics"), channels, &norm, &[sums, gamma, bias], &writes));
             }
             Mode::Evaluate => {
                 let reads = [running, gamma, bias];
-                nodes.push(self.flat(of("norm_running"), channels, &norm, &reads, &[affine.clone()]));
+                nodes.push(self.flat(of("norm_running"), channels, &norm, &reads, from_ref(&affine)));
             }
         }
         nodes.push(self.flat(of("norm_apply"), self.count(id), &norm, &[z, affine], &[output]));
@@ -152,7 +154,7 @@ impl Plan<'_> {
                         groups: 1,
                         keep: 0,
                     };
-                    nodes.push(self.flat(of("select"), self.count(input), &argument, &[part], &[output.clone()]));
+                    nodes.push(self.flat(of("select"), self.count(input), &argument, &[part], from_ref(&output)));
                     at += shape.channels;
                 }
                 return;

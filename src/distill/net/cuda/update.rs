@@ -1,5 +1,7 @@
 //! The launches that update all parameters: clipping, the optimizer, the moving average.
 
+use std::slice::from_ref;
+
 use peregrine_engine::cuda::launch::{span, Node, Span};
 
 use super::arguments as arg;
@@ -76,15 +78,15 @@ impl Plan<'_> {
             Rule::Sgd => "sgd",
         };
         vec![
-            self.blocks(of("squares"), blocks, &argument, &[gradients], &[partial.clone()]),
-            self.blocks(of("clip"), [1, 1, 1], &argument, &[partial.clone(), step.clone()], &[outcome.clone()]),
+            self.blocks(of("squares"), blocks, &argument, &[gradients], from_ref(partial)),
+            self.blocks(of("clip"), [1, 1, 1], &argument, &[partial.clone(), step.clone()], from_ref(outcome)),
             self.flat(of(rule), parameters.trainable, &argument, &reads, &writes),
             self.flat(
                 of("average"),
                 parameters.all,
                 &argument,
                 &[all, step, outcome.clone(), average.clone()],
-                &[average.clone()],
+                from_ref(average),
             ),
         ]
     }
