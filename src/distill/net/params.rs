@@ -181,9 +181,10 @@ impl NetParams {
 
     /// `self = decay · self + (1 − decay) · params`, running statistics included.
     pub fn move_towards(&mut self, params: &mut Self, decay: f64) {
-        let keep = decay as f32;
+        let share = 1.0 - decay as f32;
         for ((_, average), (_, now)) in self.state().into_iter().zip(params.state()) {
-            average.iter_mut().zip(now).for_each(|(a, n)| *a = keep * *a + (1.0 - keep) * *n);
+            // So that an average of what does not change stays that to the last bit.
+            average.iter_mut().zip(now).for_each(|(a, n)| *a += share * (*n - *a));
         }
     }
 

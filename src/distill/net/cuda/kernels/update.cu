@@ -118,7 +118,8 @@ ENTRY(average, Update) {
     start();
     const int i = flat_thread();
     if (i >= a.follows || a.outcome->sound == 0.0f) return;
-    a.average[i] = a.step->keep * a.average[i] + (1.0f - a.step->keep) * a.values[i];
+    // So that an average of what does not change stays that to the last bit.
+    a.average[i] += (1.0f - a.step->keep) * (a.values[i] - a.average[i]);
 }
 
 ENTRY(clear, Update) {
