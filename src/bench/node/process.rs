@@ -117,17 +117,19 @@ impl Drop for NodeProcess {
         let group = self.child.id() as libc::pid_t;
         // SAFETY: signals the group that this process has created, whose ID no other group has while it has a member.
         let signal = |number| unsafe { libc::kill(-group, number) } == 0;
-        let begun = Instant::now();
-        signal(libc::SIGINT);
-        while begun.elapsed() < SHUTDOWN_TIMEOUT {
-            let ended = !matches!(self.child.try_wait(), Ok(None));
-            if ended && system::process_group(self.child.id()).is_empty() {
-                return;
+        // What a shell started with `&` ignores SIGINT, so the second signal is not only for what hangs. What was killed
+        // takes a moment too, and may not outlive this call.
+        for number in [libc::SIGINT, libc::SIGKILL] {
+            signal(number);
+            let begun = Instant::now();
+            while begun.elapsed() < SHUTDOWN_TIMEOUT {
+                let ended = !matches!(self.child.try_wait(), Ok(None));
+                if ended && system::process_group(self.child.id()).is_empty() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
-        signal(libc::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 
