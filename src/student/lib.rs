@@ -1,6 +1,6 @@
 //! The student: what it is built from, the package that holds it, and how that is loaded.
 //!
-//! - [`architecture`]: the description, and its lowering to a graph.
+//! - [`architecture`]: the description, and its lowering to a graph; [`check`]: whether it is possible.
 //! - [`imported`]: a network out of an ONNX file instead; [`head`]: what a detection head's values
 //!   mean; [`scene`]: the head for the image as a whole.
 //! - [`backbone`]: its first part; [`presets`]: those to choose from by name; `builder`: the graph
@@ -15,6 +15,7 @@
 pub mod architecture;
 pub mod backbone;
 mod builder;
+pub mod check;
 pub mod clustered;
 pub mod head;
 pub mod imported;

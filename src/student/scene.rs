@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use peregrine_engine::{Activation, Graph, LayerId, Op};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::check_classes;
 use super::builder::{dense, NetworkBuilder};
+use super::check::check_classes;
 
 /// The group of a head that is declared as a list of classes.
 pub const ONLY_GROUP: &str = "scene";

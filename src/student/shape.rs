@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{check_classes, Architecture, DetectionHead, Input, Neck, SegmentationHead};
+use super::architecture::{Architecture, DetectionHead, Input, Neck, SegmentationHead};
 use super::backbone::Backbone;
+use super::check::check_classes;
 use super::presets::{Preset, Size};
 use super::scene::{self, SceneHead};
 
