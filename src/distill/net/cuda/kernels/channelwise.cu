@@ -18,20 +18,10 @@ ENTRY(depthwise_forward, DepthwiseForward) {
     const int i = flat_thread();
     if (i >= (long long)a.images * a.out_height * a.out_width * channels) return;
     const int channel = i % channels;
-    const Pixel p(i / channels, a.out_height, a.out_width);
-    const int top = p.y * a.stride - a.pad_top, left = p.x * a.stride - a.pad_left;
     float sum = 0.0f;
-    for (int ky = 0; ky < a.kernel; ky++) {
-        const int y = top + ky;
-        if ((unsigned)y >= (unsigned)a.in_height) continue;
-        const long long row = ((long long)p.image * a.in_height + y) * a.in_width;
-        for (int kx = 0; kx < a.kernel; kx++) {
-            const int x = left + kx;
-            if ((unsigned)x >= (unsigned)a.in_width) continue;
-            sum += a.weights[(ky * a.kernel + kx) * channels + channel] *
-                   value(a.input + (row + x) * channels + channel);
-        }
-    }
+    over_inputs(a, Pixel(i / channels, a.out_height, a.out_width), [&](int tap, int at) {
+        sum += a.weights[tap * channels + channel] * value(a.input + at * channels + channel);
+    });
     if (a.alone) store(a.alone + i, sum);
     if (a.bias) sum = activate(a.activation, sum + a.bias[channel]);
     store(a.output + i, sum);
@@ -49,20 +39,10 @@ ENTRY(depthwise_input, DepthwiseInput) {
     const int i = flat_thread();
     if (i >= (long long)a.images * a.in_height * a.in_width * channels) return;
     const int channel = i % channels;
-    const Pixel p(i / channels, a.in_height, a.in_width);
-    const int last_y = last_over(p.y, a.pad_top, a.stride, a.out_height);
-    const int last_x = last_over(p.x, a.pad_left, a.stride, a.out_width);
-    const int first_x = first_over(p.x, a.pad_left, a.kernel, a.stride);
     float sum = 0.0f;
-    for (int y = first_over(p.y, a.pad_top, a.kernel, a.stride); y <= last_y; y++) {
-        const int ky = p.y + a.pad_top - y * a.stride;
-        const long long row = ((long long)p.image * a.out_height + y) * a.out_width;
-        for (int x = first_x; x <= last_x; x++) {
-            const int kx = p.x + a.pad_left - x * a.stride;
-            sum += a.weights[(ky * a.kernel + kx) * channels + channel] *
-                   value(a.gradient + (row + x) * channels + channel);
-        }
-    }
+    over_outputs(a, Pixel(i / channels, a.in_height, a.in_width), [&](int tap, int at) {
+        sum += a.weights[tap * channels + channel] * value(a.gradient + at * channels + channel);
+    });
     put(a.result + i, sum, a.keep);
 }
 

@@ -13,17 +13,13 @@ ENTRY(max_pool, Pool) {
     const int i = flat_thread();
     if (i >= (long long)a.images * a.out_height * a.out_width * channels) return;
     const int channel = i % channels;
-    const Pixel p(i / channels, a.out_height, a.out_width);
-    const int top = p.y * a.stride - a.pad_top, left = p.x * a.stride - a.pad_left;
     float most = 0.0f;
     int which = -1;
-    for (int y = max(top, 0); y < min(top + a.kernel, a.in_height); y++)
-        for (int x = max(left, 0); x < min(left + a.kernel, a.in_width); x++) {
-            const long long at = ((long long)p.image * a.in_height + y) * a.in_width + x;
-            const float v = value(a.input + at * channels + channel);
-            // The first of equals; not-a-number wins, so that it shows in the loss.
-            if (which < 0 || v > most || v != v) most = v, which = (y - top) * a.kernel + x - left;
-        }
+    over_inputs(a, Pixel(i / channels, a.out_height, a.out_width), [&](int tap, int at) {
+        const float v = value(a.input + at * channels + channel);
+        // The first of equals; not-a-number wins, so that it shows in the loss.
+        if (which < 0 || v > most || v != v) most = v, which = tap;
+    });
     store(a.result + i, most);
     a.largest[i] = (f16)which;
 }
@@ -34,17 +30,11 @@ ENTRY(max_pool_gradient, Pool) {
     const int i = flat_thread();
     if (i >= (long long)a.images * a.in_height * a.in_width * channels) return;
     const int channel = i % channels;
-    const Pixel p(i / channels, a.in_height, a.in_width);
-    const int last_y = last_over(p.y, a.pad_top, a.stride, a.out_height);
-    const int last_x = last_over(p.x, a.pad_left, a.stride, a.out_width);
-    const int first_x = first_over(p.x, a.pad_left, a.kernel, a.stride);
     float sum = 0.0f;
-    for (int y = first_over(p.y, a.pad_top, a.kernel, a.stride); y <= last_y; y++)
-        for (int x = first_x; x <= last_x; x++) {
-            const int tap = (p.y + a.pad_top - y * a.stride) * a.kernel + p.x + a.pad_left - x * a.stride;
-            const long long at = (((long long)p.image * a.out_height + y) * a.out_width + x) * channels + channel;
-            if (a.largest[at] == tap) sum += value(a.input + at);
-        }
+    over_outputs(a, Pixel(i / channels, a.in_height, a.in_width), [&](int tap, int at) {
+        const int from = at * channels + channel;
+        if (a.largest[from] == tap) sum += value(a.input + from);
+    });
     put(a.result + i, sum, a.keep);
 }
 
@@ -52,6 +42,10 @@ ENTRY(max_pool_gradient, Pool) {
 __device__ __forceinline__ int covered(int at, int pad, int kernel, int stride, int size) {
     const int from = at * stride - pad;
     return min(from + kernel, size) - max(from, 0);
+}
+__device__ __forceinline__ int covered(const Windowed& a, const Pixel& output) {
+    return covered(output.y, a.pad_top, a.kernel, a.stride, a.in_height) *
+           covered(output.x, a.pad_left, a.kernel, a.stride, a.in_width);
 }
 
 ENTRY(average_pool, Pool) {
@@ -61,16 +55,9 @@ ENTRY(average_pool, Pool) {
     if (i >= (long long)a.images * a.out_height * a.out_width * channels) return;
     const int channel = i % channels;
     const Pixel p(i / channels, a.out_height, a.out_width);
-    const int top = p.y * a.stride - a.pad_top, left = p.x * a.stride - a.pad_left;
     float sum = 0.0f;
-    for (int y = max(top, 0); y < min(top + a.kernel, a.in_height); y++)
-        for (int x = max(left, 0); x < min(left + a.kernel, a.in_width); x++) {
-            const long long at = ((long long)p.image * a.in_height + y) * a.in_width + x;
-            sum += value(a.input + at * channels + channel);
-        }
-    const int count = covered(p.y, a.pad_top, a.kernel, a.stride, a.in_height) *
-                      covered(p.x, a.pad_left, a.kernel, a.stride, a.in_width);
-    store(a.result + i, sum / (float)count);
+    over_inputs(a, p, [&](int, int at) { sum += value(a.input + at * channels + channel); });
+    store(a.result + i, sum / (float)covered(a, p));
 }
 
 ENTRY(average_pool_gradient, Pool) {
@@ -79,19 +66,11 @@ ENTRY(average_pool_gradient, Pool) {
     const int i = flat_thread();
     if (i >= (long long)a.images * a.in_height * a.in_width * channels) return;
     const int channel = i % channels;
-    const Pixel p(i / channels, a.in_height, a.in_width);
-    const int last_y = last_over(p.y, a.pad_top, a.stride, a.out_height);
-    const int last_x = last_over(p.x, a.pad_left, a.stride, a.out_width);
-    const int first_x = first_over(p.x, a.pad_left, a.kernel, a.stride);
     float sum = 0.0f;
-    for (int y = first_over(p.y, a.pad_top, a.kernel, a.stride); y <= last_y; y++) {
-        const int rows = covered(y, a.pad_top, a.kernel, a.stride, a.in_height);
-        for (int x = first_x; x <= last_x; x++) {
-            const int count = rows * covered(x, a.pad_left, a.kernel, a.stride, a.in_width);
-            const long long at = ((long long)p.image * a.out_height + y) * a.out_width + x;
-            sum += value(a.input + at * channels + channel) / (float)count;
-        }
-    }
+    over_outputs(a, Pixel(i / channels, a.in_height, a.in_width), [&](int, int at) {
+        const int count = covered(a, Pixel(at, a.out_height, a.out_width));
+        sum += value(a.input + at * channels + channel) / (float)count;
+    });
     put(a.result + i, sum, a.keep);
 }
 

@@ -64,6 +64,29 @@ __device__ __forceinline__ int last_over(int at, int pad, int stride, int output
     return min((at + pad) / stride, outputs - 1);
 }
 
+// What a window over a map's values has to do with one of them: `each(tap, at)` is called for every tap of the window that
+// lies within the map, row by row, with the index of the pixel under it.
+template <class Each>
+__device__ __forceinline__ void over_inputs(const Windowed& a, const Pixel& output, Each each) {
+    const int top = output.y * a.stride - a.pad_top, left = output.x * a.stride - a.pad_left;
+    for (int y = max(top, 0); y < min(top + a.kernel, a.in_height); y++)
+        for (int x = max(left, 0); x < min(left + a.kernel, a.in_width); x++)
+            each((y - top) * a.kernel + x - left, (output.image * a.in_height + y) * a.in_width + x);
+}
+
+// The other way round: for every result whose window covers an input pixel, by which tap.
+template <class Each>
+__device__ __forceinline__ void over_outputs(const Windowed& a, const Pixel& input, Each each) {
+    const int last_y = last_over(input.y, a.pad_top, a.stride, a.out_height);
+    const int last_x = last_over(input.x, a.pad_left, a.stride, a.out_width);
+    const int first_x = first_over(input.x, a.pad_left, a.kernel, a.stride);
+    for (int y = first_over(input.y, a.pad_top, a.kernel, a.stride); y <= last_y; y++)
+        for (int x = first_x; x <= last_x; x++) {
+            const int tap = (input.y + a.pad_top - y * a.stride) * a.kernel + input.x + a.pad_left - x * a.stride;
+            each(tap, (input.image * a.out_height + y) * a.out_width + x);
+        }
+}
+
 // Sums a value of each thread of a block over its ROWS rows, in their order; to the first row.
 __device__ __forceinline__ float over_rows(float v, float (&shared)[ROWS][CHANNELS]) {
     const int channel = threadIdx.x % CHANNELS, row = threadIdx.x / CHANNELS;
