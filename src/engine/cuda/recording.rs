@@ -20,6 +20,9 @@ const ALIGNMENT: u64 = 256;
 /// See the module.
 pub struct Recording {
     device: DeviceInfo,
+    /// Bytes of memory that it says are free; `None`: it doesn't say.
+    free: Option<usize>,
+    has_clock: bool,
     state: Mutex<RecordingState>,
 }
 
@@ -29,6 +32,8 @@ struct RecordingState {
     /// Sizes of the allocations that are held, by address.
     held: BTreeMap<u64, usize>,
     graphs: Vec<RecordedGraph>,
+    /// Nodes that were timed.
+    timed: usize,
 }
 
 /// A graph as it was asked for.
@@ -45,7 +50,20 @@ pub struct RecordedGraph {
 impl Recording {
     /// Stands in for `device`.
     pub fn new(device: DeviceInfo) -> Self {
-        Self { device, state: Mutex::new(RecordingState { next: FIRST, ..RecordingState::default() }) }
+        let state = Mutex::new(RecordingState { next: FIRST, ..RecordingState::default() });
+        Self { device, free: None, has_clock: false, state }
+    }
+
+    /// Says that so many bytes of its memory are free.
+    #[must_use]
+    pub fn with_free(self, bytes: usize) -> Self {
+        Self { free: Some(bytes), ..self }
+    }
+
+    /// Has a clock by which the n-th node that is timed takes n microseconds, from 0.
+    #[must_use]
+    pub fn with_clock(self) -> Self {
+        Self { has_clock: true, ..self }
     }
 
     /// Stands in for the first device of the table in the documentation that is of `architecture`:
@@ -68,6 +86,11 @@ impl Recording {
     /// The graphs instantiated so far.
     pub fn graphs(&self) -> Vec<RecordedGraph> {
         self.lock().graphs.clone()
+    }
+
+    /// Nodes that were timed so far.
+    pub fn timed(&self) -> usize {
+        self.lock().timed
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RecordingState> {
@@ -130,8 +153,18 @@ impl Driver for Recording {
         Ok(Box::new(RecordedInstance))
     }
 
-    fn time(&self, _: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
-        Ok(None)
+    fn time(&self, nodes: &[Node], _: usize) -> Result<Option<Vec<f32>>, CudaError> {
+        if !self.has_clock {
+            return Ok(None);
+        }
+        let mut state = self.lock();
+        let first = state.timed;
+        state.timed += nodes.len();
+        Ok(Some((first..state.timed).map(|n| n as f32).collect()))
+    }
+
+    fn memory(&self) -> Option<(usize, usize)> {
+        self.free.map(|free| (free, 2 * free))
     }
 }
 

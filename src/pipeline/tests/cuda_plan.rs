@@ -19,7 +19,6 @@ use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 use peregrine_pipeline::cuda::FrameGraphs;
 use peregrine_pipeline::cuda::{Decoding, FrameOptions};
 use peregrine_pipeline::{GpuOptions, GpuWait, Pipeline, PipelineOptions};
-use peregrine_reference::cuda::clock::Clock;
 use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::{random_quantization, random_weights};
 use peregrine_student::architecture::Architecture;
@@ -390,7 +389,7 @@ fn variants_are_measured_once_per_device_and_intact_file() {
     let network = Network::new(&Architecture::default_student().graph(64, 64)).unwrap();
     let choose = |name: &str, driver: u32| {
         let device = DeviceInfo { name: name.into(), driver, ..Recording::of_architecture(90).device().clone() };
-        let clock = Arc::new(Clock::on(Recording::new(device)));
+        let clock = Arc::new(Recording::new(device).with_clock());
         let driver: Arc<dyn Driver> = clock.clone();
         let variants = autotune::choose(&driver, &network, Some(folder.path())).unwrap();
         (variants, clock.timed() > 0)
@@ -409,7 +408,7 @@ fn variants_are_measured_once_per_device_and_intact_file() {
 #[test]
 fn a_profile_times_every_node_in_order() {
     let student = Student::embedded();
-    let clock: Arc<dyn Driver> = Arc::new(Clock::on(Recording::of_architecture(90)));
+    let clock: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90).with_clock());
     let network = Network::new(&student.graph()).unwrap();
     let variants = network.guess(132);
     let model = Arc::new(Model::with_variants(&clock, network, &student.weights, variants).unwrap());

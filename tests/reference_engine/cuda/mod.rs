@@ -1,9 +1,8 @@
 //! Devices for tests where there is none.
 //!
 //! - [`emulation`]: the kernels, compiled for the CPU. [`failing`]: a driver that fails when it is
-//!   told to. [`clock`]: a driver that counts time.
+//!   told to.
 
-pub mod clock;
 pub mod emulation;
 pub mod failing;
 

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use peregrine_engine::cuda::cubin::needs;
-use peregrine_engine::cuda::driver::{Address, DeviceInfo, Instance, MemoryKind};
 use peregrine_engine::cuda::kernels::KernelSource;
-use peregrine_engine::cuda::launch::{Node, NodeWork};
+use peregrine_engine::cuda::launch::NodeWork;
 use peregrine_engine::cuda::recording::Recording;
-use peregrine_engine::cuda::{cache, nvrtc, CudaError, Driver, Wait};
+use peregrine_engine::cuda::{cache, nvrtc, Driver};
 use peregrine_engine::{Graph, LayerId};
 use peregrine_reference::cuda::failing::{Failing, Faults};
 
@@ -80,55 +79,13 @@ fn buffers_that_are_needed_together_do_not_overlap() {
     assert!(layout.device_bytes(2) < training(&graph, &params, &needed, 4).layout(8, 40).unwrap().device_bytes(2));
 }
 
-/// A device with so many bytes free.
-struct Small {
-    recording: Recording,
-    free: usize,
-}
-
-impl Driver for Small {
-    fn device(&self) -> &DeviceInfo {
-        self.recording.device()
-    }
-    fn prepare(&self, nodes: &[Node]) -> Result<(), CudaError> {
-        self.recording.prepare(nodes)
-    }
-    fn allocate(&self, place: MemoryKind, bytes: usize) -> Result<Address, CudaError> {
-        self.recording.allocate(place, bytes)
-    }
-    fn free(&self, place: MemoryKind, address: Address) {
-        self.recording.free(place, address);
-    }
-    fn upload(&self, device: u64, bytes: &[u8]) -> Result<(), CudaError> {
-        self.recording.upload(device, bytes)
-    }
-    fn download(&self, device: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
-        self.recording.download(device, bytes)
-    }
-    fn instantiate(
-        &self,
-        nodes: &[Node],
-        edges: &[Vec<usize>],
-        wait: Wait,
-        priority: i32,
-    ) -> Result<Box<dyn Instance>, CudaError> {
-        self.recording.instantiate(nodes, edges, wait, priority)
-    }
-    fn time(&self, nodes: &[Node], runs: usize) -> Result<Option<Vec<f32>>, CudaError> {
-        self.recording.time(nodes, runs)
-    }
-    fn memory(&self) -> Option<(usize, usize)> {
-        Some((self.free, 2 * self.free))
-    }
-}
-
 #[test]
 fn too_little_memory_names_what_is_needed_and_the_batch_that_fits() {
     let (graph, params) = small();
     let needed = [false, true, true, true];
     let of = |batch: usize| training(&graph, &params, &needed, batch).layout(batch, 132).unwrap().device_bytes(2);
     let new = |free: usize, batch| {
-        let driver: Arc<dyn Driver> = Arc::new(Small { recording: Recording::of_architecture(90), free });
+        let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90).with_free(free));
         CudaNet::new(&driver, &training(&graph, &params, &needed, batch)).map(drop).map_err(|e| e.to_string())
     };
     let reserve = 256 << 20;
