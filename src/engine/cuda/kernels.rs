@@ -7,7 +7,8 @@
 
 use std::fmt::Write as _;
 
-use super::arguments::{self, Argument};
+use super::arguments;
+use super::plain::Argument;
 use super::variants::{convolutions, stems};
 pub use super::variants::{stem, Element, FilterRun, Tile, DETECT_THREADS, STEM_CHANNELS, THREADS};
 

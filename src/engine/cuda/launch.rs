@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::arguments::Plain;
+use super::plain::Plain;
 
 /// Addresses on the device that a node reads or writes.
 pub type Span = Range<u64>;

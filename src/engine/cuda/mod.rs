@@ -19,7 +19,7 @@
 //!   weights for the kernels; [`precision`]: the plan of a quantized network;
 //! - [`launch`]: what a graph consists of, and what waits for what;
 //! - [`kernels`]: their sources under `kernels/`, and the table of them; `variants`: block shapes;
-//!   [`arguments`]: their parameters;
+//!   [`arguments`]: their parameters, which are [`plain`] values;
 //! - [`driver`]: the layer below which calls reach a device: [`real`] ones, or one that is
 //!   [`recording`];
 //! - [`nvrtc`]: compiling; [`compiled`]: what is compiled already; [`cubin`]: what a compiled
@@ -51,6 +51,8 @@ pub mod network;
 pub mod nvrtc;
 #[doc(hidden)]
 pub mod pack;
+#[doc(hidden)]
+pub mod plain;
 #[doc(hidden)]
 pub mod precision;
 #[doc(hidden)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_core::{ClassMask, Detection, Encoding, ImageView};
-use peregrine_engine::cuda::arguments::{self as arg, Plain};
+use peregrine_engine::cuda::arguments as arg;
 use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
 use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork};
 use peregrine_engine::cuda::model::Model;
+use peregrine_engine::cuda::plain::Plain;
 use peregrine_engine::cuda::CudaError;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::head::logit;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use peregrine_core::{BoundingBox, ClassMask, Detection};
-use peregrine_engine::cuda::arguments::{self as arg, Plain};
+use peregrine_engine::cuda::arguments as arg;
+use peregrine_engine::cuda::plain::Plain;
 
 use super::working_memory::{Decoding, WorkingMemory};
 

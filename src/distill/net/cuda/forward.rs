@@ -2,11 +2,12 @@
 
 use std::slice::from_ref;
 
+use peregrine_engine::cuda::arguments::number;
 use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::{Interpolation, LayerId, Op};
 
 use super::arguments as arg;
-use super::kernels::{int, number, CHANNELS};
+use super::kernels::{int, CHANNELS};
 use super::layout::pixel_tile;
 use super::nodes::Plan;
 use crate::net::{Mode, NetParams};

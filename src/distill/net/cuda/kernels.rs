@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use peregrine_engine::cuda::kernels::{agreement, Kernel, KernelSource};
-use peregrine_engine::Activation;
 
 use super::arguments as arg;
 
@@ -164,20 +163,6 @@ impl Module {
         ["PEREGRINE_HALF", "KERNEL", "ENTRY"].iter().for_each(|name| add(&format!("#undef {name}")));
         let kernel = |name: &&str| Kernel { name: precision.kernel(name), threads: BLOCK as u32 };
         KernelSource { name: self.names[usize::from(half)], own, kernels: self.kernels.iter().map(kernel).collect() }
-    }
-}
-
-/// Number of an activation in the kernels, as common.cuh of the engine's kernels has it.
-pub fn number(activation: Activation) -> i32 {
-    match activation {
-        Activation::Identity => 0,
-        Activation::Relu6 => 1,
-        Activation::Silu => 2,
-        Activation::Hardswish => 3,
-        Activation::LeakyRelu => 4,
-        Activation::Relu => 5,
-        Activation::Sigmoid => 6,
-        Activation::Hardsigmoid => 7,
     }
 }
 

@@ -5,7 +5,7 @@
 //! engine's are; nothing of CUDA is needed to build. Every sum has a fixed order, so that a step gives
 //! the same bits whenever it is repeated on one device.
 //!
-//! - [`passes`]: a network in training; [`layout`]: its memory, planned once; [`parameters`]: the
+//! - [`passes`]: a network in training; [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the
 //!   array of all parameters.
 //! - [`nodes`]: the launches of a step: `forward`, `backward`, [`update`].
 //! - [`loss_scale`]: the factor on gradients in half precision.
@@ -27,6 +27,7 @@ pub mod parameters;
 pub mod passes;
 #[cfg(test)]
 mod plan_tests;
+mod room;
 #[cfg(test)]
 mod step_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The launches of a step, with every address in place: what `forward` and `backward` add to.
 
-use peregrine_engine::cuda::arguments::Plain;
 use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork, Span};
+use peregrine_engine::cuda::plain::Plain;
 use peregrine_engine::{Graph, LayerId, Shape};
 
 use super::arguments as arg;

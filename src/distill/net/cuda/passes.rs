@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
-use peregrine_engine::cuda::arguments::Plain;
 use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
 use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork, Span};
+use peregrine_engine::cuda::plain::Plain;
 use peregrine_engine::cuda::{CudaError, Driver, Wait};
 use peregrine_engine::{Graph, LayerId};
 
@@ -16,6 +15,7 @@ use super::kernels::Precision;
 use super::layout::Layout;
 use super::loss_scale::LossScale;
 use super::nodes::{Bases, Plan};
+use super::room;
 use super::update::{Rule, UpdateMemory};
 use crate::net::{Mode, NetParams};
 
@@ -90,7 +90,7 @@ impl CudaNet {
         let multiprocessors = driver.device().multiprocessors;
         let layout = training.layout(batch, multiprocessors)?;
         if let Some((free, _)) = driver.memory() {
-            check_memory(training, &layout, free, multiprocessors)?;
+            room::check(training, &layout, free, multiprocessors)?;
         }
         for module in layout.precision.modules() {
             driver.load(&module)?;
@@ -98,7 +98,7 @@ impl CudaNet {
         let device = |bytes: usize| DeviceMemory::new(driver, MemoryKind::Device, bytes);
         let pinned =
             |kind, layer: LayerId| DeviceMemory::new(driver, kind, 4 * batch * graph.layers[layer].shape.len());
-        let arena = device(layout.arena).map_err(|error| full(training, &layout, error))?;
+        let arena = device(layout.arena).map_err(|error| room::full(training, &layout, error))?;
         let parameters = &layout.parameters;
         let values = DeviceMemory::holding(driver, &bytes_of(&parameters.values(params)))?;
         let gradients = DeviceMemory::holding(driver, &vec![0; 4 * parameters.trainable])?;
@@ -373,55 +373,4 @@ fn write_values(memory: &mut DeviceMemory, values: &[f32]) {
     let bytes = memory.as_mut_slice();
     assert_eq!(bytes.len(), 4 * values.len());
     bytes.chunks_exact_mut(4).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_ne_bytes()));
-}
-
-/// Memory that the driver itself takes for graphs and kernels, by experience.
-const RESERVE: usize = 256 << 20;
-
-/// Says how much memory is missing, and which batch fits.
-fn check_memory(training: &Training, layout: &Layout, free: usize, multiprocessors: u32) -> anyhow::Result<()> {
-    const SLOTS: usize = 2;
-    let room = free.saturating_sub(RESERVE);
-    let needed = layout.device_bytes(SLOTS);
-    if needed <= room {
-        return Ok(());
-    }
-    let fits =
-        |batch: usize| training.layout(batch, multiprocessors).is_ok_and(|layout| layout.device_bytes(SLOTS) <= room);
-    // The least batch that does not fit is in `least + 1..=most`.
-    let (mut least, mut most) = (0, training.batch);
-    while most - least > 1 {
-        let middle = least + (most - least) / 2;
-        if fits(middle) {
-            least = middle;
-        } else {
-            most = middle;
-        }
-    }
-    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
-    let (needs, has) = (gib(needed + RESERVE), gib(free));
-    ensure!(
-        least > 0,
-        "a batch of {} needs {needs:.2} GiB of the GPU's memory, of which {has:.2} GiB are free, and not even one image \
-         fits; close other programs on it, choose a smaller input size, or use --device cpu",
-        training.batch
-    );
-    bail!(
-        "a batch of {} needs {needs:.2} GiB of the GPU's memory, of which {has:.2} GiB are free; batch = {least} fits: \
-         set it, close other programs on the GPU, or use --device cpu",
-        training.batch
-    );
-}
-
-/// The same where the driver does not say beforehand what is free.
-fn full(training: &Training, layout: &Layout, error: CudaError) -> anyhow::Error {
-    match error {
-        CudaError::OutOfMemory { .. } => anyhow::anyhow!(
-            "a batch of {} needs {:.2} GiB of the GPU's memory, which it does not have; lower batch, close other \
-             programs on the GPU, or use --device cpu",
-            training.batch,
-            layout.device_bytes(2) as f64 / f64::from(1 << 30)
-        ),
-        other => other.into(),
-    }
 }

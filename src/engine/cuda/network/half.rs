@@ -4,10 +4,10 @@ use half::f16;
 
 use super::{f32_bytes, int, is_point, Bases, Network, Variant};
 use crate::cuda::arguments as arg;
-use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{stem, Element, THREADS};
 use crate::cuda::launch::Launch;
 use crate::cuda::pack;
+use crate::cuda::plain::Plain;
 use crate::plan::{Operand, PlanStep};
 use crate::{Conv, ConvWeights};
 

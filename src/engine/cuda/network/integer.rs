@@ -1,12 +1,12 @@
 //! Quantized convolutions: their weights, their constants, and their launches. The arithmetic is
 //! [`Requantization`]'s, bit by bit.
 
-use super::{int, is_point, number, Bases, Network, Variant};
+use super::{int, is_point, Bases, Network, Variant};
 use crate::cuda::arguments as arg;
-use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{stem, Element, THREADS};
 use crate::cuda::launch::Launch;
 use crate::cuda::pack;
+use crate::cuda::plain::Plain;
 use crate::plan::{Operand, PlanStep, TensorId};
 use crate::quantization::{relative_factor, QuantizedConv, Requantization, TensorScale};
 use crate::{Activation, Conv};
@@ -145,7 +145,7 @@ impl Network {
             residual_factor: added.map_or(0.0, |scale| relative_factor(scale, output)),
             to_bytes: i32::from(output.is_some()),
             fill: u32::from_ne_bytes([input.zero_point; 4]),
-            activation: late.map_or(0, |late| number(late.activation)),
+            activation: late.map_or(0, |late| arg::number(late.activation)),
             late_factor: late.map_or(0.0, |late| late.factor),
             late_zero: late.map_or(0.0, |late| late.zero),
             unused: 0,

@@ -271,7 +271,7 @@ impl Network {
             stride: int(window.stride),
             pad_top: int(window.before(from.shape.height)),
             pad_left: int(window.before(from.shape.width)),
-            activation: number(activation),
+            activation: arg::number(activation),
         }
     }
 
@@ -313,20 +313,6 @@ impl Network {
 
 fn is_point(conv: Conv) -> bool {
     conv.kernel == 1 && conv.stride == 1
-}
-
-/// Number of an activation in the kernels.
-fn number(activation: Activation) -> i32 {
-    match activation {
-        Activation::Identity => 0,
-        Activation::Relu6 => 1,
-        Activation::Silu => 2,
-        Activation::Hardswish => 3,
-        Activation::LeakyRelu => 4,
-        Activation::Relu => 5,
-        Activation::Sigmoid => 6,
-        Activation::Hardsigmoid => 7,
-    }
 }
 
 /// Sizes were checked when the network was laid out.

@@ -1,11 +1,11 @@
 //! Steps without weights that make each value of its own place: sums, factors, activations, copies,
 //! and conversions between bytes and half precision.
 
-use super::{int, number, Bases, Network};
+use super::{int, Bases, Network};
 use crate::cuda::arguments as arg;
-use crate::cuda::arguments::Plain;
 use crate::cuda::kernels::{Element, THREADS};
 use crate::cuda::launch::{span, Launch, Node, NodeWork};
+use crate::cuda::plain::Plain;
 use crate::plan::{ChannelRange, Operand, PlanStep, TensorId};
 use crate::quantization::relative_factor;
 use crate::Activation;
@@ -70,7 +70,7 @@ impl Network {
             in_pitch: int(from.pitch),
             out_pitch: int(to.pitch),
             channels: int(to.padded()),
-            activation: number(activation),
+            activation: arg::number(activation),
             unused: 0,
         };
         Launch::flat("elementwise", to.shape.pixels() * to.padded() / 8, THREADS, &argument)
