@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::LazyLock;
 
 use indicatif::{MultiProgress, ProgressBar};
@@ -16,6 +17,7 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Starts logging; to be called once, first thing in the program.
 pub fn init() {
@@ -33,8 +35,16 @@ pub fn init() {
     }
 }
 
+/// From now on only errors are logged, and no bar is shown: another process tells the same.
+pub fn only_errors() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 /// Shows `bar` on the terminal so that log lines are written above it.
 pub fn show(bar: ProgressBar) -> ProgressBar {
+    if QUIET.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     BARS.add(bar)
 }
 
@@ -47,7 +57,11 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        match *event.metadata().level() {
+        let level = *event.metadata().level();
+        if level > Level::ERROR && QUIET.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match level {
             Level::ERROR => write!(out, "error: ")?,
             Level::WARN => write!(out, "warning: ")?,
             _ => {}

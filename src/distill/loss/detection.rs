@@ -9,6 +9,7 @@ use super::boxes::{distribution_focal, expected_distances, generalized_iou};
 use super::soft;
 use super::targets::{DetectionTargets, Positive};
 use crate::defaults::is_default;
+use crate::ranks::Ranks;
 use crate::teacher::UNKNOWN;
 
 /// Weights of the loss terms.
@@ -50,7 +51,7 @@ pub struct DetectionLoss {
 /// IoU of its predicted box. If there are teacher logits, `α·T²·KL` is added and the label's class
 /// weighs `1 − α`; an object that only the teacher detected is learnt from the teacher alone. The
 /// box terms weigh an object by the confidence in its box. All terms are divided by the number of
-/// positives.
+/// positives that all `ranks` have.
 ///
 /// Under mixup the targets are blended as the images are (eq. 1 in Zhang et al. 2018): a positive
 /// anchor whose image has the weight λ (`share`) shows background of the other image. So its target
@@ -61,10 +62,11 @@ pub fn loss(
     box_distribution: &Tensor,
     targets: &DetectionTargets,
     config: &DetectionLossConfig,
+    ranks: &Ranks,
 ) -> Result<DetectionLoss> {
     let bins = box_distribution.dim(1)? / 4;
     let positives = &targets.positives;
-    let scale = 1.0 / positives.iter().map(|p| f64::from(p.share)).sum::<f64>().max(1.0);
+    let scale = 1.0 / ranks.total(positives.iter().map(|p| f64::from(p.share)).sum()).max(1.0);
     if positives.is_empty() {
         let quality = vec![0.0f32; targets.known.len()];
         let class = (quality_focal(class, &quality, &targets.known)? * scale)?;
@@ -191,7 +193,7 @@ mod tests {
         let class = tensor(&values(10, 1), (5, 2));
         let distribution = values(5 * 4 * BINS, 2);
         check::gradient(&distribution, (5, 4 * BINS), |distribution| {
-            let loss = loss(&class, distribution, &targets(), &Default::default())?;
+            let loss = loss(&class, distribution, &targets(), &Default::default(), &Ranks::alone())?;
             loss.bbox + loss.box_distribution
         });
     }
@@ -200,7 +202,7 @@ mod tests {
     fn class_terms_agree_with_finite_differences() {
         let distribution = tensor(&values(5 * 4 * BINS, 2), (5, 4 * BINS));
         check::gradient(&values(10, 1), (5, 2), |class| {
-            let loss = loss(class, &distribution, &targets(), &Default::default())?;
+            let loss = loss(class, &distribution, &targets(), &Default::default(), &Ranks::alone())?;
             loss.class + loss.teacher
         });
     }
@@ -226,7 +228,7 @@ mod tests {
             let mut targets = targets();
             targets.positives = vec![positive(2, label, Some(vec![1.5, -2.0]))];
             let config = DetectionLossConfig { alpha: 1.0, ..Default::default() };
-            let loss = loss(&class, &distribution, &targets, &config).unwrap();
+            let loss = loss(&class, &distribution, &targets, &config, &Ranks::alone()).unwrap();
             (loss.class + loss.teacher).unwrap().to_scalar::<f32>().unwrap()
         };
         assert!((with(Some(0)) - with(None)).abs() < 1e-6);
@@ -237,7 +239,7 @@ mod tests {
         let class = tensor(&[-1.0, 2.0], (1, 2));
         let distribution = tensor(&[0.0; 16], (1, 16));
         let targets = DetectionTargets { positives: vec![], known: vec![0.0, 1.0] };
-        let loss = loss(&class, &distribution, &targets, &Default::default()).unwrap();
+        let loss = loss(&class, &distribution, &targets, &Default::default(), &Ranks::alone()).unwrap();
         let sigma = 1.0 / (1.0 + (-2.0f32).exp());
         let expected = -sigma * sigma * (1.0 - sigma).ln();
         assert!((loss.class.to_scalar::<f32>().unwrap() - expected).abs() < 1e-5);
@@ -265,7 +267,7 @@ mod tests {
         let distances = expected_distances(&distribution.reshape((4, BINS)).unwrap(), 1).unwrap();
         let iou = generalized_iou(&distances, std::slice::from_ref(&positive)).unwrap().0[0];
         let targets = DetectionTargets { positives: vec![positive], known: vec![1.0; 2] };
-        let loss = loss(&tensor(&logits, (1, 2)), &distribution, &targets, config).unwrap();
+        let loss = loss(&tensor(&logits, (1, 2)), &distribution, &targets, config, &Ranks::alone()).unwrap();
         let value = |t: Tensor| f64::from(t.to_scalar::<f32>().unwrap());
         (value(loss.class), value(loss.teacher), f64::from(iou))
     }
@@ -324,7 +326,7 @@ mod tests {
             let positives =
                 rows.map(|(row, confidence, share)| Positive { confidence, share, ..positive(row, Some(1), None) });
             let targets = DetectionTargets { positives: positives.into(), known: vec![1.0; 10] };
-            let loss = loss(&class, &distribution, &targets, &Default::default()).unwrap();
+            let loss = loss(&class, &distribution, &targets, &Default::default(), &Ranks::alone()).unwrap();
             [loss.bbox, loss.box_distribution].map(|t| f64::from(t.to_scalar::<f32>().unwrap()))
         };
         let (none, whole) = (of(0.0, 1.0), of(1.0, 1.0));

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use peregrine_core::BoundingBox;
 
+use crate::ranks::Ranks;
+
 /// One network's tensors. Rows of the detection head are image by image, level by level, cell by
 /// cell.
 pub struct Tensors {
@@ -23,7 +25,7 @@ pub struct Tensors {
     pub layers: BTreeMap<String, Tensor>,
 }
 
-/// The inputs of one step.
+/// The inputs of one step: of all images of a batch, or of one rank's.
 pub struct DistillInputs {
     /// Differentiated.
     pub student: Tensors,
@@ -49,4 +51,6 @@ pub struct DistillInputs {
     pub input: (usize, usize),
     /// Fraction of the run that is done, 0 to 1.
     pub progress: f64,
+    /// Those that have the other images of the batch.
+    pub ranks: Ranks,
 }

@@ -3,17 +3,23 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::segmentation;
+use crate::ranks::Ranks;
 
 /// The sum over the groups of the mean cross-entropy of `[images, classes]` logits; images labelled
-/// [`VOID`](crate::data::VOID) in a group do not count there.
+/// [`VOID`](crate::data::VOID) in a group do not count there. The mean is over the images of all
+/// `ranks`, the sum over those of this one.
 ///
 /// `smoothing`: the share of each target that is divided equally among all classes of its group
 /// (Szegedy et al. 2016, section 7).
-pub fn cross_entropy<'a>(groups: impl Iterator<Item = (&'a Tensor, &'a [u8])>, smoothing: f32) -> Result<Tensor> {
+pub fn cross_entropy<'a>(
+    groups: impl Iterator<Item = (&'a Tensor, &'a [u8])>,
+    smoothing: f32,
+    ranks: &Ranks,
+) -> Result<Tensor> {
     let mut total = Tensor::new(0.0f32, &Device::Cpu)?;
     for (logits, labels) in groups {
         let equal = vec![1.0; logits.dim(1)?];
-        total = (total + segmentation::cross_entropy(logits, labels, &equal, smoothing)?)?;
+        total = (total + segmentation::cross_entropy(logits, labels, &equal, smoothing, ranks)?)?;
     }
     Ok(total)
 }
@@ -32,7 +38,7 @@ mod tests {
         let light = Tensor::from_slice(&LIGHT, (2, 2), &Device::Cpu).unwrap();
         let weather = Tensor::from_slice(&WEATHER, (2, 3), &Device::Cpu).unwrap();
         let groups = [(&light, &[0u8, 1][..]), (&weather, &[VOID, 2][..])];
-        let loss = cross_entropy(groups.into_iter(), 0.0).unwrap().to_scalar::<f32>().unwrap();
+        let loss = cross_entropy(groups.into_iter(), 0.0, &Ranks::alone()).unwrap().to_scalar::<f32>().unwrap();
         let of = |row: &[f32], class: usize| row.iter().map(|v| v.exp()).sum::<f32>().ln() - row[class];
         let expected = 0.5 * (of(&LIGHT[..2], 0) + of(&LIGHT[2..], 1)) + of(&WEATHER[3..], 2);
         assert!((loss - expected).abs() < 1e-6, "{loss}, not {expected}");
@@ -40,6 +46,6 @@ mod tests {
 
     #[test]
     fn the_gradient_agrees_with_finite_differences() {
-        check::gradient(&LIGHT, (2, 2), |z| cross_entropy([(z, &[1u8, VOID][..])].into_iter(), 0.1));
+        check::gradient(&LIGHT, (2, 2), |z| cross_entropy([(z, &[1u8, VOID][..])].into_iter(), 0.1, &Ranks::alone()));
     }
 }

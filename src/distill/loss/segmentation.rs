@@ -4,13 +4,20 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
 use crate::data::VOID;
+use crate::ranks::Ranks;
 
 /// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not
-/// count.
+/// count. The mean is over the pixels of all `ranks`, the sum over those of this one.
 ///
 /// `smoothing`: the share of each target that is divided equally among all classes. Zero, with a
 /// zero gradient, if every pixel is void.
-pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32], smoothing: f32) -> Result<Tensor> {
+pub fn cross_entropy(
+    logits: &Tensor,
+    labels: &[u8],
+    class_weights: &[f32],
+    smoothing: f32,
+    ranks: &Ranks,
+) -> Result<Tensor> {
     let classes = logits.dim(1)?;
     // One-hot times weight: a sum over it is differentiable in the logits without a gather.
     let mut target = vec![0.0f32; labels.len() * classes];
@@ -23,6 +30,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u8], class_weights: &[f32], smoo
             total += f64::from(weight);
         }
     }
+    let total = ranks.total(total);
     let target = Tensor::from_vec(target, (labels.len(), classes), &Device::Cpu)?;
     (log_softmax(logits, 1)? * target)?.sum_all()? * (-1.0 / total.max(1e-6))
 }
@@ -44,7 +52,8 @@ mod tests {
     #[test]
     fn it_equals_its_definition_and_ignores_void() {
         let logits = Tensor::from_slice(&LOGITS, (3, 2), &Device::Cpu).unwrap();
-        let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0], 0.0).unwrap().to_scalar::<f32>().unwrap();
+        let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0], 0.0, &Ranks::alone()).unwrap();
+        let loss = loss.to_scalar::<f32>().unwrap();
         let log_p = |row: usize, class: usize| {
             let (a, b) = (f64::from(LOGITS[2 * row]), f64::from(LOGITS[2 * row + 1]));
             [a, b][class] - (a.exp() + b.exp()).ln()
@@ -55,14 +64,15 @@ mod tests {
 
     #[test]
     fn gradient_agrees_with_finite_differences() {
-        check::gradient(&LOGITS, (3, 2), |z| cross_entropy(z, &[1, VOID, 0], &[2.0, 3.0], 0.1));
+        check::gradient(&LOGITS, (3, 2), |z| cross_entropy(z, &[1, VOID, 0], &[2.0, 3.0], 0.1, &Ranks::alone()));
     }
 
     #[test]
     fn smoothing_mixes_the_label_with_all_classes() {
         let logits = Tensor::from_slice(&LOGITS[..2], (1, 2), &Device::Cpu).unwrap();
-        let loss =
-            |label, smoothing| cross_entropy(&logits, &[label], &[1.0; 2], smoothing).unwrap().to_scalar::<f32>();
+        let loss = |label, smoothing| {
+            cross_entropy(&logits, &[label], &[1.0; 2], smoothing, &Ranks::alone()).unwrap().to_scalar::<f32>()
+        };
         let (first, second) = (loss(0, 0.0).unwrap(), loss(1, 0.0).unwrap());
         assert!((loss(0, 0.2).unwrap() - (0.9 * first + 0.1 * second)).abs() < 1e-6);
     }

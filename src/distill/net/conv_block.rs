@@ -8,6 +8,7 @@ use super::gradients::add_or_copy;
 use super::norm::{self, BatchStatistics, Mode};
 use super::vectors::{sum, vectorised};
 use super::{activation, convolve, ConvParams, Geometry, Norm};
+use crate::ranks::Ranks;
 
 /// What one convolution keeps between the passes; its parameters are in
 /// [`NetParams`](super::NetParams).
@@ -20,6 +21,8 @@ pub(super) struct ConvBlock {
     alone: Vec<f32>,
     /// Those that normalised in the last forward pass.
     statistics: BatchStatistics,
+    /// Those whose part of the batch counts in these statistics.
+    ranks: Ranks,
 }
 
 impl ConvBlock {
@@ -29,7 +32,12 @@ impl ConvBlock {
         let geometry = Geometry::new(conv, graph.layers[layer.inputs[0]].shape, layer.shape);
         let keep = params.norm.is_some() || !activation::is_known_by_result(conv.activation);
         let alone = vec![0.0; if keep { batch * layer.shape.len() } else { 0 }];
-        Self { index, geometry, alone, statistics: BatchStatistics::default() }
+        Self { index, geometry, alone, statistics: BatchStatistics::default(), ranks: Ranks::alone() }
+    }
+
+    /// Normalises over the part of the batch that the other `ranks` have too.
+    pub fn normalise_with(&mut self, ranks: &Ranks) {
+        self.ranks = ranks.clone();
     }
 
     /// Frees the buffer of a block that will not be run.
@@ -63,7 +71,7 @@ impl ConvBlock {
         convolve::forward(g, input, weight, &mut self.alone);
         self.statistics = match mode {
             Mode::Train => {
-                let batch = BatchStatistics::of(&self.alone, channels, pixels);
+                let batch = BatchStatistics::of(&self.alone, channels, pixels, &self.ranks);
                 norm.running.follow(&batch);
                 batch
             }
@@ -84,8 +92,8 @@ impl ConvBlock {
         let pixels = g.output.pixels();
         self.backward_activation(params, output, gradient);
         if let Some(Norm { gamma, .. }) = &mut params.norm {
-            let (d_gamma, d_beta) = (&mut gamma.gradient, &mut params.bias.gradient);
-            norm::backward(&self.alone, &self.statistics, &gamma.value, gradient, d_gamma, d_beta, pixels);
+            let d_affine = [&mut gamma.gradient[..], &mut params.bias.gradient[..]];
+            norm::backward(&self.alone, &self.statistics, &gamma.value, gradient, d_affine, pixels, &self.ranks);
         } else {
             let gradient = &*gradient;
             params.bias.gradient.par_iter_mut().enumerate().for_each(|(c, bias)| {

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::norm::{BatchStatistics, EPSILON};
+use crate::ranks::Ranks;
 
 /// The logit of 1 %: −ln 99.
 const RARE: f32 = -4.595_12;
@@ -185,6 +186,34 @@ impl NetParams {
         for ((_, average), (_, now)) in self.state().into_iter().zip(params.state()) {
             // So that an average of what does not change stays that to the last bit.
             average.iter_mut().zip(now).for_each(|(a, n)| *a += share * (*n - *a));
+        }
+    }
+
+    /// Adds up the gradients of all `ranks`, and gives the running statistics that their means have.
+    pub fn unite(&mut self, ranks: &Ranks) {
+        if ranks.is_alone() {
+            return;
+        }
+        let mut parts: Vec<&mut Vec<f32>> = Vec::new();
+        for conv in &mut self.convs {
+            if !conv.frozen {
+                parts.extend([&mut conv.weight.gradient, &mut conv.bias.gradient]);
+            }
+            if let Some(norm) = &mut conv.norm {
+                let running = &mut norm.running;
+                running.mean.iter_mut().chain(&mut running.variance).for_each(|v| *v *= ranks.share() as f32);
+                parts.extend([&mut norm.gamma.gradient, &mut running.mean, &mut running.variance]);
+            }
+        }
+        // In one message: each costs a delay.
+        let mut all = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| all.extend_from_slice(part));
+        ranks.sum_many(&mut all);
+        let mut rest = &all[..];
+        for part in parts {
+            let (own, others) = rest.split_at(part.len());
+            part.copy_from_slice(own);
+            rest = others;
         }
     }
 

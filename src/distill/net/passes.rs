@@ -18,6 +18,7 @@ use super::gradients::{add_or_copy, Gradients};
 use super::norm::Mode;
 use super::operation::Operation;
 use super::NetParams;
+use crate::ranks::Ranks;
 
 /// A network in training: its parameters and a buffer for each tensor of a batch.
 pub struct TrainNet {
@@ -160,6 +161,16 @@ impl TrainNet {
     pub fn with_fake(mut self, quantization: FakeQuantization) -> Self {
         assert!(self.params.convs.iter().all(|c| c.norm.is_none()), "batch-norm must be folded before quantization");
         self.fake = Some(FakePass::new(quantization, &self.values));
+        self
+    }
+
+    /// The same, whose batch is one of several parts of a batch: batch-norm is over all of them.
+    pub fn normalising_with(mut self, ranks: &Ranks) -> Self {
+        for layer in &mut self.layers {
+            if let LayerPass::Conv(block) = layer {
+                block.normalise_with(ranks);
+            }
+        }
         self
     }
 

@@ -10,6 +10,7 @@ use peregrine_distill::import::onnx::description::NetworkDescription;
 use peregrine_distill::import::onnx::model::OnnxFile;
 use peregrine_distill::import::onnx::{network, Imported};
 use peregrine_distill::net::Mode;
+use peregrine_distill::ranks::Ranks;
 use peregrine_distill::teacher::Runtime;
 use peregrine_distill::train::config::StudentConfig;
 use peregrine_distill::train::init;
@@ -328,7 +329,7 @@ fn a_training_from_an_imported_network_keeps_all_but_the_class_layers() {
         let config: StudentConfig = toml::from_str(&text).unwrap();
         let architecture = config.load_architecture().unwrap();
         assert_eq!(architecture.detection_classes(), ["person", "rack"], "{name}");
-        let (mut net, _) = init::network(&config, &architecture, None).unwrap();
+        let (mut net, _) = init::network(&config, &architecture, None, &Ranks::alone()).unwrap();
         let head = &architecture.imported.as_ref().unwrap().head;
         for conv in net.params.convs.iter().filter(|conv| !conv.name.starts_with("segment.")) {
             let is_class = head.levels.iter().any(|level| level.class == conv.name);

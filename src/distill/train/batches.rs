@@ -2,6 +2,7 @@
 //!
 //! The examples of a batch are read, decoded and rendered side by side; batches arrive in order.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 
@@ -20,6 +21,7 @@ use super::online::OnlineTeacher;
 use super::plan::{self, ExamplePlan, Shown, ViewPlan};
 use super::soft_view::{Grid, SoftView};
 use crate::data::VOID;
+use crate::ranks::Ranks;
 use crate::soften::stored::StoredMap;
 
 /// Batches rendered ahead.
@@ -82,8 +84,14 @@ impl TrainImages {
     /// # Errors
     /// When an image cannot be read any more, unless the configuration skips those.
     pub fn batch(&self, step: u64, config: &StudentConfig, input: &Input) -> anyhow::Result<Batch> {
+        self.part(step, config, input, 0..config.batch)
+    }
+
+    /// The same of only some images of the batch. All are drawn, so that they are what they are in the
+    /// whole.
+    fn part(&self, step: u64, config: &StudentConfig, input: &Input, images: Range<usize>) -> anyhow::Result<Batch> {
         let plans = plan::batch(self, step, config, input);
-        let examples = plans.into_par_iter().map(|plan| self.example(&plan, config, input));
+        let examples = plans[images].par_iter().map(|plan| self.example(plan, config, input));
         Ok(Batch::new(step, examples.collect::<anyhow::Result<_>>()?))
     }
 
@@ -132,8 +140,8 @@ impl TrainImages {
         })
     }
 
-    /// Starts to render batches from `step` on, and to run the `teacher` on them; the threads end
-    /// when the receiver is dropped.
+    /// Starts to render batches from `step` on, of each the part of this one of `ranks`, and to run the
+    /// `teacher` on them; the threads end when the receiver is dropped.
     ///
     /// # Errors
     /// When a thread cannot be started; through the channel, when an image cannot be read or the
@@ -144,14 +152,17 @@ impl TrainImages {
         config: StudentConfig,
         input: Input,
         teacher: Option<OnlineTeacher>,
+        ranks: &Ranks,
     ) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
+        let each = config.batch / ranks.size();
+        let images = ranks.rank() * each..(ranks.rank() + 1) * each;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).thread_name(|i| format!("loader-{i}"));
         let pool = pool.build().context("cannot start the threads that load images")?;
         // A teacher's thread has batches ahead of its own.
         let (sender, receiver) = bounded(if teacher.is_some() { 1 } else { AHEAD });
         let render = move || {
             for step in step..config.steps {
-                let batch = pool.install(|| self.batch(step, &config, &input));
+                let batch = pool.install(|| self.part(step, &config, &input, images.clone()));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     break;
@@ -202,6 +213,7 @@ mod tests {
 
     use super::*;
     use crate::data::load_image;
+    use crate::ranks::threads::on_ranks;
     use crate::train::augment::{Colour, ViewTransform};
     use crate::train::images::Loading;
     use crate::train::survey::Survey;
@@ -243,7 +255,7 @@ mod tests {
 
     fn rendered(config: &StudentConfig, loading: Loading) -> Vec<anyhow::Result<Batch>> {
         let (images, input) = images(config, loading);
-        images.start(0, config.clone(), input, None).unwrap().into_iter().collect()
+        images.start(0, config.clone(), input, None, &Ranks::alone()).unwrap().into_iter().collect()
     }
 
     #[test]
@@ -292,6 +304,25 @@ mod tests {
                 expected.extend(tensor);
             }
             assert!(images.batch(step, &config, &input).unwrap().input == expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn ranks_render_the_parts_of_one_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StudentConfig { batch: 6, steps: 2, ..project(folder.path(), BOTH) };
+        let (images, input) = images(&config, Loading::default());
+        let whole: Vec<Batch> = (0..2).map(|step| images.batch(step, &config, &input).unwrap()).collect();
+        let parts = on_ranks(3, |ranks| {
+            let (images, input) = super::tests::images(&config, Loading::default());
+            let batches = images.start(0, config.clone(), input, None, &ranks).unwrap();
+            batches.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+        });
+        for (step, whole) in whole.iter().enumerate() {
+            let of_ranks = || parts.iter().map(|batches| &batches[step]);
+            assert!(of_ranks().all(|part| part.files.len() == 2));
+            assert!(of_ranks().flat_map(|part| &part.input).eq(&whole.input), "step {step}");
+            assert!(of_ranks().flat_map(|part| &part.objects).eq(&whole.objects), "step {step}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::config::StudentConfig;
 use super::device::OpenDevice;
 use super::optimizer::Optimizer;
 use crate::net::{NetParams, TrainNet};
+use crate::ranks::Ranks;
 
 /// What the steps of a training change.
 pub struct TrainState {
@@ -46,6 +47,22 @@ impl TrainState {
             }
         }
         Ok(self)
+    }
+
+    /// Gives all `ranks` the state of rank 0, which may have been loaded from a checkpoint.
+    pub fn take_from_first(&mut self, ranks: &Ranks) {
+        if ranks.is_alone() {
+            return;
+        }
+        self.step = ranks.number_of_first(self.step);
+        self.optimizer.updates = ranks.number_of_first(self.optimizer.updates);
+        for params in [&mut self.net.params, &mut self.average] {
+            params.state().into_values().for_each(|values| ranks.broadcast(values));
+        }
+        if ranks.number_of_first(self.optimizer.memory.len() as u64) > 0 {
+            self.optimizer.remember(&mut self.net.params);
+            self.optimizer.memory.values_mut().flatten().for_each(|slot| ranks.broadcast(slot));
+        }
     }
 
     /// Updates the parameters by their gradients, and moves the average by one step. Returns the norm

@@ -37,8 +37,12 @@ pub struct StudentConfig {
     pub backbone: Option<Preset>,
     /// Optimizer steps.
     pub steps: u64,
-    /// Images in a batch.
+    /// Images in a batch, of all ranks together.
     pub batch: usize,
+    /// Where several ranks have parts of a batch: batch-norm is over the whole of it, as in one process;
+    /// else each rank's is over its part, and their running statistics are averaged.
+    #[serde(skip_serializing_if = "is_true")]
+    pub sync_batch_norm: bool,
     /// Peak learning rate, reached after `warmup` steps; it then decays along a cosine to a
     /// hundredth.
     pub learning_rate: f64,
@@ -126,6 +130,10 @@ fn is_default_momentum(value: &f64) -> bool {
     *value == MOMENTUM
 }
 
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
 fn is_one(value: &f64) -> bool {
     *value == 1.0
 }
@@ -140,6 +148,7 @@ impl Default for StudentConfig {
             backbone: None,
             steps: 3000,
             batch: 16,
+            sync_batch_norm: true,
             learning_rate: 1e-3,
             warmup: 200,
             backbone_rate: 0.2,

@@ -12,6 +12,7 @@ use peregrine_engine::cuda::{self, Driver};
 
 #[cfg(feature = "cuda")]
 use crate::net::cuda::kernels::Precision;
+use crate::ranks::Ranks;
 
 /// Device that computes the network in training; losses and teachers run on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -48,6 +49,20 @@ impl fmt::Display for OpenDevice {
 }
 
 impl TrainDevice {
+    /// As [`open`](Self::open), for one of `ranks`.
+    ///
+    /// # Errors
+    /// Also for several ranks on another device than the CPU.
+    pub fn open_for(self, ranks: &Ranks, in_integers: bool) -> anyhow::Result<Option<OpenDevice>> {
+        match self {
+            _ if ranks.is_alone() => self.open(in_integers),
+            Self::Auto | Self::Cpu => Ok(None),
+            Self::Cuda | Self::CudaHalf => {
+                bail!("{} ranks train on CPUs only: use --device cpu, or start one process", ranks.size())
+            }
+        }
+    }
+
     /// The device; `None` for the CPU, which has its own passes. `in_integers`: for
     /// quantization-aware training, which only those passes support.
     ///

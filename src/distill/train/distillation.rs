@@ -21,6 +21,7 @@ use crate::loss::methods::{Method, MethodConfig};
 use crate::loss::schedule::Schedule;
 use crate::loss::targets::DetectionTargets;
 use crate::net::TrainNet;
+use crate::ranks::Ranks;
 use crate::soften::SoftTargets;
 use crate::teacher::package::layer;
 
@@ -144,7 +145,7 @@ impl Distillation {
 
     /// The methods' inputs in a step, and the variables of the student's layers to differentiate,
     /// besides those behind the rows given (the student's class and box distribution logits, if it
-    /// detects).
+    /// detects). `ranks`: those that have the other images of the batch.
     ///
     /// # Errors
     /// When candle fails.
@@ -155,6 +156,7 @@ impl Distillation {
         targets: &DetectionTargets,
         detection: Option<(&Tensor, &Tensor)>,
         config: &StudentConfig,
+        ranks: &Ranks,
     ) -> candle_core::Result<(DistillInputs, Vec<(LayerId, Var)>)> {
         let images = net.batch();
         let mut variables = Vec::new();
@@ -214,6 +216,7 @@ impl Distillation {
             layer_valid,
             input: (input.width, input.height),
             progress: batch.step as f64 / config.steps as f64,
+            ranks: ranks.clone(),
         };
         Ok((inputs, variables))
     }

@@ -17,8 +17,10 @@ use super::imagenet;
 use super::quantized::Quantized;
 use crate::net::fake::FakeQuantization;
 use crate::net::{ConvParams, NetParams, TrainNet};
+use crate::ranks::Ranks;
 
-/// The network with its initial weights, and a line that says where those came from.
+/// The network with its initial weights, for the part of a batch that each of `ranks` has, and a line
+/// that says where those came from.
 ///
 /// # Errors
 /// When `init` cannot be read, has no layer in common with the network, or does not fit
@@ -27,6 +29,7 @@ pub fn network(
     config: &StudentConfig,
     architecture: &Architecture,
     quantized: Option<&Quantized>,
+    ranks: &Ranks,
 ) -> anyhow::Result<(TrainNet, String)> {
     let graph = architecture.graph(architecture.input.width, architecture.input.height);
     let mut params = NetParams::random(&graph, config.seed);
@@ -62,12 +65,15 @@ pub fn network(
             params.convs.iter_mut().for_each(|conv| conv.frozen |= !learns(&conv.name));
         }
     }
+    let images = config.batch / ranks.size();
     let Some(quantized) = quantized else {
-        return Ok((TrainNet::new(graph, params, config.batch), initialised_from));
+        let net = TrainNet::new(graph, params, images);
+        let net = if config.sync_batch_norm { net.normalising_with(ranks) } else { net };
+        return Ok((net, initialised_from));
     };
     quantized.correct_biases(&mut params)?;
     let fake = FakeQuantization::new(&graph, quantized.quantization())?;
-    Ok((TrainNet::new(graph, params, config.batch).with_fake(fake), initialised_from))
+    Ok((TrainNet::new(graph, params, images).with_fake(fake), initialised_from))
 }
 
 /// The backbone stage of a convolution, counted from the stem; `None` outside the backbone's
@@ -120,15 +126,16 @@ mod tests {
         let lite = peregrine_support::lite();
         let architecture = Student::load(&lite).unwrap().manifest.architecture;
         let config = StudentConfig { init: Some(lite), segmentation_only: true, batch: 1, ..StudentConfig::default() };
-        let (net, _) = network(&config, &architecture, None).unwrap();
+        let (net, _) = network(&config, &architecture, None, &Ranks::alone()).unwrap();
         let learns: Vec<&str> = net.params.convs.iter().filter(|c| !c.frozen).map(|c| c.name.as_str()).collect();
         assert!(learns.len() > 3 && learns.iter().all(|name| name.starts_with("segment.")), "{learns:?}");
         let detector = Architecture { segmentation: None, ..architecture };
-        assert!(network(&config, &detector, None).err().unwrap().to_string().contains("no masks"));
+        assert!(network(&config, &detector, None, &Ranks::alone()).err().unwrap().to_string().contains("no masks"));
         let config = StudentConfig { segmentation_only: false, scene_only: true, ..config };
-        assert!(network(&config, &detector, None).err().unwrap().to_string().contains("no scenes"));
+        assert!(network(&config, &detector, None, &Ranks::alone()).err().unwrap().to_string().contains("no scenes"));
         let scene = serde_json::from_str(r#"["day", "night"]"#).unwrap();
-        let (net, _) = network(&config, &Architecture { scene: Some(scene), ..detector }, None).unwrap();
+        let classifier = Architecture { scene: Some(scene), ..detector };
+        let (net, _) = network(&config, &classifier, None, &Ranks::alone()).unwrap();
         let learns: Vec<&str> = net.params.convs.iter().filter(|c| !c.frozen).map(|c| c.name.as_str()).collect();
         assert_eq!(learns, ["scene.class.scene"]);
     }

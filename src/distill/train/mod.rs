@@ -13,6 +13,7 @@
 //! - [`distillation`]: the methods, and their inputs from the student's and the teacher's tensors.
 //! - [`step`]: forward pass, losses, backward pass; [`device`]: CPU or CUDA; [`quantized`]: in 8
 //!   bits.
+//! - [`ranks`](crate::ranks): several processes, each with a part of every batch.
 //! - [`optimizer`], [`checkpoint`]; `progress`, [`step_log`], [`provenance`], [`artifacts`],
 //!   [`curves`]: the files of the run's folder.
 
@@ -33,6 +34,8 @@ pub mod images;
 pub mod init;
 pub mod mean_teacher;
 pub mod objects;
+#[cfg(test)]
+mod on_ranks;
 pub mod online;
 pub mod optimizer;
 pub mod plan;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use crate::net::cuda::{arguments::Step, CudaNet, Rule};
+use crate::net::params::Trainable;
 use crate::net::NetParams;
 #[cfg(feature = "cuda")]
 use crate::net::TrainNet;
@@ -26,6 +27,12 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
+    /// What `memory` has for a tensor; zeros if it has nothing yet.
+    fn memory_of<'a>(self, tensor: &Trainable, memory: &'a mut Memory) -> &'a mut Vec<Vec<f32>> {
+        let zeros = || vec![vec![0.0; tensor.param.value.len()]; self.slots()];
+        memory.entry(tensor.name.clone()).or_insert_with(zeros)
+    }
+
     /// Values that are kept for each weight.
     pub fn slots(self) -> usize {
         match self {
@@ -35,6 +42,9 @@ impl OptimizerKind {
     }
 }
 
+/// First and second moments, or the velocity, by the tensor's name.
+type Memory = BTreeMap<String, Vec<Vec<f32>>>;
+
 /// An optimizer and its memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Optimizer {
@@ -42,7 +52,7 @@ pub struct Optimizer {
     /// Of SGD, 0 or above and below 1.
     pub momentum: f32,
     /// First and second moments, or the velocity, by the tensor's name.
-    pub memory: BTreeMap<String, Vec<Vec<f32>>>,
+    pub memory: Memory,
     /// Updates made.
     pub updates: u64,
 }
@@ -50,6 +60,13 @@ pub struct Optimizer {
 impl Optimizer {
     pub fn new(kind: OptimizerKind, momentum: f64) -> Self {
         Self { kind, momentum: momentum as f32, memory: BTreeMap::new(), updates: 0 }
+    }
+
+    /// Makes room for what it keeps of each tensor.
+    pub fn remember(&mut self, params: &mut NetParams) {
+        for trainable in params.trainable() {
+            self.kind.memory_of(&trainable, &mut self.memory);
+        }
     }
 
     /// Scales the gradients down to a global norm of `clip` if they exceed it, then updates every
@@ -67,9 +84,7 @@ impl Optimizer {
         let (c1, c2) = (correction(BETA1), correction(BETA2));
         let scale = if norm > clip { clip / norm } else { 1.0 };
         for trainable in &mut list {
-            let len = trainable.param.value.len();
-            let slots = self.kind.slots();
-            let memory = self.memory.entry(trainable.name.clone()).or_insert_with(|| vec![vec![0.0; len]; slots]);
+            let memory = self.kind.memory_of(trainable, &mut self.memory);
             let rate = rate * f64::from(trainable.rate);
             let decay = if trainable.decay { decay } else { 0.0 };
             let values = trainable.param.value.iter_mut().zip(&trainable.param.gradient);

@@ -98,6 +98,11 @@ impl Provenance {
     }
 }
 
+/// SHA-256 of the configuration and of all data: ranks must have the same.
+pub(super) fn of_all(config_text: &str, config: &StudentConfig, survey: &Survey) -> String {
+    sha256(format!("{config_text}{:?}", fingerprints(config, survey)).as_bytes())
+}
+
 /// Each data set's fingerprint by its name; by its folder too if another one has the same name.
 fn fingerprints(config: &StudentConfig, survey: &Survey) -> BTreeMap<String, String> {
     let mut fingerprints = BTreeMap::new();

@@ -10,28 +10,30 @@ use crossbeam::channel::Receiver;
 use peregrine_core::files::write_atomically;
 use peregrine_student::manifest::Training;
 use peregrine_student::presets::Preset;
-use peregrine_student::Student;
+use peregrine_student::{Architecture, Student};
 
 use super::artifacts::Artifacts;
 use super::batches::Batch;
 use super::check::refuse_without_labels;
 use super::checkpoint::TrainState;
 use super::config::StudentConfig;
-use super::device::TrainDevice;
+use super::device::{OpenDevice, TrainDevice};
 use super::distillation::{Distillation, TeacherSource};
 use super::images::{Loading, TrainImages};
 use super::init;
 use super::mean_teacher::MeanTeacher;
 use super::online::TeacherConfig;
 use super::progress::TrainProgress;
-use super::provenance::{Provenance, Sources};
+use super::provenance::{of_all, Provenance, Sources};
 use super::quantized::Quantized;
 use super::step::LossComputer;
 use super::step_log::StepLog;
 use super::survey::Survey;
 use crate::file_index::FileIndex;
 use crate::lock::lock;
+use crate::log;
 use crate::loss::segmentation;
+use crate::ranks::{launcher, Ranks};
 use crate::soften::SoftTargets;
 
 /// The arguments of a training.
@@ -90,43 +92,85 @@ impl Role {
     }
 }
 
-/// Trains, and resumes a run that was interrupted.
+/// Trains, and resumes a run that was interrupted; with others, if MPI has started several processes.
 ///
 /// # Errors
 /// Each names the file or field at fault; the last good checkpoint stays on disk.
 pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")?;
+    let ranks = launcher::join()?;
+    if !ranks.is_first() {
+        log::only_errors();
     }
-    let config = read_config(args, role)?;
-    let device = args.device.open(config.quantized_as.is_some())?;
-    let place = device.as_ref().map_or("the CPU".to_owned(), ToString::to_string);
-    let architecture = config.load_architecture().with_context(|| args.config.display().to_string())?;
-    let quantized = config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
-    let (net, initialised_from) = init::network(&config, &architecture, quantized.as_ref())?;
-    let mut state = TrainState::new(net, &config);
+    ranks.end(train_on(&ranks, args, role))
+}
 
+/// What a run begins with, before any of its files is read or written.
+struct Beginning {
+    config: StudentConfig,
+    config_text: String,
+    device: Option<OpenDevice>,
+    architecture: Architecture,
+    quantized: Option<Quantized>,
+    state: TrainState,
+    initialised_from: String,
+}
+
+impl Beginning {
+    fn new(args: &TrainArgs, role: Role, ranks: &Ranks) -> anyhow::Result<Self> {
+        if let Some(threads) = args.threads {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            threads.build_global().context("cannot start the threads")?;
+        }
+        let config = read_config(args, role)?;
+        refuse_uneven(&config, ranks).with_context(|| args.config.display().to_string())?;
+        let device = args.device.open_for(ranks, config.quantized_as.is_some())?;
+        let architecture = config.load_architecture().with_context(|| args.config.display().to_string())?;
+        let quantized =
+            config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
+        let (net, initialised_from) = init::network(&config, &architecture, quantized.as_ref(), ranks)?;
+        let state = TrainState::new(net, &config);
+        let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
+        Ok(Self { config, config_text, device, architecture, quantized, state, initialised_from })
+    }
+}
+
+/// Trains as one of `ranks`. What fails on one of them is told by it alone.
+fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role) -> anyhow::Result<()> {
+    let Beginning { config, config_text, device, architecture, quantized, mut state, initialised_from } =
+        ranks.agree(Beginning::new(args, role, ranks))?;
+    let place = place(device.as_ref(), ranks);
     let files = RunFiles::new(args, role);
-    fs::create_dir_all(&files.folder).with_context(|| files.folder.display().to_string())?;
-    let _only = lock(&files.folder, "another training")?;
-    let config_text = toml::to_string(&config).context("the configuration cannot be written back")?;
-    if files.checkpoint.exists() && !args.fresh {
-        let expected = (!args.reconfigure).then_some(config_text.as_str());
-        state.load(&files.checkpoint, expected).with_context(|| files.checkpoint.display().to_string())?;
+    let _only = ranks.first(|| {
+        fs::create_dir_all(&files.folder).with_context(|| files.folder.display().to_string())?;
+        let only = lock(&files.folder, "another training")?;
+        if files.checkpoint.exists() && !args.fresh {
+            let expected = (!args.reconfigure).then_some(config_text.as_str());
+            state.load(&files.checkpoint, expected).with_context(|| files.checkpoint.display().to_string())?;
+        }
+        Ok(only)
+    })?;
+    state.take_from_first(ranks);
+    let survey = ranks.first_before_others(|| {
+        let datasets = config.open_data(&architecture)?;
+        refuse_without_labels(&config, &datasets)?;
+        // A rank on a machine that does not have the folder remembers nothing.
+        Survey::make(datasets, files.folder.is_dir().then_some(&files.folder))
+    })?;
+    if !ranks.is_alone() {
+        ranks.refuse_unequal("train.toml, or other data,", &of_all(&config_text, &config, &survey))?;
     }
-    let datasets = config.open_data(&architecture)?;
-    refuse_without_labels(&config, &datasets)?;
-    let survey = Survey::make(datasets, Some(&files.folder))?;
-    let sources = Provenance::record(&config, &survey, &files.folder, state.step, args.reconfigure)?;
-    write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
-    let mut log = StepLog::open(&files.log, state.step)?;
-    if args.reconfigure {
-        log.add(&serde_json::json!({ "step": state.step, "reconfigured": config }))?;
-    }
-
-    let soft_targets = open_soft_targets(&config, &files.folder)?;
-    let prepared = Distillation::prepare(&config, &architecture, &state.net, soft_targets.as_ref())?;
-    let (distillation, teacher) = prepared.unzip();
+    let begun = ranks.first(|| {
+        let sources = Provenance::record(&config, &survey, &files.folder, state.step, args.reconfigure)?;
+        write_atomically(&files.folder.join("config.toml"), config_text.as_bytes())?;
+        let mut log = StepLog::open(&files.log, state.step)?;
+        if args.reconfigure {
+            log.add(&serde_json::json!({ "step": state.step, "reconfigured": config }))?;
+        }
+        Ok((sources, log))
+    })?;
+    let soft_targets = ranks.first_before_others(|| open_soft_targets(&config, &files.folder))?;
+    let prepared = Distillation::prepare(&config, &architecture, &state.net, soft_targets.as_ref());
+    let (distillation, teacher) = ranks.agree(prepared)?.unzip();
     let (mut online, mut mean_teacher, mut layers) = (None, None, Vec::new());
     match teacher {
         Some(TeacherSource::Package(teacher)) => online = Some(teacher),
@@ -134,20 +178,25 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         Some(TeacherSource::Offline(grids)) => layers = grids,
         None => {}
     }
-    let images = TrainImages::load(&config, survey, &architecture, soft_targets.as_ref(), &layers, args.loading())?;
-    let artifacts = Artifacts {
-        config: &config,
-        architecture: &architecture,
-        quantized: quantized.as_ref(),
-        training: training(&config, role, soft_targets.as_ref(), initialised_from, sources)?,
-        package: &files.package,
-        log: &files.log,
-        curves: &files.curves,
-    };
-    if state.step >= config.steps {
-        // A run killed between its last checkpoint and its package has no step left to write it.
-        artifacts.write(&state.average, state.step)?;
-    }
+    let images = TrainImages::load(&config, survey, &architecture, soft_targets.as_ref(), &layers, args.loading());
+    let images = ranks.agree(images)?;
+    let written = begun.map(|(sources, log)| {
+        let artifacts = Artifacts {
+            config: &config,
+            architecture: &architecture,
+            quantized: quantized.as_ref(),
+            training: training(&config, role, soft_targets.as_ref(), initialised_from, sources)?,
+            package: &files.package,
+            log: &files.log,
+            curves: &files.curves,
+        };
+        if state.step >= config.steps {
+            // A run killed between its last checkpoint and its package has no step left to write it.
+            artifacts.write(&state.average, state.step)?;
+        }
+        Ok(Written { config_text, artifacts, progress: TrainProgress::new(log, config.steps, state.step) })
+    });
+    let written = ranks.agree(written.transpose())?;
     tracing::info!(
         "{} images; {} parameters; steps {} to {}, on {place}",
         images.len(),
@@ -160,14 +209,33 @@ pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
         state = state.on(device, &compared)?;
     }
-    let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation);
-    let batches = images.start(state.step, config.clone(), architecture.input.clone(), online)?;
-    let progress = TrainProgress::new(log, config.steps, state.step);
-    let checkpoint = &files.checkpoint;
-    let mut run = TrainingRun { config: &config, config_text, checkpoint, losses, mean_teacher, artifacts, progress };
+    let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation).with_ranks(ranks);
+    let batches = images.start(state.step, config.clone(), architecture.input.clone(), online, ranks)?;
+    let mut run = TrainingRun { config: &config, checkpoint: &files.checkpoint, losses, mean_teacher, ranks, written };
     run.steps(&mut state, batches)?;
     tracing::info!("the {} is in {}", role.name(), files.package.display());
     Ok(())
+}
+
+/// Refuses a batch that cannot be divided equally.
+fn refuse_uneven(config: &StudentConfig, ranks: &Ranks) -> anyhow::Result<()> {
+    let (batch, size) = (config.batch, ranks.size());
+    ensure!(
+        batch.is_multiple_of(size),
+        "batch = {batch} cannot be divided equally among {size} ranks: make it a multiple of {size}, such as {}, or \
+         start another number of ranks",
+        batch.next_multiple_of(size)
+    );
+    Ok(())
+}
+
+/// Where the training runs, for the log.
+fn place(device: Option<&OpenDevice>, ranks: &Ranks) -> String {
+    match device {
+        Some(device) => device.to_string(),
+        None if ranks.is_alone() => "the CPU".into(),
+        None => format!("{} ranks with {} threads each", ranks.size(), rayon::current_num_threads()),
+    }
 }
 
 /// The files of a run's folder that a training reads or writes more than once.
@@ -188,26 +256,32 @@ impl RunFiles {
     }
 }
 
+/// What rank 0 writes.
+struct Written<'a> {
+    config_text: String,
+    artifacts: Artifacts<'a>,
+    progress: TrainProgress,
+}
+
 /// What the training loop needs besides the state that it changes.
 struct TrainingRun<'a> {
     config: &'a StudentConfig,
-    config_text: String,
     checkpoint: &'a Path,
     losses: LossComputer,
     mean_teacher: Option<MeanTeacher>,
-    artifacts: Artifacts<'a>,
-    progress: TrainProgress,
+    ranks: &'a Ranks,
+    written: Option<Written<'a>>,
 }
 
 impl TrainingRun<'_> {
     /// The training loop: one optimizer step for each batch, up to the last step.
     fn steps(&mut self, state: &mut TrainState, batches: Receiver<anyhow::Result<Batch>>) -> anyhow::Result<()> {
-        let config = self.config;
+        let (config, ranks) = (self.config, self.ranks);
         loop {
             let waiting = Instant::now();
             let Ok(batch) = batches.recv() else { break };
-            self.progress.waited(waiting.elapsed());
-            let mut batch = batch?;
+            let mut batch = ranks.agree(batch)?;
+            let waited = waiting.elapsed();
             if let Some(teacher) = &mut self.mean_teacher {
                 state.fetch_average()?;
                 batch.teacher_outputs = teacher.infer(&state.average, &batch.input)?;
@@ -215,25 +289,31 @@ impl TrainingRun<'_> {
 
             state.net.zero_gradients()?;
             let losses = self.losses.gradients(&mut state.net, &batch, config)?;
-            losses.check_finite("loss", losses.total(), &batch, self.checkpoint)?;
+            ranks.told_by_first(losses.check_finite("loss", losses.total(), &batch, self.checkpoint))?;
+            state.net.params.unite(ranks);
             let rate = config.rate_at(batch.step);
             let norm = state.update(rate, config.weight_decay, config.clip, config.ema)?;
-            losses.check_finite("gradient", norm, &batch, self.checkpoint)?;
+            ranks.told_by_first(losses.check_finite("gradient", norm, &batch, self.checkpoint))?;
             state.step = batch.step + 1;
 
-            self.progress.report(state.step, rate, norm, &losses)?;
+            let Some(written) = &mut self.written else { continue };
+            written.progress.waited(waited);
+            written.progress.report(state.step, rate, norm, &losses)?;
             if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps {
-                state.save(self.checkpoint, &self.config_text)?;
-                self.artifacts.write(&state.average, state.step)?;
+                state.save(self.checkpoint, &written.config_text)?;
+                written.artifacts.write(&state.average, state.step)?;
             }
         }
-        self.progress.finish();
+        if let Some(written) = &self.written {
+            written.progress.finish();
+        }
         ensure!(
             state.step >= config.steps,
             "the thread that renders batches ended at step {}; start again to resume from there",
             state.step
         );
-        Ok(())
+        // No rank ends while rank 0 may still fail.
+        ranks.agree(Ok(()))
     }
 }
 
@@ -262,7 +342,9 @@ fn open_soft_targets(config: &StudentConfig, run: &Path) -> anyhow::Result<Optio
     let Some(folder) = &config.soft_targets else { return Ok(None) };
     let mut checked = FileIndex::load(run);
     let soft_targets = SoftTargets::open_with(folder, &|layer| config.takes_feature(layer), &mut checked)?;
-    checked.save(run)?;
+    if run.is_dir() {
+        checked.save(run)?;
+    }
     let layers = soft_targets.features.keys().filter(|layer| !config.takes_feature(layer));
     let features = layers.map(|layer| format!("features for {layer}"));
     let masks = (soft_targets.segmentation.is_some() && !config.takes_masks()).then(|| "masks".to_owned());

@@ -19,6 +19,7 @@ use crate::loss::detection::DetectionLoss;
 use crate::loss::targets::{DetectionTargets, Positive};
 use crate::loss::{detection, scene, segmentation};
 use crate::net::{Mode, TrainNet};
+use crate::ranks::Ranks;
 
 /// The loss of one step, term by term.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -43,6 +44,20 @@ impl Losses {
 }
 
 impl Losses {
+    /// The sums over `ranks`.
+    fn of_all(mut self, ranks: &Ranks) -> Self {
+        if ranks.is_alone() {
+            return self;
+        }
+        let Self { class, teacher, bbox, box_distribution, segmentation, scene, methods } = &mut self;
+        let terms: Vec<&mut f32> =
+            [class, teacher, bbox, box_distribution, segmentation, scene].into_iter().chain(methods).collect();
+        let mut sums: Vec<f64> = terms.iter().map(|term| f64::from(**term)).collect();
+        ranks.sum(&mut sums);
+        terms.into_iter().zip(sums).for_each(|(term, sum)| *term = sum as f32);
+        self
+    }
+
     /// Stops the run at a `value` (the loss, or the norm of the gradient) that is NaN or infinite,
     /// before it spoils the weights.
     ///
@@ -92,6 +107,7 @@ pub struct LossComputer {
     /// Indices of the logits of each group of scenes there.
     scene_outputs: Range<usize>,
     distillation: Option<Distillation>,
+    ranks: Ranks,
 }
 
 impl LossComputer {
@@ -106,6 +122,7 @@ impl LossComputer {
             mask_output: architecture.segmentation_output(),
             scene_outputs: architecture.scene_outputs(),
             distillation: None,
+            ranks: Ranks::alone(),
         }
     }
 
@@ -114,7 +131,14 @@ impl LossComputer {
         Self { distillation, ..self }
     }
 
-    /// Runs `batch` through `net` and adds the gradients of its loss to those of the parameters.
+    /// The same for batches of which each of `ranks` has a part.
+    pub fn with_ranks(self, ranks: &Ranks) -> Self {
+        Self { ranks: ranks.clone(), ..self }
+    }
+
+    /// Runs `batch` through `net` and adds the gradients of its loss to those of the parameters. With
+    /// several ranks the losses are those of the whole batch, and the gradients are to be added up over
+    /// the ranks.
     ///
     /// # Errors
     /// When candle fails; the caller checks that the loss is finite.
@@ -125,7 +149,7 @@ impl LossComputer {
         let detection = self.detection(net)?;
         let targets = self.targets(batch);
         let terms = match &detection {
-            Some((class, boxes)) => detection::loss(&class.rows, &boxes.rows, &targets, &config.loss)?,
+            Some((class, boxes)) => detection::loss(&class.rows, &boxes.rows, &targets, &config.loss, &self.ranks)?,
             None => DetectionLoss::zero()?,
         };
         let mask = self.mask(net, batch)?;
@@ -133,20 +157,27 @@ impl LossComputer {
         let mask_loss = match &mask {
             Some(mask) => {
                 let smoothing = config.loss.label_smoothing as f32;
-                let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, &self.mask_weights, smoothing)?;
+                let (weights, ranks) = (&self.mask_weights, &self.ranks);
+                let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, weights, smoothing, ranks)?;
                 (loss * config.segmentation_weight)?
             }
-            None => Tensor::new(0.0f32, &Device::Cpu)?,
+            None => {
+                if self.mask_output.is_some() {
+                    // The other ranks add up the weights of their pixels.
+                    self.ranks.total(0.0);
+                }
+                Tensor::new(0.0f32, &Device::Cpu)?
+            }
         };
         let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.box_distribution)?)?;
         let scenes = self.scenes(net)?;
-        let scene_loss = scene_loss(&scenes, batch, config)?;
+        let scene_loss = scene_loss(&scenes, batch, config, &self.ranks)?;
         let mut total = ((total + &mask_loss)? + &scene_loss)?;
         let mut taps = Vec::new();
         let mut methods = Vec::new();
         if let Some(distillation) = &self.distillation {
             let rows = detection.as_ref().map(|(class, boxes)| (&class.rows, &boxes.rows));
-            let (inputs, inner) = distillation.inputs(net, batch, &targets, rows, config)?;
+            let (inputs, inner) = distillation.inputs(net, batch, &targets, rows, config, &self.ranks)?;
             for loss in distillation.losses(&inputs)? {
                 methods.push(loss.to_scalar::<f32>()?);
                 total = (total + loss)?;
@@ -163,9 +194,16 @@ impl LossComputer {
             }
         }
         seeds.extend(mask.map(|mask| mask.seed(net, &gradients)).transpose()?);
+        if !self.ranks.is_alone() {
+            // The same layers take part in the backward pass of every rank: batch-norm there waits for all.
+            let all = net.graph.outputs.iter().copied().chain(taps.iter().map(|(layer, _)| *layer));
+            let zeros = |layer: LayerId| (layer, vec![0.0; net.batch() * net.graph.layers[layer].shape.len()]);
+            let missing = all.filter(|layer| seeds.iter().all(|(seeded, _)| seeded != layer)).map(zeros);
+            seeds.extend(missing.collect::<Vec<_>>());
+        }
         net.backward(seeds.iter().map(|(layer, seed)| (*layer, &seed[..])))?;
         let value = |t: &Tensor| t.to_scalar::<f32>();
-        Ok(Losses {
+        let losses = Losses {
             class: value(&terms.class)?,
             teacher: value(&terms.teacher)?,
             bbox: value(&terms.bbox)?,
@@ -173,7 +211,8 @@ impl LossComputer {
             segmentation: value(&mask_loss)?,
             scene: value(&scene_loss)?,
             methods,
-        })
+        };
+        Ok(losses.of_all(&self.ranks))
     }
 
     /// The class logits and the box distributions; `None` without a detection head.
@@ -249,10 +288,15 @@ impl LossComputer {
 }
 
 /// The weighted loss of the scene head; 0 without one.
-fn scene_loss(scenes: &[(LayerId, Var)], batch: &Batch, config: &StudentConfig) -> candle_core::Result<Tensor> {
+fn scene_loss(
+    scenes: &[(LayerId, Var)],
+    batch: &Batch,
+    config: &StudentConfig,
+    ranks: &Ranks,
+) -> candle_core::Result<Tensor> {
     let labels: Vec<Vec<u8>> = (0..scenes.len()).map(|group| batch.scene_labels(group)).collect();
     let groups = scenes.iter().zip(&labels).map(|((_, var), labels)| (var.as_tensor(), &labels[..]));
-    scene::cross_entropy(groups, config.loss.label_smoothing as f32)? * config.scene_weight
+    scene::cross_entropy(groups, config.loss.label_smoothing as f32, ranks)? * config.scene_weight
 }
 
 /// One kind of detection output over all levels.

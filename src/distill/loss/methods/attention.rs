@@ -28,7 +28,7 @@ impl Method for Attention {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         sum_over_layers(inputs, &self.layers, |student, teacher, _| {
             let gap = (map(student)? - map(teacher)?)?;
-            gap.sqr()?.sum(1)?.mean_all()
+            gap.sqr()?.sum(1)?.mean_all()? * inputs.ranks.share()
         })
     }
 }

@@ -104,9 +104,8 @@ impl Method for Cross {
         let (class, boxes) = (rows(&class)?, rows(&boxes)?);
         let teacher = &inputs.teacher;
         let temperature = self.config.temperature.at(inputs.progress);
-        let classes = kd::focused(&class, &teacher.class, temperature, self.config.focus)?;
-        let localisation =
-            ld::localisation(&boxes, &teacher.box_distribution, &teacher.class, temperature, self.config.min_score)?;
+        let classes = kd::focused(&class, &teacher.class, temperature, self.config.focus, &inputs.ranks)?;
+        let localisation = ld::localisation(&boxes, teacher, temperature, self.config.min_score, &inputs.ranks)?;
         classes + (localisation * self.config.box_distribution)?
     }
 }
@@ -190,6 +189,7 @@ mod tests {
     use super::*;
     use crate::loss::check;
     use crate::net::check::values;
+    use crate::ranks::Ranks;
     use peregrine_engine::cpu::CpuEngine;
     use peregrine_engine::Engine;
     use peregrine_student::Architecture;
@@ -237,6 +237,7 @@ mod tests {
             layer_valid: BTreeMap::new(),
             input: SIZE,
             progress: 0.0,
+            ranks: Ranks::alone(),
         }
     }
 
@@ -257,10 +258,9 @@ mod tests {
         // predictions.
         let config = CrossConfig { min_score: 0.0, ..toml::from_str("temperature = 2.0\nsides = 0.5").unwrap() };
         let inputs = inputs(&config, 2, 1);
-        let (student, teacher) = (&inputs.student, &inputs.teacher);
-        let classes = kd::focused(&student.class, &teacher.class, 2.0, 1.0).unwrap();
-        let boxes =
-            ld::localisation(&student.box_distribution, &teacher.box_distribution, &teacher.class, 2.0, 0.0).unwrap();
+        let (student, teacher, alone) = (&inputs.student, &inputs.teacher, Ranks::alone());
+        let classes = kd::focused(&student.class, &teacher.class, 2.0, 1.0, &alone).unwrap();
+        let boxes = ld::localisation(&student.box_distribution, teacher, 2.0, 0.0, &alone).unwrap();
         let [classes, boxes] = [classes, boxes].map(|t| t.to_scalar::<f32>().unwrap());
         let loss = Cross::new(config, &Student::load(&peregrine_support::lite()).unwrap())
             .unwrap()

@@ -32,17 +32,22 @@ impl Method for Cwd {
 
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        let channels = |student: &Tensor, teacher: &Tensor| {
+        // The mean over the channels of this rank's images, and by their share of those of all ranks.
+        let channels = |student: &Tensor, teacher: &Tensor, share: f64| {
             let rows = |maps: &Tensor| maps.flatten(0, 1)?.contiguous()?.flatten_from(1);
-            soft::categorical(&rows(student)?, &rows(teacher)?, t)?.mean_all()
+            soft::categorical(&rows(student)?, &rows(teacher)?, t)?.mean_all()? * share
         };
         if self.layers.is_empty() {
-            let Some((student, teacher)) = valid_maps(inputs)? else {
+            let maps = valid_maps(inputs)?;
+            let images = maps.as_ref().map_or(Ok(0), |(student, _)| student.dim(0))? as f64;
+            let all = inputs.ranks.total(images);
+            let Some((student, teacher)) = maps else {
                 return super::zero();
             };
-            return channels(&student, &teacher);
+            return channels(&student, &teacher, images / all);
         }
-        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| channels(student, teacher))
+        let share = inputs.ranks.share();
+        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| channels(student, teacher, share))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
-use super::outputs::{categorical, Head, Rows};
+use super::outputs::{Head, Rows};
 use super::{sum_over_rows, Method};
 
 /// `β·inter + γ·intra`: one minus the Pearson correlation of each row's class probabilities
@@ -35,7 +35,7 @@ fn temperature() -> Schedule {
 impl Method for Dist {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        sum_over_rows(categorical(inputs, self.on)?, |rows| self.of_rows(rows, t))
+        sum_over_rows(inputs, self.on, |rows| self.of_rows(rows, t))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
-use super::outputs::{categorical, Head, Rows};
+use super::outputs::{Head, Rows};
 use super::{sum_over_rows, Method};
 
 /// `α·TCKD + β·NCKD`, times T², averaged over rows: TCKD is the divergence between the binary
@@ -43,7 +43,7 @@ const EXCLUDED: f64 = 1000.0;
 impl Method for Dkd {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        sum_over_rows(categorical(inputs, self.on)?, |rows| self.of_rows(rows, t))
+        sum_over_rows(inputs, self.on, |rows| self.of_rows(rows, t))
     }
 }
 

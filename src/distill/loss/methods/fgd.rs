@@ -104,7 +104,7 @@ impl Method for Fgd {
             let features = ((student - teacher)?.sqr()? * weight)?.sum_all()?;
             let gap = |a: Tensor, b: Tensor| (a - b)?.abs()?.sum_all();
             let attention = (gap(student_space, space)? + gap(student_channel, channel)?)?;
-            (features + (attention * self.attention)?)? / images as f64
+            (features + (attention * self.attention)?)? * (inputs.ranks.share() / images as f64)
         })
     }
 }

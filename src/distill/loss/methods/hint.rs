@@ -21,6 +21,7 @@ impl Method for Hint {
     }
 
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
-        sum_over_layers(inputs, &self.layers, |student, teacher, _| (student - teacher)?.sqr()?.mean_all()? * 0.5)
+        let half = 0.5 * inputs.ranks.share();
+        sum_over_layers(inputs, &self.layers, |student, teacher, _| (student - teacher)?.sqr()?.mean_all()? * half)
     }
 }

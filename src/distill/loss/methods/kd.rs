@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
-use super::outputs::{categorical, cells, Head};
+use super::outputs::{cells, Head};
 use super::{sum_over_rows, Method};
 use crate::data::VOID;
 use crate::defaults::is_default;
+use crate::ranks::Ranks;
 
 /// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation",
 /// eq. 2): the mean over all valid cells, labelled or not. With `labelled`, only over those that
@@ -76,32 +77,42 @@ impl Method for Kd {
                 let counts = |(&valid, &label): (&bool, &u8)| f32::from(valid && (!self.labelled || label != VOID));
                 let counted = inputs.mask_valid.iter().zip(&inputs.mask).map(counts);
                 let counted = Tensor::from_iter(counted, loss.device())?;
-                let weight = if self.balanced { (rarity(&teacher, &counted)? * counted)? } else { counted };
+                let weight =
+                    if self.balanced { (rarity(&teacher, &counted, &inputs.ranks)? * counted)? } else { counted };
                 // Without a cell that counts: zero, with a zero gradient.
-                let total = f64::from(weight.sum_all()?.to_scalar::<f32>()?).max(1e-6);
+                let total = inputs.ranks.total(f64::from(weight.sum_all()?.to_scalar::<f32>()?)).max(1e-6);
                 (loss * weight)?.sum_all()? / total
             }
-            Head::Scene => sum_over_rows(categorical(inputs, self.on)?, |rows| {
+            Head::Scene => sum_over_rows(inputs, self.on, |rows| {
                 soft::categorical(&rows.student, &rows.teacher, temperature)?.mean_all()
             }),
-            Head::Class => focused(&inputs.student.class, &inputs.teacher.class, temperature, self.focus),
+            Head::Class => {
+                focused(&inputs.student.class, &inputs.teacher.class, temperature, self.focus, &inputs.ranks)
+            }
         }
     }
 }
 
 /// The weight of each cell by the rarity of the teacher's classes there; shares are taken over the
-/// cells `counted`. See [`Kd`].
-fn rarity(teacher: &Tensor, counted: &Tensor) -> Result<Tensor> {
+/// cells `counted` of all `ranks`. See [`Kd`].
+fn rarity(teacher: &Tensor, counted: &Tensor, ranks: &Ranks) -> Result<Tensor> {
     let probability = softmax(teacher, 1)?.detach();
-    let total = counted.sum_all()?.maximum(1.0)?;
-    let share = probability.broadcast_mul(&counted.unsqueeze(1)?)?.sum(0)?.broadcast_div(&total)?;
+    let total = ranks.sum_tensor(&counted.sum_all()?)?.maximum(1.0)?;
+    let share = probability.broadcast_mul(&counted.unsqueeze(1)?)?.sum(0)?;
+    let share = ranks.sum_tensor(&share)?.broadcast_div(&total)?;
     let weight = (share + 1.02)?.log()?.recip()?;
     probability.broadcast_mul(&weight)?.sum(1)
 }
 
 /// Σ |σ(teacher) − σ(student)|^focus · T² · KL over cells and classes, divided by the teacher's
-/// foreground; see [`Kd`].
-pub(super) fn focused(student: &Tensor, teacher: &Tensor, temperature: f64, focus: f64) -> Result<Tensor> {
+/// foreground on all `ranks`; see [`Kd`].
+pub(super) fn focused(
+    student: &Tensor,
+    teacher: &Tensor,
+    temperature: f64,
+    focus: f64,
+    ranks: &Ranks,
+) -> Result<Tensor> {
     let mut terms = soft::bernoulli_terms(student, teacher, temperature)?;
     let probability = sigmoid(teacher)?;
     if focus > 0.0 {
@@ -109,6 +120,6 @@ pub(super) fn focused(student: &Tensor, teacher: &Tensor, temperature: f64, focu
         let gap = ((&probability - sigmoid(student)?)?.abs()? + 1e-6)?;
         terms = (terms * gap.powf(focus)?)?;
     }
-    let foreground = f64::from(probability.max(1)?.sum_all()?.to_scalar::<f32>()?).max(1.0);
+    let foreground = ranks.total(f64::from(probability.max(1)?.sum_all()?.to_scalar::<f32>()?)).max(1.0);
     terms.sum_all()? * (temperature * temperature / foreground)
 }

@@ -4,10 +4,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::super::inputs::DistillInputs;
+use super::super::inputs::{DistillInputs, Tensors};
 use super::super::schedule::Schedule;
 use super::super::soft;
 use super::Method;
+use crate::ranks::Ranks;
 
 /// `T² · KL` between the box distributions, averaged over sides, and over cells weighted by the
 /// teacher's best class probability. Cells below `min_score` do not count: without an object, the
@@ -42,35 +43,30 @@ impl Ld {
 impl Method for Ld {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let temperature = self.temperature.at(inputs.progress);
-        localisation(
-            &inputs.student.box_distribution,
-            &inputs.teacher.box_distribution,
-            &inputs.teacher.class,
-            temperature,
-            self.min_score,
-        )
+        localisation(&inputs.student.box_distribution, &inputs.teacher, temperature, self.min_score, &inputs.ranks)
     }
 }
 
-/// The loss of the `student`'s box distribution logits `[rows, 4·bins]`; see [`Ld`].
+/// The loss of the `student`'s box distribution logits `[rows, 4·bins]`, by the rows that count on all
+/// `ranks`; see [`Ld`].
 pub(super) fn localisation(
     student: &Tensor,
-    teacher: &Tensor,
-    teacher_class: &Tensor,
+    teacher: &Tensors,
     temperature: f64,
     min_score: f32,
+    ranks: &Ranks,
 ) -> Result<Tensor> {
-    let scores = sigmoid(teacher_class)?.max(1)?.to_vec1::<f32>()?;
+    let scores = sigmoid(&teacher.class)?.max(1)?.to_vec1::<f32>()?;
     let rows: Vec<(u32, f32)> = (0u32..).zip(scores).filter(|r| r.1 > min_score).collect();
+    let total = ranks.total(rows.iter().map(|r| f64::from(r.1)).sum());
     if rows.is_empty() {
         return Tensor::zeros((), DType::F32, &Device::Cpu);
     }
     let index = Tensor::from_iter(rows.iter().map(|r| r.0), &Device::Cpu)?;
-    let total: f64 = rows.iter().map(|r| f64::from(r.1)).sum();
     // The weight of each row, once for each of its sides.
     let weight = Tensor::from_iter(rows.iter().flat_map(|r| [r.1; 4]), &Device::Cpu)?;
     let bins = student.dim(1)? / 4;
     let pick = |logits: &Tensor| logits.index_select(&index, 0)?.reshape(((), bins));
-    let divergence = soft::categorical(&pick(student)?, &pick(teacher)?, temperature)?;
+    let divergence = soft::categorical(&pick(student)?, &pick(&teacher.box_distribution)?, temperature)?;
     (divergence * weight)?.sum_all()? * (0.25 / total)
 }

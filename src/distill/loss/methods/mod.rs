@@ -15,7 +15,9 @@
 //!    implements [`Method`]. `hint.rs` is the smallest example on inner layers, `ld.rs` on the
 //!    detection head. Its [`loss`](Method::loss) computes a scalar from [`DistillInputs`] with candle,
 //!    whose autograd differentiates it: treat the teacher's tensors as constants, and keep roots and
-//!    logarithms away from zero.
+//!    logarithms away from zero. A mean over the batch is divided by what all ranks have
+//!    ([`Ranks::total`](crate::ranks::Ranks::total)); a method that compares examples with each other
+//!    gathers those of all (`rkd.rs`).
 //! 2. A variant in [`MethodKind`], whose name in snake case is the `kind` in TOML; the compiler
 //!    then names the matches to extend.
 //! 3. The same formula in PyTorch in `tests/reference/distillation.py`, written from the paper; run
@@ -39,6 +41,8 @@ pub mod pkd;
 pub mod rkd;
 
 #[cfg(test)]
+mod on_ranks;
+#[cfg(test)]
 mod reference;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -61,7 +65,9 @@ pub trait Method: Send {
         true
     }
 
-    /// The loss of one step, unweighted: a scalar.
+    /// The loss of one step, unweighted: a scalar; with several [`ranks`](DistillInputs::ranks), this
+    /// one's part of the sum that the loss of the whole batch is. Each rank must ask the others for
+    /// the same, also one that has nothing to compare.
     ///
     /// # Errors
     /// When candle fails.
@@ -231,9 +237,14 @@ fn sum_over_layers(
     total.map_or_else(zero, Ok)
 }
 
-/// The sum of `loss_of` the rows of each distribution.
-fn sum_over_rows(rows: Vec<outputs::Rows>, loss_of: impl Fn(outputs::Rows) -> Result<Tensor>) -> Result<Tensor> {
-    rows.into_iter().map(loss_of).reduce(|a, b| a? + b?).unwrap_or_else(zero)
+/// The sum of `loss_of` the rows of each distribution of `head`.
+fn sum_over_rows(
+    inputs: &DistillInputs,
+    head: outputs::Head,
+    loss_of: impl Fn(outputs::Rows) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let rows = outputs::categorical(inputs, head)?;
+    inputs.ranks.once(rows.into_iter().map(loss_of).reduce(|a, b| a? + b?).unwrap_or_else(zero)?)
 }
 
 /// The loss if there is nothing to compare.

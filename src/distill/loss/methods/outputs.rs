@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use crate::data::VOID;
+use crate::ranks::Ranks;
 use crate::teacher::logits::UNKNOWN_CLASS;
 
 /// The head whose outputs are compared.
@@ -28,39 +29,65 @@ pub struct Rows {
     pub target: Vec<usize>,
 }
 
+impl Rows {
+    /// Those of all ranks; `None` if none has any. `own`: those of this one; `classes`: of each row.
+    fn of_all(own: Option<Self>, classes: usize, ranks: &Ranks) -> Result<Option<Self>> {
+        if ranks.is_alone() {
+            return Ok(own);
+        }
+        let student = ranks.gather_rows(own.as_ref().map(|rows| &rows.student), &[classes])?;
+        let teacher = ranks.gather_rows(own.as_ref().map(|rows| &rows.teacher), &[classes])?;
+        let target = ranks.gather_numbers(own.map(|rows| rows.target).unwrap_or_default());
+        Ok(student.zip(teacher).map(|(student, teacher)| Self { student, teacher, target }))
+    }
+}
+
 /// The rows of `head` as categorical distributions: every cell of the segmentation head; of the
 /// detection head, whose classes are independent, the positive anchors; of the scene head the
-/// images, each group apart. Empty if there are none.
+/// images, each group apart. Empty if there are none. Those of all ranks, to be differentiated in this
+/// one's.
 pub fn categorical(inputs: &DistillInputs, head: Head) -> Result<Vec<Rows>> {
+    let all = |(own, classes): (Option<Rows>, usize)| Rows::of_all(own, classes, &inputs.ranks).transpose();
+    own(inputs, head)?.into_iter().filter_map(all).collect()
+}
+
+/// The rows of this rank for each distribution, with the number of classes.
+fn own(inputs: &DistillInputs, head: Head) -> Result<Vec<(Option<Rows>, usize)>> {
     match head {
         Head::Scene => scenes(inputs),
-        Head::Class if inputs.positives.is_empty() => Ok(Vec::new()),
         Head::Class => {
+            let (student, teacher) = (&inputs.student.class, &inputs.teacher.class);
+            let classes = student.dim(1)?;
+            if inputs.positives.is_empty() {
+                return Ok(vec![(None, classes)]);
+            }
             let index = Tensor::from_iter(inputs.positives.iter().map(|p| p.0), &Device::Cpu)?;
-            Ok(vec![Rows {
-                student: inputs.student.class.index_select(&index, 0)?,
-                teacher: inputs.teacher.class.index_select(&index, 0)?,
-                target: inputs.positives.iter().map(|p| p.1).collect(),
-            }])
+            let (student, teacher) = (student.index_select(&index, 0)?, teacher.index_select(&index, 0)?);
+            let target = inputs.positives.iter().map(|p| p.1).collect();
+            Ok(vec![(Some(Rows { student, teacher, target }), classes)])
         }
         Head::Segmentation => {
             let (student, teacher) = (cells(&inputs.student.segmentation)?, cells(&inputs.teacher.segmentation)?);
             let best = teacher.argmax(1)?.to_vec1::<u32>()?;
             let label = |(&label, best): (&u8, u32)| if label == VOID { best as usize } else { usize::from(label) };
-            Ok(vec![Rows { student, teacher, target: inputs.mask.iter().zip(best).map(label).collect() }])
+            let classes = student.dim(1)?;
+            let target = inputs.mask.iter().zip(best).map(label).collect();
+            Ok(vec![(Some(Rows { student, teacher, target }), classes)])
         }
     }
 }
 
-/// The images for which the teacher knows the scene, for each group of which it knows a class.
-fn scenes(inputs: &DistillInputs) -> Result<Vec<Rows>> {
+/// For each group the images of whose scene the teacher knows a class.
+fn scenes(inputs: &DistillInputs) -> Result<Vec<(Option<Rows>, usize)>> {
     let mut groups = Vec::with_capacity(inputs.student.scene.len());
     let tensors = inputs.student.scene.iter().zip(&inputs.teacher.scene);
     for ((student, teacher), labels) in tensors.zip(&inputs.scene_labels) {
         let largest = teacher.max(1)?.to_vec1::<f32>()?;
         let known = |&image: &usize| inputs.scene_valid[image] && largest[image] > UNKNOWN_CLASS;
         let images: Vec<usize> = (0..largest.len()).filter(known).collect();
+        let classes = student.dim(1)?;
         if images.is_empty() {
+            groups.push((None, classes));
             continue;
         }
         let index = Tensor::from_iter(images.iter().map(|&image| image as u32), &Device::Cpu)?;
@@ -70,7 +97,8 @@ fn scenes(inputs: &DistillInputs) -> Result<Vec<Rows>> {
             VOID => best as usize,
             label => usize::from(label),
         };
-        groups.push(Rows { student, teacher, target: images.iter().zip(best).map(label).collect() });
+        let target = images.iter().zip(best).map(label).collect();
+        groups.push((Some(Rows { student, teacher, target }), classes));
     }
     Ok(groups)
 }

@@ -22,8 +22,11 @@ impl Method for Pkd {
     }
 
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
-        sum_over_layers(inputs, &self.layers, |student, teacher, valid| {
-            let places = valid.map(places).transpose()?;
+        let ranks = &inputs.ranks;
+        let loss = sum_over_layers(inputs, &self.layers, |student, teacher, valid| {
+            let (student, teacher) = (ranks.gather_images(student)?, ranks.gather_images(teacher)?);
+            let valid = valid.map(|valid| ranks.gather_flags(valid));
+            let places = valid.as_deref().map(places).transpose()?;
             if places.as_ref().is_some_and(|places| places.elem_count() == 0) {
                 return zero();
             }
@@ -31,8 +34,9 @@ impl Method for Pkd {
                 let rows = layer.transpose(0, 1)?.contiguous()?.flatten_from(1)?;
                 places.as_ref().map_or(Ok(rows.clone()), |places| rows.index_select(places, 1))
             };
-            (normalise(&rows(student)?)? - normalise(&rows(teacher)?)?)?.sqr()?.mean_all()? * 0.5
-        })
+            (normalise(&rows(&student)?)? - normalise(&rows(&teacher)?)?)?.sqr()?.mean_all()? * 0.5
+        })?;
+        ranks.once(loss)
     }
 }
 

@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::super::inputs::{DistillInputs, Tensors};
 use super::{outputs, MethodConfig};
 use crate::loss::check;
+use crate::ranks::Ranks;
 
 const PARTS: [&str; 5] = ["class", "sides", "segmentation", "fine", "coarse"];
 
-fn reference() -> Value {
+pub(super) fn reference() -> Value {
     serde_json::from_str(include_str!("../../../../tests/reference/distillation.json")).unwrap()
 }
 
@@ -47,7 +48,7 @@ fn tensors(value: &Value) -> Tensors {
     }
 }
 
-fn inputs(data: &Value) -> DistillInputs {
+pub(super) fn inputs(data: &Value) -> DistillInputs {
     let positive = |p: &Value| (p[0].as_u64().unwrap() as u32, p[1].as_u64().unwrap() as usize);
     let bbox = |b: &Value| {
         let at = |i: usize| b[i].as_f64().unwrap() as f32;
@@ -66,11 +67,12 @@ fn inputs(data: &Value) -> DistillInputs {
         layer_valid: BTreeMap::new(),
         input: (data["input"][0].as_u64().unwrap() as usize, data["input"][1].as_u64().unwrap() as usize),
         progress: 0.5,
+        ranks: Ranks::alone(),
     }
 }
 
 /// The methods of the reference, with their values there.
-fn cases(data: &Value) -> Vec<(MethodConfig, f64)> {
+pub(super) fn cases(data: &Value) -> Vec<(MethodConfig, f64)> {
     let case = |c: &Value| (serde_json::from_value(c[0].clone()).unwrap(), c[1].as_f64().unwrap());
     data["cases"].as_array().unwrap().iter().map(case).collect()
 }
@@ -200,7 +202,7 @@ fn scenes_are_compared_as_the_reference_compares_categories() {
 
 /// The inputs as with features of soft targets: of each image's pixels the first part is valid;
 /// elsewhere both tensors are zero.
-fn partly_valid(mut inputs: DistillInputs, parts: [f64; 3]) -> DistillInputs {
+pub(super) fn partly_valid(mut inputs: DistillInputs, parts: [f64; 3]) -> DistillInputs {
     for name in ["fine", "coarse"] {
         let (images, _, height, width) = inputs.student.layers[name].dims4().unwrap();
         let cells = height * width;

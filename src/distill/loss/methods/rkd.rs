@@ -41,13 +41,18 @@ impl Method for Rkd {
     }
 
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
-        sum_over_layers(inputs, &self.layers, |student, teacher, valid| {
-            let Some(embed) = Embed::new(student.dim(0)?, valid)? else { return zero() };
-            let (student, teacher) = (relations(&embed.of(student)?)?, relations(&embed.of(teacher)?)?);
+        let ranks = &inputs.ranks;
+        let loss = sum_over_layers(inputs, &self.layers, |student, teacher, valid| {
+            let means = |layer: &Tensor| ranks.gather_images(&layer.flatten(2, 3)?.mean(2)?);
+            let (student, teacher) = (means(student)?, means(teacher)?);
+            let valid = valid.map(|valid| ranks.gather_flags(valid));
+            let Some(embed) = Embed::new(student.dim(0)?, valid.as_deref())? else { return zero() };
+            let (student, teacher) = (relations(&embed.of(&student)?)?, relations(&embed.of(&teacher)?)?);
             let distance = huber(&student.0, &teacher.0)?.mean_all()?;
             let angle = huber(&student.1, &teacher.1)?.mean_all()?;
             (distance * self.distance)? + (angle * self.angle)?
-        })
+        })?;
+        ranks.once(loss)
     }
 }
 
@@ -78,9 +83,9 @@ impl Embed {
         Ok(Some(Self { images: Tensor::new(images, &Device::Cpu)?, share }))
     }
 
-    /// `[images, channels]`.
-    fn of(&self, layer: &Tensor) -> Result<Tensor> {
-        layer.flatten(2, 3)?.mean(2)?.index_select(&self.images, 0)?.broadcast_mul(&self.share)
+    /// From a layer's `means` over all pixels, `[images, channels]`.
+    fn of(&self, means: &Tensor) -> Result<Tensor> {
+        means.index_select(&self.images, 0)?.broadcast_mul(&self.share)
     }
 }
 
