@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-gpu bench-gpu fmt lint audit publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
 # libavcodec at run time where they are installed.
@@ -107,6 +107,11 @@ soak: build ## The node at 30 Hz among the faults of cameras, networks and clock
 	$(IN_ENV) PEREGRINE_SOAK_SECONDS=$(or $(TIME),3600) cargo test $(LOCKED) --release --features $(SHIPPED) --test node \
 	  among_faults -- --nocapture
 
+# The job files of docs/cluster.md, run for real: by mpirun, and by a Slurm in a temporary folder.
+test-cluster: ready ## Train by several processes under mpirun and Slurm (Debian: openmpi-bin, libopenmpi-dev, slurm-wlm, munge)
+	$(IN_ENV) cargo build $(LOCKED) --release --no-default-features --features distill,mpi --bin distill --target-dir target/mpi
+	$(IN_ENV) tests/cluster/cluster.sh target/mpi/release/distill
+
 test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
 	$(IN_ENV) bench/gpu.sh test
 
@@ -130,7 +135,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED) -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/peer/*.sh tests/cluster/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 # The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.

@@ -291,8 +291,10 @@ mod tests {
     #[test]
     fn every_command_in_the_documents_is_of_a_known_program() {
         let parsed = ["distill", "latency_bench", "perception_node", "make", "cargo"];
-        let foreign =
-            [".", "alias", "cat", "docker", "eval", "export", "git", "pip", "ros2", "rviz2", "rustup", "sudo"];
+        let foreign = [
+            ".", "alias", "cat", "docker", "eval", "export", "git", "kubectl", "mpirun", "pip", "ros2", "rviz2",
+            "rustup", "sbatch", "sudo",
+        ];
         for document in documents() {
             let commands = document.commands();
             for command in commands.iter().flat_map(|command| command.split("&&")) {

@@ -198,6 +198,7 @@ impl TrainState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::threads::on_ranks;
     use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 
     #[test]
@@ -219,5 +220,31 @@ mod tests {
             let expected = 5.0 - 4.0 * 0.9f32.powi(step);
             assert!(state.average.state().values().flat_map(|v| v.iter()).all(|v| (v - expected).abs() < 1e-5));
         }
+    }
+
+    #[test]
+    fn ranks_go_on_from_the_state_of_rank_0() {
+        let of = |ranks: &Ranks| {
+            let mut graph = Graph::new(Shape::new(1, 1, 1));
+            let conv =
+                Conv { kernel: 1, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+            let hidden = graph.conv("hidden", 0, 2, conv);
+            let out = graph.conv("out", hidden, 1, conv);
+            graph.outputs.push(out);
+            let params = NetParams::random(&graph, ranks.rank() as u64);
+            let mut state = TrainState::new(TrainNet::new(graph, params, 1), &StudentConfig::default());
+            if ranks.is_first() {
+                (state.step, state.optimizer.updates) = (7, 5);
+                state.optimizer.remember(&mut state.net.params);
+                state.optimizer.memory.values_mut().flatten().for_each(|slot| slot.fill(3.0));
+            }
+            state.take_from_first(ranks);
+            let values =
+                |params: &mut NetParams| params.state().into_values().flat_map(|v| v.clone()).collect::<Vec<_>>();
+            (state.step, values(&mut state.net.params), values(&mut state.average), state.optimizer)
+        };
+        let found = on_ranks(3, |ranks| of(&ranks));
+        assert!(found.iter().all(|of_rank| *of_rank == found[0]));
+        assert_eq!((found[0].0, &found[0].3.memory["hidden.gamma"][1]), (7, &vec![3.0; 2]));
     }
 }

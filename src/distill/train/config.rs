@@ -24,6 +24,10 @@ pub struct StudentConfig {
     /// Name of the package that is written.
     pub name: String,
     pub seed: u64,
+    /// Repeated runs on one device, with as many ranks, end with equal weights, whatever the number of
+    /// threads. The CPU and our own CUDA kernels always do; a device that does not is refused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deterministic: bool,
     /// Width and height of the network's input in pixels, multiples of 32, as its manifest names
     /// them. Default: the default student's 320×256.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +147,7 @@ impl Default for StudentConfig {
         Self {
             name: "student".into(),
             seed: 1,
+            deterministic: false,
             input: None,
             student: None,
             backbone: None,

@@ -4,12 +4,13 @@ use std::fmt;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use anyhow::{bail, Context};
+use anyhow::{bail, ensure, Context};
 use candle_core::Device;
 use clap::ValueEnum;
 #[cfg(feature = "cuda")]
 use peregrine_engine::cuda::{self, Driver};
 
+use super::config::StudentConfig;
 #[cfg(feature = "cuda")]
 use crate::net::cuda::kernels::Precision;
 use crate::ranks::Ranks;
@@ -49,18 +50,26 @@ impl fmt::Display for OpenDevice {
 }
 
 impl TrainDevice {
-    /// As [`open`](Self::open), for one of `ranks`.
+    /// The device for a training by `ranks`; `None` for the CPU.
     ///
     /// # Errors
-    /// Also for several ranks on another device than the CPU.
-    pub fn open_for(self, ranks: &Ranks, in_integers: bool) -> anyhow::Result<Option<OpenDevice>> {
-        match self {
-            _ if ranks.is_alone() => self.open(in_integers),
-            Self::Auto | Self::Cpu => Ok(None),
-            Self::Cuda | Self::CudaHalf => {
-                bail!("{} ranks train on CPUs only: use --device cpu, or start one process", ranks.size())
-            }
+    /// Those of [`open`](Self::open); also when the device cannot do what the training asks for.
+    pub fn open_for(self, config: &StudentConfig, ranks: &Ranks) -> anyhow::Result<Option<OpenDevice>> {
+        if self == Self::Auto && (config.deterministic || !ranks.is_alone()) {
+            return Ok(None);
         }
+        ensure!(
+            self == Self::Cpu || ranks.is_alone(),
+            "{} ranks train on CPUs only: use --device cpu, or start one process",
+            ranks.size()
+        );
+        let device = self.open(config.quantized_as.is_some())?;
+        ensure!(
+            !(config.deterministic && matches!(device, Some(OpenDevice::Candle(_)))),
+            "deterministic = true: candle's CUDA adds up in another order each time: use --device cpu, or a distill built \
+             with --features cuda"
+        );
+        Ok(device)
     }
 
     /// The device; `None` for the CPU, which has its own passes. `in_integers`: for
@@ -106,6 +115,7 @@ fn own_kernels(_: bool) -> anyhow::Result<OpenDevice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::threads::on_ranks;
 
     #[test]
     fn what_cuda_cannot_do_is_refused_and_auto_takes_the_cpu() {
@@ -131,5 +141,15 @@ mod tests {
             assert!(why.contains("--device cpu") || why.contains("nvidia-smi"), "{why}");
             assert!(!why.contains("device: cpu"), "{why}");
         }
+    }
+
+    #[test]
+    fn several_ranks_train_on_the_cpu_and_are_told_so() {
+        let config = StudentConfig::default();
+        let found = on_ranks(2, |ranks| {
+            let open = |device: TrainDevice| device.open_for(&config, &ranks).map(|device| device.is_none());
+            (open(TrainDevice::Auto).unwrap(), open(TrainDevice::Cuda).unwrap_err().to_string())
+        });
+        assert!(found[0].0 && found[0].1.contains("2 ranks") && found[0].1.contains("--device cpu"), "{found:?}");
     }
 }

@@ -139,9 +139,16 @@ fn without_synchronised_batch_norm_the_ranks_still_have_equal_weights() {
     assert!(train(&own, &Ranks::alone()) == train(&synchronised, &Ranks::alone()), "there is nothing to synchronise");
 }
 
+/// What `deterministic = true` promises.
 #[test]
-fn ranks_repeat_their_weights_to_the_last_bit() {
-    let config = config("");
-    let run = || on_ranks(2, |ranks| train(&config, &ranks)).swap_remove(0);
-    assert!(run() == run());
+fn a_run_repeats_its_weights_to_the_last_bit_whatever_the_number_of_threads() {
+    let config = config("deterministic = true");
+    let alone = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&config, &Ranks::alone()))
+    };
+    let expected = alone(1);
+    assert!(expected == alone(1) && expected == alone(3), "one process");
+    let ranks = || on_ranks(2, |ranks| train(&config, &ranks)).swap_remove(0);
+    assert!(ranks() == ranks(), "two ranks");
 }

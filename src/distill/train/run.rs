@@ -123,7 +123,7 @@ impl Beginning {
         }
         let config = read_config(args, role)?;
         refuse_uneven(&config, ranks).with_context(|| args.config.display().to_string())?;
-        let device = args.device.open_for(ranks, config.quantized_as.is_some())?;
+        let device = args.device.open_for(&config, ranks)?;
         let architecture = config.load_architecture().with_context(|| args.config.display().to_string())?;
         let quantized =
             config.quantized_as.as_deref().map(|folder| Quantized::load(folder, &architecture)).transpose()?;
@@ -234,7 +234,7 @@ fn place(device: Option<&OpenDevice>, ranks: &Ranks) -> String {
     match device {
         Some(device) => device.to_string(),
         None if ranks.is_alone() => "the CPU".into(),
-        None => format!("{} ranks with {} threads each", ranks.size(), rayon::current_num_threads()),
+        None => format!("{} ranks, threads of each: {}", ranks.size(), rayon::current_num_threads()),
     }
 }
 
