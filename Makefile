@@ -109,8 +109,8 @@ soak: build ## The node at 30 Hz among the faults of cameras, networks and clock
 
 # The job files of docs/cluster.md, run for real: by mpirun, and by a Slurm in a temporary folder.
 test-cluster: ready ## Train by several processes under mpirun and Slurm (Debian: openmpi-bin, libopenmpi-dev, slurm-wlm, munge)
-	$(IN_ENV) cargo build $(LOCKED) --release --no-default-features --features distill,mpi --bin distill --target-dir target/mpi
-	$(IN_ENV) tests/cluster/cluster.sh target/mpi/release/distill
+	$(IN_ENV) cargo build $(LOCKED) --no-default-features --features distill,mpi --bin distill
+	$(IN_ENV) tests/cluster/cluster.sh target/debug/distill
 
 test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
 	$(IN_ENV) bench/gpu.sh test

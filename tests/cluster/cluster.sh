@@ -143,7 +143,7 @@ start_slurm "$folder/daemons"
 job() {
   sed -n "/^cat > $1 <<'END'\$/,/^END\$/p" "$repository/docs/cluster.md" | bash
   sed -i -e 's/--array=0-7/--array=0-1/' -e 's/--nodes=4/--nodes=1/' -e 's/--ntasks-per-node=1/--ntasks-per-node=2/' \
-    -e 's/--cpus-per-task=.*/--cpus-per-task=1/' -e 's/--time=.*/--time=30/' \
+    -e 's/^#SBATCH --cpus-per-task=.*/#SBATCH --cpus-per-task=1/' -e 's/--time=.*/--time=30/' \
     -e 's,my/train my/unlabelled,data,' -e "s,models/peregrine-s,$repository/models/peregrine-s," "$1"
 }
 job train.sbatch

@@ -94,6 +94,34 @@ fn two_steps(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
 }
 
 #[test]
+fn a_deterministic_run_has_equal_weights_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path(), "deterministic = true\ninput = [96, 64]");
+    let weights = |threads: &str, cache: &str| {
+        let run = folder.path().join(format!("{threads}-{cache}"));
+        let with = ["--threads", threads, "--loader-threads", threads, "--image-cache", cache];
+        let output = distill(&["student", text(&config), "--run", text(&run)]).args(with).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        fs::read(run.join("student/weights.safetensors")).unwrap()
+    };
+    let expected = weights("1", "0");
+    assert!(weights("1", "64") == expected && weights("3", "64") == expected, "the weights differ");
+}
+
+#[test]
+fn a_process_that_cannot_join_the_others_does_not_train_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = project(folder.path(), "");
+    let run = folder.path().join("run");
+    let mut command = distill(&["student", text(&config), "--run", text(&run)]);
+    // As srun starts them without --mpi; a program with MPI and one without refuse it.
+    let output = command.env("SLURM_STEP_NUM_TASKS", "2").env_remove("PMIX_RANK").output().unwrap();
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains("2 ranks were started") && said.contains("mpi"), "{said}");
+    assert!(!run.exists());
+}
+
+#[test]
 fn a_run_killed_before_its_package_writes_it_when_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (config, run, _) = two_steps(folder.path());

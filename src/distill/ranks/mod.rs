@@ -2,7 +2,7 @@
 //! calls them.
 //!
 //! - [`launcher`]: whether this process is one of several, and how it joins them.
-//! - `mpi` (feature `mpi`): ranks that MPI connects; [`threads`]: threads of one process, for tests.
+//! - `mpi` (feature `mpi`): ranks that MPI connects; `threads`: threads of one process, for tests.
 //! - [`tensors`]: what the losses need of the other ranks' part of a batch.
 //!
 //! All ranks must make the same calls here in the same order, also one that has nothing to add: each
@@ -13,12 +13,13 @@ pub mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
 pub mod tensors;
-pub mod threads;
+#[cfg(test)]
+pub(crate) mod threads;
 
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{ensure, Context};
+use anyhow::{anyhow, Context};
 
 /// A connection between ranks.
 pub trait Transport: Send + Sync {
@@ -185,9 +186,8 @@ impl Ranks {
     pub fn refuse_unequal(&self, what: &str, fingerprint: &str) -> anyhow::Result<()> {
         let values: Vec<f32> = fingerprint.bytes().map(f32::from).collect();
         let all = self.gather(&values);
-        let other = all.iter().position(|of_rank| of_rank != &all[0]);
-        let equal = ensure_equal(what, other);
-        self.agree(if self.is_first() { equal } else { Ok(()) })
+        let Some(other) = all.iter().position(|of_rank| of_rank != &all[0]) else { return Ok(()) };
+        self.told_by_first(Err(anyhow!("rank {other} has another {what} than rank 0: give all ranks the same files")))
     }
 
     /// Passes on what is the same on all ranks: of an error only rank 0 says why.
@@ -214,12 +214,6 @@ impl Ranks {
         }
         result
     }
-}
-
-fn ensure_equal(what: &str, other: Option<usize>) -> anyhow::Result<()> {
-    let rank = other.unwrap_or_default();
-    ensure!(other.is_none(), "rank {rank} has another {what} than rank 0: give all ranks the same files");
-    Ok(())
 }
 
 /// `sums[i] = parts[0][i] + parts[1][i] + …`, in this order.
