@@ -93,11 +93,15 @@ for stem in highway-00 highway-12 street-20 yard-82; do
   echo '0 0.5 0.5 0.4 0.4' >"data/labels/$stem.txt"
 done
 printf 'name = "tiny"\nclasses = ["car"]\n[detection]\ncar = "car"\n' >data/dataset.toml
+# Small steps by plain gradients: what rounding makes different grows from step to step, and AdamW begins with the
+# gradients' signs.
 cat >train.toml <<'END'
-steps = 60
+steps = 30
 batch = 4
+optimizer = "sgd"
+learning_rate = 0.0005
 input = [128, 96]
-warmup = 20
+warmup = 10
 checkpoint_every = 10
 [[data]]
 folder = "data"
@@ -108,8 +112,8 @@ student=(distill student train.toml --threads 1 --loader-threads 1)
 
 echo '== mpirun'
 mpirun -n 2 "${student[@]}" --run two 2>two.said
-has two.said '2 ranks, threads of each: 1' 'steps 0 to 60'
-[[ $(grep -c 'steps 0 to 60' two.said) == 1 ]] || failed 'more than one rank tells of the training'
+has two.said '2 ranks, threads of each: 1' 'steps 0 to 30'
+[[ $(grep -c 'steps 0 to 30' two.said) == 1 ]] || failed 'more than one rank tells of the training'
 same_losses two one
 passed 'two ranks have the losses of one process'
 
