@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu bench-gpu fmt lint audit publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
 # libavcodec at run time where they are installed.
@@ -112,6 +112,10 @@ test-cluster: ready ## Train by several processes under mpirun and Slurm (Debian
 	$(IN_ENV) cargo build $(LOCKED) --no-default-features --features distill,mpi --bin distill
 	$(IN_ENV) tests/cluster/cluster.sh target/debug/distill
 
+test-object-store: ready ## Soft targets in a real object store, a server of SeaweedFS from PyPI: workers killed and twice, a full store
+	$(IN_ENV) cargo build $(LOCKED) --no-default-features --features distill,object-store --bin distill
+	$(IN_ENV) tests/object_store/object_store.sh "$${CARGO_TARGET_DIR:-target}/debug/distill"
+
 test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
 	$(IN_ENV) bench/gpu.sh test
 
@@ -133,9 +137,9 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	cargo fmt --all --check
 	$(IN_ENV) cargo clippy $(LOCKED) --all-targets -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
-	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED) -- -D warnings
-	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED) --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/peer/*.sh tests/cluster/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED),object-store -- -D warnings
+	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED),object-store --no-deps
+	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/cluster/*.sh tests/object_store/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 # The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.

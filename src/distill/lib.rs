@@ -13,7 +13,7 @@
 //!   weights; [`resize`]: another input size; [`calibrate`]: of the scores; [`before_after`]: comparison.
 //! - [`ablate`]: ablation studies.
 //! - [`model_args`]: which student a command is about. - [`meant`]: whose classes it means.
-//! - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
+//! - [`store`]: folders in an object store. - [`lock`]: exclusive access to a folder. - [`log`]: log lines.
 //! - [`file_index`]: what is known of files that have not changed since they were read.
 
 pub mod ablate;
@@ -41,6 +41,7 @@ pub mod ranks;
 pub mod resize;
 pub mod select;
 pub mod soften;
+pub mod store;
 pub mod teacher;
 mod tensor_file;
 pub mod text;

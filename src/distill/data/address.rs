@@ -1,7 +1,12 @@
 //! How a data set is named on a command line or in a configuration: `PATH`, `PATH:SPLIT`, and with
-//! its description `PATH=CONFIG`: `my/data.yaml:val`, `data/vehicles/val=builtin:vehicles`.
+//! its description `PATH=CONFIG`: `my/data.yaml:val`, `data/vehicles/val=builtin:vehicles`. A path may be
+//! that of an object store: `s3://bucket/my:val`.
 
 use std::path::{Path, PathBuf};
+
+use super::config::CONFIG_FILE;
+use super::DataError;
+use crate::store::{self, Store};
 
 /// The parts of a data set's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,9 @@ impl Address {
     /// Takes a name apart. What is there as it stands is a path, even with `:` or `=` in its name.
     pub fn parse(name: &Path) -> Self {
         let plain = |path: &Path| Self { path: path.to_owned(), split: None, config: None };
+        if store::is_address(name) {
+            return Self::in_store(&name.to_string_lossy());
+        }
         if name.exists() {
             return plain(name);
         }
@@ -40,6 +48,45 @@ impl Address {
         let (path, split) = text.rsplit_once(':')?;
         let there = Path::new(path).exists() && !split.is_empty();
         there.then(|| Self { path: path.into(), split: Some(split.to_owned()), config: None })
+    }
+
+    /// In an object store nothing is looked up: the first `=`, and before it the last `:`, divide.
+    fn in_store(text: &str) -> Self {
+        let (name, config) = match text.split_once('=') {
+            Some((name, config)) if !config.is_empty() => (name, Some(config.into())),
+            _ => (text, None),
+        };
+        match name.rsplit_once(':') {
+            Some((path, split)) if !split.is_empty() && !split.starts_with("//") => {
+                Self { path: path.into(), split: Some(split.to_owned()), config }
+            }
+            _ => Self { path: name.into(), split: None, config },
+        }
+    }
+
+    /// With a path of this machine: what is in an object store is copied.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn here(self) -> Result<Self, DataError> {
+        if !store::is_address(&self.path) {
+            return Ok(self);
+        }
+        let copy = Store::open(&self.path).and_then(|store| store.copy(CONFIG_FILE));
+        let path = copy.map_err(|error| DataError::Store { why: format!("{error:#}") })?;
+        Ok(Self { path, ..self })
+    }
+
+    /// The path by which it is told from others: without links, or that of an object store as it
+    /// stands.
+    ///
+    /// # Errors
+    /// When there is no such file or folder.
+    pub fn whole_path(&self) -> std::io::Result<PathBuf> {
+        if store::is_address(&self.path) {
+            return Ok(self.path.clone());
+        }
+        self.path.canonicalize()
     }
 
     /// The name that these parts make.
@@ -82,5 +129,20 @@ mod tests {
         assert_eq!(parse("=builtin:street"), (true, None, some("builtin:street")));
         assert_eq!(parse(":val=x.toml"), (true, some("val"), some("x.toml")));
         assert!(!parse("/missing").0);
+    }
+
+    #[test]
+    fn an_address_of_an_object_store_has_the_same_parts() {
+        let parse = |text: &str| {
+            let Address { path, split, config } = Address::parse(Path::new(text));
+            (path.display().to_string(), split, config.map(|c| c.display().to_string()))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let path = || "s3://bucket/my/set".to_owned();
+        assert_eq!(parse("s3://bucket/my/set"), (path(), None, None));
+        assert_eq!(parse("s3://bucket/my/set:val"), (path(), some("val"), None));
+        assert_eq!(parse("s3://bucket/my/set=builtin:street"), (path(), None, some("builtin:street")));
+        assert_eq!(parse("s3://bucket/my/set:val=x.toml"), (path(), some("val"), some("x.toml")));
+        assert_eq!(parse("s3://bucket").0, "s3://bucket");
     }
 }

@@ -136,13 +136,13 @@ impl Dataset {
     }
 
     /// Reads every label of the data set at `path`, and every image's header. `path` is a folder or
-    /// file of any of the [`layout`]s, by its [`Address`].
+    /// file of any of the [`layout`]s, by its [`Address`]; from an object store it is copied first.
     ///
     /// # Errors
     /// When the folder or its configuration is unusable or no image is left; and, with
     /// [`OnError::Stop`], at the first invalid image or label.
     pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
-        let address = Address::parse(path);
+        let address = Address::parse(path).here()?;
         if !address.path.exists() {
             return Err(DataError::Layout { folder: address.path, hint: "; no such folder".into() });
         }

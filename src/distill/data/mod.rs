@@ -62,6 +62,8 @@ pub enum DataError {
     Labels { path: PathBuf, why: String },
     #[error("{path}: invalid image: {why}; replace the file, or skip it with {}", SKIP_BAD)]
     Image { path: PathBuf, why: String },
+    #[error("{why}")]
+    Store { why: String },
 }
 
 impl DataError {
@@ -94,9 +96,8 @@ pub fn log_skipped(skipped: &[Skipped]) {
 pub fn refuse_same_names<'a>(sets: impl Iterator<Item = (&'a Path, &'a Dataset)>) -> Result<(), DataError> {
     let mut seen: Vec<(&Path, &Dataset)> = Vec::new();
     for (folder, dataset) in sets {
-        let elsewhere = |other: &Path| {
-            Address::parse(other).path.canonicalize().ok() != Address::parse(folder).path.canonicalize().ok()
-        };
+        let elsewhere =
+            |other: &Path| Address::parse(other).whole_path().ok() != Address::parse(folder).whole_path().ok();
         if let Some((other, _)) = seen.iter().find(|(other, d)| d.name == dataset.name && elsewhere(other)) {
             let why = format!(
                 "is named {}, as is {}; give one another name in its dataset.toml",

@@ -183,9 +183,9 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
 /// Calibration and evaluation must use different images.
 fn refuse_overlap(args: &QuantizeArgs) -> anyhow::Result<()> {
     let canonical = |name: &PathBuf| {
-        let Address { path, split, .. } = Address::parse(name);
-        let path = std::fs::canonicalize(path).with_context(|| name.display().to_string())?;
-        anyhow::Ok((path, split))
+        let address = Address::parse(name);
+        let path = address.whole_path().with_context(|| name.display().to_string())?;
+        anyhow::Ok((path, address.split))
     };
     let data = args.data.iter().map(canonical).collect::<anyhow::Result<Vec<_>>>()?;
     for folder in &args.evaluate {

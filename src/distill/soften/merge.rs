@@ -1,13 +1,14 @@
 //! `distill merge`: the parts of soft targets that several machines made, in one folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Context};
 use clap::Args;
-use peregrine_core::files::{sha256, write_atomically};
+use peregrine_core::files::sha256;
 
-use super::targets::{Index, Share, INDEX};
+use super::index::{Index, Share, INDEX};
+use super::place::Place;
 use crate::lock::lock;
 
 /// Join the parts that `distill soften --shard I/N` made into one folder of soft targets.
@@ -18,10 +19,10 @@ use crate::lock::lock;
 /// Example: distill merge parts/0 parts/1 parts/2 --out soft
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// The folders of all parts, in any order.
+    /// The folders of all parts, in any order, here or in an object store (s3://BUCKET/FOLDER).
     #[arg(required = true, value_name = "PART")]
     parts: Vec<PathBuf>,
-    /// Folder for the soft targets.
+    /// Folder for the soft targets, here or in an object store.
     #[arg(long, short)]
     out: PathBuf,
 }
@@ -31,18 +32,24 @@ pub struct MergeArgs {
 /// # Errors
 /// When a part is missing, unfinished, damaged, given twice, or of other teachers or images.
 pub fn run(args: &MergeArgs) -> anyhow::Result<()> {
-    let parts = args.parts.iter().map(|folder| read(folder)).collect::<anyhow::Result<Vec<_>>>()?;
+    let parts = args.parts.iter().map(|part| Place::of(part)).collect::<anyhow::Result<Vec<_>>>()?;
+    join(parts, &Place::of(&args.out)?)
+}
+
+/// Joins the parts, once none is missing.
+pub(super) fn join(parts: Vec<Place>, out: &Place) -> anyhow::Result<()> {
+    let parts = parts.into_iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
     let first = &parts[0];
     let mut by_number = BTreeMap::new();
     for part in &parts {
         ensure!(
             part.index.is_of(&first.index) && part.share.is_of(&first.share),
             "{} and {} are not parts of one run: their teachers, features, data sets or number of parts differ",
-            first.folder.display(),
-            part.folder.display()
+            first.place,
+            part.place
         );
         if let Some(twin) = by_number.insert(part.share.part.index, part) {
-            bail!("{} and {} are both part {}", twin.folder.display(), part.folder.display(), part.share.part);
+            bail!("{} and {} are both part {}", twin.place, part.place, part.share.part);
         }
     }
     let of = first.share.part.of;
@@ -50,44 +57,44 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<()> {
     ensure!(missing.is_empty(), "parts are missing: soften with --shard {}, and merge again", missing.join(", "));
     let unfinished: Vec<String> = by_number.values().filter(|p| !p.share.complete).map(|p| p.describe()).collect();
     ensure!(unfinished.is_empty(), "not finished: {}; run them again, they go on", unfinished.join(", "));
-    write(&args.out, &by_number.into_values().collect::<Vec<_>>())
+    write(out, &by_number.into_values().collect::<Vec<_>>())
 }
 
 /// One part.
 struct Found {
-    folder: PathBuf,
+    place: Place,
     index: Index,
     share: Share,
 }
 
 impl Found {
     fn describe(&self) -> String {
-        format!("{} (part {})", self.folder.display(), self.share.part)
+        format!("{} (part {})", self.place, self.share.part)
     }
 }
 
-fn read(folder: &Path) -> anyhow::Result<Found> {
-    let index = Index::read(&folder.join(INDEX))?;
+fn read(place: Place) -> anyhow::Result<Found> {
+    let index = place.index_of_part()?;
     let share = index.share.clone();
-    let share = share.with_context(|| format!("{}: is no part, but soft targets of all images", folder.display()))?;
-    Ok(Found { folder: folder.to_owned(), index, share })
+    let share = share.with_context(|| format!("{place}: is no part, but soft targets of all images"))?;
+    Ok(Found { place, index, share })
 }
 
 /// Copies the shards, each checked, then writes the index.
-fn write(out: &Path, parts: &[&Found]) -> anyhow::Result<()> {
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let _lock = lock(out, "another distill")?;
+fn write(out: &Place, parts: &[&Found]) -> anyhow::Result<()> {
+    let _lock = lock(out.work_folder()?, "another distill")?;
     let mut shards = Vec::new();
     for part in parts {
+        let folder = part.place.shards(&part.index.shards)?;
         for shard in &part.index.shards {
-            let from = part.folder.join(&shard.file);
+            let from = folder.join(&shard.file);
             let bytes = std::fs::read(&from).with_context(|| from.display().to_string())?;
             ensure!(
                 sha256(&bytes) == shard.sha256,
                 "{}: its hash is not the one in index.json; delete it and that index's entry, and soften again",
                 from.display()
             );
-            write_atomically(&out.join(&shard.file), &bytes)?;
+            out.write(&shard.file, bytes, &from.display())?;
             shards.push(shard.clone());
         }
     }
@@ -102,7 +109,7 @@ fn write(out: &Path, parts: &[&Found]) -> anyhow::Result<()> {
     shards.sort_by(|a, b| (place(&a.dataset), &a.file).cmp(&(place(&b.dataset), &b.file)));
     let images: usize = shards.iter().map(|shard| shard.images.len()).sum();
     let index = Index { share: None, shards, ..parts[0].index.clone() };
-    write_atomically(&out.join(INDEX), &serde_json::to_vec_pretty(&index)?)?;
-    println!("{images} images of {} parts are in {}", parts.len(), out.display());
+    out.write(INDEX, serde_json::to_vec_pretty(&index)?, &"these parts")?;
+    println!("{images} images of {} parts are in {out}", parts.len());
     Ok(())
 }

@@ -1,17 +1,21 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
-//! - `teachers`: the teachers and the fusion of their outputs. - `output`: the folder that is
-//!   written. - `partial`: the images of a shard that is not yet full. - [`part`], [`merge`]: several
-//!   machines.
-//! - [`targets`], [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
+//! - `teachers`: the teachers and the fusion of their outputs. - `place`: a folder or an object store;
+//!   `output`: what is written there. - `partial`: the images of a shard that is not yet full. -
+//!   [`part`], [`merge`]: several machines.
+//! - [`targets`]: soft targets as a training reads them; `index`, [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
 //!   targets whose maps stay on disk.
 
+mod index;
 pub mod map;
 pub mod merge;
 mod output;
 pub mod part;
 mod partial;
+mod place;
 pub mod shard;
+#[cfg(all(test, feature = "object-store"))]
+mod store_tests;
 pub mod stored;
 pub mod targets;
 mod teachers;
@@ -27,11 +31,12 @@ use super::lock::lock;
 use super::log::show;
 use super::meant::MeantStudent;
 
+use index::{Index, Shard, Share};
 use output::Output;
 use part::Part;
 use partial::Partial;
+use place::Place;
 pub use targets::SoftTargets;
-use targets::{Index, Shard, Share};
 use teachers::Teachers;
 
 const IMAGES_PER_SHARD: usize = 128;
@@ -42,7 +47,7 @@ const IMAGES_PER_SHARD: usize = 128;
 /// models/peregrine-s --out soft vehicles/train camvid/train
 #[derive(Debug, Args)]
 pub struct SoftenArgs {
-    /// Data set folders, labelled or not.
+    /// Data set folders, labelled or not, here or in an object store (s3://BUCKET/FOLDER).
     #[arg(required = true)]
     data: Vec<PathBuf>,
     /// A teacher as DESCRIPTION.toml=NETWORK.onnx, a detector, segmenter or classifier, or the folder
@@ -54,7 +59,8 @@ pub struct SoftenArgs {
     /// may be given several times. For an ONNX teacher see [features] of its description.
     #[arg(long = "feature")]
     features: Vec<String>,
-    /// Folder for the soft targets; an interrupted run is resumed.
+    /// Folder for the soft targets, here or in an object store (s3://BUCKET/FOLDER); an interrupted
+    /// run is resumed.
     #[arg(long, short)]
     out: PathBuf,
     /// Only the shards of part I of N, numbered from 0, for one of several machines: 0/8 to 7/8, each
@@ -94,10 +100,10 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     refuse_same_names(args.data.iter().map(PathBuf::as_path).zip(&datasets))?;
     let mut teachers = Teachers::load(args, &student)?;
     let index = Index { share: args.shard.map(|part| share(part, &datasets)), ..teachers.index(&student) };
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let place = Place::of(&args.out)?;
     // Before the index is read, which another process may be about to write.
-    let _lock = lock(&args.out, "another distill")?;
-    let mut output = Output::open(&args.out, index)?;
+    let _lock = lock(place.work_folder()?, "another distill")?;
+    let mut output = Output::open(place, index)?;
 
     // Shards are numbered over all data sets.
     let mut number_of_all = 0..;
@@ -112,18 +118,18 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
     let mut skipped: Vec<Skipped> = datasets.iter().flat_map(|d| d.skipped.clone()).collect();
     for ((folder, dataset), chunks) in args.data.iter().zip(&datasets).zip(chunks) {
         progress.set_message(dataset.name.clone());
-        let folder =
-            std::fs::canonicalize(Address::parse(folder).path).with_context(|| folder.display().to_string())?;
+        let folder = Address::parse(folder).whole_path().with_context(|| folder.display().to_string())?;
         let folder = folder.display().to_string();
         for (number, samples) in chunks {
+            let file = format!("{}-{number:04}.safetensors", dataset.name.replace('/', "-"));
+            output.learn_of(&file)?;
             if let Some(done) = output.find(&dataset.name, samples) {
                 skipped.extend(done.skipped.iter().map(|file| skipped_before(samples, file, "still cannot be read")));
                 progress.inc(samples.len() as u64);
                 progress.reset_eta();
                 continue;
             }
-            let file = format!("{}-{number:04}.safetensors", dataset.name.replace('/', "-"));
-            output.refuse_other_folder(&file, &folder, &dataset.name)?;
+            output.refuse_to_overwrite(&file, &folder, &dataset.name)?;
             let empty = Shard { file, dataset: dataset.name.clone(), folder: folder.clone(), ..Shard::default() };
             let mut partial = Partial::resume(&output, empty, samples)?;
             progress.inc(partial.len() as u64);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use peregrine_core::files::sha256;
 
+use super::index::{Index, Shard, INDEX};
 use super::output::Output;
 use super::shard::{self, Contents, ImageSoftTargets};
 use super::skipped_before;
 use super::stored::StoredSoftTargets;
-use super::targets::{Index, Shard, INDEX};
 use super::teachers::Softened;
 use crate::data::{Sample, Skipped};
 

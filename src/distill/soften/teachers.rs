@@ -11,9 +11,9 @@ use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 use tracing::warn;
 
+use super::index::Index;
 use super::map::HalfMap;
 use super::shard::ImageSoftTargets;
-use super::targets::Index;
 use super::SoftenArgs;
 use crate::data::{load_image, OnError, Sample, Skipped};
 use crate::teacher::description::Family;

@@ -140,9 +140,9 @@ impl Layout {
 /// nothing to choose.
 ///
 /// # Errors
-/// When a file that describes it is invalid.
+/// When a file that describes it is invalid, or it cannot be copied from an object store.
 pub fn splits(name: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let address = Address::parse(name);
+    let address = Address::parse(name).here()?;
     if address.split.is_some() {
         return Ok(vec![name.to_owned()]);
     }
