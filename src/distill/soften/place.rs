@@ -68,11 +68,11 @@ impl Place {
     /// When there is nothing, or it is invalid.
     pub fn index_of_part(&self) -> anyhow::Result<Index> {
         if let Self::Store(store) = self {
-            if get_index(store, INDEX)?.is_none() {
-                let receipt = store.names()?.into_iter().find(|name| is_receipt(name));
-                if let Some(index) = receipt.map(|name| get_index(store, &name)).transpose()?.flatten() {
-                    return Ok(index);
-                }
+            let names = store.names()?;
+            let receipt = || names.iter().find(|name| is_receipt(name));
+            let found = names.iter().find(|name| *name == INDEX).or_else(receipt);
+            if let Some(index) = found.map(|name| get_index(store, name)).transpose()?.flatten() {
+                return Ok(index);
             }
         }
         self.index()

@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let data = tempdir().unwrap();
-        ["a", "b"].map(|name| fs::write(data.path().join(name), name).unwrap());
+        ["a", "b"].iter().for_each(|name| fs::write(data.path().join(name), name).unwrap());
         Self { objects: Arc::default(), data }
     }
 
@@ -208,8 +208,8 @@ fn parts_in_a_store_are_joined_in_it_as_in_folders() {
 
     // Soft targets of something else are not written over.
     let twisted = store.get("index.json").unwrap().unwrap();
-    let taken = scene.objects.put(&"taken/d-a.safetensors".into(), twisted.into());
-    futures::executor::block_on(taken).unwrap();
+    let key = "taken/d-a.safetensors".into();
+    futures::executor::block_on(scene.objects.put(&key, twisted.into())).unwrap();
     refused(
         join(parts(), &scene.place("taken", &machine)),
         &["s3://bucket/taken/d-a.safetensors", "parts/0/d-a.safetensors"],

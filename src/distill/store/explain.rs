@@ -47,7 +47,7 @@ pub(super) fn explain(address: &str, error: &Error) -> anyhow::Error {
 
 /// What each error says, down to the first cause.
 fn chain(error: &Error) -> Vec<String> {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let full = causes.clone().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     let full =
         full.map(std::io::Error::kind).any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded));

@@ -66,4 +66,12 @@ mod address_tests {
             assert!(!is_address(Path::new(path)), "{path}");
         }
     }
+
+    #[cfg(not(feature = "object-store"))]
+    #[test]
+    fn without_object_stores_an_address_is_refused_with_how_to_build_them() {
+        let address = Path::new("s3://bucket/my:val");
+        let error = crate::data::Dataset::open(address, None).unwrap_err().to_string();
+        assert!(error.starts_with("s3://bucket/my: ") && error.contains("--features object-store"), "{error}");
+    }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{bail, Context};
 use futures::TryStreamExt;
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -19,6 +20,10 @@ use super::{cache, Put};
 /// For a whole request, unless `AWS_TIMEOUT` gives another: a shard may have hundreds of megabytes,
 /// for which the 30 s of `object_store` are too short.
 const TIMEOUT: &str = "10 minutes";
+
+/// How often an object is put that is neither taken nor there.
+const ATTEMPTS: usize = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// A folder in an object store. Names are those of its objects within the folder, with `/` between
 /// parts.
@@ -121,16 +126,22 @@ impl Store {
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> anyhow::Result<Put> {
         let key = self.key(name)?;
         let payload = PutPayload::from(bytes);
-        match self.wait(self.objects.put_opts(&key, payload.clone(), PutMode::Create.into())) {
-            Ok(_) => Ok(Put::New),
-            // Also where our own came through, and the answer did not.
-            Err(Error::AlreadyExists { .. }) => {
-                let found = self.get(name)?;
-                let same = found.is_some_and(|found| payload.iter().flatten().eq(&found));
-                Ok(if same { Put::Same } else { Put::Other })
+        for _ in 0..ATTEMPTS {
+            match self.wait(self.objects.put_opts(&key, payload.clone(), PutMode::Create.into())) {
+                Ok(_) => return Ok(Put::New),
+                // Also where our own came through, and the answer did not.
+                Err(Error::AlreadyExists { .. }) => {
+                    if let Some(found) = self.get(name)? {
+                        let same = payload.iter().flatten().eq(&found);
+                        return Ok(if same { Put::Same } else { Put::Other });
+                    }
+                }
+                Err(error) => return Err(self.explain(&error)),
             }
-            Err(error) => Err(self.explain(&error)),
+            // Another puts it at this moment: S3 says that it conflicts before it is there.
+            std::thread::sleep(BETWEEN_ATTEMPTS);
         }
+        bail!("{self}/{name}: another program keeps putting and deleting it; end that, and give the command again")
     }
 
     /// The object of this key; `None` if there is none.

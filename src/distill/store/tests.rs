@@ -30,8 +30,8 @@ impl Scene {
 
     /// Writes over what is there, as other programs do.
     fn set(&self, key: &str, text: &str) {
-        let put = self.objects.put(&key.into(), text.to_owned().into());
-        futures::executor::block_on(put).unwrap();
+        let key = key.into();
+        futures::executor::block_on(self.objects.put(&key, text.to_owned().into())).unwrap();
     }
 
     fn delete(&self, key: &str) {
@@ -97,7 +97,7 @@ fn a_file_is_copied_with_its_folder() {
 #[test]
 fn a_copy_that_was_interrupted_goes_on() {
     let scene = Scene::new(&[("a/x", "xxxx"), ("a/y", "yyyy"), ("a/z", "zzzz")]);
-    let folder = scene.store("a").copy("").unwrap();
+    let folder = scene.store("a").copy("dataset.toml").unwrap();
     let kept = inode(&folder, "y");
     fs::write(folder.join("x"), "xx").unwrap();
     fs::write(folder.join("y.1a2b.tmp"), "yy").unwrap();
@@ -107,7 +107,7 @@ fn a_copy_that_was_interrupted_goes_on() {
     let (of_z, others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.contains("a/z"));
     fs::write(&notes, format!("{}\n{}", others.join("\n"), &of_z[0][..9])).unwrap();
     fs::write(folder.join("z"), "ZZZZ").unwrap();
-    scene.store("a").copy("").unwrap();
+    scene.store("a").copy("dataset.toml").unwrap();
     assert_eq!(files(&folder), ["x", "y", "z"]);
     assert_eq!((text(&folder, "x"), text(&folder, "z")), ("xxxx".into(), "zzzz".into()));
     assert_eq!(inode(&folder, "y"), kept);
@@ -116,7 +116,7 @@ fn a_copy_that_was_interrupted_goes_on() {
 #[test]
 fn an_empty_object_that_stands_for_a_folder_is_no_file() {
     let scene = Scene::new(&[("a/images", ""), ("a/images/x", "x"), ("a/empty", "")]);
-    let folder = scene.store("a").copy("").unwrap();
+    let folder = scene.store("a").copy("dataset.toml").unwrap();
     assert_eq!(files(&folder), ["empty"]);
     assert_eq!(text(&folder, "images/x"), "x");
 }
@@ -125,7 +125,7 @@ fn an_empty_object_that_stands_for_a_folder_is_no_file() {
 fn two_that_copy_at_once_do_no_harm() {
     let names: Vec<String> = (0..50).map(|i| format!("a/{i:02}")).collect();
     let scene = Scene::new(&names.iter().map(|name| (name.as_str(), name.as_str())).collect::<Vec<_>>());
-    let copy = || scene.store("a").copy("").unwrap();
+    let copy = || scene.store("a").copy("dataset.toml").unwrap();
     let folder = std::thread::scope(|threads| {
         let both = [threads.spawn(copy), threads.spawn(copy)];
         both.map(|thread| thread.join().unwrap())[0].clone()
@@ -141,7 +141,7 @@ fn some_files_are_copied_and_a_missing_one_is_named() {
     assert_eq!(files(&folder), ["a", "c"]);
     let error = scene.store("soft").copy_files(&["a", "d"]).unwrap_err().to_string();
     assert!(error.starts_with("s3://bucket/soft/d: is missing"), "{error}");
-    let error = scene.store("sof").copy("").unwrap_err().to_string();
+    let error = scene.store("sof").copy("dataset.toml").unwrap_err().to_string();
     assert!(error.starts_with("s3://bucket/sof: there is nothing"), "{error}");
 }
 
@@ -183,7 +183,7 @@ fn a_folder_of_the_file_system_is_a_store_too() {
     assert_eq!(open().put("x", b"2".to_vec()).unwrap(), Put::Other);
     assert_eq!(text(&folder, "x"), "1");
     fs::write(folder.join("y"), "y").unwrap();
-    assert_eq!(files(&open().copy("").unwrap()), ["x", "y"]);
+    assert_eq!(files(&open().copy("dataset.toml").unwrap()), ["x", "y"]);
 }
 
 #[test]
