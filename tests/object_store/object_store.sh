@@ -48,6 +48,7 @@ start_server() {
     -s3.port.grpc="$(free_port)" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$1/identities.json" -s3.autoCreateBucket=false \
     -master.volumeSizeLimitMB=1 -volume.max="$2" >"$1.log" 2>&1 &
   pids+=("$!")
+  disown
   export AWS_ENDPOINT_URL=http://127.0.0.1:$s3
   for _ in {1..120}; do
     ! request GET / >/dev/null 2>&1 || return 0
@@ -90,7 +91,7 @@ same() {
   done
 }
 
-export AWS_ACCESS_KEY_ID=peregrine AWS_SECRET_ACCESS_KEY=secret AWS_ALLOW_HTTP=true
+export RUST_BACKTRACE=0 AWS_ACCESS_KEY_ID=peregrine AWS_SECRET_ACCESS_KEY=secret AWS_ALLOW_HTTP=true
 unset AWS_ENDPOINT_URL_S3 AWS_ENDPOINT AWS_REGION AWS_DEFAULT_REGION AWS_SESSION_TOKEN
 
 echo '[object-store] a server, a teacher and four data sets'
@@ -102,10 +103,13 @@ sed 's/"width": 320/"width": 96/; s/"height": 256/"height": 64/' "$repo_dir/mode
 mkdir set
 printf 'name = "set"\nclasses = ["car"]\n' >set/dataset.toml
 request PUT /data/set/dataset.toml set/dataset.toml
+frames=("$repo_dir"/models/frames/*.jpg)
 for set in a b c d; do
   mkdir -p "set/$set/images" "set/$set/labels"
-  for i in {10..39}; do
-    frames=("$repo_dir"/models/frames/*.jpg)
+  # The second shard of the worker that is killed takes longest, so that it is killed in it.
+  last=119
+  [[ $set != c ]] || last=219
+  for ((i = 100; i <= last; i++)); do
     cp "${frames[i % ${#frames[@]}]}" "set/$set/images/$i.jpg"
     echo '0 0.5 0.5 0.4 0.4' >"set/$set/labels/$i.txt"
     request PUT "/data/set/$set/images/$i.jpg" "set/$set/images/$i.jpg"

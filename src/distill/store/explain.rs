@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use object_store::Error;
 
 /// Words of a cause, in lower case, and what can be done. The first that fits is taken.
-const REMEDIES: [(&[&str], &str); 6] = [
+const REMEDIES: [(&[&str], &str); 7] = [
     (
         &["169.254.169.254"],
         "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SKIP_SIGNATURE=true where none are needed)",
@@ -26,7 +26,12 @@ const REMEDIES: [(&[&str], &str); 6] = [
         "set AWS_ALLOW_HTTP=true for an endpoint without encryption, or correct AWS_ENDPOINT_URL",
     ),
     (
-        &["connect", "dns", "timed out", "timeout", "error sending request", "unreachable"],
+        &["500 internal", "internalerror", "503 "],
+        "the object store fails by itself, and does not say why: see its log, make room if it is full, and give the command \
+         again; what was put before is whole",
+    ),
+    (
+        &["tcp connect", "connection refused", "dns error", "timed out", "error sending request", "unreachable"],
         "the object store cannot be reached: check AWS_ENDPOINT_URL and the network, and give the command again",
     ),
 ];

@@ -214,7 +214,8 @@ fn errors_say_what_can_be_done() {
         (generic("507 Insufficient Storage: "), "full"),
         (Error::Generic { store: "LocalFileSystem", source: Box::new(full) }, "full"),
         (generic("403 Forbidden: "), "AWS_SECRET_ACCESS_KEY"),
-        (generic("error trying to connect: Connection refused"), "cannot be reached"),
+        (generic("tcp connect error: Connection refused"), "cannot be reached"),
+        (generic("500 Internal Server Error, after 10 retries, retry_timeout: 180s"), "if it is full"),
         (generic("something else"), "something else"),
     ] {
         let said = said(error);
