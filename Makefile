@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store bench-gpu fmt lint audit publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students student-open bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
 # libavcodec at run time where they are installed.
@@ -129,6 +129,10 @@ ablation: ## What distillation is worth, from ../shared (hours; goes on where it
 students: ready ## The shipped students from nothing (a night; goes on where it stopped): DATA=/path/to/data, into target/students
 	$(IN_ENV) cargo build $(LOCKED) --release --bin distill
 	$(IN_ENV) models/students/students.sh $(DATA)
+
+student-open: ready ## peregrine-s-open, from nothing but what may be shipped (an hour; goes on where it stopped): DATA=/path/to/data, into target/open
+	$(IN_ENV) cargo build $(LOCKED) --release --bin distill
+	$(IN_ENV) models/students/open.sh $(DATA)
 
 fmt: ## Format the Rust code
 	cargo fmt --all
