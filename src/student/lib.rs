@@ -1,6 +1,7 @@
 //! The student: what it is built from, the package that holds it, and how that is loaded.
 //!
-//! - [`architecture`]: the description, and its lowering to a graph; [`check`]: whether it is possible.
+//! - [`architecture`]: the description, and its lowering to a graph; `check`: whether it is possible;
+//!   [`classes`]: the names that a head may have.
 //! - [`imported`]: a network out of an ONNX file instead; [`head`]: what a detection head's values
 //!   mean; [`scene`]: the head for the image as a whole.
 //! - [`backbone`]: its first part; [`presets`]: those to choose from by name; `builder`: the graph
@@ -15,7 +16,8 @@
 pub mod architecture;
 pub mod backbone;
 mod builder;
-pub mod check;
+mod check;
+pub mod classes;
 pub mod clustered;
 pub mod head;
 pub mod imported;

@@ -10,7 +10,7 @@ use peregrine_engine::{Activation, Graph, LayerId, Op};
 use serde::{Deserialize, Serialize};
 
 use super::builder::{dense, NetworkBuilder};
-use super::check::check_classes;
+use super::classes::check_classes;
 
 /// The group of a head that is declared as a list of classes.
 pub const ONLY_GROUP: &str = "scene";

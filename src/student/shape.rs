@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, DetectionHead, Input, Neck, SegmentationHead};
 use super::backbone::Backbone;
-use super::check::check_classes;
+use super::classes::check_classes;
 use super::presets::{Preset, Size};
 use super::scene::{self, SceneHead};
 

@@ -15,12 +15,9 @@ use anyhow::bail;
 use peregrine_core::now_ns;
 use peregrine_ros::client::{Client, FrameTimes, ImagePublisher};
 
-use super::links::{clocks, Link, Messages};
+use super::links::{clocks, Link, Messages, TICK};
 use super::matching::{Exchange, NodeTiming};
 use super::plan::Due;
-
-/// Longest wait for a message at a time.
-pub const TICK: Duration = Duration::from_millis(20);
 
 /// How often a sleeping camera thread checks whether to stop, in nanoseconds.
 const MAX_SLEEP_NS: u64 = 50_000_000;

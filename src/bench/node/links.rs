@@ -7,8 +7,10 @@ use anyhow::{bail, ensure};
 use peregrine_core::now_ns;
 use peregrine_ros::client::{CameraImage, Client, ImagePublisher, LinkTopics, NodeLink};
 
-use super::exchange::TICK;
 use crate::frames::Frames;
+
+/// Longest wait for a message at a time.
+pub const TICK: Duration = Duration::from_millis(20);
 
 /// How long nodes may take to start and to answer a first image.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(90);

@@ -10,7 +10,7 @@ use peregrine_engine::Engine;
 use peregrine_pipeline::graph_for;
 use peregrine_student::Precision;
 
-use super::process::{PeerOptions, PeerProcess};
+use super::process::{PeerOptions, PeerProcess, Time};
 use super::report::{EngineFigures, PeerReport};
 use super::PeerChoice;
 use crate::command::arguments::FrameCount;
@@ -29,14 +29,6 @@ const WARM_UP: usize = 20;
 
 /// Pause before each engine, in which the threads of the previous one stop spinning.
 const PAUSE: Duration = Duration::from_millis(8);
-
-/// The time of one inference, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Time {
-    pub wall: u64,
-    /// CPU time of all threads of the process.
-    pub cpu: u64,
-}
 
 /// Ours in this process, with the peers in theirs.
 struct Contenders {

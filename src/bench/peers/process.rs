@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _};
 
-use super::measure::Time;
 use super::PeerKind;
 
 /// What the Python runs.
@@ -18,6 +17,14 @@ const SCRIPT: &str = include_str!("serve.py");
 
 /// Longer than any peer takes to load a network, or to run a frame on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The time of one inference, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time {
+    pub wall: u64,
+    /// CPU time of all threads of the process.
+    pub cpu: u64,
+}
 
 /// How a peer runs.
 pub struct PeerOptions<'a> {

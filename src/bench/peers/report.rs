@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::measure::Time;
+use super::process::Time;
 use crate::command::setup::Setup;
 use crate::compare::{ratios, Ratio};
 use crate::machine::Fingerprint;

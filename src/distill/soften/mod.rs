@@ -1,10 +1,10 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
-//! - `teachers`: the teachers and the fusion of their outputs. - `place`: a folder or an object store;
-//!   `output`: what is written there. - `partial`: the images of a shard that is not yet full. -
-//!   [`part`], [`merge`]: several machines.
-//! - [`targets`]: soft targets as a training reads them; `index`, [`shard`]: the files; [`map`]: logits or features of an image; [`stored`]: soft
-//!   targets whose maps stay on disk.
+//! - `teachers`: the teachers and the fusion of their outputs.
+//! - `place`: a folder or an object store; `output`: what is written there; `partial`: the images of a
+//!   shard that is not yet full; [`part`], [`merge`]: several machines.
+//! - [`targets`]: soft targets as a training reads them; `index`, [`shard`]: the files; [`map`]: logits
+//!   or features of an image; [`stored`]: soft targets whose maps stay on disk.
 
 mod index;
 pub mod map;

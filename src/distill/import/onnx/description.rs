@@ -105,7 +105,7 @@ impl NetworkDescription {
     /// Names the field at fault.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let d: Self = toml::from_str(text)?;
-        peregrine_student::check::check_classes("classes", &d.classes).map_err(anyhow::Error::msg)?;
+        peregrine_student::classes::check_classes("classes", &d.classes).map_err(anyhow::Error::msg)?;
         ensure!(d.std.iter().all(|&s| s > 0.0 && s.is_finite()), "std must be above 0");
         ensure!(d.mean.iter().all(|m| m.is_finite()), "mean must be finite");
         ensure!(d.strides.iter().all(|&s| s > 0), "strides must be above 0");

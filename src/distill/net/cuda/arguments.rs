@@ -3,7 +3,10 @@
 
 use peregrine_engine::{kernel_arguments, Shape, Window};
 
-use super::kernels::int;
+/// A size that the kernels count in 32 bits, as [`Layout`](super::layout::Layout) checks.
+pub fn int(n: usize) -> i32 {
+    i32::try_from(n).expect("checked when the network was laid out")
+}
 
 kernel_arguments! {
     /// A window over the maps of a batch.

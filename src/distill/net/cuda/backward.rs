@@ -7,8 +7,8 @@ use peregrine_engine::cuda::arguments::number;
 use peregrine_engine::cuda::launch::{Node, NodeWork, Span};
 use peregrine_engine::{Activation, Interpolation, LayerId, Op};
 
-use super::arguments as arg;
-use super::kernels::{int, CHANNELS};
+use super::arguments::{self as arg, int};
+use super::kernels::CHANNELS;
 use super::layout::{pixel_tile, weight_tile};
 use super::nodes::Plan;
 use crate::net::NetParams;

@@ -6,8 +6,8 @@ use peregrine_engine::cuda::arguments::number;
 use peregrine_engine::cuda::launch::{Node, NodeWork};
 use peregrine_engine::{Interpolation, LayerId, Op};
 
-use super::arguments as arg;
-use super::kernels::{int, CHANNELS};
+use super::arguments::{self as arg, int};
+use super::kernels::CHANNELS;
 use super::layout::pixel_tile;
 use super::nodes::Plan;
 use crate::net::{Mode, NetParams};

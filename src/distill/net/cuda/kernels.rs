@@ -166,11 +166,6 @@ impl Module {
     }
 }
 
-/// A size that the kernels count in 32 bits, as [`Layout`](super::layout::Layout) checks.
-pub fn int(n: usize) -> i32 {
-    i32::try_from(n).expect("checked when the network was laid out")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -12,6 +12,30 @@ use super::kernels::{Precision, CHANNELS};
 use super::parameters::ParameterLayout;
 use crate::net::{activation, NetParams};
 
+/// What a [`CudaNet`](super::CudaNet) is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    pub graph: &'a Graph,
+    pub params: &'a NetParams,
+    /// Whether a gradient has to reach a layer.
+    pub needed: &'a [bool],
+    pub batch: usize,
+    /// Layers whose tensors the host reads, and may give gradients of.
+    pub fetched: &'a [LayerId],
+    pub precision: Precision,
+}
+
+impl Training<'_> {
+    /// The plan of its memory for batches of another size.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn layout(&self, batch: usize, multiprocessors: u32) -> anyhow::Result<Layout> {
+        let Self { graph, params, needed, fetched, precision, .. } = *self;
+        Layout::new(graph, params, needed, batch, fetched, precision, multiprocessors)
+    }
+}
+
 /// What buffers are aligned to, in bytes.
 const ALIGNMENT: usize = 256;
 

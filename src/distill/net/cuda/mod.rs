@@ -34,5 +34,6 @@ mod step_tests;
 mod tests;
 pub mod update;
 
-pub use passes::{CudaNet, Training};
+pub use layout::Training;
+pub use passes::CudaNet;
 pub use update::Rule;

@@ -4,8 +4,8 @@ use peregrine_engine::cuda::launch::{span, Launch, Node, NodeWork, Span};
 use peregrine_engine::cuda::plain::Plain;
 use peregrine_engine::{Graph, LayerId, Shape};
 
-use super::arguments as arg;
-use super::kernels::{int, BLOCK};
+use super::arguments::{self as arg, int};
+use super::kernels::BLOCK;
 use super::layout::{BufferId, Layout};
 use super::parameters::Slot;
 

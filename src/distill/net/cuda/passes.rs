@@ -11,8 +11,7 @@ use peregrine_engine::cuda::{CudaError, Driver, Wait};
 use peregrine_engine::{Graph, LayerId};
 
 use super::arguments::{Outcome, Step};
-use super::kernels::Precision;
-use super::layout::Layout;
+use super::layout::{Layout, Training};
 use super::loss_scale::LossScale;
 use super::nodes::{Bases, Plan};
 use super::room;
@@ -53,30 +52,6 @@ struct Update {
     /// Pinned.
     outcome: DeviceMemory,
     _device: [DeviceMemory; 3],
-}
-
-/// What a [`CudaNet`] is made for.
-#[derive(Debug, Clone, Copy)]
-pub struct Training<'a> {
-    pub graph: &'a Graph,
-    pub params: &'a NetParams,
-    /// Whether a gradient has to reach a layer.
-    pub needed: &'a [bool],
-    pub batch: usize,
-    /// Layers whose tensors the host reads, and may give gradients of.
-    pub fetched: &'a [LayerId],
-    pub precision: Precision,
-}
-
-impl Training<'_> {
-    /// The plan of its memory for batches of another size.
-    ///
-    /// # Errors
-    /// As [`Layout::new`].
-    pub fn layout(&self, batch: usize, multiprocessors: u32) -> anyhow::Result<Layout> {
-        let Self { graph, params, needed, fetched, precision, .. } = *self;
-        Layout::new(graph, params, needed, batch, fetched, precision, multiprocessors)
-    }
 }
 
 impl CudaNet {

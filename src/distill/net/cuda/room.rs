@@ -3,8 +3,7 @@
 use anyhow::{bail, ensure};
 use peregrine_engine::cuda::CudaError;
 
-use super::layout::Layout;
-use super::passes::Training;
+use super::layout::{Layout, Training};
 
 /// Memory that the driver itself takes for graphs and kernels, by experience.
 const RESERVE: usize = 256 << 20;

@@ -4,8 +4,7 @@ use std::slice::from_ref;
 
 use peregrine_engine::cuda::launch::{span, Node, Span};
 
-use super::arguments as arg;
-use super::kernels::int;
+use super::arguments::{self as arg, int};
 use super::nodes::Plan;
 
 /// Values of a block of the sum of squares.
