@@ -95,8 +95,9 @@ pub fn wait_for_answers(
     messages: &mut [Messages],
     mut alive: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let mut earlier = HashSet::new();
     for (link, messages) in links.iter_mut().zip(messages) {
-        let mut answers = Answers::default();
+        let mut answers = Answers { earlier: std::mem::take(&mut earlier), ..Answers::default() };
         let give_up = Instant::now() + STARTUP_TIMEOUT;
         while !answers.are_enough(link) {
             alive()?;
@@ -130,6 +131,8 @@ pub fn wait_for_answers(
             }
         }
         link.timed |= answers.timed;
+        earlier = answers.earlier;
+        earlier.extend(answers.sent);
     }
     Ok(())
 }
@@ -139,6 +142,8 @@ pub fn wait_for_answers(
 struct Answers {
     /// Stamps of the images that were sent.
     sent: HashSet<i64>,
+    /// Of those that were sent to other cameras before: a node may answer all on one topic.
+    earlier: HashSet<i64>,
     /// When the first detections of one came.
     detected: Option<Instant>,
     timed: bool,
@@ -151,7 +156,7 @@ impl Answers {
         while let Some((stamp, _)) = link.node.next_detections() {
             if self.sent.contains(&stamp) {
                 self.detected.get_or_insert_with(Instant::now);
-            } else if link.foreign && !self.strange.contains(&stamp) {
+            } else if link.foreign && !self.earlier.contains(&stamp) && !self.strange.contains(&stamp) {
                 self.strange.push(stamp);
             }
         }
