@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -120,11 +120,20 @@ impl<P: Stages> Pool<P> {
             stop: AtomicBool::new(false),
         });
         let mut pool = Self { shared, helpers: vec![] };
+        let (started, all_started) = mpsc::channel::<()>();
         for i in 0..pool.shared.parked.len() {
-            let shared = Arc::clone(&pool.shared);
+            let (shared, started) = (Arc::clone(&pool.shared), started.clone());
             let thread = thread::Builder::new().name(format!("engine-{}", i + 1));
-            pool.helpers.push(thread.spawn(move || shared.help(i))?);
+            let help = move || {
+                drop(started);
+                shared.help(i);
+            };
+            pool.helpers.push(thread.spawn(help)?);
         }
+        // A thread gives itself its name. Who looks for the helpers by theirs, to give them a
+        // priority, would miss one that has not run yet.
+        drop(started);
+        while all_started.recv().is_ok() {}
         Ok(pool)
     }
 
@@ -305,5 +314,37 @@ impl<P> Drop for Pool<P> {
             // A helper does not panic; if it did, the caller could do nothing about it.
             let _ = helper.join();
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Stages for Nothing {
+        fn stages(&self) -> usize {
+            0
+        }
+
+        fn chunks(&self, _: usize) -> usize {
+            0
+        }
+
+        unsafe fn run(&self, _: &ThreadMemory, _: usize, _: usize) {}
+    }
+
+    #[test]
+    fn helpers_have_their_names_as_soon_as_there_is_a_pool() {
+        let null = std::ptr::null_mut();
+        let memory = || ThreadMemory { arena: null, scratch: null, input: null, pixels: null, outputs: null };
+        // SAFETY: a program without stages touches no memory.
+        let pool = unsafe { Pool::new(Nothing, (0..4).map(|_| memory()).collect()) }.unwrap();
+        let names: Vec<_> = peregrine_core::scheduling::threads().into_iter().map(|(_, name)| name).collect();
+        for helper in 1..4 {
+            assert!(names.contains(&format!("engine-{helper}")), "{names:?}");
+        }
+        drop(pool);
     }
 }

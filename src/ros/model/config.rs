@@ -189,6 +189,8 @@ fn pipeline(student: &Student, options: PipelineOptions, device: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::PoisonError;
+
     use peregrine_core::scheduling::{Scheduling, ThreadId};
     use peregrine_engine::cpu::int8::IntegerIsa;
     use r2r::ParameterValue;
@@ -230,6 +232,7 @@ mod tests {
 
     #[test]
     fn engine_threads_get_the_priority_after_loading_and_not_before() {
+        let _alone = realtime::PRIORITIES.lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::spawn(|| {
             let profile = RealtimeProfile { priority: 10, ..RealtimeProfile::default() };
             if realtime::apply_to_thread(&profile).iter().any(|report| report.outcome.is_err()) {

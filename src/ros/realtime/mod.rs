@@ -7,7 +7,7 @@ use peregrine_core::scheduling::{self, Scheduling, ThreadId, MAX_CORES};
 
 use super::parameters::{ParameterError, Parameters};
 #[cfg(test)]
-pub(crate) use threads::scheduling_of;
+pub(crate) use threads::{scheduling_of, PRIORITIES};
 pub use threads::{raise_threads, ProcessProfile};
 
 /// What the parameters ask for.
@@ -151,6 +151,8 @@ pub fn prefault_stack(bytes: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::PoisonError;
+
     use super::*;
 
     #[test]
@@ -192,6 +194,7 @@ mod tests {
 
     #[test]
     fn priority_is_applied_or_refused_with_the_remedy() {
+        let _alone = PRIORITIES.lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::spawn(|| {
             let profile = RealtimeProfile { priority: 10, ..RealtimeProfile::default() };
             match &apply_to_thread(&profile)[..] {

@@ -29,6 +29,11 @@ pub(crate) fn scheduling_of(name: &str) -> Vec<Scheduling> {
     named.map(|(thread, _)| Scheduling::of(thread).unwrap()).collect()
 }
 
+/// Held by a test that changes the priorities of threads by their names, or looks at them: such a
+/// change reaches the threads that other tests have started meanwhile.
+#[cfg(test)]
+pub(crate) static PRIORITIES: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// The profile that holds for the process, and what held before the first one, to which the next
 /// one resets.
 pub struct ProcessProfile {
@@ -83,7 +88,7 @@ impl ProcessProfile {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{mpsc, Arc, Mutex};
+    use std::sync::{mpsc, Arc, Mutex, PoisonError};
 
     use super::*;
 
@@ -94,6 +99,7 @@ mod tests {
 
     #[test]
     fn only_the_middlewares_threads_get_the_priority() {
+        let _alone = PRIORITIES.lock().unwrap_or_else(PoisonError::into_inner);
         let (number, numbers) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));
@@ -127,6 +133,7 @@ mod tests {
 
     #[test]
     fn a_thread_can_give_up_a_priority_that_it_inherited() {
+        let _alone = PRIORITIES.lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::spawn(|| {
             apply_to_thread(&priority());
             scheduling::use_default_scheduling();
@@ -138,6 +145,7 @@ mod tests {
 
     #[test]
     fn the_next_profile_resets_what_it_does_not_ask_for() {
+        let _alone = PRIORITIES.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
             let mut process = ProcessProfile::of_caller();
             let cores = permitted_cores();
