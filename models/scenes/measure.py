@@ -38,7 +38,7 @@ package = "{teacher}"
 
 [[method]]
 kind = "kd"
-on = "scene"
+on = "{on}"
 temperature = 2.0
 weight = 1.0
 """
@@ -74,12 +74,15 @@ def main():
     teacher = f'backbone = "lite0"\ninit = "{lite0.resolve()}"\nseed = 1\n'
     teacher = figures("teacher", "teacher", teacher + COMMON.format(steps=400, size="", **common))
     student = COMMON.format(steps=400, size='size = "n"\n', **common)
-    distilled = student + DISTILLED.format(teacher=folder / "teacher/teacher")
+    def distilled(on):
+        return student + DISTILLED.format(teacher=folder / "teacher/teacher", on=on)
+
     rows = [
         ("student, labels alone", "alone", student),
-        ("student, distilled", "distilled", distilled),
+        ("student, distilled", "distilled", distilled("scene")),
+        ("student, distilled by view alone", "view", distilled("scene.view")),
         ("student, distilled, also on pictures without labels", "foreign",
-         distilled + FOREIGN.format(unlabelled=sets / "unlabelled")),
+         distilled("scene") + FOREIGN.format(unlabelled=sets / "unlabelled")),
     ]
     of_rows = [(label, [figures(f"{name}-{seed}", "student", f"seed = {seed}\n{text}") for seed in seeds])
                for label, name, text in rows]

@@ -30,8 +30,8 @@ onnx() { echo "models/teachers/$1.toml=$teachers/$1.onnx"; }
 
 [[ -e $out/csp-tiny ]] || "$distill" import "$teachers/nanodet_416.onnx" --description $here/csp_tiny.toml --out $out/csp-tiny
 "$distill" soften "${sets[@]}" --teacher "$(onnx nanodet_416)" --teacher "$(onnx centernet_mb3_512)" \
-  --student models/students/open/train.toml --skip-bad --out $out/soft
-"$distill" student models/students/open/train.toml --run $out/run
+  --student models/peregrine-s-open/train.toml --skip-bad --out $out/soft
+"$distill" student models/peregrine-s-open/train.toml --run $out/run
 
 # The same share of the start as peregrine-s has, and an 8-bit twin that loses at most half a point.
 val=("$out/data/highway/val=$here/highway.toml" "$out/data/street/val=builtin:street")

@@ -163,5 +163,8 @@ fn what_cannot_be_learnt_is_refused_in_one_sentence() {
     assert!(said.contains("no image has a label of the group weather (dry, rain)"), "{said}");
     refused("scene = ['day', 'dusk']", "", "the scene \"night\" is no class of the student's");
     refused("scene = ['day', 'night']", KD, "soft_targets of a classifier");
+    let weather = format!("{}[teacher]\naverage = true\n", KD.replace("'scene'", "'scene.weather'"));
+    refused("scene = ['day', 'night']", &weather, "on = \"scene.weather\": the student's groups of scenes are scene");
+    refused("scene = ['day', 'night']", &KD.replace("'scene'", "'scenes'"), "or \"scene.GROUP\"");
     refused("classes = ['car']", "", "scene_balance is set, but the student has no scene head");
 }

@@ -18,6 +18,10 @@ const CAR: usize = 2;
 const BUS: usize = 3;
 
 fn soften(folder: &Path, description: &str) -> Output {
+    soften_with(folder, description, &[])
+}
+
+fn soften_with(folder: &Path, description: &str, flags: &[&str]) -> Output {
     fs::write(folder.join("tiny.toml"), description).unwrap();
     let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny_teacher.onnx");
     Command::new(env!("CARGO_BIN_EXE_distill"))
@@ -27,6 +31,7 @@ fn soften(folder: &Path, description: &str) -> Output {
         .arg(folder.join("soft"))
         .arg("--teacher")
         .arg(format!("{}={}", folder.join("tiny.toml").display(), network.display()))
+        .args(flags)
         .output()
         .unwrap()
 }
@@ -71,6 +76,65 @@ fn soft_targets_are_in_source_pixels_and_student_classes() {
         assert!((found[0].bbox.width() - 24.0).abs() < 1e-3 && (found[0].bbox.height() - 12.0).abs() < 1e-3);
     }
     assert!(soft.of("spots/data", "c.png").is_none());
+}
+
+#[test]
+fn an_image_shown_mirrored_too_gives_the_same_objects_in_their_places() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let output = soften_with(folder.path(), TEACHER, &["--flip"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let soft = SoftTargets::open(&folder.path().join("soft")).unwrap();
+    for (file, class, center) in [("a.png", CAR, 44.0), ("b.png", BUS, 84.0)] {
+        let found = &soft.of("spots/data", file).expect("the image has soft targets").boxes;
+        let (x, y) = found[0].bbox.center();
+        assert!(found[0].best().0 == class && (x - center).abs() < 1.0 && (y - 22.0).abs() < 1.0, "{found:?}");
+        // Seen in both views, it is one object, and as sure as in one.
+        assert_eq!(found.iter().filter(|object| object.score() > 0.3).count(), 1, "{found:?}");
+    }
+    let output = soften(folder.path(), TEACHER);
+    assert!(!output.status.success() && said(&output).contains("--flip"), "{}", said(&output));
+}
+
+/// `distill evaluate` of the soft targets in `soft`, and what it says.
+fn judge(folder: &Path) -> (Output, serde_json::Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    let flags = ["evaluate", "data", "--soft-targets", "soft", "--json", "judged.json"];
+    let output = command.current_dir(folder).args(flags).output().unwrap();
+    let judged = fs::read(folder.join("judged.json")).unwrap_or_default();
+    (output, serde_json::from_slice(&judged).unwrap_or_default())
+}
+
+#[test]
+fn soft_targets_are_judged_by_labels_and_refused_where_they_are_of_other_images() {
+    if !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    let labels = folder.path().join("data/labels");
+    fs::create_dir_all(&labels).unwrap();
+    // The boxes that the network gives: 24 by 12 pixels about a spot's centre.
+    fs::write(labels.join("a.txt"), "0 0.34375 0.34375 0.1875 0.1875").unwrap();
+    fs::write(labels.join("b.txt"), "1 0.65625 0.34375 0.1875 0.1875").unwrap();
+    let config = "name = 'spots'\nclasses = ['car', 'bus']\n[detection]\ncar = 'car'\nbus = 'bus'\n";
+    fs::write(folder.path().join("data/dataset.toml"), config).unwrap();
+    assert!(soften(folder.path(), TEACHER).status.success());
+    let (output, judged) = judge(folder.path());
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((&judged["AP50"], &judged["model"]), (&1.0.into(), &"tiny".into()), "{judged}");
+    assert!(judged["mIoU"].is_null(), "{judged}");
+
+    RgbImage::new(32, 16).save(folder.path().join("data/images/a.png")).unwrap();
+    let refused = said(&judge(folder.path()).0);
+    assert!(refused.contains("a.png") && refused.contains("soften again"), "{refused}");
+    fs::rename(folder.path().join("data/images/a.png"), folder.path().join("data/images/c.png")).unwrap();
+    fs::rename(labels.join("a.txt"), labels.join("c.txt")).unwrap();
+    let refused = said(&judge(folder.path()).0);
+    assert!(refused.contains("c.png") && refused.contains("distill soften"), "{refused}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::export::parse_size;
 use super::log::show;
 use super::meant::MeantStudent;
 use super::model_args::ModelArgs;
+use super::soften::SoftTargets;
 use super::teacher::description::Family;
 use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
 
@@ -73,6 +74,10 @@ pub struct EvaluateArgs {
     /// instead: its own detections, every class of a box apart.
     #[arg(long, conflicts_with_all = ["model", "input", "record"])]
     teacher: Option<String>,
+    /// Evaluate soft targets, on the classes of --student, instead: what all teachers of `distill
+    /// soften` together made of these images, and so what a student is taught.
+    #[arg(long, value_name = "SOFT", conflicts_with_all = ["model", "input", "record", "teacher"])]
+    soft_targets: Option<PathBuf>,
     #[command(flatten)]
     student: MeantStudent,
     /// For --teacher: the libonnxruntime.so of an onnxruntime wheel.
@@ -115,7 +120,7 @@ pub struct EvaluateArgs {
     /// one, as the node does (cross_class_nms_iou); 1: each class by itself, as AP is usually counted.
     #[arg(long, default_value_t = 1.0, value_name = "IOU")]
     cross_class_nms_iou: f32,
-    /// Minimum score of the detections; 0.01 by default, and 0.001 for a teacher, as COCO's
+    /// Minimum score of the detections; 0.01 by default, and 0.001 for teachers, as COCO's
     /// evaluations of networks have it.
     #[arg(long)]
     score_threshold: Option<f32>,
@@ -133,7 +138,7 @@ pub struct EvaluateArgs {
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let folder = args.data.as_ref().or(args.data_flag.as_ref()).context("name a data set folder")?;
     let mut student = args.model.student()?;
-    if args.teacher.is_some() {
+    if args.teacher.is_some() || args.soft_targets.is_some() {
         student.manifest.architecture = args.student.architecture()?;
     }
     let architecture = &mut student.manifest.architecture;
@@ -145,6 +150,10 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         let size = teacher.description.size;
         (architecture.input.width, architecture.input.height) = (size.width as usize, size.height as usize);
         student.manifest.name.clone_from(&teacher.description.name);
+    }
+    let soft_targets = args.soft_targets.as_ref().map(|folder| open_soft_targets(folder, architecture)).transpose()?;
+    if let Some(soft_targets) = &soft_targets {
+        student.manifest.name = soft_targets.teachers.join(" + ");
     }
     let architecture = &student.manifest.architecture;
     let on_error = if args.skip_bad { OnError::Skip } else { OnError::Stop };
@@ -179,21 +188,24 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         });
     }
     exclude_scenes(&mut dataset, &args.exclude_scene)?;
-    let usual = if teacher.is_some() { TEACHER_SCORE } else { STUDENT_SCORE };
+    let of_teachers = teacher.is_some() || soft_targets.is_some();
+    let usual = if of_teachers { TEACHER_SCORE } else { STUDENT_SCORE };
     let score_threshold = args.score_threshold.unwrap_or(usual);
     let mut options = judged(score_threshold, args.threads);
     options.nms.across_classes = args.cross_class_nms_iou;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {per_sec:.1}, ETA {eta}")?;
     let progress = show(ProgressBar::new(dataset.samples.len() as u64).with_style(style));
     let step = || progress.inc(1);
-    let observations = match &mut teacher {
-        Some(teacher) => observe::observe_teacher(teacher, &dataset, score_threshold, on_error, &step)?,
-        None => observe::observe(&student, &dataset, options, on_error, &step)?,
+    let observations = match (&mut teacher, &soft_targets) {
+        (Some(teacher), _) => observe::observe_teacher(teacher, &dataset, score_threshold, on_error, &step)?,
+        (None, Some(soft)) => observe::observe_soft_targets(soft, &dataset, score_threshold, on_error, &step)?,
+        (None, None) => observe::observe(&student, &dataset, options, on_error, &step)?,
     };
     progress.finish_and_clear();
     let (name, architecture) = (&student.manifest.name, &student.manifest.architecture);
     let mut evaluation = Evaluation::of(name, architecture, &dataset, &observations);
     (evaluation.copies, evaluation.distinct) = (copies.len(), args.distinct);
+    evaluation.input = evaluation.input.filter(|_| soft_targets.is_none());
     print!("{}", evaluation.table());
     if let Some(path) = &args.json {
         write_atomically(path, &serde_json::to_vec_pretty(&evaluation)?)?;
@@ -270,6 +282,32 @@ fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) ->
         _ => architecture.detection_classes().to_vec(),
     };
     OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, &classes, args.threads)
+}
+
+/// # Errors
+/// When they are not of the classes of `architecture`.
+fn open_soft_targets(folder: &Path, architecture: &Architecture) -> anyhow::Result<SoftTargets> {
+    let soft = SoftTargets::open(folder)?;
+    let (classes, segmentation) = (architecture.detection_classes(), architecture.segmentation_classes());
+    let other = if soft.classes != classes {
+        Some((&soft.classes[..], classes))
+    } else {
+        soft.segmentation.as_deref().map(|soft| (soft, segmentation)).filter(|(soft, meant)| soft != meant)
+    };
+    if let Some((soft, meant)) = other {
+        bail!(
+            "{}: soft targets of {}, where the student has {}; name the student that they were made for with --student",
+            folder.display(),
+            soft.join(", "),
+            meant.join(", ")
+        );
+    }
+    ensure!(
+        soft.scene.as_ref().is_none_or(|scene| architecture.scene.as_ref() == Some(scene)),
+        "{}: the scenes of the soft targets are not those of the student; name it with --student",
+        folder.display()
+    );
+    Ok(soft)
 }
 
 /// The configuration that the class flags stand for; `None` without them.

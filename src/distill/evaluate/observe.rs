@@ -4,15 +4,20 @@ use std::path::Path;
 
 use anyhow::{ensure, Context};
 use image::{GrayImage, RgbImage};
+use peregrine_core::files::sha256;
 use peregrine_core::{ClassMask, Detection, ImageView};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::Student;
+use peregrine_vision::decode::head::sigmoid;
 use peregrine_vision::decode::scene::softmax;
 
 use super::scene::SceneCounts;
 use crate::data::{load_image, DataError, Dataset, OnError, Sample, Skipped};
 use crate::metrics::{Calibration, Confusion, Evaluated};
-use crate::teacher::{Judged, OnnxTeacher};
+use crate::soften::SoftTargets;
+use crate::teacher::candidates::{detections, Candidate};
+use crate::teacher::ensemble::SAME_OBJECT_IOU;
+use crate::teacher::{Judged, OnnxTeacher, SoftTarget};
 
 /// The raw results from which the metrics are computed.
 #[derive(Debug, Clone)]
@@ -80,7 +85,7 @@ pub fn observe_teacher(
     on_error: OnError,
     step: &dyn Fn(),
 ) -> anyhow::Result<Observations> {
-    let groups: Vec<usize> = dataset.scenes().into_iter().flat_map(|head| head.0.values().map(Vec::len)).collect();
+    let groups = groups(dataset);
     let see = |image: &RgbImage, path: &Path| {
         Ok(match teacher.judge(image, least).with_context(|| path.display().to_string())? {
             Judged::Boxes(detections) => Seen { detections, ..Seen::default() },
@@ -89,6 +94,47 @@ pub fn observe_teacher(
         })
     };
     observe_with(dataset, on_error, step, see)
+}
+
+/// As [`observe`], for what is stored of the images as soft targets: of each object every class above
+/// `least`.
+///
+/// # Errors
+/// As [`observe`]; and when an image has no soft targets, or has changed since.
+pub fn observe_soft_targets(
+    soft: &SoftTargets,
+    dataset: &Dataset,
+    least: f32,
+    on_error: OnError,
+    step: &dyn Fn(),
+) -> anyhow::Result<Observations> {
+    let see = |_: &RgbImage, path: &Path| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let stored = soft.of(&dataset.name, &file).with_context(|| {
+            format!("{}: these soft targets have none of this image; run distill soften on its set", path.display())
+        })?;
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        soft.check(&dataset.name, &file, path, &sha256(&bytes))?;
+        let found = stored.read()?;
+        let candidates: Vec<_> = found.boxes.iter().map(candidate).collect();
+        Ok(Seen {
+            detections: detections(&candidates, soft.classes.len(), least, Some(SAME_OBJECT_IOU)),
+            mask: found.mask.map(|mask| mask.soft_mask().decided()),
+            scene: found.scene.map_or_else(Vec::new, |logits| probabilities(logits, &groups(dataset))),
+        })
+    };
+    observe_with(dataset, on_error, step, see)
+}
+
+/// A stored object with its classes' probabilities.
+fn candidate(object: &SoftTarget) -> Candidate {
+    let probabilities = object.logits.iter().map(|&logit| sigmoid(logit)).collect();
+    Candidate { bbox: object.bbox, probabilities, peaks: None }
+}
+
+/// The number of classes of each group of scenes.
+fn groups(dataset: &Dataset) -> Vec<usize> {
+    dataset.scenes().into_iter().flat_map(|head| head.0.values().map(Vec::len)).collect()
 }
 
 fn observe_with(

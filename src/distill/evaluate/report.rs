@@ -20,8 +20,8 @@ pub const CONFIDENT: f32 = 0.3;
 pub struct Evaluation {
     pub model: String,
     pub dataset: String,
-    /// Width and height of the network's input.
-    pub input: (usize, usize),
+    /// Width and height of the network's input; `None` for soft targets, which may be of several.
+    pub input: Option<(usize, usize)>,
     /// Evaluated images.
     pub images: usize,
     /// Skipped images and labels.
@@ -87,7 +87,7 @@ impl Evaluation {
         Self {
             model: name.to_owned(),
             dataset: dataset.name.clone(),
-            input: (architecture.input.width, architecture.input.height),
+            input: Some((architecture.input.width, architecture.input.height)),
             images: observations.images.len(),
             skipped: dataset.skipped.len() + observations.skipped.len(),
             copies: 0,
@@ -118,9 +118,9 @@ impl Evaluation {
     /// The metrics as a human-readable table, in percent.
     pub fn table(&self) -> String {
         let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.1}", 100.0 * v));
-        let (width, height) = self.input;
+        let input = self.input.map_or_else(String::new, |(width, height)| format!(" at {width}x{height}"));
         let mut text = format!(
-            "{} at {width}x{height} on {}: {} images, {} skipped files\n",
+            "{}{input} on {}: {} images, {} skipped files\n",
             self.model, self.dataset, self.images, self.skipped
         );
         match (self.copies, self.distinct) {

@@ -40,6 +40,8 @@ pub struct DistillInputs {
     /// For each image and cell of the segmentation head whether the teacher has logits there: soft
     /// targets of a whole image end at its border.
     pub mask_valid: Vec<bool>,
+    /// Names of the groups of scenes.
+    pub scene_groups: Vec<String>,
     /// For each group of scenes the label of each image, or [`VOID`](crate::data::VOID).
     pub scene_labels: Vec<Vec<u8>>,
     /// For each image whether the teacher has logits of its scene.

@@ -34,6 +34,9 @@ pub(super) struct Index {
     /// The student's layers with features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// Whether the teachers saw each image mirrored, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flip: bool,
     /// What `--shard` makes it a share of; `None` if it is of all images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
@@ -93,13 +96,14 @@ impl Shard {
 }
 
 impl Index {
-    /// Whether it is of the same teachers, classes and features.
+    /// Whether it is of the same teachers, classes and features, and of the same views of the images.
     pub fn is_of(&self, other: &Self) -> bool {
         self.teachers == other.teachers
             && self.classes == other.classes
             && self.segmentation == other.segmentation
             && self.scene == other.scene
             && self.features == other.features
+            && self.flip == other.flip
     }
 
     /// Number of classes of scenes; 0 without a classifier.

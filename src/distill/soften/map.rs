@@ -20,6 +20,12 @@ impl HalfMap {
     pub fn channels(&self) -> usize {
         self.values.len() / (self.width * self.height)
     }
+
+    /// A segmenter's logits, in f32.
+    pub fn soft_mask(&self) -> SoftMask {
+        let logits = self.values.iter().map(|value| value.to_f32()).collect();
+        SoftMask { width: self.width, height: self.height, logits }
+    }
 }
 
 /// The place of an image that covers the whole grid.

@@ -44,7 +44,7 @@ pub(super) fn join(parts: Vec<Place>, out: &Place) -> anyhow::Result<()> {
     for part in &parts {
         ensure!(
             part.index.is_of(&first.index) && part.share.is_of(&first.share),
-            "{} and {} are not parts of one run: their teachers, features, data sets or number of parts differ",
+            "{} and {} are not parts of one run: their teachers, features, --flip, data sets or number of parts differ",
             first.place,
             part.place
         );

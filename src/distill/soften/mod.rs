@@ -59,6 +59,11 @@ pub struct SoftenArgs {
     /// may be given several times. For an ONNX teacher see [features] of its description.
     #[arg(long = "feature")]
     features: Vec<String>,
+    /// Show the teachers each image also mirrored, left to right, and average what they see of both:
+    /// twice the time, a little more accuracy (test-time augmentation). Features are of the image
+    /// as it is.
+    #[arg(long)]
+    flip: bool,
     /// Folder for the soft targets, here or in an object store (s3://BUCKET/FOLDER); an interrupted
     /// run is resumed.
     #[arg(long, short)]

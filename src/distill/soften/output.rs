@@ -48,7 +48,7 @@ impl Output {
     fn refuse_another(&self, found: &Index) -> anyhow::Result<()> {
         ensure!(
             found.is_of(&self.index),
-            "{}: contains soft targets of other teachers, other descriptions or other features; give another --out, or delete it",
+            "{}: contains soft targets of other teachers, other descriptions, other features or made without the same --flip; give another --out, or delete it",
             self.place
         );
         let part = |index: &Index| index.share.as_ref().map(|share| share.part);

@@ -170,6 +170,7 @@ mod tests {
             segmentation: None,
             scene: None,
             features: vec![],
+            flip: false,
             share: None,
             shards,
         };

@@ -1,12 +1,13 @@
-//! The teachers of one `distill soften`, and the fusion of their outputs.
+//! The teachers of one `distill soften`, and what they make of an image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{ensure, Context};
-use image::RgbImage;
+use image::{imageops, RgbImage};
 use peregrine_core::files::sha256;
+use peregrine_core::BoundingBox;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 use tracing::warn;
@@ -18,13 +19,15 @@ use super::SoftenArgs;
 use crate::data::{load_image, OnError, Sample, Skipped};
 use crate::teacher::description::Family;
 use crate::teacher::{
-    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, TeacherDescription, Wanted,
+    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, SoftTarget, TeacherDescription,
+    Wanted,
 };
 
 /// All teachers.
 pub(super) struct Teachers {
     all: Vec<AnyTeacher>,
-    /// For each detector, which of the student's detection classes it knows.
+    /// For each detector, which of the student's detection classes it knows; with `flip` again for
+    /// what each sees mirrored, as in the two below.
     detectors: Vec<Vec<bool>>,
     /// For each segmenter, which of the student's segmentation classes it knows.
     segmenters: Vec<Vec<bool>>,
@@ -34,12 +37,42 @@ pub(super) struct Teachers {
     input: (usize, usize),
     /// The student's layers for which a teacher gives features.
     features: BTreeSet<String>,
+    /// Whether each sees the image mirrored, too.
+    flip: bool,
 }
 
 /// A teacher of either kind.
 enum AnyTeacher {
     Onnx(OnnxTeacher),
     Package(PackageTeacher),
+}
+
+/// What all teachers see in one or two views of an image.
+#[derive(Default)]
+struct Seen {
+    /// By detector.
+    boxes: Vec<Vec<SoftTarget>>,
+    /// By segmenter.
+    masks: Vec<SoftMask>,
+    /// By classifier, as masks of one cell.
+    scenes: Vec<SoftMask>,
+    /// By the student's layer, of the first view.
+    features: BTreeMap<String, Arc<HalfMap>>,
+}
+
+impl Seen {
+    /// Adds what was seen in the image mirrored, in the places of the image as it is, which is so many
+    /// pixels wide.
+    fn add_mirrored(&mut self, mirrored: Self, width: u32) {
+        let width = width as f32;
+        let back = |object: SoftTarget| {
+            let b = object.bbox;
+            SoftTarget { bbox: BoundingBox::new(width - b.x_max, b.y_min, width - b.x_min, b.y_max), ..object }
+        };
+        self.boxes.extend(mirrored.boxes.into_iter().map(|objects| objects.into_iter().map(back).collect()));
+        self.masks.extend(mirrored.masks.into_iter().map(SoftMask::mirrored));
+        self.scenes.extend(mirrored.scenes);
+    }
 }
 
 /// What became of an image.
@@ -65,6 +98,7 @@ impl Teachers {
             classifiers: Vec::new(),
             input: (student.input.width, student.input.height),
             features: BTreeSet::new(),
+            flip: args.flip,
         };
         let mut runtime = None;
         for teacher in &args.teachers {
@@ -92,6 +126,12 @@ impl Teachers {
             has_package || args.features.is_empty(),
             "--feature needs a package as --teacher; an ONNX teacher's features are in [features] of its description"
         );
+        if teachers.flip {
+            // The second view of each counts as one more teacher that knows the same.
+            for known in [&mut teachers.detectors, &mut teachers.segmenters, &mut teachers.classifiers] {
+                known.extend_from_within(..);
+            }
+        }
         Ok(teachers)
     }
 
@@ -194,6 +234,7 @@ impl Teachers {
             classes: classes.to_vec(),
             known: Some(known.map(|(_, name)| name.clone()).collect()),
             features: self.features.iter().cloned().collect(),
+            flip: self.flip,
             segmentation: (!self.segmenters.is_empty()).then(|| student.segmentation_classes().to_vec()),
             scene: student.scene.clone().filter(|_| !self.classifiers.is_empty()),
             share: None,
@@ -218,41 +259,49 @@ impl Teachers {
     }
 
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {
-        let (mut boxes, mut masks, mut features) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut scenes = Vec::new();
+        let mut seen = self.see(image)?;
+        if self.flip {
+            seen.add_mirrored(self.see(&imageops::flip_horizontal(image))?, image.width());
+        }
+        let (columns, rows) = self.cells(image);
+        let mask = || HalfMap::from(&SoftMask::mean(&seen.masks, &self.segmenters, columns, rows));
+        Ok(ImageSoftTargets {
+            boxes: ensemble::fuse(&seen.boxes, &self.detectors),
+            mask: (!seen.masks.is_empty()).then(|| Arc::new(mask())),
+            scene: (!seen.scenes.is_empty()).then(|| SoftMask::mean(&seen.scenes, &self.classifiers, 1, 1).logits),
+            features: seen.features,
+        })
+    }
+
+    /// What each teacher sees in a view of an image.
+    fn see(&mut self, image: &RgbImage) -> anyhow::Result<Seen> {
+        let mut seen = Seen::default();
         for teacher in &mut self.all {
             let layers = match teacher {
                 AnyTeacher::Package(teacher) => {
                     let found = teacher.infer(image)?;
                     if teacher.knows_boxes().is_some() {
-                        boxes.push(found.boxes);
+                        seen.boxes.push(found.boxes);
                     }
-                    masks.extend(found.mask);
-                    scenes.extend(found.scene.map(of_image));
+                    seen.masks.extend(found.mask);
+                    seen.scenes.extend(found.scene.map(of_image));
                     found.features
                 }
                 AnyTeacher::Onnx(teacher) => {
                     let (prediction, features) = teacher.infer(image)?;
                     match prediction {
-                        Prediction::Boxes(found) => boxes.push(found),
-                        Prediction::Pixels(mask) => masks.push(mask),
-                        Prediction::Image(logits) => scenes.push(of_image(logits)),
+                        Prediction::Boxes(found) => seen.boxes.push(found),
+                        Prediction::Pixels(mask) => seen.masks.push(mask),
+                        Prediction::Image(logits) => seen.scenes.push(of_image(logits)),
                     }
                     features
                 }
             };
             for (layer, feature) in &layers {
-                features.insert(layer.clone(), Arc::new(half(layer, feature)?));
+                seen.features.insert(layer.clone(), Arc::new(half(layer, feature)?));
             }
         }
-        let (columns, rows) = self.cells(image);
-        let mask = || HalfMap::from(&SoftMask::mean(&masks, &self.segmenters, columns, rows));
-        Ok(ImageSoftTargets {
-            boxes: ensemble::fuse(&boxes, &self.detectors),
-            mask: (!masks.is_empty()).then(|| Arc::new(mask())),
-            scene: (!scenes.is_empty()).then(|| SoftMask::mean(&scenes, &self.classifiers, 1, 1).logits),
-            features,
-        })
+        Ok(seen)
     }
 
     /// Columns and rows of the student's mask that the image covers when it fills the input.
@@ -291,4 +340,23 @@ fn package_address<'a>(teacher: &'a str, student: &'a Architecture) -> (&'a Path
 
 fn half(layer: &str, feature: &Feature) -> anyhow::Result<HalfMap> {
     HalfMap::try_from(feature).with_context(|| format!("the feature of {layer}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_mirrored_is_put_back_in_its_place() {
+        let object = |left: f32, right: f32| SoftTarget {
+            bbox: BoundingBox::new(left, 2.0, right, 8.0),
+            logits: vec![1.0, -1.0],
+        };
+        let mask = |logits: [f32; 6]| SoftMask { width: 3, height: 1, logits: logits.into() };
+        let view = |object, mask| Seen { boxes: vec![vec![object]], masks: vec![mask], ..Seen::default() };
+        let mut seen = view(object(10.0, 30.0), mask([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+        seen.add_mirrored(view(object(70.0, 90.0), mask([3.0, 2.0, 1.0, 6.0, 5.0, 4.0])), 100);
+        assert_eq!(seen.boxes[0], seen.boxes[1]);
+        assert_eq!(seen.masks[0], seen.masks[1]);
+    }
 }

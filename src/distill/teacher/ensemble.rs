@@ -5,7 +5,7 @@ use peregrine_core::BoundingBox;
 use super::{SoftTarget, UNKNOWN};
 
 /// Boxes of one class with at least this IoU are one object.
-const SAME_OBJECT_IOU: f32 = 0.6;
+pub const SAME_OBJECT_IOU: f32 = 0.6;
 
 /// Fuses the teachers' detections. If they agree on an object's place and class, its box is the
 /// mean of their boxes weighted by score, and its logits are the mean of their logits. The fraction

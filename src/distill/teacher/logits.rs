@@ -43,6 +43,13 @@ impl SoftMask {
         Self { width, height, logits }
     }
 
+    /// Of the image mirrored, left to right.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        self.logits.chunks_mut(self.width.max(1)).for_each(<[f32]>::reverse);
+        self
+    }
+
     /// The mean of several teachers' logits on a grid of `width` × `height` cells, for each class
     /// over the teachers that know it, as `known` says for each teacher and class.
     pub fn mean(teachers: &[Self], known: &[Vec<bool>], width: usize, height: usize) -> Self {

@@ -54,6 +54,8 @@ pub struct Distillation {
     segmentation_output: Option<usize>,
     /// Indices of the student's logits of each group of scenes there.
     scene_outputs: Range<usize>,
+    /// Their names.
+    scene_groups: Vec<String>,
 }
 
 impl Distillation {
@@ -73,6 +75,8 @@ impl Distillation {
             return Ok(None);
         }
         let classes = architecture.segmentation_classes();
+        let groups = architecture.scene.iter().flat_map(|head| head.groups());
+        let scene_groups: Vec<String> = groups.map(|(name, _)| name.to_owned()).collect();
         for MethodConfig { method, .. } in &config.methods {
             let (kind, [detection, segmentation, scene]) = (method.name(), method.needs_heads());
             ensure!(
@@ -86,6 +90,12 @@ impl Distillation {
             ensure!(
                 !scene || architecture.scene.is_some(),
                 "[[method]] {kind} compares scene heads, and the student has none"
+            );
+            ensure!(
+                method.scene_group().is_none_or(|group| scene_groups.iter().any(|known| known == group)),
+                "[[method]] {kind} on = \"scene.{}\": the student's groups of scenes are {}",
+                method.scene_group().unwrap_or_default(),
+                scene_groups.join(", ")
             );
         }
         ensure!(
@@ -135,7 +145,8 @@ impl Distillation {
         };
         let (levels, segmentation_output) = (architecture.detection_levels(), architecture.segmentation_output());
         let scene_outputs = architecture.scene_outputs();
-        Ok(Some((Self { methods, layers, levels, segmentation_output, scene_outputs }, source)))
+        let of_student = Self { methods, layers, levels, segmentation_output, scene_outputs, scene_groups };
+        Ok(Some((of_student, source)))
     }
 
     /// The student's inner layers that some method compares.
@@ -211,6 +222,7 @@ impl Distillation {
             boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
             mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
             mask_valid,
+            scene_groups: self.scene_groups.clone(),
             scene_labels: (0..self.scene_outputs.len()).map(|group| batch.scene_labels(group)).collect(),
             scene_valid,
             layer_valid,

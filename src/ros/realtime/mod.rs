@@ -6,9 +6,9 @@ mod threads;
 use peregrine_core::scheduling::{self, Scheduling, ThreadId, MAX_CORES};
 
 use super::parameters::{ParameterError, Parameters};
+pub use threads::{raise_threads, ProcessProfile};
 #[cfg(test)]
 pub(crate) use threads::{scheduling_of, PRIORITIES};
-pub use threads::{raise_threads, ProcessProfile};
 
 /// What the parameters ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

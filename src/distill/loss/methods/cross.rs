@@ -232,6 +232,7 @@ mod tests {
             boxes: vec![],
             mask: vec![],
             mask_valid: vec![],
+            scene_groups: vec![],
             scene_labels: vec![],
             scene_valid: vec![],
             layer_valid: BTreeMap::new(),

@@ -35,7 +35,7 @@ fn temperature() -> Schedule {
 impl Method for Dist {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        sum_over_rows(inputs, self.on, |rows| self.of_rows(rows, t))
+        sum_over_rows(inputs, &self.on, |rows| self.of_rows(rows, t))
     }
 }
 

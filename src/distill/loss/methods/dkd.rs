@@ -43,7 +43,7 @@ const EXCLUDED: f64 = 1000.0;
 impl Method for Dkd {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        sum_over_rows(inputs, self.on, |rows| self.of_rows(rows, t))
+        sum_over_rows(inputs, &self.on, |rows| self.of_rows(rows, t))
     }
 }
 

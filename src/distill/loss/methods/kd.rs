@@ -22,8 +22,8 @@ use crate::ranks::Ranks;
 /// are those of the teacher's probabilities over the same cells), because the mean otherwise
 /// favours the large classes, whereas mIoU counts each class equally.
 ///
-/// On the scene head: the mean over the images whose scene the teacher knows, summed over the groups
-/// (Hinton et al. 2015, section 2).
+/// On the scene head, or one group of it (`on = "scene.light"`): the mean over the images whose scene
+/// the teacher knows, summed over the groups (Hinton et al. 2015, section 2).
 ///
 /// On the detection head, whose classes are independent: the sum of the Bernoulli divergences of
 /// each cell and class, divided by the teacher's foreground Σ max_c σ(teacher). With `focus` β
@@ -70,7 +70,7 @@ impl Kd {
 impl Method for Kd {
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let temperature = self.temperature.at(inputs.progress);
-        match self.on {
+        match &self.on {
             Head::Segmentation => {
                 let (student, teacher) = (cells(&inputs.student.segmentation)?, cells(&inputs.teacher.segmentation)?);
                 let loss = soft::categorical(&student, &teacher, temperature)?;
@@ -83,7 +83,7 @@ impl Method for Kd {
                 let total = inputs.ranks.total(f64::from(weight.sum_all()?.to_scalar::<f32>()?)).max(1e-6);
                 (loss * weight)?.sum_all()? / total
             }
-            Head::Scene => sum_over_rows(inputs, self.on, |rows| {
+            Head::Scene(_) => sum_over_rows(inputs, &self.on, |rows| {
                 soft::categorical(&rows.student, &rows.teacher, temperature)?.mean_all()
             }),
             Head::Class => {

@@ -150,15 +150,25 @@ impl MethodKind {
     /// Whether it compares the outputs of the detection head, of the segmentation head, and of the
     /// scene head.
     pub fn needs_heads(&self) -> [bool; 3] {
-        use outputs::Head::{Class, Scene, Segmentation};
-        let on = |head| [Class, Segmentation, Scene].map(|one| one == head);
+        use outputs::Head::{Class, Segmentation};
+        let on = |head: &outputs::Head| [*head == Class, *head == Segmentation, head.is_scene()];
         match self {
-            Self::Kd(m) => on(m.on),
-            Self::Dkd(m) => on(m.on),
-            Self::Dist(m) => on(m.on),
-            Self::Ld(_) | Self::Cross(_) => on(Class),
-            Self::Cwd(m) if m.layers.is_empty() => on(Segmentation),
+            Self::Kd(kd::Kd { on: head, .. })
+            | Self::Dkd(dkd::Dkd { on: head, .. })
+            | Self::Dist(dist::Dist { on: head, .. }) => on(head),
+            Self::Ld(_) | Self::Cross(_) => on(&Class),
+            Self::Cwd(m) if m.layers.is_empty() => on(&Segmentation),
             _ => [false; 3],
+        }
+    }
+
+    /// The one group of scenes that it compares, if it names one.
+    pub fn scene_group(&self) -> Option<&str> {
+        match self {
+            Self::Kd(kd::Kd { on: outputs::Head::Scene(group), .. })
+            | Self::Dkd(dkd::Dkd { on: outputs::Head::Scene(group), .. })
+            | Self::Dist(dist::Dist { on: outputs::Head::Scene(group), .. }) => group.as_deref(),
+            _ => None,
         }
     }
 
@@ -240,7 +250,7 @@ fn sum_over_layers(
 /// The sum of `loss_of` the rows of each distribution of `head`.
 fn sum_over_rows(
     inputs: &DistillInputs,
-    head: outputs::Head,
+    head: &outputs::Head,
     loss_of: impl Fn(outputs::Rows) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let rows = outputs::categorical(inputs, head)?;

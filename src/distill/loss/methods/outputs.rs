@@ -9,15 +9,53 @@ use crate::ranks::Ranks;
 use crate::teacher::logits::UNKNOWN_CLASS;
 
 /// The head whose outputs are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Head {
     /// Class logits of the detection head.
     Class,
     /// Logits of each cell of the segmentation head.
     Segmentation,
-    /// Logits of each group of scenes.
-    Scene,
+    /// Logits of each group of scenes, or of the one that is named.
+    Scene(Option<String>),
+}
+
+impl Head {
+    pub fn is_scene(&self) -> bool {
+        matches!(self, Self::Scene(_))
+    }
+
+    /// Whether it has the group of scenes called `name`.
+    fn has_group(&self, name: &str) -> bool {
+        matches!(self, Self::Scene(group) if group.as_ref().is_none_or(|group| group == name))
+    }
+}
+
+impl TryFrom<String> for Head {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        match text.as_str() {
+            "class" => Ok(Self::Class),
+            "segmentation" => Ok(Self::Segmentation),
+            "scene" => Ok(Self::Scene(None)),
+            other => match other.strip_prefix("scene.") {
+                Some(group) if !group.is_empty() => Ok(Self::Scene(Some(group.into()))),
+                _ => Err(format!("on = {other:?}: write \"class\", \"segmentation\", \"scene\", or \"scene.GROUP\"")),
+            },
+        }
+    }
+}
+
+impl From<Head> for String {
+    fn from(head: Head) -> Self {
+        match head {
+            Head::Class => "class".into(),
+            Head::Segmentation => "segmentation".into(),
+            Head::Scene(None) => "scene".into(),
+            Head::Scene(Some(group)) => format!("scene.{group}"),
+        }
+    }
 }
 
 /// Rows of categorical logits.
@@ -46,15 +84,15 @@ impl Rows {
 /// detection head, whose classes are independent, the positive anchors; of the scene head the
 /// images, each group apart. Empty if there are none. Those of all ranks, to be differentiated in this
 /// one's.
-pub fn categorical(inputs: &DistillInputs, head: Head) -> Result<Vec<Rows>> {
+pub fn categorical(inputs: &DistillInputs, head: &Head) -> Result<Vec<Rows>> {
     let all = |(own, classes): (Option<Rows>, usize)| Rows::of_all(own, classes, &inputs.ranks).transpose();
     own(inputs, head)?.into_iter().filter_map(all).collect()
 }
 
 /// The rows of this rank for each distribution, with the number of classes.
-fn own(inputs: &DistillInputs, head: Head) -> Result<Vec<(Option<Rows>, usize)>> {
+fn own(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usize)>> {
     match head {
-        Head::Scene => scenes(inputs),
+        Head::Scene(_) => scenes(inputs, head),
         Head::Class => {
             let (student, teacher) = (&inputs.student.class, &inputs.teacher.class);
             let classes = student.dim(1)?;
@@ -77,11 +115,12 @@ fn own(inputs: &DistillInputs, head: Head) -> Result<Vec<(Option<Rows>, usize)>>
     }
 }
 
-/// For each group the images of whose scene the teacher knows a class.
-fn scenes(inputs: &DistillInputs) -> Result<Vec<(Option<Rows>, usize)>> {
+/// For each group that `head` has the images of whose scene the teacher knows a class.
+fn scenes(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usize)>> {
     let mut groups = Vec::with_capacity(inputs.student.scene.len());
     let tensors = inputs.student.scene.iter().zip(&inputs.teacher.scene);
-    for ((student, teacher), labels) in tensors.zip(&inputs.scene_labels) {
+    let named = tensors.zip(&inputs.scene_labels).zip(&inputs.scene_groups);
+    for (((student, teacher), labels), _) in named.filter(|(_, group)| head.has_group(group)) {
         let largest = teacher.max(1)?.to_vec1::<f32>()?;
         let known = |&image: &usize| inputs.scene_valid[image] && largest[image] > UNKNOWN_CLASS;
         let images: Vec<usize> = (0..largest.len()).filter(known).collect();

@@ -62,6 +62,7 @@ pub(super) fn inputs(data: &Value) -> DistillInputs {
         boxes: list(&data["boxes"]).iter().map(|image| list(image).iter().map(bbox).collect()).collect(),
         mask: list(&data["mask"]).iter().map(|v| v.as_u64().unwrap() as u8).collect(),
         mask_valid: vec![true; list(&data["mask"]).len()],
+        scene_groups: Vec::new(),
         scene_labels: Vec::new(),
         scene_valid: Vec::new(),
         layer_valid: BTreeMap::new(),
@@ -178,11 +179,12 @@ fn scenes_are_compared_as_the_reference_compares_categories() {
     for (config, expected) in found {
         let mut text = serde_json::to_value(&config).unwrap();
         text["on"] = "scene".into();
-        let config: MethodConfig = serde_json::from_value(text).unwrap();
+        let config: MethodConfig = serde_json::from_value(text.clone()).unwrap();
         assert!(config.method.learns_from_scenes() && !config.method.learns_from_masks());
         let mut inputs = inputs(&data);
         inputs.student.scene = vec![outputs::cells(&inputs.student.segmentation).unwrap()];
         inputs.teacher.scene = vec![outputs::cells(&inputs.teacher.segmentation).unwrap()];
+        inputs.scene_groups = vec!["light".into()];
         inputs.scene_labels = vec![inputs.mask.clone()];
         inputs.scene_valid = inputs.mask_valid.clone();
         let method = config.method.build(None).unwrap();
@@ -193,8 +195,14 @@ fn scenes_are_compared_as_the_reference_compares_categories() {
         for part in [&mut inputs.student.scene, &mut inputs.teacher.scene] {
             part.push(part[0].clone());
         }
+        inputs.scene_groups.push("weather".into());
         inputs.scene_labels.push(inputs.mask.clone());
         assert!((value(&inputs) - 2.0 * one).abs() < 1e-4 * (1.0 + one), "{config:?}");
+        // One that is named counts alone.
+        text["on"] = "scene.weather".into();
+        let named: MethodConfig = serde_json::from_value(text).unwrap();
+        let named = named.method.build(None).unwrap().loss(&inputs).unwrap().to_scalar::<f32>().unwrap();
+        assert!((f64::from(named) - one).abs() < 1e-4 * (1.0 + one), "{config:?}");
         inputs.scene_valid.fill(false);
         assert_eq!(value(&inputs), 0.0);
     }
