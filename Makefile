@@ -44,15 +44,18 @@ test: ready ## Build and run all tests, with a real ROS 2 in the loop, and tell 
 
 # Whatever C there is in the dependencies is compiled for the board too (Debian: g++-aarch64-linux-gnu, qemu-user).
 ARM := aarch64-unknown-linux-gnu
-check-arm: ## Build latency_bench and distill for aarch64 (Jetson), and run the bench under qemu-user where that is installed
+FOR_ARM := CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++ \
+  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu' cargo
+check-arm: ## Build the tools for aarch64 (Jetson) and, where qemu-user is installed, run the tests of engine, vision and pipeline, count the instructions of a frame, and run the bench
 	command -v aarch64-linux-gnu-g++ >/dev/null || { echo 'the compiler is missing: apt-get install g++-aarch64-linux-gnu'; exit 1; }
 	rustup target add $(ARM)
-	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++ \
-	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-	  cargo build $(LOCKED) --release --target $(ARM) --bin latency_bench --bin distill
-	if command -v qemu-aarch64 >/dev/null; then \
-	  qemu-aarch64 -L /usr/aarch64-linux-gnu target/$(ARM)/release/latency_bench --closed-loop --frames 20 --threads 1 --input-size 64x64 --track; \
-	else echo 'qemu-user is not installed: built, but not run'; fi
+	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) --bin latency_bench --bin distill
+	command -v qemu-aarch64 >/dev/null || { echo 'qemu-user is not installed: built, but not run'; exit 0; }; \
+	$(FOR_ARM) test $(LOCKED) --target $(ARM) -p peregrine-engine -p peregrine-vision -p peregrine-pipeline; \
+	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) -p peregrine-student --example count_frames; \
+	bench/arm/count.sh $${CARGO_TARGET_DIR:-target}/$(ARM)/release/examples/count_frames; \
+	$(FOR_ARM) run $(LOCKED) --release --target $(ARM) --bin latency_bench -- --closed-loop --frames 20 --threads 1 --input-size 64x64 --track
 
 # candle's build asks for nvcc; its stand-in makes empty files, which a check never links.
 check-train-cuda: ready ## Type-check training on CUDA, without nvcc
@@ -143,7 +146,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED),object-store -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED),object-store --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x launch/setup/*.sh packaging/*.sh tests/cluster/*.sh tests/object_store/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x bench/arm/count.sh launch/setup/*.sh packaging/*.sh tests/cluster/*.sh tests/object_store/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 # The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.

@@ -1,6 +1,6 @@
 //! Several cameras on one pipeline, in this process: throughput, fairness and latency.
 //!
-//!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]] [--results bench/RESULTS.md]]
+//!     cargo bench --bench cameras [-- SECONDS [HZ [DEADLINE_MS]] [--model FOLDER] [--precision f32] [--results bench/RESULTS.md]]
 //!
 //! For 1, 2, 4 and 8 cameras of 640×480 at HZ each (default 30), with phases spread over a period,
 //! for SECONDS (5): one thread puts their images into a [`FrameMailbox`], another takes the most
@@ -20,7 +20,7 @@ use hdrhistogram::Histogram;
 use peregrine_bench::results_file::{conditions, replace_section};
 use peregrine_core::{now_ns, Encoding, FrameMailbox, ImageView};
 use peregrine_pipeline::{Pipeline, PipelineOptions};
-use peregrine_student::Student;
+use peregrine_student::{Precision, Student};
 
 const WIDTH: usize = 640;
 const HEIGHT: usize = 480;
@@ -40,6 +40,14 @@ struct Arguments {
     #[arg(default_value_t = 100.0)]
     deadline_ms: f64,
 
+    /// The student package; the embedded one by default.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+
+    /// auto, f32 or int8, as the node's parameter.
+    #[arg(long, default_value = "auto", value_parser = str::parse::<Precision>)]
+    precision: Precision,
+
     /// Write the table into this Markdown file, replacing the last one.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
@@ -50,16 +58,19 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let Arguments { seconds, hz, deadline_ms, results, .. } = Arguments::parse();
+    let Arguments { seconds, hz, deadline_ms, model, precision, results, .. } = Arguments::parse();
+    let student = Student::in_precision(model.as_deref(), None, precision, true)?;
     let threads = thread::available_parallelism().map_or(1, |n| n.get());
     let heading = format!(
-        "{seconds} s at {hz} Hz per camera, {WIDTH}×{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference"
+        "{} in {}, {seconds} s at {hz} Hz per camera, {WIDTH}×{HEIGHT}, deadline {deadline_ms} ms, {threads} threads for inference",
+        student.manifest.name,
+        student.precision()
     );
     println!("{heading}");
     let mut table = format!("| {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
     println!("{}", COLUMNS.map(|name| format!("{name:>10}")).concat());
     for cameras in [1, 2, 4, 8] {
-        let row = run(cameras, seconds, hz, deadline_ms, threads);
+        let row = run(&student, cameras, seconds, hz, deadline_ms, threads);
         println!("{}", row.iter().map(|figure| format!("{figure:>10}")).collect::<String>());
         table += &format!("| {} |\n", row.join(" | "));
     }
@@ -74,9 +85,16 @@ const COLUMNS: [&str; 11] =
     ["cameras", "in/s", "out/s", "least/s", "most/s", "fairness", "superseded", "missed", "p50 ms", "p99 ms", "max ms"];
 
 /// Measures a number of cameras; a row of the table.
-fn run(cameras: usize, seconds: f64, hz: f64, deadline_ms: f64, threads: usize) -> [String; COLUMNS.len()] {
+fn run(
+    student: &Student,
+    cameras: usize,
+    seconds: f64,
+    hz: f64,
+    deadline_ms: f64,
+    threads: usize,
+) -> [String; COLUMNS.len()] {
     let options = PipelineOptions { threads, ..PipelineOptions::default() };
-    let mut pipeline = Pipeline::new(&Student::embedded(), options).expect("the embedded student runs");
+    let mut pipeline = Pipeline::new(student, options).expect("the student runs");
     let pixels: Vec<u8> = (0..WIDTH * HEIGHT * 3).map(|i| (i * 7 % 251) as u8).collect();
     let image = ImageView::with_encoding(Encoding::Rgb8, WIDTH as u32, HEIGHT as u32, 3 * WIDTH as u32, &pixels);
     let image = image.expect("the size fits");

@@ -159,7 +159,7 @@ fn for_each_row(g: &Geometry, band: &Band, mut f: impl FnMut(usize, Option<TapRo
 
 /// `dst = keep · dst + lhs · rhs`, of m × n values with k products each; `dst` with `dst_row` values from one
 /// row to the next, each operand given as (values, row stride, column stride).
-fn matmul(
+pub(super) fn matmul(
     (m, n, k): (usize, usize, usize),
     dst: &mut [f32],
     dst_row: usize,

@@ -9,7 +9,7 @@
 //! - [`params`]: trainable values, their gradients, running statistics, and folding into deployable
 //!   weights.
 //! - [`dense`], [`depthwise`], [`norm`], [`pool`]: the kernels, forward and backward, each checked
-//!   by finite differences.
+//!   by finite differences; `winograd`: dense 3×3 convolutions with fewer products.
 //! - [`vectors`]: loops for the processor's vector instructions, sums, scratch memory.
 //! - [`convolve`]: the convolutions of a whole batch, on all threads; `conv_block`: with batch-norm
 //!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
@@ -37,6 +37,7 @@ pub mod pool;
 #[cfg(test)]
 mod tests;
 pub mod vectors;
+mod winograd;
 
 pub use norm::Mode;
 pub use params::{ConvParams, NetParams, Norm};
