@@ -138,6 +138,28 @@ fn soft_targets_are_judged_by_labels_and_refused_where_they_are_of_other_images(
 }
 
 #[test]
+fn without_a_gpu_teachers_are_refused_on_cuda_and_run_on_the_cpu_where_that_is_left_open() {
+    if Path::new("/dev/nvidiactl").exists() || !has_onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    pictures(folder.path());
+    for refused in [
+        soften_with(folder.path(), TEACHER, &["--device", "cuda"]),
+        soften_by_package(folder.path(), &["data", "--device", "cuda"]),
+    ] {
+        let said = said(&refused);
+        assert!(!refused.status.success() && said.contains("--device cpu"), "{said}");
+        assert!(said.contains("on --device cuda") && !said.contains("panicked"), "{said}");
+    }
+    let output = soften_with(folder.path(), TEACHER, &["--device", "auto"]);
+    assert!(output.status.success() && said(&output).contains("on the CPU: "), "{}", said(&output));
+    // What the CPU has made is the CPU's, however it was chosen.
+    let output = soften(folder.path(), TEACHER);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
 fn existing_soft_targets_are_not_made_again() {
     if !has_onnx_runtime() {
         return;

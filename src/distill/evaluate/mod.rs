@@ -28,7 +28,7 @@ use super::meant::MeantStudent;
 use super::model_args::ModelArgs;
 use super::soften::SoftTargets;
 use super::teacher::description::Family;
-use super::teacher::{OnnxTeacher, Runtime, TeacherDescription};
+use super::teacher::{Compute, OnnxTeacher, Runtime, TeacherDescription};
 
 pub use report::Evaluation;
 
@@ -281,7 +281,7 @@ fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) ->
         Family::ClassLogits => architecture.scene.as_ref().map_or_else(Vec::new, |head| head.classes()),
         _ => architecture.detection_classes().to_vec(),
     };
-    OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, &classes, args.threads)
+    OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, &classes, Compute::cpu(args.threads))
 }
 
 /// # Errors

@@ -11,7 +11,7 @@ use peregrine_student::Student;
 use super::disagreement::{among, disagreement};
 use crate::teacher::description::Family;
 use crate::teacher::package::PackagePrediction;
-use crate::teacher::{ensemble, OnnxTeacher, PackageTeacher, Runtime, SoftTarget, TeacherDescription, Wanted};
+use crate::teacher::{ensemble, Compute, OnnxTeacher, PackageTeacher, Runtime, SoftTarget, TeacherDescription, Wanted};
 
 /// Layers whose features describe a frame, in a student of the presets.
 const LAYERS: [&str; 3] = ["neck.8.add", "neck.16.add", "neck.32"];
@@ -63,7 +63,7 @@ impl Models {
         ensure!(!classes.is_empty(), "{}: detects nothing; frames are selected by boxes", model.display());
         let layers = layers(&student.graph());
         let mut models = Self {
-            student: PackageTeacher::load(model, boxes_of(&classes), &layers, threads)?,
+            student: PackageTeacher::load(model, boxes_of(&classes), &layers, Compute::cpu(threads))?,
             teachers: Vec::new(),
             known: Vec::new(),
             known_by_any: Vec::new(),
@@ -85,7 +85,7 @@ impl Models {
                 folder.is_dir(),
                 "--teacher {teacher}: write DESCRIPTION.toml=NETWORK.onnx, or the folder of a package"
             );
-            let package = PackageTeacher::load(folder, boxes_of(&self.classes), &[], threads)?;
+            let package = PackageTeacher::load(folder, boxes_of(&self.classes), &[], Compute::cpu(threads))?;
             self.known.extend(package.knows_boxes());
             self.teachers.push(Teacher::Package(package));
             return Ok(());
@@ -97,7 +97,7 @@ impl Models {
         );
         let library = onnxruntime.map_or(Path::new("libonnxruntime.so"), PathBuf::as_path);
         let runtime = Runtime::open(library)?;
-        let onnx = OnnxTeacher::load(&runtime, Path::new(network), description, &self.classes, threads)?;
+        let onnx = OnnxTeacher::load(&runtime, Path::new(network), description, &self.classes, Compute::cpu(threads))?;
         self.known.push(onnx.knows());
         self.teachers.push(Teacher::Onnx(onnx));
         Ok(())

@@ -1,11 +1,12 @@
 //! `distill soften`: runs teachers once on every image, and stores their soft targets.
 //!
-//! - `teachers`: the teachers and the fusion of their outputs.
+//! - `teachers`: the teachers and the fusion of their outputs; `ahead`: the images that they will see next.
 //! - `place`: a folder or an object store; `output`: what is written there; `partial`: the images of a
 //!   shard that is not yet full; [`part`], [`merge`]: several machines.
 //! - [`targets`]: soft targets as a training reads them; `index`, [`shard`]: the files; [`map`]: logits
 //!   or features of an image; [`stored`]: soft targets whose maps stay on disk.
 
+mod ahead;
 mod index;
 pub mod map;
 pub mod merge;
@@ -30,6 +31,7 @@ use super::data::{log_skipped, refuse_same_names, Address, Dataset, OnError, Ope
 use super::lock::lock;
 use super::log::show;
 use super::meant::MeantStudent;
+use super::teacher::{Compute, TeacherDevice};
 
 use index::{Index, Shard, Share};
 use output::Output;
@@ -87,6 +89,15 @@ pub struct SoftenArgs {
     /// Threads per teacher.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Device that runs the teachers: packages by our own engine, ONNX by a CUDA build of ONNX Runtime.
+    #[arg(long, value_enum, default_value_t)]
+    device: TeacherDevice,
+}
+
+impl SoftenArgs {
+    fn compute(&self) -> Compute {
+        Compute { device: self.device, threads: self.threads }
+    }
 }
 
 /// Runs the command.
@@ -139,11 +150,11 @@ pub fn run(args: &SoftenArgs) -> anyhow::Result<()> {
             let mut partial = Partial::resume(&output, empty, samples)?;
             progress.inc(partial.len() as u64);
             progress.reset_eta();
-            for sample in &samples[partial.len()..] {
-                partial.push(sample, teachers.infer(sample, options.on_error)?);
+            ahead::for_each(&samples[partial.len()..], |sample, image| {
+                partial.push(sample, teachers.infer(sample, image, options.on_error)?);
                 progress.inc(1);
-                partial.keep_now_and_then(&output)?;
-            }
+                partial.keep_now_and_then(&output)
+            })?;
             skipped.extend(partial.skipped.iter().cloned());
             partial.finish(&mut output)?;
         }

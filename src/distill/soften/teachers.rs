@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context};
 use image::{imageops, RgbImage};
-use peregrine_core::files::sha256;
 use peregrine_core::BoundingBox;
 use peregrine_student::Architecture;
 use peregrine_vision::decode::mask::MASK_STRIDE;
 use tracing::warn;
 
+use super::ahead::Loaded;
 use super::index::Index;
 use super::map::HalfMap;
 use super::shard::ImageSoftTargets;
 use super::SoftenArgs;
-use crate::data::{load_image, OnError, Sample, Skipped};
+use crate::data::{OnError, Sample, Skipped};
 use crate::teacher::description::Family;
 use crate::teacher::{
-    ensemble, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, SoftTarget, TeacherDescription,
-    Wanted,
+    ensemble, Compute, Feature, OnnxTeacher, PackageTeacher, Prediction, Runtime, SoftMask, SoftTarget,
+    TeacherDescription, Wanted,
 };
 
 /// All teachers.
@@ -117,7 +117,7 @@ impl Teachers {
                         runtime = Some(Runtime::open(library)?);
                     }
                     let runtime = runtime.as_ref().context("opened just above")?;
-                    teachers.add_onnx(runtime, Path::new(network), description, student, args.threads)?;
+                    teachers.add_onnx(runtime, Path::new(network), description, student, args.compute())?;
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Teachers {
         self.reserve_features(teacher, &args.features)?;
         let scenes = scene_classes(student);
         let wanted = Wanted { scene: if wants_scenes { &scenes[..] } else { &[] }, ..wanted };
-        let package = PackageTeacher::load(folder, wanted, &args.features, args.threads)?;
+        let package = PackageTeacher::load(folder, wanted, &args.features, args.compute())?;
         self.detectors.extend(package.knows_boxes());
         if let Some(knows) = package.knows_masks() {
             self.add_segmenter(&package.name, knows, student);
@@ -185,7 +185,7 @@ impl Teachers {
         network: &Path,
         description: TeacherDescription,
         student: &Architecture,
-        threads: usize,
+        compute: Compute,
     ) -> anyhow::Result<()> {
         let family = description.family;
         let classes = match family {
@@ -194,7 +194,7 @@ impl Teachers {
             _ => student.detection_classes().to_vec(),
         };
         let name = description.name.clone();
-        let onnx = OnnxTeacher::load(runtime, network, description, &classes, threads)?;
+        let onnx = OnnxTeacher::load(runtime, network, description, &classes, compute)?;
         let knows = onnx.knows();
         match family {
             Family::PixelLogits => self.add_segmenter(&name, knows, student),
@@ -245,17 +245,16 @@ impl Teachers {
     /// Runs the teachers on a sample's image.
     ///
     /// # Errors
-    /// When the image cannot be read, unless `on_error` is to skip it; when a teacher fails.
-    pub fn infer(&mut self, sample: &Sample, on_error: OnError) -> anyhow::Result<Softened> {
-        let image = match load_image(&sample.image) {
+    /// When the image could not be read, unless `on_error` is to skip it; when a teacher fails.
+    pub fn infer(&mut self, sample: &Sample, image: Loaded, on_error: OnError) -> anyhow::Result<Softened> {
+        let (image, sha256) = match image {
             Err(e) if on_error == OnError::Skip => {
                 return Ok(Softened::Skipped(Skipped { path: sample.image.clone(), reason: e.to_string() }));
             }
             image => image?,
         };
         let soft_targets = self.soften(&image).with_context(|| sample.image.display().to_string())?;
-        let bytes = std::fs::read(&sample.image).with_context(|| sample.image.display().to_string())?;
-        Ok(Softened::Done { soft_targets, sha256: sha256(&bytes) })
+        Ok(Softened::Done { soft_targets, sha256 })
     }
 
     fn soften(&mut self, image: &RgbImage) -> anyhow::Result<ImageSoftTargets> {

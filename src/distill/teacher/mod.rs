@@ -9,12 +9,13 @@
 //! - [`detect`], [`queries`]: from a detector's outputs to candidates; [`candidates`]: what becomes
 //!   of them; [`logits`]: classifiers and segmenters.
 //! - [`feature`]: inner tensors for the student to learn from.
-//! - [`package`]: a Peregrine student as a teacher.
+//! - [`package`]: a Peregrine student as a teacher; [`device`]: the CPU or CUDA.
 //! - [`ensemble`]: the fusion of several teachers' objects.
 
 pub mod candidates;
 pub mod description;
 pub mod detect;
+pub mod device;
 pub mod ensemble;
 pub(crate) mod external;
 pub mod feature;
@@ -28,6 +29,7 @@ pub mod plausible;
 pub mod queries;
 
 pub use description::TeacherDescription;
+pub use device::{Compute, TeacherDevice};
 pub use feature::Feature;
 pub use logits::SoftMask;
 pub use onnx::{Judged, OnnxTeacher, Prediction, Runtime};

@@ -16,7 +16,7 @@ use super::candidates::{detections, soft_targets, Candidate, OutputTensor, MIN_S
 use super::description::{Family, TeacherDescription};
 use super::network_input::NetworkInput;
 use super::placement::Placement;
-use super::{detect, external, logits, Feature, SoftMask, SoftTarget};
+use super::{detect, device, external, logits, Compute, Feature, SoftMask, SoftTarget};
 
 /// ONNX Runtime, opened.
 pub struct Runtime(Environment);
@@ -53,6 +53,20 @@ impl Runtime {
         builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path).with_context(at)
     }
 
+    /// Loads the network at `path` on the device that is asked for, and says whether that is CUDA.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session); when the device is not to be had.
+    fn session_on(&self, path: &Path, compute: Compute) -> anyhow::Result<(Session, bool)> {
+        let on_cuda = || {
+            let providers = [device::onnx_cuda()?];
+            let builder = Session::builder(&self.0)?.with_intra_threads(compute.threads);
+            let builder = builder.and_then(|builder| builder.with_execution_providers(providers));
+            Ok(builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path)?)
+        };
+        compute.choose(&path.display().to_string(), on_cuda, || self.session(path, compute.threads))
+    }
+
     /// Loads a network that is in memory.
     ///
     /// # Errors
@@ -73,6 +87,7 @@ pub struct OnnxTeacher {
     session: Session,
     input: NetworkInput,
     groups: Vec<Vec<usize>>,
+    on_cuda: bool,
 }
 
 impl OnnxTeacher {
@@ -85,11 +100,11 @@ impl OnnxTeacher {
         path: &Path,
         description: TeacherDescription,
         classes: &[String],
-        threads: usize,
+        compute: Compute,
     ) -> anyhow::Result<Self> {
         let at = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(at)?;
-        let session = runtime.session(path, threads)?;
+        let (session, on_cuda) = runtime.session_on(path, compute)?;
         let has = |list: &[ort::value::Outlet], name: &str| list.iter().any(|o| o.name() == name);
         if !has(session.inputs(), &description.input) {
             bail!("{}: has no input {:?}, which {} names", path.display(), description.input, description.name);
@@ -128,6 +143,7 @@ impl OnnxTeacher {
             session,
             input,
             groups,
+            on_cuda,
         })
     }
 
@@ -136,10 +152,11 @@ impl OnnxTeacher {
         self.groups.iter().map(|group| !group.is_empty()).collect()
     }
 
-    /// A hash of its network and its description, both of which determine its outputs.
+    /// A hash of its network, its description and its device, which determine its outputs.
     pub fn identity(&self) -> String {
         let description = serde_json::to_string(&self.description).expect("a description is plain data");
-        sha256(format!("{} {description}", self.sha256).as_bytes())
+        let device = if self.on_cuda { " cuda" } else { "" };
+        sha256(format!("{} {description}{device}", self.sha256).as_bytes())
     }
 
     /// The prediction for `image`.

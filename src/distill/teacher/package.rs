@@ -1,4 +1,4 @@
-//! A Peregrine package as a teacher: run on whole images by the CPU engine, letterboxed as in
+//! A Peregrine package as a teacher: run on whole images by our own engines, letterboxed as in
 //! deployment.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,6 @@ use anyhow::{bail, ensure, Context};
 use image::RgbImage;
 use peregrine_core::files::sha256;
 use peregrine_core::ImageView;
-use peregrine_engine::cpu::CpuEngine;
 use peregrine_engine::{Engine, Graph, Shape};
 use peregrine_student::Student;
 use peregrine_vision::decode::head::logit;
@@ -19,7 +18,7 @@ use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 use super::candidates::{suppress, MIN_SCORE};
 use super::logits::UNKNOWN_CLASS;
-use super::{Feature, SoftMask, SoftTarget, UNKNOWN};
+use super::{Compute, Feature, SoftMask, SoftTarget, UNKNOWN};
 
 /// The student's classes for which a package is to be a teacher; none of a kind that is not wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,9 +44,9 @@ pub struct PackagePrediction {
 /// The teacher, ready for images.
 pub struct PackageTeacher {
     pub name: String,
-    /// A hash of its weights, of its architecture, input included, and of what it gives.
+    /// A hash of its weights, of its architecture, input included, of what it gives, and of its device.
     pub identity: String,
-    engine: CpuEngine,
+    engine: Box<dyn Engine>,
     input: (usize, usize),
     normalisation: Normalisation,
     head: HeadDecoder,
@@ -78,7 +77,7 @@ impl PackageTeacher {
     ///
     /// # Errors
     /// When it cannot be read, knows none of the `wanted` classes, or lacks one of `features`.
-    pub fn load(folder: &Path, wanted: Wanted, features: &[String], threads: usize) -> anyhow::Result<Self> {
+    pub fn load(folder: &Path, wanted: Wanted, features: &[String], compute: Compute) -> anyhow::Result<Self> {
         let student = Student::load(folder)?;
         let architecture = &student.manifest.architecture;
         let (input, detected) = (&architecture.input, architecture.detection_classes());
@@ -101,7 +100,6 @@ impl PackageTeacher {
         };
         let scenes = if scene_rows.is_some() { " scenes" } else { "" };
         let described = serde_json::to_string(&student.manifest.architecture).expect("an architecture is plain data");
-        let identity = sha256(format!("{} {described}{gives}{scenes}", student.manifest.weights.sha256).as_bytes());
         let mut graph = student.graph();
         let layers = features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<Vec<_>>>();
         let layers = layers.with_context(|| folder.display().to_string())?;
@@ -111,8 +109,12 @@ impl PackageTeacher {
         let mask =
             mask.map(|(rows, output)| MaskOutput { output, shape: graph.layers[graph.outputs[output]].shape, rows });
         graph.outputs.extend(layers);
+        let (engine, on_cuda) = compute.engine(&student, &graph)?;
+        let device = if on_cuda { " cuda" } else { "" };
+        let weights = &student.manifest.weights.sha256;
+        let identity = sha256(format!("{weights} {described}{gives}{scenes}{device}").as_bytes());
         Ok(Self {
-            engine: CpuEngine::new(&graph, &student.weights, threads)?,
+            engine,
             features: shown,
             input: (input.width, input.height),
             normalisation: Normalisation { mean: input.mean, std: input.std },
@@ -256,7 +258,7 @@ mod tests {
         let wanted = [own[3].clone(), "lava".into(), own[0].clone()];
         let load = |segmentation: &[String]| {
             let wanted = Wanted { segmentation, ..Wanted::default() };
-            PackageTeacher::load(&root.join("models/peregrine-s"), wanted, &[], 1)
+            PackageTeacher::load(&root.join("models/peregrine-s"), wanted, &[], Compute::cpu(1))
         };
         let all = load(&own).unwrap().infer(&image).unwrap();
         let mut pipeline = Pipeline::new(&student, PipelineOptions { threads: 1, ..Default::default() }).unwrap();
@@ -286,7 +288,7 @@ mod tests {
         let image = load_image(&root.join("models/frames/highway-12.jpg")).unwrap();
         let student = Student::embedded();
         let wanted = Wanted { detection: student.manifest.architecture.detection_classes(), ..Wanted::default() };
-        let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), wanted, &[], 1).unwrap();
+        let mut teacher = PackageTeacher::load(&root.join("models/peregrine-s"), wanted, &[], Compute::cpu(1)).unwrap();
         let found_by_teacher = teacher.infer(&image).unwrap().boxes;
         let options = PipelineOptions { score_threshold: 0.3, threads: 1, ..Default::default() };
         let mut pipeline = Pipeline::new(&student, options).unwrap();

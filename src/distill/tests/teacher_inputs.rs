@@ -4,7 +4,7 @@ use half::f16;
 use image::{Rgb, RgbImage};
 use peregrine_core::BoundingBox;
 use peregrine_distill::export::messages::{Model, Value};
-use peregrine_distill::teacher::{Judged, OnnxTeacher, Runtime, TeacherDescription};
+use peregrine_distill::teacher::{Compute, Judged, OnnxTeacher, Runtime, TeacherDescription};
 use prost::Message;
 use tempfile::TempDir;
 
@@ -22,7 +22,13 @@ fn teacher(runtime: &Runtime, network: &[u8], more: &str) -> anyhow::Result<Onnx
     );
     std::fs::write(&toml, text).unwrap();
     std::fs::write(&onnx, network).unwrap();
-    OnnxTeacher::load(runtime, &onnx, TeacherDescription::read(&toml)?, &["car".to_owned(), "bus".to_owned()], 1)
+    OnnxTeacher::load(
+        runtime,
+        &onnx,
+        TeacherDescription::read(&toml)?,
+        &["car".to_owned(), "bus".to_owned()],
+        Compute::cpu(1),
+    )
 }
 
 const SQUARE: &str = "size=64\nstd=[1.0,1.0,1.0]\noutputs=['y']";

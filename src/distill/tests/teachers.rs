@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 use peregrine_core::BoundingBox;
-use peregrine_distill::teacher::{Judged, OnnxTeacher, Prediction, Runtime, TeacherDescription};
+use peregrine_distill::teacher::{Compute, Judged, OnnxTeacher, Prediction, Runtime, TeacherDescription};
 use tempfile::TempDir;
 
 use crate::runtime::onnx_runtime;
@@ -24,7 +24,7 @@ fn teacher(runtime: &Runtime, dir: &TempDir, network: &[u8], more: &str) -> anyh
     );
     std::fs::write(&toml, text).unwrap();
     std::fs::write(&onnx, network).unwrap();
-    OnnxTeacher::load(runtime, &onnx, TeacherDescription::read(&toml)?, &CLASSES.map(str::to_owned), 1)
+    OnnxTeacher::load(runtime, &onnx, TeacherDescription::read(&toml)?, &CLASSES.map(str::to_owned), Compute::cpu(1))
 }
 
 /// 128 × 64 pixels: letterboxed into 64 × 64 it is halved, with 16 rows above and below.
