@@ -61,7 +61,7 @@ impl Runtime {
         let on_cuda = || {
             let providers = [device::onnx_cuda()?];
             let builder = Session::builder(&self.0)?.with_intra_threads(compute.threads);
-            let builder = builder.and_then(|builder| builder.with_execution_providers(providers));
+            let builder = builder.map_err(|e| anyhow::anyhow!("{e}"))?.with_execution_providers(providers);
             Ok(builder.map_err(|e| anyhow::anyhow!("{e}"))?.commit_from_file(path)?)
         };
         compute.choose(&path.display().to_string(), on_cuda, || self.session(path, compute.threads))
