@@ -100,6 +100,7 @@ fn index(teacher: &str, part: Option<(usize, usize)>) -> Index {
         segmentation: None,
         scene: None,
         features: vec![],
+        flip: false,
         share: part.map(share),
         shards: vec![],
     }
