@@ -4,8 +4,7 @@ use std::array::from_fn;
 
 use super::super::vectors::vectorised;
 use super::super::Geometry;
-use super::sides::{filter_gradient_side, filter_side, map, split};
-use super::{PATCH, PRODUCTS, TAPS};
+use super::sides::{filter_gradient_side, filter_side, map, split, PATCH, PRODUCTS, TAPS};
 
 /// Filters that are transformed at a time: as many as stay in a core's first cache.
 const FILTERS: usize = 128;

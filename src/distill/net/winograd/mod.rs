@@ -19,18 +19,9 @@ use super::dense::matmul;
 use super::Geometry;
 
 pub use filters::{add_weight_gradient, Filters};
-use tiles::{bands, columns, Tiles};
+use sides::PRODUCTS;
+use tiles::{bands, columns, Tiles, TILES};
 use transforms::{put_tiles, transform_gradients, transform_patches};
-
-/// Outputs of a tile along an axis.
-const TILE: usize = 4;
-/// Inputs of a tile along an axis.
-const PATCH: usize = 6;
-const PRODUCTS: usize = PATCH * PATCH;
-const TAPS: usize = 9;
-
-/// Tiles below which a product's rows are too short: of smaller maps several images are convolved together.
-const TILES: usize = 64;
 
 /// Least pixels of a map: of a smaller one too much lies in tiles that reach beyond it.
 const PIXELS: usize = 128;
@@ -111,6 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::{check, dense};
+    use super::sides::TAPS;
     use super::*;
     use peregrine_engine::{Activation, Conv, Padding, Shape};
 

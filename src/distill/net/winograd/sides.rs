@@ -4,7 +4,14 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::{PATCH, TILE};
+/// Outputs of a tile along an axis.
+pub const TILE: usize = 4;
+/// Inputs of a tile along an axis.
+pub const PATCH: usize = 6;
+/// Of a tile.
+pub const PRODUCTS: usize = PATCH * PATCH;
+/// Of a filter.
+pub const TAPS: usize = 9;
 
 /// `f` of the values at each place of `from`, for as many places as there are in `into`.
 #[inline(always)]

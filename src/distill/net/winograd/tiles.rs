@@ -5,7 +5,10 @@ use std::ops::Range;
 use peregrine_engine::Shape;
 
 use super::super::Geometry;
-use super::{PRODUCTS, TILE, TILES};
+use super::sides::{PRODUCTS, TILE};
+
+/// Tiles below which a product's rows are too short: of smaller maps several images are convolved together.
+pub const TILES: usize = 64;
 
 /// Values of a band's products: as many as stay in the processor's caches.
 const BAND: usize = 1 << 20;

@@ -6,9 +6,8 @@ use peregrine_engine::Shape;
 
 use super::super::vectors::vectorised;
 use super::super::Geometry;
-use super::sides::{gradient_side, map, parts, patch_side, split, tile_side};
+use super::sides::{gradient_side, map, parts, patch_side, split, tile_side, PATCH, TILE};
 use super::tiles::{columns, Part, Tiles};
-use super::{PATCH, TILE};
 
 /// `Bᵀ d B` of each patch: `[36, channels, tiles]`.
 pub fn transform_patches(g: &Geometry, tiles: &Tiles, band: &[Part], input: &[f32], to: &mut [f32], work: &mut [f32]) {
