@@ -284,8 +284,10 @@ fn load_teacher(args: &EvaluateArgs, text: &str, architecture: &Architecture) ->
     OnnxTeacher::load(&Runtime::open(library)?, Path::new(network), description, &classes, Compute::cpu(args.threads))
 }
 
+/// The soft targets in `folder`.
+///
 /// # Errors
-/// When they are not of the classes of `architecture`.
+/// When they cannot be read, or are not of the classes of `architecture`.
 fn open_soft_targets(folder: &Path, architecture: &Architecture) -> anyhow::Result<SoftTargets> {
     let soft = SoftTargets::open(folder)?;
     let (classes, segmentation) = (architecture.detection_classes(), architecture.segmentation_classes());
