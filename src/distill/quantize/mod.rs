@@ -136,7 +136,8 @@ pub fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
 
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    // Where the program lies on this machine is nobody else's concern.
+    let command = std::iter::once("distill".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
     let with_float = |layers: &BTreeSet<String>| calibrated.student(layers, &command, calibrated_on.clone());
     let evaluate_on_all = |student: &Student, what: &str| accuracy(student, &evaluation_sets, args, what);
     if progress_file.state.before.is_empty() {

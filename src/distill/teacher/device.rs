@@ -8,6 +8,8 @@ use peregrine_engine::{Engine, Graph};
 use peregrine_student::Student;
 use tracing::{info, warn};
 
+use crate::gpu;
+
 /// Device that computes a teacher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum TeacherDevice {
@@ -72,15 +74,14 @@ impl Compute {
 
 #[cfg(feature = "cuda")]
 fn on_cuda(student: &Student, graph: &Graph) -> anyhow::Result<Box<dyn Engine>> {
-    use peregrine_engine::cuda::{self, CudaEngine, Model, Wait};
-    let driver = cuda::open().map_err(|why| anyhow::anyhow!(why.to_string().replace("device: cpu", "--device cpu")))?;
-    let model = Model::new(&driver, graph, &student.weights, None)?;
+    use peregrine_engine::cuda::{CudaEngine, Model, Wait};
+    let model = Model::new(&gpu::open()?, graph, &student.weights, None)?;
     Ok(Box::new(CudaEngine::new(&std::sync::Arc::new(model), Wait::Block)?))
 }
 
 #[cfg(not(feature = "cuda"))]
 fn on_cuda(_: &Student, _: &Graph) -> anyhow::Result<Box<dyn Engine>> {
-    bail!("this distill was built without CUDA; build it with --features cuda (docs/gpu.md), or use --device cpu")
+    match gpu::open()? {}
 }
 
 /// ONNX Runtime's CUDA, with products in single precision.

@@ -8,9 +8,10 @@ use anyhow::{bail, ensure, Context};
 use candle_core::Device;
 use clap::ValueEnum;
 #[cfg(feature = "cuda")]
-use peregrine_engine::cuda::{self, Driver};
+use peregrine_engine::cuda::Driver;
 
 use super::config::StudentConfig;
+use crate::gpu;
 #[cfg(feature = "cuda")]
 use crate::net::cuda::kernels::Precision;
 use crate::ranks::Ranks;
@@ -102,14 +103,12 @@ impl TrainDevice {
 
 #[cfg(feature = "cuda")]
 fn own_kernels(in_half: bool) -> anyhow::Result<OpenDevice> {
-    // The node has a parameter where distill has an option.
-    let driver = cuda::open().map_err(|e| anyhow::anyhow!(e.to_string().replace("device: cpu", "--device cpu")))?;
-    Ok(OpenDevice::Cuda(driver, if in_half { Precision::Half } else { Precision::Single }))
+    Ok(OpenDevice::Cuda(gpu::open()?, if in_half { Precision::Half } else { Precision::Single }))
 }
 
 #[cfg(not(feature = "cuda"))]
 fn own_kernels(_: bool) -> anyhow::Result<OpenDevice> {
-    bail!("this distill was built without CUDA; build it with --features cuda (docs/gpu.md), or use --device cpu")
+    match gpu::open()? {}
 }
 
 #[cfg(test)]
