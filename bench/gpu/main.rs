@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(folder) = &arguments.export {
         return export(&student, folder);
     }
-    let driver = match peregrine_engine::cuda::open() {
+    let driver = match peregrine_engine::cuda::open(0) {
         Ok(driver) => driver,
         Err(why) if arguments.bench => {
             println!("skipped: {why}");

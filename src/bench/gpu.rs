@@ -2,8 +2,9 @@
 //! loaded at run time; without it there is no [`Gpu`].
 
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
-use nvml_wrapper::Nvml;
+use nvml_wrapper::{Device, Nvml};
 use serde::Serialize;
+use std::sync::OnceLock;
 
 /// The GPU at one instant. `None` is what it does not report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -15,9 +16,18 @@ pub struct GpuSample {
     pub throttled: bool,
 }
 
-/// The first GPU of the machine.
+/// The GPU that is measured: [`choose`]n, else the first of the machine.
 pub struct Gpu {
     nvml: Nvml,
+}
+
+/// Where it is on the bus.
+static CHOSEN: OnceLock<String> = OnceLock::new();
+
+/// Watches the GPU at a place of the bus, such as `0000:01:00.0`, from now on, in the whole process: NVML counts devices
+/// in another order than CUDA. Of several calls the first holds.
+pub fn choose(pci: String) {
+    let _ = CHOSEN.set(pci);
 }
 
 /// The GPU and driver that a figure was measured with.
@@ -31,14 +41,21 @@ pub struct GpuIdentity {
 impl Gpu {
     /// `None` if there is no driver or no GPU.
     pub fn find() -> Option<Self> {
-        let nvml = Nvml::init().ok()?;
-        nvml.device_by_index(0).ok()?;
-        Some(Self { nvml })
+        let gpu = Self { nvml: Nvml::init().ok()? };
+        gpu.device()?;
+        Some(gpu)
+    }
+
+    fn device(&self) -> Option<Device<'_>> {
+        match CHOSEN.get() {
+            Some(pci) => self.nvml.device_by_pci_bus_id(pci.as_str()).ok(),
+            None => self.nvml.device_by_index(0).ok(),
+        }
     }
 
     /// Its name, driver and memory.
     pub fn identity(&self) -> Option<GpuIdentity> {
-        let device = self.nvml.device_by_index(0).ok()?;
+        let device = self.device()?;
         Some(GpuIdentity {
             name: device.name().ok()?,
             driver: self.nvml.sys_driver_version().ok(),
@@ -49,7 +66,7 @@ impl Gpu {
     /// Its state now.
     pub fn sample(&self) -> Option<GpuSample> {
         use nvml_wrapper::bitmasks::device::ThrottleReasons as Reasons;
-        let device = self.nvml.device_by_index(0).ok()?;
+        let device = self.device()?;
         let slow = Reasons::SW_POWER_CAP
             | Reasons::HW_SLOWDOWN
             | Reasons::SW_THERMAL_SLOWDOWN

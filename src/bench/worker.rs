@@ -34,7 +34,7 @@ pub fn prepare(
     options.check()?;
     let (frames, first) = (Arc::clone(frames), camera * 5);
     let work = |pipeline, observed| PipelineWorkload { pipeline, frames: Arc::clone(&frames), first, observed };
-    if device == DeviceChoice::Cuda {
+    if device.is_cuda() {
         let pipeline = Pipeline::on(student, options.clone(), device)?;
         return work(pipeline, Observed::default()).warmed_up(warm_up);
     }

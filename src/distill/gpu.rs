@@ -7,7 +7,7 @@
 #[cfg(feature = "cuda")]
 pub fn open() -> anyhow::Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>> {
     // The node has a parameter where distill has an option.
-    peregrine_engine::cuda::open().map_err(|e| anyhow::anyhow!(e.to_string().replace("device: cpu", "--device cpu")))
+    peregrine_engine::cuda::open(0).map_err(|e| anyhow::anyhow!(e.to_string().replace("device: cpu", "--device cpu")))
 }
 
 /// Refuses: there are no such kernels in this build.

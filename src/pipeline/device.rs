@@ -11,18 +11,35 @@ pub enum DeviceChoice {
     Auto,
     #[default]
     Cpu,
-    /// CUDA only: an error without it.
-    Cuda,
+    /// The CUDA device of that number, from 0: an error without it.
+    Cuda(u32),
+}
+
+impl DeviceChoice {
+    /// The number of the CUDA device that is to be tried, from 0; `None` for the CPU.
+    pub fn cuda_device(self) -> Option<u32> {
+        match self {
+            Self::Cpu => None,
+            Self::Auto => Some(0),
+            Self::Cuda(number) => Some(number),
+        }
+    }
+
+    /// Whether CUDA is asked for, and nothing else will do.
+    pub fn is_cuda(self) -> bool {
+        matches!(self, Self::Cuda(_))
+    }
 }
 
 impl fmt::Display for DeviceChoice {
     /// As [`FromStr`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        })
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(0) => f.write_str("cuda"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
     }
 }
 
@@ -33,8 +50,11 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda),
-            _ => Err(format!("invalid device {text:?}: use auto, cpu or cuda")),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
+                Some(number) => Ok(Self::Cuda(number)),
+                None => Err(format!("invalid device {text:?}: use auto, cpu, cuda, or cuda:N for device N, from 0")),
+            },
         }
     }
 }
@@ -104,6 +124,27 @@ impl fmt::Display for DeviceInUse {
             Self::Cpu { instead_of_cuda: None } => f.write_str("the CPU"),
             Self::Cpu { instead_of_cuda: Some(why) } => write!(f, "the CPU ({why})"),
             Self::Cuda(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DeviceChoice;
+
+    #[test]
+    fn a_device_is_read_as_it_is_shown() {
+        for (text, choice) in
+            [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda", DeviceChoice::Cuda(0))]
+        {
+            assert_eq!(text.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda:1".parse(), Ok(DeviceChoice::Cuda(1)));
+        assert_eq!(DeviceChoice::Cuda(1).to_string(), "cuda:1");
+        for wrong in ["gpu", "cuda:", "cuda:-1", "cuda:one", "cuda1"] {
+            let why = wrong.parse::<DeviceChoice>().unwrap_err();
+            assert!(why.contains(wrong) && why.contains("cuda:N"), "{why}");
         }
     }
 }

@@ -20,8 +20,8 @@ pub fn explain_plan(
     architecture: u32,
 ) -> Result<String, PipelineError> {
     options.check()?;
-    if choice == DeviceChoice::Cuda {
-        return explain_cuda(student, options, architecture);
+    if let DeviceChoice::Cuda(number) = choice {
+        return explain_cuda(student, options, number, architecture);
     }
     let graph = graph_for(&student.manifest.architecture, options);
     Ok(cpu_plan(student, &graph, options.threads, 0)?.text())
@@ -39,7 +39,12 @@ pub fn cpu_plan(student: &Student, graph: &Graph, threads: usize, runs: usize) -
 }
 
 #[cfg(feature = "cuda")]
-fn explain_cuda(student: &Student, options: &PipelineOptions, architecture: u32) -> Result<String, PipelineError> {
+fn explain_cuda(
+    student: &Student,
+    options: &PipelineOptions,
+    number: u32,
+    architecture: u32,
+) -> Result<String, PipelineError> {
     use std::sync::Arc;
 
     use super::Pipeline;
@@ -47,7 +52,7 @@ fn explain_cuda(student: &Student, options: &PipelineOptions, architecture: u32)
     use peregrine_engine::cuda::recording::Recording;
     use peregrine_engine::cuda::{find_device, Driver};
 
-    let architecture = find_device().map_or(architecture, |found| {
+    let architecture = find_device(number).map_or(architecture, |found| {
         let (major, minor) = found.compute_capability;
         (10 * major + minor) as u32
     });
@@ -59,6 +64,6 @@ fn explain_cuda(student: &Student, options: &PipelineOptions, architecture: u32)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn explain_cuda(_: &Student, _: &PipelineOptions, _: u32) -> Result<String, PipelineError> {
+fn explain_cuda(_: &Student, _: &PipelineOptions, _: u32, _: u32) -> Result<String, PipelineError> {
     Err(PipelineError::Device("this program was built without the feature cuda".into()))
 }

@@ -106,13 +106,14 @@ impl Pipeline {
     /// As [`new`](Self::new), and [`PipelineError::Device`] when `choice` is [`DeviceChoice::Cuda`] and CUDA is unusable.
     pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
         #[cfg(feature = "cuda")]
-        if choice != DeviceChoice::Cpu {
-            return Self::on_opened(peregrine_engine::cuda::open(), student, options, choice == DeviceChoice::Auto);
+        if let Some(number) = choice.cuda_device() {
+            let opened = peregrine_engine::cuda::open(number);
+            return Self::on_opened(opened, student, options, choice == DeviceChoice::Auto);
         }
         let why = "this program was built without the feature cuda";
         match choice {
             DeviceChoice::Cpu => Self::new(student, options),
-            DeviceChoice::Cuda => Err(PipelineError::Device(why.into())),
+            DeviceChoice::Cuda(_) => Err(PipelineError::Device(why.into())),
             DeviceChoice::Auto => Ok(Self { instead_of_cuda: Some(why.into()), ..Self::new(student, options)? }),
         }
     }
@@ -215,6 +216,17 @@ impl Pipeline {
     /// Whether inference runs on CUDA; [`device`](Self::device) without allocation.
     pub fn is_on_cuda(&self) -> bool {
         !matches!(self.inference, Inference::Engine(_))
+    }
+
+    /// Values of the network that lay beyond the range of half precision and became its end, in all frames on CUDA but the
+    /// last one of each camera: a student that was made for this precision has none. 0 on the CPU, which computes in single
+    /// precision. Of a camera it is counted modulo 2^32.
+    pub fn saturated_values(&self) -> u64 {
+        match &self.inference {
+            Inference::Engine(_) => 0,
+            #[cfg(feature = "cuda")]
+            Inference::Cuda(cuda) => cuda.saturated(),
+        }
     }
 
     /// The CUDA graph of a frame as a human-readable table; `None` on the CPU.

@@ -256,6 +256,7 @@ impl FramePath {
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, &age, &times, publish)));
         self.report_doubt(frame.camera);
         self.model.prepare_other(frame.camera, encoding, size);
+        self.shared.saturated_values.store(self.model.pipeline().saturated_values(), Relaxed);
         if let Some(device) = self.model.take_device_fallback() {
             self.shared.device_fallback.force_push(device);
         }

@@ -30,6 +30,9 @@ pub struct NodeShared {
     pub retired: ArrayQueue<Box<LoadedModel>>,
     /// Whether the degraded mode is on, to keep deadlines.
     pub degraded: AtomicBool,
+    /// Values of the network that the GPU had to bring back into the range of half precision:
+    /// [`Pipeline::saturated_values`](peregrine_pipeline::Pipeline::saturated_values).
+    pub saturated_values: AtomicU64,
     /// The device that inference has fallen back to after a failure, for the log and the
     /// diagnostics.
     pub device_fallback: ArrayQueue<String>,
@@ -51,6 +54,7 @@ impl NodeShared {
             replacement: ArrayQueue::new(1),
             retired: ArrayQueue::new(2),
             degraded: AtomicBool::new(false),
+            saturated_values: AtomicU64::new(0),
             device_fallback: ArrayQueue::new(1),
             ros_offset: AtomicI64::new(0),
             watch: Arc::default(),

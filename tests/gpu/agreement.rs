@@ -39,7 +39,7 @@ impl Deref for Gpu {
 fn gpu() -> Option<Gpu> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    match peregrine_engine::cuda::open() {
+    match peregrine_engine::cuda::open(0) {
         Ok(driver) => Some(Gpu { driver, _alone: alone }),
         Err(why) => {
             skip("gpu", &why.to_string());
@@ -224,7 +224,7 @@ fn too_large_an_allocation_is_refused_and_the_device_goes_on() {
 fn without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() {
     let student = Student::embedded();
     let on = |choice| Pipeline::on(&student, PipelineOptions::default(), choice);
-    match peregrine_engine::cuda::open() {
+    match peregrine_engine::cuda::open(0) {
         Ok(driver) => {
             let name = driver.device().name.clone();
             assert_eq!(on(DeviceChoice::Auto).unwrap().device(), DeviceInUse::Cuda(name));
@@ -232,7 +232,7 @@ fn without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() {
         Err(why) => {
             let expected = DeviceInUse::Cpu { instead_of_cuda: Some(why.to_string()) };
             assert_eq!(on(DeviceChoice::Auto).unwrap().device(), expected);
-            assert_eq!(on(DeviceChoice::Cuda).err().unwrap().to_string(), why.to_string());
+            assert_eq!(on(DeviceChoice::Cuda(0)).err().unwrap().to_string(), why.to_string());
         }
     }
     assert_eq!(on(DeviceChoice::Cpu).unwrap().device(), DeviceInUse::Cpu { instead_of_cuda: None });

@@ -60,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = "Subject")]
     pub model: Option<PathBuf>,
 
-    /// Device of the network: auto (a GPU if one can be used, else the CPU), cpu or cuda.
+    /// Device of the network: auto (a GPU if one can be used, else the CPU), cpu, cuda, or cuda:N for GPU N, from 0.
     #[arg(long, default_value = "auto", help_heading = "Subject")]
     pub device: DeviceChoice,
 

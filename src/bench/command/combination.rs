@@ -97,7 +97,7 @@ fn check_peers(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let without_effect = [
-        ("--device cuda", arguments.device == DeviceChoice::Cuda),
+        ("--device cuda", arguments.device.is_cuda()),
         ("--max-rate", arguments.max_rate),
         ("--cameras", arguments.camera_count() > 1),
         ("--schedule", arguments.schedule != [FrameSchedule::Fixed]),

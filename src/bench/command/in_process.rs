@@ -54,7 +54,8 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 /// If the student does not fit the options.
 pub fn workloads(setup: &Setup) -> anyhow::Result<(Vec<BoxedWorkload>, usize)> {
     let Setup { arguments, student, options, faults, profile, .. } = setup;
-    let device = if setup.gpu.is_some() { DeviceChoice::Cuda } else { DeviceChoice::Cpu };
+    let number = setup.arguments.device.cuda_device().filter(|_| setup.gpu.is_some());
+    let device = number.map_or(DeviceChoice::Cpu, DeviceChoice::Cuda);
     let workload = |camera| {
         let (frames, camera) = (setup.frames_of(camera), (camera, profile.warmup_frames));
         worker::prepare(arguments.layer, student, options, frames, faults, camera, device)

@@ -2,7 +2,7 @@
 
 use peregrine_engine::cpu::Isa;
 use peregrine_pipeline::graph_for;
-use peregrine_pipeline::{cpu_plan, explain_plan, DeviceChoice};
+use peregrine_pipeline::{cpu_plan, explain_plan};
 
 use super::output::{print, text_and_json};
 use super::setup::Setup;
@@ -18,8 +18,8 @@ const ORIN: u32 = 87;
 /// # Errors
 /// If the engine refuses the network, or the file cannot be written.
 pub fn explain(setup: &Setup) -> anyhow::Result<u8> {
-    if setup.arguments.device == DeviceChoice::Cuda {
-        print(&explain_plan(&setup.student, &setup.options, DeviceChoice::Cuda, ORIN)?);
+    if setup.arguments.device.is_cuda() {
+        print(&explain_plan(&setup.student, &setup.options, setup.arguments.device, ORIN)?);
         return Ok(0);
     }
     let graph = graph_for(&setup.student.manifest.architecture, &setup.options);

@@ -226,19 +226,20 @@ fn profile(arguments: &Arguments, frames: &[Frames]) -> anyhow::Result<DeadlineP
 fn is_on_cpu(arguments: &Arguments, on_gpu: bool) -> bool {
     match arguments.device {
         DeviceChoice::Cpu => true,
-        DeviceChoice::Cuda => false,
-        DeviceChoice::Auto => !on_gpu && (arguments.layer != BenchLayer::Node || find_gpu().is_err()),
+        DeviceChoice::Cuda(_) => false,
+        DeviceChoice::Auto => !on_gpu && (arguments.layer != BenchLayer::Node || find_gpu(0).is_err()),
     }
 }
 
 /// The GPU that is measured in this process. `None` if the CPU is measured; the report names which.
 fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    if arguments.device == DeviceChoice::Cpu || arguments.layer == BenchLayer::Node || arguments.has_peer_engines() {
+    let Some(number) = arguments.device.cuda_device() else { return Ok(None) };
+    if arguments.layer == BenchLayer::Node || arguments.has_peer_engines() {
         return Ok(None);
     }
-    let found = match find_gpu() {
+    let found = match find_gpu(number) {
         Ok(name) => name,
-        Err(why) if arguments.device == DeviceChoice::Cuda => bail!("--device cuda: {why}"),
+        Err(why) if arguments.device.is_cuda() => bail!("--device {}: {why}", arguments.device),
         Err(_) => return Ok(None),
     };
     if arguments.layer == BenchLayer::Engine {
@@ -256,12 +257,14 @@ fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
 }
 
 #[cfg(feature = "cuda")]
-fn find_gpu() -> Result<String, String> {
-    peregrine_engine::cuda::find_device().map(|device| device.to_string()).map_err(|none| none.to_string())
+fn find_gpu(number: u32) -> Result<String, String> {
+    let found = peregrine_engine::cuda::find_device(number).map_err(|none| none.to_string())?;
+    crate::gpu::choose(found.pci.clone());
+    Ok(found.to_string())
 }
 
 #[cfg(not(feature = "cuda"))]
-fn find_gpu() -> Result<String, String> {
+fn find_gpu(_: u32) -> Result<String, String> {
     Err("this program was built without CUDA; build it with `--features cuda`, or use cpu".into())
 }
 

@@ -70,6 +70,8 @@ kernel_arguments! {
         pub constants: u64,
         pub residual: Residual,
         pub output: u64,
+        /// Where results beyond the range of half precision are counted.
+        pub saturated: u64,
         pub quantized: Requantization,
         pub channels_in: i32,
         pub channels_out: i32,
@@ -85,6 +87,8 @@ kernel_arguments! {
         pub bias: u64,
         pub residual: Residual,
         pub output: u64,
+        /// Where results beyond the range of half precision are counted.
+        pub saturated: u64,
         pub channels: i32,
         pub unused: i32,
     }
@@ -96,6 +100,8 @@ kernel_arguments! {
         pub weights: u64,
         pub bias: u64,
         pub output: u64,
+        /// Where results beyond the range of half precision are counted.
+        pub saturated: u64,
         pub channels: i32,
         pub written: i32,
     }
@@ -115,6 +121,8 @@ kernel_arguments! {
         pub a: Residual,
         pub b: Residual,
         pub output: u64,
+        /// Where results beyond the range of half precision are counted.
+        pub saturated: u64,
         pub width: i32,
         pub pixels: i32,
         pub pitch: i32,
@@ -156,6 +164,8 @@ kernel_arguments! {
         /// One pixel; 0 for none.
         pub factors: u64,
         pub output: u64,
+        /// Where results beyond the range of half precision are counted.
+        pub saturated: u64,
         pub pixels: i32,
         pub in_pitch: i32,
         pub out_pitch: i32,
@@ -319,6 +329,9 @@ kernel_arguments! {
         pub rows: u64,
         pub output: u64,
         pub candidates: u64,
+        /// The count of results beyond the range of half precision, and where it is put down.
+        pub saturated: u64,
+        pub saturated_so_far: u64,
         pub row_bytes: i32,
         pub column_taps: i32,
         pub row_taps: i32,

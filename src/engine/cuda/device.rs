@@ -16,6 +16,8 @@ pub struct CudaDevice {
     pub name: String,
     /// Major and minor, such as (8, 7) for Orin.
     pub compute_capability: (i32, i32),
+    /// Where it is on the bus, such as `0000:01:00.0`, by which NVML and `nvidia-smi` know it, too.
+    pub pci: String,
 }
 
 /// Why there is no CUDA device.
@@ -30,6 +32,10 @@ pub enum NoCudaDevice {
     /// The driver lacks a function, by its name.
     #[error("the CUDA driver (libcuda.so.1) lacks {0}; update the NVIDIA driver, or use device: cpu")]
     Lacks(&'static str),
+    /// There are devices, but not that many. Numbers count from 0.
+    #[allow(missing_docs, reason = "said above, and by the message")]
+    #[error("there is no CUDA device {number}: the driver offers {count}, numbered from 0; check nvidia-smi -L and CUDA_VISIBLE_DEVICES")]
+    NoSuchDevice { number: u32, count: u32 },
     /// The driver finds no GPU.
     #[error("the CUDA driver offers no device; check nvidia-smi and CUDA_VISIBLE_DEVICES")]
     NoDevice,
@@ -43,13 +49,14 @@ impl fmt::Display for CudaDevice {
 }
 
 /// The calls of [`find_device`], and those that tell what is wrong.
-const CALLS: [&str; 8] = [
+const CALLS: [&str; 9] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGetCount",
     "cuDeviceGet",
     "cuDeviceGetName",
     "cuDeviceGetAttribute",
+    "cuDeviceGetPCIBusId",
     "cuGetErrorName",
     "cuGetErrorString",
 ];
@@ -72,11 +79,11 @@ pub(super) fn describe(error: result::DriverError) -> String {
     format!("{name}: {text}")
 }
 
-/// The first device of the CUDA driver.
+/// Device `number` of the CUDA driver, from 0, in the driver's order.
 ///
 /// # Errors
-/// A sentence with the remedy, when there is no driver or no device.
-pub fn find_device() -> Result<CudaDevice, NoCudaDevice> {
+/// A sentence with the remedy, when there is no driver or no such device.
+pub fn find_device(number: u32) -> Result<CudaDevice, NoCudaDevice> {
     // SAFETY: only asks whether the library can be opened.
     if !unsafe { sys::is_culib_present() } {
         return Err(NoCudaDevice::NoDriver);
@@ -84,16 +91,24 @@ pub fn find_device() -> Result<CudaDevice, NoCudaDevice> {
     has_all(&CALLS)?;
     let driver = |e: result::DriverError| NoCudaDevice::Driver(describe(e));
     result::init().map_err(driver)?;
-    if device::get_count().map_err(driver)? < 1 {
+    let count = device::get_count().map_err(driver)?.max(0).unsigned_abs();
+    if count == 0 {
         return Err(NoCudaDevice::NoDevice);
     }
-    let first = device::get(0).map_err(driver)?;
+    if number >= count {
+        return Err(NoCudaDevice::NoSuchDevice { number, count });
+    }
+    let found = device::get(number as i32).map_err(driver)?;
     let attribute = |which| {
-        // SAFETY: `first` came from the driver just now.
-        unsafe { device::get_attribute(first, which) }.map_err(driver)
+        // SAFETY: `found` came from the driver just now.
+        unsafe { device::get_attribute(found, which) }.map_err(driver)
     };
+    let mut pci = [0; 32];
+    // SAFETY: the driver writes at most that many bytes, a closing zero among them, for a device that it gave just now.
+    unsafe { sys::cuDeviceGetPCIBusId(pci.as_mut_ptr(), pci.len() as i32, found) }.result().map_err(driver)?;
     Ok(CudaDevice {
-        name: device::get_name(first).map_err(driver)?,
+        pci: pci.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect(),
+        name: device::get_name(found).map_err(driver)?,
         compute_capability: (
             attribute(CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
@@ -110,8 +125,8 @@ const LEAST_DRIVER: u32 = 12_000;
 /// A sentence with the remedy, where its driver or itself is too old.
 pub fn check(device: &DeviceInfo) -> Result<(), CudaError> {
     if device.driver < LEAST_DRIVER {
-        let text = |v: u32| format!("{}.{}", v / 1000, v % 1000 / 10);
-        return Err(CudaError::DriverTooOld { found: text(device.driver), needed: text(LEAST_DRIVER) });
+        let [found, needed] = [device.driver, LEAST_DRIVER].map(nvrtc::spelled);
+        return Err(CudaError::DriverTooOld { found, needed });
     }
     if device.architecture < nvrtc::LEAST_ARCHITECTURE {
         return Err(CudaError::Architecture { device: device.name.clone(), architecture: device.architecture });
@@ -144,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_device_is_found_or_the_error_names_the_remedy() {
-        match find_device() {
+        match find_device(0) {
             Ok(found) => assert!(found.compute_capability.0 > 0, "{found}"),
             Err(none) => assert!(none.to_string().contains("nvidia-smi") || none.to_string().contains("device: cpu")),
         }

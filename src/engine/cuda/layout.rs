@@ -60,9 +60,13 @@ pub struct Layout {
     pub views: Vec<TensorView>,
     /// Of each tensor in bytes; `None` for those in half precision.
     pub scales: Vec<Option<TensorScale>>,
-    /// Bytes.
+    /// Bytes. The last hold a count, of 32 bits, of the results that lay beyond the range of half precision and became
+    /// its end.
     pub arena: usize,
 }
+
+/// Bytes of that count, with what aligns the next arena.
+const COUNT: usize = ALIGNMENT;
 
 impl Layout {
     /// For a network in half precision.
@@ -102,6 +106,11 @@ impl Layout {
         self.views[0].pitch == 4
     }
 
+    /// Byte of the arena at which results beyond the range of half precision are counted, from what was there on.
+    pub fn saturated(&self) -> usize {
+        self.arena - COUNT
+    }
+
     fn place(&mut self) {
         let plan = &self.plan;
         // The input is filled at level 0; what a level reads was written by earlier ones.
@@ -124,7 +133,7 @@ impl Layout {
         };
         let buffers: Vec<_> = whole.iter().map(|&t| Lifetime { size: size(t), ..lives[t] }).collect();
         let (offsets, arena) = place(&buffers);
-        self.arena = arena;
+        self.arena = arena.next_multiple_of(ALIGNMENT) + COUNT;
         for (&tensor, offset) in whole.iter().zip(offsets) {
             self.views[tensor].base = offset;
         }

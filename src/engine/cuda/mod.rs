@@ -96,10 +96,22 @@ pub enum CudaError {
          (pip install nvidia-cuda-nvrtc, with its lib folder in LD_LIBRARY_PATH), or use device: cpu"
     )]
     NoCompiler { device: String, cache: String },
+    /// NVRTC is of a later CUDA than the driver, which would not load what it makes. Versions such as 13.0.
+    #[allow(missing_docs, reason = "said above, and by the message")]
+    #[error(
+        "NVRTC {found} is newer than the CUDA driver, which supports CUDA {driver} and would not load its kernels; update \
+         the NVIDIA driver, or install the NVRTC that fits (pip install nvidia-cuda-nvrtc-cu{drivers_major}, with its lib \
+         folder first in LD_LIBRARY_PATH)"
+    )]
+    CompilerTooNew { found: String, driver: String, drivers_major: u32 },
     /// NVRTC refuses a module of kernels; `why`: its first error.
     #[allow(missing_docs, reason = "said above, and by the message")]
     #[error("NVRTC does not compile {module} for sm_{architecture} ({why}); an NVRTC of CUDA 12.8 or later knows all architectures up to sm_120")]
     Compile { module: &'static str, architecture: u32, why: String },
+    /// The driver does not load a compiled kernel, which is of another version; `why`: its words.
+    #[allow(missing_docs, reason = "said above, and by the message")]
+    #[error("the CUDA driver does not load a kernel that NVRTC made for this device ({why}); install the NVRTC of the driver's CUDA version, or update the driver")]
+    KernelRefused { why: String },
     /// An allocation failed.
     #[allow(missing_docs, reason = "said above, and by the message")]
     #[error("the GPU has no {bytes} bytes left; close other programs on it, choose a smaller input size, or use device: cpu")]

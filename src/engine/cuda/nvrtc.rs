@@ -23,6 +23,26 @@ pub fn version() -> Option<(i32, i32)> {
     (is_present() && unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().is_ok()).then_some((major, minor))
 }
 
+/// The architectures that NVRTC compiles for, such as 87; none if it is absent.
+pub fn architectures() -> Vec<u32> {
+    let mut count = 0;
+    // SAFETY: `count` outlives the call; the library is there.
+    if !is_present() || unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) }.result().is_err() {
+        return Vec::new();
+    }
+    let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: there is room for as many as NVRTC has said.
+    if unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result().is_err() {
+        return Vec::new();
+    }
+    known.into_iter().filter_map(|architecture| u32::try_from(architecture).ok()).collect()
+}
+
+/// A version as CUDA numbers it, such as 12040, in words: 12.4.
+pub(super) fn spelled(version: u32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
 /// Compiles `module` for `architecture`, such as 87, to a cubin. Takes some seconds for the
 /// largest.
 ///

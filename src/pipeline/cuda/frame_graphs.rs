@@ -21,8 +21,9 @@ use super::result::ResultLayout;
 use super::staging;
 use super::working_memory::{Decoding, FrameOptions, ImageKind, WorkingMemory, HEADER};
 
-/// Kinds of images whose graphs are kept.
-const KEPT: usize = 4;
+/// Kinds of images whose graphs are kept, for each camera. A camera has one; several publishers on its topic, or a camera
+/// whose size changes, some more. Each takes memory for an image of its kind, and some microseconds to look it up.
+const KEPT: usize = 16;
 
 /// A student on a device, ready for images.
 pub struct FrameGraphs {
@@ -94,6 +95,12 @@ impl FrameGraphs {
     pub fn output(&self, index: usize) -> &[f32] {
         let session = &self.sessions[0];
         session.result.output(session.download.as_slice(), index)
+    }
+
+    /// Results of the network, in all frames before the last one, that lay beyond the range of half precision and became
+    /// its end; 0 before the first image. Wraps.
+    pub fn saturated(&self) -> u32 {
+        self.sessions.first().map_or(0, |session| session.result.saturated(session.download.as_slice()))
     }
 
     /// Creates the graph for an image format ahead of its first frame.
@@ -206,7 +213,7 @@ impl FrameGraphs {
                 writes: vec![span(build.image, image_bytes)],
             });
         }
-        nodes.push(build.letterbox(kind, image_bytes));
+        nodes.push(build.letterbox(kind, image_bytes, result.saturated_at));
         nodes.extend(self.memory.model.nodes(&self.memory.arena));
         if self.memory.options.decoding == Decoding::OnDevice {
             nodes.extend(build.detect(result.detections()));

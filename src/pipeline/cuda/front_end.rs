@@ -81,6 +81,11 @@ impl CudaFrontEnd {
         Ok(&mut self.cameras[camera])
     }
 
+    /// Results of the network beyond the range of half precision, of all cameras and of all frames before the last one.
+    pub fn saturated(&self) -> u64 {
+        self.cameras.iter().map(|camera| u64::from(camera.saturated())).sum()
+    }
+
     /// Whether the device still works on a frame that was waited for in vain.
     fn is_working(&mut self) -> bool {
         self.cameras.iter_mut().any(FrameGraphs::is_working)

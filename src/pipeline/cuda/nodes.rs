@@ -24,13 +24,16 @@ pub(super) struct PrePostNodes<'a> {
 }
 
 impl PrePostNodes<'_> {
-    pub fn letterbox(&self, kind: ImageKind, image_bytes: usize) -> Node {
+    /// The image to the network's input; and the count of what the frames before have saturated, to byte `saturated_at` of
+    /// the result.
+    pub fn letterbox(&self, kind: ImageKind, image_bytes: usize, saturated_at: usize) -> Node {
         let network = self.memory.model.network();
         let bases = self.memory.model.bases(&self.memory.arena);
         let view = network.view(0);
         let input = &self.memory.architecture.input;
         let (factor, offset) = Letterbox::affine(&Normalisation { mean: input.mean, std: input.std });
         let counter = self.counter();
+        let so_far = self.result + saturated_at as u64;
         let bytes_out = network.layout.scales[0];
         let argument = arg::LetterboxImage {
             image: self.image + HEADER as u64,
@@ -38,6 +41,8 @@ impl PrePostNodes<'_> {
             rows: self.tables[1],
             output: network.address(0, bases),
             candidates: counter,
+            saturated: network.saturated(bases),
+            saturated_so_far: so_far,
             column_taps: self.taps[0] as i32,
             row_taps: self.taps[1] as i32,
             width: view.shape.width as i32,
@@ -58,7 +63,7 @@ impl PrePostNodes<'_> {
             name: "letterbox".into(),
             work: NodeWork::Kernel(Launch::flat("letterbox", view.shape.pixels(), THREADS, &argument)),
             reads: vec![span(self.image, image_bytes)],
-            writes: vec![network.span(0, bases), counter..counter + 4],
+            writes: vec![network.span(0, bases), counter..counter + 4, so_far..so_far + 4],
         }
     }
 

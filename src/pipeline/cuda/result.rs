@@ -19,6 +19,8 @@ pub(super) struct ResultLayout {
     mask: (usize, usize),
     /// Its first byte. What precedes it are the detections and outputs.
     pub mask_at: usize,
+    /// First byte of the count of saturated results, of 32 bits.
+    pub saturated_at: usize,
     /// Of all.
     pub bytes: usize,
 }
@@ -38,7 +40,14 @@ impl ResultLayout {
             end += bytes;
         }
         let mask_at = end.next_multiple_of(16);
-        Self { has_detections, outputs, mask, mask_at, bytes: mask_at + mask.0 * mask.1 }
+        let saturated_at = (mask_at + mask.0 * mask.1).next_multiple_of(4);
+        Self { has_detections, outputs, mask, mask_at, saturated_at, bytes: saturated_at + 4 }
+    }
+
+    /// How many results were saturated in all frames before this one of `bytes`, modulo 2^32.
+    pub fn saturated(&self, bytes: &[u8]) -> u32 {
+        let word = bytes[self.saturated_at..].first_chunk().expect("a result is whole");
+        u32::from_ne_bytes(*word)
     }
 
     /// Bytes of the detections, which come first; 0 where the host decodes them.

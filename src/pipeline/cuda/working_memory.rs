@@ -86,8 +86,11 @@ impl WorkingMemory {
         let cells: usize = architecture.detection_levels().iter().map(cells).sum();
         let on_device = options.decoding == Decoding::OnDevice;
         let places = if on_device { cells * architecture.detection_classes().len() } else { 0 };
+        let layout = &model.network().layout;
+        let arena = DeviceMemory::new(model.driver(), MemoryKind::Device, layout.arena)?;
+        model.driver().upload(arena.device() + layout.saturated() as u64, &0u32.to_ne_bytes())?;
         Ok(Self {
-            arena: DeviceMemory::new(model.driver(), MemoryKind::Device, model.network().layout.arena)?,
+            arena,
             keys: DeviceMemory::new(model.driver(), MemoryKind::Device, 8 * places + 4)?,
             model: Arc::clone(model),
             architecture: architecture.clone(),

@@ -11,9 +11,10 @@ use std::process::Command;
 
 use peregrine_core::allocations::{allocations, CountingAllocator};
 use peregrine_core::ImageView;
-use peregrine_engine::cuda::compiled;
+use peregrine_engine::cuda::compiled::{self, CompilerInUse};
 use peregrine_engine::cuda::driver::DeviceInfo;
 use peregrine_engine::cuda::kernels::Module;
+use peregrine_engine::cuda::nvrtc;
 use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait, Pipeline, PipelineOptions};
 use peregrine_student::Student;
 
@@ -98,17 +99,15 @@ impl StandIn {
             }
         }
         let this = Self { folder };
-        for (architecture, integrated, driver) in [(90, false, 13_000), (90, false, 12_020), (87, true, 13_000)] {
+        for (architecture, integrated, driver) in [(90, false, 13_000), (87, true, 13_000)] {
             let device =
                 DeviceInfo { name: "a stand-in 0".into(), architecture, multiprocessors: 132, integrated, driver };
             for module in Module::ALL {
-                let kept = compiled::cubin(
-                    &device,
-                    &module.whole(),
-                    Some(&this.cache()),
-                    Some(&|_, _| Ok(b"\x7fELF".to_vec())),
-                );
-                kept.unwrap();
+                // For the NVRTC that is found, and where none is.
+                for version in nvrtc::version().into_iter().chain([(12, 0)]) {
+                    let compiler = CompilerInUse { version, compile: &|_, _| Ok(b"\x7fELF".to_vec()) };
+                    compiled::load(&device, &module.whole(), Some(&this.cache()), Some(compiler), |_| Ok(())).unwrap();
+                }
             }
         }
         Some(this)
@@ -160,7 +159,7 @@ fn kernels_start_early_where_device_and_driver_allow_it() {
     assert!(on("90", "1") > 0);
 
     let Some(old) = StandIn::new(&["-DLACKS_EARLY"]) else { return };
-    let ended = old.run("cuda", &[("STAND_IN_VERSION", "12020")]);
+    let ended = old.run("cuda", &[]);
     assert_eq!((ended.said.as_str(), ended.early, ended.held.as_str()), ("on cuda", 0, NOTHING_HELD));
 }
 
@@ -176,6 +175,18 @@ fn two_cameras_frames_run_and_all_memory_is_given_back() {
         assert_eq!((second.said.as_str(), second.held.as_str()), ("on cuda", NOTHING_HELD));
         assert!(second.calls * 2 < first.calls, "variants are measured once: {} and {}", first.calls, second.calls);
     }
+}
+
+#[test]
+fn one_of_several_devices_is_taken_by_its_number() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    let two = [("STAND_IN_DEVICES", "2")];
+    let second = stand_in.run("cuda:1", &two);
+    assert_eq!((second.said.as_str(), second.held.as_str()), ("on cuda", NOTHING_HELD));
+    assert!(second.text.contains("a stand-in 1"), "{}", second.text);
+    let third = stand_in.run("cuda:2", &two);
+    assert!(third.said.starts_with("refused: there is no CUDA device 2: the driver offers 2"), "{}", third.said);
+    assert_eq!(third.held, NOTHING_HELD);
 }
 
 #[test]
@@ -238,6 +249,10 @@ fn an_unusable_driver_is_refused_with_a_remedy() {
     refused(&stand_in, &[("STAND_IN_VERSION", "11040")], &["CUDA 11.4", "12.0", "update the NVIDIA driver"]);
     refused(&stand_in, &[("STAND_IN_CAPABILITY", "61")], &["a stand-in 0", "sm_61", "sm_75", "device: cpu"]);
     refused(&stand_in, &[("STAND_IN_DEVICES", "0")], &["no device", "CUDA_VISIBLE_DEVICES"]);
+    if let Some((major, minor)) = nvrtc::version().filter(|&(major, _)| major > 12) {
+        let newer = format!("NVRTC {major}.{minor} is newer");
+        refused(&stand_in, &[("STAND_IN_VERSION", "12040")], &[&newer, "CUDA 12.4", "nvidia-cuda-nvrtc-cu12"]);
+    }
     // No kernels are kept for this one, and NVRTC is out of reach.
     let nowhere = [("STAND_IN_CAPABILITY", "75"), ("LD_LIBRARY_PATH", stand_in.folder.path().to_str().unwrap())];
     let ended = stand_in.run("cuda", &nowhere);

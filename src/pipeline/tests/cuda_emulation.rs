@@ -326,3 +326,36 @@ fn thresholds_apply_per_frame_and_frames_leave_no_state() {
     assert_eq!(pipeline.process(&a).unwrap().detections, first);
     assert!(strict < first.len(), "{strict} above 0.99, {} above 0.05", first.len());
 }
+
+#[test]
+fn values_beyond_the_range_of_half_precision_are_counted_and_lose_no_boxes() {
+    let Some(driver) = Emulated::driver(false, false) else { return };
+    let options = PipelineOptions { score_threshold: 0.05, input_size: Some((64, 64)), ..PipelineOptions::default() };
+    let data = picture(3 * 64 * 64, 1);
+    let image = ImageView::new("rgb8", 64, 64, 192, &data).unwrap();
+    let frames = |student: &Student| {
+        let mut pipeline = Pipeline::on_cuda(&driver, student, &options, false).unwrap();
+        assert_eq!(pipeline.saturated_values(), 0);
+        pipeline.process(&image).unwrap();
+        // A frame tells what those before it have counted.
+        let detections = pipeline.process(&image).unwrap().detections.clone();
+        let first = pipeline.saturated_values();
+        pipeline.process(&image).unwrap();
+        assert_eq!(pipeline.saturated_values(), 2 * first);
+        (detections, first)
+    };
+    let sound = untrained();
+    let (detections, saturated) = frames(&sound);
+    assert!(saturated == 0 && !detections.is_empty(), "{saturated}, {} boxes", detections.len());
+
+    let mut loud = sound;
+    let first = loud.graph().convs().next().unwrap().0.name.clone();
+    for value in &mut loud.weights.0.get_mut(&first).unwrap().weight {
+        *value *= 1e7;
+    }
+    loud.manifest.weights.sha256 = "of loud weights".into();
+    let (detections, saturated) = frames(&loud);
+    assert!(saturated > 1000 && !detections.is_empty(), "{saturated}, {} boxes", detections.len());
+    let corners = |d: &Detection| [d.bbox.x_min, d.bbox.y_min, d.bbox.x_max, d.bbox.y_max];
+    assert!(detections.iter().all(|d| d.score <= 1.0 && corners(d).iter().all(|c| c.is_finite())));
+}

@@ -194,6 +194,7 @@ impl Diagnostics {
             values.push(("student".into(), board.description.student.clone()));
             values.push(("device".into(), board.description.device.clone()));
             values.push(("precision".into(), board.description.precision.to_string()));
+            values.push(("saturated_values".into(), shared.saturated_values.load(Relaxed).to_string()));
             statuses.push(status(&self.node, name, level, message, board, values));
         }
         statuses

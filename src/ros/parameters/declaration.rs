@@ -24,11 +24,27 @@ pub struct Declaration {
 /// The type, the default and the permitted values of a parameter. Bounds are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Domain {
-    Flag { default: bool },
-    Integer { default: i64, min: i64, max: i64 },
-    Real { default: f64, min: f64, max: f64 },
-    Text { default: &'static str },
-    Choice { default: &'static str, of: &'static [&'static str] },
+    Flag {
+        default: bool,
+    },
+    Integer {
+        default: i64,
+        min: i64,
+        max: i64,
+    },
+    Real {
+        default: f64,
+        min: f64,
+        max: f64,
+    },
+    Text {
+        default: &'static str,
+    },
+    /// One of several words. `N` at the end of one stands for a number from 0 to 255.
+    Choice {
+        default: &'static str,
+        of: &'static [&'static str],
+    },
 }
 
 impl Declaration {
@@ -57,7 +73,7 @@ impl Declaration {
             (Domain::Integer { min, max, .. }, ParameterValue::Integer(i)) => (min..=max).contains(i),
             (Domain::Real { min, max, .. }, ParameterValue::Double(x)) => (min..=max).contains(x),
             (Domain::Text { .. }, ParameterValue::String(_)) => true,
-            (Domain::Choice { of, .. }, ParameterValue::String(s)) => of.contains(&s.as_str()),
+            (Domain::Choice { of, .. }, ParameterValue::String(s)) => of.iter().any(|word| is_of(word, s)),
             _ => false,
         };
         if permitted {
@@ -89,6 +105,14 @@ impl Declaration {
     }
 }
 
+/// Whether `text` is the `word` of a choice.
+fn is_of(word: &str, text: &str) -> bool {
+    match word.strip_suffix('N') {
+        Some(begin) => text.strip_prefix(begin).is_some_and(|number| number.parse::<u8>().is_ok()),
+        None => text == word,
+    }
+}
+
 /// A value as it is written in a parameter file.
 pub fn shown(value: &ParameterValue) -> String {
     match value {
@@ -98,5 +122,24 @@ pub fn shown(value: &ParameterValue) -> String {
         ParameterValue::String(v) => format!("'{v}'"),
         ParameterValue::NotSet => "unset".into(),
         other => other.type_name().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::table::DECLARATIONS;
+
+    #[test]
+    fn a_choice_may_end_in_a_number() {
+        let device = DECLARATIONS.iter().find(|d| d.name == "device").unwrap();
+        let check = |text: &str| device.check("device", ParameterValue::String(text.into()));
+        for text in ["auto", "cuda", "cuda:0", "cuda:12"] {
+            assert!(check(text).is_ok(), "{text}");
+        }
+        for text in ["cuda:", "cuda:N", "cuda:-1", "cuda:1000", "cuda1", "Cuda"] {
+            let refused = check(text).unwrap_err().to_string();
+            assert!(refused.contains("one of auto, cpu, cuda, cuda:N"), "{refused}");
+        }
     }
 }

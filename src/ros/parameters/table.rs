@@ -50,8 +50,9 @@ pub static DECLARATIONS: &[Declaration] = &[
     ),
     at_start(
         "device",
-        Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda"] },
-        "Inference device. auto: CUDA if a device is available, otherwise the CPU; falls back to the CPU if CUDA fails.",
+        Domain::Choice { default: "auto", of: &["auto", "cpu", "cuda", "cuda:N"] },
+        "Inference device. auto: CUDA if a device is available, otherwise the CPU; falls back to the CPU if CUDA fails. \
+         cuda:1 and the like: that one of several GPUs, from 0; cuda is cuda:0.",
     ),
     at_start(
         "precision",

@@ -60,14 +60,15 @@ Result cuDeviceGetAttribute(int* value, int attribute, int device) {
         case 18: *value = capability == 87; break;   // integrated
         default: return INVALID;
     }
-    return device ? INVALID : OK;
+    return device < number("STAND_IN_DEVICES", 1) ? OK : INVALID;
 }
+Result cuDeviceGetPCIBusId(char* address, int room, int device) { CALL(); snprintf(address, room, "0000:%02x:00.0", device + 1); return OK; }
 // NVRTC asks for the driver's private functions, and does without.
 Result cuGetExportTable(const void** table, const void* id) { *table = NULL; return id ? 500 : INVALID; }
 Result cuGetErrorName(Result error, const char** name) { *name = error == LOST ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR"; return OK; }
 Result cuGetErrorString(Result error, const char** text) { *text = error == LOST ? "lost in a test" : "an error"; return OK; }
-Result cuDevicePrimaryCtxRetain(void** context, int device) { CALL(); contexts++; *context = &contexts; return device; }
-Result cuDevicePrimaryCtxRelease_v2(int device) { end(); contexts--; return device; }
+Result cuDevicePrimaryCtxRetain(void** context, int device) { CALL(); contexts++; *context = &contexts; return device < number("STAND_IN_DEVICES", 1) ? OK : INVALID; }
+Result cuDevicePrimaryCtxRelease_v2(int device) { end(); contexts--; return OK + 0 * device; }
 Result cuCtxSetCurrent(void* context) { CALL(); return context == &contexts ? OK : INVALID; }
 Result cuCtxSynchronize(void) { CALL(); end(); return OK; }
 Result cuCtxGetStreamPriorityRange(int* least, int* greatest) { CALL(); *least = 0; *greatest = -5; return OK; }

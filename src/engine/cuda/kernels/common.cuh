@@ -106,7 +106,17 @@ __device__ __forceinline__ void wait_for_inputs() {
 
 __device__ __forceinline__ float low(unsigned pair) { return to_float((f16)(pair & 0xffff)); }
 __device__ __forceinline__ float high(unsigned pair) { return to_float((f16)(pair >> 16)); }
-__device__ __forceinline__ unsigned pack2(float a, float b) { return (unsigned)to_half(a) | (unsigned)to_half(b) << 16; }
+
+// The largest number in half precision.
+#define LARGEST_HALF 65504.0f
+
+// To half precision; what lies beyond its range becomes its end. An infinite value would make others not-a-number, and
+// boxes of them would be lost. Not-a-number stays.
+__device__ __forceinline__ f16 to_finite_half(float f) { return to_half(fabsf(f) > LARGEST_HALF ? copysignf(LARGEST_HALF, f) : f); }
+
+__device__ __forceinline__ unsigned pack2(float a, float b) {
+    return (unsigned)to_finite_half(a) | (unsigned)to_finite_half(b) << 16;
+}
 
 __device__ __forceinline__ void unpack8(const uint4& v, float (&out)[8]) {
     out[0] = low(v.x), out[1] = high(v.x), out[2] = low(v.y), out[3] = high(v.y);
@@ -115,6 +125,19 @@ __device__ __forceinline__ void unpack8(const uint4& v, float (&out)[8]) {
 
 __device__ __forceinline__ uint4 pack8(const float (&v)[8]) {
     return make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));
+}
+
+// Adds to `saturated` how many of N results lie beyond the range of half precision.
+template <int N>
+__device__ __forceinline__ void count_saturated(unsigned* saturated, const float (&v)[N]) {
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < N; i++) largest = fmaxf(largest, fabsf(v[i]));
+    if (largest <= LARGEST_HALF) return;
+    unsigned count = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++) count += fabsf(v[i]) > LARGEST_HALF;
+    atomicAdd(saturated, count);
 }
 
 __device__ __forceinline__ uint4 zero4() { return make_uint4(0, 0, 0, 0); }

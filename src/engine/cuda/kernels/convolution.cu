@@ -26,6 +26,7 @@ struct Convolution : Window {
     const void* constants;  // by output channel: its bias (float), or its Channel
     Residual residual;
     void* output;
+    unsigned* saturated;       // see count_saturated; f16 only
     Requantization quantized;  // u8 only
     int channels_in;   // read: a multiple of what 16 bytes hold
     int channels_out;  // written: a multiple of what 16 bytes hold
@@ -129,6 +130,7 @@ __device__ __forceinline__ void finish(const Convolution& c, int pixel, int chan
         v[2 * i] += low(addends.values[i]);
         v[2 * i + 1] += high(addends.values[i]);
     }
+    count_saturated<N>(c.saturated, v);
     store_halves<N>((f16*)c.output + (long long)pixel * c.out_pitch + channel, v);
 }
 

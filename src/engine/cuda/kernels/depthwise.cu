@@ -10,7 +10,8 @@ struct Depthwise : Window {
     const float* bias;
     Residual residual;
     f16* output;
-    int channels;  // a multiple of 8
+    unsigned* saturated;  // see count_saturated
+    int channels;         // a multiple of 8
 };
 
 template <int N>
@@ -24,6 +25,7 @@ __device__ __forceinline__ void finish(const Depthwise& d, int y, int x, int cha
 #pragma unroll
         for (int i = 0; i < N; i++) v[i] += i % 2 ? high(r[i / 2]) : low(r[i / 2]);
     }
+    count_saturated<N>(d.saturated, v);
     store_halves<N>(d.output + (long long)pixel * d.out_pitch + channel, v);
 }
 

@@ -25,6 +25,8 @@ struct Letterbox {
     const Tap* rows;      // [content height][row taps]
     void* output;         // R, G, B, 0: f16, or u8 for a quantized network
     unsigned* candidates; // set to zero for the decoder that counts there
+    const unsigned* saturated;   // what the frames before have counted: see count_saturated
+    unsigned* saturated_so_far;  // where it goes
     int row_bytes;
     int column_taps, row_taps;
     int source_width, source_height;
@@ -136,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(128) letterbox(const Letterbox b) {
     let_next_start();
     wait_for_inputs();
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread == 0) *b.candidates = 0;
+    if (thread == 0) *b.candidates = 0, *b.saturated_so_far = *b.saturated;
     if (thread >= (unsigned)b.width * b.height) return;
     const int y = (int)(thread / b.width) - b.top, x = (int)(thread % b.width) - b.left;
     float rgb[3] = {};

@@ -222,7 +222,7 @@ extern "C" __global__ void __launch_bounds__(128) to_halves(const Convert c) {
     if (to.outside) return;
     const u8* in = (const u8*)c.input + (long long)to.pixel * c.in_pitch + to.channel;
     const float real = to.channel < c.channels ? relative(*in, c.zero, c.scale) : 0.0f;
-    ((f16*)c.output)[(long long)to.pixel * c.out_pitch + to.channel] = to_half(real);
+    ((f16*)c.output)[(long long)to.pixel * c.out_pitch + to.channel] = to_finite_half(real);
 }
 
 // Planar single precision [channels][pixels] to bytes; a thread writes one.

@@ -15,7 +15,7 @@ extern "C" __global__ void __launch_bounds__(128) pack_planar(const Repack r) {
     const Moved to(r.pixels, r.pitch);
     if (to.outside) return;
     const int channel = to.channel;
-    r.packed[to.thread] = to_half(channel < r.channels ? r.planar[(long long)channel * r.pixels + to.pixel] : 0.0f);
+    r.packed[to.thread] = to_finite_half(channel < r.channels ? r.planar[(long long)channel * r.pixels + to.pixel] : 0.0f);
 }
 
 extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) {
@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(128) unpack_planar(const Repack r) 
 struct Sum {
     Residual a, b;
     f16* output;
+    unsigned* saturated;  // see count_saturated
     int width, pixels, pitch;
     int channels;  // a multiple of 8
 };
@@ -50,6 +51,7 @@ extern "C" __global__ void __launch_bounds__(128) sum(const Sum s) {
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] += w[i];
     }
+    count_saturated<8>(s.saturated, v);
     *(uint4*)(s.output + (long long)pixel * s.pitch + channel) = pack8(v);
 }
 
@@ -59,6 +61,7 @@ struct Elementwise {
     const f16* input;
     const f16* factors;  // a pixel; null: none
     f16* output;
+    unsigned* saturated;  // see count_saturated
     int pixels, in_pitch, out_pitch;
     int channels;  // a multiple of 8
     int activation;
@@ -75,6 +78,7 @@ extern "C" __global__ void __launch_bounds__(128) elementwise(const Elementwise 
     if (e.factors) unpack8(*(const uint4*)(e.factors + channel), factors);
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = activate(e.activation, v[i] * factors[i]);
+    count_saturated<8>(e.saturated, v);
     *(uint4*)(e.output + (long long)to.pixel * e.out_pitch + channel) = pack8(v);
 }
 

@@ -7,6 +7,7 @@ struct Stem : Window {
     const float* weights;  // [kernel row][kernel column][4][channels]
     const float* bias;
     f16* output;
+    unsigned* saturated;  // see count_saturated
     int channels;  // a multiple of CHANNELS, in the weights and the bias
     int written;   // output channels that exist: a multiple of 8
 };
@@ -76,6 +77,7 @@ __device__ __forceinline__ void stem(const Stem& s) {
         float v[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = activate(s.activation, sums[c + i]);
+        count_saturated<8>(s.saturated, v);
         *(uint4*)(out + c) = pack8(v);
     }
 }

@@ -54,6 +54,7 @@ impl Network {
         let (from, to) = (self.view(step.inputs[0]), self.view(step.output));
         let window = self.window(step, conv.window(), conv.activation);
         let (input, output) = (self.address(step.inputs[0], bases), self.address(step.output, bases));
+        let saturated = self.saturated(bases);
         let residual = residual.map_or(arg::Residual::default(), |o| self.residual(o, bases));
         let (kernel, threads, argument) = match variant {
             Variant::Dense(tile) => {
@@ -65,6 +66,7 @@ impl Network {
                     constants: bias,
                     residual,
                     output,
+                    saturated,
                     quantized: arg::Requantization::default(),
                     channels_in: int(channels_in),
                     channels_out: int(to.padded()),
@@ -81,6 +83,7 @@ impl Network {
                     bias,
                     residual,
                     output,
+                    saturated,
                     channels: int(to.padded()),
                     unused: 0,
                 };
@@ -93,6 +96,7 @@ impl Network {
                     weights,
                     bias,
                     output,
+                    saturated,
                     channels: int(to.shape.channels.next_multiple_of(channels)),
                     written: int(to.padded()),
                 };

@@ -90,6 +90,8 @@ impl Network {
                     constants,
                     residual,
                     output,
+                    // Bytes saturate by design.
+                    saturated: 0,
                     quantized,
                     channels_in: int(from.padded()),
                     channels_out: int(to.padded()),

@@ -297,6 +297,11 @@ impl Network {
         bases.arena + self.view(tensor).base as u64
     }
 
+    /// Where results beyond the range of half precision are counted on the device.
+    pub fn saturated(&self, bases: Bases) -> u64 {
+        bases.arena + self.layout.saturated() as u64
+    }
+
     pub fn view(&self, tensor: usize) -> TensorView {
         self.layout.views[tensor]
     }

@@ -18,22 +18,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 
+use super::compiled::{self, CompilerInUse};
 use super::device::{self, NoCudaDevice};
 use super::driver::{Address, DeviceInfo, Driver, Instance, MemoryKind, Wait};
 use super::kernels::{KernelSource, Module};
 use super::launch::{Node, NodeWork};
-use super::{cache, compiled, nvrtc, CudaError};
+use super::{cache, CudaError};
 
-/// The first device, made ready; the same one for all callers of the process while any of them
-/// holds it.
+/// Device `number`, from 0, made ready; the same one for all callers of the process while any of them holds it.
 ///
 /// # Errors
 /// A sentence with the remedy, where there is none that the engine can use; [`CudaError::Hangs`]
 /// while it hangs.
-pub fn open() -> Result<Arc<dyn Driver>, CudaError> {
-    static OPEN: Mutex<Option<std::sync::Weak<Real>>> = Mutex::new(None);
+pub fn open(number: u32) -> Result<Arc<dyn Driver>, CudaError> {
+    static OPEN: Mutex<BTreeMap<u32, std::sync::Weak<Real>>> = Mutex::new(BTreeMap::new());
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(real) = open.as_ref().and_then(std::sync::Weak::upgrade) {
+    if let Some(real) = open.get(&number).and_then(std::sync::Weak::upgrade) {
         // Any further call might wait for it without limit.
         real.context.check_hanging()?;
         // A device that was lost is opened anew.
@@ -41,8 +41,8 @@ pub fn open() -> Result<Arc<dyn Driver>, CudaError> {
             return Ok(real);
         }
     }
-    let real = Arc::new(Real::new()?);
-    *open = Some(Arc::downgrade(&real));
+    let real = Arc::new(Real::new(number)?);
+    open.insert(number, Arc::downgrade(&real));
     Ok(real)
 }
 
@@ -148,22 +148,22 @@ fn check(call: &'static str, status: sys::CUresult) -> Result<(), CudaError> {
 }
 
 impl Real {
-    fn new() -> Result<Self, CudaError> {
-        device::find_device()?;
+    fn new(number: u32) -> Result<Self, CudaError> {
+        device::find_device(number)?;
         let driver = |e: DriverError| CudaError::NoDevice(NoCudaDevice::Driver(device::describe(e)));
         let mut version = 0;
         // SAFETY: outlives the call; the library is there, or `find_device` had failed.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(driver)?;
         let version = u32::try_from(version).unwrap_or(0);
-        let first = result::device::get(0).map_err(driver)?;
+        let handle = result::device::get(number as i32).map_err(driver)?;
         let attribute = |which| {
             // SAFETY: the driver has just given the device.
-            let value = unsafe { result::device::get_attribute(first, which) }.map_err(driver)?;
+            let value = unsafe { result::device::get_attribute(handle, which) }.map_err(driver)?;
             Ok::<_, CudaError>(u32::try_from(value).unwrap_or(0))
         };
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let found = DeviceInfo {
-            name: result::device::get_name(first).map_err(driver)?,
+            name: result::device::get_name(handle).map_err(driver)?,
             architecture: 10 * major + attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             integrated: attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
@@ -172,8 +172,8 @@ impl Real {
         device::check(&found)?;
         device::has_all(&CALLS)?;
         // SAFETY: as above.
-        let context = unsafe { result::primary_ctx::retain(first) }.map_err(driver)?;
-        let context = Arc::new(Context { device: first, context, exceeded: AtomicU64::new(0) });
+        let context = unsafe { result::primary_ctx::retain(handle) }.map_err(driver)?;
+        let context = Arc::new(Context { device: handle, context, exceeded: AtomicU64::new(0) });
         context.enter()?;
         Ok(Self { device: found, context, functions: Mutex::default(), modules: Mutex::default() })
     }
@@ -192,11 +192,16 @@ impl Real {
         if modules.contains_key(module.name) {
             return Ok(());
         }
-        let compiler: Option<&compiled::Compiler> = if nvrtc::is_present() { Some(&nvrtc::compile) } else { None };
-        let cubin = compiled::cubin(&self.device, module, cache::folder().as_deref(), compiler)?;
-        // SAFETY: a cubin, whole, as the cache checks and the compiler gives it.
-        let loaded =
-            unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map_err(|e| failed("loading a kernel", e))?;
+        let compiler = CompilerInUse::installed();
+        let loaded = compiled::load(&self.device, module, cache::folder().as_deref(), compiler, |cubin| {
+            // SAFETY: a cubin, whole, as the cache checks and the compiler gives it.
+            unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map_err(|e| match e.0 {
+                sys::CUresult::CUDA_ERROR_INVALID_IMAGE
+                | sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+                | sys::CUresult::CUDA_ERROR_INVALID_SOURCE => CudaError::KernelRefused { why: device::describe(e) },
+                _ => failed("loading a kernel", e),
+            })
+        })?;
         let functions: Result<Vec<_>, _> = module
             .kernels
             .iter()
