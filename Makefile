@@ -80,7 +80,7 @@ colcon: build ## Build with colcon, as in a ROS workspace, and start what it ins
 
 bench: bench-engines bench-training bench-transport bench-cameras bench-node ## All that is measured beside peers, into bench/RESULTS.md; half an hour after building
 
-bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 5 minutes after building
+bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 8 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
 	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
 

@@ -100,9 +100,8 @@ fn run(arguments: &Arguments, folder: &Path) -> Result<()> {
         let input = peregrine_reference::random_input(&network.graph, 2);
         export::export(network, &input, &folder)?;
         if let Some(python) = &arguments.python {
-            let ncnn = (!network.from_package).then_some("export_ncnn.py");
             let int8 = network.quantized.is_some().then_some("export_int8.py");
-            for script in ncnn.into_iter().chain(int8) {
+            for script in ["export_ncnn.py"].into_iter().chain(int8) {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(script);
                 let status = Command::new(python).arg(path).arg(&folder).status();
                 ensure!(status.with_context(|| python.display().to_string())?.success(), "{script} failed");
@@ -184,9 +183,8 @@ fn contenders(
     }
     let mut commands = vec![];
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers/serve.py");
-    let own_format: &[_] = if network.from_package { &[] } else { &["ncnn", "torch"] };
     let int8: &[_] = if network.quantized.is_some() { &["onnxruntime-int8", "openvino-int8"] } else { &[] };
-    for &peer in ["onnxruntime", "openvino"].iter().chain(own_format).chain(int8) {
+    for &peer in ["onnxruntime", "openvino", "ncnn", "torch"].iter().chain(int8) {
         if let Some(python) = &arguments.python {
             let mut command = Command::new(python);
             command.arg(&script).arg(peer).arg(folder).arg(threads.to_string());

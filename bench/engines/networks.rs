@@ -1,4 +1,4 @@
-//! The networks that are compared: the shipped student, two public architectures with random
+//! The networks that are compared: the three sizes of the shipped student, two public architectures with random
 //! weights, and those of packages.
 //!
 //! The two represent common detectors: plain 3×3 convolutions (YOLOv8n: Jocher et al. 2023) and
@@ -22,13 +22,14 @@ pub struct Network {
     /// The student in 8-bit integers, as `distill quantize` makes it from the sample frames. `None`
     /// for other networks.
     pub quantized: Option<Student>,
-    /// Whether it comes from a package, so that only peers that read ONNX know its operations.
+    /// Whether it comes from a package, so that candle, in a process of its own, does not know it by its name.
     pub from_package: bool,
 }
 
 impl Network {
-    /// The three that are always measured.
+    /// Those that are always measured; the embedded student comes first.
     pub fn all() -> Result<Vec<Network>> {
+        let shipped = |name: &str| Self::of_package(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name));
         let random = |name: &str, graph| Network {
             name: name.to_owned(),
             weights: random_weights(&graph, 1),
@@ -38,6 +39,8 @@ impl Network {
         };
         Ok(vec![
             Self::of_student("student".to_owned(), Student::embedded(), false)?,
+            shipped("peregrine-n")?,
+            shipped("peregrine-m")?,
             random("yolov8n-like", yolov8n_like(320, 320)),
             random("nanodet-like", nanodet_like(320, 320)),
         ])

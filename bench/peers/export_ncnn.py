@@ -1,7 +1,8 @@
 """Makes model.param and model.bin for ncnn of a graph that bench/engines wrote: export_ncnn.py FOLDER
 
 Needs numpy and safetensors. Written for ncnn rather than converted, so that it gets every fusion that it knows:
-activations within convolutions (all but SiLU, which it has as a layer of its own) and its own channel shuffle.
+activations within convolutions (all but SiLU and hard-sigmoid, which it has as layers of their own) and its own channel
+shuffle.
 """
 
 import json
@@ -11,7 +12,26 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-FUSED = {"identity": "", "relu6": " 9=3 -23310=2,0.0,6.0", "leaky_relu": " 9=2 -23310=1,0.1", "hardswish": " 9=6 -23310=2,0.1666667,0.5", "silu": ""}
+# What follows a convolution within its layer.
+FUSED = {
+    "identity": "",
+    "relu": " 9=1",
+    "leaky_relu": " 9=2 -23310=1,0.1",
+    "relu6": " 9=3 -23310=2,0.0,6.0",
+    "sigmoid": " 9=4",
+    "hardswish": " 9=6 -23310=2,0.1666667,0.5",
+}
+
+# An activation as a layer of its own.
+ALONE = {
+    "relu": ("ReLU", ""),
+    "leaky_relu": ("ReLU", " 0=0.1"),
+    "relu6": ("Clip", " 0=0.0 1=6.0"),
+    "sigmoid": ("Sigmoid", ""),
+    "silu": ("Swish", ""),
+    "hardswish": ("HardSwish", " 0=0.1666667 1=0.5"),
+    "hardsigmoid": ("HardSigmoid", " 0=0.1666667 1=0.5"),
+}
 
 
 class Writer:
@@ -51,8 +71,16 @@ def write(writer, i, layer, tensors):
         writer.layer("BinaryOp", name, inputs, [out], " 0=0")
     elif op == "concat":
         writer.layer("Concat", name, inputs, [out], " 0=0")
+    elif op == "scale":
+        writer.layer("BinaryOp", name, inputs, [out], " 0=2")
+    elif op == "global_average":
+        writer.layer("Pooling", name, inputs, [out], " 0=1 4=1")
+    elif "activate" in op:
+        kind, parameters = ALONE[op["activate"]]
+        writer.layer(kind, name, inputs, [out], parameters)
     elif "upsample2x" in op:
-        writer.layer("Interp", name, inputs, [out], " 0=1 1=2.0 2=2.0")
+        kind = 2 if op["upsample2x"] == "bilinear" else 1
+        writer.layer("Interp", name, inputs, [out], f" 0={kind} 1=2.0 2=2.0")
     elif "slice" in op:
         first = op["slice"]["first"]
         writer.layer("Crop", name, inputs, [out], f" -23309=1,{first} -23310=1,{first + channels} -23311=1,0")
@@ -60,9 +88,10 @@ def write(writer, i, layer, tensors):
         writer.layer("ShuffleChannel", name, inputs, [out], f" 0={op['shuffle']['groups']}")
     else:
         (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
-        if "max_pool" in op:
-            of = op["max_pool"]
-            parameters = f" 0=0 1={of['kernel']} 2={of['stride']} 3={left} 13={top} 14={right} 15={bottom} 5=1"
+        pool = next((kind for kind in ("max_pool", "average_pool") if kind in op), None)
+        if pool:
+            of = op[pool]
+            parameters = f" 0={int(pool == 'average_pool')} 1={of['kernel']} 2={of['stride']} 3={left} 13={top} 14={right} 15={bottom} 5=1"
             writer.layer("Pooling", name, inputs, [out], parameters)
             return
         of = op["conv"]
@@ -70,11 +99,13 @@ def write(writer, i, layer, tensors):
         kind = "ConvolutionDepthWise" if of["depthwise"] else "Convolution"
         parameters = f" 0={channels} 1={of['kernel']} 3={of['stride']} 4={left} 14={top} 15={right} 16={bottom} 5=1 6={weight.size}"
         parameters += f" 7={channels}" if of["depthwise"] else ""
-        raw = out + ".raw" if of["activation"] == "silu" else out
-        writer.layer(kind, name, inputs, [raw], parameters + FUSED[of["activation"]])
+        fused = of["activation"] in FUSED
+        raw = out if fused else out + ".raw"
+        writer.layer(kind, name, inputs, [raw], parameters + (FUSED[of["activation"]] if fused else ""))
         writer.weights(weight, tensors[f"{name}.bias"])
         if raw != out:
-            writer.layer("Swish", name + ".silu", [raw], [out])
+            kind, parameters = ALONE[of["activation"]]
+            writer.layer(kind, f"{name}.{of['activation']}", [raw], [out], parameters)
 
 
 def main():

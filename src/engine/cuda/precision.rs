@@ -3,8 +3,10 @@
 //! [`Lowered`] decides which steps are integer, as for the CPU. Here a tensor that readers want
 //! in its other form gets a second one, made right after the first by a gathering of all its
 //! channels, which converts since the elements differ. So order, memory and dependencies need know
-//! nothing of precision.
+//! nothing of precision. Parts of a concatenation of one element are then put in their place, as in half
+//! precision: each would cost a launch, one after the other, for a copy.
 
+use super::kernels::Element;
 use crate::plan::{ChannelRange, Plan, PlanStep, PlanTensor, TensorId, Work};
 use crate::quantization::TensorScale;
 use crate::quantized_plan::Lowered;
@@ -38,6 +40,7 @@ pub fn plan(graph: &Graph, quantization: &Quantization) -> Result<(Plan, Vec<Opt
         }
     }
     both.plan.outputs = plan.outputs.iter().map(|&t| both.form(t, false)).collect();
+    both.place_parts();
     Ok((both.plan, both.scales))
 }
 
@@ -73,6 +76,35 @@ impl Both {
             t
         } else {
             self.other[t].expect("made where a reader wants it")
+        }
+    }
+
+    /// Puts what parts of concatenations it can in their place. A part has the scale of the whole wherever both are
+    /// bytes, or its copy would not be one.
+    fn place_parts(&mut self) {
+        let made_whole: Vec<TensorId> = self
+            .plan
+            .steps
+            .iter()
+            .filter(|step| !matches!(step.work, Work::Concat(_)))
+            .map(|step| step.output)
+            .collect();
+        let Self { plan: Plan { tensors, steps, .. }, scales, .. } = self;
+        for step in steps {
+            let Work::Concat(parts) = &mut step.work else { continue };
+            let (whole, channels) = (step.output, tensors[step.output].shape.channels);
+            let block = if scales[whole].is_some() { Element::I8 } else { Element::F16 }.per_lane();
+            parts.retain(|&(part, first)| {
+                let count = tensors[part].shape.channels;
+                // One that ends inside a block would share it with the next.
+                let ends = count.is_multiple_of(block) || first + count == channels;
+                let fits = scales[part] == scales[whole] && first.is_multiple_of(block) && ends;
+                let free = tensors[part].within.is_none() && made_whole.contains(&part);
+                if fits && free {
+                    tensors[part].within = Some((whole, first));
+                }
+                !(fits && free)
+            });
         }
     }
 

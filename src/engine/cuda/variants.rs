@@ -74,12 +74,19 @@ impl Tile {
         tile(2, 4, [2, 2, 1]),
         tile(2, 4, [4, 2, 1]),
     ];
-    /// For those over several pixels, which students have in the stem alone.
-    pub const TAPS_F16: [Self; 2] = [tile(1, 2, [1, 1, 4]), tile(2, 4, [2, 2, 1])];
+    /// For those over several pixels, of which today's students are made.
+    pub const TAPS_F16: [Self; 5] = [
+        tile(1, 2, [1, 1, 4]),
+        tile(1, 2, [1, 1, 8]),
+        tile(1, 4, [1, 1, 4]),
+        tile(2, 4, [1, 1, 4]),
+        tile(2, 4, [2, 2, 1]),
+    ];
     /// For pointwise convolutions in bytes.
     pub const POINT_I8: [Self; 3] = [tile(1, 2, [1, 1, 4]), tile(1, 4, [4, 1, 1]), tile(2, 4, [2, 2, 1])];
     /// For those over several pixels in bytes.
-    pub const TAPS_I8: [Self; 1] = [tile(2, 4, [2, 2, 1])];
+    pub const TAPS_I8: [Self; 4] =
+        [tile(1, 2, [1, 1, 4]), tile(1, 4, [1, 1, 4]), tile(2, 4, [1, 1, 4]), tile(2, 4, [2, 2, 1])];
 
     /// The variants to choose from.
     pub fn choices(element: Element, point: bool) -> &'static [Self] {

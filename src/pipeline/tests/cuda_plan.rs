@@ -8,7 +8,7 @@ use std::time::Duration;
 use peregrine_core::encoding::YuvRange;
 use peregrine_core::{Encoding, ImageView};
 use peregrine_engine::cuda::autotune;
-use peregrine_engine::cuda::driver::DeviceInfo;
+use peregrine_engine::cuda::driver::{DeviceInfo, DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::kernels::Module;
 use peregrine_engine::cuda::launch::{Launch, Node, NodeWork};
 use peregrine_engine::cuda::layout::Layout;
@@ -443,4 +443,22 @@ fn integrated_memory_is_read_and_written_in_place() {
     let mut path = frame_path(&driver, &Student::embedded());
     path.prepare(Encoding::Rgb8, (640, 480)).unwrap();
     assert!(path.graph().unwrap().0.iter().all(|node| matches!(node.work, NodeWork::Kernel(_))));
+}
+
+#[test]
+fn the_8_bit_twin_takes_no_more_launches_than_half_precision() {
+    let launches = |folder: &str| {
+        let student = Student::load(&peregrine_support::root().join("models").join(folder)).unwrap();
+        let network = match &student.quantization {
+            Some(quantization) => Network::quantized(&student.graph(), quantization).unwrap(),
+            None => Network::new(&student.graph()).unwrap(),
+        };
+        let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(90));
+        let variants = network.guess(132);
+        let model = Model::with_variants(&driver, network, &student.weights, variants).unwrap();
+        let arena = DeviceMemory::new(&driver, MemoryKind::Device, model.network().layout.arena).unwrap();
+        model.nodes(&arena).len()
+    };
+    let (halves, bytes) = (launches("peregrine-s"), launches("peregrine-s/int8"));
+    assert!(bytes <= halves, "{bytes} in 8 bits, {halves} in half precision");
 }
