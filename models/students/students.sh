@@ -51,11 +51,17 @@ step csp-tiny "$distill" import "$teachers/nanodet_416.onnx" --description $here
 step first-averaged "$distill" average $out/csp-tiny $out/first/student --out $out/first-averaged
 step first-416x320 "$distill" resize --model $out/first-averaged --input 416x320 --out $out/first-416x320
 "$distill" soften "${sets[@]}" "$out/coco64/train=builtin:coco128" --teacher $out/first-416x320:boxes --teacher models/peregrine-lite:masks \
-  --teacher "$(onnx centernet_mb3_512)" --student models/peregrine-m/train.toml --skip-bad --out $out/soft-second
-"$distill" student models/peregrine-m/train.toml --run $out/second
-step second-averaged "$distill" average $out/csp-tiny $out/second/student --shares 0.2,0.8 --out $out/second-averaged
-"$distill" student models/peregrine-s/train.toml --run $out/third
-"$distill" student models/peregrine-n/train.toml --run $out/fourth
+  --teacher "$(onnx centernet_mb3_512)" --student $here/second.toml --skip-bad --out $out/soft-second
+"$distill" student $here/second.toml --run $out/second
+step second-averaged "$distill" average $out/csp-tiny $out/second/student --shares 0.3,0.7 --out $out/second-averaged
+for size in 320x256 416x320 544x416; do
+  step second-$size "$distill" resize --model $out/second-averaged --input $size --out $out/second-$size
+done
+"$distill" soften "${sets[@]}" "$out/coco64/train=builtin:coco128" --flip --teacher "$(onnx centernet_mb3_512)" \
+  --teacher $out/second-416x320 --teacher $out/second-544x416:boxes --student models/peregrine-m/train.toml --skip-bad --out $out/soft-third
+"$distill" student models/peregrine-m/train.toml --run $out/third
+"$distill" student models/peregrine-s/train.toml --run $out/fourth
+"$distill" student models/peregrine-n/train.toml --run $out/fifth
 
 # ship NAME RUN SHARES WIDTHxHEIGHT: the package and its 8-bit twin, judged on images that no training has seen.
 val=("$out/data/highway/val=$here/highway.toml" "$out/data/vehicles/val=builtin:vehicles" "$out/data/street/val=builtin:street"
@@ -68,6 +74,6 @@ ship() {
   for set in "${sets[@]:0:2}" "${sets[5]}"; do data+=(--data "$set"); done
   step "$1/int8" "$distill" quantize --model "$package" "${data[@]}" --max-drop 0.5 --out "$package/int8"
 }
-ship peregrine-m second 0.3,0.7 416x320
-ship peregrine-s third 0.2,0.8 288x224
-ship peregrine-n fourth 0.2,0.8 192x128
+ship peregrine-m third 0.3,0.7 416x320
+ship peregrine-s fourth 0.2,0.8 288x224
+ship peregrine-n fifth 0.2,0.8 192x128

@@ -84,3 +84,31 @@ impl Lowered {
         (!self.forms[step.output].departs).then(|| self.scale(step.output))
     }
 }
+
+/// For each tensor of `plan` the concatenation that it is a part of, and its first channel there, where its step may write
+/// it in its place: it is made as a whole, `alike` says of it and the concatenation that a copy changes no value, and it
+/// shares no block of `block` channels with another part.
+pub fn parts_in_place(
+    plan: &Plan,
+    block: impl Fn(TensorId) -> usize,
+    alike: impl Fn(TensorId, TensorId) -> bool,
+) -> Vec<Option<(TensorId, usize)>> {
+    let mut made_whole = vec![false; plan.tensors.len()];
+    for step in plan.steps.iter().filter(|step| !matches!(step.work, Work::Concat(_))) {
+        made_whole[step.output] = true;
+    }
+    let mut places = vec![None; plan.tensors.len()];
+    for step in &plan.steps {
+        let Work::Concat(parts) = &step.work else { continue };
+        let whole = step.output;
+        for &(part, first) in parts {
+            let (count, block) = (plan.tensors[part].shape.channels, block(whole));
+            let ends = count.is_multiple_of(block) || first + count == plan.tensors[whole].shape.channels;
+            let free = made_whole[part] && places[part].is_none() && plan.tensors[part].within.is_none();
+            if free && first.is_multiple_of(block) && ends && alike(part, whole) {
+                places[part] = Some((whole, first));
+            }
+        }
+    }
+    places
+}

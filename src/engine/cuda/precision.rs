@@ -9,7 +9,7 @@
 use super::kernels::Element;
 use crate::plan::{ChannelRange, Plan, PlanStep, PlanTensor, TensorId, Work};
 use crate::quantization::TensorScale;
-use crate::quantized_plan::Lowered;
+use crate::quantized_plan::{parts_in_place, Lowered};
 use crate::{EngineError, Graph, Quantization};
 
 /// The plan, and the scale of each tensor in bytes; `None` for those in half precision, as all
@@ -82,29 +82,16 @@ impl Both {
     /// Puts what parts of concatenations it can in their place. A part has the scale of the whole wherever both are
     /// bytes, or its copy would not be one.
     fn place_parts(&mut self) {
-        let made_whole: Vec<TensorId> = self
-            .plan
-            .steps
-            .iter()
-            .filter(|step| !matches!(step.work, Work::Concat(_)))
-            .map(|step| step.output)
-            .collect();
-        let Self { plan: Plan { tensors, steps, .. }, scales, .. } = self;
-        for step in steps {
-            let Work::Concat(parts) = &mut step.work else { continue };
-            let (whole, channels) = (step.output, tensors[step.output].shape.channels);
-            let block = if scales[whole].is_some() { Element::I8 } else { Element::F16 }.per_lane();
-            parts.retain(|&(part, first)| {
-                let count = tensors[part].shape.channels;
-                // One that ends inside a block would share it with the next.
-                let ends = count.is_multiple_of(block) || first + count == channels;
-                let fits = scales[part] == scales[whole] && first.is_multiple_of(block) && ends;
-                let free = tensors[part].within.is_none() && made_whole.contains(&part);
-                if fits && free {
-                    tensors[part].within = Some((whole, first));
-                }
-                !(fits && free)
-            });
+        let Self { plan, scales, .. } = self;
+        let block = |t: TensorId| if scales[t].is_some() { Element::I8 } else { Element::F16 }.per_lane();
+        let places = parts_in_place(plan, block, |part, whole| scales[part] == scales[whole]);
+        for step in &mut plan.steps {
+            if let Work::Concat(parts) = &mut step.work {
+                parts.retain(|&(part, first)| places[part] != Some((step.output, first)));
+            }
+        }
+        for (tensor, place) in plan.tensors.iter_mut().zip(places) {
+            tensor.within = tensor.within.or(place);
         }
     }
 

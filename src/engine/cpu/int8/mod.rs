@@ -5,7 +5,7 @@
 //! - `program`: stages over one arena, for what [`crate::quantized_plan`] says is integer;
 //! - `explain`: a human-readable report of its stages;
 //! - `stage`: what a stage does; `convolution`, `plain`, `movement`: the steps; `packing`: their weights;
-//!   `layout`: how bytes lie, in blocks of 16 channels;
+//!   `layout`: how bytes lie, in blocks of 16 channels; `parts`: which lie within others;
 //! - `residual`: what is added to a result;
 //! - `kernels`: the kernels of each instruction set; `isa`: which sets the processor has; `tiles`:
 //!   the kernels; `simd`, `x86`, `neon`: the vectors that they are written over;
@@ -25,6 +25,7 @@ mod movement;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod packing;
+mod parts;
 mod plain;
 mod program;
 pub mod reference;

@@ -14,6 +14,7 @@ use super::convolution::{ConvolutionOutput, IntegerConvolution};
 use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
 use super::movement::CopiedBytes;
+use super::parts::{places, share_borders, Places};
 use super::plain::PlainAction;
 use super::residual::ScaledResidual;
 use super::stage::{IntegerAction, IntegerStage};
@@ -56,6 +57,8 @@ struct IntegerBuilder<'a> {
     bytes: Vec<Option<ByteView>>,
     floats: Vec<Option<FloatView>>,
     outputs: Vec<usize>,
+    /// Of the bytes of each tensor: the concatenation that they are a part of, and their first channel there.
+    places: Places,
 }
 
 /// Builds the program for `threads` threads of `isa`.
@@ -75,7 +78,8 @@ pub fn build(
     let outputs = ends.zip(lengths).map(|(end, len)| end - len).collect();
     let tensors = lowered.plan.tensors.len();
     let (bytes, floats) = (vec![None; tensors], vec![None; tensors]);
-    IntegerBuilder { lowered, graph, weights, quantization, isa, threads, bytes, floats, outputs }.run()
+    let places = places(lowered);
+    IntegerBuilder { lowered, graph, weights, quantization, isa, threads, bytes, floats, outputs, places }.run()
 }
 
 impl IntegerBuilder<'_> {
@@ -98,7 +102,9 @@ impl IntegerBuilder<'_> {
             items.push(IntegerItem::PackInput);
         }
         for (i, step) in plan.steps.iter().enumerate() {
-            items.push(IntegerItem::Step(i));
+            if !self.is_in_place(step) {
+                items.push(IntegerItem::Step(i));
+            }
             let form = forms[step.output];
             if form.bytes && form.floats {
                 items.push(IntegerItem::Convert(step.output));
@@ -107,6 +113,17 @@ impl IntegerBuilder<'_> {
         let real = |&k: &usize| !forms[plan.outputs[k]].departs;
         items.extend((0..plan.outputs.len()).filter(real).map(IntegerItem::Unpack));
         items
+    }
+
+    /// Whether it is a concatenation whose parts are all written where it would copy them.
+    fn is_in_place(&self, step: &PlanStep) -> bool {
+        let placed = |&(part, first): &(TensorId, usize)| self.places[part] == Some((step.output, first));
+        matches!(&step.work, Work::Concat(parts) if parts.iter().all(placed))
+    }
+
+    /// The tensor whose memory the bytes of a tensor lie in.
+    fn storage(&self, tensor: TensorId) -> TensorId {
+        self.places[tensor].map_or(tensor, |(whole, _)| whole)
     }
 
     /// A view of each tensor in each of its forms, with the border that its readers need.
@@ -125,6 +142,7 @@ impl IntegerBuilder<'_> {
                 *border = (border.0.max(left), border.1.max(right));
             }
         }
+        share_borders(&self.places, &mut border);
         for (t, tensor) in plan.tensors.iter().enumerate() {
             let small = t == 0 && only_dense && tensor.shape.channels <= QUAD;
             let block = if small { QUAD } else { BLOCK };
@@ -163,7 +181,9 @@ impl IntegerBuilder<'_> {
         let mut lives = std::collections::BTreeMap::new();
         for (now, &item) in items.iter().enumerate() {
             let in_arena = |&(tensor, as_bytes): &(TensorId, bool)| !(as_bytes && self.byte_view(tensor).pixels);
-            for key @ (tensor, as_bytes) in self.touched(item).into_iter().filter(in_arena) {
+            for (tensor, as_bytes) in self.touched(item).into_iter().filter(in_arena) {
+                let tensor = if as_bytes { self.storage(tensor) } else { tensor };
+                let key = (tensor, as_bytes);
                 let size = if as_bytes { self.byte_view(tensor).len() } else { 4 * self.float_view(tensor).len() };
                 let life = lives.entry(key).or_insert(Lifetime { size: size.div_ceil(LINE), first: now, last: now });
                 life.last = now;
@@ -177,6 +197,11 @@ impl IntegerBuilder<'_> {
                 (false, _, Some(view)) => view.base = offset * LINE / 4,
                 _ => unreachable!("only what has a view is placed"),
             }
+        }
+        for part in 0..self.places.len() {
+            let Some((whole, first)) = self.places[part] else { continue };
+            let base = self.byte_view(whole).base + first / BLOCK * self.byte_view(whole).plane;
+            self.bytes[part].as_mut().expect("a part is in bytes").base = base;
         }
         total * LINE
     }

@@ -1,0 +1,43 @@
+//! Parts of concatenations that are written where they belong, so that nothing is copied.
+
+use super::layout::BLOCK;
+use crate::plan::{TensorId, Work};
+use crate::quantized_plan::{parts_in_place, Lowered};
+
+/// Of each tensor: the concatenation whose memory its bytes lie in, and its first channel there.
+pub type Places = Vec<Option<(TensorId, usize)>>;
+
+/// The parts of those concatenations of bytes of which every part can be written in its place, so that nothing is copied.
+pub fn places(lowered: &Lowered) -> Places {
+    let Lowered { plan, forms, scales, .. } = lowered;
+    let made_as_bytes = |t: TensorId| forms[t].made_as_bytes;
+    let alike = |part, whole| made_as_bytes(part) && made_as_bytes(whole) && scales[part] == scales[whole];
+    let mut places = parts_in_place(plan, |_| BLOCK, alike);
+    for step in &plan.steps {
+        let Work::Concat(parts) = &step.work else { continue };
+        let is_placed = |&(part, first): &(TensorId, usize)| places[part] == Some((step.output, first));
+        if !parts.iter().all(is_placed) {
+            places
+                .iter_mut()
+                .filter(|place| place.is_some_and(|(whole, _)| whole == step.output))
+                .for_each(|p| *p = None);
+        }
+    }
+    places
+}
+
+/// Gives a concatenation and the parts that lie in it the border that any of them needs (left and right): their rows are the
+/// same.
+pub fn share_borders(places: &Places, border: &mut [(usize, usize)]) {
+    let wider = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
+    for (part, place) in places.iter().enumerate() {
+        if let Some((whole, _)) = *place {
+            border[whole] = wider(border[whole], border[part]);
+        }
+    }
+    for (part, place) in places.iter().enumerate() {
+        if let Some((whole, _)) = *place {
+            border[part] = border[whole];
+        }
+    }
+}
