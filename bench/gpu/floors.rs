@@ -57,6 +57,8 @@ fn chain(driver: &Arc<dyn Driver>, length: usize) -> anyhow::Result<(Vec<Node>, 
             a: arg::Residual { values: from, pitch: 8, width: 0 },
             b: arg::Residual::default(),
             output: to,
+            // Sums of zeros lie within any range.
+            saturated: 0,
             width: 1,
             pixels: 1,
             pitch: 8,
