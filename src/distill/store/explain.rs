@@ -6,6 +6,10 @@ use std::io::ErrorKind;
 use anyhow::anyhow;
 use object_store::Error;
 
+/// What can be done where the store knows the user and refuses.
+const ACCESS_DENIED: &str =
+    "access is denied: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket";
+
 /// Words of a cause, in lower case, and what can be done. The first that fits is taken.
 const REMEDIES: [(&[&str], &str); 7] = [
     (
@@ -19,7 +23,7 @@ const REMEDIES: [(&[&str], &str); 7] = [
     ),
     (
         &["403 ", "401 ", "accessdenied", "invalidaccesskeyid", "signaturedoesnotmatch"],
-        "access is denied: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
+        ACCESS_DENIED,
     ),
     (
         &["scheme is not http", "url scheme is not allowed", "https only", "builder error"],
@@ -40,7 +44,7 @@ const REMEDIES: [(&[&str], &str); 7] = [
 pub(super) fn explain(address: &str, error: &Error) -> anyhow::Error {
     let whole = chain(error);
     let remedy = match error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Some(REMEDIES[3].1),
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Some(ACCESS_DENIED),
         _ => remedy(&whole),
     };
     let cause = short(&whole.last().map_or_else(|| error.to_string(), Clone::clone));
