@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::super::bilinear::{row_beside, upsample_row};
 use super::super::layout::ThreadMemory;
 use super::layout::{ByteView, BLOCK};
 use crate::plan::Work;
@@ -77,7 +78,7 @@ impl PlainAction {
         for block in blocks {
             for y in rows.clone() {
                 if matches!(self, Self::Bilinear) {
-                    upsample_row(&Block { memory, view: input, block }, output, y);
+                    bilinear_row(&Block { memory, view: input, block }, output, y);
                     continue;
                 }
                 let out = output.at(memory, block, y).cast::<Pixel>();
@@ -127,14 +128,12 @@ impl PlainAction {
 ///
 /// # Safety
 /// As for [`PlainAction::run`].
-unsafe fn upsample_row(input: &Block, output: &ByteView, y: usize) {
+unsafe fn bilinear_row(input: &Block, output: &ByteView, y: usize) {
     let Block { memory, view, block } = *input;
     let (height, width) = (view.shape.height, view.shape.width);
-    let beside = if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { (y / 2 + 1).min(height - 1) };
-    let [own, other] = [y / 2, beside].map(|y| view.at(memory, block, y).cast::<Pixel>());
-    // Four times the column's blend of two rows, at most 1020; sixteen times that of two columns, at most 4080.
-    let column = |x: usize| -> [u16; BLOCK] {
-        let (own, other) = (*own.add(x), *other.add(x));
+    let rows = [y / 2, row_beside(y, height)].map(|y| view.at(memory, block, y).cast::<Pixel>().cast_const());
+    // Four times the blend of two rows, at most 1020; sixteen times that of two columns, at most 4080.
+    let column = |own: Pixel, other: Pixel| -> [u16; BLOCK] {
         std::array::from_fn(|lane| 3 * u16::from(own[lane]) + u16::from(other[lane]))
     };
     let blend = |own: [u16; BLOCK], other: [u16; BLOCK]| -> Pixel {
@@ -143,15 +142,7 @@ unsafe fn upsample_row(input: &Block, output: &ByteView, y: usize) {
             ((sum + 7 + (sum >> 4 & 1)) >> 4) as u8
         })
     };
-    let out = output.at(memory, block, y).cast::<Pixel>();
-    let mut before = column(0);
-    let mut here = before;
-    for x in 0..width {
-        let after = column((x + 1).min(width - 1));
-        out.add(2 * x).write(blend(here, before));
-        out.add(2 * x + 1).write(blend(here, after));
-        (before, here) = (here, after);
-    }
+    upsample_row(rows, width, output.at(memory, block, y).cast::<Pixel>(), column, blend);
     output.fill_border(memory, block, y);
 }
 
