@@ -53,7 +53,7 @@ impl FromStr for DeviceChoice {
             "cuda" => Ok(Self::Cuda(0)),
             _ => match text.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
                 Some(number) => Ok(Self::Cuda(number)),
-                None => Err(format!("invalid device {text:?}: use auto, cpu, cuda, or cuda:N for device N, from 0")),
+                None => Err(format!("invalid device {text:?}: use auto, cpu or cuda (cuda:N for device N, from 0)")),
             },
         }
     }
