@@ -16,7 +16,7 @@ pub struct GpuSample {
     pub throttled: bool,
 }
 
-/// The GPU that is measured: [`choose`]n, else the first of the machine.
+/// The GPU that is measured: the one that [`choose`] was told of, else the first of the machine.
 pub struct Gpu {
     nvml: Nvml,
 }

@@ -30,6 +30,8 @@ pub struct FrameGraphs {
     /// The most recently used first. Dropped before the memory below.
     sessions: Vec<Session>,
     memory: WorkingMemory,
+    /// As the last frame has told it.
+    saturated: u32,
 }
 
 /// All that depends on the encoding and size of the images.
@@ -53,7 +55,7 @@ impl FrameGraphs {
     /// When the device fails.
     pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
         let memory = WorkingMemory::new(model, architecture, options)?;
-        Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory })
+        Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory, saturated: 0 })
     }
 
     /// Processes `image`: replaces `detections` and, with segmentation, `mask`; `detections` stay as they are where the
@@ -84,6 +86,7 @@ impl FrameGraphs {
         submitted();
         session.wait(timeout)?;
         session.result.read(session.download.as_slice(), detections, mask);
+        self.saturated = session.result.saturated(session.download.as_slice());
         Ok(())
     }
 
@@ -100,7 +103,7 @@ impl FrameGraphs {
     /// Results of the network, in all frames before the last one, that lay beyond the range of half precision and became
     /// its end; 0 before the first image. Wraps.
     pub fn saturated(&self) -> u32 {
-        self.sessions.first().map_or(0, |session| session.result.saturated(session.download.as_slice()))
+        self.saturated
     }
 
     /// Creates the graph for an image format ahead of its first frame.
