@@ -1,7 +1,7 @@
 //! Parts of concatenations that are written where they belong, so that nothing is copied.
 
 use super::layout::BLOCK;
-use crate::plan::{TensorId, Work};
+use crate::plan::{PlanStep, TensorId, Work};
 use crate::quantized_plan::{parts_in_place, Lowered};
 
 /// Of each tensor: the concatenation whose memory its bytes lie in, and its first channel there.
@@ -14,9 +14,7 @@ pub fn places(lowered: &Lowered) -> Places {
     let alike = |part, whole| made_as_bytes(part) && made_as_bytes(whole) && scales[part] == scales[whole];
     let mut places = parts_in_place(plan, |_| BLOCK, alike);
     for step in &plan.steps {
-        let Work::Concat(parts) = &step.work else { continue };
-        let is_placed = |&(part, first): &(TensorId, usize)| places[part] == Some((step.output, first));
-        if !parts.iter().all(is_placed) {
+        if !is_in_place(&places, step) {
             places
                 .iter_mut()
                 .filter(|place| place.is_some_and(|(whole, _)| whole == step.output))
@@ -24,6 +22,12 @@ pub fn places(lowered: &Lowered) -> Places {
         }
     }
     places
+}
+
+/// Whether `step` is a concatenation whose parts are all written where it would copy them.
+pub fn is_in_place(places: &Places, step: &PlanStep) -> bool {
+    let placed = |&(part, first): &(TensorId, usize)| places[part] == Some((step.output, first));
+    matches!(&step.work, Work::Concat(parts) if parts.iter().all(placed))
 }
 
 /// Gives a concatenation and the parts that lie in it the border that any of them needs (left and right): their rows are the

@@ -14,7 +14,7 @@ use super::convolution::{ConvolutionOutput, IntegerConvolution};
 use super::isa::IntegerIsa;
 use super::layout::{ByteView, BLOCK, QUAD};
 use super::movement::CopiedBytes;
-use super::parts::{places, share_borders, Places};
+use super::parts::{is_in_place, places, share_borders, Places};
 use super::plain::PlainAction;
 use super::residual::ScaledResidual;
 use super::stage::{IntegerAction, IntegerStage};
@@ -102,7 +102,7 @@ impl IntegerBuilder<'_> {
             items.push(IntegerItem::PackInput);
         }
         for (i, step) in plan.steps.iter().enumerate() {
-            if !self.is_in_place(step) {
+            if !is_in_place(&self.places, step) {
                 items.push(IntegerItem::Step(i));
             }
             let form = forms[step.output];
@@ -113,12 +113,6 @@ impl IntegerBuilder<'_> {
         let real = |&k: &usize| !forms[plan.outputs[k]].departs;
         items.extend((0..plan.outputs.len()).filter(real).map(IntegerItem::Unpack));
         items
-    }
-
-    /// Whether it is a concatenation whose parts are all written where it would copy them.
-    fn is_in_place(&self, step: &PlanStep) -> bool {
-        let placed = |&(part, first): &(TensorId, usize)| self.places[part] == Some((step.output, first));
-        matches!(&step.work, Work::Concat(parts) if parts.iter().all(placed))
     }
 
     /// The tensor whose memory the bytes of a tensor lie in.
