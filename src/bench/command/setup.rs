@@ -51,6 +51,7 @@ impl<'a> Setup<'a> {
     pub fn new(arguments: &'a Arguments) -> anyhow::Result<Self> {
         arguments.outputs().try_for_each(|path| require_folder(path))?;
         check_combination(arguments)?;
+        watch_gpu(arguments.device);
         let gpu = if arguments.explain_plan { None } else { gpu(arguments)? };
         let precision = match arguments.precision {
             Precision::Auto if !arguments.peer.is_empty() => Precision::F32,
@@ -258,10 +259,20 @@ fn gpu(arguments: &Arguments) -> anyhow::Result<Option<String>> {
 
 #[cfg(feature = "cuda")]
 fn find_gpu(number: u32) -> Result<String, String> {
-    let found = peregrine_engine::cuda::find_device(number).map_err(|none| none.to_string())?;
-    crate::gpu::choose(found.pci.clone());
-    Ok(found.to_string())
+    peregrine_engine::cuda::find_device(number).map(|device| device.to_string()).map_err(|none| none.to_string())
 }
+
+/// Watches the GPU that `device` names, in this process or in the node.
+#[cfg(feature = "cuda")]
+fn watch_gpu(device: DeviceChoice) {
+    if let Some(Ok(found)) = device.cuda_device().map(peregrine_engine::cuda::find_device) {
+        crate::gpu::choose(found.pci);
+    }
+}
+
+/// There is no other than NVML's first.
+#[cfg(not(feature = "cuda"))]
+fn watch_gpu(_: DeviceChoice) {}
 
 #[cfg(not(feature = "cuda"))]
 fn find_gpu(_: u32) -> Result<String, String> {

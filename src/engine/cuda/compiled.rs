@@ -1,6 +1,6 @@
 //! A module's kernels for a device: the kept ones, or compiled now, and kept once they have been loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::driver::DeviceInfo;
 use super::kernels::KernelSource;
@@ -75,19 +75,11 @@ fn kept(folder: &Path, key: &str, version: Option<(i32, i32)>) -> Vec<Vec<u8>> {
         Some(version) => vec![of_compiler(key, version)],
         None => {
             let begins = format!("{key}-nvrtc");
-            let mut names: Vec<PathBuf> = std::fs::read_dir(folder)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.file_name().into())
-                .collect();
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            let mut names: Vec<String> = names.filter(|name| name.starts_with(&begins)).collect();
             names.sort();
             names
-                .iter()
-                .filter_map(|name| name.to_str())
-                .filter(|name| name.starts_with(&begins))
-                .map(Into::into)
-                .collect()
         }
     };
     names.iter().filter_map(|name| cache::load(folder, name)).collect()
