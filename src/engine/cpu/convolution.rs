@@ -261,8 +261,7 @@ impl FloatConvolution {
         };
         let kernels = if tile.pixel == BLOCK { panel.kernels.stride_1 } else { panel.kernels.any_stride };
         let pixels = output.shape.width;
-        for i in 0..pixels.div_ceil(kernels.len()) {
-            let (x, length) = split_evenly(pixels, kernels.len(), i);
+        for (x, length) in split_evenly(pixels, kernels.len()) {
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * tile.pixel);
             }
@@ -306,8 +305,7 @@ impl FloatConvolution {
             upsampled_from: None,
         };
         let pixels = output.shape.width;
-        for i in 0..pixels.div_ceil(kernels.tiles.len()) {
-            let (x, length) = split_evenly(pixels, kernels.tiles.len(), i);
+        for (x, length) in split_evenly(pixels, kernels.tiles.len()) {
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * stride * BLOCK);
             }

@@ -26,13 +26,14 @@ impl<T> DepthwiseKernels<T> {
     }
 }
 
-/// Splits `n` pixels into the fewest runs of at most `max`, as evenly as possible: `(first,
-/// length)` of the `i`-th.
+/// Splits `n` pixels, of which there is at least one, into the fewest runs of at most `max`, as evenly as
+/// possible: `(first, length)` of each.
 #[inline]
-pub fn split_evenly(n: usize, max: usize, i: usize) -> (usize, usize) {
+pub fn split_evenly(n: usize, max: usize) -> impl Iterator<Item = (usize, usize)> {
+    // Divided once and not at each run: that takes as long as a short run.
     let runs = n.div_ceil(max);
     let (length, longer) = (n / runs, n % runs);
-    (i * length + i.min(longer), length + usize::from(i < longer))
+    (0..runs).map(move |i| (i * length + i.min(longer), length + usize::from(i < longer)))
 }
 
 /// A module of functions compiled for processor features, `["avx2,fma"]`, or for whatever the crate
@@ -64,7 +65,7 @@ mod tests {
     fn runs_cover_their_pixels_in_order_and_evenly() {
         for n in 1..50_usize {
             for max in 1..14 {
-                let runs: Vec<_> = (0..n.div_ceil(max)).map(|i| split_evenly(n, max, i)).collect();
+                let runs: Vec<_> = split_evenly(n, max).collect();
                 assert_eq!(runs.iter().fold(0, |at, &(first, len)| if at == first { at + len } else { usize::MAX }), n);
                 let (min, most) = (runs.iter().map(|r| r.1).min().unwrap(), runs.iter().map(|r| r.1).max().unwrap());
                 assert!(most <= max && most - min <= 1);

@@ -295,8 +295,7 @@ impl IntegerConvolution {
         };
         let kernels = if pixel == BLOCK { panel.kernels.stride_1 } else { panel.kernels.any_stride };
         let pixels = self.output.shape().width;
-        for i in 0..pixels.div_ceil(kernels.len()) {
-            let (x, length) = split_evenly(pixels, kernels.len(), i);
+        for (x, length) in split_evenly(pixels, kernels.len()) {
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * pixel);
             }
@@ -335,8 +334,7 @@ impl IntegerConvolution {
             epilogue: row_epilogue,
         };
         let pixels = self.output.shape().width;
-        for i in 0..pixels.div_ceil(kernels.tiles.len()) {
-            let (x, length) = split_evenly(pixels, kernels.tiles.len(), i);
+        for (x, length) in split_evenly(pixels, kernels.tiles.len()) {
             for (to, from) in tile.rows[..row_count].iter_mut().zip(rows) {
                 *to = from.add(x * tile.pixel);
             }

@@ -57,8 +57,7 @@ pub fn pack_dense(
 ) -> (Vec<i8>, Vec<IntegerDensePanel>) {
     let (mut packed, mut panels) = (vec![], vec![]);
     let widest = kernels.panels.len();
-    for panel in 0..blocks.div_ceil(widest) {
-        let (first_block, count) = split_evenly(blocks, widest, panel);
+    for (first_block, count) in split_evenly(blocks, widest) {
         let weights = packed.len();
         panels.push(IntegerDensePanel { kernels: &kernels.panels[count - 1], first_block, weights });
         for tap in 0..taps {

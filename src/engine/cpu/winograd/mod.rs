@@ -225,8 +225,7 @@ impl Winograd {
             upsampled_from: None,
         };
         let kernels = panel.kernels.stride_1;
-        for i in 0..tiles.div_ceil(kernels.len()) {
-            let (first, length) = split_evenly(tiles, kernels.len(), i);
+        for (first, length) in split_evenly(tiles, kernels.len()) {
             tile.rows[0] = from.add(first * BLOCK);
             tile.out = out.add(first * BLOCK);
             kernels[length - 1](&tile);
