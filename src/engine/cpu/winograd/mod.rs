@@ -36,7 +36,7 @@ pub struct Winograd {
     zeros: Vec<f32>,
     /// The input's blocks as the dense kernels read them, `plane` floats apart.
     runs: Vec<ChannelRun>,
-    /// Output blocks of all panels.
+    /// Output blocks of the widest panel.
     blocks: usize,
     /// Tiles across, and tile rows worked on at a time.
     across: usize,
@@ -77,7 +77,8 @@ impl Winograd {
     ) -> Self {
         let (from, blocks) = (input.shape.channels, to.div_ceil(BLOCK));
         let across = input.shape.width.div_ceil(TILE);
-        let tile_row = PRODUCTS * across * (input.blocks() + blocks) * BLOCK;
+        let widest = kernels.panels[0].blocks.min(blocks);
+        let tile_row = PRODUCTS * across * (input.blocks() + widest) * BLOCK;
         let band = (BAND_FLOATS / tile_row).clamp(1, input.shape.height.div_ceil(TILE));
         // An odd number of cache lines, as in a view.
         let plane = ((band * across * BLOCK).div_ceil(16) | 1) * 16;
@@ -106,7 +107,7 @@ impl Winograd {
         }
         let zeros = vec![0.0; blocks * BLOCK];
         let product_weights = at;
-        Self { panels, weights, product_weights, zeros, runs, blocks, across, band, plane, activation, kernels }
+        Self { panels, weights, product_weights, zeros, runs, blocks: widest, across, band, plane, activation, kernels }
     }
 
     /// Parts along the output channels.
@@ -146,7 +147,7 @@ impl Winograd {
                 }
                 let past = (panel.first_block + panel.kernels.blocks).min(output.view.blocks());
                 for block in panel.first_block..past {
-                    self.transform_outputs(memory, output, block, band.clone());
+                    self.transform_outputs(memory, output, panel, block, band.clone());
                 }
             }
             y = band.end;
@@ -161,7 +162,7 @@ impl Winograd {
         memory.scratch.add((product * self.runs.len() + block) * self.plane)
     }
 
-    /// A block of a product's results in the scratch, likewise, after the inputs.
+    /// A block of a product's results for one panel in the scratch, likewise, after the inputs.
     ///
     /// # Safety
     /// As for [`run`](Self::run).
@@ -206,7 +207,7 @@ impl Winograd {
     /// As for [`run`](Self::run).
     unsafe fn multiply(&self, memory: &ThreadMemory, panel: &WinogradPanel, product: usize, tiles: usize) {
         let from = self.transformed(memory, product, 0).cast_const();
-        let out = self.product(memory, product, panel.first_block);
+        let out = self.product(memory, product, 0);
         let mut tile = DenseTile {
             rows: [std::ptr::null(); MAX_KERNEL],
             row_count: 1,
@@ -240,6 +241,7 @@ impl Winograd {
         &self,
         memory: &ThreadMemory,
         output: &WinogradOutput,
+        panel: &WinogradPanel,
         block: usize,
         rows: Range<usize>,
     ) {
@@ -256,7 +258,9 @@ impl Winograd {
                     }
                 }
                 (self.kernels.winograd_output)(&OutputPatch {
-                    from: self.product(memory, 0, block).add((tile_row * self.across + tile) * BLOCK),
+                    from: self
+                        .product(memory, 0, block - panel.first_block)
+                        .add((tile_row * self.across + tile) * BLOCK),
                     step: self.blocks * self.plane,
                     bias: output.bias.add(block * BLOCK),
                     activation: self.activation,
