@@ -95,7 +95,8 @@ impl Student {
             }
         };
         twin.is_of(&student).map_err(|why| PackageError::Twin { path: at.join(TWIN_FOLDER), why })?;
-        let is_taken = precision == Precision::Int8 || (on_cpu && IntegerIsa::best().has_vnni());
+        let is_taken =
+            precision == Precision::Int8 || (on_cpu && IntegerIsa::best().is_faster_than_f32(&student.graph()));
         Ok(if is_taken { twin } else { student })
     }
 

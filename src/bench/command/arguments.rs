@@ -65,7 +65,7 @@ pub struct Arguments {
     pub device: DeviceChoice,
 
     /// Arithmetic of the network: f32, int8 (the package in the student's folder int8), or auto, as the node chooses
-    /// it: int8 on a CPU with VNNI instructions, if it is there. With --peer, auto is f32, which the peer computes.
+    /// it: int8 on a CPU where it is the faster, if it is there. With --peer, auto is f32, which the peer computes.
     #[arg(long, default_value = "auto", help_heading = "Subject")]
     pub precision: Precision,
 

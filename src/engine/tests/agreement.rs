@@ -58,7 +58,7 @@ fn non_finite_or_misshapen_weights_are_refused_by_layer() {
 
 prop_compose! {
     /// Two 3×3 convolutions of stride 1, large enough for Winograd, the second with a residual.
-    fn plain_pair()(
+    pub fn plain_pair()(
         (from, to) in (16usize..50, 16usize..50),
         (height, width) in (9usize..34, 13usize..40),
         activation in prop_oneof![

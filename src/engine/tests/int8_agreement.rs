@@ -3,12 +3,14 @@
 
 use peregrine_engine::cpu::int8::reference::IntegerReference;
 use peregrine_engine::cpu::int8::{Int8Engine, IntegerIsa};
-use peregrine_engine::{Graph, Quantization, Weights};
+use peregrine_engine::{Activation, Conv, Graph, Padding, Quantization, Shape, Weights};
 use peregrine_reference::graphs::{any_graph, student_graph};
 use peregrine_reference::random::cases;
 use peregrine_reference::{outputs, random_input, random_quantization, random_weights, relative_error};
 use peregrine_student::architecture::Architecture;
 use proptest::prelude::*;
+
+use crate::agreement::plain_pair;
 
 fn expected(graph: &Graph, weights: &Weights, quantization: &Quantization, input: &[f32]) -> Vec<Vec<f32>> {
     outputs(graph, &mut IntegerReference::new(graph, weights, quantization).unwrap(), input)
@@ -71,6 +73,26 @@ fn a_missing_scale_and_a_forbidden_weight_are_refused_by_layer() {
     assert!(error(&bad).contains("neck.16") && error(&bad).contains("expected"), "{}", error(&bad));
 }
 
+#[test]
+fn eight_bits_are_taken_for_faster_where_they_were_measured_to_be() {
+    let separable = Architecture::default_student().graph(96, 64);
+    let mut dense = Graph::new(Shape::new(32, 24, 24));
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let last = dense.conv("dense", 0, 32, conv);
+    dense.outputs.push(last);
+    use IntegerIsa::{Avx2, Avx512Vnni, AvxVnni, NeonDot, Portable};
+    for (isa, of_separable, of_dense) in [
+        (Portable, false, false),
+        (Avx2, false, true),
+        (AvxVnni, true, true),
+        (Avx512Vnni, true, true),
+        (NeonDot, false, false),
+    ] {
+        let found = [&separable, &dense].map(|graph| isa.is_faster_than_f32(graph));
+        assert_eq!(found, [of_separable, of_dense], "{isa:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(120), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
@@ -86,6 +108,43 @@ proptest! {
             let found = outputs(&graph, &mut engine, &input);
             prop_assert!(expected == found, "{isa:?}, {threads} threads\n{}", engine.explain(0).text());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(30), max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    /// Those large enough for Winograd, whose sums are exact as well; `extreme` makes them as large as they get.
+    #[test]
+    fn plain_3x3_convolutions_of_any_size_match_bit_by_bit(
+        graph in plain_pair(), extreme: bool, threads in 1usize..4, seed: u64,
+    ) {
+        let (weights, mut quantization) = (random_weights(&graph, seed), random_quantization(&graph, seed, 0.0));
+        if extreme {
+            let ends = |w: &mut i8| *w = if *w < 0 { -127 } else { 127 };
+            quantization.convs.values_mut().for_each(|conv| conv.weight.iter_mut().for_each(ends));
+        }
+        let input = random_input(&graph, seed);
+        let expected = expected(&graph, &weights, &quantization, &input);
+        for isa in IntegerIsa::available() {
+            let mut engine = Int8Engine::with_isa(&graph, &weights, &quantization, threads, isa).unwrap();
+            prop_assert!(expected == outputs(&graph, &mut engine, &input), "{isa:?}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn the_instruction_sets_without_dot_products_multiply_less_by_winograd() {
+    let mut graph = Graph::new(Shape::new(64, 24, 24));
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let plain = graph.conv("plain", 0, 64, conv);
+    let head = graph.conv("head", plain, 8, Conv { kernel: 1, ..conv });
+    graph.outputs.push(head);
+    let (weights, quantization) = (random_weights(&graph, 1), random_quantization(&graph, 2, 0.0));
+    for isa in IntegerIsa::available() {
+        let mut engine = Int8Engine::with_isa(&graph, &weights, &quantization, 1, isa).unwrap();
+        let winograd = engine.explain(0).text().contains("Winograd");
+        assert_eq!(winograd, matches!(isa, IntegerIsa::Portable | IntegerIsa::Avx2), "{isa:?}");
     }
 }
 

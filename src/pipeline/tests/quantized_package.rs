@@ -158,7 +158,7 @@ fn with_twin() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn the_twin_is_taken_on_request_and_where_it_is_faster() {
     let (folder, _) = with_twin();
-    let fast = IntegerIsa::best().has_vnni();
+    let fast = IntegerIsa::best().is_faster_than_f32(&quantized().graph());
     assert_eq!(take(folder.path(), Precision::Auto, true), Ok(fast));
     assert_eq!(take(folder.path(), Precision::Auto, false), Ok(false), "a GPU");
     assert_eq!(take(folder.path(), Precision::F32, true), Ok(false));

@@ -12,6 +12,7 @@ use super::layout::{ByteView, BLOCK, QUAD};
 use super::packing::{blocks_and_rest, pack_dense, pack_depthwise, pairs_fit, starts, IntegerDensePanel};
 use super::residual::ScaledResidual;
 use super::tiles::{Epilogue, IntegerDenseTile, IntegerDepthwiseTile};
+use super::winograd::{Winograd, TILE};
 use crate::quantization::{LateActivation, QuantizedConv, Requantization};
 use crate::{Conv, Shape};
 
@@ -58,6 +59,7 @@ enum IntegerAlgorithm {
     /// Its panels of output channels, in order.
     Dense(Vec<IntegerDensePanel>),
     Depthwise(&'static DepthwiseKernels<IntegerDepthwiseTile>),
+    Winograd(Winograd),
 }
 
 impl IntegerConvolution {
@@ -82,6 +84,13 @@ impl IntegerConvolution {
                 0
             }
         };
+        let to_bytes = matches!(output, ConvolutionOutput::Bytes(_));
+        let upsampled = residual.as_ref().is_some_and(|r| r.tensor.upsampled);
+        let by_winograd = isa
+            .kernels(true)
+            .winograd
+            .filter(|_| to_bytes && !upsampled && Winograd::suits(conv, &input, to, &values.weight));
+        let by_winograd = by_winograd.map(|kernels| Winograd::new(&input, to, &values.weight, kernels));
         let (weights, kernels, algorithm) = if conv.depthwise {
             // Both tables pack alike.
             let sliding = is_sliding(DepthwiseKernels::choose(isa.kernels(true).depthwise, conv.kernel, conv.stride));
@@ -89,6 +98,8 @@ impl IntegerConvolution {
             let kernels = isa.kernels(pairs_fit(&weights));
             let depthwise = DepthwiseKernels::choose(kernels.depthwise, conv.kernel, conv.stride);
             (weights, kernels, IntegerAlgorithm::Depthwise(depthwise))
+        } else if let Some(winograd) = by_winograd {
+            (vec![], isa.kernels(true), IntegerAlgorithm::Winograd(winograd))
         } else {
             // Whether pairs fit does not depend on the panels: it is tried with those of either
             // table.
@@ -119,6 +130,24 @@ impl IntegerConvolution {
         match &self.algorithm {
             IntegerAlgorithm::Dense(panels) => panels.len(),
             IntegerAlgorithm::Depthwise(_) => self.factor.len() / BLOCK,
+            IntegerAlgorithm::Winograd(winograd) => winograd.groups(),
+        }
+    }
+
+    /// Rows that are computed together: parts of the work begin at multiples of it.
+    pub fn rows_together(&self) -> usize {
+        if matches!(self.algorithm, IntegerAlgorithm::Winograd(_)) {
+            TILE
+        } else {
+            1
+        }
+    }
+
+    /// Bytes of scratch that it takes.
+    pub fn scratch(&self) -> usize {
+        match &self.algorithm {
+            IntegerAlgorithm::Winograd(winograd) => winograd.scratch(),
+            _ => 0,
         }
     }
 
@@ -132,7 +161,10 @@ impl IntegerConvolution {
 
     /// Bytes of its packed weights.
     pub fn weight_bytes(&self) -> usize {
-        self.weights.len()
+        match &self.algorithm {
+            IntegerAlgorithm::Winograd(winograd) => winograd.weight_bytes(),
+            _ => self.weights.len(),
+        }
     }
 
     /// A human-readable description of the kernel that it runs.
@@ -150,6 +182,7 @@ impl IntegerConvolution {
                 format!("dense {kernel}x{kernel}/{stride}{residual}, int8 {name}, panels {}", widths.join("+"))
             }
             IntegerAlgorithm::Depthwise(_) => format!("depthwise {kernel}x{kernel}/{stride}{residual}, int8 {name}"),
+            IntegerAlgorithm::Winograd(_) => format!("Winograd 4x4, 3x3/1{residual}, int8 {name}"),
         }
     }
 
@@ -171,6 +204,15 @@ impl IntegerConvolution {
                 for block in groups {
                     for y in rows.clone() {
                         self.depthwise_row(memory, kernels, block, y);
+                    }
+                }
+            }
+            IntegerAlgorithm::Winograd(winograd) => {
+                for first in rows.clone().step_by(winograd.band()) {
+                    let band = first..rows.end.min(first + winograd.band());
+                    winograd.transform_inputs(memory, &self.input, band.clone());
+                    for block in groups.clone() {
+                        self.winograd_band(memory, winograd, block, band.clone());
                     }
                 }
             }
@@ -305,6 +347,32 @@ impl IntegerConvolution {
         if let ConvolutionOutput::Bytes(view) = &self.output {
             for block in 0..panel.kernels.blocks {
                 view.fill_border(memory, first_block + block, y);
+            }
+        }
+    }
+
+    /// A band whose inputs are transformed.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn winograd_band(&self, memory: &ThreadMemory, winograd: &Winograd, block: usize, band: Range<usize>) {
+        let (across, width) = (winograd.across(), self.input.shape.width);
+        let ConvolutionOutput::Bytes(view) = &self.output else { unreachable!("what departs is computed directly") };
+        winograd.multiply(memory, block, band.len().div_ceil(TILE) * across);
+        for (tile_row, y) in band.clone().step_by(TILE).enumerate() {
+            let height = TILE.min(band.end - y);
+            let rows: [Epilogue; TILE] = std::array::from_fn(|i| self.epilogue(memory, block, y + i.min(height - 1)));
+            let mut epilogues = rows;
+            for tile in 0..across {
+                let x = tile * TILE;
+                for i in 0..height {
+                    self.move_to(&mut epilogues[i], &rows[i], memory, (block, y + i, x));
+                }
+                let (tile, start) = (tile_row * across + tile, self.start(0, self.conv.kernel, block));
+                winograd.transform_outputs(memory, tile, start, &epilogues[..height], TILE.min(width - x));
+            }
+            for i in 0..height {
+                view.fill_border(memory, block, y + i);
             }
         }
     }

@@ -1,4 +1,6 @@
-//! Instruction sets of the integer kernels: which the processor has.
+//! Instruction sets of the integer kernels: which the processor has, and what they are worth.
+
+use crate::{Conv, Graph};
 
 /// An instruction set that the integer kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,10 +43,21 @@ impl IntegerIsa {
         list
     }
 
-    /// Whether it has Intel's dot products of 8-bit integers, with which 8 bits are faster than f32 by
-    /// measurement (bench/FIGURES.md).
-    pub fn has_vnni(self) -> bool {
-        matches!(self, Self::AvxVnni | Self::Avx512Vnni)
+    /// Whether `graph` takes less time in 8 bits than in f32, by measurement (bench/FIGURES.md): with
+    /// Intel's dot products of 8-bit integers (VNNI) whatever the network; with AVX2 where at least half of
+    /// the operations are in dense 3×3 convolutions of stride 1, of which Winograd's transforms leave a
+    /// quarter.
+    pub fn is_faster_than_f32(self, graph: &Graph) -> bool {
+        let dense_3x3 = |conv: Conv| (conv.kernel, conv.stride, conv.depthwise) == (3, 1, false);
+        match self {
+            Self::AvxVnni | Self::Avx512Vnni => true,
+            Self::Avx2 => {
+                let convs = graph.convs().filter(|&(_, conv, _)| dense_3x3(conv));
+                let flops = convs.map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels());
+                2 * flops.sum::<usize>() >= graph.flops()
+            }
+            Self::Portable | Self::NeonDot => false,
+        }
     }
 
     /// The best set that this processor has.

@@ -9,6 +9,7 @@ use super::layout::{ByteView, BLOCK, QUAD};
 use super::movement;
 use super::simd::{Lanes, Portable};
 use super::tiles::{self, IntegerDenseTile, IntegerDepthwiseTile};
+use super::winograd::{self, InputPatch, OutputPatch, ProductTile, WinogradKernels};
 use crate::quantization::{LateActivation, TensorScale};
 
 impl IntegerIsa {
@@ -49,6 +50,8 @@ pub struct IntegerKernels {
     pub panels: &'static [PanelKernels<IntegerDenseTile>],
     /// The first that fits is used; the last fits all.
     pub depthwise: &'static [DepthwiseKernels<IntegerDepthwiseTile>],
+    /// Around F(4×4, 3×3), where it is worth it: with VNNI direct convolution has as few instructions.
+    pub winograd: Option<&'static WinogradKernels>,
     /// [`movement::quantize_input`] in these vectors.
     pub quantize_input: unsafe fn(&ThreadMemory, &ByteView, TensorScale, Range<usize>),
     /// [`movement::quantize_pixels`] in these vectors.
@@ -62,7 +65,7 @@ pub struct IntegerKernels {
 
 macro_rules! kernels {
     ($table:ident, $name:literal, bias: $bias:literal, $module:ident, $lanes:ty, $features:tt,
-     peak: [$pixels:literal, $vectors:literal], depthwise: [$($d:tt),*], panels: [$(($n:tt, [$($m:tt),*])),*]) => {
+     peak: [$pixels:literal, $vectors:literal], winograd: $winograd:expr, depthwise: [$($d:tt),*], panels: [$(($n:tt, [$($m:tt),*])),*]) => {
         compiled_for! { $module, $features,
             fn dense[L: Lanes, const M: usize, const N: usize, const PIXEL: usize](t: &IntegerDenseTile) {
                 tiles::dense::<L, M, N, PIXEL>(t)
@@ -102,6 +105,7 @@ macro_rules! kernels {
                 DepthwiseKernels { kernel: 5, stride: 2, tiles: &[$($module::depthwise::<$d, 2, 32>),*] },
                 DepthwiseKernels { kernel: 0, stride: 0, tiles: &[$($module::depthwise::<$d, 0, 0>),*] },
             ],
+            winograd: $winograd,
             quantize_input: $module::quantize_input,
             quantize_pixels: $module::quantize_pixels,
             activate: $module::activate,
@@ -116,17 +120,17 @@ use super::neon::NeonDot;
 use super::x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni};
 
 // Tiles as large as the registers hold.
-kernels!(PORTABLE, "portable", bias: 0, portable, Portable, [], peak: [1, 1], depthwise: [1, 2], panels: [(1, [1, 2])]);
+kernels!(PORTABLE, "portable", bias: 0, portable, Portable, [], peak: [1, 1], winograd: Some(&PORTABLE_WINOGRAD), depthwise: [1, 2], panels: [(1, [1, 2])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2, "avx2", bias: 0, avx2, Avx2, ["avx2"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
+kernels!(AVX2, "avx2", bias: 0, avx2, Avx2, ["avx2"], peak: [1, 6], winograd: Some(&AVX2_WINOGRAD), depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2_WIDE, "avx2, 16-bit", bias: 0, avx2_wide, Avx2Wide, ["avx2"], peak: [1, 3], depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
+kernels!(AVX2_WIDE, "avx2, 16-bit", bias: 0, avx2_wide, Avx2Wide, ["avx2"], peak: [1, 3], winograd: Some(&AVX2_WINOGRAD), depthwise: [1, 2, 3], panels: [(1, [1, 2, 3])]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX_VNNI, "avx-vnni", bias: 0, avx_vnni, AvxVnni, ["avx2,avxvnni"], peak: [1, 6], depthwise: [1, 2, 3, 4], panels: [
+kernels!(AVX_VNNI, "avx-vnni", bias: 0, avx_vnni, AvxVnni, ["avx2,avxvnni"], peak: [1, 6], winograd: None, depthwise: [1, 2, 3, 4], panels: [
     (1, [1, 2, 3, 4, 5, 6])
 ]);
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX512_VNNI, "avx512-vnni", bias: 0, avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"], peak: [6, 2],
+kernels!(AVX512_VNNI, "avx512-vnni", bias: 0, avx512_vnni, Avx512Vnni, ["avx512f,avx512bw,avx512vnni,avx2"], peak: [6, 2], winograd: None,
     depthwise: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], panels: [
     (1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     (2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
@@ -134,5 +138,31 @@ kernels!(AVX512_VNNI, "avx512-vnni", bias: 0, avx512_vnni, Avx512Vnni, ["avx512f
     (4, [1, 2, 3, 4, 5, 6])
 ]);
 #[cfg(target_arch = "aarch64")]
-kernels!(NEON_DOT, "neon dot", bias: 128, neon_dot, NeonDot, ["neon,dotprod"], peak: [6, 1],
+kernels!(NEON_DOT, "neon dot", bias: 128, neon_dot, NeonDot, ["neon,dotprod"], peak: [6, 1], winograd: None,
     depthwise: [1, 2, 3, 4], panels: [(1, [1, 2, 3, 4, 5, 6])]);
+
+macro_rules! winograd_kernels {
+    ($table:ident, $module:ident, $lanes:ty, $features:tt, tiles: [$($m:tt),*]) => {
+        compiled_for! { $module, $features,
+            fn input[](patch: &InputPatch) {
+                winograd::input::<<$lanes as winograd::WinogradLanes>::Words>(patch)
+            }
+            fn multiply[const M: usize](tile: &ProductTile) {
+                winograd::multiply::<$lanes, M>(tile)
+            }
+            fn output[](patch: &OutputPatch) {
+                winograd::output::<$lanes>(patch)
+            }
+        }
+
+        static $table: WinogradKernels = WinogradKernels {
+            input: $module::input,
+            multiply: &[$($module::multiply::<$m>),*],
+            output: $module::output,
+        };
+    };
+}
+
+winograd_kernels!(PORTABLE_WINOGRAD, portable_winograd, Portable, [], tiles: [1, 2]);
+#[cfg(target_arch = "x86_64")]
+winograd_kernels!(AVX2_WINOGRAD, avx2_winograd, Avx2, ["avx2"], tiles: [1, 2, 3, 4, 5, 6]);

@@ -6,7 +6,7 @@
 //! - `explain`: a human-readable report of its stages;
 //! - `stage`: what a stage does; `convolution`, `plain`, `movement`: the steps; `packing`: their weights;
 //!   `layout`: how bytes lie, in blocks of 16 channels; `parts`: which lie within others;
-//! - `residual`: what is added to a result;
+//! - `residual`: what is added to a result; `winograd`: 3×3 convolutions by fewer multiplications;
 //! - `kernels`: the kernels of each instruction set; `isa`: which sets the processor has; `tiles`:
 //!   the kernels; `simd`, `x86`, `neon`: the vectors that they are written over;
 //! - [`reference`](mod@reference): the same arithmetic, obvious and slow, which the kernels match
@@ -33,6 +33,7 @@ mod residual;
 mod simd;
 mod stage;
 mod tiles;
+mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -6,6 +6,7 @@ use std::arch::asm;
 
 use super::layout::BLOCK;
 use super::simd::{Lanes, Reals};
+use crate::op::LEAK;
 
 /// NEON with SDOT, which multiplies signed bytes: 128 is taken off each byte, and what that takes
 /// off the sums is in what they start from
@@ -84,6 +85,13 @@ unsafe impl Reals for RealsNeon {
     unsafe fn clamp(self, low: f32, high: f32) -> Self {
         // Of not-a-number and a number, the number.
         Self(self.0.map(|v| vminnmq_f32(vmaxnmq_f32(v, vdupq_n_f32(low)), vdupq_n_f32(high))))
+    }
+    #[inline(always)]
+    unsafe fn leaky_relu(self, factor: f32, zero: f32) -> Self {
+        Self(self.0.map(|v| {
+            let v = vmaxnmq_f32(v, vmulq_f32(v, vdupq_n_f32(LEAK)));
+            vaddq_f32(vmulq_f32(v, vdupq_n_f32(factor)), vdupq_n_f32(zero))
+        }))
     }
     #[inline(always)]
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self {

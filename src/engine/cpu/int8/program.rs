@@ -341,6 +341,7 @@ impl IntegerBuilder<'_> {
             action: IntegerAction::Float(FloatStage { steps: vec![step], band: 0, chunks }),
             groups,
             rows,
+            rows_together: 1,
             chunks,
             flops,
         }
@@ -358,7 +359,14 @@ impl IntegerBuilder<'_> {
             }
             IntegerAction::Float(_) => unreachable!("has its own split"),
         };
-        IntegerStage { chunks: self.chunks(groups, rows), name, action, groups, rows, flops }
+        let (rows_together, chunks) = match &action {
+            // Each part transforms all of the inputs that it needs, so there are no more than threads.
+            IntegerAction::Convolution(c) if c.rows_together() > 1 => {
+                (c.rows_together(), self.threads.min(groups * rows.div_ceil(c.rows_together())))
+            }
+            _ => (1, self.chunks(groups, rows)),
+        };
+        IntegerStage { name, action, groups, rows: rows.div_ceil(rows_together), rows_together, chunks, flops }
     }
 
     /// As in the f32 engine: one part for a lone thread, else a few for each.
@@ -390,9 +398,13 @@ impl Program for IntegerProgram {
         self.arena + LINE / 4
     }
 
-    /// Only chains and Winograd's transforms have scratch, and there are none here.
+    /// Only Winograd's transforms have scratch: there are no chains here.
     fn scratch(&self) -> usize {
-        0
+        let bytes = |stage: &IntegerStage| match &stage.action {
+            IntegerAction::Convolution(c) => c.scratch(),
+            _ => 0,
+        };
+        self.stages.iter().map(bytes).max().unwrap_or(0).div_ceil(4)
     }
 
     fn outputs(&self) -> &[usize] {

@@ -4,6 +4,7 @@
 //! registers.
 
 use super::layout::{BLOCK, QUAD};
+use crate::op::LEAK;
 use crate::quantization::nearest_byte;
 
 /// 16 sums of 32 bits.
@@ -40,6 +41,8 @@ pub unsafe trait Reals: Copy {
     unsafe fn splat(value: f32) -> Self;
     /// min(max(self, low), high)
     unsafe fn clamp(self, low: f32, high: f32) -> Self;
+    /// max(self, [`LEAK`] · self) · factor + zero
+    unsafe fn leaky_relu(self, factor: f32, zero: f32) -> Self;
     /// self + (f32(p\[c\]) − zero) · factor
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self;
     /// 16 bytes, rounded half to even, saturating; not-a-number is 0.
@@ -50,7 +53,7 @@ pub unsafe trait Reals: Copy {
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
-pub struct Portable([i32; BLOCK]);
+pub struct Portable(pub(super) [i32; BLOCK]);
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
@@ -103,6 +106,10 @@ unsafe impl Reals for PortableReals {
     #[inline(always)]
     unsafe fn clamp(self, low: f32, high: f32) -> Self {
         Self(self.0.map(|v| v.max(low).min(high)))
+    }
+    #[inline(always)]
+    unsafe fn leaky_relu(self, factor: f32, zero: f32) -> Self {
+        Self(self.0.map(|v| v.max(v * LEAK) * factor + zero))
     }
     #[inline(always)]
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self {

@@ -34,7 +34,9 @@ pub struct IntegerStage {
     pub name: String,
     pub action: IntegerAction,
     pub groups: usize,
+    /// Of the result, in units of those that are computed together.
     pub rows: usize,
+    pub rows_together: usize,
     pub chunks: usize,
     pub flops: usize,
 }
@@ -54,7 +56,8 @@ impl IntegerStage {
             let (group, row) = (at / self.rows, at % self.rows);
             let whole = if row == 0 { (end - at) / self.rows } else { 0 };
             let (groups, past) = if whole > 0 { (whole, self.rows) } else { (1, self.rows.min(row + end - at)) };
-            self.run_part(memory, group..group + groups, row..past);
+            let rows = row * self.rows_together..past * self.rows_together;
+            self.run_part(memory, group..group + groups, rows);
             at += (groups - 1) * self.rows + past - row;
         }
     }
@@ -64,7 +67,7 @@ impl IntegerStage {
     unsafe fn run_part(&self, memory: &ThreadMemory, groups: Range<usize>, rows: Range<usize>) {
         match &self.action {
             IntegerAction::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
-            IntegerAction::Convolution(c) => c.run(memory, groups, rows),
+            IntegerAction::Convolution(c) => c.run(memory, groups, rows.start..rows.end.min(c.output().shape().height)),
             IntegerAction::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
             IntegerAction::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
             IntegerAction::Copy(parts, output) => movement::copy(memory, parts, output, rows),

@@ -8,6 +8,7 @@ use super::super::tiles::MAX_KERNEL;
 use super::layout::{BLOCK, QUAD};
 use super::simd::{Lanes, Reals};
 use crate::quantization::LateActivation;
+use crate::Activation;
 
 /// [`activate`], compiled for an instruction set.
 pub type Activate = unsafe fn(&LateActivation, &mut [[f32; BLOCK]]);
@@ -201,10 +202,12 @@ fn residual_offset(upsampled_from: Option<usize>, m: usize) -> usize {
     BLOCK * upsampled_from.map_or(m, |x| (x + m) / 2 - x / 2)
 }
 
+/// From sums to results, and to where they go.
+///
 /// # Safety
 /// As for [`dense`].
 #[inline(always)]
-unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e: &Epilogue) {
+pub unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e: &Epilogue) {
     let mut values = [[L::Reals::splat(0.0); N]; M];
     for m in 0..M {
         for n in 0..N {
@@ -219,14 +222,20 @@ unsafe fn finish<L: Lanes, const M: usize, const N: usize>(sums: &[[L; N]; M], e
             }
         }
     }
-    if let Some((late, activate)) = &e.late {
+    if let Some((LateActivation { activation: Activation::LeakyRelu, factor, zero }, _)) = e.late {
+        for m in 0..M {
+            for n in 0..N {
+                values[m][n] = values[m][n].leaky_relu(factor, zero);
+            }
+        }
+    } else if let Some((late, activate)) = &e.late {
         let mut pixels = [[[0f32; BLOCK]; N]; M];
         for m in 0..M {
             for n in 0..N {
                 values[m][n].store_floats(pixels[m][n].as_mut_ptr());
             }
         }
-        // A call, since the tiles of networks without it must not grow.
+        // A call, since the tiles of networks without it must not grow; but for the one above, which is short.
         activate(late, pixels.as_flattened_mut());
         for m in 0..M {
             for n in 0..N {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::simd::{Lanes, Reals};
+use crate::op::LEAK;
 
 /// AVX2, for weights whose adjacent pairs sum to at most 128 in magnitude.
 ///
@@ -10,7 +11,7 @@ use super::simd::{Lanes, Reals};
 /// 32640 fits, so under that condition, which [`pairs_fit`](super::convolution::pairs_fit) tests,
 /// nothing saturates and the sums are exact.
 #[derive(Clone, Copy)]
-pub struct Avx2([__m256i; 2]);
+pub struct Avx2(pub(super) [__m256i; 2]);
 
 /// AVX2, for any weights: even and odd bytes apart, in 16 bits.
 #[derive(Clone, Copy)]
@@ -233,6 +234,15 @@ unsafe impl Reals for Reals256 {
         Self(self.0.map(|v| _mm256_min_ps(_mm256_max_ps(v, low), high)))
     }
     #[inline(always)]
+    unsafe fn leaky_relu(self, factor: f32, zero: f32) -> Self {
+        let (leak, factor, zero) = (_mm256_set1_ps(LEAK), _mm256_set1_ps(factor), _mm256_set1_ps(zero));
+        let half = |i: usize| {
+            let v = _mm256_max_ps(self.0[i], _mm256_mul_ps(self.0[i], leak));
+            _mm256_add_ps(_mm256_mul_ps(v, factor), zero)
+        };
+        Self([half(0), half(1)])
+    }
+    #[inline(always)]
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self {
         let half = |i: usize| {
             let bytes = _mm_loadl_epi64(p.add(8 * i).cast());
@@ -272,6 +282,11 @@ unsafe impl Reals for Reals512 {
     #[inline(always)]
     unsafe fn clamp(self, low: f32, high: f32) -> Self {
         Self(_mm512_min_ps(_mm512_max_ps(self.0, _mm512_set1_ps(low)), _mm512_set1_ps(high)))
+    }
+    #[inline(always)]
+    unsafe fn leaky_relu(self, factor: f32, zero: f32) -> Self {
+        let v = _mm512_max_ps(self.0, _mm512_mul_ps(self.0, _mm512_set1_ps(LEAK)));
+        Self(_mm512_add_ps(_mm512_mul_ps(v, _mm512_set1_ps(factor)), _mm512_set1_ps(zero)))
     }
     #[inline(always)]
     unsafe fn add_bytes(self, p: *const u8, zero: f32, factor: f32) -> Self {
