@@ -73,6 +73,36 @@ fn a_missing_scale_and_a_forbidden_weight_are_refused_by_layer() {
     assert!(error(&bad).contains("neck.16") && error(&bad).contains("expected"), "{}", error(&bad));
 }
 
+/// The largest weights whose sums Winograd's transforms give back, and larger ones, on inputs that make them large.
+#[test]
+fn sums_as_large_as_they_get_are_exact() {
+    let mut graph = Graph::new(Shape::new(128, 16, 16));
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let plain = graph.conv("plain", 0, 16, conv);
+    let head = graph.conv("head", plain, 8, Conv { kernel: 1, ..conv });
+    graph.outputs.push(head);
+    let weights = random_weights(&graph, 1);
+    for (largest, by_winograd) in [(114, true), (127, false)] {
+        let mut quantization = random_quantization(&graph, 2, 0.0);
+        let scale = |layer: usize| quantization.tensors[&graph.layers[layer].name].scale;
+        // Of 1,152 products of the largest byte and weight, 200 in the result.
+        let to_200 = 200.0 / (1152.0 * 255.0 * 127.0) * scale(plain) / scale(0);
+        let conv = quantization.convs.get_mut("plain").unwrap();
+        let filters = conv.weight.chunks_exact_mut(9 * 128).enumerate();
+        filters.for_each(|(o, filter)| filter.fill(if o % 2 == 0 { largest } else { -largest }));
+        conv.scale.fill(to_200);
+        let input: Vec<f32> = random_input(&graph, 3).iter().map(|v| 1e6 + v).collect();
+        let expected = expected(&graph, &weights, &quantization, &input);
+        for isa in IntegerIsa::available() {
+            let mut engine = Int8Engine::with_isa(&graph, &weights, &quantization, 1, isa).unwrap();
+            assert_eq!(expected, outputs(&graph, &mut engine, &input), "{isa:?}");
+            if isa == IntegerIsa::Portable {
+                assert_eq!(engine.explain(0).text().contains("Winograd"), by_winograd, "{largest}");
+            }
+        }
+    }
+}
+
 #[test]
 fn eight_bits_are_taken_for_faster_where_they_were_measured_to_be() {
     let separable = Architecture::default_student().graph(96, 64);

@@ -50,7 +50,7 @@ pub struct IntegerKernels {
     pub panels: &'static [PanelKernels<IntegerDenseTile>],
     /// The first that fits is used; the last fits all.
     pub depthwise: &'static [DepthwiseKernels<IntegerDepthwiseTile>],
-    /// Around F(4×4, 3×3), where it is worth it: with VNNI direct convolution has as few instructions.
+    /// For F(4×4, 3×3), where it was measured to be worth it: not tried beside dot products of bytes.
     pub winograd: Option<&'static WinogradKernels>,
     /// [`movement::quantize_input`] in these vectors.
     pub quantize_input: unsafe fn(&ThreadMemory, &ByteView, TensorScale, Range<usize>),

@@ -5,9 +5,9 @@
 //! has fractions; here each row of G is multiplied by what makes it whole (4, 6, 6, 24, 24, 1), and the
 //! output transform's rows by 24 over that. What then comes out is 24² times the sum. All of it is
 //! computed modulo 2³², where an odd factor has an inverse, so the sum is found again wherever
-//! 24² / 9 times it fits 32 bits ([`Winograd::suits`] asks for that): transformed bytes and filters fit
-//! 16 bits, so the products are those of `vpmaddwd`, 16 a time, which `vpmaddubsw` needs two
-//! instructions and a widening for.
+//! 24² / 9 times it fits 32 bits ([`Winograd::suits`] asks for that). Transformed bytes and filters fit
+//! 16 bits, so AVX2 has two instructions for 16 products, where direct convolution has three for 32 and
+//! four times as many products.
 
 mod products;
 mod simd;
