@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::driver::{DeviceMemory, Driver, MemoryKind};
 use super::kernels::Module;
 use super::network::{Bases, Network, Variant};
-use super::{cache, CudaError};
+use super::{cache, nvrtc, CudaError};
 
 /// Times that each kernel is run; the least counts.
 const RUNS: usize = 20;
 
-/// A variant for each of the plan's steps: those kept in `folder` for this device, these kernels
-/// and network, else the fastest as measured now, else (where the driver has no clock) a guess by
+/// A variant for each of the plan's steps: those kept in `folder` for this device, its driver, NVRTC, these
+/// kernels and network, else the fastest as measured now, else (where the driver has no clock) a guess by
 /// the number of blocks.
 ///
 /// # Errors
@@ -22,7 +22,9 @@ pub fn choose(driver: &Arc<dyn Driver>, network: &Network, folder: Option<&Path>
     let steps = network.layout.plan.steps.len();
     let signatures: Vec<_> = (0..steps).map(|s| network.signature(s)).collect();
     let device = driver.device();
-    let hardware = format!("{} sm_{} driver {}", device.name, device.architecture, device.driver);
+    // Kernels are as fast as the compiler that is found makes them.
+    let compiler = nvrtc::version();
+    let hardware = format!("{} sm_{} driver {} NVRTC {compiler:?}", device.name, device.architecture, device.driver);
     let sources: String = Module::ALL.iter().map(|module| module.source()).collect();
     let key = cache::key("variants", &[env!("CARGO_PKG_VERSION"), &hardware, &sources, &signatures.join("\n")]);
     let kept = folder.and_then(|f| cache::load(f, &key)).and_then(|bytes| parse(&bytes, network, &signatures));
