@@ -78,15 +78,17 @@ fuzz: ready ## Fuzz every reader for TIME=600 seconds in all (nothing but a C++ 
 colcon: build ## Build with colcon, as in a ROS workspace, and start what it installed (ARGS=--with-messages: them too)
 	$(IN_ENV) packaging/colcon.sh $(ARGS)
 
+# Machines whose processors differ in kind each have a file: RESULTS=bench/RESULTS-avx2.md.
+RESULTS ?= bench/RESULTS.md
 bench: bench-engines bench-training bench-transport bench-cameras bench-node ## All that is measured beside peers, into bench/RESULTS.md; half an hour after building
 
 bench-engines: ready ## Measure the CPU engine beside its peers, into bench/RESULTS.md; 8 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
-	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results bench/RESULTS.md $(ARGS)
+	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --python target/peers/bin/python --tract target/peers/tract/release/tract-peer --results $(RESULTS) $(ARGS)
 
 bench-training: ready ## A training step beside PyTorch's, into bench/RESULTS.md; 4 minutes after building
 	$(IN_ENV) bench/peers/setup.sh target/peers
-	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --training 8 --python target/peers/bin/python --results bench/RESULTS.md --seconds 20 $(ARGS)
+	$(IN_ENV) cargo bench $(LOCKED) --bench engines -- --training 8 --python target/peers/bin/python --results $(RESULTS) --seconds 20 $(ARGS)
 
 # The peer runs in the Python that has rclpy, numpy and onnxruntime. Both sizes of image that are asked for most: 12
 # minutes for 5,000 frames, 3 for 1,000.
@@ -94,14 +96,14 @@ bench-node: build ## The node over DDS beside one in rclpy, onnxruntime and nump
 	$(IN_ENV) for size in 640x480 1920x1080; do \
 	  target/release/latency_bench --layer node --peer "$$PEREGRINE_PYTHON" --profile node_30hz --image-size $$size \
 	    --frames $(or $(FRAMES),5000) --threads 1 --json target/bench-node-$$size.json --html target/bench-node-$$size.html \
-	    --results bench/RESULTS.md $(ARGS) || [ $$? -lt 3 ]; \
+	    --results $(RESULTS) $(ARGS) || [ $$? -lt 3 ]; \
 	done
 
 bench-transport: ready ## What the middleware alone takes, into bench/RESULTS.md: FRAMES=1000
-	$(IN_ENV) cargo bench $(LOCKED) -p peregrine-ros --bench transport -- $(or $(FRAMES),1000) --results bench/RESULTS.md
+	$(IN_ENV) cargo bench $(LOCKED) -p peregrine-ros --bench transport -- $(or $(FRAMES),1000) --results $(RESULTS)
 
 bench-cameras: ready ## 1, 2, 4 and 8 cameras on one pipeline, into bench/RESULTS.md: SECONDS=10
-	$(IN_ENV) cargo bench $(LOCKED) --bench cameras -- $(or $(SECONDS),10) --results bench/RESULTS.md
+	$(IN_ENV) cargo bench $(LOCKED) --bench cameras -- $(or $(SECONDS),10) --results $(RESULTS)
 
 bench-instructions: ready ## Instructions of each stage, beside the last figures (ARGS=--save keeps them)
 	$(IN_ENV) cargo bench $(LOCKED) --bench instructions -- $(ARGS)
