@@ -51,7 +51,7 @@ pub fn transformed_filter(filter: &[i8]) -> [i16; PRODUCTS] {
     })
 }
 
-/// Bᵀ v. Of bytes and twice, its largest are 68 · 255 and −68 · 255, so within 16 bits.
+/// Bᵀ v. Twice and of bytes, at most 68 · 255 in magnitude, so within 16 bits.
 ///
 /// # Safety
 /// The function must be compiled for `W`.
@@ -70,8 +70,8 @@ unsafe fn forward<W: Words>(v: [W; PATCH]) -> [W; PATCH] {
     ]
 }
 
-/// 24 Aᵀ v with each row's power of two taken out: 2⁰, 2¹, 2² and 2² ([`TAKEN_OUT`]). Of the factors
-/// that the filters' rows have already, the rest is 6, 4, 4, 1, 1 and 24.
+/// 24 Aᵀ v with each row's power of two taken out: 2⁰, 2¹, 2² and 2². The filters' rows have some factors
+/// already; what is missing to 24 is 6, 4, 4, 1, 1 and 24.
 ///
 /// # Safety
 /// The function must be compiled for `L`.
