@@ -277,7 +277,13 @@ impl Graph {
     /// Floating-point operations of one forward pass, a multiply-accumulate counted as two;
     /// convolutions only.
     pub fn flops(&self) -> usize {
-        self.convs().map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels()).sum()
+        self.flops_where(|_| true)
+    }
+
+    /// Those of some of the convolutions.
+    pub fn flops_where(&self, picked: impl Fn(Conv) -> bool) -> usize {
+        let picked = self.convs().filter(|&(_, conv, _)| picked(conv));
+        picked.map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels()).sum()
     }
 }
 

@@ -16,6 +16,16 @@ fn expected(graph: &Graph, weights: &Weights, quantization: &Quantization, input
     outputs(graph, &mut IntegerReference::new(graph, weights, quantization).unwrap(), input)
 }
 
+/// A 3×3 convolution named `plain` on a square map, and a head.
+fn plain_and_head(from: usize, to: usize, side: usize) -> Graph {
+    let mut graph = Graph::new(Shape::new(from, side, side));
+    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let plain = graph.conv("plain", 0, to, conv);
+    let head = graph.conv("head", plain, 8, Conv { kernel: 1, ..conv });
+    graph.outputs.push(head);
+    graph
+}
+
 #[test]
 fn the_student_matches_the_reference_on_each_instruction_set() {
     let graph = Architecture::default_student().graph(96, 64);
@@ -76,17 +86,13 @@ fn a_missing_scale_and_a_forbidden_weight_are_refused_by_layer() {
 /// The largest weights whose sums Winograd's transforms give back, and larger ones, on inputs that make them large.
 #[test]
 fn sums_as_large_as_they_get_are_exact() {
-    let mut graph = Graph::new(Shape::new(128, 16, 16));
-    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
-    let plain = graph.conv("plain", 0, 16, conv);
-    let head = graph.conv("head", plain, 8, Conv { kernel: 1, ..conv });
-    graph.outputs.push(head);
+    let graph = plain_and_head(128, 16, 16);
     let weights = random_weights(&graph, 1);
     for (largest, by_winograd) in [(114, true), (127, false)] {
         let mut quantization = random_quantization(&graph, 2, 0.0);
-        let scale = |layer: usize| quantization.tensors[&graph.layers[layer].name].scale;
+        let scale = |layer: &str| quantization.tensors[layer].scale;
         // Of 1,152 products of the largest byte and weight, 200 in the result.
-        let to_200 = 200.0 / (1152.0 * 255.0 * 127.0) * scale(plain) / scale(0);
+        let to_200 = 200.0 / (1152.0 * 255.0 * 127.0) * scale("plain") / scale(&graph.layers[0].name);
         let conv = quantization.convs.get_mut("plain").unwrap();
         let filters = conv.weight.chunks_exact_mut(9 * 128).enumerate();
         filters.for_each(|(o, filter)| filter.fill(if o % 2 == 0 { largest } else { -largest }));
@@ -106,10 +112,7 @@ fn sums_as_large_as_they_get_are_exact() {
 #[test]
 fn eight_bits_are_taken_for_faster_where_they_were_measured_to_be() {
     let separable = Architecture::default_student().graph(96, 64);
-    let mut dense = Graph::new(Shape::new(32, 24, 24));
-    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
-    let last = dense.conv("dense", 0, 32, conv);
-    dense.outputs.push(last);
+    let dense = plain_and_head(32, 32, 24);
     use IntegerIsa::{Avx2, Avx512Vnni, AvxVnni, NeonDot, Portable};
     for (isa, of_separable, of_dense) in [
         (Portable, false, false),
@@ -165,11 +168,7 @@ proptest! {
 
 #[test]
 fn the_instruction_sets_without_dot_products_multiply_less_by_winograd() {
-    let mut graph = Graph::new(Shape::new(64, 24, 24));
-    let conv = Conv { kernel: 3, stride: 1, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
-    let plain = graph.conv("plain", 0, 64, conv);
-    let head = graph.conv("head", plain, 8, Conv { kernel: 1, ..conv });
-    graph.outputs.push(head);
+    let graph = plain_and_head(64, 64, 24);
     let (weights, quantization) = (random_weights(&graph, 1), random_quantization(&graph, 2, 0.0));
     for isa in IntegerIsa::available() {
         let mut engine = Int8Engine::with_isa(&graph, &weights, &quantization, 1, isa).unwrap();

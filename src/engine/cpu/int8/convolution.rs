@@ -86,11 +86,8 @@ impl IntegerConvolution {
         };
         let to_bytes = matches!(output, ConvolutionOutput::Bytes(_));
         let upsampled = residual.as_ref().is_some_and(|r| r.tensor.upsampled);
-        let by_winograd = isa
-            .kernels(true)
-            .winograd
-            .filter(|_| to_bytes && !upsampled && Winograd::suits(conv, &input, to, &values.weight));
-        let by_winograd = by_winograd.map(|kernels| Winograd::new(&input, to, &values.weight, kernels));
+        let suits = || to_bytes && !upsampled && Winograd::suits(conv, &input, to, &values.weight);
+        let by_winograd = isa.kernels(true).winograd.filter(|_| suits());
         let (weights, kernels, algorithm) = if conv.depthwise {
             // Both tables pack alike.
             let sliding = is_sliding(DepthwiseKernels::choose(isa.kernels(true).depthwise, conv.kernel, conv.stride));
@@ -98,7 +95,8 @@ impl IntegerConvolution {
             let kernels = isa.kernels(pairs_fit(&weights));
             let depthwise = DepthwiseKernels::choose(kernels.depthwise, conv.kernel, conv.stride);
             (weights, kernels, IntegerAlgorithm::Depthwise(depthwise))
-        } else if let Some(winograd) = by_winograd {
+        } else if let Some(kernels) = by_winograd {
+            let winograd = Winograd::new(&input, to, &values.weight, kernels);
             (vec![], isa.kernels(true), IntegerAlgorithm::Winograd(winograd))
         } else {
             // Whether pairs fit does not depend on the panels: it is tried with those of either
@@ -120,7 +118,7 @@ impl IntegerConvolution {
         factor.resize(blocks * BLOCK, 0.0);
         offset.resize(blocks * BLOCK, 0.0);
         // What a byte's own bounds do anyway is left to them.
-        let saturates = residual.is_none() && matches!(output, ConvolutionOutput::Bytes(_));
+        let saturates = residual.is_none() && to_bytes;
         let bounds = bounds.filter(|&(low, high)| !(saturates && low <= 0.0 && high >= 255.0));
         Self { conv, input, output, residual, weights, starts, factor, offset, bounds, late, kernels, algorithm }
     }

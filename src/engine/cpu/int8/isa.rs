@@ -51,11 +51,7 @@ impl IntegerIsa {
         let dense_3x3 = |conv: Conv| (conv.kernel, conv.stride, conv.depthwise) == (3, 1, false);
         match self {
             Self::AvxVnni | Self::Avx512Vnni => true,
-            Self::Avx2 => {
-                let convs = graph.convs().filter(|&(_, conv, _)| dense_3x3(conv));
-                let flops = convs.map(|(layer, _, w)| 2 * w.iter().product::<usize>() * layer.shape.pixels());
-                2 * flops.sum::<usize>() >= graph.flops()
-            }
+            Self::Avx2 => 2 * graph.flops_where(dense_3x3) >= graph.flops(),
             Self::Portable | Self::NeonDot => false,
         }
     }

@@ -88,6 +88,22 @@ unsafe fn backward<L: WinogradLanes>(v: [L; PATCH]) -> [L; TILE] {
     ]
 }
 
+/// The sums of a row of outputs, of which `backward` has made 9 · 2ᴺ times as much: N is 6 less what was taken out,
+/// of the first, second and last two.
+///
+/// # Safety
+/// As for [`backward`].
+#[inline(always)]
+unsafe fn sums<L: WinogradLanes, const A: i32, const B: i32, const C: i32>(row: [L; TILE], start: L) -> [[L; 1]; TILE] {
+    let [a, b, c, d] = row;
+    [
+        [a.scaled::<A>(ONE_NINTH).add(start)],
+        [b.scaled::<B>(ONE_NINTH).add(start)],
+        [c.scaled::<C>(ONE_NINTH).add(start)],
+        [d.scaled::<C>(ONE_NINTH).add(start)],
+    ]
+}
+
 /// Transforms the inputs under a tile.
 ///
 /// # Safety
@@ -130,28 +146,11 @@ pub unsafe fn output<L: WinogradLanes>(patch: &OutputPatch) {
     let start = L::load(patch.start);
     for (i, epilogue) in patch.rows.iter().enumerate() {
         let row = backward([half[0][i], half[1][i], half[2][i], half[3][i], half[4][i], half[5][i]]);
-        // 2⁶ · 9 times the sums, less what was taken out.
-        let row = match i {
-            0 => [
-                row[0].scaled::<6>(ONE_NINTH),
-                row[1].scaled::<5>(ONE_NINTH),
-                row[2].scaled::<4>(ONE_NINTH),
-                row[3].scaled::<4>(ONE_NINTH),
-            ],
-            1 => [
-                row[0].scaled::<5>(ONE_NINTH),
-                row[1].scaled::<4>(ONE_NINTH),
-                row[2].scaled::<3>(ONE_NINTH),
-                row[3].scaled::<3>(ONE_NINTH),
-            ],
-            _ => [
-                row[0].scaled::<4>(ONE_NINTH),
-                row[1].scaled::<3>(ONE_NINTH),
-                row[2].scaled::<2>(ONE_NINTH),
-                row[3].scaled::<2>(ONE_NINTH),
-            ],
+        let [a, b, c, d] = match i {
+            0 => sums::<L, 6, 5, 4>(row, start),
+            1 => sums::<L, 5, 4, 3>(row, start),
+            _ => sums::<L, 4, 3, 2>(row, start),
         };
-        let [a, b, c, d] = [[row[0].add(start)], [row[1].add(start)], [row[2].add(start)], [row[3].add(start)]];
         match patch.width {
             1 => finish::<L, 1, 1>(&[a], epilogue),
             2 => finish::<L, 2, 1>(&[a, b], epilogue),
