@@ -23,6 +23,10 @@ pub fn for_each_largest(plane: &[f32], from: Shape, to: Shape, window: Window, m
                     // Outputs whose input `x · stride + tap − before` is one.
                     let first = before.saturating_sub(tap).div_ceil(stride).min(to.width);
                     let end = (from.width + before).saturating_sub(tap).div_ceil(stride).clamp(first, to.width);
+                    // Of a map narrower than the window some taps meet padding alone.
+                    if first == end {
+                        continue;
+                    }
                     let at = row * from.width + first * stride + tap - before;
                     let (most, best) = (&mut most[first..end], &mut best[first..end]);
                     match stride {
@@ -94,20 +98,27 @@ mod tests {
         assert_eq!(of((3, 2), Shape::new(1, 1, 2)), [0, 2]);
         assert_eq!(of((1, 2), Shape::new(1, 1, 2)), [0, 2]);
     }
+
     #[test]
     fn largest_values_are_those_of_the_definition() {
-        let from = Shape::new(1, 13, 37);
-        let mut plane = super::super::check::values(from.pixels(), 7);
-        plane[40] = f32::NAN;
-        // Equals too.
-        plane.iter_mut().step_by(3).for_each(|value| *value = 0.5);
-        for window in
-            [Window::same(3, 2), Window::even(3, 2), Window::same(5, 1), Window::even(2, 2), Window::same(3, 3)]
+        let windows =
+            [Window::same(3, 2), Window::even(3, 2), Window::same(5, 1), Window::even(2, 2), Window::same(3, 3)];
+        // Maps that are narrower than the window, too.
+        for (from, window) in [Shape::new(1, 13, 37), Shape::new(1, 3, 1), Shape::new(1, 1, 2)]
+            .into_iter()
+            .flat_map(|from| windows.map(|window| (from, window)))
         {
-            let to = Shape::new(1, window.output(13), window.output(37));
+            let mut plane = super::super::check::values(from.pixels(), 7);
+            // Equals too.
+            plane.iter_mut().step_by(3).for_each(|value| *value = 0.5);
+            if let Some(value) = plane.get_mut(40) {
+                *value = f32::NAN;
+            }
+            let to = Shape::new(1, window.output(from.height), window.output(from.width));
             for_each_largest(&plane, from, to, window, |i, found| {
-                let (rows, columns) = (window.span(i / to.width, 13), window.span(i % to.width, 37));
-                let inputs = rows.flat_map(|row| columns.clone().map(move |column| row * 37 + column));
+                let (rows, columns) =
+                    (window.span(i / to.width, from.height), window.span(i % to.width, from.width));
+                let inputs = rows.flat_map(|row| columns.clone().map(move |column| row * from.width + column));
                 let better = |best: usize, at: usize| {
                     if plane[at] > plane[best] || plane[at].is_nan() {
                         at
