@@ -116,8 +116,7 @@ mod tests {
             }
             let to = Shape::new(1, window.output(from.height), window.output(from.width));
             for_each_largest(&plane, from, to, window, |i, found| {
-                let (rows, columns) =
-                    (window.span(i / to.width, from.height), window.span(i % to.width, from.width));
+                let (rows, columns) = (window.span(i / to.width, from.height), window.span(i % to.width, from.width));
                 let inputs = rows.flat_map(|row| columns.clone().map(move |column| row * from.width + column));
                 let better = |best: usize, at: usize| {
                     if plane[at] > plane[best] || plane[at].is_nan() {

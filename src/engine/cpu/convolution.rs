@@ -9,7 +9,6 @@ use super::layout::{FloatView, ThreadMemory};
 use super::residual::Residual;
 use super::simd::BLOCK;
 use super::tiles::{DenseTile, DepthwiseTile, MAX_KERNEL};
-use super::winograd::{self, Winograd, TILE};
 use crate::{Conv, ConvWeights};
 
 /// A convolution with its weights packed.
@@ -27,7 +26,6 @@ pub struct FloatConvolution {
 enum FloatAlgorithm {
     /// Its panels of output channels, in order.
     Dense(Vec<DensePanel>),
-    Winograd(Winograd),
     Depthwise(&'static DepthwiseKernels<DepthwiseTile>),
 }
 
@@ -83,43 +81,6 @@ impl FloatConvolution {
         Self { conv, residual, weights, bias, channels, algorithm }
     }
 
-    /// A 3×3 convolution of one tensor by F(4×4, 3×3), which needs scratch memory; `None` if it
-    /// does not apply or is not faster than direct convolution.
-    pub fn by_winograd(
-        conv: Conv,
-        input: &FloatView,
-        to: usize,
-        values: &ConvWeights,
-        residual: Option<Residual<FloatView>>,
-        kernels: &'static FloatKernels,
-    ) -> Option<Self> {
-        if !Winograd::suits(conv, input, to, residual.as_ref()) {
-            return None;
-        }
-        let winograd = Winograd::new(input, to, values, conv.activation, kernels);
-        let mut bias = values.bias.clone();
-        bias.resize(to.next_multiple_of(BLOCK), 0.0);
-        let channels = InputChannels::of_view(input);
-        Some(Self { conv, residual, weights: vec![], bias, channels, algorithm: FloatAlgorithm::Winograd(winograd) })
-    }
-
-    /// Floats of scratch that it takes by itself.
-    pub fn scratch(&self) -> usize {
-        match &self.algorithm {
-            FloatAlgorithm::Winograd(winograd) => winograd.scratch(),
-            _ => 0,
-        }
-    }
-
-    /// Rows that are computed together: parts of the work begin at multiples of it.
-    pub fn rows_together(&self) -> usize {
-        if matches!(self.algorithm, FloatAlgorithm::Winograd(_)) {
-            TILE
-        } else {
-            1
-        }
-    }
-
     pub fn conv(&self) -> Conv {
         self.conv
     }
@@ -128,16 +89,13 @@ impl FloatConvolution {
     pub fn groups(&self) -> usize {
         match &self.algorithm {
             FloatAlgorithm::Dense(panels) => panels.len(),
-            FloatAlgorithm::Winograd(winograd) => winograd.groups(),
             FloatAlgorithm::Depthwise(_) => self.bias.len() / BLOCK,
         }
     }
 
     /// Bytes of its packed weights and biases.
     pub fn weight_bytes(&self) -> usize {
-        let transformed =
-            if let FloatAlgorithm::Winograd(winograd) = &self.algorithm { winograd.weight_floats() } else { 0 };
-        4 * (self.weights.len() + transformed + self.bias.len())
+        4 * (self.weights.len() + self.bias.len())
     }
 
     /// A human-readable description of the kernel that it runs.
@@ -155,7 +113,6 @@ impl FloatConvolution {
                     if self.channels.runs.len() > self.channels.order.len().div_ceil(BLOCK) { " gathered" } else { "" };
                 format!("dense {kernel}x{kernel}/{stride}{scattered}{residual}, panels {}", widths.join("+"))
             }
-            FloatAlgorithm::Winograd(_) => format!("Winograd 4x4, 3x3/1{residual}"),
             FloatAlgorithm::Depthwise(d) => {
                 let generic = if d.kernel == 0 { ", generic" } else { "" };
                 format!("depthwise {kernel}x{kernel}/{stride}{residual}{generic}")
@@ -183,14 +140,6 @@ impl FloatConvolution {
                         self.dense_row(memory, input, output, panel, y);
                     }
                 }
-            }
-            FloatAlgorithm::Winograd(winograd) => {
-                let output = winograd::WinogradOutput {
-                    view: output,
-                    bias: self.bias.as_ptr(),
-                    residual: self.residual.as_ref(),
-                };
-                winograd.run(memory, input, &output, groups, rows);
             }
             FloatAlgorithm::Depthwise(kernels) => {
                 for block in groups {

@@ -140,6 +140,7 @@ impl StepReport {
             FloatAction::Pack if step.output.place == Region::Pixels => ("planar to pixels".to_string(), 0),
             FloatAction::Pack => ("planar to blocks".to_string(), 0),
             FloatAction::Convolution(c) => (c.describe(), c.weight_bytes()),
+            FloatAction::Winograd(c) => (c.describe(), c.weight_bytes()),
             FloatAction::Sum(operands) => (format!("sum of {}", operands.len()), 0),
             FloatAction::MaxPool(pool) => (format!("max {0}x{0}/{1}", pool.window.kernel, pool.window.stride), 0),
             FloatAction::AveragePool(pool) => (format!("mean {0}x{0}/{1}", pool.window.kernel, pool.window.stride), 0),

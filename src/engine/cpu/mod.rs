@@ -9,7 +9,7 @@
 //!   those without weights as actions; `layout`, `views`: how their tensors lie; `input_channels`:
 //!   where a dense convolution finds its input;
 //! - [`explain`]: a human-readable report of all that;
-//! - `residual`: what is added to a result;
+//! - `residual`: what is added to a result; `band_split`: how threads share Winograd's convolutions;
 //! - `kernels`: the kernels of each instruction set, compiled by `dispatch`; `isa`: which sets the
 //!   processor has; `tiles`: the kernels; `simd`: the vectors that they are written over;
 //! - [`int8`]: the same in 8-bit integers, for a quantized network.
@@ -19,6 +19,7 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod band_split;
 mod bilinear;
 mod convolution;
 mod dispatch;

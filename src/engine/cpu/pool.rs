@@ -62,12 +62,13 @@ pub trait Stages: Send + Sync + 'static {
     /// Parts of a stage, fewer than 65535.
     fn chunks(&self, stage: usize) -> usize;
 
-    /// Runs one chunk.
+    /// Runs one chunk. `before` is the chunk of the same run of this stage that this thread ran last: what that left in
+    /// the scratch is there still.
     ///
     /// # Safety
     /// `memory` must be large enough for the program, its scratch this thread's own, and no chunk
-    /// of another stage may run at the same time.
-    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize);
+    /// of another stage may run at the same time. `before` must be as told.
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize, before: Option<usize>);
 }
 
 struct SharedProgram<P> {
@@ -83,6 +84,9 @@ struct SharedProgram<P> {
     panicked: AtomicBool,
     stop: AtomicBool,
 }
+
+/// The opening of a stage, and the chunk of it that a thread took last.
+type LastTaken = Option<(u64, usize)>;
 
 /// The memory of each thread, the caller's first.
 struct Memories(Vec<ThreadMemory>);
@@ -190,11 +194,12 @@ impl<P: Stages> Pool<P> {
             if chunks == 1 || self.helpers.is_empty() {
                 for chunk in 0..chunks {
                     // SAFETY: no chunk is open to the helpers; see `Pool::new` for the memory.
-                    unsafe { program.run(&self.shared.memory.0[0], i, chunk) };
+                    unsafe { program.run(&self.shared.memory.0[0], i, chunk, chunk.checked_sub(1)) };
                 }
             } else {
                 self.open(i);
-                while self.shared.take(0) {}
+                let mut last = None;
+                while self.shared.take(0, &mut last) {}
                 self.wait(chunks);
                 if self.shared.panicked.swap(false, Relaxed) {
                     panic!("a chunk of stage {i} has panicked; its own message says why");
@@ -230,8 +235,8 @@ impl<P: Stages> Pool<P> {
 }
 
 impl<P: Stages> SharedProgram<P> {
-    /// Takes and runs one chunk of the open stage; false when none is left.
-    fn take(&self, thread: usize) -> bool {
+    /// Takes and runs one chunk of the open stage; false when none is left. `last` is the thread's own.
+    fn take(&self, thread: usize, last: &mut LastTaken) -> bool {
         let mut state = self.state.load(SeqCst);
         loop {
             let (index, chunk) = ((state >> 16 & 0xffff) as usize, (state & 0xffff) as usize);
@@ -240,12 +245,15 @@ impl<P: Stages> SharedProgram<P> {
             }
             match self.state.compare_exchange_weak(state, state + 1, AcqRel, Acquire) {
                 Ok(_) => {
+                    let opening = state >> 16;
+                    let before = last.replace((opening, chunk)).filter(|last| last.0 == opening).map(|last| last.1);
                     // SAFETY: the exchange made this thread the only one with this chunk, of the
                     // only open stage.
-                    let run = || unsafe { self.program.run(&self.memory.0[thread], index, chunk) };
+                    let run = || unsafe { self.program.run(&self.memory.0[thread], index, chunk, before) };
                     // A panic must not leave the stage open: the caller would wait for ever, or go
                     // on while helpers still work.
                     if panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        *last = None;
                         self.panicked.store(true, Relaxed);
                     }
                     self.done.fetch_add(1, Release);
@@ -258,12 +266,15 @@ impl<P: Stages> SharedProgram<P> {
 
     fn help(&self, helper: usize) {
         let mut spin = Spin::new(BEFORE_PARKING);
+        let mut last = None;
         while !self.stop.load(Acquire) {
-            if self.take(helper + 1) {
+            if self.take(helper + 1, &mut last) {
                 spin = Spin::new(BEFORE_PARKING);
             } else if !spin.again() {
+                // Openings are counted modulo 2^32: one of long ago must not be taken for today's.
+                last = None;
                 self.parked[helper].store(true, SeqCst);
-                if !self.stop.load(SeqCst) && !self.take(helper + 1) {
+                if !self.stop.load(SeqCst) && !self.take(helper + 1, &mut last) {
                     thread::park();
                 }
                 self.parked[helper].store(false, SeqCst);
@@ -332,7 +343,50 @@ mod tests {
             0
         }
 
-        unsafe fn run(&self, _: &ThreadMemory, _: usize, _: usize) {}
+        unsafe fn run(&self, _: &ThreadMemory, _: usize, _: usize, _: Option<usize>) {}
+    }
+
+    /// One stage, whose chunks compare what they are told ran before them with what their thread's scratch says.
+    struct Recorded {
+        runs: Arc<AtomicUsize>,
+    }
+
+    impl Stages for Recorded {
+        fn stages(&self) -> usize {
+            1
+        }
+
+        fn chunks(&self, _: usize) -> usize {
+            8
+        }
+
+        unsafe fn run(&self, memory: &ThreadMemory, _: usize, chunk: usize, before: Option<usize>) {
+            let last = memory.scratch.cast::<[u32; 2]>();
+            let run = self.runs.load(Relaxed) as u32;
+            // SAFETY: the test gives each thread a scratch of that size and alignment.
+            let [of_run, of_chunk] = unsafe { std::ptr::replace(last, [run, chunk as u32]) };
+            assert_eq!(before, (of_run == run).then_some(of_chunk as usize));
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_told_which_of_the_same_run_its_thread_ran_last() {
+        let null = std::ptr::null_mut();
+        let mut scratch = vec![[0.0f32; 2]; 3];
+        let first = scratch.as_mut_ptr();
+        let memory = (0..3).map(|thread| {
+            let scratch = first.wrapping_add(thread).cast();
+            ThreadMemory { arena: null, scratch, input: null, pixels: null, outputs: null }
+        });
+        let runs = Arc::new(AtomicUsize::new(0));
+        // SAFETY: each scratch is as large as the program asks for, its own, and outlives the pool.
+        let mut pool = unsafe { Pool::new(Recorded { runs: Arc::clone(&runs) }, memory.collect()) }.unwrap();
+        for _ in 0..300 {
+            runs.fetch_add(1, Relaxed);
+            pool.run(0..1, |_| ());
+        }
+        drop(pool);
+        drop(scratch);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::simd::BLOCK;
 use super::stage::{self, FloatAction, FloatStage, FloatStep, MAX_CHAIN};
 use super::tiles::MAX_KERNEL;
 use super::views::whole_views;
+use super::winograd::Winograd;
 use crate::plan::{ChannelRange, Operand, Plan, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::TensorScale;
@@ -101,7 +102,7 @@ impl FloatBuilder<'_> {
             scratch = scratch.max(floats);
             let steps: Vec<_> = items.iter().map(|&item| self.step(item, items.len() == 1)).collect();
             for step in &steps {
-                if let FloatAction::Convolution(convolution) = &step.action {
+                if let FloatAction::Winograd(convolution) = &step.action {
                     scratch = scratch.max(convolution.scratch());
                 }
             }
@@ -244,10 +245,14 @@ impl FloatBuilder<'_> {
                 let kernels = self.isa.kernels();
                 let input = view(step.inputs[0]);
                 // In a chain the scratch is taken by its maps, and bands begin where they must.
-                let fast = (alone && step.gathered.is_empty())
-                    .then(|| FloatConvolution::by_winograd(*conv, &input, to, values, residual, kernels));
-                let direct = || FloatConvolution::new(*conv, channels, to, values, residual, kernels);
-                FloatAction::Convolution(Box::new(fast.flatten().unwrap_or_else(direct)))
+                if alone && step.gathered.is_empty() && Winograd::suits(*conv, &input, to, residual.as_ref()) {
+                    let activation = conv.activation;
+                    let winograd = Winograd::new(&input, to, values, activation, residual, kernels, self.threads);
+                    FloatAction::Winograd(Box::new(winograd))
+                } else {
+                    let direct = FloatConvolution::new(*conv, channels, to, values, residual, kernels);
+                    FloatAction::Convolution(Box::new(direct))
+                }
             }
             _ => plain::action(step, view, self.isa.kernels()),
         };
@@ -275,13 +280,11 @@ impl FloatBuilder<'_> {
     fn chunks(&self, steps: &[FloatStep]) -> usize {
         let last = &steps[steps.len() - 1];
         let rows = last.output.shape.height;
+        if let FloatAction::Winograd(winograd) = &last.action {
+            return winograd.chunks();
+        }
         match (self.threads, steps.len()) {
             (1, _) => 1,
-            // Each part transforms all of the inputs that it needs, so there are no more than
-            // threads.
-            (threads, 1) if last.rows_together() > 1 => {
-                threads.min(last.groups() * rows.div_ceil(last.rows_together()))
-            }
             (threads, 1) => (4 * threads).min(last.groups() * rows),
             (threads, _) => {
                 let few = threads.min(rows);
@@ -305,8 +308,8 @@ impl Stages for FloatProgram {
         self.stages[stage].chunks
     }
 
-    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize) {
-        self.stages[stage].run(memory, chunk);
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize, before: Option<usize>) {
+        self.stages[stage].run(memory, chunk, before);
     }
 }
 

@@ -15,6 +15,7 @@ use super::layout::{FloatView, ThreadMemory};
 use super::movement::{self, Copied};
 use super::pooling::{self, Pool};
 use super::residual::Residual;
+use super::winograd::Winograd;
 
 /// The most convolutions in one chain.
 pub const MAX_CHAIN: usize = 8;
@@ -23,6 +24,8 @@ pub const MAX_CHAIN: usize = 8;
 pub enum FloatAction {
     Pack,
     Convolution(Box<FloatConvolution>),
+    /// Not in a chain.
+    Winograd(Box<Winograd>),
     Sum(Vec<Residual<FloatView>>),
     MaxPool(Pool),
     AveragePool(Pool),
@@ -57,15 +60,6 @@ impl FloatStep {
         }
     }
 
-    /// Rows that are computed together.
-    pub fn rows_together(&self) -> usize {
-        if let FloatAction::Convolution(c) = &self.action {
-            c.rows_together()
-        } else {
-            1
-        }
-    }
-
     /// The input rows under output rows `rows`.
     fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
         let FloatAction::Convolution(c) = &self.action else { return rows.clone() };
@@ -82,6 +76,7 @@ impl FloatStep {
         match &self.action {
             FloatAction::Pack => movement::pack(memory, &self.output, groups, rows),
             FloatAction::Convolution(c) => c.run(memory, &self.input, &self.output, groups, rows),
+            FloatAction::Winograd(_) => unreachable!("has its own split"),
             FloatAction::Sum(operands) => movement::sum(memory, operands, &self.output, groups, rows),
             FloatAction::MaxPool(pool) | FloatAction::AveragePool(pool) => {
                 pool.run(memory, &self.input, &self.output, groups, rows);
@@ -124,29 +119,29 @@ pub struct FloatStage {
 }
 
 impl FloatStage {
-    /// Runs one of the chunks.
+    /// Runs one of the chunks; `before` is the one of this run that the thread ran last.
     ///
     /// # Safety
     /// All views must lie within `memory`; chunks of other stages must not run at the same time;
-    /// `memory.scratch` must be this thread's own.
-    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize) {
+    /// `memory.scratch` must be this thread's own, and hold what `before` has left there.
+    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize, before: Option<usize>) {
         let last = self.steps.last().expect("a stage has a step");
+        if let FloatAction::Winograd(winograd) = &last.action {
+            return winograd.run(memory, &last.input, &last.output, chunk, before);
+        }
         let rows = last.output.shape.height;
         let part = |n: usize| n * chunk / self.chunks..n * (chunk + 1) / self.chunks;
         if self.steps.len() > 1 {
             return self.run_chain(memory, part(rows));
         }
-        // Units of one row of one group (or of a few that are computed together), the groups in
-        // order.
-        let (together, height) = (last.rows_together(), rows);
-        let rows = height.div_ceil(together);
+        // Units of one row of one group, the groups in order.
         let units = part(last.groups() * rows);
         let mut at = units.start;
         while at < units.end {
             let (group, row) = (at / rows, at % rows);
             let whole = if row == 0 { (units.end - at) / rows } else { 0 };
             let (groups, past) = if whole > 0 { (whole, rows) } else { (1, rows.min(row + units.end - at)) };
-            last.run(memory, group..group + groups, row * together..height.min(past * together));
+            last.run(memory, group..group + groups, row..past);
             at += (groups - 1) * rows + past - row;
         }
     }

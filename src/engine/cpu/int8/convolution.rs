@@ -63,7 +63,7 @@ enum IntegerAlgorithm {
 }
 
 impl IntegerConvolution {
-    /// Packs the weights for `isa`. A depthwise convolution's input must have blocks of 16.
+    /// Packs the weights for `isa` and as many `threads`. A depthwise convolution's input must have blocks of 16.
     pub fn new(
         conv: Conv,
         values: &QuantizedConv,
@@ -71,7 +71,7 @@ impl IntegerConvolution {
         input: ByteView,
         output: ConvolutionOutput,
         residual: Option<ScaledResidual>,
-        isa: IntegerIsa,
+        (isa, threads): (IntegerIsa, usize),
     ) -> Self {
         let to = output.shape().channels;
         let blocks = to.div_ceil(BLOCK);
@@ -96,7 +96,7 @@ impl IntegerConvolution {
             let depthwise = DepthwiseKernels::choose(kernels.depthwise, conv.kernel, conv.stride);
             (weights, kernels, IntegerAlgorithm::Depthwise(depthwise))
         } else if let Some(kernels) = by_winograd {
-            let winograd = Winograd::new(&input, to, &values.weight, kernels);
+            let winograd = Winograd::new(&input, to, &values.weight, kernels, threads);
             (vec![], isa.kernels(true), IntegerAlgorithm::Winograd(winograd))
         } else {
             // Whether pairs fit does not depend on the panels: it is tried with those of either
@@ -127,25 +127,15 @@ impl IntegerConvolution {
     pub fn groups(&self) -> usize {
         match &self.algorithm {
             IntegerAlgorithm::Dense(panels) => panels.len(),
-            IntegerAlgorithm::Depthwise(_) => self.factor.len() / BLOCK,
-            IntegerAlgorithm::Winograd(winograd) => winograd.groups(),
+            IntegerAlgorithm::Depthwise(_) | IntegerAlgorithm::Winograd(_) => self.factor.len() / BLOCK,
         }
     }
 
-    /// Rows that are computed together: parts of the work begin at multiples of it.
-    pub fn rows_together(&self) -> usize {
-        if matches!(self.algorithm, IntegerAlgorithm::Winograd(_)) {
-            TILE
-        } else {
-            1
-        }
-    }
-
-    /// Bytes of scratch that it takes.
-    pub fn scratch(&self) -> usize {
+    /// Its transformed filters, where it is computed by them: it has a split and scratch of its own then.
+    pub fn winograd(&self) -> Option<&Winograd> {
         match &self.algorithm {
-            IntegerAlgorithm::Winograd(winograd) => winograd.scratch(),
-            _ => 0,
+            IntegerAlgorithm::Winograd(winograd) => Some(winograd),
+            _ => None,
         }
     }
 
@@ -205,15 +195,7 @@ impl IntegerConvolution {
                     }
                 }
             }
-            IntegerAlgorithm::Winograd(winograd) => {
-                for first in rows.clone().step_by(winograd.band()) {
-                    let band = first..rows.end.min(first + winograd.band());
-                    winograd.transform_inputs(memory, &self.input, band.clone());
-                    for block in groups.clone() {
-                        self.winograd_band(memory, winograd, block, band.clone());
-                    }
-                }
-            }
+            IntegerAlgorithm::Winograd(_) => unreachable!("has its own split"),
         }
     }
 
@@ -349,7 +331,23 @@ impl IntegerConvolution {
         }
     }
 
-    /// A band whose inputs are transformed.
+    /// Computes one of the chunks of `winograd`, which is its [`winograd`](Self::winograd); `before` is the one that this
+    /// thread ran last.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run); the thread's scratch must be large enough, and hold what `before` has left there.
+    pub unsafe fn run_winograd(&self, memory: &ThreadMemory, winograd: &Winograd, chunk: usize, before: Option<usize>) {
+        let (tile_rows, blocks) = winograd.split().part(chunk);
+        let band = tile_rows.start * TILE..self.input.shape.height.min(tile_rows.end * TILE);
+        if !winograd.split().keeps_band(before, chunk) {
+            winograd.transform_inputs(memory, &self.input, band.clone());
+        }
+        for block in blocks {
+            self.winograd_band(memory, winograd, block, band.clone());
+        }
+    }
+
+    /// A block of outputs of a band whose inputs are transformed.
     ///
     /// # Safety
     /// As for [`run`](Self::run).

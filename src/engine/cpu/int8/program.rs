@@ -18,6 +18,7 @@ use super::parts::{is_in_place, places, share_borders, Places};
 use super::plain::PlainAction;
 use super::residual::ScaledResidual;
 use super::stage::{IntegerAction, IntegerStage};
+use super::winograd::Winograd;
 use crate::plan::{ChannelRange, Operand, PlanStep, TensorId, Work};
 use crate::plan_memory::{place, Lifetime};
 use crate::quantization::{relative_factor, Quantization, Requantization, TensorScale};
@@ -275,7 +276,8 @@ impl IntegerBuilder<'_> {
                     ConvolutionOutput::Bytes(self.byte_view(step.output))
                 };
                 let residual = residual.as_ref().map(|r| self.operand(r, output_scale));
-                let convolution = IntegerConvolution::new(*conv, values, constants, input, output, residual, self.isa);
+                let on = (self.isa, self.threads);
+                let convolution = IntegerConvolution::new(*conv, values, constants, input, output, residual, on);
                 IntegerAction::Convolution(Box::new(convolution))
             }
             Work::Add(operands) => {
@@ -341,7 +343,6 @@ impl IntegerBuilder<'_> {
             action: IntegerAction::Float(FloatStage { steps: vec![step], band: 0, chunks }),
             groups,
             rows,
-            rows_together: 1,
             chunks,
             flops,
         }
@@ -359,14 +360,9 @@ impl IntegerBuilder<'_> {
             }
             IntegerAction::Float(_) => unreachable!("has its own split"),
         };
-        let (rows_together, chunks) = match &action {
-            // Each part transforms all of the inputs that it needs, so there are no more than threads.
-            IntegerAction::Convolution(c) if c.rows_together() > 1 => {
-                (c.rows_together(), self.threads.min(groups * rows.div_ceil(c.rows_together())))
-            }
-            _ => (1, self.chunks(groups, rows)),
-        };
-        IntegerStage { name, action, groups, rows: rows.div_ceil(rows_together), rows_together, chunks, flops }
+        let by_winograd = if let IntegerAction::Convolution(c) = &action { c.winograd() } else { None };
+        let chunks = by_winograd.map_or_else(|| self.chunks(groups, rows), |winograd| winograd.split().chunks());
+        IntegerStage { name, action, groups, rows, chunks, flops }
     }
 
     /// As in the f32 engine: one part for a lone thread, else a few for each.
@@ -387,8 +383,8 @@ impl Stages for IntegerProgram {
         self.stages[stage].chunks
     }
 
-    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize) {
-        self.stages[stage].run(memory, chunk);
+    unsafe fn run(&self, memory: &ThreadMemory, stage: usize, chunk: usize, before: Option<usize>) {
+        self.stages[stage].run(memory, chunk, before);
     }
 }
 
@@ -401,7 +397,7 @@ impl Program for IntegerProgram {
     /// Only Winograd's transforms have scratch: there are no chains here.
     fn scratch(&self) -> usize {
         let bytes = |stage: &IntegerStage| match &stage.action {
-            IntegerAction::Convolution(c) => c.scratch(),
+            IntegerAction::Convolution(c) => c.winograd().map_or(0, Winograd::scratch),
             _ => 0,
         };
         self.stages.iter().map(bytes).max().unwrap_or(0).div_ceil(4)

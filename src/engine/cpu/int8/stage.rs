@@ -34,21 +34,27 @@ pub struct IntegerStage {
     pub name: String,
     pub action: IntegerAction,
     pub groups: usize,
-    /// Of the result, in units of those that are computed together.
+    /// Of the result.
     pub rows: usize,
-    pub rows_together: usize,
     pub chunks: usize,
     pub flops: usize,
 }
 
 impl IntegerStage {
-    /// Runs one of the chunks: units of one row of one group, the groups in order.
+    /// Runs one of the chunks: units of one row of one group, the groups in order. `before` is the chunk of this run that
+    /// the thread ran last.
     ///
     /// # Safety
     /// As for [`Stages::run`](super::super::pool::Stages::run).
-    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize) {
-        if let IntegerAction::Float(stage) = &self.action {
-            return stage.run(memory, chunk);
+    pub unsafe fn run(&self, memory: &ThreadMemory, chunk: usize, before: Option<usize>) {
+        match &self.action {
+            IntegerAction::Float(stage) => return stage.run(memory, chunk, before),
+            IntegerAction::Convolution(c) => {
+                if let Some(winograd) = c.winograd() {
+                    return c.run_winograd(memory, winograd, chunk, before);
+                }
+            }
+            _ => {}
         }
         let units = self.groups * self.rows;
         let (mut at, end) = (units * chunk / self.chunks, units * (chunk + 1) / self.chunks);
@@ -56,8 +62,7 @@ impl IntegerStage {
             let (group, row) = (at / self.rows, at % self.rows);
             let whole = if row == 0 { (end - at) / self.rows } else { 0 };
             let (groups, past) = if whole > 0 { (whole, self.rows) } else { (1, self.rows.min(row + end - at)) };
-            let rows = row * self.rows_together..past * self.rows_together;
-            self.run_part(memory, group..group + groups, rows);
+            self.run_part(memory, group..group + groups, row..past);
             at += (groups - 1) * self.rows + past - row;
         }
     }
@@ -67,7 +72,7 @@ impl IntegerStage {
     unsafe fn run_part(&self, memory: &ThreadMemory, groups: Range<usize>, rows: Range<usize>) {
         match &self.action {
             IntegerAction::QuantizeInput(kernels, view, scale) => (kernels.quantize_input)(memory, view, *scale, rows),
-            IntegerAction::Convolution(c) => c.run(memory, groups, rows.start..rows.end.min(c.output().shape().height)),
+            IntegerAction::Convolution(c) => c.run(memory, groups, rows),
             IntegerAction::Sum(operands, output) => movement::sum(memory, operands, output, groups, rows),
             IntegerAction::Upsample(input, output) => movement::upsample(memory, input, output, groups, rows),
             IntegerAction::Copy(parts, output) => movement::copy(memory, parts, output, rows),

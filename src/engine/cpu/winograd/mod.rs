@@ -5,12 +5,13 @@
 //! Summed over the input channels, each of the 36 products is a matrix product, tiles × input
 //! channels × output channels, which the dense kernels compute as a 1×1 convolution whose pixels
 //! are tiles. A band of tile rows is worked on at a time, in the thread's scratch. Tiles begin at
-//! multiples of four rows, so that results do not depend on how rows are shared out.
+//! multiples of four rows, so that results do not depend on how threads share them.
 
 pub(super) mod transforms;
 
 use std::ops::Range;
 
+use super::band_split::BandSplit;
 use super::dispatch::{split_evenly, PanelKernels};
 use super::input_channels::ChannelRun;
 use super::kernels::FloatKernels;
@@ -29,18 +30,21 @@ const BAND_FLOATS: usize = 128 * 1024;
 /// A convolution with its filters transformed and packed.
 pub struct Winograd {
     panels: Vec<WinogradPanel>,
-    /// For each product and panel `[input channel][panel's channels]`.
+    /// For each panel `[product][input channel][panel's channels]`: in the order in which they are read.
     weights: Vec<f32>,
-    /// Floats of one product's weights.
-    product_weights: usize,
+    /// What products start from: the bias is added to what is made of them.
     zeros: Vec<f32>,
+    bias: Vec<f32>,
+    residual: Option<Residual<FloatView>>,
     /// The input's blocks as the dense kernels read them, `plane` floats apart.
     runs: Vec<ChannelRun>,
     /// Output blocks of the widest panel.
     blocks: usize,
-    /// Tiles across, and tile rows worked on at a time.
+    /// Of the input.
+    channels: usize,
+    /// Tiles across.
     across: usize,
-    band: usize,
+    split: BandSplit,
     /// Floats of one block's tiles.
     plane: usize,
     activation: Activation,
@@ -67,32 +71,36 @@ impl Winograd {
             && !residual.is_some_and(|r| r.upsampled)
     }
 
-    /// Transforms and packs the weights `[to, input's channels, 3, 3]`.
+    /// Transforms and packs the weights `[to, input's channels, 3, 3]`, for as many `threads`.
     pub fn new(
         input: &FloatView,
         to: usize,
         values: &ConvWeights,
         activation: Activation,
+        residual: Option<Residual<FloatView>>,
         kernels: &'static FloatKernels,
+        threads: usize,
     ) -> Self {
         let (from, blocks) = (input.shape.channels, to.div_ceil(BLOCK));
         let across = input.shape.width.div_ceil(TILE);
         let widest = kernels.panels[0].blocks.min(blocks);
         let tile_row = PRODUCTS * across * (input.blocks() + widest) * BLOCK;
-        let band = (BAND_FLOATS / tile_row).clamp(1, input.shape.height.div_ceil(TILE));
-        // An odd number of cache lines, as in a view.
-        let plane = ((band * across * BLOCK).div_ceil(16) | 1) * 16;
-        let run = |b: usize| ChannelRun { offset: (b * plane) as isize, len: BLOCK.min(from - b * BLOCK) };
-        let runs = (0..input.blocks()).map(run).collect();
+        let tile_rows = input.shape.height.div_ceil(TILE);
+        let band = (BAND_FLOATS / tile_row).clamp(1, tile_rows);
         let (mut panels, mut first_block, mut at) = (vec![], 0, 0);
         while first_block < blocks {
             let fits = |p: &&PanelKernels<DenseTile>| p.blocks <= blocks - first_block;
             let panel = kernels.panels.iter().find(fits).expect("the last panel has one block");
             panels.push(WinogradPanel { kernels: panel, first_block, weights: at });
-            at += from * panel.blocks * BLOCK;
+            at += PRODUCTS * from * panel.blocks * BLOCK;
             first_block += panel.blocks;
         }
-        let mut weights = vec![0.0; PRODUCTS * at];
+        let split = BandSplit::new(threads, (tile_rows, band), panels.len(), 4 * at);
+        // An odd number of cache lines, as in a view.
+        let plane = ((split.band() * across * BLOCK).div_ceil(16) | 1) * 16;
+        let run = |b: usize| ChannelRun { offset: (b * plane) as isize, len: BLOCK.min(from - b * BLOCK) };
+        let runs = (0..input.blocks()).map(run).collect();
+        let mut weights = vec![0.0; at];
         for panel in &panels {
             let width = panel.kernels.blocks * BLOCK;
             for lane in 0..width.min(to - panel.first_block * BLOCK) {
@@ -100,23 +108,43 @@ impl Winograd {
                     let o = panel.first_block * BLOCK + lane;
                     let u = transformed_filter(&values.weight[(o * from + i) * 9..][..9]);
                     for (product, value) in u.into_iter().enumerate() {
-                        weights[product * at + panel.weights + i * width + lane] = value;
+                        weights[panel.weights + (product * from + i) * width + lane] = value;
                     }
                 }
             }
         }
-        let zeros = vec![0.0; blocks * BLOCK];
-        let product_weights = at;
-        Self { panels, weights, product_weights, zeros, runs, blocks: widest, across, band, plane, activation, kernels }
+        let mut bias = values.bias.clone();
+        bias.resize(blocks * BLOCK, 0.0);
+        Self {
+            panels,
+            weights,
+            zeros: vec![0.0; blocks * BLOCK],
+            bias,
+            residual,
+            runs,
+            blocks: widest,
+            channels: from,
+            across,
+            split,
+            plane,
+            activation,
+            kernels,
+        }
     }
 
-    /// Parts along the output channels.
-    pub fn groups(&self) -> usize {
-        self.panels.len()
+    /// Parts that threads share.
+    pub fn chunks(&self) -> usize {
+        self.split.chunks()
     }
 
-    pub fn weight_floats(&self) -> usize {
-        self.weights.len()
+    /// Bytes of its transformed weights and biases.
+    pub fn weight_bytes(&self) -> usize {
+        4 * (self.weights.len() + self.bias.len())
+    }
+
+    /// A human-readable description.
+    pub fn describe(&self) -> String {
+        format!("Winograd 4x4, 3x3/1{}", if self.residual.is_some() { " + residual" } else { "" })
     }
 
     /// Floats of scratch that it takes.
@@ -124,33 +152,32 @@ impl Winograd {
         PRODUCTS * (self.runs.len() + self.blocks) * self.plane
     }
 
-    /// Computes `rows`, which begin at a multiple of [`TILE`], of the output channels of `groups`.
+    /// Computes one of the [`chunks`](Self::chunks); `before` is the one that this thread ran last.
     ///
     /// # Safety
-    /// As for a convolution's `run`; the thread's scratch must have [`scratch`](Self::scratch)
-    /// floats and hold nothing.
+    /// As for a stage's [`run`](super::stage::FloatStage::run); the thread's scratch must have
+    /// [`scratch`](Self::scratch) floats.
     pub unsafe fn run(
         &self,
         memory: &ThreadMemory,
         input: &FloatView,
-        output: &WinogradOutput,
-        groups: Range<usize>,
-        rows: Range<usize>,
+        output: &FloatView,
+        chunk: usize,
+        before: Option<usize>,
     ) {
-        let mut y = rows.start;
-        while y < rows.end {
-            let band = y..rows.end.min(y + self.band * TILE);
-            self.transform_inputs(memory, input, band.clone());
-            for panel in &self.panels[groups.clone()] {
-                for product in 0..PRODUCTS {
-                    self.multiply(memory, panel, product, band.len().div_ceil(TILE) * self.across);
-                }
-                let past = (panel.first_block + panel.kernels.blocks).min(output.view.blocks());
-                for block in panel.first_block..past {
-                    self.transform_outputs(memory, output, panel, block, band.clone());
-                }
+        let (tile_rows, panels) = self.split.part(chunk);
+        let rows = tile_rows.start * TILE..output.shape.height.min(tile_rows.end * TILE);
+        if !self.split.keeps_band(before, chunk) {
+            self.transform_inputs(memory, input, rows.clone());
+        }
+        for panel in &self.panels[panels] {
+            for product in 0..PRODUCTS {
+                self.multiply(memory, panel, product, tile_rows.len() * self.across);
             }
-            y = band.end;
+            let past = (panel.first_block + panel.kernels.blocks).min(output.blocks());
+            for block in panel.first_block..past {
+                self.transform_outputs(memory, output, panel, block, rows.clone());
+            }
         }
     }
 
@@ -208,6 +235,7 @@ impl Winograd {
     unsafe fn multiply(&self, memory: &ThreadMemory, panel: &WinogradPanel, product: usize, tiles: usize) {
         let from = self.transformed(memory, product, 0).cast_const();
         let out = self.product(memory, product, 0);
+        let product_weights = self.channels * panel.kernels.blocks * BLOCK;
         let mut tile = DenseTile {
             rows: [std::ptr::null(); MAX_KERNEL],
             row_count: 1,
@@ -216,7 +244,7 @@ impl Winograd {
             run_count: self.runs.len(),
             column: BLOCK,
             pixel: BLOCK,
-            weights: self.weights.as_ptr().add(product * self.product_weights + panel.weights),
+            weights: self.weights.as_ptr().add(panel.weights + product * product_weights),
             bias: self.zeros.as_ptr().add(panel.first_block * BLOCK),
             out,
             out_plane: self.plane,
@@ -240,20 +268,20 @@ impl Winograd {
     unsafe fn transform_outputs(
         &self,
         memory: &ThreadMemory,
-        output: &WinogradOutput,
+        output: &FloatView,
         panel: &WinogradPanel,
         block: usize,
         rows: Range<usize>,
     ) {
-        let width = output.view.shape.width;
+        let width = output.shape.width;
         for (tile_row, y) in rows.clone().step_by(TILE).enumerate() {
             let height = TILE.min(rows.end - y);
             for tile in 0..self.across {
                 let x = tile * TILE;
                 let (mut out, mut residual) = ([std::ptr::null_mut(); TILE], [std::ptr::null(); TILE]);
                 for i in 0..height {
-                    out[i] = output.view.at(memory, block, y + i).add(x * BLOCK);
-                    if let Some(added) = output.residual {
+                    out[i] = output.at(memory, block, y + i).add(x * BLOCK);
+                    if let Some(added) = &self.residual {
                         residual[i] = added.view.at(memory, block, y + i).add(x * BLOCK).cast_const();
                     }
                 }
@@ -262,7 +290,7 @@ impl Winograd {
                         .product(memory, 0, block - panel.first_block)
                         .add((tile_row * self.across + tile) * BLOCK),
                     step: self.blocks * self.plane,
-                    bias: output.bias.add(block * BLOCK),
+                    bias: self.bias.as_ptr().add(block * BLOCK),
                     activation: self.activation,
                     rows: out,
                     residual,
@@ -271,15 +299,8 @@ impl Winograd {
                 });
             }
             for i in 0..height {
-                output.view.zero_border(memory, block, y + i);
+                output.zero_border(memory, block, y + i);
             }
         }
     }
-}
-
-/// Where results go, and what is added on the way.
-pub struct WinogradOutput<'a> {
-    pub view: &'a FloatView,
-    pub bias: *const f32,
-    pub residual: Option<&'a Residual<FloatView>>,
 }

@@ -15,6 +15,7 @@ mod transforms;
 
 use std::ops::Range;
 
+use super::super::band_split::BandSplit;
 use super::super::dispatch::split_evenly;
 use super::super::layout::ThreadMemory;
 use super::layout::{ByteView, BLOCK};
@@ -44,16 +45,15 @@ pub struct WinogradKernels {
 
 /// A convolution's filters, transformed and packed.
 pub struct Winograd {
-    /// `[product][block of outputs][pair of inputs][16 outputs][2 inputs]`
+    /// `[block of outputs][product][pair of inputs][16 outputs][2 inputs]`: in the order in which they are read.
     weights: Vec<i16>,
     /// Words of one product of one block of outputs.
     panel: usize,
-    /// Blocks of inputs and of outputs.
+    /// Blocks of inputs.
     from: usize,
-    to: usize,
-    /// Tiles across, and tile rows worked on at a time.
+    /// Tiles across.
     across: usize,
-    band: usize,
+    split: BandSplit,
     kernels: &'static WinogradKernels,
 }
 
@@ -76,23 +76,25 @@ impl Winograd {
             && weights.chunks_exact(9 * shape.channels).all(|filters| largest(filters) <= LARGEST_SUM)
     }
 
-    /// Transforms and packs the weights `[to, input's channels, 3, 3]`.
-    pub fn new(input: &ByteView, to: usize, weights: &[i8], kernels: &'static WinogradKernels) -> Self {
+    /// Transforms and packs the weights `[to, input's channels, 3, 3]`, for as many `threads`.
+    pub fn new(input: &ByteView, to: usize, weights: &[i8], kernels: &'static WinogradKernels, threads: usize) -> Self {
         let channels = input.shape.channels;
         let (from, to_blocks) = (input.blocks(), to.div_ceil(BLOCK));
         let across = input.shape.width.div_ceil(TILE);
         let tile_row = PRODUCTS * across * from * BLOCK * size_of::<i16>();
-        let band = (BAND_BYTES / tile_row).clamp(1, input.shape.height.div_ceil(TILE));
+        let tile_rows = input.shape.height.div_ceil(TILE);
+        let band = (BAND_BYTES / tile_row).clamp(1, tile_rows);
         let panel = from * BLOCK * BLOCK;
         let mut packed = vec![0; PRODUCTS * to_blocks * panel];
         for (filter, taps) in weights.chunks_exact(9).enumerate() {
             let (o, i) = (filter / channels, filter % channels);
-            let at = o / BLOCK * panel + i / 2 * 2 * BLOCK + o % BLOCK * 2 + i % 2;
+            let at = o / BLOCK * PRODUCTS * panel + i / 2 * 2 * BLOCK + o % BLOCK * 2 + i % 2;
             for (product, value) in transformed_filter(taps).into_iter().enumerate() {
-                packed[product * to_blocks * panel + at] = value;
+                packed[product * panel + at] = value;
             }
         }
-        Self { weights: packed, panel, from, to: to_blocks, across, band, kernels }
+        let split = BandSplit::new(threads, (tile_rows, band), to_blocks, size_of_val(packed.as_slice()));
+        Self { weights: packed, panel, from, across, split, kernels }
     }
 
     /// Bytes of the transformed filters.
@@ -105,9 +107,9 @@ impl Winograd {
         PRODUCTS * (self.from + 2) * self.plane()
     }
 
-    /// Blocks of outputs, which are computed one after the other.
-    pub fn groups(&self) -> usize {
-        self.to
+    /// How threads share it; its groups are blocks of outputs.
+    pub fn split(&self) -> &BandSplit {
+        &self.split
     }
 
     /// Tiles across a row.
@@ -115,14 +117,9 @@ impl Winograd {
         self.across
     }
 
-    /// Rows whose inputs are transformed together, a multiple of [`TILE`].
-    pub fn band(&self) -> usize {
-        self.band * TILE
-    }
-
     /// Bytes of one block's words of one product, in an odd number of cache lines, as in a view.
     fn plane(&self) -> usize {
-        ((self.band * self.across * BLOCK * size_of::<i16>()).div_ceil(64) | 1) * 64
+        ((self.split.band() * self.across * BLOCK * size_of::<i16>()).div_ceil(64) | 1) * 64
     }
 
     /// The words of a tile of a block, of the first product: the others are `from` planes apart.
@@ -182,7 +179,7 @@ impl Winograd {
         for product in 0..PRODUCTS {
             let from = product * self.from * self.plane() / size_of::<i16>();
             let to = product * 2 * self.plane() / size_of::<i32>();
-            let weights = self.weights.as_ptr().add((product * self.to + block) * self.panel);
+            let weights = self.weights.as_ptr().add((block * PRODUCTS + product) * self.panel);
             for (first, length) in split_evenly(tiles, most) {
                 (self.kernels.multiply[length - 1])(&ProductTile {
                     from: self.transformed(memory, 0, first).add(from),
