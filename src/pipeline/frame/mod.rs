@@ -1,20 +1,24 @@
 //! The hot path: one frame from bytes to boxes and mask, in the order of execution.
+//!
+//! - here: `Pipeline`, and a frame on the CPU. `on_cuda`: a frame on a GPU.
+//! - `devices`: pipelines on the device that is asked for.
+
+mod devices;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 use std::sync::Arc;
 
 use peregrine_core::{now_ns, ClassMask, Detection, Encoding, ImageView};
 use peregrine_engine::{Engine, EngineError};
-use peregrine_student::{Architecture, Student};
 use peregrine_track::{Track, TrackError, Tracker};
-use peregrine_vision::decode::mask::MASK_STRIDE;
 use peregrine_vision::decode::{non_max_suppression, HeadDecoder, MaskDecoder, NmsIou, SceneDecoder};
 use peregrine_vision::preprocess::{Letterbox, Normalisation};
 
 #[cfg(feature = "cuda")]
 use super::cuda::Decoding;
-use super::device::{DeviceChoice, DeviceInUse};
-use super::graph::graph_for;
-use super::options::{PipelineError, PipelineOptions};
+use super::device::DeviceInUse;
+use super::options::PipelineOptions;
 use super::stage::{Stage, StageObserver};
 use super::timing::StageTimes;
 
@@ -89,116 +93,6 @@ struct SourceTables {
 }
 
 impl Pipeline {
-    /// A pipeline on the CPU.
-    ///
-    /// # Errors
-    /// When an option is out of range, or the student's weights do not fit its architecture.
-    pub fn new(student: &Student, options: PipelineOptions) -> Result<Self, PipelineError> {
-        options.check_for(&student.manifest.architecture)?;
-        let graph = graph_for(&student.manifest.architecture, &options);
-        let engine = student.cpu_engine(&graph, options.threads, options.pin_threads)?;
-        Self::with_engine(&student.manifest.architecture, engine, options)
-    }
-
-    /// A pipeline on the device that `choice` asks for; [`device`](Self::device) tells which one it got.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and [`PipelineError::Device`] when `choice` is [`DeviceChoice::Cuda`] and CUDA is unusable.
-    pub fn on(student: &Student, options: PipelineOptions, choice: DeviceChoice) -> Result<Self, PipelineError> {
-        #[cfg(feature = "cuda")]
-        if let Some(number) = choice.cuda_device() {
-            let opened = peregrine_engine::cuda::open(number);
-            return Self::on_opened(opened, student, options, choice == DeviceChoice::Auto);
-        }
-        let why = "this program was built without the feature cuda";
-        match choice {
-            DeviceChoice::Cpu => Self::new(student, options),
-            DeviceChoice::Cuda(_) => Err(PipelineError::Device(why.into())),
-            DeviceChoice::Auto => Ok(Self { instead_of_cuda: Some(why.into()), ..Self::new(student, options)? }),
-        }
-    }
-
-    /// A pipeline on a CUDA device that was `opened`. If it was not, is unusable, or fails later, the CPU takes over,
-    /// provided that `fallback` is set.
-    ///
-    /// # Errors
-    /// When an option is out of range, and [`PipelineError::Device`] when CUDA is unusable and `fallback` is not set.
-    #[cfg(feature = "cuda")]
-    pub fn on_opened(
-        opened: Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>, peregrine_engine::cuda::CudaError>,
-        student: &Student,
-        options: PipelineOptions,
-        fallback: bool,
-    ) -> Result<Self, PipelineError> {
-        options.check_for(&student.manifest.architecture)?;
-        let on_cuda = |driver| Self::on_cuda(&driver, student, &options, fallback).map_err(|e| e.to_string());
-        match opened.map_err(|e| e.to_string()).and_then(on_cuda) {
-            Ok(pipeline) => Ok(pipeline),
-            Err(why) if fallback => Ok(Self { instead_of_cuda: Some(why), ..Self::new(student, options)? }),
-            Err(why) => Err(PipelineError::Device(why)),
-        }
-    }
-
-    /// A pipeline on a CUDA driver, real or emulated. With `fallback`, a device that fails later is replaced by the CPU.
-    ///
-    /// # Errors
-    /// When an option is out of range, or the device fails.
-    #[cfg(feature = "cuda")]
-    pub fn on_cuda(
-        driver: &std::sync::Arc<dyn peregrine_engine::cuda::Driver>,
-        student: &Student,
-        options: &PipelineOptions,
-        fallback: bool,
-    ) -> Result<Self, PipelineError> {
-        options.check_for(&student.manifest.architecture)?;
-        let path = crate::cuda::CudaFrontEnd::new(driver, student, options, fallback)?;
-        Ok(Self::with(&student.manifest.architecture, Inference::Cuda(Box::new(path.into())), options.clone()))
-    }
-
-    /// A pipeline on any engine that runs the graph of [`graph_for`] with the same options.
-    ///
-    /// # Errors
-    /// When an option is out of range.
-    pub fn with_engine(
-        architecture: &Architecture,
-        engine: Box<dyn Engine>,
-        options: PipelineOptions,
-    ) -> Result<Self, PipelineError> {
-        options.check_for(architecture)?;
-        Ok(Self::with(architecture, Inference::Engine(engine), options))
-    }
-
-    /// `options` have been checked.
-    fn with(architecture: &Architecture, inference: Inference, options: PipelineOptions) -> Self {
-        let input = &architecture.input;
-        let input_size = options.input_size.unwrap_or((input.width, input.height));
-        let head = HeadDecoder::new(architecture, input_size.0, input_size.1);
-        let scene = SceneDecoder::new(architecture);
-        let segmentation_output = architecture.segmentation_output().filter(|_| options.segmentation);
-        let cells = segmentation_output.map_or(0, |_| input_size.0 * input_size.1 / (MASK_STRIDE * MASK_STRIDE));
-        let result = FrameResult {
-            detections: Vec::with_capacity(head.max_detections()),
-            identities: Vec::with_capacity(options.max_detections),
-            tracks: Vec::with_capacity(options.tracking.map_or(0, |tracking| tracking.max_tracks)),
-            mask: ClassMask { classes: Vec::with_capacity(cells), ..ClassMask::default() },
-            scene: Vec::with_capacity(scene.classes()),
-            ..FrameResult::default()
-        };
-        Self {
-            inference,
-            instead_of_cuda: None,
-            options,
-            input_size,
-            normalisation: Normalisation { mean: input.mean, std: input.std },
-            head,
-            scene,
-            segmentation_output,
-            cameras: Vec::new(),
-            result,
-            observer: Arc::new(()),
-        }
-    }
-
     /// Tells `observer` of each stage that a frame enters from now on.
     pub fn set_observer(&mut self, observer: Arc<dyn StageObserver>) {
         self.observer = observer;
@@ -413,42 +307,6 @@ impl Pipeline {
         suppress(detections, &self.options, &tables.letterbox);
         if let Some(output) = self.segmentation_output {
             tables.mask.decode(engine.output(output), mask);
-        }
-        Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
-    }
-
-    /// One CUDA graph launch. The times are the host's: preprocessing ends when the image has been submitted, inference
-    /// and decoding when the result is back, but for heads that the host decodes.
-    #[cfg(feature = "cuda")]
-    fn detect_on_cuda(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
-        let Inference::Cuda(cuda) = &mut self.inference else { unreachable!("`detect` has looked") };
-        let observer = &self.observer;
-        observer.enter(Stage::Preprocess);
-        let preprocess_start = now_ns();
-        let mut preprocess_end = preprocess_start;
-        let FrameResult { detections, mask, scene, .. } = &mut self.result;
-        let thresholds = (least_score, self.options.nms);
-        let submitted = || {
-            observer.enter(Stage::GpuWait);
-            preprocess_end = now_ns();
-        };
-        let outcome = cuda.of(camera).and_then(|path| path.process(image, thresholds, detections, mask, submitted));
-        if let Err(error) = outcome {
-            let Some(spare) = cuda.spare.take() else { return Err(EngineError::from(error).into()) };
-            // The frame is not lost, only slow.
-            self.instead_of_cuda = Some(error.to_string());
-            self.inference = Inference::Engine(spare);
-            return self.detect_on_engine(camera, image, least_score);
-        }
-        observer.enter(Stage::Decode);
-        let inference_end = now_ns();
-        let on_host = cuda.decoding() == Decoding::OnHost;
-        let path = cuda.of(camera).map_err(EngineError::from)?;
-        self.scene.decode(|index| path.output(index), scene);
-        if on_host {
-            let tables = SourceTables::for_size(&mut self.cameras[camera].source, image.size(), self.input_size);
-            self.head.decode(|index| path.output(index), least_score, detections);
-            suppress(detections, &self.options, &tables.letterbox);
         }
         Ok(StageTimes { preprocess_start, preprocess_end, inference_end, decode_end: now_ns(), track_end: 0 })
     }
