@@ -4,62 +4,36 @@
 //! Nothing here waits for another thread, logs, or allocates after warm-up (decompression apart).
 //! What happens inside the middleware's `publish` is not under the node's control; the watchdog sees
 //! when it hangs, as it does for every stage. A panic costs the frame in which it happens.
+//!
+//! - here: `FramePath`, and a frame's way. `outputs`: what is kept of each camera.
+//! - `deadlines`: what follows from deadlines that were missed or kept.
+
+mod deadlines;
+mod outputs;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_core::{now_ns, FrameOutcome};
-use peregrine_pipeline::monitor::{Degradation, Monitor};
 use peregrine_pipeline::{Stage, StageObserver, StageTimes};
-use peregrine_vision::preprocess::levels::{LevelDoubt, LevelWatch};
 use r2r::peregrine_msgs::msg::FrameTiming;
-use r2r::Publisher;
 
 use super::age::Age;
 use super::capture::Capture;
 use super::clock::Nanoseconds;
 use super::incoming::{Frame, ImageMessage, ShortText, Unpacker};
 use super::live::FrameSettings;
-use super::liveness::StreamLiveness;
 use super::messages::{MaskMessage, NativeHeader, Timing, TimingMessage};
 use super::model::LoadedModel;
 use super::panics;
 use super::record::{FrameRecord, Record, Rejection};
-use super::scene::Scene;
 use super::scene_class::SceneSmoother;
 use super::shared::NodeShared;
+pub use outputs::{CameraOutputs, DeadlineState, LevelState};
 
 /// Longest wait for a frame before the stop flag is checked.
 const MAX_WAIT: Duration = Duration::from_millis(100);
-
-/// How one camera has kept its deadlines so far.
-#[derive(Default)]
-pub struct DeadlineState {
-    pub monitor: Monitor,
-    pub degradation: Degradation,
-}
-
-/// Whether a camera's values are as its parameters say, and what has been reported of it.
-#[derive(Default)]
-pub struct LevelState {
-    watch: LevelWatch,
-    reported: Option<LevelDoubt>,
-}
-
-/// The publishers of one camera, and how it has kept its deadlines so far.
-pub struct CameraOutputs {
-    pub detections: Publisher<r2r::vision_msgs::msg::Detection2DArray>,
-    pub timing: Publisher<FrameTiming>,
-    pub road_mask: Publisher<r2r::sensor_msgs::msg::Image>,
-    pub segmentation: Publisher<r2r::sensor_msgs::msg::Image>,
-    pub scene_class: Publisher<r2r::vision_msgs::msg::Classification>,
-    pub scene: Scene,
-    pub deadlines: DeadlineState,
-    pub levels: LevelState,
-    /// Of the classes of scenes.
-    pub smoother: SceneSmoother,
-}
 
 /// The state that the frame thread owns.
 pub struct FramePath {
@@ -182,20 +156,6 @@ impl FramePath {
         self.ended = true;
     }
 
-    /// Images that were rejected on arrival are missed deadlines as well.
-    fn observe_rejected_on_arrival(&mut self) {
-        for camera in 0..self.outputs.len() {
-            let rejected = &self.shared.cameras[camera].rejected_on_arrival;
-            if rejected.load(Relaxed) == 0 {
-                continue;
-            }
-            let settings = self.shared.settings.load();
-            for _ in 0..rejected.swap(0, Relaxed) {
-                self.update_deadline_state(camera, true, &settings);
-            }
-        }
-    }
-
     /// One frame, from the mailbox to the last message about it. On `Ok` its outcome is counted.
     fn process(&mut self, frame: &Frame) -> Result<(), Rejection> {
         let settings = self.shared.settings.load();
@@ -278,33 +238,6 @@ impl FramePath {
         self.report(frame.camera, Record::Frame(FrameRecord::new(frame, age, times, dropped).dropped()));
         self.update_deadline_state(frame.camera, true, settings);
         Ok(())
-    }
-
-    /// Updates the camera's condition after a deadline that was missed or kept, and enters or
-    /// leaves the degraded mode.
-    fn update_deadline_state(&mut self, camera: usize, missed: bool, settings: &FrameSettings) {
-        let DeadlineState { monitor, degradation } = &mut self.outputs[camera].deadlines;
-        let condition = monitor.observe(missed, &settings.monitor);
-        let watched = &self.shared.cameras[camera];
-        watched.condition.store(condition as u8, Relaxed);
-        watched.misses_in_a_row.store(monitor.misses_in_a_row(), Relaxed);
-        if self.model.can_degrade() {
-            degradation.observe(missed, &settings.degradation);
-            let degraded = self.needs_degraded_mode(settings);
-            if degraded != self.model.is_degraded() {
-                self.model.set_degraded(degraded);
-                self.shared.degraded.store(degraded, Relaxed);
-            }
-        }
-    }
-
-    /// Whether any camera needs the degraded mode to keep its deadlines: all share one thread, so
-    /// it holds for all. A camera that has gone silent does not count.
-    fn needs_degraded_mode(&self, settings: &FrameSettings) -> bool {
-        let now = now_ns();
-        let is_alive = |liveness: &StreamLiveness| liveness.silence(now).is_none_or(|ns| ns < settings.stale_after);
-        let mut watched = self.outputs.iter().zip(&self.shared.cameras);
-        watched.any(|(output, camera)| output.deadlines.degradation.is_degraded() && is_alive(&camera.liveness))
     }
 
     fn publish_timing(&mut self, frame: &Frame, timing: Timing) {
