@@ -64,12 +64,18 @@ impl<T> FrameMailbox<T> {
     /// Takes the most urgent frame and returns it with its camera; the lower camera wins a tie.
     /// `None` if no frame waits.
     pub fn take(&self) -> Option<(usize, T)> {
+        self.take_of(|_| true)
+    }
+
+    /// The same among the cameras that are `wanted`.
+    pub fn take_of(&self, wanted: impl Fn(usize) -> bool) -> Option<(usize, T)> {
         loop {
             let urgency = |slot: &Slot<T>| match slot.due.load(Ordering::Relaxed) {
                 NONE => 0,
                 due => due,
             };
-            let waiting = self.slots.iter().enumerate().filter(|(_, slot)| !slot.frame.is_empty());
+            let wanted = self.slots.iter().enumerate().filter(|(camera, _)| wanted(*camera));
+            let waiting = wanted.filter(|(_, slot)| !slot.frame.is_empty());
             let (camera, slot) = waiting.min_by_key(|(_, slot)| urgency(slot))?;
             slot.due.store(NONE, Ordering::Relaxed);
             // No other thread takes; and if a producer is just replacing the frame, there is one
@@ -122,6 +128,15 @@ mod tests {
         assert_eq!(mailbox.put(2, "d", 40), Some("c"));
         let order: Vec<_> = std::iter::from_fn(|| mailbox.take()).collect();
         assert_eq!(order, [(1, "b"), (2, "d"), (0, "a")], "camera 2 has waited since its first frame");
+    }
+
+    #[test]
+    fn a_camera_that_is_not_wanted_goes_on_waiting() {
+        let mailbox = FrameMailbox::new(3);
+        (0..3).for_each(|camera| _ = mailbox.put(camera, camera, 10 * camera as u64));
+        assert_eq!(mailbox.take_of(|camera| camera != 0), Some((1, 1)));
+        assert_eq!(mailbox.take_of(|camera| camera == 1), None);
+        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some((0, 0)), Some((2, 2)), None));
     }
 
     #[test]
