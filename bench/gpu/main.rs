@@ -115,7 +115,7 @@ fn main() -> anyhow::Result<()> {
         let photo = photo()?;
         let image = ImageView::new("rgb8", 640, 480, 3 * 640, &photo)?;
         let (mut detections, mut mask) = (vec![], Default::default());
-        let mut frame = || path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask, || ());
+        let mut frame = || path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask);
         note(format!("image to boxes and mask, {wait:?}"), measure(arguments.frames, &mut frame)?);
         let by_device = summary(arguments.frames, || path.device_time()?.context(NO_CLOCK))?;
         note(format!("image to boxes and mask, {wait:?}, device"), by_device);

@@ -22,7 +22,7 @@ pub mod timing;
 
 pub use device::{DeviceChoice, DeviceInUse, GpuOptions, GpuWait};
 pub use explain::{cpu_plan, explain_plan};
-pub use frame::{FrameError, FrameResult, Pipeline};
+pub use frame::{Begun, FrameError, FrameResult, Pipeline};
 pub use graph::graph_for;
 pub use options::{PipelineError, PipelineOptions};
 pub use stage::{Stage, StageObserver};

@@ -30,6 +30,8 @@ pub struct FrameGraphs {
     /// The most recently used first. Dropped before the memory below.
     sessions: Vec<Session>,
     memory: WorkingMemory,
+    /// Images submitted so far; wraps.
+    submissions: u64,
     /// As the last frame has told it.
     saturated: u32,
 }
@@ -37,8 +39,8 @@ pub struct FrameGraphs {
 /// All that depends on the encoding and size of the images.
 struct Session {
     instance: Box<dyn Instance>,
-    /// Whether it was launched and not seen to end. Such a session stays the first.
-    is_running: bool,
+    /// A session whose launch has not ended stays the first.
+    launch: Launch,
     kind: ImageKind,
     upload: DeviceMemory,
     download: DeviceMemory,
@@ -48,6 +50,17 @@ struct Session {
     _device: Vec<DeviceMemory>,
 }
 
+/// What is known of a session's last launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Launch {
+    /// It was seen to end, or there was none.
+    Ended,
+    /// It was not waited for yet.
+    Submitted,
+    /// It was waited for in vain, and uses its memory still.
+    Overdue,
+}
+
 impl FrameGraphs {
     /// For the model of a student's `architecture`.
     ///
@@ -55,43 +68,81 @@ impl FrameGraphs {
     /// When the device fails.
     pub fn new(model: &Arc<Model>, architecture: &Architecture, options: FrameOptions) -> Result<Self, CudaError> {
         let memory = WorkingMemory::new(model, architecture, options)?;
-        Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory, saturated: 0 })
+        Ok(Self { sessions: Vec::with_capacity(KEPT + 1), memory, submissions: 0, saturated: 0 })
     }
 
-    /// Processes `image`: replaces `detections` and, with segmentation, `mask`; `detections` stay as they are where the
-    /// host decodes [`output`](Self::output)s. Allocates only for the first image of a format. `submitted` is called once
-    /// the graph has been launched.
+    /// Processes `image`: [`submit`](Self::submit) and [`collect`](Self::collect).
     ///
     /// # Errors
-    /// When the device fails; [`CudaError::Hangs`] when it has not ended the frame, or one before, in time.
+    /// As theirs.
     pub fn process(
         &mut self,
         image: &ImageView,
-        (score_threshold, nms): (f32, NmsIou),
+        thresholds: (f32, NmsIou),
         detections: &mut Vec<Detection>,
         mask: &mut ClassMask,
-        submitted: impl FnOnce(),
     ) -> Result<(), CudaError> {
-        let kind = ImageKind { encoding: image.encoding(), size: image.size() };
-        self.select(kind)?;
-        let timeout = self.memory.options.timeout;
-        let session = &mut self.sessions[0];
+        self.submit(image, thresholds)?;
+        self.collect(detections, mask)
+    }
+
+    /// Copies `image` and launches its graph, with the least score and the overlaps of `thresholds`; returns its number,
+    /// by which [`submitted`](Self::submitted) knows it. Allocates only for the first image of a format.
+    ///
+    /// An image before that was not collected is waited for, and its result is lost.
+    ///
+    /// # Errors
+    /// When the device fails; [`CudaError::Hangs`] when it has not ended an image before in time.
+    pub fn submit(&mut self, image: &ImageView, (score_threshold, nms): (f32, NmsIou)) -> Result<u64, CudaError> {
+        self.select(ImageKind { encoding: image.encoding(), size: image.size() })?;
         let header = arg::FrameHeader {
             logit: logit(score_threshold),
             iou: nms.same_class,
             cross_class_iou: nms.across_classes,
             unused: 0,
         };
-        session.submit(image, header)?;
-        submitted();
-        session.wait(timeout)?;
+        self.sessions[0].submit(image, header)?;
+        self.submissions = self.submissions.wrapping_add(1);
+        Ok(self.submissions)
+    }
+
+    /// The number of the image whose result is yet to be collected.
+    pub fn submitted(&self) -> Option<u64> {
+        self.sessions.first().filter(|first| first.launch == Launch::Submitted).map(|_| self.submissions)
+    }
+
+    /// Waits for the image submitted last, whose result replaces `detections` and, with segmentation, `mask`; `detections`
+    /// stay as they are where the host decodes [`output`](Self::output)s.
+    ///
+    /// # Errors
+    /// When the device fails; [`CudaError::Hangs`] when it has not ended the image in time.
+    ///
+    /// # Panics
+    /// When none is [`submitted`](Self::submitted).
+    pub fn collect(&mut self, detections: &mut Vec<Detection>, mask: &mut ClassMask) -> Result<(), CudaError> {
+        assert!(self.submitted().is_some(), "no image was submitted");
+        let session = &mut self.sessions[0];
+        session.wait(self.memory.options.timeout)?;
         session.result.read(session.download.as_slice(), detections, mask);
         self.saturated = session.result.saturated(session.download.as_slice());
         Ok(())
     }
 
-    /// Output `index` for the last image, planar: of the scene head, or of the detection head where the host decodes
-    /// it.
+    /// The image that was submitted is not known by its number any more. It is waited for before the next one.
+    pub(super) fn abandon(&mut self) {
+        self.submissions = self.submissions.wrapping_add(1);
+    }
+
+    /// Whether an image of that format can be submitted without waiting for the device or allocating: its graph is there,
+    /// and none is running.
+    pub fn is_ready_for(&self, encoding: Encoding, size: (usize, usize)) -> bool {
+        let kind = ImageKind { encoding, size };
+        let idle = self.sessions.first().is_some_and(|first| first.launch == Launch::Ended);
+        idle && self.sessions.iter().any(|session| session.kind == kind)
+    }
+
+    /// Output `index` for the last image that was collected, planar: of the scene head, or of the detection head where the
+    /// host decodes it.
     ///
     /// # Panics
     /// Before the first image, and for another output.
@@ -129,6 +180,7 @@ impl FrameGraphs {
     /// # Errors
     /// When the device fails.
     pub fn profile(&mut self, runs: usize) -> Result<Option<Vec<(String, f32)>>, CudaError> {
+        self.wait_for_last()?;
         let Some(session) = self.sessions.first_mut() else { return Ok(None) };
         let mut times = Vec::with_capacity(session.nodes.len());
         for node in &session.nodes {
@@ -148,17 +200,30 @@ impl FrameGraphs {
     /// # Errors
     /// When the device fails.
     pub fn device_time(&mut self) -> Result<Option<f32>, CudaError> {
+        self.wait_for_last()?;
         self.sessions.first_mut().map_or(Ok(None), |session| session.instance.time())
     }
 
-    /// Whether the device still works on a frame that was waited for in vain.
+    /// Whether the device still works on an image that was waited for in vain.
+    pub(super) fn hangs(&mut self) -> bool {
+        self.sessions.first().is_some_and(|first| first.launch == Launch::Overdue) && self.is_working()
+    }
+
+    /// Whether the device still works on an image, which may take as long as any.
     pub(super) fn is_working(&mut self) -> bool {
         matches!(self.wait_for_last(), Err(CudaError::Hangs { .. }))
     }
 
-    /// Nothing can be done while the last frame that was waited for in vain still uses its memory.
+    /// Waits for the image that was submitted and not collected, if there is one: nothing can be done while the device uses
+    /// its memory. One that was waited for in vain is only looked at.
     fn wait_for_last(&mut self) -> Result<(), CudaError> {
-        self.sessions.first_mut().filter(|first| first.is_running).map_or(Ok(()), |first| first.wait(Duration::ZERO))
+        let timeout = self.memory.options.timeout;
+        let Some(first) = self.sessions.first_mut() else { return Ok(()) };
+        match first.launch {
+            Launch::Ended => Ok(()),
+            Launch::Submitted => first.wait(timeout),
+            Launch::Overdue => first.wait(Duration::ZERO),
+        }
     }
 
     /// Brings the session of `kind` to the front.
@@ -230,7 +295,7 @@ impl FrameGraphs {
         let edges = dependencies(&nodes);
         let instance = driver.instantiate(&nodes, &edges, self.memory.options.wait, self.memory.options.priority)?;
         let device = tables.into_iter().chain(device_image).collect();
-        Ok(Session { instance, is_running: false, kind, upload, download, result, nodes, edges, _device: device })
+        Ok(Session { instance, launch: Launch::Ended, kind, upload, download, result, nodes, edges, _device: device })
     }
 }
 
@@ -250,13 +315,14 @@ impl Session {
         }
         staging::finish();
         self.instance.launch()?;
-        self.is_running = true;
+        self.launch = Launch::Submitted;
         Ok(())
     }
 
     fn wait(&mut self, limit: Duration) -> Result<(), CudaError> {
         let ended = self.instance.wait(limit);
-        self.is_running = matches!(ended, Err(CudaError::Hangs { .. }));
+        let hangs = matches!(ended, Err(CudaError::Hangs { .. }));
+        self.launch = if hangs { Launch::Overdue } else { Launch::Ended };
         ended
     }
 }

@@ -4,6 +4,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use peregrine_core::Encoding;
 use peregrine_engine::cuda::{CudaError, Driver, Model, Wait};
 use peregrine_engine::{Engine, EngineError};
 use peregrine_student::{Architecture, Student};
@@ -86,9 +87,25 @@ impl CudaFrontEnd {
         self.cameras.iter().map(|camera| u64::from(camera.saturated())).sum()
     }
 
-    /// Whether the device still works on a frame that was waited for in vain.
+    /// The number of `camera`'s image whose result is yet to be collected.
+    pub fn submitted(&self, camera: usize) -> Option<u64> {
+        self.cameras.get(camera).and_then(FrameGraphs::submitted)
+    }
+
+    /// Whether an image of `camera` can be submitted without waiting for the device or allocating.
+    pub fn is_ready_for(&self, camera: usize, encoding: Encoding, size: (usize, usize)) -> bool {
+        self.cameras.get(camera).is_some_and(|graphs| graphs.is_ready_for(encoding, size))
+    }
+
+    /// No image that was submitted is known by its number any more.
+    pub fn abandon(&mut self) {
+        self.cameras.iter_mut().for_each(FrameGraphs::abandon);
+    }
+
+    /// Whether the device still works on an image of any camera.
     fn is_working(&mut self) -> bool {
-        self.cameras.iter_mut().any(FrameGraphs::is_working)
+        // Where it hangs for one camera, no time is spent on the others.
+        self.cameras.iter_mut().any(FrameGraphs::hangs) || self.cameras.iter_mut().any(FrameGraphs::is_working)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The hot path: one frame from bytes to boxes and mask, in the order of execution.
 //!
-//! - here: `Pipeline`, and a frame on the CPU. `on_cuda`: a frame on a GPU.
+//! - here: `Pipeline`, and a frame on the CPU. `on_cuda`: frames on a GPU.
 //! - `devices`: pipelines on the device that is asked for.
 
 mod devices;
@@ -21,6 +21,13 @@ use super::device::DeviceInUse;
 use super::options::PipelineOptions;
 use super::stage::{Stage, StageObserver};
 use super::timing::StageTimes;
+#[cfg(feature = "cuda")]
+pub use on_cuda::Begun;
+
+/// Without CUDA there is no image that could have begun.
+#[cfg(not(feature = "cuda"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {}
 
 /// Why a frame yields no result.
 #[derive(Debug, thiserror::Error)]
@@ -209,8 +216,12 @@ impl Pipeline {
     }
 
     /// Makes the pipeline fit for another frame after one that panicked: what that may have left half done is made anew,
-    /// and all tracks end, whose identities are not used again.
+    /// all that was [begun](Self::begin) as well, and all tracks end, whose identities are not used again.
     pub fn reset(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Inference::Cuda(cuda) = &mut self.inference {
+            cuda.abandon();
+        }
         self.forget_tracks();
         self.cameras.iter_mut().for_each(|camera| camera.source = None);
     }
@@ -234,14 +245,41 @@ impl Pipeline {
     /// # Errors
     /// As [`process`](Self::process).
     pub fn process_from(&mut self, camera: usize, image: &ImageView, stamp: i64) -> Result<&FrameResult, FrameError> {
+        self.finish(camera, image, None, stamp)
+    }
+
+    /// Has a GPU begin with `image` of `camera`, to be [finished](Self::finish) later: what was begun of several cameras runs
+    /// there side by side. Allocates nothing.
+    ///
+    /// `None` where nothing was begun, and finishing does it all: on the CPU, for a camera's first image of an encoding and
+    /// size, while an image of the camera is unfinished, and when the device fails.
+    pub fn begin(&mut self, camera: usize, image: &ImageView) -> Option<Begun> {
+        // Used on a GPU alone.
+        let _ = (camera, image);
+        match &self.inference {
+            Inference::Engine(_) => None,
+            #[cfg(feature = "cuda")]
+            Inference::Cuda(_) => self.begin_on_cuda(camera, image),
+        }
+    }
+
+    /// As [`process_from`](Self::process_from), with what was `begun` of the same image of the same camera. What cannot be
+    /// used, since the device has failed for instance, is done anew.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn finish(
+        &mut self,
+        camera: usize,
+        image: &ImageView,
+        begun: Option<Begun>,
+        stamp: i64,
+    ) -> Result<&FrameResult, FrameError> {
         if self.cameras.len() <= camera {
             self.cameras.resize_with(camera + 1, Camera::default);
         }
-        // The tracker uses lower scores as well. They never displace higher ones, which come first both in the sorting
-        // and in the suppression.
         let score_threshold = self.options.score_threshold;
-        let least_score = self.options.tracking.map_or(score_threshold, |t| t.low_score.clamp(0.01, score_threshold));
-        let mut times = self.detect(camera, image, least_score)?;
+        let mut times = self.detect(camera, image, begun)?;
 
         let FrameResult { detections, size, identities, tracks, .. } = &mut self.result;
         *size = image.size();
@@ -266,12 +304,22 @@ impl Pipeline {
         Ok(&self.result)
     }
 
-    /// Fills the detections above `least_score` and the mask.
-    fn detect(&mut self, camera: usize, image: &ImageView, least_score: f32) -> Result<StageTimes, FrameError> {
+    /// The least score of detections that are looked for. The tracker uses lower ones as well. They never displace higher
+    /// ones, which come first both in the sorting and in the suppression.
+    fn least_score(&self) -> f32 {
+        let score_threshold = self.options.score_threshold;
+        self.options.tracking.map_or(score_threshold, |t| t.low_score.clamp(0.01, score_threshold))
+    }
+
+    /// Fills the detections above the least score and the mask.
+    fn detect(&mut self, camera: usize, image: &ImageView, begun: Option<Begun>) -> Result<StageTimes, FrameError> {
+        let least_score = self.least_score();
+        // Nothing of it is on the CPU.
+        let _ = begun;
         match &mut self.inference {
             Inference::Engine(_) => self.detect_on_engine(camera, image, least_score),
             #[cfg(feature = "cuda")]
-            Inference::Cuda(_) => self.detect_on_cuda(camera, image, least_score),
+            Inference::Cuda(_) => self.detect_on_cuda(camera, image, begun, least_score),
         }
     }
 

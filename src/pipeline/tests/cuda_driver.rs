@@ -27,10 +27,21 @@ const STEADY: &str = "PEREGRINE_TEST_STEADY";
 /// How the GPU is waited for; spinning by default.
 const WAIT: &str = "PEREGRINE_TEST_WAIT";
 
+/// Set where the frames are of four cameras, those of each round begun before the first is finished.
+const AT_ONCE: &str = "PEREGRINE_TEST_AT_ONCE";
+
 /// What the process started again is to do.
 const CHILD: &str = "PEREGRINE_TEST_CHILD";
 
-/// Frames of two cameras on the device that the variable asks for: prints where they were worked
+/// A round of frames of four cameras, each begun before the first is finished where all graphs are there.
+fn at_once(pipeline: &mut Pipeline, image: &ImageView) -> Result<(), String> {
+    let begun: [_; 4] = std::array::from_fn(|camera| pipeline.begin(camera, image));
+    begun.into_iter().enumerate().try_for_each(|(camera, begun)| {
+        pipeline.finish(camera, image, begun, 0).map(drop).map_err(|error| error.to_string())
+    })
+}
+
+/// Frames of two cameras on the device that the variable asks for, or of four at once: prints where they were worked
 /// on, or why not.
 #[test]
 #[ignore = "the other tests start it"]
@@ -43,6 +54,15 @@ fn child() {
     let pixels = vec![7; 3 * 48 * 40];
     let outcome =
         Pipeline::on(&Student::embedded(), options, choice).map_err(|e| e.to_string()).and_then(|mut pipeline| {
+            if std::env::var_os(AT_ONCE).is_some() {
+                let image = ImageView::new("rgb8", 48, 40, 3 * 48, &pixels).unwrap();
+                (0..2).try_for_each(|_| at_once(&mut pipeline, &image))?;
+                let rounds = if std::env::var_os(STEADY).is_some() { 250 } else { 0 };
+                let before = allocations();
+                (0..rounds).try_for_each(|_| at_once(&mut pipeline, &image))?;
+                println!("allocations of {rounds} rounds: {}", allocations() - before);
+                return Ok(pipeline.device());
+            }
             let mut frame = |camera, encoding| {
                 let image = ImageView::new(encoding, 48, 40, 3 * 48, &pixels).unwrap();
                 pipeline.process_from(camera, &image, 0).map(|_| ()).map_err(|e| e.to_string())
@@ -75,6 +95,8 @@ struct Ended {
     text: String,
     calls: usize,
     launches: usize,
+    /// The most launches before the first of them was waited for.
+    together: usize,
     /// Edges over which a kernel starts before another has ended.
     early: usize,
     held: String,
@@ -132,12 +154,15 @@ impl StandIn {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success(), "{settings:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
         let report = std::fs::read_to_string(report).unwrap();
-        let [calls, early, launches, held] = report.lines().collect::<Vec<_>>()[..] else { panic!("{report}") };
+        let [calls, early, launches, together, held] = report.lines().collect::<Vec<_>>()[..] else {
+            panic!("{report}")
+        };
         let said = |line: &&str| ["on cuda", "on cpu: ", "refused: "].iter().any(|start| line.starts_with(start));
         Ended {
             said: text.lines().rfind(said).unwrap_or_else(|| panic!("{text}")).to_owned(),
             calls: calls.trim_start_matches("calls ").parse().unwrap(),
             launches: launches.trim_start_matches("launches ").parse().unwrap(),
+            together: together.trim_start_matches("together ").parse().unwrap(),
             early: early.trim_start_matches("early ").parse().unwrap(),
             held: held.trim().to_owned(),
             text,
@@ -196,6 +221,41 @@ fn frames_of_known_kinds_allocate_nothing_on_the_host() {
         let ended = stand_in.run("cuda", &[("STAND_IN_CAPABILITY", capability), (STEADY, "1")]);
         assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
         assert!(ended.text.contains("allocations of 1000 frames: 0\n"), "sm_{capability}: {}", ended.text);
+    }
+}
+
+#[test]
+fn four_cameras_are_launched_before_the_first_is_waited_for_without_allocating() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    for (capability, wait) in [("90", "spin"), ("87", "block")] {
+        let settings = [("STAND_IN_CAPABILITY", capability), (WAIT, wait), (STEADY, "1")];
+        // Variants are measured first, by launches.
+        stand_in.run("cuda", &settings);
+        assert_eq!(stand_in.run("cuda", &settings).together, 1, "one at a time");
+        let ended = stand_in.run("cuda", &[&settings[..], &[(AT_ONCE, "1")]].concat());
+        assert_eq!((ended.said.as_str(), ended.held.as_str()), ("on cuda", NOTHING_HELD));
+        assert_eq!((ended.together, ended.launches), (4, 4 * 252), "sm_{capability}");
+        assert!(ended.text.contains("allocations of 250 rounds: 0\n"), "sm_{capability}: {}", ended.text);
+    }
+}
+
+#[test]
+fn a_device_that_fails_while_cameras_run_side_by_side_falls_back_in_time() {
+    let Some(stand_in) = StandIn::new(&[]) else { return };
+    stand_in.run("cuda", &[]);
+    let whole = stand_in.run("cuda", &[(AT_ONCE, "1")]);
+    assert_eq!((whole.launches, whole.together), (8, 4));
+    // The second round, and the end.
+    for n in whole.calls - 40..whole.calls {
+        let ended = stand_in.run("auto", &[(AT_ONCE, "1"), ("STAND_IN_FAIL", &n.to_string())]);
+        assert_eq!(ended.held, NOTHING_HELD, "lost after call {n}: {}", ended.said);
+        assert!(ended.said.contains("lost in a test") || ended.said == "on cuda", "call {n}: {}", ended.said);
+    }
+    for (n, wait) in (5..=8).zip(["block", "spin"].into_iter().cycle()) {
+        let settings = [(AT_ONCE, "1"), (WAIT, wait), ("STAND_IN_HANG", &n.to_string())];
+        let ended = stand_in.run("auto", &settings);
+        let falls_back = ended.said.starts_with("on cpu: ") && ended.said.contains("within 500 ms");
+        assert!(falls_back, "{wait}, launch {n}: {}", ended.said);
     }
 }
 

@@ -155,7 +155,7 @@ fn outputs_that_the_host_decodes_give_the_devices_boxes() {
             };
             let mut path = FrameGraphs::new(&model, architecture, options).unwrap();
             let (mut detections, mut mask) = (vec![], ClassMask::default());
-            path.process(&image, (threshold, iou), &mut detections, &mut mask, || ()).unwrap();
+            path.process(&image, (threshold, iou), &mut detections, &mut mask).unwrap();
             (path, detections, mask)
         };
         let (_, expected, expected_mask) = frame(Decoding::OnDevice);

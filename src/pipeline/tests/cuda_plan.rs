@@ -266,7 +266,7 @@ fn each_kind_of_image_has_a_graph_and_the_last_are_kept() {
         let step = encoding.row_bytes(width as usize) as u32;
         let data = vec![0; step as usize * 48];
         let image = ImageView::with_encoding(encoding, width, 48, step, &data).unwrap();
-        path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask, || ()).unwrap();
+        path.process(&image, (0.3, NmsIou::by_class(0.6)), &mut detections, &mut mask).unwrap();
         recording.graphs().len()
     };
     // As many as a camera may have in turn, none of which is made twice.

@@ -1,6 +1,8 @@
 //! Whole frames, on the CPU and on emulated CUDA devices.
 
 #[cfg(feature = "cuda")]
+mod cuda_cameras;
+#[cfg(feature = "cuda")]
 mod cuda_emulation;
 #[cfg(feature = "cuda")]
 mod cuda_faults;

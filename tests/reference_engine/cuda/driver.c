@@ -6,8 +6,8 @@
 //   STAND_IN_FAIL=n            every call after the n-th fails as on a lost device; what is given back is taken
 //   STAND_IN_HANG=n            the n-th launch and all after it do not end; whatever waits for them does not return
 //   STAND_IN_REFUSE_EARLY=1    graphs in which a kernel starts before another has ended
-//   STAND_IN_REPORT=FILE       where the calls made, the edges over which a kernel starts early, and what was not given back are
-//                              written at the end
+//   STAND_IN_REPORT=FILE       where the calls made, the edges over which a kernel starts early, the most launches before the first
+//                              of them was waited for, and what was not given back are written at the end
 //
 // Compiled with LACKS_GRAPHS it is a driver without them, with LACKS_EARLY one before 12.3. Signatures are those of the CUDA driver API, 12.0.
 #include <stdio.h>
@@ -20,7 +20,7 @@ typedef unsigned long long Device;
 
 enum { OK = 0, INVALID = 1, NOT_READY = 600, LOST = 719 };
 
-static int calls, contexts, memory, modules, streams, events, graphs, executables, early, launches;
+static int calls, contexts, memory, modules, streams, events, graphs, executables, early, launches, running, together;
 
 static int number(const char* name, int usual) {
     const char* text = getenv(name);
@@ -34,14 +34,17 @@ static int number(const char* name, int usual) {
 
 static int hangs(void) { return launches >= number("STAND_IN_HANG", 1 << 30); }
 // As the driver does where it has to wait for the device.
-static void end(void) { while (hangs()) pause(); }
+static void end(void) {
+    while (hangs()) pause();
+    running = 0;
+}
 
 __attribute__((destructor)) static void report(void) {
     const char* path = getenv("STAND_IN_REPORT");
     FILE* file = path ? fopen(path, "w") : NULL;
     if (!file) return;
-    fprintf(file, "calls %d\nearly %d\nlaunches %d\nheld %d %d %d %d %d %d %d\n", calls, early, launches, contexts, memory, modules, streams, events,
-            graphs, executables);
+    fprintf(file, "calls %d\nearly %d\nlaunches %d\ntogether %d\nheld %d %d %d %d %d %d %d\n", calls, early, launches, together, contexts, memory, modules,
+            streams, events, graphs, executables);
     fclose(file);
 }
 
@@ -105,7 +108,12 @@ Result cuStreamDestroy_v2(void* stream) { streams--; free(stream); return OK; }
 Result cuEventCreate(void** event, unsigned flags) { CALL(); *event = malloc(1); events++; return flags & ~3u ? INVALID : OK; }
 Result cuEventRecord(void* event, void* stream) { CALL(); return event && stream ? OK : INVALID; }
 Result cuEventSynchronize(void* event) { CALL(); end(); return event ? OK : INVALID; }
-Result cuEventQuery(void* event) { CALL(); return !event ? INVALID : hangs() ? NOT_READY : OK; }
+Result cuEventQuery(void* event) {
+    CALL();
+    if (hangs()) return NOT_READY;
+    running = 0;
+    return event ? OK : INVALID;
+}
 Result cuEventElapsedTime(float* milliseconds, void* start, void* end) { CALL(); *milliseconds = 1; return start && end ? OK : INVALID; }
 Result cuEventDestroy_v2(void* event) { events--; free(event); return OK; }
 
@@ -186,6 +194,7 @@ Result cuGraphUpload(Graph* executable, void* stream) { CALL(); return executabl
 Result cuGraphLaunch(Graph* executable, void* stream) {
     CALL();
     launches++;
+    if (++running > together) together = running;
     for (int i = 0; i < executable->count; i++) {
         const Copy* c = &executable->copies[i];
         if (c->src_kind == 1)

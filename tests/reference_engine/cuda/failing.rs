@@ -28,12 +28,23 @@ pub struct Faults {
     allocated: Arc<AtomicUsize>,
     /// Whether no graph ends.
     hangs: Arc<AtomicBool>,
+    launches: Arc<Launches>,
+}
+
+/// Counts of launches.
+#[derive(Default)]
+struct Launches {
+    all: AtomicUsize,
+    /// Not seen to end.
+    running: AtomicUsize,
+    most_running: AtomicUsize,
 }
 
 impl Faults {
     /// The device is lost at call `n`.
     pub fn lost_at(n: usize) -> Self {
-        Self { calls: Arc::default(), lost_at: n, memory: usize::MAX, allocated: Arc::default(), hangs: Arc::default() }
+        let (calls, allocated, hangs, launches) = Default::default();
+        Self { calls, lost_at: n, memory: usize::MAX, allocated, hangs, launches }
     }
 
     /// The device has `bytes` of memory.
@@ -49,6 +60,16 @@ impl Faults {
     /// Calls so far.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Launches so far.
+    pub fn launches(&self) -> usize {
+        self.launches.all.load(Ordering::Relaxed)
+    }
+
+    /// The most graphs so far that were launched before the first of them was seen to end.
+    pub fn most_at_once(&self) -> usize {
+        self.launches.most_running.load(Ordering::Relaxed)
     }
 
     fn call(&self, call: &'static str) -> Result<(), CudaError> {
@@ -127,28 +148,43 @@ struct FailingInstance {
     is_running: bool,
 }
 
+impl FailingInstance {
+    /// It has ended, or was lost with the device.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_running) {
+            self.faults.launches.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Instance for FailingInstance {
     fn launch(&mut self) -> Result<(), CudaError> {
         self.faults.call("cuGraphLaunch")?;
         assert!(!self.is_running, "launched while it runs");
         self.inner.launch()?;
-        self.is_running = self.faults.hangs.load(Ordering::Relaxed);
+        self.is_running = true;
+        let Launches { all, running, most_running } = &*self.faults.launches;
+        all.fetch_add(1, Ordering::Relaxed);
+        most_running.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())
     }
 
     fn wait(&mut self, limit: Duration) -> Result<(), CudaError> {
-        self.faults.call("running the graph")?;
+        if let Err(lost) = self.faults.call("running the graph") {
+            self.end();
+            return Err(lost);
+        }
         if self.is_running && self.faults.hangs.load(Ordering::Relaxed) {
             return Err(CudaError::Hangs { limit_ms: limit.as_millis() as u64 });
         }
-        self.is_running = false;
+        self.end();
         self.inner.wait(limit)
     }
 }
 
 impl Drop for FailingInstance {
     fn drop(&mut self) {
-        // Here the real one would wait for ever.
+        // Here the real one would wait, for ever if it hangs.
         assert!(!self.is_running || std::thread::panicking(), "dropped while it runs");
     }
 }
