@@ -105,6 +105,7 @@ impl Configured {
 
         let at_source = parameters.text("mask_resolution") == "source";
         let mut frame_path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
+        frame_path.gpu_cameras_at_once = parameters.count("gpu_cameras_at_once");
         let full_name = node.fully_qualified_name()?;
         let settings = Settings::new(parameters, &full_name);
         let start = |settings| BlackBox::start(settings, &full_name, recorded, Arc::clone(&shared));

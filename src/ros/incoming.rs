@@ -55,6 +55,11 @@ impl ImageMessage {
         }
     }
 
+    /// Whether its pixels are there only after [`Unpacker::view`] has decompressed them.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self, Self::Compressed(_) | Self::Packet(_))
+    }
+
     /// Checks what can be checked without decoding: of a compressed image that its format is
     /// supported, its end is there, and its size is permitted. Damage within it shows only on
     /// decoding.

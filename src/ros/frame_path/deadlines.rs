@@ -25,7 +25,7 @@ impl FramePath {
     }
 
     /// Updates the camera's condition after a deadline that was missed or kept, and enters or
-    /// leaves the degraded mode.
+    /// leaves the degraded mode: not while frames are begun in the other.
     pub(super) fn update_deadline_state(&mut self, camera: usize, missed: bool, settings: &FrameSettings) {
         let DeadlineState { monitor, degradation } = &mut self.outputs[camera].deadlines;
         let condition = monitor.observe(missed, &settings.monitor);
@@ -35,7 +35,7 @@ impl FramePath {
         if self.model.can_degrade() {
             degradation.observe(missed, &settings.degradation);
             let degraded = self.needs_degraded_mode(settings);
-            if degraded != self.model.is_degraded() {
+            if degraded != self.model.is_degraded() && self.taken.is_empty() {
                 self.model.set_degraded(degraded);
                 self.shared.degraded.store(degraded, Relaxed);
             }

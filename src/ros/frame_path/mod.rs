@@ -6,8 +6,10 @@
 //! when it hangs, as it does for every stage. A panic costs the frame in which it happens.
 //!
 //! - here: `FramePath`, and a frame's way. `outputs`: what is kept of each camera.
+//! - `ahead`: frames of several cameras at once on a GPU.
 //! - `deadlines`: what follows from deadlines that were missed or kept.
 
+mod ahead;
 mod deadlines;
 mod outputs;
 
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_core::{now_ns, FrameOutcome};
-use peregrine_pipeline::{Stage, StageObserver, StageTimes};
+use peregrine_pipeline::{Begun, Stage, StageObserver, StageTimes};
 use r2r::peregrine_msgs::msg::FrameTiming;
 
 use super::age::Age;
@@ -30,6 +32,7 @@ use super::panics;
 use super::record::{FrameRecord, Record, Rejection};
 use super::scene_class::SceneSmoother;
 use super::shared::NodeShared;
+use ahead::{Ahead, Taken};
 pub use outputs::{CameraOutputs, DeadlineState, LevelState};
 
 /// Longest wait for a frame before the stop flag is checked.
@@ -45,6 +48,10 @@ pub struct FramePath {
     pub shared: Arc<NodeShared>,
     /// Hands frames to the threads that look on.
     pub capture: Capture,
+    /// Most cameras whose images a GPU works on at once; 1 at first.
+    pub gpu_cameras_at_once: usize,
+    /// Frames that were taken from the mailbox and have yet to be processed.
+    taken: Taken,
     observer: Arc<dyn StageObserver>,
     /// Whether the frame that is being processed has got its outcome.
     ended: bool,
@@ -73,6 +80,8 @@ impl FramePath {
         outputs.iter_mut().for_each(|output| output.smoother = SceneSmoother::with_room(classes));
         let mut path = Self {
             model,
+            taken: Taken::with_room(outputs.len()),
+            gpu_cameras_at_once: 1,
             outputs,
             unpacker: Unpacker::default(),
             timing_message: TimingMessage::default(),
@@ -105,11 +114,12 @@ impl FramePath {
         }
     }
 
-    /// Processes the most urgent frame; false if there is none within `timeout`.
+    /// Processes the most urgent frame; false if there is none within `timeout`. On a GPU, those that wait behind it are
+    /// processed as well, up to [`gpu_cameras_at_once`](Self::gpu_cameras_at_once).
     pub fn process_next(&mut self, timeout: Duration) -> bool {
-        let taken = self.shared.mailbox.take_timeout(timeout);
+        let next = self.shared.mailbox.take_timeout(timeout);
         self.observe_rejected_on_arrival();
-        if let Some((_, frame)) = &taken {
+        if let Some((_, frame)) = &next {
             self.shared.watch.begin(frame.camera, now_ns());
         }
         // Between two frames, so that each is processed by one model, and none is lost.
@@ -119,20 +129,24 @@ impl FramePath {
             self.shared.degraded.store(new.is_degraded(), Relaxed);
             let _ = self.shared.retired.push(std::mem::replace(&mut self.model, new));
         }
-        let Some((_, frame)) = taken else { return false };
-        self.capture.begin();
-        self.process_or_reject(&frame);
-        self.capture.submit(&frame);
-        self.outputs[frame.camera].scene.submit_for_drawing(frame);
-        self.shared.watch.end();
+        let Some((_, frame)) = next else { return false };
+        self.take(frame);
+        while let Some((frame, ahead)) = self.taken.pop() {
+            self.shared.watch.begin(frame.camera, now_ns());
+            self.capture.begin();
+            self.process_or_reject(&frame, ahead);
+            self.capture.submit(&frame);
+            self.outputs[frame.camera].scene.submit_for_drawing(frame);
+            self.shared.watch.end();
+        }
         true
     }
 
     /// One frame, whatever happens in it: what goes wrong costs this frame, and counts as a missed
     /// deadline.
-    fn process_or_reject(&mut self, frame: &Frame) {
+    fn process_or_reject(&mut self, frame: &Frame, ahead: Ahead) {
         self.ended = false;
-        let rejection = match panics::caught(|| self.process(frame)) {
+        let rejection = match ahead.and_then(|begun| panics::caught(|| self.process(frame, begun))) {
             Ok(Ok(())) => return,
             Ok(Err(rejection)) => rejection,
             Err(text) => {
@@ -156,8 +170,9 @@ impl FramePath {
         self.ended = true;
     }
 
-    /// One frame, from the mailbox to the last message about it. On `Ok` its outcome is counted.
-    fn process(&mut self, frame: &Frame) -> Result<(), Rejection> {
+    /// One frame, from the mailbox to the last message about it, with what a GPU has `begun` of it. On `Ok` its outcome is
+    /// counted.
+    fn process(&mut self, frame: &Frame, begun: Option<Begun>) -> Result<(), Rejection> {
         let settings = self.shared.settings.load();
         let header = frame.message.header();
         let age = Age::of(frame);
@@ -166,8 +181,8 @@ impl FramePath {
             self.outputs[frame.camera].deadlines.monitor.interrupt();
         }
 
-        // Past the deadline already: the time is better spent on the next frame.
-        if settings.drop_late && age.is_past(settings.deadline, now_ns()) {
+        // Past the deadline already: the time is better spent on the next frame, where it is not spent yet.
+        if begun.is_none() && settings.drop_late && age.is_past(settings.deadline, now_ns()) {
             return self.drop_late(frame, &age, &settings, &StageTimes::default());
         }
 
@@ -182,10 +197,10 @@ impl FramePath {
         let pipeline = self.model.pipeline();
         pipeline.set_thresholds(settings.score_threshold, settings.nms);
         let result = pipeline
-            .process_from(frame.camera, &image, age.from)
+            .finish(frame.camera, &image, begun, age.from)
             .map_err(|error| Rejection::Inference(ShortText::of(&error)))?;
-        // Decompression belongs to the processing of the frame, too.
-        let times = StageTimes { preprocess_start: start, ..result.times };
+        // Decompression belongs to the processing of the frame, too; what was begun was so before.
+        let times = StageTimes { preprocess_start: start.min(result.times.preprocess_start), ..result.times };
         self.model.fill_message(header);
 
         if settings.drop_late && age.is_past(settings.deadline, now_ns()) {

@@ -73,6 +73,12 @@ pub static DECLARATIONS: &[Declaration] = &[
          (device: cuda) [ms].",
     ),
     at_start(
+        "gpu_cameras_at_once",
+        Domain::Integer { default: 4, min: 1, max: 8 },
+        "Most cameras whose images a GPU works on at once, where several wait for it; 1: one after the other, so that the \
+         most urgent image has it to itself. Not yet measured on any GPU.",
+    ),
+    at_start(
         "threads",
         Domain::Integer { default: 0, min: 0, max: 256 },
         "CPU threads for inference; 0: one for each core that the process may use.",

@@ -44,6 +44,47 @@ fn message(encoding: Encoding) -> ImageMessage {
     ImageMessage::Raw(message, Default::default())
 }
 
+#[cfg(feature = "cuda")]
+#[test]
+fn frames_of_four_cameras_at_once_on_a_gpu_do_not_allocate() {
+    use peregrine_engine::cuda::{recording::Recording, Driver};
+    use peregrine_pipeline::Pipeline;
+    use peregrine_ros::model::ModelConfig;
+    use peregrine_ros::realtime::RealtimeProfile;
+
+    if ros_is_absent() {
+        return;
+    }
+    const CAMERAS: usize = 4;
+    let parameters = small([("gpu_cameras_at_once", ParameterValue::Integer(CAMERAS as i64))]);
+    let driver: Arc<dyn Driver> = Arc::new(Recording::of_architecture(87));
+    let config = ModelConfig::new(&parameters, RealtimeProfile::default());
+    let (model, _) = config
+        .load_with(|student, options| Ok(Pipeline::on_opened(Ok(Arc::clone(&driver)), student, options, true)?))
+        .unwrap();
+    let mut parts = Parts::with_model("at_once", CAMERAS, &parameters, model);
+    let mut allocated = 0;
+    for round in 0..1000 {
+        let messages: Vec<_> = (0..CAMERAS).map(|_| Arc::new(message(Encoding::Rgb8))).collect();
+        let arrival = ClockSample { ros: 1_700_000_000_010_000_000, monotonic: now_ns() };
+        let before = allocations();
+        for (arrivals, message) in parts.arrivals.iter_mut().zip(messages) {
+            arrivals.accept(message, arrival);
+        }
+        let mut calls = 0;
+        while parts.path.process_next(Duration::ZERO) {
+            calls += 1;
+        }
+        if round >= 10 {
+            assert_eq!(calls, 1, "all at once");
+            allocated += allocations() - before;
+        }
+    }
+    assert!(parts.path.model.pipeline().is_on_cuda());
+    assert!(parts.shared.cameras.iter().all(|camera| camera.accounting.counts().published() == 1000));
+    assert_eq!(allocated, 0, "allocations in 990 rounds");
+}
+
 #[test]
 fn a_warm_frame_path_does_not_allocate_for_any_encoding() {
     if ros_is_absent() {

@@ -78,7 +78,8 @@ impl Parts {
             });
         }
         let at_source = parameters.text("mask_resolution") == "source";
-        let path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
+        let mut path = FramePath::new(model, outputs, Arc::clone(&shared), at_source);
+        path.gpu_cameras_at_once = parameters.count("gpu_cameras_at_once");
         let mut arrivals: Vec<_> = (0..cameras).map(|camera| Arrivals::new(camera, Arc::clone(&shared))).collect();
         arrivals.iter_mut().for_each(|a| a.set_active(true));
         Self { path, arrivals, inputs, shared, _node: node }
