@@ -5,6 +5,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use peregrine_core::{BoundingBox, ImageView};
 use peregrine_distill::data::Dataset;
@@ -13,7 +14,7 @@ use peregrine_engine::cpu::int8::Int8Engine;
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::network::Network;
 use peregrine_engine::cuda::{CudaEngine, CudaError, Driver, Model, Wait};
-use peregrine_pipeline::{DeviceChoice, DeviceInUse, Pipeline, PipelineOptions};
+use peregrine_pipeline::{DeviceChoice, DeviceInUse, GpuOptions, Pipeline, PipelineOptions};
 use peregrine_reference::graphs::any_graph;
 use peregrine_reference::{
     outputs, random_input, random_quantization, random_weights, reference_outputs, relative_error, rounded, Refusals,
@@ -112,7 +113,9 @@ fn a_quantized_student_is_the_cpus_integers() {
 fn boxes_are_the_cpus() {
     let Some(driver) = gpu() else { return };
     let student = Student::embedded();
-    let options = PipelineOptions::default();
+    // compute-sanitizer, which runs this test too, slows kernels down a hundredfold.
+    let gpu = GpuOptions { timeout: Duration::from_secs(60), ..GpuOptions::default() };
+    let options = PipelineOptions { gpu, ..PipelineOptions::default() };
     let photo = photo();
     let image = ImageView::new("rgb8", 640, 480, 3 * 640, photo.as_raw()).unwrap();
     let expected = Pipeline::new(&student, options.clone()).unwrap().process(&image).unwrap().clone();
@@ -207,6 +210,25 @@ fn ten_thousand_frames_take_no_more_memory_than_the_first() {
     }
     // Other programs may use the device as well: less than a megabyte is not ours.
     assert!(free.saturating_sub(driver.memory().unwrap().0) < 1 << 20);
+}
+
+#[test]
+fn four_cameras_side_by_side_have_the_results_of_one_at_a_time() {
+    let Some(driver) = gpu() else { return };
+    let mut pipeline = Pipeline::on_cuda(&driver, &Student::embedded(), &PipelineOptions::default(), false).unwrap();
+    let photo = photo();
+    let turned = [photo.clone(), image::imageops::rotate180(&photo), image::imageops::flip_horizontal(&photo), photo];
+    let image = |camera: usize| ImageView::new("rgb8", 640, 480, 3 * 640, turned[camera].as_raw()).unwrap();
+    let alone: [_; 4] = std::array::from_fn(|camera| pipeline.process_from(camera, &image(camera), 0).unwrap().clone());
+    for round in 0..1000 {
+        let begun: [_; 4] = std::array::from_fn(|camera| pipeline.begin(camera, &image(camera)));
+        assert!(begun.iter().all(Option::is_some));
+        for camera in 0..4 {
+            let found = pipeline.finish(camera, &image(camera), begun[camera], 0).unwrap();
+            assert_eq!(found.detections, alone[camera].detections, "round {round}, camera {camera}");
+            assert_eq!(found.mask.classes, alone[camera].mask.classes, "round {round}, camera {camera}");
+        }
+    }
 }
 
 #[test]
