@@ -28,7 +28,7 @@ pack() {
   rm -rf "$folder"
   mkdir -p "$folder"
   local test bench
-  test=$(cargo test --release --features cuda --test gpu --no-run --message-format json | built gpu)
+  test=$(cargo test --release --features cuda --test cuda_gpu --no-run --message-format json | built cuda_gpu)
   bench=$(cargo bench --features cuda --bench gpu --no-run --message-format json | built gpu)
   strip -o "$folder/cuda_gpu" "$test"
   strip -o "$folder/gpu" "$bench"
@@ -62,7 +62,7 @@ for path in sys.path:
 run_test() {
   find_nvrtc
   local program=$here/cuda_gpu
-  [[ -x $program ]] || { cd "$here/.." && cargo test --release --features cuda --test gpu -- --nocapture; return; }
+  [[ -x $program ]] || { cd "$here/.." && cargo test --release --features cuda --test cuda_gpu -- --nocapture; return; }
   "$here/gpu" --find
   "$program" --nocapture --test-threads 1
   if command -v compute-sanitizer >/dev/null; then
