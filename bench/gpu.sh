@@ -2,7 +2,8 @@
 # The CUDA engine's tests and figures on a machine with a GPU and no toolchain.
 #
 #   bench/gpu.sh pack [FILE]   builds here, and packs what must travel (default target/gpu/peregrine-gpu.tar.gz)
-#   bench/gpu.sh test          where there is a GPU: agreement, memory, errors
+#   bench/gpu.sh test          where there is a GPU: agreement, memory, errors; with compute-sanitizer also races, for at most
+#                              RACECHECK_S seconds (240)
 #   bench/gpu.sh bench         where there is a GPU: our times, then PyTorch's where Python has torch
 #
 # The package holds this script; on the other machine: tar xf peregrine-gpu.tar.gz && peregrine-gpu/gpu.sh test.
@@ -12,6 +13,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 limit_mib=40
 newest_glibc=2.34
+racecheck_s=${RACECHECK_S:-240}
 
 fail() { printf 'gpu.sh: %s\n' "$*" >&2; exit 1; }
 
@@ -67,6 +69,12 @@ run_test() {
   "$program" --nocapture --test-threads 1
   if command -v compute-sanitizer >/dev/null; then
     compute-sanitizer --error-exitcode 9 "$program" --test-threads 1 boxes_are_the_cpus the_student
+    # By far slower: one frame from image to boxes, and one run of a network in integers.
+    local status=0
+    timeout --kill-after 10 "$racecheck_s" compute-sanitizer --tool racecheck --error-exitcode 9 "$program" --test-threads 1 \
+      boxes_are_the_cpus a_quantized_student_is_the_cpus_integers || status=$?
+    ((status != 124 && status != 137)) || fail "racecheck did not end within $racecheck_s s"
+    ((status == 0)) || fail "racecheck ended with $status"
   else
     echo "compute-sanitizer is not installed: skipped"
   fi
@@ -97,5 +105,5 @@ case ${1:-} in
   pack) shift; pack "$@" ;;
   test) run_test ;;
   bench) shift; run_bench "$@" ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac
