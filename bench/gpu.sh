@@ -4,7 +4,8 @@
 #   bench/gpu.sh pack [FILE]   builds here, and packs what must travel (default target/gpu/peregrine-gpu.tar.gz)
 #   bench/gpu.sh test          where there is a GPU: agreement, memory, errors; with compute-sanitizer also races, for at most
 #                              RACECHECK_S seconds (240)
-#   bench/gpu.sh bench         where there is a GPU: our times, then PyTorch's where Python has torch
+#   bench/gpu.sh bench         where there is a GPU: our times, then those of PyTorch, ONNX Runtime and TensorRT where Python
+#                              has torch, onnxruntime-gpu and tensorrt
 #
 # The package holds this script; on the other machine: tar xf peregrine-gpu.tar.gz && peregrine-gpu/gpu.sh test.
 # It needs the NVIDIA driver and NVRTC there; NVRTC in a Python's nvidia/cu13 folder is found. Without a GPU that can be
@@ -41,7 +42,7 @@ pack() {
       fail "$name asks for $newest, and the machines it is for have glibc $newest_glibc; build it on an older system"
   done
   # The frames and the student are in the programs.
-  cp bench/gpu.sh bench/peers/pytorch_gpu.py "$folder"
+  cp bench/gpu.sh bench/peers/pytorch_gpu.py bench/peers/onnx_gpu.py "$folder"
   "$folder/gpu" --export "$folder/network"
   tar -C target/gpu -czf "$to" peregrine-gpu
   local mib=$(($(stat -c %s "$to") / 1048576))
@@ -105,5 +106,5 @@ case ${1:-} in
   pack) shift; pack "$@" ;;
   test) run_test ;;
   bench) shift; run_bench "$@" ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac
