@@ -10,6 +10,10 @@ use super::CudaError;
 /// The oldest architecture that the kernels are made for: the first with tensor cores for bytes.
 pub const LEAST_ARCHITECTURE: u32 = 75;
 
+/// Those that every kernel is compiled for in the tests, of the engine and of training: Turing, Ampere (A100, RTX 30,
+/// Orin), Ada, Hopper, Blackwell (B200, B300, Thor, RTX 50).
+pub const ARCHITECTURES: [u32; 10] = [LEAST_ARCHITECTURE, 80, 86, 87, 89, 90, 100, 103, 110, 120];
+
 /// Whether NVRTC can be opened.
 pub fn is_present() -> bool {
     // SAFETY: only asks whether the library can be opened.

@@ -12,9 +12,6 @@ use peregrine_engine::cuda::kernels::Module;
 use peregrine_engine::cuda::{cache, nvrtc};
 use peregrine_support::skip;
 
-/// Turing, Ampere (A100, RTX 30, Orin), Ada, Hopper, Blackwell (B200, B300, Thor, RTX 50).
-const ARCHITECTURES: [u32; 10] = [75, 80, 86, 87, 89, 90, 100, 103, 110, 120];
-
 /// Of a multiprocessor, on all of them (CUDA C++ Programming Guide, table of technical
 /// specifications).
 const REGISTERS: u32 = 65_536;
@@ -46,7 +43,7 @@ fn all() -> Option<Vec<(Module, u32, Vec<Needs>)>> {
     }
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cubins");
     let known = nvrtc::architectures();
-    let (compiled, unknown): (Vec<u32>, Vec<u32>) = ARCHITECTURES.iter().partition(|a| known.contains(a));
+    let (compiled, unknown): (Vec<u32>, Vec<u32>) = nvrtc::ARCHITECTURES.iter().partition(|a| known.contains(a));
     if !unknown.is_empty() {
         skip("nvrtc", &format!("NVRTC {:?} knows no sm_{unknown:?}", nvrtc::version()));
     }

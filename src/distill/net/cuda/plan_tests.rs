@@ -128,9 +128,6 @@ fn a_device_that_is_lost_leaves_one_error_and_no_memory() {
     }
 }
 
-/// Turing, Ampere, Orin, Hopper, Blackwell.
-const ARCHITECTURES: [u32; 5] = [75, 80, 87, 90, 120];
-
 #[test]
 fn each_kernel_compiles_for_each_architecture_within_limits() {
     if !nvrtc::is_present() {
@@ -141,8 +138,13 @@ fn each_kernel_compiles_for_each_architecture_within_limits() {
     }
     // Beside the test program, where cargo keeps what is built.
     let folder = std::env::current_exe().unwrap().with_file_name("training-cubins");
+    let known = nvrtc::architectures();
+    let (compiled, unknown): (Vec<u32>, Vec<u32>) = nvrtc::ARCHITECTURES.iter().partition(|a| known.contains(a));
+    if !unknown.is_empty() {
+        peregrine_support::skip("nvrtc", &format!("NVRTC {:?} knows no sm_{unknown:?}", nvrtc::version()));
+    }
     let modules = [Precision::Single, Precision::Half].map(Precision::modules).concat();
-    let jobs: Vec<_> = modules.iter().flat_map(|module| ARCHITECTURES.map(|a| (module, a))).collect();
+    let jobs: Vec<_> = modules.iter().flat_map(|module| compiled.iter().map(move |&a| (module, a))).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(&(module, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
