@@ -1,6 +1,7 @@
 //! `distill`: from labelled images and a heavy teacher to a small student that the node loads.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use peregrine_distill::ablate;
@@ -15,6 +16,7 @@ use peregrine_distill::evaluate;
 use peregrine_distill::evaluate::EvaluateArgs;
 use peregrine_distill::export;
 use peregrine_distill::export::ExportArgs;
+use peregrine_distill::gpu::NoGpu;
 use peregrine_distill::import;
 use peregrine_distill::import::ImportArgs;
 use peregrine_distill::inspect;
@@ -85,11 +87,25 @@ fn remember_onnx_runtime() {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+/// The exit status where the GPU that was asked for cannot be used, so that a script can tell.
+const NO_GPU: u8 = 3;
+
+fn main() -> anyhow::Result<ExitCode> {
     remember_onnx_runtime();
     let cli = Cli::parse();
     log::init();
-    match cli.command {
+    match run(cli.command) {
+        Err(error) if error.is::<NoGpu>() => {
+            // One sentence, without the backtrace of a failure.
+            eprintln!("Error: {error:#}");
+            Ok(NO_GPU.into())
+        }
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Teacher(args) => teacher::run(&args),

@@ -1,22 +1,26 @@
 //! The driver of this machine's GPU for our own kernels, or why there is none.
 
+/// Why the GPU that was asked for cannot be used: a sentence with the remedy, `--device cpu` among them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoGpu(String);
+
 /// Opens it.
 ///
 /// # Errors
-/// A sentence with the remedy, `--device cpu` among them.
+/// [`NoGpu`].
 #[cfg(feature = "cuda")]
 pub fn open() -> anyhow::Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>> {
     // The node has a parameter where distill has an option.
-    peregrine_engine::cuda::open(0).map_err(|e| anyhow::anyhow!(e.to_string().replace("device: cpu", "--device cpu")))
+    peregrine_engine::cuda::open(0).map_err(|e| NoGpu(e.to_string().replace("device: cpu", "--device cpu")).into())
 }
 
 /// Refuses: there are no such kernels in this build.
 ///
 /// # Errors
-/// Always, with the remedy.
+/// Always [`NoGpu`].
 #[cfg(not(feature = "cuda"))]
 pub fn open() -> anyhow::Result<std::convert::Infallible> {
-    anyhow::bail!(
-        "this distill was built without CUDA; build it with --features cuda (docs/gpu.md), or use --device cpu"
-    )
+    let why = "this distill was built without CUDA; build it with --features cuda (docs/gpu.md), or use --device cpu";
+    Err(NoGpu(why.into()).into())
 }

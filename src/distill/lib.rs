@@ -26,7 +26,7 @@ mod defaults;
 pub mod evaluate;
 pub mod export;
 pub mod file_index;
-mod gpu;
+pub mod gpu;
 pub mod import;
 pub mod inspect;
 pub mod lock;
