@@ -5,40 +5,17 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use peregrine_distill::export::graph;
 use peregrine_distill::export::onnx::{model, OnnxLabels};
-use peregrine_engine::Op;
 use prost::Message;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::json;
 
 use crate::networks::Network;
 
 /// Writes `model.onnx`, `graph.json`, `weights.safetensors` and `input.f32` into `folder`.
 pub fn export(network: &Network, input: &[f32], folder: &Path) -> Result<()> {
     let graph = &network.graph;
-    let layers: Vec<_> = graph
-        .layers
-        .iter()
-        .map(|layer| {
-            let mut json = json!({
-                "name": layer.name, "op": layer.op, "inputs": layer.inputs,
-                "shape": [layer.shape.channels, layer.shape.height, layer.shape.width],
-            });
-            let window = match layer.op {
-                Op::Conv(conv) => Some(conv.window()),
-                Op::MaxPool(window) | Op::AveragePool(window) => Some(window),
-                _ => None,
-            };
-            if let Some(window) = window {
-                let from = graph.layers[layer.inputs[0]].shape;
-                json["pad_rows"] = json!(window.around(from.height));
-                json["pad_columns"] = json!(window.around(from.width));
-            }
-            json
-        })
-        .collect();
-    let json = json!({ "layers": layers, "outputs": graph.outputs });
-    fs::write(folder.join("graph.json"), serde_json::to_vec(&json)?)?;
+    fs::write(folder.join("graph.json"), graph::json(graph).to_string())?;
     fs::write(folder.join("input.f32"), bytes(input))?;
 
     let mut tensors = HashMap::new();

@@ -2,8 +2,10 @@
 //!
 //! - [`onnx`]: a graph and its weights as an ONNX model; [`messages`]: ONNX's file format.
 //! - [`check`]: the file in ONNX Runtime compared with the project's engine.
+//! - [`graph`]: a graph alone, in JSON.
 
 pub mod check;
+pub mod graph;
 pub mod messages;
 pub mod onnx;
 
@@ -42,6 +44,10 @@ pub struct ExportArgs {
     /// Input size as WIDTHxHEIGHT, multiples of 32; the student's own by default.
     #[arg(long, value_parser = parse_size)]
     input: Option<(usize, usize)>,
+    /// Also write the network's layers as JSON into this file: with a run's checkpoint, what another framework needs to
+    /// train the same network.
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
     /// Dynamic batch size.
     #[arg(long)]
     any_batch: bool,
@@ -93,6 +99,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let bytes = onnx::model(&graph, &student.weights, &labels)?.encode_to_vec();
     write_atomically(&args.out, &bytes)?;
     println!("{}: {} bytes, {} parameters", args.out.display(), bytes.len(), graph.parameters());
+    if let Some(path) = &args.graph {
+        write_atomically(path, graph::json(&graph).to_string().as_bytes())?;
+        println!("{}: the layers", path.display());
+    }
     if let Some(folder) = &args.package {
         student.save(folder)?;
         println!("{}: the package", folder.display());
