@@ -1,8 +1,8 @@
 //! Training a student: images and targets in, a package for the node out.
 //!
 //! In the order of a step:
-//! - [`config`]: the configuration of a run; `check`: its ranges; [`init`], [`imagenet`],
-//!   [`heads`]: initial weights.
+//! - [`args`]: the commands' arguments; [`config`]: the configuration of a run; `check`: its ranges;
+//!   [`inputs`]: what it reads; [`init`], [`imagenet`], [`heads`]: initial weights.
 //! - [`run`]: the run, with the training loop; [`student`], [`teacher`]: the two commands.
 //! - [`survey`]: every file of the data read once; [`images`]: the images that are drawn from, with
 //!   [`objects`]: labels merged with soft targets; [`image_cache`]: their pixels, up to a bound.
@@ -17,6 +17,7 @@
 //! - [`optimizer`], [`checkpoint`]; `progress`, [`step_log`], [`provenance`], [`artifacts`],
 //!   [`curves`]: the files of the run's folder.
 
+pub mod args;
 pub mod artifacts;
 pub mod augment;
 pub mod batches;
@@ -32,6 +33,7 @@ pub mod image_cache;
 pub mod imagenet;
 pub mod images;
 pub mod init;
+pub mod inputs;
 pub mod mean_teacher;
 pub mod objects;
 #[cfg(test)]

@@ -5,22 +5,23 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{bail, ensure, Context};
-use clap::Args;
 use crossbeam::channel::Receiver;
 use peregrine_core::files::write_atomically;
 use peregrine_student::manifest::Training;
 use peregrine_student::presets::Preset;
 use peregrine_student::{Architecture, Student};
 
+use super::args::TrainArgs;
 use super::artifacts::Artifacts;
 use super::batches::Batch;
 use super::check::refuse_without_labels;
 use super::checkpoint::TrainState;
 use super::config::StudentConfig;
-use super::device::{OpenDevice, TrainDevice};
+use super::device::OpenDevice;
 use super::distillation::{Distillation, TeacherSource};
-use super::images::{Loading, TrainImages};
+use super::images::TrainImages;
 use super::init;
+use super::inputs::inputs;
 use super::mean_teacher::MeanTeacher;
 use super::online::TeacherConfig;
 use super::progress::TrainProgress;
@@ -35,46 +36,6 @@ use crate::log;
 use crate::loss::segmentation;
 use crate::ranks::{launcher, Ranks};
 use crate::soften::SoftTargets;
-
-/// The arguments of a training.
-#[derive(Debug, Args)]
-pub struct TrainArgs {
-    /// Configuration, TOML (see models/peregrine-lite/train.toml).
-    config: PathBuf,
-    /// Folder of the run; created if missing [default: target/runs/student, target/runs/teacher].
-    #[arg(long, short)]
-    run: Option<PathBuf>,
-    /// Start over, even if the folder holds a checkpoint.
-    #[arg(long)]
-    fresh: bool,
-    /// Resume from the checkpoint although the configuration or the data has changed; log.jsonl and
-    /// origin.json record it.
-    #[arg(long, conflicts_with = "fresh")]
-    reconfigure: bool,
-    /// Threads of the training itself [default: all cores].
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Threads that read, decode and augment images ahead of the training [default: all cores, up to
-    /// 8].
-    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..))]
-    loader_threads: Option<u16>,
-    /// Memory for decoded images, in MiB; images beyond it are decoded again when they are drawn.
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
-    image_cache: usize,
-    /// Device that computes the network; a run may be resumed on another device.
-    #[arg(long, value_enum, default_value_t)]
-    device: TrainDevice,
-}
-
-impl TrainArgs {
-    fn loading(&self) -> Loading {
-        let default = Loading::default();
-        Loading {
-            cache: self.image_cache.saturating_mul(1 << 20),
-            threads: self.loader_threads.map_or(default.threads, usize::from),
-        }
-    }
-}
 
 /// What the trained network is for; the run's folder holds its package under that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,11 +58,17 @@ impl Role {
 /// # Errors
 /// Each names the file or field at fault; the last good checkpoint stays on disk.
 pub fn train(args: &TrainArgs, role: Role) -> anyhow::Result<()> {
+    let end = args.minutes.map(|time| Instant::now() + time);
+    if args.list_inputs {
+        let inputs = inputs(&read_config(args, role)?).with_context(|| args.config.display().to_string())?;
+        inputs.iter().for_each(|path| println!("{}", path.display()));
+        return Ok(());
+    }
     let ranks = launcher::join()?;
     if !ranks.is_first() {
         log::only_errors();
     }
-    ranks.end(train_on(&ranks, args, role))
+    ranks.end(train_on(&ranks, args, role, end))
 }
 
 /// What a run begins with, before any of its files is read or written.
@@ -134,8 +101,8 @@ impl Beginning {
     }
 }
 
-/// Trains as one of `ranks`. What fails on one of them is told by it alone.
-fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role) -> anyhow::Result<()> {
+/// Trains as one of `ranks`, until `end` at most. What fails on one of them is told by it alone.
+fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role, end: Option<Instant>) -> anyhow::Result<()> {
     let Beginning { config, config_text, device, architecture, quantized, mut state, initialised_from } =
         ranks.agree(Beginning::new(args, role, ranks))?;
     let place = place(device.as_ref(), ranks);
@@ -211,7 +178,7 @@ fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role) -> anyhow::Result<()> {
     }
     let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation).with_ranks(ranks);
     let batches = images.start(state.step, config.clone(), architecture.input.clone(), online, ranks)?;
-    let mut run = TrainingRun { config: &config, checkpoint: &files.checkpoint, losses, mean_teacher, ranks, written };
+    let mut run = TrainingRun { config: &config, files: &files, losses, mean_teacher, ranks, written, place, end };
     run.steps(&mut state, batches)?;
     tracing::info!("the {} is in {}", role.name(), files.package.display());
     Ok(())
@@ -244,15 +211,17 @@ struct RunFiles {
     checkpoint: PathBuf,
     log: PathBuf,
     curves: PathBuf,
+    speed: PathBuf,
     package: PathBuf,
 }
 
 impl RunFiles {
     fn new(args: &TrainArgs, role: Role) -> Self {
         let folder = args.run.clone().unwrap_or_else(|| Path::new("target/runs").join(role.name()));
-        let [checkpoint, log, curves, package] =
-            ["checkpoint.safetensors", "log.jsonl", "curves.svg", role.name()].map(|name| folder.join(name));
-        Self { folder, checkpoint, log, curves, package }
+        let [checkpoint, log, curves, speed, package] =
+            ["checkpoint.safetensors", "log.jsonl", "curves.svg", "speed.json", role.name()]
+                .map(|name| folder.join(name));
+        Self { folder, checkpoint, log, curves, speed, package }
     }
 }
 
@@ -266,18 +235,23 @@ struct Written<'a> {
 /// What the training loop needs besides the state that it changes.
 struct TrainingRun<'a> {
     config: &'a StudentConfig,
-    checkpoint: &'a Path,
+    files: &'a RunFiles,
     losses: LossComputer,
     mean_teacher: Option<MeanTeacher>,
     ranks: &'a Ranks,
     written: Option<Written<'a>>,
+    /// The device, in words.
+    place: String,
+    /// When the training ends even if steps are left.
+    end: Option<Instant>,
 }
 
 impl TrainingRun<'_> {
-    /// The training loop: one optimizer step for each batch, up to the last step.
+    /// The training loop: one optimizer step for each batch, up to the last step or the end of the time.
     fn steps(&mut self, state: &mut TrainState, batches: Receiver<anyhow::Result<Batch>>) -> anyhow::Result<()> {
-        let (config, ranks) = (self.config, self.ranks);
-        loop {
+        let (config, ranks, checkpoint) = (self.config, self.ranks, &self.files.checkpoint);
+        let mut is_over = false;
+        while !is_over {
             let waiting = Instant::now();
             let Ok(batch) = batches.recv() else { break };
             let mut batch = ranks.agree(batch)?;
@@ -289,29 +263,38 @@ impl TrainingRun<'_> {
 
             state.net.zero_gradients()?;
             let losses = self.losses.gradients(&mut state.net, &batch, config)?;
-            ranks.told_by_first(losses.check_finite("loss", losses.total(), &batch, self.checkpoint))?;
+            ranks.told_by_first(losses.check_finite("loss", losses.total(), &batch, checkpoint))?;
             state.net.params.unite(ranks);
             let rate = config.rate_at(batch.step);
             let norm = state.update(rate, config.weight_decay, config.clip, config.ema)?;
-            ranks.told_by_first(losses.check_finite("gradient", norm, &batch, self.checkpoint))?;
+            ranks.told_by_first(losses.check_finite("gradient", norm, &batch, checkpoint))?;
             state.step = batch.step + 1;
+            // By the clock of one rank, so that all end at the same step.
+            is_over = ranks.number_of_first(self.end.is_some_and(|end| Instant::now() >= end).into()) > 0;
 
             let Some(written) = &mut self.written else { continue };
             written.progress.waited(waited);
             written.progress.report(state.step, rate, norm, &losses)?;
-            if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps {
-                state.save(self.checkpoint, &written.config_text)?;
+            if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps || is_over {
+                state.save(checkpoint, &written.config_text)?;
                 written.artifacts.write(&state.average, state.step)?;
             }
         }
         if let Some(written) = &self.written {
             written.progress.finish();
+            if let Some(speed) = written.progress.speed(&self.place, config.batch) {
+                tracing::info!("{speed}");
+                write_atomically(&self.files.speed, &serde_json::to_vec_pretty(&speed)?)?;
+            }
         }
         ensure!(
-            state.step >= config.steps,
+            state.step >= config.steps || is_over,
             "the thread that renders batches ended at step {}; start again to resume from there",
             state.step
         );
+        if state.step < config.steps {
+            tracing::info!("--minutes are over after step {} of {}: start again to go on", state.step, config.steps);
+        }
         // No rank ends while rank 0 may still fail.
         ranks.agree(Ok(()))
     }

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::run::{train, Role, TrainArgs};
+use super::args::TrainArgs;
+use super::run::{train, Role};
 
 /// Train a teacher: a ResNet or EfficientNet-Lite with the student's heads, from ImageNet weights.
 ///
