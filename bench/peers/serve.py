@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from torch_step import activated, adamw, conv_of, padded, training_network, without_weights
 
 
 def onnxruntime(folder, x, threads, model="model.onnx"):
@@ -73,60 +74,6 @@ def ncnn(folder, x, threads):
     return run
 
 
-def conv_of(layer):
-    """A convolution's parameters; None for another operation."""
-    op = layer["op"]
-    return op.get("conv") if isinstance(op, dict) else None
-
-
-def padded(torch, layer, v, value):
-    """What a window is to be run over, and the padding that is left to it."""
-    (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
-    if top == bottom == left == right:
-        return v, top
-    return torch.nn.functional.pad(v, (left, right, top, bottom), value=value), 0
-
-
-def activated(torch, of, y):
-    functional = torch.nn.functional
-    return {
-        "identity": lambda v: v,
-        "relu": lambda v: functional.relu(v, inplace=True),
-        "relu6": lambda v: functional.relu6(v, inplace=True),
-        "silu": lambda v: functional.silu(v, inplace=True),
-        "hardswish": lambda v: functional.hardswish(v, inplace=True),
-        "leaky_relu": lambda v: functional.leaky_relu(v, 0.1, inplace=True),
-    }[of["activation"]](y)
-
-
-def without_weights(torch, layer, v):
-    """An operation that has none, of the tensors `v`."""
-    op, functional = layer["op"], torch.nn.functional
-    if op == "add":
-        return v[0] + v[1]
-    if op == "concat":
-        return torch.cat(v, 1)
-    if "upsample2x" in op:
-        bilinear = op["upsample2x"] == "bilinear"
-        how = {"mode": "bilinear", "align_corners": False} if bilinear else {"mode": "nearest"}
-        return functional.interpolate(v[0], scale_factor=2, **how)
-    if "slice" in op:
-        first = op["slice"]["first"]
-        return v[0][:, first : first + layer["shape"][0]]
-    if "shuffle" in op:
-        return functional.channel_shuffle(v[0], op["shuffle"]["groups"])
-    of = op.get("max_pool")
-    if of is not None:
-        image, padding = padded(torch, layer, v[0], float("-inf"))
-        return functional.max_pool2d(image, of["kernel"], of["stride"], padding)
-    # Padding does not count in a mean.
-    of = op["average_pool"]
-    (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
-    if not top == bottom == left == right:
-        raise ValueError(f"{layer['name']}: a mean over windows with other padding on each side")
-    return functional.avg_pool2d(v[0], of["kernel"], of["stride"], top, count_include_pad=False)
-
-
 def torch(folder, x, threads):
     """Eager, channels last, or traced, frozen and fused by oneDNN: whichever is the faster here."""
     import torch
@@ -146,7 +93,7 @@ def torch(folder, x, threads):
         v, padding = padded(torch, layer, v[0], 0.0)
         groups = layer["shape"][0] if of["depthwise"] else 1
         y = functional.conv2d(v, tensors[f"{name}.weight"], tensors[f"{name}.bias"], of["stride"], padding, 1, groups)
-        return activated(torch, of, y)
+        return activated(torch, of["activation"], y)
 
     def forward(image):
         values = [image]
@@ -179,7 +126,6 @@ def torch(folder, x, threads):
 def torch_training(folder, x, threads):
     """One training step, as bench/engines/training.rs does it; in the memory format that is the faster here."""
     import torch
-    from torch.nn import functional
     from safetensors.torch import load_file
 
     torch.set_num_threads(threads)
@@ -192,38 +138,16 @@ def torch_training(folder, x, threads):
 
         tensors = {k: placed(v) for k, v in load_file(folder / "training.safetensors").items()}
         image = placed(torch.from_numpy(x))
-        trained = [tensors[name].requires_grad_() for name in settings["trainable"]]
-        decayed = [name.endswith(".weight") for name in settings["trainable"]]
-        groups = [
-            {"params": [t for t, d in zip(trained, decayed) if d], "weight_decay": settings["weight_decay"]},
-            {"params": [t for t, d in zip(trained, decayed) if not d], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=settings["rate"], fused=True)
-
-        def conv(layer, of, v):
-            name = layer["name"]
-            v, padding = padded(torch, layer, v, 0.0)
-            groups = layer["shape"][0] if of["depthwise"] else 1
-            weight, bias, gamma = (tensors.get(f"{name}.{part}") for part in ("weight", "bias", "gamma"))
-            y = functional.conv2d(v, weight, bias if gamma is None else None, of["stride"], padding, 1, groups)
-            if gamma is not None:
-                mean, variance = tensors[f"{name}.mean"], tensors[f"{name}.variance"]
-                y = functional.batch_norm(y, mean, variance, gamma, bias, training=True, eps=settings["epsilon"])
-            return activated(torch, of, y)
-
-        def forward():
-            values = [image]
-            for layer in graph["layers"][1:]:
-                v, of = [values[i] for i in layer["inputs"]], conv_of(layer)
-                values.append(without_weights(torch, layer, v) if of is None else conv(layer, of, v[0]))
-            return [values[i] for i in graph["outputs"]]
+        trained = {name: tensors[name].requires_grad_() for name in settings["trainable"]}
+        network = training_network(torch, graph, tensors, settings["epsilon"])
+        optimizer = adamw(torch, trained, settings["rate"], settings["weight_decay"])
 
         def step():
             optimizer.zero_grad(set_to_none=True)
-            sum(0.5 * (output * output).sum() for output in forward()).backward()
-            torch.nn.utils.clip_grad_norm_(trained, settings["clip"])
+            network(image).backward()
+            torch.nn.utils.clip_grad_norm_(trained.values(), settings["clip"])
             optimizer.step()
-            return [t.grad for t in trained]
+            return [t.grad for t in trained.values()]
 
         return step
 
