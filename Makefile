@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students student-open bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store bench-gpu fmt lint audit publish-check clean
+.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students student-open bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store pack-training bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
 # libavcodec at run time where they are installed.
@@ -123,6 +123,9 @@ test-object-store: ready ## Soft targets in a real object store, a server of Sea
 
 test-gpu: ready ## Test the CUDA engine on this machine's GPU (says so where there is none)
 	$(IN_ENV) bench/gpu.sh test
+
+pack-training: ready ## Pack a training for a machine that has a GPU and no toolchain: CONFIG=train.toml, into target/gpu/train
+	$(IN_ENV) bench/gpu.sh train-pack $(CONFIG)
 
 bench-gpu: ready ## Measure the CUDA engine on this machine's GPU, beside PyTorch
 	$(IN_ENV) bench/gpu.sh bench

@@ -2,6 +2,7 @@
 
 mod ablate;
 mod accuracy;
+mod carried;
 mod cluster;
 mod evaluate;
 mod export;
