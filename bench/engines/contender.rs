@@ -35,9 +35,9 @@ pub trait Contender {
     }
     /// Runs one frame.
     fn run(&mut self) -> Result<Time>;
-    /// CPU time that a process of its own has used so far; 0 where it is in this one, or is not known.
-    fn cpu_milliseconds(&self) -> f64 {
-        0.0
+    /// The process that it is in, if that is its own.
+    fn process(&self) -> Option<u32> {
+        None
     }
     /// All outputs, planar, one after the other.
     fn outputs(&mut self) -> Result<Vec<f32>>;
@@ -181,8 +181,8 @@ impl Contender for Peer {
         }
     }
 
-    fn cpu_milliseconds(&self) -> f64 {
-        cpu_milliseconds_of(self.child.id())
+    fn process(&self) -> Option<u32> {
+        Some(self.child.id())
     }
 
     fn outputs(&mut self) -> Result<Vec<f32>> {
@@ -238,36 +238,14 @@ pub fn timed(run: impl FnOnce() -> Result<()>) -> Result<Time> {
 
 #[cfg(target_os = "linux")]
 fn process_cpu_milliseconds() -> f64 {
-    milliseconds_by(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
-/// CPU time of a process; 0 once it has ended.
-#[cfg(target_os = "linux")]
-fn cpu_milliseconds_of(process: u32) -> f64 {
-    let mut clock = 0;
-    // SAFETY: writes to `clock` only.
-    let status = unsafe { libc::clock_getcpuclockid(process as libc::pid_t, &mut clock) };
-    if status == 0 {
-        milliseconds_by(clock)
-    } else {
-        0.0
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn milliseconds_by(clock: libc::clockid_t) -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes to `time` only. A process that has ended leaves it as it is.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    // SAFETY: writes to `time` only.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    assert_eq!(status, 0, "every process has a CPU clock");
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
 #[cfg(not(target_os = "linux"))]
 fn process_cpu_milliseconds() -> f64 {
     f64::NAN
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cpu_milliseconds_of(_: u32) -> f64 {
-    0.0
 }

@@ -1,8 +1,9 @@
 //! Rounds in which every contender runs one frame.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Result};
+use peregrine_bench::peers::quiet::wait_for_quiet;
 use rand::seq::SliceRandom;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,12 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use crate::contender::{Contender, Time};
 use crate::networks::Network;
 use crate::report::{Row, Table};
-
-/// Pause before each contender, and how long its rivals must then have been asleep.
-const PAUSE: Duration = Duration::from_millis(8);
-
-/// How long a rival may go on spinning after its run: longer than OpenMP's threads, which take 300,000 looks.
-const LONGEST_SPIN: Duration = Duration::from_millis(500);
 
 /// Largest difference of outputs, relative to the largest value.
 const TOLERANCE: f32 = 1e-3;
@@ -61,6 +56,7 @@ pub fn measure(
         Ok(least)
     };
     let least = contenders.iter_mut().map(&mut warm_up).collect::<Result<Vec<f64>>>()?;
+    let processes: Vec<u32> = contenders.iter().filter_map(|contender| contender.process()).collect();
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let start = Instant::now();
@@ -72,7 +68,7 @@ pub fn measure(
             if least[i] > SLOW * least[0] && round % 10 != 0 {
                 continue;
             }
-            wait_for_quiet(&contenders)?;
+            wait_for_quiet(&processes)?;
             contenders[i].run()?;
             times[i][round] = Some(contenders[i].run()?);
         }
@@ -89,21 +85,4 @@ pub fn measure(
         rows: rows.collect(),
         absent,
     })
-}
-
-/// Waits until no contender's threads spin any more, which would take a core from the next one.
-fn wait_for_quiet(contenders: &[Box<dyn Contender>]) -> Result<()> {
-    let used = || contenders.iter().map(|contender| contender.cpu_milliseconds()).sum::<f64>();
-    let start = Instant::now();
-    let mut before = used();
-    loop {
-        std::thread::sleep(PAUSE);
-        let now = used();
-        // Nothing but what a timer's tick takes.
-        if now - before < 0.05 * PAUSE.as_secs_f64() * 1e3 {
-            return Ok(());
-        }
-        ensure!(start.elapsed() < LONGEST_SPIN, "a contender still works {LONGEST_SPIN:?} after its run");
-        before = now;
-    }
 }

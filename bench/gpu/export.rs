@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peregrine_core::ImageView;
-use peregrine_engine::Op;
+use peregrine_distill::export::graph;
 use peregrine_pipeline::{Pipeline, PipelineOptions};
 use peregrine_student::Student;
 use peregrine_vision::decode::NmsIou;
@@ -46,27 +46,7 @@ pub fn export(student: &Student, folder: &Path) -> anyhow::Result<()> {
     });
     std::fs::write(folder.join("boxes.json"), serde_json::to_vec(&boxes)?)?;
     let graph = student.graph();
-    let layers: Vec<_> = graph
-        .layers
-        .iter()
-        .map(|layer| {
-            let mut json = serde_json::json!({"name": layer.name, "inputs": layer.inputs, "op": layer.op});
-            let s = layer.shape;
-            json["shape"] = serde_json::json!([s.channels, s.height, s.width]);
-            let window = match layer.op {
-                Op::Conv(conv) => Some(conv.window()),
-                Op::MaxPool(window) | Op::AveragePool(window) => Some(window),
-                _ => None,
-            };
-            if let Some(window) = window {
-                let from = graph.layers[layer.inputs[0]].shape;
-                json["pads"] = serde_json::json!([from.height, from.width].map(|size| window.around(size)));
-            }
-            json
-        })
-        .collect();
-    let json = serde_json::json!({"layers": layers, "outputs": graph.outputs});
-    std::fs::write(folder.join("network.json"), serde_json::to_vec(&json)?)?;
+    std::fs::write(folder.join("network.json"), graph::json(&graph).to_string())?;
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let mut tensors = vec![];
     for (layer, _, shape) in graph.convs() {

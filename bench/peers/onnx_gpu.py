@@ -33,7 +33,7 @@ def model(network, dtype):
 
     for layer in network.layers:
         inputs, op = [names[i] for i in layer["inputs"]], layer["op"]
-        (top, bottom), (left, right) = layer.get("pads", [[0, 0], [0, 0]])
+        (top, bottom), (left, right) = layer.get("pad_rows", (0, 0)), layer.get("pad_columns", (0, 0))
         window = next(iter(op.values())) if isinstance(op, dict) else None
         around = {"pads": [top, left, bottom, right]}
         if isinstance(window, dict):

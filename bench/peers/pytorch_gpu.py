@@ -76,10 +76,10 @@ class Network(torch.nn.Module):
             elif op == "concat":
                 made.append(torch.cat(inputs, 1))
             elif "max_pool" in op:
-                window, ((top, bottom), (left, right)) = op["max_pool"], layer["pads"]
+                window, (top, bottom), (left, right) = op["max_pool"], layer["pad_rows"], layer["pad_columns"]
                 x = F.pad(inputs[0], (left, right, top, bottom), value=float("-inf"))
                 made.append(F.max_pool2d(x, window["kernel"], window["stride"]))
-            elif "average_pool" in op and layer["pads"] == [[0, 0], [0, 0]]:
+            elif "average_pool" in op and not any(layer["pad_rows"] + layer["pad_columns"]):
                 made.append(F.avg_pool2d(inputs[0], op["average_pool"]["kernel"], op["average_pool"]["stride"]))
             elif "conv" in op:
                 made.append(self.convolve(layer, op["conv"], inputs[0]))
@@ -90,7 +90,7 @@ class Network(torch.nn.Module):
     def convolve(self, layer, conv, x):
         name = layer["name"].replace(".", "__")
         weight, bias = getattr(self, name + "__weight"), getattr(self, name + "__bias")
-        (top, bottom), (left, right) = layer["pads"]
+        (top, bottom), (left, right) = layer["pad_rows"], layer["pad_columns"]
         groups = layer["shape"][0] if conv["depthwise"] else 1
         if (top, left) == (bottom, right):
             x = F.conv2d(x, weight, bias, conv["stride"], (top, left), 1, groups)

@@ -1,7 +1,7 @@
 //! Rounds in which every engine runs one frame, on the same input with as many threads.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use peregrine_core::now_ns;
@@ -11,6 +11,7 @@ use peregrine_pipeline::graph_for;
 use peregrine_student::Precision;
 
 use super::process::{PeerOptions, PeerProcess, Time};
+use super::quiet::wait_for_quiet;
 use super::report::{EngineFigures, PeerReport};
 use super::PeerChoice;
 use crate::command::arguments::FrameCount;
@@ -27,9 +28,6 @@ const ROUNDS: usize = 300;
 /// Frames of each engine before the first round.
 const WARM_UP: usize = 20;
 
-/// Pause before each engine, in which the threads of the previous one stop spinning.
-const PAUSE: Duration = Duration::from_millis(8);
-
 /// Ours in this process, with the peers in theirs.
 struct Contenders {
     engine: Box<dyn Engine>,
@@ -42,9 +40,10 @@ impl Contenders {
     /// counts, so that all find their weights in the caches, as they would alone.
     fn round(&mut self, number: usize) -> anyhow::Result<Vec<Time>> {
         let count = 1 + self.peers.len();
+        let peers: Vec<u32> = self.peers.iter().map(PeerProcess::id).collect();
         let mut times = vec![Time { wall: 0, cpu: 0 }; count];
         for which in (0..count).map(|i| (number + i) % count) {
-            std::thread::sleep(PAUSE);
+            wait_for_quiet(&peers)?;
             self.frame(which)?;
             times[which] = self.frame(which)?;
         }

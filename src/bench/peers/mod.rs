@@ -1,10 +1,12 @@
 //! Other inference engines beside ours, on files of the user's: `--peer onnxruntime:FILE` and `--peer openvino:FILE`.
 //!
 //! - [`process`]: a peer in a Python process of its own, that runs a frame on request.
-//! - [`measure`]: rounds in which every engine runs one frame. [`report`]: their figures and ratios.
+//! - [`measure`]: rounds in which every engine runs one frame; [`quiet`]: what lies between their turns. [`report`]: their
+//!   figures and ratios.
 
 pub mod measure;
 pub mod process;
+pub mod quiet;
 pub mod report;
 
 use std::fmt;
