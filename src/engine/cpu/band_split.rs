@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Chunks for each thread, where there are several: one that is late takes fewer. With four, bands are so low and
-/// parts so few that reading the weights more often costs a tenth of a student's mid-sized layers (AVX2).
+/// Chunks for each thread, where there are several: one that is late takes fewer. With four, bands are so low that
+/// reading the weights more often costs a tenth of the time of a student's mid-sized layers (AVX2).
 const CHUNKS_PER_THREAD: usize = 2;
 
 /// Bytes of transformed weights that are read anew for each band at no cost: those that stay in half of a 512 KiB
