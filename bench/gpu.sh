@@ -167,7 +167,7 @@ pack_training() {
   cp "$config" "$stage/student.toml"
   strip -o "$stage/distill" "$program"
   check_glibc "$stage/distill"
-  cp "$here"/peers/{train_gpu,torch_step,pytorch_gpu}.py "$stage/peers"
+  cp "$here"/peers/{train_gpu,torch_step,pytorch_gpu,onnx_gpu}.py "$stage/peers"
   # What is packed is read as it will be there.
   (cd "$stage/$start" && "$stage/distill" student "$stage/student.toml" --list-inputs >/dev/null)
   tar -C "$stage" --sort=name --owner=0 --group=0 --numeric-owner -chf - . | gzip -1 |

@@ -109,6 +109,17 @@ fn a_packed_training_runs_from_its_pieces_alone() {
     assert!(first.status.success(), "{text}");
     let result = there.join("result");
     let done = steps(&result.join("run"));
+    for entry in fs::read_dir(there.join("unpacked/peers")).unwrap() {
+        for line in fs::read_to_string(entry.unwrap().path()).unwrap().lines() {
+            let Some(name) = line.trim_start().strip_prefix("import ").or(line.trim_start().strip_prefix("from "))
+            else {
+                continue;
+            };
+            let name = format!("{}.py", name.split([' ', ',']).next().unwrap());
+            let is_ours = peregrine_support::root().join("bench/peers").join(&name).exists();
+            assert!(!is_ours || there.join("unpacked/peers").join(&name).exists(), "{name} is not packed");
+        }
+    }
     assert!(done > 0 && result.join("run/student/manifest.json").is_file(), "{text}");
     let figures: Value = serde_json::from_slice(&fs::read(result.join("figures.json")).unwrap()).unwrap();
     let rate = |of: &str| figures[of]["images_per_second"].as_f64();
