@@ -3,7 +3,7 @@
 //! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors; [`import`]:
 //!   other tools' layouts, and networks.
 //! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
-//! - [`net`]: the training engine; [`loss`]: the losses; [`train`]: training runs; [`ranks`]: processes
+//! - [`net`]: the training engine; [`loss`]: the losses; [`tensor`]: what they are written with; [`train`]: training runs; [`ranks`]: processes
 //!   that train one network together.
 //! - [`text`]: distillation of a text model.
 //! - [`select`]: which unlabelled frames are worth labelling.
@@ -44,6 +44,7 @@ pub mod select;
 pub mod soften;
 pub mod store;
 pub mod teacher;
+pub mod tensor;
 mod tensor_file;
 pub mod text;
 pub mod train;

@@ -1,16 +1,15 @@
 //! The detection head's losses: generalized focal loss (Li et al. 2020), and distillation of a
 //! teacher's class logits.
 
-use candle_core::{DType, Device, Result, Tensor, D};
-use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
 use super::boxes::{distribution_focal, expected_distances, generalized_iou};
 use super::soft;
-use super::targets::{DetectionTargets, Positive};
+use super::targets::DetectionTargets;
 use crate::defaults::is_default;
 use crate::ranks::Ranks;
 use crate::teacher::UNKNOWN;
+use crate::tensor::{Result, Tensor};
 
 /// Weights of the loss terms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,55 +64,52 @@ pub fn loss(
     ranks: &Ranks,
 ) -> Result<DetectionLoss> {
     let bins = box_distribution.dim(1)? / 4;
-    let positives = &targets.positives;
-    let scale = 1.0 / ranks.total(positives.iter().map(|p| f64::from(p.share)).sum()).max(1.0);
-    if positives.is_empty() {
-        let quality = vec![0.0f32; targets.known.len()];
-        let class = (quality_focal(class, &quality, &targets.known)? * scale)?;
-        let zero = Tensor::zeros((), class.dtype(), &Device::Cpu)?;
-        return Ok(DetectionLoss { class, teacher: zero.clone(), bbox: zero.clone(), box_distribution: zero });
+    let scale = 1.0 / ranks.total(targets.positives.iter().map(|p| f64::from(p.share)).sum()).max(1.0);
+    if targets.slots() == 0 {
+        let quality = (class.detach() * 0.0)?;
+        let weight = Tensor::from_slice(&targets.known, class.dims())?;
+        let class = (quality_focal(class, &quality, &weight)? * scale)?;
+        return Ok(DetectionLoss { class, ..DetectionLoss::zero() });
     }
 
-    let index = Tensor::from_iter(positives.iter().map(|p| p.row), &Device::Cpu)?;
-    let distribution = box_distribution.index_select(&index, 0)?.reshape((positives.len() * 4, bins))?;
-    let distances = expected_distances(&distribution, positives.len())?;
-    let (ious, bbox) = generalized_iou(&distances, positives)?;
-    let confidence = Tensor::from_iter(positives.iter().map(|p| p.confidence * p.share), &Device::Cpu)?;
+    let distribution = box_distribution.index_select(&targets.rows(), 0)?.rows_of(bins)?;
+    let (ious, bbox) = generalized_iou(&expected_distances(&distribution)?, targets)?;
+    let confidence = Tensor::from_iter(targets.of_slots(0.0, |p| p.confidence * p.share))?;
     let bbox = ((bbox * &confidence)?.sum_all()? * (config.box_weight * scale))?;
-    let dfl = distribution_focal(&distribution, positives, bins)?.reshape((positives.len(), 4))?.mean(D::Minus1)?;
+    let dfl = distribution_focal(&distribution, targets, bins)?.rows_of(4)?.mean(1)?;
     let box_distribution = ((dfl * &confidence)?.sum_all()? * (config.box_distribution_weight * scale))?;
 
-    let (quality, weight) = class_targets(targets, &ious, class.dim(1)?, config);
+    let (quality, weight) = class_targets(targets, &ious.detach(), class, config)?;
     let class_loss = (quality_focal(class, &quality, &weight)? * scale)?;
-    let teacher = (teacher_term(class, positives, config)? * scale)?;
+    let teacher = (teacher_term(class, targets, config)? * scale)?;
     Ok(DetectionLoss { class: class_loss, teacher, bbox, box_distribution })
 }
 
 impl DetectionLoss {
     /// That of a network without a detection head.
-    ///
-    /// # Errors
-    /// When candle fails.
-    pub fn zero() -> Result<Self> {
-        let zero = Tensor::zeros((), DType::F32, &Device::Cpu)?;
-        Ok(Self { class: zero.clone(), teacher: zero.clone(), bbox: zero.clone(), box_distribution: zero })
+    pub fn zero() -> Self {
+        let zero = Tensor::scalar(0.0);
+        Self { class: zero.clone(), teacher: zero.clone(), bbox: zero.clone(), box_distribution: zero }
     }
 }
 
-/// The class term's targets and weights, `[rows · classes]`; `ious` are those of the positives.
+/// The class term's targets and weights, of the shape of `logits`; `ious` are those of the positives,
+/// `[slots]`.
 fn class_targets(
     targets: &DetectionTargets,
-    ious: &[f32],
-    classes: usize,
+    ious: &Tensor,
+    logits: &Tensor,
     config: &DetectionLossConfig,
-) -> (Vec<f32>, Vec<f32>) {
-    let mut quality = vec![0.0f32; targets.known.len()];
+) -> Result<(Tensor, Tensor)> {
+    let (rows, classes) = logits.dims2()?;
+    // What a positive's target is of its IoU.
+    let mut share_of_iou = vec![0.0f32; targets.slots() * classes];
     let mut weight = targets.known.clone();
     let smoothing = config.label_smoothing as f32;
-    for (positive, iou) in targets.positives.iter().zip(ious) {
+    for (positive, shares) in targets.positives.iter().zip(share_of_iou.chunks_mut(classes)) {
         let row = positive.row as usize * classes;
-        let cell = weight[row..row + classes].iter_mut().zip(&mut quality[row..row + classes]);
-        for (class, (weight, quality)) in cell.enumerate() {
+        let cell = weight[row..row + classes].iter_mut().zip(shares);
+        for (class, (weight, share)) in cell.enumerate() {
             let teacher = positive.teacher_weight(class, config.alpha);
             let rest = 1.0 - teacher * positive.share;
             let Some(label) = positive.label else {
@@ -123,40 +119,37 @@ fn class_targets(
             let smoothed = smoothing / classes as f32 + if class == label { 1.0 - smoothing } else { 0.0 };
             // The label's part of what remains beside the teacher; all of it without mixup.
             let part = if rest > 0.0 { (1.0 - teacher) * positive.share / rest } else { 0.0 };
-            *quality = iou * smoothed * part;
+            *share = smoothed * part;
             *weight = if class == label { rest } else { *weight * rest };
         }
     }
-    (quality, weight)
+    let share_of_iou = Tensor::from_vec(share_of_iou, &[targets.slots(), classes])?;
+    let quality = ious.unsqueeze(1)?.broadcast_mul(&share_of_iou)?.scatter_rows(&targets.rows(), rows)?;
+    Ok((quality, Tensor::from_vec(weight, &[rows, classes])?))
 }
 
 /// Σ weight · T²·KL over the positives that have teacher logits and the classes that the teacher
 /// knows.
-fn teacher_term(class: &Tensor, positives: &[Positive], config: &DetectionLossConfig) -> Result<Tensor> {
-    let taught: Vec<(&Positive, &Vec<f32>)> =
-        positives.iter().filter_map(|p| p.teacher_logits.as_ref().map(|logits| (p, logits))).collect();
-    if taught.is_empty() {
-        return Tensor::zeros((), class.dtype(), &Device::Cpu);
+fn teacher_term(class: &Tensor, targets: &DetectionTargets, config: &DetectionLossConfig) -> Result<Tensor> {
+    if targets.positives.iter().all(|p| p.teacher_logits.is_none()) {
+        return Ok(Tensor::scalar(0.0));
     }
-    let shape = (taught.len(), class.dim(1)?);
-    let index = Tensor::from_iter(taught.iter().map(|(p, _)| p.row), &Device::Cpu)?;
-    let weight = Tensor::from_iter(taught.iter().map(|(p, _)| p.alpha(config.alpha) * p.share), &Device::Cpu)?;
-    let logits = || taught.iter().flat_map(|(_, logits)| logits.iter().copied());
-    let known: Vec<f32> = logits().map(|v| f32::from(u8::from(v != UNKNOWN))).collect();
-    let known = Tensor::from_vec(known, shape, &Device::Cpu)?;
-    let teacher = logits().map(|v| if v == UNKNOWN { 0.0 } else { v }).collect();
-    let teacher = Tensor::from_vec(teacher, shape, &Device::Cpu)?;
-    let terms = soft::bernoulli_terms(&class.index_select(&index, 0)?, &teacher, config.temperature)?;
+    let shape = [targets.slots(), class.dim(1)?];
+    let weight = Tensor::from_iter(targets.of_slots(0.0, |p| p.alpha(config.alpha) * p.share))?;
+    let unknown = vec![UNKNOWN; shape[1]];
+    let logits = targets.of_slots(unknown.clone(), |p| p.teacher_logits.as_ref().unwrap_or(&unknown).clone()).concat();
+    let known = Tensor::from_vec(logits.iter().map(|&v| f32::from(u8::from(v != UNKNOWN))).collect(), &shape)?;
+    let teacher = logits.iter().map(|&v| if v == UNKNOWN { 0.0 } else { v }).collect();
+    let teacher = Tensor::from_vec(teacher, &shape)?;
+    let terms = soft::bernoulli_terms(&class.index_select(&targets.rows(), 0)?, &teacher, config.temperature)?;
     let divergence = ((terms * known)?.sum(1)? * (config.temperature * config.temperature))?;
     (divergence * weight)?.sum_all()
 }
 
 /// Σ weight · |y − σ|² · BCE(σ, y).
-fn quality_focal(logits: &Tensor, quality: &[f32], weight: &[f32]) -> Result<Tensor> {
-    let quality = Tensor::from_slice(quality, logits.shape(), &Device::Cpu)?;
-    let weight = Tensor::from_slice(weight, logits.shape(), &Device::Cpu)?;
-    let modulation = (sigmoid(logits)? - &quality)?.sqr()?;
-    ((soft::binary_cross_entropy(logits, &quality)? * modulation)? * weight)?.sum_all()
+fn quality_focal(logits: &Tensor, quality: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let modulation = (logits.sigmoid()? - quality)?.sqr()?;
+    ((soft::binary_cross_entropy(logits, quality)? * modulation)? * weight)?.sum_all()
 }
 
 #[cfg(test)]
@@ -164,6 +157,7 @@ mod tests {
     use super::super::check;
     use super::*;
     use crate::loss::assign::Cell;
+    use crate::loss::targets::Positive;
     use crate::net::check::values;
     use peregrine_core::BoundingBox;
 
@@ -181,11 +175,11 @@ mod tests {
             positive(2, Some(0), Some(vec![1.5, -2.0])),
             positive(3, None, Some(vec![-1.0, 0.5])),
         ];
-        DetectionTargets { positives, known: vec![1.0; 10] }
+        DetectionTargets { positives, known: vec![1.0; 10], room: 0 }
     }
 
     fn tensor(values: &[f32], shape: (usize, usize)) -> Tensor {
-        Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+        Tensor::from_slice(values, &[shape.0, shape.1]).unwrap()
     }
 
     #[test]
@@ -212,12 +206,14 @@ mod tests {
         // Predicted: one stride to each side, 16 × 16 pixels around (20, 12); target: 24 × 12 as
         // above.
         let distances = tensor(&[1.0; 4], (1, 4));
-        let (iou, loss) = generalized_iou(&distances, &[positive(0, Some(0), None)]).unwrap();
+        let targets = DetectionTargets { positives: vec![positive(0, Some(0), None)], ..Default::default() };
+        let (iou, loss) = generalized_iou(&distances, &targets).unwrap();
+        let iou = iou.values().unwrap();
         let (overlap, union, hull) = (16.0 * 12.0f32, 256.0, 24.0 * 16.0);
         let union = union + 24.0 * 12.0 - overlap;
         assert!((iou[0] - overlap / union).abs() < 1e-5);
         let expected = 1.0 - overlap / union + (hull - union) / hull;
-        assert!((loss.to_vec1::<f32>().unwrap()[0] - expected).abs() < 1e-5);
+        assert!((loss.values().unwrap()[0] - expected).abs() < 1e-5);
     }
 
     #[test]
@@ -229,7 +225,7 @@ mod tests {
             targets.positives = vec![positive(2, label, Some(vec![1.5, -2.0]))];
             let config = DetectionLossConfig { alpha: 1.0, ..Default::default() };
             let loss = loss(&class, &distribution, &targets, &config, &Ranks::alone()).unwrap();
-            (loss.class + loss.teacher).unwrap().to_scalar::<f32>().unwrap()
+            (loss.class + loss.teacher).unwrap().value().unwrap()
         };
         assert!((with(Some(0)) - with(None)).abs() < 1e-6);
     }
@@ -238,11 +234,11 @@ mod tests {
     fn a_batch_without_objects_teaches_the_known_absence() {
         let class = tensor(&[-1.0, 2.0], (1, 2));
         let distribution = tensor(&[0.0; 16], (1, 16));
-        let targets = DetectionTargets { positives: vec![], known: vec![0.0, 1.0] };
+        let targets = DetectionTargets { known: vec![0.0, 1.0], ..Default::default() };
         let loss = loss(&class, &distribution, &targets, &Default::default(), &Ranks::alone()).unwrap();
         let sigma = 1.0 / (1.0 + (-2.0f32).exp());
         let expected = -sigma * sigma * (1.0 - sigma).ln();
-        assert!((loss.class.to_scalar::<f32>().unwrap() - expected).abs() < 1e-5);
+        assert!((loss.class.value().unwrap() - expected).abs() < 1e-5);
     }
 
     fn sigma(z: f32) -> f64 {
@@ -264,11 +260,11 @@ mod tests {
     /// The class and teacher terms for one positive, and the IoU of its predicted box.
     fn terms(logits: [f32; 2], positive: Positive, config: &DetectionLossConfig) -> (f64, f64, f64) {
         let distribution = tensor(&values(4 * BINS, 2), (1, 4 * BINS));
-        let distances = expected_distances(&distribution.reshape((4, BINS)).unwrap(), 1).unwrap();
-        let iou = generalized_iou(&distances, std::slice::from_ref(&positive)).unwrap().0[0];
-        let targets = DetectionTargets { positives: vec![positive], known: vec![1.0; 2] };
+        let distances = expected_distances(&distribution.rows_of(BINS).unwrap()).unwrap();
+        let targets = DetectionTargets { positives: vec![positive], known: vec![1.0; 2], room: 0 };
+        let iou = generalized_iou(&distances, &targets).unwrap().0.values().unwrap()[0];
         let loss = loss(&tensor(&logits, (1, 2)), &distribution, &targets, config, &Ranks::alone()).unwrap();
-        let value = |t: Tensor| f64::from(t.to_scalar::<f32>().unwrap());
+        let value = |t: Tensor| f64::from(t.value().unwrap());
         (value(loss.class), value(loss.teacher), f64::from(iou))
     }
 
@@ -325,9 +321,9 @@ mod tests {
             let rows = [(0, 1.0, 1.0), (2, confidence, share)];
             let positives =
                 rows.map(|(row, confidence, share)| Positive { confidence, share, ..positive(row, Some(1), None) });
-            let targets = DetectionTargets { positives: positives.into(), known: vec![1.0; 10] };
+            let targets = DetectionTargets { positives: positives.into(), known: vec![1.0; 10], room: 0 };
             let loss = loss(&class, &distribution, &targets, &Default::default(), &Ranks::alone()).unwrap();
-            [loss.bbox, loss.box_distribution].map(|t| f64::from(t.to_scalar::<f32>().unwrap()))
+            [loss.bbox, loss.box_distribution].map(|t| f64::from(t.value().unwrap()))
         };
         let (none, whole) = (of(0.0, 1.0), of(1.0, 1.0));
         for ((part, blended), (none, whole)) in of(0.3, 1.0).iter().zip(of(0.6, 0.5)).zip(none.iter().zip(whole)) {

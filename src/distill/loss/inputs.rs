@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
 use peregrine_core::BoundingBox;
 
 use crate::ranks::Ranks;
+use crate::tensor::Tensor;
 
 /// One network's tensors. Rows of the detection head are image by image, level by level, cell by
 /// cell.
@@ -33,6 +33,8 @@ pub struct DistillInputs {
     pub teacher: Tensors,
     /// The positive anchors of labelled objects: row of the detection head, and class.
     pub positives: Vec<(u32, usize)>,
+    /// Positives that tensors have room for at least.
+    pub room: usize,
     /// The boxes of each image's objects in input pixels.
     pub boxes: Vec<Vec<BoundingBox>>,
     /// The label of each image and cell of the segmentation head, or [`VOID`](crate::data::VOID).
@@ -44,8 +46,8 @@ pub struct DistillInputs {
     pub scene_groups: Vec<String>,
     /// For each group of scenes the label of each image, or [`VOID`](crate::data::VOID).
     pub scene_labels: Vec<Vec<u8>>,
-    /// For each image whether the teacher has logits of its scene.
-    pub scene_valid: Vec<bool>,
+    /// For each group of scenes and image whether the teacher has logits.
+    pub scene_valid: Vec<Vec<bool>>,
     /// The same for each image and cell of the inner layers that are compared with soft targets, by
     /// name. Both tensors are zero at cells that are not valid.
     pub layer_valid: BTreeMap<String, Vec<bool>>,

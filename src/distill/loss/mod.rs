@@ -1,7 +1,7 @@
 //! The losses: `α·T²·KL(teacher/T ‖ student/T) + (1−α)·task loss`, and the distillation methods.
 //!
-//! Written with candle, whose autograd differentiates from the network's outputs to the scalar;
-//! each term is tested against closed forms and finite differences.
+//! Written with [`tensor`](crate::tensor): candle and its autograd on the CPU, a part of the step's graph
+//! on a GPU. Each term is tested against closed forms and finite differences.
 //!
 //! - [`assign`]: the assignment of anchors to objects; [`targets`]: what the detection head is to
 //!   learn.
@@ -24,10 +24,12 @@ pub mod targets;
 
 #[cfg(test)]
 pub(crate) mod check {
-    use candle_core::{Device, Tensor, Var};
+    use candle_core::{Device, Var};
+
+    use crate::tensor::{Result, Tensor};
 
     /// Asserts that candle's gradient of `f` at `at` agrees with central differences.
-    pub fn gradient(at: &[f32], shape: (usize, usize), f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) {
+    pub fn gradient(at: &[f32], shape: (usize, usize), f: impl Fn(&Tensor) -> Result<Tensor>) {
         gradient_by(1e-2, at, shape, f);
     }
 
@@ -36,14 +38,14 @@ pub(crate) mod check {
         step: f32,
         at: &[f32],
         shape: (usize, usize),
-        f: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+        f: impl Fn(&Tensor) -> Result<Tensor>,
     ) {
         let scalar = |x: &[f32]| {
-            let x = Tensor::from_slice(x, shape, &Device::Cpu).unwrap();
-            f64::from(f(&x).unwrap().to_scalar::<f32>().unwrap())
+            let x = Tensor::from_slice(x, &[shape.0, shape.1]).unwrap();
+            f64::from(f(&x).unwrap().value().unwrap())
         };
         let x = Var::from_slice(at, shape, &Device::Cpu).unwrap();
-        let gradients = f(&x).unwrap().backward().unwrap();
+        let gradients = f(&Tensor::from(&x)).unwrap().on_host().unwrap().backward().unwrap();
         let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         crate::net::check::gradient_by(step, at, &gradient, scalar);
     }

@@ -1,9 +1,8 @@
 //! Cross-entropy of the scene head, group by group.
 
-use candle_core::{Device, Result, Tensor};
-
 use super::segmentation;
 use crate::ranks::Ranks;
+use crate::tensor::{Result, Tensor};
 
 /// The sum over the groups of the mean cross-entropy of `[images, classes]` logits; images labelled
 /// [`VOID`](crate::data::VOID) in a group do not count there. The mean is over the images of all
@@ -16,7 +15,7 @@ pub fn cross_entropy<'a>(
     smoothing: f32,
     ranks: &Ranks,
 ) -> Result<Tensor> {
-    let mut total = Tensor::new(0.0f32, &Device::Cpu)?;
+    let mut total = Tensor::scalar(0.0);
     for (logits, labels) in groups {
         let equal = vec![1.0; logits.dim(1)?];
         total = (total + segmentation::cross_entropy(logits, labels, &equal, smoothing, ranks)?)?;
@@ -35,10 +34,10 @@ mod tests {
 
     #[test]
     fn each_group_counts_by_the_mean_over_its_labelled_images() {
-        let light = Tensor::from_slice(&LIGHT, (2, 2), &Device::Cpu).unwrap();
-        let weather = Tensor::from_slice(&WEATHER, (2, 3), &Device::Cpu).unwrap();
+        let light = Tensor::from_slice(&LIGHT, &[2, 2]).unwrap();
+        let weather = Tensor::from_slice(&WEATHER, &[2, 3]).unwrap();
         let groups = [(&light, &[0u8, 1][..]), (&weather, &[VOID, 2][..])];
-        let loss = cross_entropy(groups.into_iter(), 0.0, &Ranks::alone()).unwrap().to_scalar::<f32>().unwrap();
+        let loss = cross_entropy(groups.into_iter(), 0.0, &Ranks::alone()).unwrap().value().unwrap();
         let of = |row: &[f32], class: usize| row.iter().map(|v| v.exp()).sum::<f32>().ln() - row[class];
         let expected = 0.5 * (of(&LIGHT[..2], 0) + of(&LIGHT[2..], 1)) + of(&WEATHER[3..], 2);
         assert!((loss - expected).abs() < 1e-6, "{loss}, not {expected}");

@@ -1,10 +1,8 @@
 //! Cross-entropy of each pixel, with larger weights for rare classes, without unlabelled pixels.
 
-use candle_core::{Device, Result, Tensor};
-use candle_nn::ops::log_softmax;
-
 use crate::data::VOID;
 use crate::ranks::Ranks;
+use crate::tensor::{Result, Tensor};
 
 /// Weighted mean cross-entropy of `[pixels, classes]` logits; pixels labelled [`VOID`] do not
 /// count. The mean is over the pixels of all `ranks`, the sum over those of this one.
@@ -31,8 +29,8 @@ pub fn cross_entropy(
         }
     }
     let total = ranks.total(total);
-    let target = Tensor::from_vec(target, (labels.len(), classes), &Device::Cpu)?;
-    (log_softmax(logits, 1)? * target)?.sum_all()? * (-1.0 / total.max(1e-6))
+    let target = Tensor::from_vec(target, &[labels.len(), classes])?;
+    (logits.log_softmax()? * target)?.sum_all()? * (-1.0 / total.max(1e-6))
 }
 
 /// Weights `1 / ln(1.02 + share of the pixels)` (Paszke et al. 2016, section 5.1), for classes that
@@ -51,9 +49,9 @@ mod tests {
 
     #[test]
     fn it_equals_its_definition_and_ignores_void() {
-        let logits = Tensor::from_slice(&LOGITS, (3, 2), &Device::Cpu).unwrap();
+        let logits = Tensor::from_slice(&LOGITS, &[3, 2]).unwrap();
         let loss = cross_entropy(&logits, &[1, VOID, 0], &[2.0, 3.0], 0.0, &Ranks::alone()).unwrap();
-        let loss = loss.to_scalar::<f32>().unwrap();
+        let loss = loss.value().unwrap();
         let log_p = |row: usize, class: usize| {
             let (a, b) = (f64::from(LOGITS[2 * row]), f64::from(LOGITS[2 * row + 1]));
             [a, b][class] - (a.exp() + b.exp()).ln()
@@ -69,9 +67,9 @@ mod tests {
 
     #[test]
     fn smoothing_mixes_the_label_with_all_classes() {
-        let logits = Tensor::from_slice(&LOGITS[..2], (1, 2), &Device::Cpu).unwrap();
+        let logits = Tensor::from_slice(&LOGITS[..2], &[1, 2]).unwrap();
         let loss = |label, smoothing| {
-            cross_entropy(&logits, &[label], &[1.0; 2], smoothing, &Ranks::alone()).unwrap().to_scalar::<f32>()
+            cross_entropy(&logits, &[label], &[1.0; 2], smoothing, &Ranks::alone()).unwrap().value()
         };
         let (first, second) = (loss(0, 0.0).unwrap(), loss(1, 0.0).unwrap());
         assert!((loss(0, 0.2).unwrap() - (0.9 * first + 0.1 * second)).abs() < 1e-6);

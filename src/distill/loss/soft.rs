@@ -1,15 +1,14 @@
 //! Knowledge distillation by softened outputs (Hinton, Vinyals & Dean 2015, section 2).
 
-use candle_core::{Result, Tensor};
-use candle_nn::ops::{log_softmax, sigmoid};
+use crate::tensor::{Result, Tensor};
 
 /// `T² · KL(softmax(teacher/T) ‖ softmax(student/T))` of each row of `[rows, classes]` logits;
 /// `[rows]`.
 ///
 /// The factor T² keeps the magnitude of the gradient independent of the temperature.
 pub fn categorical(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
-    let log_p = log_softmax(&(teacher / temperature)?, 1)?.detach();
-    let log_q = log_softmax(&(student / temperature)?, 1)?;
+    let log_p = (teacher / temperature)?.log_softmax()?.detach();
+    let log_q = (student / temperature)?.log_softmax()?;
     let p = log_p.exp()?;
     (p * (log_p - log_q)?)?.sum(1)? * (temperature * temperature)
 }
@@ -24,7 +23,7 @@ pub fn bernoulli(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result
 pub fn bernoulli_terms(student: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
     let teacher = (teacher / temperature)?.detach();
     let student = (student / temperature)?;
-    let p = sigmoid(&teacher)?;
+    let p = teacher.sigmoid()?;
     // KL = cross-entropy − entropy, both from logits so that neither overflows.
     let cross_entropy = binary_cross_entropy(&student, &p)?;
     let entropy = binary_cross_entropy(&teacher, &p)?;
@@ -34,17 +33,16 @@ pub fn bernoulli_terms(student: &Tensor, teacher: &Tensor, temperature: f64) -> 
 /// `−t·ln σ(z) − (1−t)·ln(1−σ(z)) = max(z, 0) − z·t + ln(1 + e^−|z|)`, value by value.
 pub fn binary_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?;
-    ((logits.relu()? - (logits * target)?)? + softplus)?.contiguous()
+    (logits.relu()? - (logits * target)?)? + softplus
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::check;
     use super::*;
-    use candle_core::Device;
 
-    fn tensor(values: &[f32], shape: (usize, usize)) -> Tensor {
-        Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+    fn tensor(values: &[f32], shape: [usize; 2]) -> Tensor {
+        Tensor::from_slice(values, &shape).unwrap()
     }
 
     const STUDENT: [f32; 6] = [0.3, -1.2, 2.0, 0.7, 0.1, -0.4];
@@ -68,8 +66,8 @@ mod tests {
     #[test]
     fn categorical_equals_its_definition() {
         for temperature in [1.0, 4.0] {
-            let loss = categorical(&tensor(&STUDENT, (2, 3)), &tensor(&TEACHER, (2, 3)), temperature).unwrap();
-            for (a, b) in loss.to_vec1::<f32>().unwrap().iter().zip(categorical_by_definition(temperature)) {
+            let loss = categorical(&tensor(&STUDENT, [2, 3]), &tensor(&TEACHER, [2, 3]), temperature).unwrap();
+            for (a, b) in loss.values().unwrap().iter().zip(categorical_by_definition(temperature)) {
                 assert!((f64::from(*a) - b).abs() < 1e-5, "{a} {b}");
             }
         }
@@ -79,8 +77,8 @@ mod tests {
     fn bernoulli_equals_its_definition() {
         let temperature = 2.0;
         let sigmoid = |v: f32| 1.0 / (1.0 + (-f64::from(v) / temperature).exp());
-        let loss = bernoulli(&tensor(&STUDENT, (2, 3)), &tensor(&TEACHER, (2, 3)), temperature).unwrap();
-        for (row, loss) in loss.to_vec1::<f32>().unwrap().into_iter().enumerate() {
+        let loss = bernoulli(&tensor(&STUDENT, [2, 3]), &tensor(&TEACHER, [2, 3]), temperature).unwrap();
+        for (row, loss) in loss.values().unwrap().into_iter().enumerate() {
             let expected: f64 = (0..3)
                 .map(|c| (sigmoid(TEACHER[3 * row + c]), sigmoid(STUDENT[3 * row + c])))
                 .map(|(p, q)| p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln())
@@ -91,15 +89,15 @@ mod tests {
 
     #[test]
     fn the_loss_of_a_student_equal_to_its_teacher_is_zero() {
-        let logits = tensor(&TEACHER, (2, 3));
+        let logits = tensor(&TEACHER, [2, 3]);
         for loss in [categorical(&logits, &logits, 3.0), bernoulli(&logits, &logits, 3.0)] {
-            assert!(loss.unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.abs() < 1e-6));
+            assert!(loss.unwrap().values().unwrap().iter().all(|v| v.abs() < 1e-6));
         }
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let teacher = tensor(&TEACHER, (2, 3));
+        let teacher = tensor(&TEACHER, [2, 3]);
         check::gradient(&STUDENT, (2, 3), |s| categorical(s, &teacher, 2.0)?.sum_all());
         check::gradient(&STUDENT, (2, 3), |s| bernoulli(s, &teacher, 2.0)?.sum_all());
     }

@@ -47,4 +47,26 @@ pub struct DetectionTargets {
     pub positives: Vec<Positive>,
     /// `[rows · classes]`: 1 if a missing label means that there is no object of the class, else 0.
     pub known: Vec<f32>,
+    /// Positives that tensors have room for at least. On a device their shapes should seldom change
+    /// from step to step; what is left over counts for nothing.
+    pub room: usize,
+}
+
+impl DetectionTargets {
+    /// The rows of a tensor of positives.
+    pub fn slots(&self) -> usize {
+        self.positives.len().max(self.room)
+    }
+
+    /// What `of` says of each positive, and `left_over` for the slots that are left.
+    pub fn of_slots<T: Clone>(&self, left_over: T, of: impl Fn(&Positive) -> T) -> Vec<T> {
+        let mut all: Vec<T> = self.positives.iter().map(of).collect();
+        all.resize(self.slots(), left_over);
+        all
+    }
+
+    /// The row of the logits of each slot; the first for those that are left.
+    pub fn rows(&self) -> Vec<u32> {
+        self.of_slots(0, |positive| positive.row)
+    }
 }

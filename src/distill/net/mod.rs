@@ -14,7 +14,8 @@
 //! - [`convolve`]: the convolutions of a whole batch, on all threads; `conv_block`: with batch-norm
 //!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
 //!   `bilinear` one of them.
-//! - [`passes`]: the two passes over the graph; `gradients`: how gradients add up; [`fake`]:
+//! - [`passes`]: the two passes over the graph; [`Tape`]: from the one to the other over a step's losses;
+//!   `gradients`: how gradients add up; [`fake`]:
 //!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU, by
 //!   candle; `cuda` (feature `cuda`): on CUDA, by kernels of our own.
 
@@ -34,6 +35,7 @@ mod operation;
 pub mod params;
 pub mod passes;
 pub mod pool;
+mod tape;
 #[cfg(test)]
 mod tests;
 pub mod vectors;
@@ -42,6 +44,7 @@ mod winograd;
 pub use norm::Mode;
 pub use params::{ConvParams, NetParams, Norm};
 pub use passes::{LayerTimes, TrainNet};
+pub use tape::Tape;
 
 use peregrine_engine::{Conv, Shape};
 

@@ -19,6 +19,9 @@ use super::norm::Mode;
 use super::operation::Operation;
 use super::NetParams;
 use crate::ranks::Ranks;
+#[cfg(feature = "cuda")]
+use crate::tensor::record;
+use crate::tensor::Tensor;
 
 /// A network in training: its parameters and a buffer for each tensor of a batch.
 pub struct TrainNet {
@@ -174,6 +177,43 @@ impl TrainNet {
         self
     }
 
+    /// Whether a step is only recorded, and computed as one graph on a device at its end.
+    pub(super) fn records(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        return matches!(self.device, Some(OnDevice::Cuda { .. }));
+        #[cfg(not(feature = "cuda"))]
+        false
+    }
+
+    /// A layer's tensor of such a step, of the shape `dims`; `None` where it has a
+    /// [`value`](Self::value).
+    pub(super) fn recorded(&self, layer: LayerId, dims: &[usize]) -> Option<Tensor> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Some(OnDevice::Cuda { passes, .. }) => {
+                let leaf = record::Operation::Leaf(passes.output(layer).expect("the layer is fetched"));
+                Some(leaf.of(dims).into())
+            }
+            _ => {
+                let _ = (layer, dims);
+                None
+            }
+        }
+    }
+
+    /// Runs such a step: both passes, with the loss `total` and the values of the scalars `terms`
+    /// between them.
+    pub(super) fn differentiate_on_device(&mut self, total: &Tensor, terms: &[Tensor]) -> Result<Vec<f32>> {
+        match &mut self.device {
+            #[cfg(feature = "cuda")]
+            Some(OnDevice::Cuda { passes, .. }) => passes.step(&self.params, &self.values[0], total, terms),
+            _ => {
+                let _ = (total, terms);
+                unreachable!("only a step that is recorded")
+            }
+        }
+    }
+
     /// Images in a batch.
     pub fn batch(&self) -> usize {
         self.batch
@@ -309,7 +349,7 @@ impl TrainNet {
     fn backward_on_device<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
-            return passes.backward(seeds);
+            return passes.backward(&self.params, seeds);
         }
         let Some(OnDevice::Candle { passes, .. }) = &self.device else { return Ok(()) };
         for found in passes.backward(&self.graph, &self.params, &self.gradients.needed, seeds)? {

@@ -2,9 +2,8 @@
 //! the ranks' losses, each over its own images and divided by what the whole batch has
 //! ([`Ranks::total`]); where examples are compared with each other, every rank takes all of them.
 
-use candle_core::{Device, Result, Tensor};
-
 use super::Ranks;
+use crate::tensor::{Result, Tensor};
 
 impl Ranks {
     /// The share of the batch's images that each rank has.
@@ -20,9 +19,9 @@ impl Ranks {
         if self.is_alone() {
             return Ok(tensor.clone());
         }
-        let mut values: Vec<f64> = tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
+        let mut values: Vec<f64> = tensor.values()?.into_iter().map(f64::from).collect();
         self.sum(&mut values);
-        Tensor::from_vec(values.into_iter().map(|v| v as f32).collect(), tensor.shape(), &Device::Cpu)
+        Tensor::from_vec(values.into_iter().map(|v| v as f32).collect(), tensor.dims())
     }
 
     /// The `rows` of all ranks, in their order, of which each may have another number; `None` if none
@@ -34,14 +33,14 @@ impl Ranks {
         if self.is_alone() {
             return Ok(rows.cloned());
         }
-        let own = rows.map_or_else(|| Ok(Vec::new()), |rows| rows.flatten_all()?.to_vec1::<f32>())?;
+        let own = rows.map_or_else(|| Ok(Vec::new()), Tensor::values)?;
         let length: usize = shape_of_row.iter().product();
         let mut parts = Vec::new();
         for (rank, values) in self.gather(&own).into_iter().enumerate().filter(|(_, values)| !values.is_empty()) {
             let shape: Vec<usize> = [values.len() / length].into_iter().chain(shape_of_row.iter().copied()).collect();
             parts.push(match rows.filter(|_| rank == self.rank()) {
                 Some(own) => own.clone(),
-                None => Tensor::from_vec(values, shape, &Device::Cpu)?,
+                None => Tensor::from_vec(values, &shape)?,
             });
         }
         (!parts.is_empty()).then(|| Tensor::cat(&parts, 0)).transpose()
@@ -64,15 +63,6 @@ impl Ranks {
         }
         let flags: Vec<f32> = flags.iter().map(|&flag| f32::from(u8::from(flag))).collect();
         self.gather(&flags).concat().into_iter().map(|flag| flag > 0.0).collect()
-    }
-
-    /// The numbers (below 2²⁴) of all ranks, in their order.
-    pub fn gather_numbers(&self, numbers: Vec<usize>) -> Vec<usize> {
-        if self.is_alone() {
-            return numbers;
-        }
-        let numbers: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
-        self.gather(&numbers).concat().into_iter().map(|number| number as usize).collect()
     }
 
     /// A `loss` that every rank has computed of the examples of all: its value counts once in the sum

@@ -17,6 +17,7 @@ use super::progress::Schedule;
 use super::soft::TextSoftTargets;
 use super::Outputs;
 use crate::loss::soft::categorical;
+use crate::tensor;
 
 /// Probability of replacing a piece by the unknown one in training, so that its row is learnt.
 const HIDDEN: f64 = 0.05;
@@ -166,10 +167,16 @@ fn loss(
             let n = teacher.rows.len();
             let student = logits.index_select(&Tensor::from_slice(&teacher.rows, n, &Device::Cpu)?, 0)?;
             let targets = Tensor::from_slice(&teacher.logits, (n, teacher.logits.len() / n), &Device::Cpu)?;
-            total = (total + (categorical(&student, &targets, settings.temperature)?.mean_all()? * alpha)?)?;
+            total = (total + (divergence(student, targets, settings.temperature)?.mean_all()? * alpha)?)?;
         }
     }
     Ok(total)
+}
+
+/// As [`categorical`] says, of candle's tensors.
+fn divergence(student: Tensor, teacher: Tensor, temperature: f64) -> candle_core::Result<Tensor> {
+    let loss = categorical(&tensor::Tensor::from(student), &tensor::Tensor::from(teacher), temperature)?;
+    Ok(loss.on_host().expect("both are there").clone())
 }
 
 #[derive(Default)]

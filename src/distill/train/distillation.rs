@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use anyhow::{ensure, Context};
-use candle_core::{DType, Device, Tensor, Var};
 use peregrine_engine::{LayerId, Shape};
 use peregrine_student::{Architecture, DetectionLevel, Student};
 use peregrine_vision::decode::mask::MASK_STRIDE;
@@ -17,13 +16,16 @@ use super::online::OnlineTeacher;
 use super::soft_view::{Grid, SoftView};
 use crate::data::VOID;
 use crate::loss::inputs::{DistillInputs, Tensors};
+use crate::loss::methods::outputs::cells;
 use crate::loss::methods::{Method, MethodConfig};
 use crate::loss::schedule::Schedule;
 use crate::loss::targets::DetectionTargets;
-use crate::net::TrainNet;
+use crate::net::{Tape, TrainNet};
 use crate::ranks::Ranks;
 use crate::soften::SoftTargets;
+use crate::teacher::logits::UNKNOWN_CLASS;
 use crate::teacher::package::layer;
+use crate::tensor::Tensor;
 
 /// Where the teacher's outputs come from.
 pub enum TeacherSource {
@@ -34,6 +36,16 @@ pub enum TeacherSource {
     /// Soft targets of whole images: their masks and features come with each batch, the features
     /// for these layers.
     Offline(Vec<(String, Grid)>),
+}
+
+/// What a step is about.
+pub struct OfStep<'a> {
+    pub net: &'a TrainNet,
+    pub batch: &'a Batch,
+    pub targets: &'a DetectionTargets,
+    pub config: &'a StudentConfig,
+    /// Those that have the other images of the batch.
+    pub ranks: &'a Ranks,
 }
 
 /// An inner layer that some method compares.
@@ -154,71 +166,58 @@ impl Distillation {
         self.layers.iter().map(|layer| layer.id)
     }
 
-    /// The methods' inputs in a step, and the variables of the student's layers to differentiate,
-    /// besides those behind the rows given (the student's class and box distribution logits, if it
-    /// detects). `ranks`: those that have the other images of the batch.
+    /// The methods' inputs in a step. `detection`: the student's class and box distribution logits, if it
+    /// detects.
     ///
     /// # Errors
     /// When candle fails.
     pub fn inputs(
         &self,
-        net: &TrainNet,
-        batch: &Batch,
-        targets: &DetectionTargets,
-        detection: Option<(&Tensor, &Tensor)>,
-        config: &StudentConfig,
-        ranks: &Ranks,
-    ) -> candle_core::Result<(DistillInputs, Vec<(LayerId, Var)>)> {
+        of: &OfStep,
+        tape: &mut Tape,
+        detection: Option<(Tensor, Tensor)>,
+    ) -> candle_core::Result<DistillInputs> {
+        let &OfStep { net, batch, targets, config, ranks } = of;
         let images = net.batch();
-        let mut variables = Vec::new();
-        let mut variable = |layer: LayerId| {
-            let s = net.graph.layers[layer].shape;
-            let var = Var::from_slice(net.value(layer), (images, s.channels, s.height, s.width), &Device::Cpu)?;
-            let tensor = var.as_tensor().clone();
-            variables.push((layer, var));
-            candle_core::Result::Ok(tensor)
-        };
         // No method compares the outputs of a head that is not there: `prepare` refuses it.
         let (class, box_distribution) = match detection {
-            Some((class, box_distribution)) => (class.clone(), box_distribution.clone()),
+            Some(both) => both,
             None => (nothing(1)?, nothing(1)?),
         };
         let segmentation = match self.segmentation_output {
-            Some(output) => variable(net.graph.outputs[output])?.flatten(2, 3)?,
+            Some(output) => tape.layer(net, net.graph.outputs[output])?.flatten(2, 3)?,
             None => nothing(images)?.unsqueeze(1)?,
         };
-        let scene = self.scene_outputs.clone().map(|output| variable(net.graph.outputs[output])?.flatten_from(1));
+        let scene = self.scene_outputs.clone().map(|output| tape.layer(net, net.graph.outputs[output])?.flatten_from(1));
         let scene = scene.collect::<candle_core::Result<_>>()?;
         let mut student = Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() };
         for layer in &self.layers {
-            student.layers.insert(layer.name.clone(), variable(layer.id)?);
+            student.layers.insert(layer.name.clone(), tape.layer(net, layer.id)?);
         }
 
         let mut layer_valid = BTreeMap::new();
-        let (teacher, mask_valid) = if batch.teacher_outputs.is_empty() {
-            let (mut teacher, valid) = offline(batch, &student)?;
+        let (mut mask_valid, mut scene_valid) =
+            (vec![true; images * student.segmentation.dim(2)?], vec![vec![true; images]; student.scene.len()]);
+        let teacher = if batch.teacher_outputs.is_empty() {
+            let mut teacher = offline(tape, batch, &student, &mut mask_valid, &mut scene_valid)?;
             for (i, layer) in self.layers.iter().enumerate() {
-                let (theirs, valid, ones) = feature(batch, i, layer.teacher_shape)?;
+                let (theirs, valid, ones) = feature(tape, batch, i, layer.teacher_shape)?;
                 let name = &layer.name;
                 student.layers.insert(name.clone(), student.layers[name].broadcast_mul(&ones)?);
                 teacher.layers.insert(name.clone(), theirs);
                 layer_valid.insert(name.clone(), valid);
             }
-            (teacher, valid)
+            teacher
         } else {
-            (self.online(net, batch, &student)?, vec![true; images * student.segmentation.dim(2)?])
+            self.online(net, tape, batch, &student)?
         };
         let input = net.graph.input_shape();
-        let scene_valid = if batch.teacher_outputs.is_empty() {
-            batch.soft_scenes.iter().map(Option::is_some).collect()
-        } else {
-            vec![true; images]
-        };
         let void = vec![VOID; input.pixels() / (MASK_STRIDE * MASK_STRIDE)];
-        let inputs = DistillInputs {
+        Ok(DistillInputs {
             student,
             teacher,
             positives: targets.positives.iter().filter_map(|p| Some((p.row, p.label?))).collect(),
+            room: targets.room,
             boxes: batch.objects.iter().map(|o| o.iter().map(|o| o.bbox).collect()).collect(),
             mask: batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect(),
             mask_valid,
@@ -229,24 +228,23 @@ impl Distillation {
             input: (input.width, input.height),
             progress: batch.step as f64 / config.steps as f64,
             ranks: ranks.clone(),
-        };
-        Ok((inputs, variables))
+        })
     }
 
     /// The outputs of a teacher that was run on the views of `batch`.
-    fn online(&self, net: &TrainNet, batch: &Batch, student: &Tensors) -> candle_core::Result<Tensors> {
+    fn online(&self, net: &TrainNet, tape: &Tape, batch: &Batch, student: &Tensors) -> candle_core::Result<Tensors> {
         let images = net.batch();
         let outputs = &net.graph.outputs;
         let maps = |output: usize, channels: usize| {
             let values = &batch.teacher_outputs[output];
-            Tensor::from_slice(values, (images, channels, values.len() / (images * channels)), &Device::Cpu)
+            tape.given(values, &[images, channels, values.len() / (images * channels)])
         };
         let rows = |of: Vec<usize>, channels: usize| {
             if of.is_empty() {
                 return nothing(1);
             }
             let levels = of.into_iter().map(|o| maps(o, channels)).collect::<candle_core::Result<Vec<_>>>()?;
-            Tensor::cat(&levels, 2)?.transpose(1, 2)?.contiguous()?.reshape(((), channels))
+            cells(&Tensor::cat(&levels, 2)?)
         };
         let levels = &self.levels;
         let segmentation = match self.segmentation_output {
@@ -268,7 +266,7 @@ impl Distillation {
         for (ComparedLayer { name, teacher_shape: s, .. }, values) in
             self.layers.iter().zip(&batch.teacher_outputs[outputs.len()..])
         {
-            let tensor = Tensor::from_slice(values, (images, s.channels, s.height, s.width), &Device::Cpu)?;
+            let tensor = tape.given(values, &[images, s.channels, s.height, s.width])?;
             teacher.layers.insert(name.clone(), tensor);
         }
         Ok(teacher)
@@ -282,7 +280,7 @@ impl Distillation {
         let loss = |(weight, method): &(Schedule, Box<dyn Method>)| {
             let weight = weight.at(inputs.progress);
             if weight == 0.0 {
-                Tensor::zeros((), DType::F32, &Device::Cpu)
+                Ok(Tensor::scalar(0.0))
             } else {
                 method.loss(inputs)? * weight
             }
@@ -293,7 +291,7 @@ impl Distillation {
 
 /// What stands for the outputs of a head that is not there.
 fn nothing(rows: usize) -> candle_core::Result<Tensor> {
-    Tensor::zeros((rows, 1), DType::F32, &Device::Cpu)
+    Tensor::from_vec(vec![0.0; rows], &[rows, 1])
 }
 
 /// The layer `name` of the student, with the shape of the teacher's tensor for it.
@@ -319,49 +317,60 @@ fn compared_layer(
     Ok(ComparedLayer { name, id, teacher_shape })
 }
 
-/// The soft targets of `batch` as a teacher's tensors, and for each image and cell whether there
-/// are any. They hold no boxes, for which the student's own stand in: no method that is permitted
-/// here compares those.
-fn offline(batch: &Batch, student: &Tensors) -> candle_core::Result<(Tensors, Vec<bool>)> {
-    let (images, classes, cells) = student.segmentation.dims3()?;
-    let (segmentation, valid) = maps(batch.soft_masks.iter().map(Option::as_ref), (images, classes, cells))?;
+/// The soft targets of `batch` as a teacher's tensors, and for which cells and which groups' images there
+/// are any. They hold no boxes, for which the student's own stand in: no method that is permitted here
+/// compares those.
+fn offline(
+    tape: &Tape,
+    batch: &Batch,
+    student: &Tensors,
+    mask_valid: &mut Vec<bool>,
+    scene_valid: &mut [Vec<bool>],
+) -> candle_core::Result<Tensors> {
+    let segmentation;
+    let masks = batch.soft_masks.iter().map(Option::as_ref);
+    (segmentation, *mask_valid) = maps(tape, masks, student.segmentation.dims3()?)?;
     let (class, box_distribution) = (student.class.detach(), student.box_distribution.detach());
-    let scene = soft_scenes(batch, student)?;
-    Ok((Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() }, valid))
+    let scene = soft_scenes(batch, student, scene_valid)?;
+    Ok(Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() })
 }
 
 /// The soft targets' logits of each group of scenes, as wide as the student's; zeros for an image
-/// without them.
-fn soft_scenes(batch: &Batch, student: &Tensors) -> candle_core::Result<Vec<Tensor>> {
+/// of which the teacher knows nothing, which is not valid then.
+fn soft_scenes(batch: &Batch, student: &Tensors, valid: &mut [Vec<bool>]) -> candle_core::Result<Vec<Tensor>> {
     let mut first = 0;
-    let mut group = |logits: &Tensor| {
+    let mut group = |(logits, valid): (&Tensor, &mut Vec<bool>)| {
         let (images, classes) = logits.dims2()?;
         let mut values = vec![0.0; images * classes];
-        for (to, from) in values.chunks_mut(classes).zip(&batch.soft_scenes) {
-            if let Some(from) = from {
-                to.copy_from_slice(&from[first..first + classes]);
+        for ((to, from), valid) in values.chunks_mut(classes).zip(&batch.soft_scenes).zip(valid) {
+            let from = from.as_ref().map(|from| &from[first..first + classes]);
+            let known = from.filter(|from| from.iter().any(|&logit| logit > UNKNOWN_CLASS));
+            *valid = known.is_some();
+            if let Some(known) = known {
+                to.copy_from_slice(known);
             }
         }
         first += classes;
-        Tensor::from_vec(values, (images, classes), &Device::Cpu)
+        Tensor::from_vec(values, &[images, classes])
     };
-    student.scene.iter().map(&mut group).collect()
+    student.scene.iter().zip(valid).map(&mut group).collect()
 }
 
 /// The features of `batch` for the `layer`-th layer, of shape `s`; for each image and cell whether
 /// there are any, and the same as ones and zeros, `[images, 1, height, width]`.
-fn feature(batch: &Batch, layer: usize, s: Shape) -> candle_core::Result<(Tensor, Vec<bool>, Tensor)> {
+fn feature(tape: &Tape, batch: &Batch, layer: usize, s: Shape) -> candle_core::Result<(Tensor, Vec<bool>, Tensor)> {
     let images = batch.features.len();
     let views = batch.features.iter().map(|image| image[layer].as_ref());
-    let (values, valid) = maps(views, (images, s.channels, s.pixels()))?;
-    let ones = Tensor::from_iter(valid.iter().map(|&valid| f32::from(u8::from(valid))), &Device::Cpu)?;
-    let values = values.reshape((images, s.channels, s.height, s.width))?;
-    Ok((values, valid, ones.reshape((images, 1, s.height, s.width))?))
+    let (values, valid) = maps(tape, views, (images, s.channels, s.pixels()))?;
+    let ones = Tensor::from_iter(valid.iter().map(|&valid| f32::from(u8::from(valid))))?;
+    let values = values.reshape(&[images, s.channels, s.height, s.width])?;
+    Ok((values, valid, ones.reshape(&[images, 1, s.height, s.width])?))
 }
 
 /// The views as one tensor `[images, channels, cells]`, and for each image and cell whether it is
 /// valid.
 fn maps<'a>(
+    tape: &Tape,
     views: impl Iterator<Item = Option<&'a SoftView>>,
     (images, channels, cells): (usize, usize, usize),
 ) -> candle_core::Result<(Tensor, Vec<bool>)> {
@@ -374,8 +383,7 @@ fn maps<'a>(
             valid.copy_from_slice(&view.valid);
         }
     }
-    let values = Tensor::from_vec(values, (images, cells, channels), &Device::Cpu)?;
-    Ok((values.transpose(1, 2)?.contiguous()?, valid))
+    Ok((tape.given(&values, &[images, cells, channels])?.transpose(1, 2)?, valid))
 }
 
 /// The channels of the soft targets' features for `layer`.

@@ -5,21 +5,25 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::bail;
-use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
 use peregrine_engine::LayerId;
 use peregrine_student::{Architecture, DetectionLevel};
 
 use super::batches::Batch;
 use super::config::StudentConfig;
-use super::distillation::Distillation;
+use super::distillation::{Distillation, OfStep};
+use crate::data::VOID;
 use crate::defaults::is_default;
 use crate::loss::assign::{self, Cell};
 use crate::loss::detection::DetectionLoss;
 use crate::loss::targets::{DetectionTargets, Positive};
+use crate::loss::methods::outputs::cells;
 use crate::loss::{detection, scene, segmentation};
-use crate::net::{Mode, TrainNet};
+use crate::net::{Tape, TrainNet};
 use crate::ranks::Ranks;
+use crate::tensor::Tensor;
+
+/// Positives that a step on a device has room for at least.
+const LEAST_ROOM: usize = 64;
 
 /// The loss of one step, term by term.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -141,116 +145,98 @@ impl LossComputer {
     /// the ranks.
     ///
     /// # Errors
-    /// When candle fails; the caller checks that the loss is finite.
+    /// When candle or a device fails; the caller checks that the loss is finite.
     pub fn gradients(&self, net: &mut TrainNet, batch: &Batch, config: &StudentConfig) -> anyhow::Result<Losses> {
         net.input().copy_from_slice(&batch.input);
-        net.forward(Mode::Train)?;
+        let tape = &mut net.begin()?;
 
-        let detection = self.detection(net)?;
-        let targets = self.targets(batch);
+        let detection = self.detection(net, tape)?;
+        let targets = self.targets(batch, tape);
         let terms = match &detection {
-            Some((class, boxes)) => detection::loss(&class.rows, &boxes.rows, &targets, &config.loss, &self.ranks)?,
-            None => DetectionLoss::zero()?,
+            Some((class, boxes)) => detection::loss(class, boxes, &targets, &config.loss, &self.ranks)?,
+            None => DetectionLoss::zero(),
         };
-        let mask = self.mask(net, batch)?;
-
-        let mask_loss = match &mask {
-            Some(mask) => {
-                let smoothing = config.loss.label_smoothing as f32;
-                let (weights, ranks) = (&self.mask_weights, &self.ranks);
-                let loss = segmentation::cross_entropy(&mask.logits, &mask.labels, weights, smoothing, ranks)?;
-                (loss * config.segmentation_weight)?
-            }
-            None => {
-                if self.mask_output.is_some() {
-                    // The other ranks add up the weights of their pixels.
-                    self.ranks.total(0.0);
-                }
-                Tensor::new(0.0f32, &Device::Cpu)?
-            }
-        };
-        let total = ((&terms.class + &terms.teacher)? + (&terms.bbox + &terms.box_distribution)?)?;
-        let scenes = self.scenes(net)?;
-        let scene_loss = scene_loss(&scenes, batch, config, &self.ranks)?;
-        let mut total = ((total + &mask_loss)? + &scene_loss)?;
-        let mut taps = Vec::new();
-        let mut methods = Vec::new();
+        let mask = (self.mask_loss(net, tape, batch, config)? * config.segmentation_weight)?;
+        let scene = (self.scene_loss(net, tape, batch, config)? * config.scene_weight)?;
+        let mut all = vec![terms.class, terms.teacher, terms.bbox, terms.box_distribution, mask, scene];
+        let mut also = Vec::new();
         if let Some(distillation) = &self.distillation {
-            let rows = detection.as_ref().map(|(class, boxes)| (&class.rows, &boxes.rows));
-            let (inputs, inner) = distillation.inputs(net, batch, &targets, rows, config, &self.ranks)?;
-            for loss in distillation.losses(&inputs)? {
-                methods.push(loss.to_scalar::<f32>()?);
-                total = (total + loss)?;
-            }
-            taps = inner;
+            let of = OfStep { net, batch, targets: &targets, config, ranks: &self.ranks };
+            let inputs = distillation.inputs(&of, tape, detection)?;
+            all.extend(distillation.losses(&inputs)?);
+            also.extend(distillation.layers());
         }
-        let gradients = total.backward()?;
+        let mut total = Tensor::scalar(0.0);
+        for term in &all {
+            total = (total + term)?;
+        }
 
-        let mut seeds: Vec<(LayerId, Vec<f32>)> = Vec::new();
-        let outputs = detection.iter().flat_map(|(class, boxes)| class.outputs.iter().chain(&boxes.outputs));
-        for (layer, var) in outputs.chain(&scenes).chain(&taps) {
-            if let Some(gradient) = gradients.get(var) {
-                seeds.push((*layer, gradient.flatten_all()?.to_vec1()?));
-            }
-        }
-        seeds.extend(mask.map(|mask| mask.seed(net, &gradients)).transpose()?);
-        if !self.ranks.is_alone() {
-            // The same layers take part in the backward pass of every rank: batch-norm there waits for all.
-            let all = net.graph.outputs.iter().copied().chain(taps.iter().map(|(layer, _)| *layer));
-            let zeros = |layer: LayerId| (layer, vec![0.0; net.batch() * net.graph.layers[layer].shape.len()]);
-            let missing = all.filter(|layer| seeds.iter().all(|(seeded, _)| seeded != layer)).map(zeros);
-            seeds.extend(missing.collect::<Vec<_>>());
-        }
-        net.backward(seeds.iter().map(|(layer, seed)| (*layer, &seed[..])))?;
-        let value = |t: &Tensor| t.to_scalar::<f32>();
+        // The same layers take part in the backward pass of every rank: batch-norm there waits for all.
+        also.extend(&net.graph.outputs);
+        let also = if self.ranks.is_alone() { &[] } else { &also[..] };
+        let mut values = net.differentiate(tape, &total, &all, also)?.into_iter();
+        let mut next = || values.next().expect("one for each term");
         let losses = Losses {
-            class: value(&terms.class)?,
-            teacher: value(&terms.teacher)?,
-            bbox: value(&terms.bbox)?,
-            box_distribution: value(&terms.box_distribution)?,
-            segmentation: value(&mask_loss)?,
-            scene: value(&scene_loss)?,
-            methods,
+            class: next(),
+            teacher: next(),
+            bbox: next(),
+            box_distribution: next(),
+            segmentation: next(),
+            scene: next(),
+            methods: values.collect(),
         };
         Ok(losses.of_all(&self.ranks))
     }
 
-    /// The class logits and the box distributions; `None` without a detection head.
-    fn detection(&self, net: &TrainNet) -> candle_core::Result<Option<(Rows, Rows)>> {
+    /// The class logits and the box distributions, `[images · cells, channels]` each; `None` without a
+    /// detection head.
+    fn detection(&self, net: &TrainNet, tape: &mut Tape) -> candle_core::Result<Option<(Tensor, Tensor)>> {
         if self.levels.is_empty() {
             return Ok(None);
         }
-        let class = self.rows(net, self.levels.iter().map(|l| net.graph.outputs[l.class]))?;
-        let boxes = self.rows(net, self.levels.iter().map(|l| net.graph.outputs[l.box_distribution]))?;
+        let class = rows(net, tape, self.levels.iter().map(|l| net.graph.outputs[l.class]))?;
+        let boxes = rows(net, tape, self.levels.iter().map(|l| net.graph.outputs[l.box_distribution]))?;
         Ok(Some((class, boxes)))
     }
 
-    /// The outputs of all levels as `[images · cells, channels]`, and the variables to
-    /// differentiate.
-    fn rows(&self, net: &TrainNet, layers: impl Iterator<Item = LayerId>) -> candle_core::Result<Rows> {
-        let mut outputs = Vec::new();
-        for layer in layers {
-            let shape = net.graph.layers[layer].shape;
-            let dims = (net.batch(), shape.channels, shape.pixels());
-            outputs.push((layer, Var::from_slice(net.value(layer), dims, &Device::Cpu)?));
+    /// That of the masks; images without one do not count.
+    fn mask_loss(
+        &self,
+        net: &TrainNet,
+        tape: &mut Tape,
+        batch: &Batch,
+        config: &StudentConfig,
+    ) -> candle_core::Result<Tensor> {
+        let Some(output) = self.mask_output else { return Ok(Tensor::scalar(0.0)) };
+        if batch.masks.iter().all(Option::is_none) {
+            // The other ranks add up the weights of their pixels.
+            self.ranks.total(0.0);
+            return Ok(Tensor::scalar(0.0));
         }
-        let tensors: Vec<&Tensor> = outputs.iter().map(|(_, var)| var.as_tensor()).collect();
-        let channels = tensors[0].dim(1)?;
-        let rows = Tensor::cat(&tensors, 2)?.transpose(1, 2)?.contiguous()?.reshape(((), channels))?;
-        Ok(Rows { rows, outputs })
+        let layer = net.graph.outputs[output];
+        let void = vec![VOID; net.graph.layers[layer].shape.pixels()];
+        let labels: Vec<u8> = batch.masks.iter().flat_map(|m| m.as_ref().unwrap_or(&void)).copied().collect();
+        let logits = cells(&tape.layer(net, layer)?.flatten(2, 3)?)?;
+        let smoothing = config.loss.label_smoothing as f32;
+        segmentation::cross_entropy(&logits, &labels, &self.mask_weights, smoothing, &self.ranks)
     }
 
-    /// The logits of each group of scenes, `[images, classes]`, to differentiate.
-    fn scenes(&self, net: &TrainNet) -> candle_core::Result<Vec<(LayerId, Var)>> {
-        let variable = |output: usize| {
-            let layer = net.graph.outputs[output];
-            let dims = (net.batch(), net.graph.layers[layer].shape.channels);
-            Ok((layer, Var::from_slice(net.value(layer), dims, &Device::Cpu)?))
-        };
-        self.scene_outputs.clone().map(variable).collect()
+    /// That of the scene head; 0 without one.
+    fn scene_loss(
+        &self,
+        net: &TrainNet,
+        tape: &mut Tape,
+        batch: &Batch,
+        config: &StudentConfig,
+    ) -> candle_core::Result<Tensor> {
+        let logits = |output| tape.layer(net, net.graph.outputs[output])?.flatten_from(1);
+        let logits = self.scene_outputs.clone().map(logits).collect::<candle_core::Result<Vec<_>>>()?;
+        let labels: Vec<Vec<u8>> = (0..logits.len()).map(|group| batch.scene_labels(group)).collect();
+        let groups = logits.iter().zip(&labels).map(|(logits, labels)| (logits, &labels[..]));
+        scene::cross_entropy(groups, config.loss.label_smoothing as f32, &self.ranks)
     }
 
-    fn targets(&self, batch: &Batch) -> DetectionTargets {
+    fn targets(&self, batch: &Batch, tape: &Tape) -> DetectionTargets {
         let mut targets = DetectionTargets::default();
         for (image, (objects, known)) in batch.objects.iter().zip(&batch.known).enumerate() {
             let boxes: Vec<_> = objects.iter().map(|o| o.bbox).collect();
@@ -269,67 +255,18 @@ impl LossComputer {
             let row: Vec<f32> = (0..self.classes).map(|c| f32::from(u8::from(known[c]))).collect();
             (0..self.cells.len()).for_each(|_| targets.known.extend(&row));
         }
+        if tape.is_on_device() {
+            targets.room = targets.positives.len().next_power_of_two().max(LEAST_ROOM);
+        }
         targets
     }
-
-    /// The segmentation logits of the images that have a mask.
-    fn mask(&self, net: &TrainNet, batch: &Batch) -> candle_core::Result<Option<Mask>> {
-        let labelled = batch.masks.iter().enumerate().filter_map(|(i, mask)| mask.as_ref().map(|m| (i, m)));
-        let (images, masks): (Vec<usize>, Vec<&Vec<u8>>) = labelled.unzip();
-        let Some(output) = self.mask_output.filter(|_| !images.is_empty()) else { return Ok(None) };
-        let layer = net.graph.outputs[output];
-        let shape = net.graph.layers[layer].shape;
-        let of = |&image: &usize| &net.value(layer)[image * shape.len()..][..shape.len()];
-        let values: Vec<f32> = images.iter().flat_map(of).copied().collect();
-        let var = Var::from_vec(values, (images.len(), shape.channels, shape.pixels()), &Device::Cpu)?;
-        let logits = var.transpose(1, 2)?.contiguous()?.reshape(((), shape.channels))?;
-        Ok(Some(Mask { layer, logits, var, images, labels: masks.into_iter().flatten().copied().collect() }))
-    }
 }
 
-/// The weighted loss of the scene head; 0 without one.
-fn scene_loss(
-    scenes: &[(LayerId, Var)],
-    batch: &Batch,
-    config: &StudentConfig,
-    ranks: &Ranks,
-) -> candle_core::Result<Tensor> {
-    let labels: Vec<Vec<u8>> = (0..scenes.len()).map(|group| batch.scene_labels(group)).collect();
-    let groups = scenes.iter().zip(&labels).map(|((_, var), labels)| (var.as_tensor(), &labels[..]));
-    scene::cross_entropy(groups, config.loss.label_smoothing as f32, ranks)? * config.scene_weight
-}
-
-/// One kind of detection output over all levels.
-struct Rows {
-    /// `[images · cells, channels]`.
-    rows: Tensor,
-    outputs: Vec<(LayerId, Var)>,
-}
-
-/// The segmentation output of the images that have a mask.
-struct Mask {
-    layer: LayerId,
-    /// `[images · cells, classes]`.
-    logits: Tensor,
-    var: Var,
-    images: Vec<usize>,
-    labels: Vec<u8>,
-}
-
-impl Mask {
-    /// The gradient of the segmentation output over the whole batch.
-    fn seed(&self, net: &TrainNet, gradients: &GradStore) -> candle_core::Result<(LayerId, Vec<f32>)> {
-        let layer = self.layer;
-        let len = net.graph.layers[layer].shape.len();
-        let mut seed = vec![0.0; net.batch() * len];
-        if let Some(gradient) = gradients.get(&self.var) {
-            let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
-            for (&image, from) in self.images.iter().zip(gradient.chunks(len)) {
-                seed[image * len..][..len].copy_from_slice(from);
-            }
-        }
-        Ok((layer, seed))
-    }
+/// The outputs of all levels as `[images · cells, channels]`.
+fn rows(net: &TrainNet, tape: &mut Tape, layers: impl Iterator<Item = LayerId>) -> candle_core::Result<Tensor> {
+    let maps = layers.map(|layer| tape.layer(net, layer)?.flatten(2, 3));
+    let maps = maps.collect::<candle_core::Result<Vec<_>>>()?;
+    cells(&Tensor::cat(&maps, 2)?)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Attention transfer (Zagoruyko & Komodakis 2017, eq. 2).
 
-use candle_core::{Result, Tensor};
+
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
+use crate::tensor::{Result, Tensor};
 
 /// `Σ_p (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)²`, averaged over images and summed over layers, with the map `Q =
 /// Σ_c |A_c|²`. (The paper's norm is squared here, as in its authors' code, which keeps the

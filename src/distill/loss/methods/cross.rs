@@ -1,6 +1,5 @@
 //! Cross-head distillation, CrossKD (Wang et al. 2024, eq. 4 to 6).
 
-use candle_core::{Device, Result, Tensor};
 use peregrine_student::architecture::{DetectionHead, DETECTION_STRIDES};
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::{kd, ld, Method};
+use crate::tensor::{Result, Tensor};
 
 /// The student's features after the first `cut` separable convolutions of its detection head are
 /// passed through the rest of the *teacher's* head, and the result is compared with the teacher's
@@ -125,7 +125,7 @@ impl FrozenHead {
         let layer = |name: String| {
             let weights = teacher.weights.of(&name);
             let out = weights.bias.len();
-            let tensor = |v: &[f32], columns| Tensor::from_slice(v, (out, columns), &Device::Cpu);
+            let tensor = |v: &[f32], columns| Tensor::from_slice(v, &[out, columns]);
             let weight = tensor(&weights.weight, weights.weight.len() / out).expect("lengths were checked on loading");
             (weight, tensor(&weights.bias, 1).expect("lengths were checked on loading"))
         };
@@ -149,15 +149,15 @@ impl FrozenHead {
 }
 
 fn relu6(x: &Tensor) -> Result<Tensor> {
-    x.relu()?.minimum(6.0)
+    x.relu()?.at_most(6.0)
 }
 
 /// A 1×1 convolution of `[images, in, height, width]`.
 fn pointwise(x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
-    let y = weight.broadcast_matmul(&x.flatten(2, 3)?.contiguous()?)?.broadcast_add(bias)?;
+    let y = weight.matmul(&x.flatten(2, 3)?)?.broadcast_add(bias)?;
     let (images, out, _) = y.dims3()?;
-    y.reshape((images, out, height, width))
+    y.reshape(&[images, out, height, width])
 }
 
 /// A depthwise convolution with stride 1 and "same" padding, as a sum of shifted maps: candle would
@@ -166,11 +166,11 @@ fn depthwise(x: &Tensor, (weight, bias): &(Tensor, Tensor), kernel: usize) -> Re
     let (_, channels, height, width) = x.dims4()?;
     let half = kernel / 2;
     let padded = x.pad_with_zeros(2, half, half)?.pad_with_zeros(3, half, half)?;
-    let per_channel = |t: &Tensor| t.reshape((1, channels, 1, 1));
+    let per_channel = |t: &Tensor| t.reshape(&[1, channels, 1, 1]);
     let mut sum: Option<Tensor> = None;
     for dy in 0..kernel {
         for dx in 0..kernel {
-            let tap = per_channel(&weight.narrow(1, dy * kernel + dx, 1)?.contiguous()?)?;
+            let tap = per_channel(&weight.narrow(1, dy * kernel + dx, 1)?)?;
             let shifted = padded.narrow(2, dy, height)?.narrow(3, dx, width)?.broadcast_mul(&tap)?;
             sum = Some(match sum {
                 Some(sum) => (sum + shifted)?,
@@ -208,7 +208,7 @@ mod tests {
         engine.run().unwrap();
         let tensor = |i: usize| {
             let s = graph.layers[graph.outputs[i]].shape;
-            Tensor::from_slice(engine.output(i), (1, s.channels, s.height, s.width), &Device::Cpu).unwrap()
+            Tensor::from_slice(engine.output(i), &[1, s.channels, s.height, s.width]).unwrap()
         };
         let levels = Architecture::default_student().detection_levels();
         let rows = |of: Vec<usize>| {
@@ -229,6 +229,7 @@ mod tests {
             student: tensors(config, student),
             teacher: tensors(config, teacher),
             positives: vec![],
+            room: 0,
             boxes: vec![],
             mask: vec![],
             mask_valid: vec![],
@@ -247,7 +248,7 @@ mod tests {
         for cut in [1, 2] {
             let config = CrossConfig { min_score: 0.0, ..toml::from_str(&format!("cut = {cut}")).unwrap() };
             let cross = Cross::new(config.clone(), &Student::load(&peregrine_support::lite()).unwrap()).unwrap();
-            let value = |student, teacher| cross.loss(&inputs(&config, student, teacher)).unwrap().to_scalar::<f32>();
+            let value = |student, teacher| cross.loss(&inputs(&config, student, teacher)).unwrap().value();
             assert!(value(1, 1).unwrap().abs() < 1e-4, "cut {cut}: {:?}", value(1, 1));
             assert!(value(2, 1).unwrap() > 1e-3, "cut {cut}: {:?}", value(2, 1));
         }
@@ -262,12 +263,12 @@ mod tests {
         let (student, teacher, alone) = (&inputs.student, &inputs.teacher, Ranks::alone());
         let classes = kd::focused(&student.class, &teacher.class, 2.0, 1.0, &alone).unwrap();
         let boxes = ld::localisation(&student.box_distribution, teacher, 2.0, 0.0, &alone).unwrap();
-        let [classes, boxes] = [classes, boxes].map(|t| t.to_scalar::<f32>().unwrap());
+        let [classes, boxes] = [classes, boxes].map(|t| t.value().unwrap());
         let loss = Cross::new(config, &Student::load(&peregrine_support::lite()).unwrap())
             .unwrap()
             .loss(&inputs)
             .unwrap()
-            .to_scalar::<f32>()
+            .value()
             .unwrap();
         let expected = classes + 0.5 * boxes;
         assert!((loss - expected).abs() < 1e-3 * (1.0 + expected), "{loss}, not {expected}");
@@ -280,12 +281,12 @@ mod tests {
         let name = config.layer(32);
         let features = inputs(&config, 2, 1).student.layers[&name].clone();
         let shape = features.dims().to_vec();
-        let values = features.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = features.values().unwrap();
         let inputs = std::cell::RefCell::new(inputs(&config, 2, 1));
         // A small step: the head's activations have kinks.
         check::gradient_by(2e-3, &values, (1, values.len()), |x| {
             let mut inputs = inputs.borrow_mut();
-            inputs.student.layers.insert(name.clone(), x.reshape(shape.as_slice())?);
+            inputs.student.layers.insert(name.clone(), x.reshape(&shape)?);
             cross.loss(&inputs)
         });
     }

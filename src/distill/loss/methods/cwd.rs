@@ -1,12 +1,12 @@
 //! Channel-wise knowledge distillation, CWD (Shu et al. 2021, eq. 2 to 4).
 
-use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::super::schedule::Schedule;
 use super::super::soft;
 use super::Method;
+use crate::tensor::{Result, Tensor};
 
 /// `T²/C · Σ_c KL(φ(teacher_c) ‖ φ(student_c))`, averaged over images: φ is the softmax of a
 /// channel over its pixels at temperature T, so that a channel is a distribution over places. On
@@ -32,44 +32,55 @@ impl Method for Cwd {
 
     fn loss(&self, inputs: &DistillInputs) -> Result<Tensor> {
         let t = self.temperature.at(inputs.progress);
-        // The mean over the channels of this rank's images, and by their share of those of all ranks.
-        let channels = |student: &Tensor, teacher: &Tensor, share: f64| {
-            let rows = |maps: &Tensor| maps.flatten(0, 1)?.contiguous()?.flatten_from(1);
-            soft::categorical(&rows(student)?, &rows(teacher)?, t)?.mean_all()? * share
+        // Of each image and channel.
+        let channels = |student: &Tensor, teacher: &Tensor| {
+            let rows = |maps: &Tensor| maps.flatten(0, 1)?.flatten_from(1);
+            soft::categorical(&rows(student)?, &rows(teacher)?, t)
         };
         if self.layers.is_empty() {
-            let maps = valid_maps(inputs)?;
-            let images = maps.as_ref().map_or(Ok(0), |(student, _)| student.dim(0))? as f64;
-            let all = inputs.ranks.total(images);
-            let Some((student, teacher)) = maps else {
+            let maps = ValidMaps::new(inputs)?;
+            let all = inputs.ranks.total(maps.images);
+            if maps.images == 0.0 {
                 return super::zero();
-            };
-            return channels(&student, &teacher, images / all);
+            }
+            let of_channels = channels(&maps.student, &maps.teacher)?.rows_of(maps.student.dim(1)?)?;
+            return of_channels.mean_keepdim(1)?.broadcast_mul(&maps.counted)?.sum_all()? / all;
         }
+        // By the share of this rank's images of those of all.
         let share = inputs.ranks.share();
-        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| channels(student, teacher, share))
+        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| channels(student, teacher)?.mean_all()? * share)
     }
 }
 
 /// Added to the logits of cells that are not valid: far below any logit at any temperature.
 const EXCLUDED: f32 = -1e5;
 
-/// The segmentation logits of student and teacher for the images with valid cells, with the other
-/// cells excluded from every softmax; `None` if no image has any.
-fn valid_maps(inputs: &DistillInputs) -> Result<Option<(Tensor, Tensor)>> {
-    let (student, teacher) = (&inputs.student.segmentation, &inputs.teacher.segmentation);
-    if inputs.mask_valid.iter().all(|&valid| valid) {
-        return Ok(Some((student.clone(), teacher.clone())));
+/// The segmentation logits, with the cells that are not valid excluded from every softmax.
+struct ValidMaps {
+    student: Tensor,
+    teacher: Tensor,
+    /// `[images, 1]`: 1 for those that have a valid cell, else 0.
+    counted: Tensor,
+    /// The number of those.
+    images: f64,
+}
+
+impl ValidMaps {
+    fn new(inputs: &DistillInputs) -> Result<Self> {
+        let (student, teacher) = (&inputs.student.segmentation, &inputs.teacher.segmentation);
+        let (images, _, cells) = student.dims3()?;
+        let counts = inputs.mask_valid.chunks(cells).map(|image| image.contains(&true));
+        let counted: Vec<f32> = counts.map(|counts| f32::from(u8::from(counts))).collect();
+        let of_images = counted.iter().map(|&counts| f64::from(counts)).sum();
+        // An image that does not count keeps its logits: all of them excluded would be no softmax.
+        let offset = |(cell, &valid): (usize, &bool)| if valid || counted[cell / cells] == 0.0 { 0.0 } else { EXCLUDED };
+        let offsets = Tensor::from_iter(inputs.mask_valid.iter().enumerate().map(offset))?;
+        let offsets = offsets.reshape(&[images, 1, cells])?;
+        Ok(Self {
+            student: student.broadcast_add(&offsets)?,
+            teacher: teacher.broadcast_add(&offsets)?,
+            counted: Tensor::from_vec(counted, &[images, 1])?,
+            images: of_images,
+        })
     }
-    let cells = student.dim(2)?;
-    let images = inputs.mask_valid.chunks(cells).enumerate().filter(|(_, image)| image.contains(&true));
-    let (images, valid): (Vec<u32>, Vec<&[bool]>) = images.map(|(i, image)| (i as u32, image)).unzip();
-    if images.is_empty() {
-        return Ok(None);
-    }
-    let offsets = valid.concat().into_iter().map(|valid| if valid { 0.0 } else { EXCLUDED });
-    let offsets = Tensor::from_iter(offsets, &Device::Cpu)?.reshape((images.len(), 1, cells))?;
-    let images = Tensor::new(images, &Device::Cpu)?;
-    let part = |maps: &Tensor| maps.index_select(&images, 0)?.broadcast_add(&offsets);
-    Ok(Some((part(student)?, part(teacher)?)))
 }

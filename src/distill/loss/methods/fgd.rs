@@ -1,12 +1,11 @@
 //! Focal distillation, the local part of FGD (Yang et al. 2022, eq. 1 to 9): with separate weights
 //! for objects and background.
 
-use candle_core::{Device, Result, Tensor, D};
-use candle_nn::ops::softmax;
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
+use crate::tensor::{Result, Tensor};
 
 /// `foreground · Σ_fg S·A^S·A^C·(T − S)² + background · Σ_bg … + attention · (|A^S_T − A^S_S| +
 /// |A^C_T − A^C_S|)`, by images, summed over layers. S is one over an object's area (the smallest
@@ -74,7 +73,7 @@ impl Fgd {
             background.extend(scale.iter().map(|&s| if s == 0.0 { 1.0 / empty } else { 0.0 }));
             foreground.extend(scale);
         }
-        let tensor = |v| Tensor::from_vec(v, (images, 1, height, width), &Device::Cpu);
+        let tensor = |v| Tensor::from_vec(v, &[images, 1, height, width]);
         Ok((tensor(foreground)?, tensor(background)?))
     }
 
@@ -82,9 +81,9 @@ impl Fgd {
     fn attention(&self, layer: &Tensor) -> Result<(Tensor, Tensor)> {
         let (images, channels, height, width) = layer.dims4()?;
         let size = layer.abs()?.flatten(2, 3)?;
-        let space = (softmax(&(size.mean(1)? / self.temperature)?, D::Minus1)? * (height * width) as f64)?;
-        let channel = (softmax(&(size.mean(2)? / self.temperature)?, D::Minus1)? * channels as f64)?;
-        Ok((space.reshape((images, 1, height, width))?, channel.reshape((images, channels, 1, 1))?))
+        let space = ((size.mean(1)? / self.temperature)?.softmax()? * (height * width) as f64)?;
+        let channel = ((size.mean(2)? / self.temperature)?.softmax()? * channels as f64)?;
+        Ok((space.reshape(&[images, 1, height, width])?, channel.reshape(&[images, channels, 1, 1])?))
     }
 }
 

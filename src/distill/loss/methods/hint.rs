@@ -1,10 +1,11 @@
 //! Hints (Romero et al. 2015, "FitNets", eq. 3).
 
-use candle_core::{Result, Tensor};
+
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, Method};
+use crate::tensor::{Result, Tensor};
 
 /// `½ · mean (teacher − student)²` over the values of each layer, summed over layers. The layers
 /// have equal numbers of channels, so that the paper's regressor is the identity.

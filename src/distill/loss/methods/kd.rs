@@ -1,8 +1,6 @@
 //! Knowledge distillation (Hinton, Vinyals & Dean 2015, section 2): `T² · KL(teacher/T ‖
 //! student/T)`.
 
-use candle_core::{Result, Tensor};
-use candle_nn::ops::{sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
@@ -13,6 +11,7 @@ use super::{sum_over_rows, Method};
 use crate::data::VOID;
 use crate::defaults::is_default;
 use crate::ranks::Ranks;
+use crate::tensor::{Result, Tensor};
 
 /// On the segmentation head (per-pixel KD: Liu et al. 2019, "Structured Knowledge Distillation",
 /// eq. 2): the mean over all valid cells, labelled or not. With `labelled`, only over those that
@@ -76,15 +75,15 @@ impl Method for Kd {
                 let loss = soft::categorical(&student, &teacher, temperature)?;
                 let counts = |(&valid, &label): (&bool, &u8)| f32::from(valid && (!self.labelled || label != VOID));
                 let counted = inputs.mask_valid.iter().zip(&inputs.mask).map(counts);
-                let counted = Tensor::from_iter(counted, loss.device())?;
+                let counted = Tensor::from_iter(counted)?;
                 let weight =
                     if self.balanced { (rarity(&teacher, &counted, &inputs.ranks)? * counted)? } else { counted };
                 // Without a cell that counts: zero, with a zero gradient.
-                let total = inputs.ranks.total(f64::from(weight.sum_all()?.to_scalar::<f32>()?)).max(1e-6);
+                let total = inputs.ranks.sum_tensor(&weight.sum_all()?)?.at_least(1e-6)?;
                 (loss * weight)?.sum_all()? / total
             }
             Head::Scene(_) => sum_over_rows(inputs, &self.on, |rows| {
-                soft::categorical(&rows.student, &rows.teacher, temperature)?.mean_all()
+                rows.mean(&soft::categorical(&rows.student, &rows.teacher, temperature)?)
             }),
             Head::Class => {
                 focused(&inputs.student.class, &inputs.teacher.class, temperature, self.focus, &inputs.ranks)
@@ -96,8 +95,8 @@ impl Method for Kd {
 /// The weight of each cell by the rarity of the teacher's classes there; shares are taken over the
 /// cells `counted` of all `ranks`. See [`Kd`].
 fn rarity(teacher: &Tensor, counted: &Tensor, ranks: &Ranks) -> Result<Tensor> {
-    let probability = softmax(teacher, 1)?.detach();
-    let total = ranks.sum_tensor(&counted.sum_all()?)?.maximum(1.0)?;
+    let probability = teacher.softmax()?.detach();
+    let total = ranks.sum_tensor(&counted.sum_all()?)?.at_least(1.0)?;
     let share = probability.broadcast_mul(&counted.unsqueeze(1)?)?.sum(0)?;
     let share = ranks.sum_tensor(&share)?.broadcast_div(&total)?;
     let weight = (share + 1.02)?.log()?.recip()?;
@@ -114,12 +113,12 @@ pub(super) fn focused(
     ranks: &Ranks,
 ) -> Result<Tensor> {
     let mut terms = soft::bernoulli_terms(student, teacher, temperature)?;
-    let probability = sigmoid(teacher)?;
+    let probability = teacher.sigmoid()?;
     if focus > 0.0 {
         // The offset keeps the power's derivative finite where the two agree.
-        let gap = ((&probability - sigmoid(student)?)?.abs()? + 1e-6)?;
+        let gap = ((&probability - student.sigmoid()?)?.abs()? + 1e-6)?;
         terms = (terms * gap.powf(focus)?)?;
     }
-    let foreground = ranks.total(f64::from(probability.max(1)?.sum_all()?.to_scalar::<f32>()?)).max(1.0);
-    terms.sum_all()? * (temperature * temperature / foreground)
+    let foreground = ranks.sum_tensor(&probability.max(1)?.sum_all()?)?.at_least(1.0)?;
+    (terms.sum_all()? * (temperature * temperature))? / foreground
 }

@@ -1,7 +1,5 @@
 //! Localization distillation (Zheng et al. 2022, eq. 5, with its valuable region).
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::ops::sigmoid;
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::{DistillInputs, Tensors};
@@ -9,6 +7,7 @@ use super::super::schedule::Schedule;
 use super::super::soft;
 use super::Method;
 use crate::ranks::Ranks;
+use crate::tensor::{Result, Tensor};
 
 /// `T² · KL` between the box distributions, averaged over sides, and over cells weighted by the
 /// teacher's best class probability. Cells below `min_score` do not count: without an object, the
@@ -47,6 +46,9 @@ impl Method for Ld {
     }
 }
 
+/// Below the score of any row that counts: without one the loss is zero.
+const TINY: f64 = 1e-12;
+
 /// The loss of the `student`'s box distribution logits `[rows, 4·bins]`, by the rows that count on all
 /// `ranks`; see [`Ld`].
 pub(super) fn localisation(
@@ -56,17 +58,11 @@ pub(super) fn localisation(
     min_score: f32,
     ranks: &Ranks,
 ) -> Result<Tensor> {
-    let scores = sigmoid(&teacher.class)?.max(1)?.to_vec1::<f32>()?;
-    let rows: Vec<(u32, f32)> = (0u32..).zip(scores).filter(|r| r.1 > min_score).collect();
-    let total = ranks.total(rows.iter().map(|r| f64::from(r.1)).sum());
-    if rows.is_empty() {
-        return Tensor::zeros((), DType::F32, &Device::Cpu);
-    }
-    let index = Tensor::from_iter(rows.iter().map(|r| r.0), &Device::Cpu)?;
-    // The weight of each row, once for each of its sides.
-    let weight = Tensor::from_iter(rows.iter().flat_map(|r| [r.1; 4]), &Device::Cpu)?;
+    let scores = teacher.class.sigmoid()?.max(1)?.detach();
+    let weight = (&scores * scores.above(f64::from(min_score))?)?;
+    let total = ranks.sum_tensor(&weight.sum_all()?)?.at_least(TINY)?;
     let bins = student.dim(1)? / 4;
-    let pick = |logits: &Tensor| logits.index_select(&index, 0)?.reshape(((), bins));
-    let divergence = soft::categorical(&pick(student)?, &pick(&teacher.box_distribution)?, temperature)?;
-    (divergence * weight)?.sum_all()? * (0.25 / total)
+    let sides = |logits: &Tensor| logits.rows_of(bins);
+    let divergence = soft::categorical(&sides(student)?, &sides(&teacher.box_distribution)?, temperature)?.rows_of(4)?;
+    (divergence.mean(1)? * weight)?.sum_all()? / total
 }

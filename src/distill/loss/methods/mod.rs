@@ -13,9 +13,9 @@
 //!
 //! 1. A file here with a struct of its parameters (as TOML has them, with serde defaults) that
 //!    implements [`Method`]. `hint.rs` is the smallest example on inner layers, `ld.rs` on the
-//!    detection head. Its [`loss`](Method::loss) computes a scalar from [`DistillInputs`] with candle,
-//!    whose autograd differentiates it: treat the teacher's tensors as constants, and keep roots and
-//!    logarithms away from zero. A mean over the batch is divided by what all ranks have
+//!    detection head. Its [`loss`](Method::loss) computes a scalar from [`DistillInputs`] with
+//!    [`Tensor`], which differentiates it: read no value, since a GPU computes it later; treat the teacher's
+//!    tensors as constants, and keep roots and logarithms away from zero. A mean over the batch is divided by what all ranks have
 //!    ([`Ranks::total`](crate::ranks::Ranks::total)); a method that compares examples with each other
 //!    gathers those of all (`rkd.rs`).
 //! 2. A variant in [`MethodKind`], whose name in snake case is the `kind` in TOML; the compiler
@@ -43,14 +43,14 @@ pub mod rkd;
 #[cfg(test)]
 mod on_ranks;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 
-use candle_core::{DType, Device, Result, Tensor};
 use peregrine_student::Student;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::DistillInputs;
 use super::schedule::Schedule;
+use crate::tensor::{Result, Tensor};
 
 /// A distillation loss.
 pub trait Method: Send {
@@ -259,5 +259,5 @@ fn sum_over_rows(
 
 /// The loss if there is nothing to compare.
 fn zero() -> Result<Tensor> {
-    Tensor::zeros((), DType::F32, &Device::Cpu)
+    Ok(Tensor::scalar(0.0))
 }

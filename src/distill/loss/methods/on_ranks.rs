@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::Var;
 use peregrine_student::Student;
 
 use super::super::inputs::{DistillInputs, Tensors};
@@ -11,6 +11,7 @@ use super::reference::{cases, inputs, partly_valid, reference};
 use super::MethodConfig;
 use crate::ranks::threads::on_ranks;
 use crate::ranks::Ranks;
+use crate::tensor::{Result, Tensor};
 
 /// The rows of the detection head that each rank has; the second has no positive among them.
 const ROWS: [Range<usize>; 3] = [0..5, 5..6, 6..8];
@@ -24,24 +25,24 @@ fn outcome(config: &MethodConfig, mut inputs: DistillInputs) -> Result<Outcome> 
     let student = &mut inputs.student;
     let heads = [&mut student.class, &mut student.box_distribution, &mut student.segmentation];
     for tensor in heads.into_iter().chain(student.layers.values_mut()) {
-        let variable = Var::from_tensor(tensor)?;
-        *tensor = variable.as_tensor().clone();
+        let variable = Var::from_tensor(tensor.on_host().expect("tests run on the CPU"))?;
+        *tensor = Tensor::from(&variable);
         variables.push(variable);
     }
     let loss = method.loss(&inputs)?;
-    let found = loss.backward()?;
+    let found = loss.on_host().expect("as above").backward()?;
     let gradient = |v: &Var| match found.get(v) {
         Some(gradient) => gradient.flatten_all()?.to_vec1(),
         None => Ok(vec![0.0; v.elem_count()]),
     };
-    Ok((loss.to_scalar()?, variables.iter().map(gradient).collect::<Result<_>>()?))
+    Ok((loss.value()?, variables.iter().map(gradient).collect::<Result<_>>()?))
 }
 
 /// What one rank has of the whole.
 fn part(whole: DistillInputs, ranks: Ranks) -> Result<DistillInputs> {
     let (rank, rows) = (ranks.rank(), ROWS[ranks.rank()].clone());
-    let of_rows = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.len())?.contiguous();
-    let of_images = |tensor: &Tensor| tensor.narrow(0, rank, 1)?.contiguous();
+    let of_rows = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.len());
+    let of_images = |tensor: &Tensor| tensor.narrow(0, rank, 1);
     let tensors = |all: &Tensors| -> Result<Tensors> {
         let layers = all.layers.iter().map(|(name, layer)| Ok((name.clone(), of_images(layer)?)));
         Ok(Tensors {

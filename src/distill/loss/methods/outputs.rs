@@ -1,12 +1,11 @@
 //! The rows of class logits that methods on a head's outputs compare.
 
-use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use crate::data::VOID;
 use crate::ranks::Ranks;
-use crate::teacher::logits::UNKNOWN_CLASS;
+use crate::tensor::{Result, Tensor};
 
 /// The head whose outputs are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,87 +62,122 @@ pub struct Rows {
     /// `[rows, classes]`.
     pub student: Tensor,
     pub teacher: Tensor,
-    /// The labelled class of each row, or the teacher's best if there is no label.
-    pub target: Vec<usize>,
+    /// 1 at the labelled class of each row, or at the teacher's best if there is no label; else 0.
+    pub target: Tensor,
+    /// `[rows]`: 1 for those that count, else 0.
+    pub counted: Tensor,
+    /// Their number.
+    pub count: f64,
 }
 
 impl Rows {
+    /// The mean of `of_rows` `[rows]` over those that count.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn mean(&self, of_rows: &Tensor) -> Result<Tensor> {
+        (of_rows * &self.counted)?.sum_all()? / self.count
+    }
+
     /// Those of all ranks; `None` if none has any. `own`: those of this one; `classes`: of each row.
     fn of_all(own: Option<Self>, classes: usize, ranks: &Ranks) -> Result<Option<Self>> {
         if ranks.is_alone() {
             return Ok(own);
         }
-        let student = ranks.gather_rows(own.as_ref().map(|rows| &rows.student), &[classes])?;
-        let teacher = ranks.gather_rows(own.as_ref().map(|rows| &rows.teacher), &[classes])?;
-        let target = ranks.gather_numbers(own.map(|rows| rows.target).unwrap_or_default());
-        Ok(student.zip(teacher).map(|(student, teacher)| Self { student, teacher, target }))
+        let part = |of: fn(&Self) -> &Tensor, shape: &[usize]| ranks.gather_rows(own.as_ref().map(of), shape);
+        let student = part(|rows| &rows.student, &[classes])?;
+        let teacher = part(|rows| &rows.teacher, &[classes])?;
+        let target = part(|rows| &rows.target, &[classes])?;
+        let counted = part(|rows| &rows.counted, &[])?;
+        let count = ranks.total(own.as_ref().map_or(0.0, |rows| rows.count));
+        let all = student.zip(teacher).zip(target.zip(counted));
+        Ok(all.map(|((student, teacher), (target, counted))| Self { student, teacher, target, counted, count }))
     }
 }
 
-/// The rows of `head` as categorical distributions: every cell of the segmentation head; of the
-/// detection head, whose classes are independent, the positive anchors; of the scene head the
-/// images, each group apart. Empty if there are none. Those of all ranks, to be differentiated in this
-/// one's.
+/// The rows of each distribution of `head`: classes at positive anchors, classes of every pixel, or
+/// those of the images of each group of scenes. One of which no row is known is left out. With
+/// several ranks they are those of all, of which this one's are differentiated.
+///
+/// # Errors
+/// When candle fails.
 pub fn categorical(inputs: &DistillInputs, head: &Head) -> Result<Vec<Rows>> {
     let all = |(own, classes): (Option<Rows>, usize)| Rows::of_all(own, classes, &inputs.ranks).transpose();
     own(inputs, head)?.into_iter().filter_map(all).collect()
 }
 
-/// The rows of this rank for each distribution, with the number of classes.
+/// The rows that this rank has of each distribution, and its classes.
 fn own(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usize)>> {
     match head {
         Head::Scene(_) => scenes(inputs, head),
         Head::Class => {
             let (student, teacher) = (&inputs.student.class, &inputs.teacher.class);
-            let classes = student.dim(1)?;
-            if inputs.positives.is_empty() {
+            let (classes, positives) = (student.dim(1)?, &inputs.positives);
+            if positives.is_empty() {
                 return Ok(vec![(None, classes)]);
             }
-            let index = Tensor::from_iter(inputs.positives.iter().map(|p| p.0), &Device::Cpu)?;
-            let (student, teacher) = (student.index_select(&index, 0)?, teacher.index_select(&index, 0)?);
-            let target = inputs.positives.iter().map(|p| p.1).collect();
-            Ok(vec![(Some(Rows { student, teacher, target }), classes)])
+            let slots = positives.len().max(inputs.room);
+            let mut index: Vec<u32> = positives.iter().map(|p| p.0).collect();
+            index.resize(slots, 0);
+            let rows = Rows {
+                student: student.index_select(&index, 0)?,
+                teacher: teacher.index_select(&index, 0)?,
+                target: one_hot(positives.iter().map(|p| Some(p.1)), slots, classes)?,
+                counted: Tensor::from_iter((0..slots).map(|slot| f32::from(u8::from(slot < positives.len()))))?,
+                count: positives.len() as f64,
+            };
+            Ok(vec![(Some(rows), classes)])
         }
         Head::Segmentation => {
             let (student, teacher) = (cells(&inputs.student.segmentation)?, cells(&inputs.teacher.segmentation)?);
-            let best = teacher.argmax(1)?.to_vec1::<u32>()?;
-            let label = |(&label, best): (&u8, u32)| if label == VOID { best as usize } else { usize::from(label) };
-            let classes = student.dim(1)?;
-            let target = inputs.mask.iter().zip(best).map(label).collect();
-            Ok(vec![(Some(Rows { student, teacher, target }), classes)])
+            let (count, classes) = student.dims2()?;
+            let target = labelled_or_best(&inputs.mask, &teacher)?;
+            let counted = Tensor::from_vec(vec![1.0; count], &[count])?;
+            Ok(vec![(Some(Rows { student, teacher, target, counted, count: count as f64 }), classes)])
         }
     }
 }
 
-/// For each group that `head` has the images of whose scene the teacher knows a class.
+/// Those of each group of scenes that `head` names, of which the images count that the teacher knows.
 fn scenes(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usize)>> {
     let mut groups = Vec::with_capacity(inputs.student.scene.len());
-    let tensors = inputs.student.scene.iter().zip(&inputs.teacher.scene);
-    let named = tensors.zip(&inputs.scene_labels).zip(&inputs.scene_groups);
-    for (((student, teacher), labels), _) in named.filter(|(_, group)| head.has_group(group)) {
-        let largest = teacher.max(1)?.to_vec1::<f32>()?;
-        let known = |&image: &usize| inputs.scene_valid[image] && largest[image] > UNKNOWN_CLASS;
-        let images: Vec<usize> = (0..largest.len()).filter(known).collect();
+    for group in (0..inputs.scene_groups.len()).filter(|&group| head.has_group(&inputs.scene_groups[group])) {
+        let (student, teacher) = (&inputs.student.scene[group], &inputs.teacher.scene[group]);
+        let valid = inputs.scene_valid[group].iter().map(|&valid| f32::from(u8::from(valid)));
+        let count: f64 = valid.clone().map(f64::from).sum();
         let classes = student.dim(1)?;
-        if images.is_empty() {
+        if count == 0.0 {
             groups.push((None, classes));
             continue;
         }
-        let index = Tensor::from_iter(images.iter().map(|&image| image as u32), &Device::Cpu)?;
-        let (student, teacher) = (student.index_select(&index, 0)?, teacher.index_select(&index, 0)?);
-        let best = teacher.argmax(1)?.to_vec1::<u32>()?;
-        let label = |(&image, best): (&usize, u32)| match labels[image] {
-            VOID => best as usize,
-            label => usize::from(label),
-        };
-        let target = images.iter().zip(best).map(label).collect();
-        groups.push((Some(Rows { student, teacher, target }), classes));
+        let target = labelled_or_best(&inputs.scene_labels[group], teacher)?;
+        let (student, teacher, counted) = (student.clone(), teacher.clone(), Tensor::from_iter(valid)?);
+        groups.push((Some(Rows { student, teacher, target, counted, count }), classes));
     }
     Ok(groups)
 }
 
+/// 1 at each row's label, or at the teacher's best class where that is [`VOID`]; `[rows, classes]`.
+fn labelled_or_best(labels: &[u8], teacher: &Tensor) -> Result<Tensor> {
+    let (rows, classes) = teacher.dims2()?;
+    let is_void = labels.iter().map(|&label| f32::from(u8::from(label == VOID)));
+    let is_void = Tensor::from_vec(is_void.collect(), &[rows, 1])?;
+    let labels = labels.iter().map(|&label| (label != VOID).then_some(usize::from(label)));
+    one_hot(labels, rows, classes)? + teacher.one_hot_of_max()?.broadcast_mul(&is_void)?
+}
+
+/// `[rows, classes]`: 1 at each label; rows of zeros without one and beyond the labels.
+fn one_hot(labels: impl Iterator<Item = Option<usize>>, rows: usize, classes: usize) -> Result<Tensor> {
+    let mut one_hot = vec![0.0f32; rows * classes];
+    for (row, label) in one_hot.chunks_mut(classes).zip(labels) {
+        if let Some(label) = label {
+            row[label] = 1.0;
+        }
+    }
+    Tensor::from_vec(one_hot, &[rows, classes])
+}
+
 /// `[images, classes, cells]` as `[images · cells, classes]`.
 pub fn cells(maps: &Tensor) -> Result<Tensor> {
-    let classes = maps.dim(1)?;
-    maps.transpose(1, 2)?.contiguous()?.reshape(((), classes))
+    maps.transpose(1, 2)?.rows_of(maps.dim(1)?)
 }

@@ -1,10 +1,10 @@
 //! Relational knowledge distillation (Park et al. 2019, eq. 4 to 9).
 
-use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;
 use super::{pyramid, sum_over_layers, zero, Method};
+use crate::tensor::{Result, Tensor};
 
 /// `distance · L_D + angle · L_A` over the batch's images, each image's embedding being a layer's
 /// mean over pixels. L_D compares pairs' distances relative to their mean, L_A the cosines of
@@ -46,65 +46,74 @@ impl Method for Rkd {
             let means = |layer: &Tensor| ranks.gather_images(&layer.flatten(2, 3)?.mean(2)?);
             let (student, teacher) = (means(student)?, means(teacher)?);
             let valid = valid.map(|valid| ranks.gather_flags(valid));
-            let Some(embed) = Embed::new(student.dim(0)?, valid.as_deref())? else { return zero() };
-            let (student, teacher) = (relations(&embed.of(&student)?)?, relations(&embed.of(&teacher)?)?);
-            let distance = huber(&student.0, &teacher.0)?.mean_all()?;
-            let angle = huber(&student.1, &teacher.1)?.mean_all()?;
+            let Some(images) = Images::new(student.dim(0)?, valid.as_deref())? else { return zero() };
+            let (student, teacher) = (images.relations(&student)?, images.relations(&teacher)?);
+            let distance = images.mean_of_pairs(&huber(&student.0, &teacher.0)?)?;
+            let angle = images.mean_of_triples(&huber(&student.1, &teacher.1)?)?;
             (distance * self.distance)? + (angle * self.angle)?
         })?;
         ranks.once(loss)
     }
 }
 
-/// The embedding of a layer: of the images with valid pixels, each the mean over those.
-struct Embed {
-    images: Tensor,
-    /// For each of them the number of all pixels over that of the valid ones, `[images, 1]`.
+/// The images that are compared: those with valid pixels.
+struct Images {
+    /// 1 for each of them, else 0; `[images]`.
+    counted: Tensor,
+    count: f64,
+    /// For each of them the number of all pixels over that of the valid ones, else 0; `[images, 1]`.
     share: Tensor,
 }
 
-impl Embed {
+impl Images {
     /// `None` if fewer than two of the `images` have valid pixels, which have no relations.
     fn new(images: usize, valid: Option<&[bool]>) -> Result<Option<Self>> {
-        let Some(valid) = valid else {
-            let (all, share) = (Tensor::arange(0, images as u32, &Device::Cpu)?, (images, 1));
-            return Ok(Some(Self { images: all, share: Tensor::ones(share, DType::F32, &Device::Cpu)? }));
+        let of_image = |image: &[bool]| match image.iter().filter(|&&valid| valid).count() {
+            0 => 0.0,
+            valid => image.len() as f32 / valid as f32,
         };
-        let count = |image: &[bool]| image.iter().filter(|&&valid| valid).count();
-        let counts = valid.chunks(valid.len() / images).map(|image| (count(image), image.len())).enumerate();
-        let counts = counts.filter(|(_, (valid, _))| *valid > 0);
-        let (images, share): (Vec<u32>, Vec<f32>) =
-            counts.map(|(i, (valid, all))| (i as u32, all as f32 / valid as f32)).unzip();
-        let count = images.len();
-        if count < 2 {
+        let share = valid.map(|valid| valid.chunks(valid.len() / images).map(of_image).collect());
+        let share: Vec<f32> = share.unwrap_or_else(|| vec![1.0; images]);
+        let counted: Vec<f32> = share.iter().map(|&share| f32::from(u8::from(share > 0.0))).collect();
+        let count: f64 = counted.iter().map(|&counted| f64::from(counted)).sum();
+        if valid.is_some() && count < 2.0 {
             return Ok(None);
         }
-        let share = Tensor::from_vec(share, (count, 1), &Device::Cpu)?;
-        Ok(Some(Self { images: Tensor::new(images, &Device::Cpu)?, share }))
+        let share = Tensor::from_vec(share, &[images, 1])?;
+        Ok(Some(Self { counted: Tensor::from_iter(counted)?, count, share }))
     }
 
-    /// From a layer's `means` over all pixels, `[images, channels]`.
-    fn of(&self, means: &Tensor) -> Result<Tensor> {
-        means.index_select(&self.images, 0)?.broadcast_mul(&self.share)
+    /// Zeros for pairs `[images, images]` of which an image does not count.
+    fn pairs(&self, of_pairs: &Tensor) -> Result<Tensor> {
+        of_pairs.broadcast_mul(&self.counted.unsqueeze(0)?)?.broadcast_mul(&self.counted.unsqueeze(1)?)
     }
-}
 
-/// Relative distances `[images, images]`, and cosines `[images, images, images]` of the angle at
-/// the first.
-fn relations(embedding: &Tensor) -> Result<(Tensor, Tensor)> {
-    let images = embedding.dim(0)?;
-    let towards = embedding.unsqueeze(0)?.broadcast_sub(&embedding.unsqueeze(1)?)?;
-    let distance = (towards.sqr()?.sum(2)? + EPSILON)?.sqrt()?;
-    let pairs = (images * (images - 1)).max(1) as f64;
-    let mean = (distance.sum_all()? / pairs)?;
-    let unit = towards.broadcast_div(&distance.unsqueeze(2)?)?;
-    let cosine = unit.matmul(&unit.transpose(1, 2)?.contiguous()?)?;
-    Ok((distance.broadcast_div(&mean)?, cosine))
+    fn mean_of_pairs(&self, of_pairs: &Tensor) -> Result<Tensor> {
+        self.pairs(of_pairs)?.sum_all()? / (self.count * self.count)
+    }
+
+    /// Over `[images, images, images]`.
+    fn mean_of_triples(&self, of_triples: &Tensor) -> Result<Tensor> {
+        let of_pairs = of_triples.broadcast_mul(&self.counted.unsqueeze(0)?.unsqueeze(0)?)?.sum(2)?;
+        self.mean_of_pairs(&of_pairs)? / self.count
+    }
+
+    /// Of a layer's `means` over all pixels, `[images, channels]`: relative distances `[images, images]`,
+    /// and cosines `[images, images, images]` of the angle at the first.
+    fn relations(&self, means: &Tensor) -> Result<(Tensor, Tensor)> {
+        let embedding = means.broadcast_mul(&self.share)?;
+        let towards = embedding.unsqueeze(0)?.broadcast_sub(&embedding.unsqueeze(1)?)?;
+        let distance = (towards.sqr()?.sum(2)? + EPSILON)?.sqrt()?;
+        let mean = (self.pairs(&distance)?.sum_all()? / (self.count * (self.count - 1.0)).max(1.0))?;
+        let unit = towards.broadcast_div(&distance.unsqueeze(2)?)?;
+        let cosine = unit.matmul(&unit.transpose(1, 2)?)?;
+        Ok((distance.broadcast_div(&mean)?, cosine))
+    }
 }
 
 /// ½d² up to |d| = 1, then |d| − ½.
 fn huber(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let gap = (a - b)?.abs()?;
-    let small = gap.minimum(1.0)?;
+    let small = gap.at_most(1.0)?;
     (small.sqr()? * 0.5)? + (gap - small)?
 }

@@ -218,6 +218,68 @@ kernel_arguments! {
         pub chunk: i32,
         pub parts: i32,
     }
+
+    /// What is done to each value of a loss's tensors.
+    pub struct Pointwise {
+        pub result: u64,
+        pub numbers: u64,
+        pub inputs: [u64; 6],
+        /// In values; 0 along an axis where one value stands for all.
+        pub strides: [[i32; 4]; 6],
+        pub sizes: [i32; 4],
+        pub result_strides: [i32; 4],
+        pub count: i32,
+        pub inputs_used: i32,
+        pub instructions_used: i32,
+        pub unused: i32,
+        /// Operation, two registers, index of the first number.
+        pub instructions: [[u16; 4]; 24],
+    }
+
+    /// A sum or the largest along an axis.
+    pub struct Along {
+        pub input: u64,
+        pub result: u64,
+        pub outer: i32,
+        pub n: i32,
+        pub inner: i32,
+        pub chunk: i32,
+        pub chunks: i32,
+        pub largest: i32,
+    }
+
+    /// Rows of values.
+    pub struct Rows {
+        pub input: u64,
+        pub result: u64,
+        pub rows: i32,
+        pub n: i32,
+    }
+
+    /// Parts of an axis, gathered or scattered.
+    pub struct Parts {
+        pub input: u64,
+        pub result: u64,
+        pub index: u64,
+        pub starts: u64,
+        pub outer: i32,
+        pub n: i32,
+        pub inner: i32,
+        pub parts: i32,
+    }
+
+    /// A product of matrices.
+    pub struct Product {
+        pub first: u64,
+        pub second: u64,
+        pub result: u64,
+        pub first_strides: [i32; 3],
+        pub second_strides: [i32; 3],
+        pub batch: i32,
+        pub m: i32,
+        pub k: i32,
+        pub n: i32,
+    }
 }
 
 impl Windowed {

@@ -4,7 +4,7 @@
 use std::slice::from_ref;
 
 use peregrine_engine::cuda::arguments::number;
-use peregrine_engine::cuda::launch::{Node, NodeWork, Span};
+use peregrine_engine::cuda::launch::{Node, Span};
 use peregrine_engine::{Activation, Interpolation, LayerId, Op};
 
 use super::arguments::{self as arg, int};
@@ -24,20 +24,15 @@ impl Started {
 }
 
 impl Plan<'_> {
-    /// From the pinned gradients at `seeds`, one address for each of the layout's seeds.
-    pub fn backward(&self, params: &NetParams, seeds: &[u64]) -> Vec<Node> {
+    /// From the planar gradients of the layout's seeds that are `given`.
+    pub fn backward(&self, params: &NetParams, given: &[bool]) -> Vec<Node> {
         let mut nodes = vec![];
         let mut started = Started(vec![false; self.graph.layers.len()]);
-        for (&(layer, buffer), &host) in self.layout.planar_seeds.iter().zip(seeds) {
+        let seeds = self.layout.planar_seeds.iter().zip(given).filter(|(_, given)| **given);
+        for (&(layer, buffer), _) in seeds {
             let Some(packed) = self.gradient(layer) else { continue };
-            let (planar, bytes) = (self.buffer(buffer), 4 * self.count(layer));
+            let planar = self.buffer(buffer);
             let name = &self.graph.layers[layer].name;
-            nodes.push(Node {
-                name: format!("{name} seed"),
-                work: NodeWork::Upload { host, device: planar.start, bytes },
-                reads: vec![],
-                writes: vec![planar.clone()],
-            });
             let loss_scale = self.bases.step + std::mem::offset_of!(arg::Step, loss_scale) as u64;
             let argument = self.repack(&planar, &packed, layer, loss_scale, started.keep(layer));
             let step = loss_scale..loss_scale + 4;

@@ -13,9 +13,8 @@ use super::nodes::Plan;
 use crate::net::{Mode, NetParams};
 
 impl Plan<'_> {
-    /// From the pinned input at `host` to the fetched tensors in the pinned memory at `fetched`, one
-    /// address for each of the layout's outputs.
-    pub fn forward(&self, params: &NetParams, mode: Mode, host: u64, fetched: &[u64]) -> Vec<Node> {
+    /// From the pinned input at `host` to the planar tensors of the layout's outputs.
+    pub fn forward(&self, params: &NetParams, mode: Mode, host: u64) -> Vec<Node> {
         let planar = self.buffer(self.layout.planar_input);
         let bytes = 4 * self.count(0);
         let mut nodes = vec![Node {
@@ -33,19 +32,27 @@ impl Plan<'_> {
                 None => self.operation(id, &mut nodes),
             }
         }
-        for (&(layer, buffer), &host) in self.layout.planar_outputs.iter().zip(fetched) {
-            let (planar, packed, bytes) = (self.buffer(buffer), self.value(layer), 4 * self.count(layer));
+        for &(layer, buffer) in &self.layout.planar_outputs {
+            let (planar, packed) = (self.buffer(buffer), self.value(layer));
             let argument = self.repack(&planar, &packed, layer, 0, false);
             let name = &self.graph.layers[layer].name;
             nodes.push(self.flat((name, "unpack"), self.count(layer), &argument, &[packed], from_ref(&planar)));
-            nodes.push(Node {
-                name: format!("{name} download"),
+        }
+        nodes
+    }
+
+    /// From those to pinned memory, one address for each.
+    pub fn fetch(&self, hosts: &[u64]) -> Vec<Node> {
+        let download = |(&(layer, buffer), &host): (&(LayerId, _), &u64)| {
+            let (planar, bytes) = (self.buffer(buffer), 4 * self.count(layer));
+            Node {
+                name: format!("{} download", self.graph.layers[layer].name),
                 work: NodeWork::Download { device: planar.start, host, bytes },
                 reads: vec![planar],
                 writes: vec![],
-            });
-        }
-        nodes
+            }
+        };
+        self.layout.planar_outputs.iter().zip(hosts).map(download).collect()
     }
 
     fn convolution(&self, id: LayerId, index: usize, mode: Mode, nodes: &mut Vec<Node>) {

@@ -52,7 +52,7 @@ struct Module {
     checks: fn() -> String,
 }
 
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     Module {
         names: ["training_dense_f32", "training_dense_f16"],
         body: include_str!("kernels/dense.cu"),
@@ -144,6 +144,28 @@ const MODULES: [Module; 6] = [
                 + &agreement::<arg::Outcome>("Outcome")
                 + &agreement::<arg::Group>("Group")
                 + &agreement::<arg::Update>("Update")
+        },
+    },
+    Module {
+        names: ["training_losses_f32", "training_losses_f16"],
+        body: include_str!("kernels/losses.cu"),
+        kernels: &[
+            "pointwise",
+            "along",
+            "along_wide",
+            "log_softmax",
+            "log_softmax_wide",
+            "one_hot_of_max",
+            "gather",
+            "scatter",
+            "product",
+        ],
+        checks: || {
+            agreement::<arg::Pointwise>("Pointwise")
+                + &agreement::<arg::Along>("Along")
+                + &agreement::<arg::Rows>("Rows")
+                + &agreement::<arg::Parts>("Parts")
+                + &agreement::<arg::Product>("Product")
         },
     },
 ];

@@ -20,7 +20,7 @@ pub struct Training<'a> {
     /// Whether a gradient has to reach a layer.
     pub needed: &'a [bool],
     pub batch: usize,
-    /// Layers whose tensors the host reads, and may give gradients of.
+    /// Layers whose tensors the losses read, and may give gradients of.
     pub fetched: &'a [LayerId],
     pub precision: Precision,
 }
@@ -122,8 +122,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For batches of `batch` images; the layers `fetched` are given to the host, and may be given a
-    /// gradient by it. `needed`: whether a gradient has to reach a layer.
+    /// For batches of `batch` images; the layers `fetched` are given to the losses, and may be given a
+    /// gradient by them. `needed`: whether a gradient has to reach a layer.
     ///
     /// # Errors
     /// Names a layer whose tensor of a batch is too large for the kernels.
@@ -206,11 +206,12 @@ impl Layout {
         let convs = convs.collect();
         let planar = |shape: Shape| 4 * batch * shape.len();
         let planar_input = plan.add(planar(graph.layers[0].shape), 0, 0);
-        let mut staged = |at: usize, ids: &mut dyn Iterator<Item = LayerId>| -> Vec<(LayerId, BufferId)> {
-            ids.map(|id| (id, plan.add(planar(graph.layers[id].shape), at, at))).collect()
+        // Losses read the ones and write the others.
+        let mut staged = |ids: &mut dyn Iterator<Item = LayerId>| -> Vec<(LayerId, BufferId)> {
+            ids.map(|id| (id, plan.add(planar(graph.layers[id].shape), moments.fetch(), moments.seeds()))).collect()
         };
-        let planar_outputs = staged(moments.fetch(), &mut fetched.iter().copied());
-        let planar_seeds = staged(moments.seeds(), &mut fetched.iter().copied().filter(|&id| reached[id]));
+        let planar_outputs = staged(&mut fetched.iter().copied());
+        let planar_seeds = staged(&mut fetched.iter().copied().filter(|&id| reached[id]));
         let parameters = ParameterLayout::new(graph, params);
         let (buffers, arena) = plan.place();
         Ok(Self {

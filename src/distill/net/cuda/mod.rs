@@ -22,12 +22,14 @@ mod forward;
 pub mod kernels;
 pub mod layout;
 pub mod loss_scale;
+pub mod losses;
 pub mod nodes;
 pub mod parameters;
 pub mod passes;
 #[cfg(test)]
 mod plan_tests;
 mod room;
+pub mod step;
 #[cfg(test)]
 mod step_tests;
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! A network in training on a CUDA device: its parameters, tensors and gradients stay there, and each
-//! pass is one graph.
+//! A network in training on a CUDA device: its parameters, tensors and gradients stay there, and a
+//! [step](super::step) is one graph.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,38 +16,45 @@ use super::layout::{Layout, Training};
 use super::loss_scale::LossScale;
 use super::nodes::{Bases, Plan};
 use super::room;
+use super::step::{Graphs, Parts};
 use super::update::{Rule, UpdateMemory};
 use crate::net::{Mode, NetParams};
+use crate::tensor::record::Operation;
+use crate::tensor::Tensor;
 
 /// See the module.
 pub struct CudaNet {
     // Graphs are dropped before the memory that they work on.
-    train: Box<dyn Instance>,
-    /// Made when it is first asked for.
-    evaluate: Option<Box<dyn Instance>>,
-    backward: Box<dyn Instance>,
+    pub(super) graphs: Graphs,
+    /// Made when they are first asked for.
+    forward: BTreeMap<bool, Box<dyn Instance>>,
     clear: Box<dyn Instance>,
     update: Option<Update>,
     graph: Graph,
-    layout: Layout,
+    pub(super) layout: Layout,
     arena: DeviceMemory,
     values: DeviceMemory,
     gradients: DeviceMemory,
-    step: DeviceMemory,
+    pub(super) step: DeviceMemory,
     /// Pinned.
-    step_host: DeviceMemory,
-    input: DeviceMemory,
+    pub(super) step_host: DeviceMemory,
+    pub(super) input: DeviceMemory,
+    /// Pinned, for the forward pass alone.
     outputs: Vec<DeviceMemory>,
-    seeds: Vec<DeviceMemory>,
     loss_scale: LossScale,
     /// Whether the gradients of the parameters may not be zero.
     has_gradients: bool,
-    driver: Arc<dyn Driver>,
+    pub(super) driver: Arc<dyn Driver>,
 }
 
 /// The optimizer's graph and memory.
 struct Update {
     instance: Box<dyn Instance>,
+    memory: UpdateMemory,
+    /// Whether the next step is to end with it.
+    is_announced: bool,
+    /// Whether the last step did.
+    is_done: bool,
     slots: Vec<DeviceMemory>,
     average: DeviceMemory,
     /// Pinned.
@@ -83,11 +91,6 @@ impl CudaNet {
         let mut step_host = DeviceMemory::new(driver, MemoryKind::Upload, size_of::<Step>())?;
         at_rest.write(step_host.as_mut_slice());
         let input = pinned(MemoryKind::Upload, 0)?;
-        let of_outputs = layout.planar_outputs.iter().map(|&(layer, _)| pinned(MemoryKind::Download, layer));
-        let outputs = of_outputs.collect::<Result<Vec<_>, _>>()?;
-        let of_seeds = layout.planar_seeds.iter().map(|&(layer, _)| pinned(MemoryKind::Upload, layer));
-        let seeds = of_seeds.collect::<Result<Vec<_>, _>>()?;
-
         let bases = Bases {
             arena: arena.device(),
             values: values.device(),
@@ -95,17 +98,10 @@ impl CudaNet {
             step: step.device(),
         };
         let plan = Plan { graph, layout: &layout, bases };
-        let to_host: Vec<u64> = outputs.iter().map(DeviceMemory::host).collect();
-        let from_host: Vec<u64> = seeds.iter().map(DeviceMemory::host).collect();
-        let train = instantiate(driver, &plan.forward(params, Mode::Train, input.host(), &to_host))?;
-        let mut nodes = vec![upload_step(&step_host, &step)];
-        nodes.extend(plan.backward(params, &from_host));
-        let backward = instantiate(driver, &nodes)?;
         let clear = instantiate(driver, &plan.clear())?;
         Ok(Self {
-            train,
-            evaluate: None,
-            backward,
+            graphs: Graphs::default(),
+            forward: BTreeMap::new(),
             clear,
             update: None,
             graph: graph.clone(),
@@ -116,59 +112,73 @@ impl CudaNet {
             step,
             step_host,
             input,
-            outputs,
-            seeds,
+            outputs: Vec::new(),
             loss_scale,
             has_gradients: false,
             driver: Arc::clone(driver),
         })
     }
 
-    /// Runs the network over `input` (`[batch, channels, height, width]`). In training the running
+    /// The forward pass alone, over `input` (`[batch, channels, height, width]`). In training the running
     /// statistics follow the batch.
     ///
     /// # Errors
     /// When the device fails.
     pub fn forward(&mut self, params: &NetParams, input: &[f32], mode: Mode) -> anyhow::Result<()> {
         write_values(&mut self.input, input);
-        if mode == Mode::Evaluate && self.evaluate.is_none() {
-            let to_host: Vec<u64> = self.outputs.iter().map(DeviceMemory::host).collect();
-            let nodes = self.plan().forward(params, mode, self.input.host(), &to_host);
-            self.evaluate = Some(instantiate(&self.driver, &nodes)?);
+        if self.outputs.is_empty() {
+            let bytes = |layer: LayerId| 4 * self.layout.batch * self.graph.layers[layer].shape.len();
+            let pinned = |&(layer, _): &(LayerId, _)| {
+                DeviceMemory::new(&self.driver, MemoryKind::Download, bytes(layer))
+            };
+            self.outputs = self.layout.planar_outputs.iter().map(pinned).collect::<Result<_, _>>()?;
         }
-        run(self.evaluate.as_mut().filter(|_| mode == Mode::Evaluate).unwrap_or(&mut self.train))
+        let in_training = mode == Mode::Train;
+        if !self.forward.contains_key(&in_training) {
+            let hosts: Vec<u64> = self.outputs.iter().map(DeviceMemory::host).collect();
+            let mut nodes = self.plan().forward(params, mode, self.input.host());
+            nodes.extend(self.plan().fetch(&hosts));
+            self.forward.insert(in_training, instantiate(&self.driver, &nodes)?);
+        }
+        run(self.forward.get_mut(&in_training).expect("just made"))
     }
 
-    /// The tensor of a layer that is fetched: `[batch, channels, height, width]`, of the last forward
-    /// pass; `None` for others.
+    /// The layer of the first of the tensors that losses may read.
+    #[cfg(test)]
+    pub fn first_output(&self) -> LayerId {
+        self.layout.planar_outputs[0].0
+    }
+
+    /// The number of a layer's tensor among those that losses may read.
+    pub fn output(&self, layer: LayerId) -> Option<usize> {
+        self.layout.planar_outputs.iter().position(|&(of, _)| of == layer)
+    }
+
+    /// The tensor of such a layer: `[batch, channels, height, width]`, of the last forward pass
+    /// [alone](Self::forward); `None` for others.
     pub fn value(&self, layer: LayerId) -> Option<Vec<f32>> {
-        let at = self.layout.planar_outputs.iter().position(|&(of, _)| of == layer)?;
-        Some(values_of(self.outputs[at].as_slice()))
+        Some(values_of(self.outputs.get(self.output(layer)?)?.as_slice()))
     }
 
-    /// Runs the network backwards from the gradients of fetched layers' tensors (of others and of
-    /// those that are missing they are zero), and adds to the parameters' gradients.
+    /// The backward pass alone, after a forward pass alone, from gradients of layers' tensors (of
+    /// those that are missing they are zero); adds to the parameters' gradients.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> anyhow::Result<()> {
-        let mut given = vec![false; self.seeds.len()];
+    pub fn backward<'a>(
+        &mut self,
+        params: &NetParams,
+        seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>,
+    ) -> anyhow::Result<()> {
+        // That of Σ seed · value.
+        let mut total = Tensor::scalar(0.0);
         for (layer, seed) in seeds {
-            let Some(at) = self.layout.planar_seeds.iter().position(|&(of, _)| of == layer) else { continue };
-            if std::mem::replace(&mut given[at], true) {
-                // Several losses may look at one layer. Pinned memory for uploads is slow to read, but
-                // this is rare.
-                let sum: Vec<f32> = values_of(self.seeds[at].as_slice()).iter().zip(seed).map(|(a, b)| a + b).collect();
-                write_values(&mut self.seeds[at], &sum);
-            } else {
-                write_values(&mut self.seeds[at], seed);
-            }
+            let Some(leaf) = self.output(layer) else { continue };
+            let leaf = Tensor::from(Operation::Leaf(leaf).of(&[seed.len()]));
+            total = (total + (leaf * Tensor::from_slice(seed, &[seed.len()])?)?.sum_all()?)?;
         }
-        for (seed, _) in self.seeds.iter_mut().zip(given).filter(|(_, given)| !given) {
-            seed.as_mut_slice().fill(0);
-        }
-        self.has_gradients = true;
-        run(&mut self.backward)
+        self.differentiate(params, &total, &[], Parts { forward: false, update: false })?;
+        Ok(())
     }
 
     /// Sets the gradients of all parameters to zero.
@@ -238,16 +248,39 @@ impl CudaNet {
             outcome: whole(&on_device),
         };
         let mut nodes = vec![upload_step(&self.step_host, &self.step)];
-        nodes.extend(self.plan().update(&memory));
-        nodes.push(Node {
-            name: "outcome download".into(),
-            work: NodeWork::Download { device: on_device.device(), host: outcome.host(), bytes: size_of::<Outcome>() },
-            reads: vec![whole(&on_device)],
-            writes: vec![],
-        });
+        nodes.extend(update_nodes(&self.plan(), &memory, &outcome));
         let instance = instantiate(&self.driver, &nodes)?;
-        self.update = Some(Update { instance, slots, average, outcome, _device: [groups, partial, on_device] });
+        let device = [groups, partial, on_device];
+        let (is_announced, is_done) = (false, false);
+        let update = Update { instance, memory, is_announced, is_done, slots, average, outcome, _device: device };
+        self.update = Some(update);
         Ok(())
+    }
+
+    /// Has the next [`step`](Self::step) end with the update that [`update`](Self::update) then tells of.
+    pub fn announce(&mut self, step: Step) {
+        if let Some(update) = &mut self.update {
+            update.is_announced = true;
+            Step { loss_scale: self.loss_scale.get(), ..step }.write(self.step_host.as_mut_slice());
+        }
+    }
+
+    pub(super) fn is_announced(&self) -> bool {
+        self.update.as_ref().is_some_and(|update| update.is_announced)
+    }
+
+    /// The launches of the update, and the copy of what came of it.
+    pub(super) fn update_nodes(&self) -> Vec<Node> {
+        let update = self.update.as_ref().expect("it was announced");
+        update_nodes(&self.plan(), &update.memory, &update.outcome)
+    }
+
+    /// A graph of losses has run.
+    pub(super) fn ran(&mut self, parts: Parts) {
+        self.has_gradients = !parts.update;
+        if let Some(update) = self.update.as_mut().filter(|_| parts.update) {
+            (update.is_announced, update.is_done) = (false, true);
+        }
     }
 
     /// Updates all parameters and the average by their gradients, which are zero then. Returns the
@@ -263,7 +296,9 @@ impl CudaNet {
     pub fn update(&mut self, step: Step) -> anyhow::Result<Option<f32>> {
         Step { loss_scale: self.loss_scale.get(), ..step }.write(self.step_host.as_mut_slice());
         let update = self.update.as_mut().expect("an optimizer was set");
-        run(&mut update.instance)?;
+        if !std::mem::take(&mut update.is_done) {
+            run(&mut update.instance)?;
+        }
         self.has_gradients = false;
         let norm = Outcome::read(update.outcome.as_slice()).norm;
         let goes_on = self.loss_scale.follow(norm.is_finite());
@@ -298,7 +333,7 @@ impl CudaNet {
         slots.map(|slot| Ok(self.layout.parameters.scatter(&self.download(slot)?))).collect()
     }
 
-    fn plan(&self) -> Plan<'_> {
+    pub(super) fn plan(&self) -> Plan<'_> {
         let bases = Bases {
             arena: self.arena.device(),
             values: self.values.device(),
@@ -315,21 +350,36 @@ impl CudaNet {
     }
 }
 
-fn instantiate(driver: &Arc<dyn Driver>, nodes: &[Node]) -> Result<Box<dyn Instance>, CudaError> {
+pub(super) fn instantiate(driver: &Arc<dyn Driver>, nodes: &[Node]) -> Result<Box<dyn Instance>, CudaError> {
     driver.prepare(nodes)?;
     driver.instantiate(nodes, &dependencies(nodes), Wait::Block, 0)
 }
 
-fn run(instance: &mut Box<dyn Instance>) -> anyhow::Result<()> {
+pub(super) fn run(instance: &mut Box<dyn Instance>) -> anyhow::Result<()> {
     instance.launch()?;
     Ok(instance.wait(Duration::MAX)?)
 }
 
-fn whole(memory: &DeviceMemory) -> Span {
+pub(super) fn whole(memory: &DeviceMemory) -> Span {
     span(memory.device(), memory.len())
 }
 
-fn upload_step(host: &DeviceMemory, device: &DeviceMemory) -> Node {
+fn update_nodes(plan: &Plan, memory: &UpdateMemory, outcome: &DeviceMemory) -> Vec<Node> {
+    let mut nodes = plan.update(memory);
+    nodes.push(Node {
+        name: "outcome download".into(),
+        work: NodeWork::Download {
+            device: memory.outcome.start,
+            host: outcome.host(),
+            bytes: size_of::<Outcome>(),
+        },
+        reads: vec![memory.outcome.clone()],
+        writes: vec![],
+    });
+    nodes
+}
+
+pub(super) fn upload_step(host: &DeviceMemory, device: &DeviceMemory) -> Node {
     let work = NodeWork::Upload { host: host.host(), device: device.device(), bytes: size_of::<Step>() };
     Node { name: "step upload".into(), work, reads: vec![], writes: vec![whole(device)] }
 }
@@ -338,13 +388,13 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 
-fn values_of(bytes: &[u8]) -> Vec<f32> {
+pub(super) fn values_of(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// # Panics
 /// When there are more or fewer values than the memory holds.
-fn write_values(memory: &mut DeviceMemory, values: &[f32]) {
+pub(super) fn write_values(memory: &mut DeviceMemory, values: &[f32]) {
     let bytes = memory.as_mut_slice();
     assert_eq!(bytes.len(), 4 * values.len());
     bytes.chunks_exact_mut(4).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_ne_bytes()));

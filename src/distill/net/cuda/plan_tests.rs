@@ -18,6 +18,8 @@ use super::kernels::Precision;
 use super::tests::{all_operations, small};
 use super::{CudaNet, Training};
 use crate::net::{Mode, NetParams};
+use crate::tensor::record::Operation;
+use crate::tensor::Tensor;
 
 fn training<'a>(graph: &'a Graph, params: &'a NetParams, needed: &'a [bool], batch: usize) -> Training<'a> {
     Training { graph, params, needed, batch, fetched: &graph.outputs, precision: Precision::Single }
@@ -33,9 +35,22 @@ fn a_step_is_whole_graphs_of_known_kernels_within_their_memory() {
     let driver: Arc<dyn Driver> = recording.clone();
     let mut net = CudaNet::new(&driver, &training(&graph, &params, &needed, 4)).unwrap();
     net.optimize(super::Rule::AdamW, &[], &params).unwrap();
-    net.forward(&params, &vec![0.0; 4 * graph.input_shape().len()], Mode::Evaluate).unwrap();
-    // Forward, backward, clearing, update, and evaluation.
+    let input = vec![0.0; 4 * graph.input_shape().len()];
+    net.forward(&params, &input, Mode::Evaluate).unwrap();
+    // Two steps of one structure, and one of another.
+    for terms in [1, 1, 2] {
+        let leaf = Operation::Leaf(0).of(&[4 * graph.layers[net.first_output()].shape.len()]);
+        let terms = vec![Tensor::from(leaf).sqr().unwrap().sum_all().unwrap(); terms];
+        net.announce(super::arguments::Step::default());
+        net.step(&params, &input, &terms[0], &terms).unwrap();
+        net.update(super::arguments::Step::default()).unwrap();
+    }
+    // Clearing, update, evaluation, and a whole step for each structure.
     assert_eq!(recording.graphs().len(), 5);
+    let step = &recording.graphs()[3];
+    for part in ["upload", "norm_sums", "loss 0 pointwise", "losses download", "out unpack", "reduce", "adamw"] {
+        assert!(step.nodes.iter().any(|node| node.name.contains(part)), "a step has no {part}");
+    }
     let known: BTreeSet<String> =
         Precision::Single.modules().into_iter().flat_map(|m| m.kernels).map(|kernel| kernel.name).collect();
     let held = recording.held();
@@ -112,7 +127,7 @@ fn a_device_that_is_lost_leaves_one_error_and_no_memory() {
             let mut net = CudaNet::new(&driver, &training(&graph, &params, &needed, 2))?;
             net.optimize(super::Rule::Sgd, &[], &params)?;
             net.forward(&params, &vec![0.0; 2 * graph.input_shape().len()], Mode::Train)?;
-            net.backward(std::iter::empty::<(LayerId, &[f32])>())?;
+            net.backward(&params, std::iter::empty::<(LayerId, &[f32])>())?;
             net.update(super::arguments::Step::default())?;
             net.take(&mut params.clone())
         };
