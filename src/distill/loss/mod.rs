@@ -34,12 +34,7 @@ pub(crate) mod check {
     }
 
     /// The same with another step: a small one where `f` has kinks near `at`.
-    pub fn gradient_by(
-        step: f32,
-        at: &[f32],
-        shape: (usize, usize),
-        f: impl Fn(&Tensor) -> Result<Tensor>,
-    ) {
+    pub fn gradient_by(step: f32, at: &[f32], shape: (usize, usize), f: impl Fn(&Tensor) -> Result<Tensor>) {
         let scalar = |x: &[f32]| {
             let x = Tensor::from_slice(x, &[shape.0, shape.1]).unwrap();
             f64::from(f(&x).unwrap().value().unwrap())

@@ -68,9 +68,8 @@ mod tests {
     #[test]
     fn smoothing_mixes_the_label_with_all_classes() {
         let logits = Tensor::from_slice(&LOGITS[..2], &[1, 2]).unwrap();
-        let loss = |label, smoothing| {
-            cross_entropy(&logits, &[label], &[1.0; 2], smoothing, &Ranks::alone()).unwrap().value()
-        };
+        let loss =
+            |label, smoothing| cross_entropy(&logits, &[label], &[1.0; 2], smoothing, &Ranks::alone()).unwrap().value();
         let (first, second) = (loss(0, 0.0).unwrap(), loss(1, 0.0).unwrap());
         assert!((loss(0, 0.2).unwrap() - (0.9 * first + 0.1 * second)).abs() < 1e-6);
     }

@@ -201,6 +201,21 @@ impl TrainNet {
         }
     }
 
+    /// The tensor of this number of a teacher on the device, in such a step.
+    pub(super) fn recorded_teacher(&self, number: usize) -> Option<Tensor> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Some(OnDevice::Cuda { passes, .. }) => {
+                let shape = passes.teacher_shape(number)?;
+                Some(record::Operation::Given(number).of(&shape).into())
+            }
+            _ => {
+                let _ = number;
+                None
+            }
+        }
+    }
+
     /// Runs such a step: both passes, with the loss `total` and the values of the scalars `terms`
     /// between them.
     pub(super) fn differentiate_on_device(&mut self, total: &Tensor, terms: &[Tensor]) -> Result<Vec<f32>> {

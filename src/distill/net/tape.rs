@@ -49,6 +49,12 @@ impl Tape {
         Ok(tensor)
     }
 
+    /// The tensor of this number of a teacher on the device, `[batch, channels, height, width]`; `None`
+    /// without one.
+    pub fn teacher(&self, net: &TrainNet, number: usize) -> Option<Tensor> {
+        net.recorded_teacher(number).filter(|_| self.is_on_device)
+    }
+
     /// A constant tensor, with which the device computes if the losses are computed there.
     ///
     /// # Errors

@@ -121,6 +121,7 @@ fn of_inputs(node: &Arc<Node>, gradient: &Arc<Node>) -> Result<Found> {
         }
         other @ (Operation::Max(_)
         | Operation::Leaf(_)
+        | Operation::Given(_)
         | Operation::Host(_)
         | Operation::Fill(_)
         | Operation::Detach

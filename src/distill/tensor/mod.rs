@@ -13,8 +13,8 @@ pub mod record;
 
 use std::sync::Arc;
 
-use candle_core::{bail, Device};
 pub use candle_core::Result;
+use candle_core::{bail, Device};
 
 use record::{Join, Map, Node, Operation};
 

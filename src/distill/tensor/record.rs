@@ -20,6 +20,8 @@ pub struct Node {
 pub enum Operation {
     /// What the device has: the number of a tensor there.
     Leaf(usize),
+    /// As a leaf, but constant.
+    Given(usize),
     /// What the host has, and copies to the device.
     Host(candle_core::Tensor),
     /// One value everywhere.
@@ -40,17 +42,29 @@ pub enum Operation {
     /// The axes in another order.
     Permute(Vec<usize>),
     /// A part of an axis, from a place on.
-    Narrow { axis: usize, start: usize },
+    Narrow {
+        axis: usize,
+        start: usize,
+    },
     /// Sizes of 1 repeated.
     Expand,
     /// One after the other along an axis.
     Concatenate(usize),
     /// Zeros before (and after) along an axis.
-    Pad { axis: usize, before: usize },
+    Pad {
+        axis: usize,
+        before: usize,
+    },
     /// Parts of an axis.
-    Gather { axis: usize, index: Arc<[u32]> },
+    Gather {
+        axis: usize,
+        index: Arc<[u32]>,
+    },
     /// Adds each part of an axis to where `index` says.
-    Scatter { axis: usize, index: Arc<[u32]> },
+    Scatter {
+        axis: usize,
+        index: Arc<[u32]>,
+    },
     /// `[batch, m, k]` by `[batch, k, n]`; a batch of 1 stands for any.
     Multiply,
 }

@@ -65,6 +65,18 @@ impl TrainState {
         }
     }
 
+    /// Says what the next [`update`](Self::update) will be: a step on a GPU ends with it.
+    pub fn announce(&mut self, rate: f64, decay: f64, clip: f32, ema: f64) {
+        #[cfg(feature = "cuda")]
+        {
+            let keep = self.average_decay(ema);
+            if let Some((cuda, _)) = self.net.cuda() {
+                cuda.announce(self.optimizer.constants(rate, decay, clip, keep));
+            }
+        }
+        let _ = (rate, decay, clip, ema);
+    }
+
     /// Updates the parameters by their gradients, and moves the average by one step. Returns the norm
     /// of the gradient before clipping to `clip`; where that is not finite, nothing changes. In half
     /// precision it is 0 where gradients overflowed and the step was left out. Call it before

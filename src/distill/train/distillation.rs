@@ -188,7 +188,8 @@ impl Distillation {
             Some(output) => tape.layer(net, net.graph.outputs[output])?.flatten(2, 3)?,
             None => nothing(images)?.unsqueeze(1)?,
         };
-        let scene = self.scene_outputs.clone().map(|output| tape.layer(net, net.graph.outputs[output])?.flatten_from(1));
+        let scene =
+            self.scene_outputs.clone().map(|output| tape.layer(net, net.graph.outputs[output])?.flatten_from(1));
         let scene = scene.collect::<candle_core::Result<_>>()?;
         let mut student = Tensors { class, box_distribution, segmentation, scene, layers: BTreeMap::new() };
         for layer in &self.layers {
@@ -198,7 +199,8 @@ impl Distillation {
         let mut layer_valid = BTreeMap::new();
         let (mut mask_valid, mut scene_valid) =
             (vec![true; images * student.segmentation.dim(2)?], vec![vec![true; images]; student.scene.len()]);
-        let teacher = if batch.teacher_outputs.is_empty() {
+        let is_online = !batch.teacher_outputs.is_empty() || tape.teacher(net, 0).is_some();
+        let teacher = if !is_online {
             let mut teacher = offline(tape, batch, &student, &mut mask_valid, &mut scene_valid)?;
             for (i, layer) in self.layers.iter().enumerate() {
                 let (theirs, valid, ones) = feature(tape, batch, i, layer.teacher_shape)?;
@@ -231,13 +233,16 @@ impl Distillation {
         })
     }
 
-    /// The outputs of a teacher that was run on the views of `batch`.
+    /// The outputs of a teacher that was run on the views of `batch`, or is run on the device.
     fn online(&self, net: &TrainNet, tape: &Tape, batch: &Batch, student: &Tensors) -> candle_core::Result<Tensors> {
         let images = net.batch();
         let outputs = &net.graph.outputs;
-        let maps = |output: usize, channels: usize| {
-            let values = &batch.teacher_outputs[output];
-            tape.given(values, &[images, channels, values.len() / (images * channels)])
+        let maps = |output: usize, channels: usize| match tape.teacher(net, output) {
+            Some(tensor) => tensor.flatten(2, 3),
+            None => {
+                let values = &batch.teacher_outputs[output];
+                tape.given(values, &[images, channels, values.len() / (images * channels)])
+            }
         };
         let rows = |of: Vec<usize>, channels: usize| {
             if of.is_empty() {
@@ -263,10 +268,8 @@ impl Distillation {
             scene: scene.collect::<candle_core::Result<_>>()?,
             layers: BTreeMap::new(),
         };
-        for (ComparedLayer { name, teacher_shape: s, .. }, values) in
-            self.layers.iter().zip(&batch.teacher_outputs[outputs.len()..])
-        {
-            let tensor = tape.given(values, &[images, s.channels, s.height, s.width])?;
+        for (i, ComparedLayer { name, teacher_shape: s, .. }) in self.layers.iter().enumerate() {
+            let tensor = maps(outputs.len() + i, s.channels)?.reshape(&[images, s.channels, s.height, s.width])?;
             teacher.layers.insert(name.clone(), tensor);
         }
         Ok(teacher)

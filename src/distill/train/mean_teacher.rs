@@ -3,6 +3,8 @@
 
 use peregrine_engine::{Graph, LayerId};
 
+#[cfg(feature = "cuda")]
+use crate::net::cuda::Teaching;
 use crate::net::{Mode, NetParams, TrainNet};
 
 /// The average as a network, ready for batches.
@@ -21,6 +23,18 @@ impl MeanTeacher {
         // It is not trained, so no memory for gradients is needed.
         params.convs.iter_mut().for_each(|c| c.frozen = true);
         Self { net: TrainNet::new(graph.clone(), params, batch), given }
+    }
+
+    /// The same on the device that `net` is on, as a part of its steps.
+    ///
+    /// # Errors
+    /// When the device has too little memory.
+    #[cfg(feature = "cuda")]
+    pub fn move_to(&self, net: &mut TrainNet) -> anyhow::Result<()> {
+        let graph = net.graph.clone();
+        let Some((cuda, params)) = net.cuda() else { return Ok(()) };
+        let renormalise = [(1.0, 0.0); 3];
+        cuda.teach(&Teaching { graph: &graph, params, given: &self.given, renormalise, is_average: true })
     }
 
     /// Each of its tensors over the batch, of the network with the parameters `average` for the

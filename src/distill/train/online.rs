@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context};
 use peregrine_engine::cpu::CpuEngine;
-use peregrine_engine::Engine;
+use peregrine_engine::{Engine, Graph, Weights};
 use peregrine_student::{Architecture, Student};
 use serde::{Deserialize, Serialize};
 
 use crate::defaults::is_default;
+#[cfg(feature = "cuda")]
+use crate::net::cuda::Teaching;
+#[cfg(feature = "cuda")]
+use crate::net::{NetParams, TrainNet};
 use crate::teacher::package::layer;
 
 /// `[teacher]`: the teacher that is run on each view: a package, or the student's own average.
@@ -26,6 +30,8 @@ pub struct TeacherConfig {
 
 /// The teacher, ready for batches.
 pub struct OnlineTeacher {
+    graph: Graph,
+    weights: Weights,
     engine: CpuEngine,
     /// Length of each tensor for one image: the graph's outputs, then the requested inner layers.
     lengths: Vec<usize>,
@@ -59,7 +65,26 @@ impl OnlineTeacher {
             let scale = from.std[c] / to.std[c];
             (scale, (from.mean[c] - to.mean[c]) / to.std[c])
         });
-        Ok(Self { engine: CpuEngine::new(&graph, &teacher.weights, 1)?, lengths, renormalise })
+        let engine = CpuEngine::new(&graph, &teacher.weights, 1)?;
+        Ok(Self { engine, graph, weights: teacher.weights.clone(), lengths, renormalise })
+    }
+
+    /// The same on the device that `net` is on, as a part of its steps.
+    ///
+    /// # Errors
+    /// When the device has too little memory.
+    #[cfg(feature = "cuda")]
+    pub fn move_to(&self, net: &mut TrainNet) -> anyhow::Result<()> {
+        let Some((cuda, _)) = net.cuda() else { return Ok(()) };
+        let mut params = NetParams::random(&self.graph, 0);
+        params.adopt(&self.weights);
+        cuda.teach(&Teaching {
+            graph: &self.graph,
+            params: &params,
+            given: &self.graph.outputs,
+            renormalise: self.renormalise,
+            is_average: false,
+        })
     }
 
     /// Each of the teacher's tensors over the batch, for the `input` `[images, 3, height, width]`

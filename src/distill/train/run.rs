@@ -175,6 +175,12 @@ fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role, end: Option<Instant>) -
     if let Some(device) = device {
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
         state = state.on(device, &compared)?;
+        #[cfg(feature = "cuda")]
+        if state.net.cuda().is_some() {
+            // Teachers are run there, too.
+            online.take().map(|teacher| teacher.move_to(&mut state.net)).transpose()?;
+            mean_teacher.take().map(|teacher| teacher.move_to(&mut state.net)).transpose()?;
+        }
     }
     let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation).with_ranks(ranks);
     let batches = images.start(state.step, config.clone(), architecture.input.clone(), online, ranks)?;
@@ -262,10 +268,11 @@ impl TrainingRun<'_> {
             }
 
             state.net.zero_gradients()?;
+            let rate = config.rate_at(batch.step);
+            state.announce(rate, config.weight_decay, config.clip, config.ema);
             let losses = self.losses.gradients(&mut state.net, &batch, config)?;
             ranks.told_by_first(losses.check_finite("loss", losses.total(), &batch, checkpoint))?;
             state.net.params.unite(ranks);
-            let rate = config.rate_at(batch.step);
             let norm = state.update(rate, config.weight_decay, config.clip, config.ema)?;
             ranks.told_by_first(losses.check_finite("gradient", norm, &batch, checkpoint))?;
             state.step = batch.step + 1;

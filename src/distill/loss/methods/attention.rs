@@ -1,6 +1,5 @@
 //! Attention transfer (Zagoruyko & Komodakis 2017, eq. 2).
 
-
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;

@@ -48,7 +48,9 @@ impl Method for Cwd {
         }
         // By the share of this rank's images of those of all.
         let share = inputs.ranks.share();
-        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| channels(student, teacher)?.mean_all()? * share)
+        super::sum_over_layers(inputs, &self.layers, |student, teacher, _| {
+            channels(student, teacher)?.mean_all()? * share
+        })
     }
 }
 
@@ -73,7 +75,8 @@ impl ValidMaps {
         let counted: Vec<f32> = counts.map(|counts| f32::from(u8::from(counts))).collect();
         let of_images = counted.iter().map(|&counts| f64::from(counts)).sum();
         // An image that does not count keeps its logits: all of them excluded would be no softmax.
-        let offset = |(cell, &valid): (usize, &bool)| if valid || counted[cell / cells] == 0.0 { 0.0 } else { EXCLUDED };
+        let offset =
+            |(cell, &valid): (usize, &bool)| if valid || counted[cell / cells] == 0.0 { 0.0 } else { EXCLUDED };
         let offsets = Tensor::from_iter(inputs.mask_valid.iter().enumerate().map(offset))?;
         let offsets = offsets.reshape(&[images, 1, cells])?;
         Ok(Self {

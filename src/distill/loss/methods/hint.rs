@@ -1,6 +1,5 @@
 //! Hints (Romero et al. 2015, "FitNets", eq. 3).
 
-
 use serde::{Deserialize, Serialize};
 
 use super::super::inputs::DistillInputs;

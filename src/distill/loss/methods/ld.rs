@@ -63,6 +63,7 @@ pub(super) fn localisation(
     let total = ranks.sum_tensor(&weight.sum_all()?)?.at_least(TINY)?;
     let bins = student.dim(1)? / 4;
     let sides = |logits: &Tensor| logits.rows_of(bins);
-    let divergence = soft::categorical(&sides(student)?, &sides(&teacher.box_distribution)?, temperature)?.rows_of(4)?;
+    let divergence =
+        soft::categorical(&sides(student)?, &sides(&teacher.box_distribution)?, temperature)?.rows_of(4)?;
     (divergence.mean(1)? * weight)?.sum_all()? / total
 }

@@ -213,6 +213,7 @@ kernel_arguments! {
         pub step: u64,
         pub partial: u64,
         pub outcome: u64,
+        pub loss: u64,
         pub count: i64,
         pub follows: i64,
         pub chunk: i32,

@@ -13,19 +13,22 @@ use super::nodes::Plan;
 use crate::net::{Mode, NetParams};
 
 impl Plan<'_> {
-    /// From the pinned input at `host` to the planar tensors of the layout's outputs.
-    pub fn forward(&self, params: &NetParams, mode: Mode, host: u64) -> Vec<Node> {
+    /// From the pinned input at `host` to the planar one.
+    pub fn upload_input(&self, host: u64) -> Node {
         let planar = self.buffer(self.layout.planar_input);
-        let bytes = 4 * self.count(0);
-        let mut nodes = vec![Node {
+        Node {
             name: "upload".into(),
-            work: NodeWork::Upload { host, device: planar.start, bytes },
+            work: NodeWork::Upload { host, device: planar.start, bytes: 4 * self.count(0) },
             reads: vec![],
-            writes: vec![planar.clone()],
-        }];
-        let packed = self.value(0);
+            writes: vec![planar],
+        }
+    }
+
+    /// From the planar input to the planar tensors of the layout's outputs.
+    pub fn forward(&self, params: &NetParams, mode: Mode) -> Vec<Node> {
+        let (planar, packed) = (self.buffer(self.layout.planar_input), self.value(0));
         let argument = self.repack(&planar, &packed, 0, 0, false);
-        nodes.push(self.flat(("input", "pack"), self.count(0), &argument, &[planar], &[packed]));
+        let mut nodes = vec![self.flat(("input", "pack"), self.count(0), &argument, &[planar], &[packed])];
         for id in 1..self.graph.layers.len() {
             match params.convs.iter().position(|conv| conv.layer == id) {
                 Some(index) => self.convolution(id, index, mode, &mut nodes),

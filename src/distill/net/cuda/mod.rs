@@ -5,9 +5,9 @@
 //! engine's are; nothing of CUDA is needed to build. Every sum has a fixed order, so that a step gives
 //! the same bits whenever it is repeated on one device.
 //!
-//! - [`passes`]: a network in training; [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the
-//!   array of all parameters.
-//! - [`nodes`]: the launches of a step: `forward`, `backward`, [`update`].
+//! - [`passes`]: a network in training; [`step`]: a whole step as one graph; [`teacher`]: a teacher in it.
+//! - [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the array of all parameters.
+//! - [`nodes`]: the launches of a step: `forward`, [`losses`], `backward`, [`update`].
 //! - [`loss_scale`]: the factor on gradients in half precision.
 //! - [`kernels`]: the sources and the table of them; [`arguments`]: their parameters.
 //!
@@ -32,10 +32,12 @@ mod room;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
+pub mod teacher;
 #[cfg(test)]
 mod tests;
 pub mod update;
 
 pub use layout::Training;
 pub use passes::CudaNet;
+pub use teacher::Teaching;
 pub use update::Rule;

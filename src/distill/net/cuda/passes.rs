@@ -17,6 +17,7 @@ use super::loss_scale::LossScale;
 use super::nodes::{Bases, Plan};
 use super::room;
 use super::step::{Graphs, Parts};
+use super::teacher::Teacher;
 use super::update::{Rule, UpdateMemory};
 use crate::net::{Mode, NetParams};
 use crate::tensor::record::Operation;
@@ -26,6 +27,7 @@ use crate::tensor::Tensor;
 pub struct CudaNet {
     // Graphs are dropped before the memory that they work on.
     pub(super) graphs: Graphs,
+    pub(super) teacher: Option<Teacher>,
     /// Made when they are first asked for.
     forward: BTreeMap<bool, Box<dyn Instance>>,
     clear: Box<dyn Instance>,
@@ -101,6 +103,7 @@ impl CudaNet {
         let clear = instantiate(driver, &plan.clear())?;
         Ok(Self {
             graphs: Graphs::default(),
+            teacher: None,
             forward: BTreeMap::new(),
             clear,
             update: None,
@@ -128,15 +131,15 @@ impl CudaNet {
         write_values(&mut self.input, input);
         if self.outputs.is_empty() {
             let bytes = |layer: LayerId| 4 * self.layout.batch * self.graph.layers[layer].shape.len();
-            let pinned = |&(layer, _): &(LayerId, _)| {
-                DeviceMemory::new(&self.driver, MemoryKind::Download, bytes(layer))
-            };
+            let pinned =
+                |&(layer, _): &(LayerId, _)| DeviceMemory::new(&self.driver, MemoryKind::Download, bytes(layer));
             self.outputs = self.layout.planar_outputs.iter().map(pinned).collect::<Result<_, _>>()?;
         }
         let in_training = mode == Mode::Train;
         if !self.forward.contains_key(&in_training) {
             let hosts: Vec<u64> = self.outputs.iter().map(DeviceMemory::host).collect();
-            let mut nodes = self.plan().forward(params, mode, self.input.host());
+            let mut nodes = vec![self.plan().upload_input(self.input.host())];
+            nodes.extend(self.plan().forward(params, mode));
             nodes.extend(self.plan().fetch(&hosts));
             self.forward.insert(in_training, instantiate(&self.driver, &nodes)?);
         }
@@ -246,6 +249,7 @@ impl CudaNet {
             groups: whole(&groups),
             partial: whole(&partial),
             outcome: whole(&on_device),
+            loss: None,
         };
         let mut nodes = vec![upload_step(&self.step_host, &self.step)];
         nodes.extend(update_nodes(&self.plan(), &memory, &outcome));
@@ -269,10 +273,16 @@ impl CudaNet {
         self.update.as_ref().is_some_and(|update| update.is_announced)
     }
 
-    /// The launches of the update, and the copy of what came of it.
-    pub(super) fn update_nodes(&self) -> Vec<Node> {
+    /// The launches of the update, and the copy of what came of it; none if the `loss` there is not
+    /// finite.
+    pub(super) fn update_nodes(&self, loss: Option<Span>) -> Vec<Node> {
         let update = self.update.as_ref().expect("it was announced");
-        update_nodes(&self.plan(), &update.memory, &update.outcome)
+        update_nodes(&self.plan(), &UpdateMemory { loss, ..update.memory.clone() }, &update.outcome)
+    }
+
+    /// Where the moving average is on the device.
+    pub(super) fn average(&self) -> Option<u64> {
+        self.update.as_ref().map(|update| update.average.device())
     }
 
     /// A graph of losses has run.
@@ -368,11 +378,7 @@ fn update_nodes(plan: &Plan, memory: &UpdateMemory, outcome: &DeviceMemory) -> V
     let mut nodes = plan.update(memory);
     nodes.push(Node {
         name: "outcome download".into(),
-        work: NodeWork::Download {
-            device: memory.outcome.start,
-            host: outcome.host(),
-            bytes: size_of::<Outcome>(),
-        },
+        work: NodeWork::Download { device: memory.outcome.start, host: outcome.host(), bytes: size_of::<Outcome>() },
         reads: vec![memory.outcome.clone()],
         writes: vec![],
     });
@@ -384,7 +390,7 @@ pub(super) fn upload_step(host: &DeviceMemory, device: &DeviceMemory) -> Node {
     Node { name: "step upload".into(), work, reads: vec![], writes: vec![whole(device)] }
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
+pub(super) fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 

@@ -119,9 +119,12 @@ impl CudaNet {
         }
         wanted.sort_by_key(|(at, _)| *at);
         let mut wanted: Vec<_> = wanted.into_iter().map(|(_, gradient)| gradient).collect();
-        wanted.extend(terms.iter().filter(|term| term.on_host().is_none()).map(Tensor::recorded));
+        let of_device: Vec<_> = terms.iter().filter(|term| term.on_host().is_none()).map(Tensor::recorded).collect();
+        wanted.extend(of_device.iter().cloned());
+        wanted.push(total.recorded());
         let program = Program::new(&wanted);
-        let recorded = terms.iter().filter(|term| term.on_host().is_none()).count();
+        // The last is the whole loss, which the update looks at.
+        let recorded = of_device.len() + 1;
 
         let key = Key { structure: program.structure.clone(), given, parts };
         let places = Places::new(&key.structure, recorded);
@@ -161,7 +164,10 @@ impl CudaNet {
         let plan = self.plan();
         let mut nodes = vec![upload_step(&self.step_host, &self.step)];
         if key.parts.forward {
-            nodes.extend(plan.forward(params, Mode::Train, self.input.host()));
+            nodes.push(plan.upload_input(self.input.host()));
+            // The memory of the input is used again later.
+            nodes.extend(self.teacher_nodes(&plan.buffer(self.layout.planar_input)));
+            nodes.extend(plan.forward(params, Mode::Train));
         }
         nodes.push(Node {
             name: "losses upload".into(),
@@ -170,18 +176,17 @@ impl CudaNet {
             writes: vec![span(device, places.given.max(4))],
         });
         nodes.extend(schedule::nodes(&key.structure, &surroundings, device + places.arena as u64));
-        if terms > 0 {
-            let from = span(device + places.given as u64, 4 * terms);
-            nodes.push(Node {
-                name: "losses download".into(),
-                work: NodeWork::Download { device: from.start, host: terms_host, bytes: 4 * terms },
-                reads: vec![from],
-                writes: vec![],
-            });
-        }
+        let from = span(device + places.given as u64, 4 * terms);
+        let whole = span(from.end - 4, 4);
+        nodes.push(Node {
+            name: "losses download".into(),
+            work: NodeWork::Download { device: from.start, host: terms_host, bytes: 4 * terms },
+            reads: vec![from],
+            writes: vec![],
+        });
         nodes.extend(plan.backward(params, &key.given));
         if key.parts.update {
-            nodes.extend(self.update_nodes());
+            nodes.extend(self.update_nodes(Some(whole)));
         }
         let instance = instantiate(&self.driver, &nodes)?;
         self.graphs.graphs.push(Graph { key, instance });
@@ -199,6 +204,7 @@ impl CudaNet {
         Surroundings {
             precision: self.layout.precision,
             leaves: self.layout.planar_outputs.iter().map(|&(_, buffer)| plan.buffer(buffer)).collect(),
+            given: self.teacher_tensors(),
             numbers: at(0, 4 * key.structure.numbers),
             arrays: arrays.map(|(&offset, &bytes)| at(offset, bytes)).collect(),
             results,
@@ -209,7 +215,8 @@ impl CudaNet {
 impl Graphs {
     /// Sees to memory for losses of so many bytes; graphs that use memory which is too small go.
     fn make_room(&mut self, driver: &Arc<dyn Driver>, host: usize, device: usize, terms: usize) -> anyhow::Result<()> {
-        let fits = |room: &Room| room.host.len() >= host && room.device.len() >= device && room.terms.len() >= 4 * terms;
+        let fits =
+            |room: &Room| room.host.len() >= host && room.device.len() >= device && room.terms.len() >= 4 * terms;
         if self.room.as_ref().is_some_and(fits) {
             return Ok(());
         }

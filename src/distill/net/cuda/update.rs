@@ -37,6 +37,8 @@ pub struct UpdateMemory {
     pub groups: Span,
     pub partial: Span,
     pub outcome: Span,
+    /// A loss without which nothing is updated unless it is finite.
+    pub loss: Option<Span>,
 }
 
 impl UpdateMemory {
@@ -54,7 +56,7 @@ impl Plan<'_> {
         let trained = span(self.bases.values, 4 * parameters.trainable);
         let all = span(self.bases.values, 4 * parameters.all);
         let step = span(self.bases.step, size_of::<arg::Step>());
-        let UpdateMemory { rule, slots, average, groups, partial, outcome } = memory;
+        let UpdateMemory { rule, slots, average, groups, partial, outcome, loss } = memory;
         let gradients = self.gradients();
         let argument = arg::Update {
             first: slots[0].start,
@@ -63,6 +65,7 @@ impl Plan<'_> {
             groups: groups.start,
             partial: partial.start,
             outcome: outcome.start,
+            loss: loss.as_ref().map_or(0, |loss| loss.start),
             parts: int(parameters.trainable.div_ceil(CHUNK)),
             ..self.update_argument()
         };
@@ -72,13 +75,14 @@ impl Plan<'_> {
         reads.extend(slots.iter().cloned());
         let mut writes = vec![trained, gradients.clone()];
         writes.extend(slots.iter().cloned());
+        let of_clip: Vec<Span> = [partial.clone(), step.clone()].into_iter().chain(loss.clone()).collect();
         let rule = match rule {
             Rule::AdamW => "adamw",
             Rule::Sgd => "sgd",
         };
         vec![
             self.blocks(of("squares"), blocks, &argument, &[gradients], from_ref(partial)),
-            self.blocks(of("clip"), [1, 1, 1], &argument, &[partial.clone(), step.clone()], from_ref(outcome)),
+            self.blocks(of("clip"), [1, 1, 1], &argument, &of_clip, from_ref(outcome)),
             self.flat(of(rule), parameters.trainable, &argument, &reads, &writes),
             self.flat(
                 of("average"),

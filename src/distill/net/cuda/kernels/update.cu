@@ -40,6 +40,7 @@ struct Update {
     const Step* step;
     double* partial;
     Outcome* outcome;
+    const float* loss;  // null, or one that has to be finite
     long long count;    // trainable values
     long long follows;  // values that the average has
     int chunk;          // values of a block of `squares`
@@ -78,7 +79,8 @@ ENTRY(clip, Update) {
     if (threadIdx.x) return;
     const float unscale = 1.0f / a.step->loss_scale, norm = (float)sqrt(sum) * unscale;
     a.outcome->norm = norm;
-    a.outcome->sound = norm - norm == 0.0f ? 1.0f : 0.0f;
+    const float checked = a.loss ? norm + *a.loss : norm;
+    a.outcome->sound = checked - checked == 0.0f ? 1.0f : 0.0f;
     a.outcome->scale = unscale * (norm > a.step->clip ? a.step->clip / norm : 1.0f);
 }
 

@@ -1,7 +1,7 @@
 //! Several operations value by value in one launch.
 
-use super::access::{four_axes, Access};
 use super::super::arguments::{self as arg, int};
+use super::access::{four_axes, Access};
 
 /// Inputs and instructions of a launch, at most.
 pub const MOST_INPUTS: usize = 6;
@@ -28,6 +28,9 @@ enum Register {
     Input(usize),
     Instruction(usize),
 }
+
+/// The code of a factor and an offset.
+pub const AFFINE: u16 = 9;
 
 /// The code that leaves a value as it is.
 const SAME: u16 = 25;

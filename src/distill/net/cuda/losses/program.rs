@@ -35,10 +35,14 @@ pub struct Value {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
     Leaf(usize),
+    Given(usize),
     /// The number of an array.
     Host(usize),
     /// Value by value: the operation's number in the kernel, and the index of its first number.
-    Pointwise { code: u16, number: usize },
+    Pointwise {
+        code: u16,
+        number: usize,
+    },
     /// The same values in the same order.
     Same,
     Sum(Range<usize>),
@@ -46,14 +50,27 @@ pub enum Kind {
     LogSoftmax,
     OneHotOfMax,
     Permute(Vec<usize>),
-    Narrow { axis: usize, start: usize },
+    Narrow {
+        axis: usize,
+        start: usize,
+    },
     Expand,
     Concatenate(usize),
-    Pad { axis: usize, before: usize },
+    Pad {
+        axis: usize,
+        before: usize,
+    },
     /// The number of the array of its index.
-    Gather { axis: usize, index: usize },
+    Gather {
+        axis: usize,
+        index: usize,
+    },
     /// Those of its index and of where each place begins in it.
-    Scatter { axis: usize, index: usize, starts: usize },
+    Scatter {
+        axis: usize,
+        index: usize,
+        starts: usize,
+    },
     Multiply,
 }
 
@@ -148,6 +165,7 @@ impl Builder {
     fn kind(&mut self, node: &Node) -> Kind {
         match &node.operation {
             &Operation::Leaf(leaf) => Kind::Leaf(leaf),
+            &Operation::Given(given) => Kind::Given(given),
             Operation::Host(tensor) => {
                 let known = self.of_tensor.get(&tensor.id()).copied();
                 let array = known.unwrap_or_else(|| self.array(Array::Values(tensor.clone())));

@@ -25,8 +25,9 @@ const CHUNK: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     pub precision: Precision,
-    /// Of each leaf.
+    /// Of each leaf, and of each constant that the device has.
     pub leaves: Vec<Span>,
+    pub given: Vec<Span>,
     /// The host's numbers, and each of its arrays.
     pub numbers: Span,
     pub arrays: Vec<Span>,
@@ -118,6 +119,7 @@ impl<'a> Scheduler<'a> {
         let at = |span: &Span| State::At(Access::plain(span.clone(), shape));
         match &value.kind {
             &Kind::Leaf(leaf) => at(&from.leaves[leaf]),
+            &Kind::Given(given) => at(&from.given[given]),
             &Kind::Host(array) => at(&from.arrays[array]),
             &Kind::Pointwise { code, number } => self.combined(code, number, shape, inputs),
             Kind::Same => State::At(self.plain(inputs[0]).with_shape(shape)),
@@ -181,9 +183,7 @@ impl<'a> Scheduler<'a> {
             };
             operands.push(expression);
         }
-        let together = |operands: &[Expression]| {
-            Expression::apply(code, number, &operands.iter().collect::<Vec<_>>())
-        };
+        let together = |operands: &[Expression]| Expression::apply(code, number, &operands.iter().collect::<Vec<_>>());
         if let Some(all) = together(&operands) {
             return State::Expression(all);
         }
@@ -251,7 +251,8 @@ impl<'a> Scheduler<'a> {
     fn along(&mut self, id: ValueId, first: usize, end: usize, largest: bool) -> State {
         let input = self.structure.values[id].inputs[0];
         let (from, sizes) = (self.plain(input), self.shape(input));
-        let [outer, n, inner] = [&sizes[..first], &sizes[first..end], &sizes[end..]].map(|s| s.iter().product::<usize>());
+        let [outer, n, inner] =
+            [&sizes[..first], &sizes[first..end], &sizes[end..]].map(|s| s.iter().product::<usize>());
         let chunks = if n > 4 * CHUNK { n.div_ceil(CHUNK) } else { 1 };
         let argument = arg::Along {
             input: from.start,
@@ -267,8 +268,7 @@ impl<'a> Scheduler<'a> {
         if chunks == 1 {
             return State::At(result.with_shape(self.shape(id)));
         }
-        let argument =
-            arg::Along { input: result.start, n: int(chunks), chunk: int(chunks), chunks: 1, ..argument };
+        let argument = arg::Along { input: result.start, n: int(chunks), chunk: int(chunks), chunks: 1, ..argument };
         State::At(self.reduce(argument, &result).with_shape(self.shape(id)))
     }
 

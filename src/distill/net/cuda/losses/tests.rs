@@ -78,6 +78,7 @@ fn prepare(driver: &Arc<dyn Driver>, at: &[Values], loss: Loss) -> Prepared {
     let surroundings = Surroundings {
         precision: Precision::Single,
         leaves: of_leaves.iter().map(whole).collect(),
+        given: vec![],
         numbers: whole(&numbers),
         arrays: arrays.iter().map(whole).collect(),
         results: results.iter().map(whole).collect(),
@@ -109,16 +110,16 @@ fn on_the_device(driver: &Arc<dyn Driver>, at: &[Values], loss: Loss) -> (f32, V
 }
 
 fn compare(driver: &Arc<dyn Driver>, what: &str, at: &[Values], loss: Loss) {
-    compare_to(1e-4, driver, what, at, loss);
+    compare_to((1e-4, 1e-4), driver, what, at, loss);
 }
 
-/// Gradients up to `tolerance` of the largest.
-fn compare_to(tolerance: f32, driver: &Arc<dyn Driver>, what: &str, at: &[Values], loss: Loss) {
+/// Gradients up to `tolerance` of the largest, or of `least`.
+fn compare_to((tolerance, least): (f32, f32), driver: &Arc<dyn Driver>, what: &str, at: &[Values], loss: Loss) {
     let (expected, gradients) = on_the_cpu(at, loss);
     let (found, of_device) = on_the_device(driver, at, loss);
     assert!((found - expected).abs() <= 2e-5 * (1.0 + expected.abs()), "{what}: {found} instead of {expected}");
     for (number, (found, expected)) in of_device.iter().zip(&gradients).enumerate() {
-        let most = expected.iter().fold(1e-4f32, |most, v| most.max(v.abs()));
+        let most = expected.iter().fold(least, |most, v| most.max(v.abs()));
         for (i, (a, b)) in found.iter().zip(expected).enumerate() {
             assert!((a - b).abs() <= tolerance * most, "{what}, tensor {number}, value {i}: {a} instead of {b}");
         }
@@ -173,7 +174,8 @@ fn every_operation_has_candles_values_and_gradients() {
     let two = |what: &str, a: &[usize], b: &[usize], operation: &dyn Fn(&Tensor, &Tensor) -> Result<Tensor>| {
         compare(&driver, what, &[values(a, 3), values(b, 4)], &|x| weigh(operation(&x[0], &x[1])?, 5));
     };
-    let shapes: [(&[usize], &[usize]); 4] = [(&[3, 4], &[3, 4]), (&[3, 4], &[1, 4]), (&[2, 1, 4], &[3, 1]), (&[5], &[2, 5])];
+    let shapes: [(&[usize], &[usize]); 4] =
+        [(&[3, 4], &[3, 4]), (&[3, 4], &[1, 4]), (&[2, 1, 4], &[3, 1]), (&[5], &[2, 5])];
     for (a, b) in shapes {
         two("add", a, b, &|x, y| x.broadcast_add(y));
         two("sub", a, b, &|x, y| x.broadcast_sub(y));
@@ -194,7 +196,7 @@ fn long_axes_are_summed_in_several_blocks() {
     let Some(driver) = emulated() else { return };
     let at = [values(&[3, 20_000], 1)];
     // Candle adds 20,000 values one after the other in single precision.
-    compare_to(3e-3, &driver, "rows", &at, &|x| x[0].log_softmax()?.sqr()?.mean(1)?.sqrt()?.sum_all());
+    compare_to((3e-3, 1e-4), &driver, "rows", &at, &|x| x[0].log_softmax()?.sqr()?.mean(1)?.sqrt()?.sum_all());
     compare(&driver, "columns", &at, &|x| x[0].transpose(0, 1)?.mean(0)?.sqr()?.sum_all());
     compare(&driver, "all", &at, &|x| x[0].sqr()?.mean_all());
     compare(&driver, "largest", &at, &|x| x[0].broadcast_mul(&x[0].detach().max(1)?.unsqueeze(1)?)?.mean_all());
@@ -280,7 +282,7 @@ proptest! {
             let weights = Tensor::from_slice(&check::values(24, 9), &[3, 2, 4])?;
             ((a + b)? * weights)?.sum_all()
         };
-        compare(&driver, &format!("{steps:?}"), &at, &loss);
+        compare_to((1e-4, 0.1), &driver, &format!("{steps:?}"), &at, &loss);
     }
 
     #[test]
