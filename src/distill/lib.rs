@@ -3,8 +3,9 @@
 //! - [`data`]: labelled images on disk; [`inspect`]: data set statistics and errors; [`import`]:
 //!   other tools' layouts, and networks.
 //! - [`teacher`]: teacher networks; [`soften`]: their soft targets on disk.
-//! - [`net`]: the training engine; [`loss`]: the losses; [`tensor`]: what they are written with; [`train`]: training runs; [`ranks`]: processes
-//!   that train one network together.
+//! - [`net`]: the training engine; [`loss`]: the losses; [`tensor`]: what they are written with;
+//!   [`picture`]: what an input shows, rendered.
+//! - [`train`]: training runs; [`ranks`]: processes that train one network together.
 //! - [`text`]: distillation of a text model.
 //! - [`select`]: which unlabelled frames are worth labelling.
 //! - [`quantize`]: post-training quantization to 8 bits.
@@ -36,6 +37,7 @@ pub mod meant;
 pub mod metrics;
 pub mod model_args;
 pub mod net;
+pub mod picture;
 pub mod prune;
 pub mod quantize;
 pub mod ranks;

@@ -1,6 +1,6 @@
 //! Augmentation: a random view of a source image, with its objects and mask.
 
-use image::{GrayImage, RgbImage};
+use image::GrayImage;
 use peregrine_core::BoundingBox;
 use peregrine_student::architecture::Input;
 use peregrine_vision::decode::mask::MASK_STRIDE;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::objects::Object;
 use crate::data::VOID;
 use crate::defaults::is_default;
+use crate::picture::{Colour, ViewTransform};
 
 /// The distribution that views are drawn from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,14 +40,6 @@ impl Default for AugmentConfig {
     fn default() -> Self {
         Self { scale: [0.6, 1.7], aspect: 1.2, colour: 0.3, flip: 0.5, min_visible: 0.25, mosaic: 0.0, mixup: 0.0 }
     }
-}
-
-/// The map from input pixels to source pixels: `source = origin + step · input` along each axis.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ViewTransform {
-    pub origin: [f32; 2],
-    /// Source pixels for one input pixel; negative in x if flipped.
-    pub step: [f32; 2],
 }
 
 impl ViewTransform {
@@ -83,13 +76,6 @@ impl ViewTransform {
         }
         view
     }
-
-    /// A source box in input pixels, unclipped.
-    pub fn to_input(&self, b: &BoundingBox) -> BoundingBox {
-        let map = |v: f32, axis: usize| (v - self.origin[axis]) / self.step[axis];
-        let (x0, x1) = (map(b.x_min, 0), map(b.x_max, 0));
-        BoundingBox::new(x0.min(x1), map(b.y_min, 1), x0.max(x1), map(b.y_max, 1))
-    }
 }
 
 /// The objects that remain in view, in input pixels and clipped to the input.
@@ -109,74 +95,14 @@ pub fn place_objects(objects: &[Object], view: &ViewTransform, input: &Input, mi
     objects.iter().filter_map(place).collect()
 }
 
-/// A random change of colour: a 3 × 3 matrix and offset on RGB values of 0…255.
-pub struct Colour {
-    saturation: f32,
-    gain: f32,
-    offset: f32,
-}
-
 impl Colour {
-    /// No change.
-    pub const NONE: Self = Self { saturation: 1.0, gain: 1.0, offset: 0.0 };
-
+    /// A random change: the saturation, contrast and brightness each by a factor of up to `strength`
+    /// from 1.
     pub fn random(strength: f32, rng: &mut ChaCha8Rng) -> Self {
         let mut draw = || 1.0 + strength * rng.random_range(-1.0..1.0f32);
         let (saturation, contrast, brightness) = (draw(), draw(), draw());
         Self { saturation, gain: contrast * brightness, offset: 127.0 * brightness * (1.0 - contrast) }
     }
-
-    fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
-        let grey = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
-        rgb.map(|v| ((grey + self.saturation * (v - grey)) * self.gain + self.offset).clamp(0.0, 255.0))
-    }
-}
-
-/// Writes the view into `tensor`, planar and normalised; outside the image it is 0, as in
-/// deployment.
-pub fn render(image: &RgbImage, view: &ViewTransform, colour: &Colour, input: &Input, tensor: &mut [f32]) {
-    let plane = input.width * input.height;
-    // One sample for each source pixel in an input pixel along each axis, against aliasing.
-    let taps = view.step.map(|s| (s.abs().round() as usize).clamp(1, 4));
-    let share = 1.0 / (taps[0] * taps[1]) as f32;
-    for y in 0..input.height {
-        for x in 0..input.width {
-            let mut sum = [0.0f32; 3];
-            for ty in 0..taps[1] {
-                for tx in 0..taps[0] {
-                    let at = |i: usize, t: usize, axis: usize| {
-                        view.origin[axis] + view.step[axis] * (i as f32 + (t as f32 + 0.5) / taps[axis] as f32)
-                    };
-                    let rgb = bilinear(image, at(x, tx, 0), at(y, ty, 1));
-                    let rgb = rgb.map_or(input.mean, |rgb| colour.apply(rgb));
-                    (0..3).for_each(|c| sum[c] += share * rgb[c]);
-                }
-            }
-            for c in 0..3 {
-                tensor[c * plane + y * input.width + x] = (sum[c] - input.mean[c]) / input.std[c];
-            }
-        }
-    }
-}
-
-/// The image at a point (pixel `i` spans `[i, i + 1)`); `None` outside it.
-fn bilinear(image: &RgbImage, x: f32, y: f32) -> Option<[f32; 3]> {
-    let (width, height) = image.dimensions();
-    if x < 0.0 || y < 0.0 || x >= width as f32 || y >= height as f32 {
-        return None;
-    }
-    let (x, y) = ((x - 0.5).max(0.0), (y - 0.5).max(0.0));
-    let (x0, y0) = (x as u32, y as u32);
-    let (x1, y1) = ((x0 + 1).min(width - 1), (y0 + 1).min(height - 1));
-    let (fx, fy) = (x - x0 as f32, y - y0 as f32);
-    let raw = image.as_raw();
-    let pixel = |x: u32, y: u32| &raw[((y * width + x) * 3) as usize..][..3];
-    let (a, b, c, d) = (pixel(x0, y0), pixel(x1, y0), pixel(x0, y1), pixel(x1, y1));
-    Some(std::array::from_fn(|i| {
-        let upper = f32::from(a[i]) + fx * (f32::from(b[i]) - f32::from(a[i]));
-        let lower = f32::from(c[i]) + fx * (f32::from(d[i]) - f32::from(c[i]));
-        upper + fy * (lower - upper)
-    }))
 }
 
 /// The mask's class at each cell of the segmentation head (nearest), [`VOID`] outside the image.
@@ -193,8 +119,13 @@ pub fn render_mask(mask: &GrayImage, view: &ViewTransform, input: &Input, labels
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use image::RgbImage;
     use rand::SeedableRng;
+
+    use super::*;
+    use crate::picture::{Picture, SourceImage};
 
     fn input() -> Input {
         Input { width: 64, height: 32, mean: [127.0; 3], std: [128.0; 3] }
@@ -211,7 +142,8 @@ mod tests {
             });
             let view = ViewTransform::random((100, 80), 64, 32, &AugmentConfig::default(), &mut rng);
             let mut tensor = vec![0.0; 3 * 64 * 32];
-            render(&image, &view, &Colour::NONE, &input(), &mut tensor);
+            let image = SourceImage { number: 0, pixels: Arc::new(image) };
+            Picture::view(image, view, Colour::NONE, &input()).render(&input(), &mut tensor);
             let placed = view.to_input(&bbox);
             for y in 0..32 {
                 for x in 0..64 {

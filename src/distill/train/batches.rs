@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
@@ -21,18 +22,30 @@ use super::online::OnlineTeacher;
 use super::plan::{self, ExamplePlan, Shown, ViewPlan};
 use super::soft_view::{Grid, SoftView};
 use crate::data::VOID;
+use crate::picture::{Picture, SourceImage};
 use crate::ranks::Ranks;
 use crate::soften::stored::StoredMap;
 
 /// Batches rendered ahead.
 const AHEAD: usize = 4;
 
+/// Where the pictures of a batch are rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rendering {
+    /// On the threads that load the images.
+    WhileLoading,
+    /// By the device that computes the network.
+    OnDevice,
+}
+
 /// One batch.
 #[derive(Debug, Default, PartialEq)]
 pub struct Batch {
     pub step: u64,
-    /// `[images, 3, height, width]`.
+    /// `[images, 3, height, width]`; empty where the device renders [`pictures`](Self::pictures).
     pub input: Vec<f32>,
+    /// What the input shows; empty where it is rendered.
+    pub pictures: Vec<Picture>,
     /// The objects of each image in input pixels.
     pub objects: Vec<Vec<Object>>,
     /// For each image and class, whether a missing label means that there is no object.
@@ -55,10 +68,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(step: u64, examples: Vec<Example>) -> Self {
-        let mut batch = Self { step, ..Self::default() };
+    /// Of `examples`, whose pictures are in `input` if that is not empty.
+    fn new(step: u64, input: Vec<f32>, examples: Vec<Example>) -> Self {
+        let mut batch = Self { step, input, ..Self::default() };
         for example in examples {
-            batch.input.extend(example.input);
+            if batch.input.is_empty() {
+                batch.pictures.push(example.picture);
+            }
             batch.objects.push(example.objects);
             batch.known.push(example.known);
             batch.masks.push(example.mask);
@@ -84,15 +100,35 @@ impl TrainImages {
     /// # Errors
     /// When an image cannot be read any more, unless the configuration skips those.
     pub fn batch(&self, step: u64, config: &StudentConfig, input: &Input) -> anyhow::Result<Batch> {
-        self.part(step, config, input, 0..config.batch)
+        self.part(step, config, input, 0..config.batch, Rendering::WhileLoading)
     }
 
-    /// The same of only some images of the batch. All are drawn, so that they are what they are in the
-    /// whole.
-    fn part(&self, step: u64, config: &StudentConfig, input: &Input, images: Range<usize>) -> anyhow::Result<Batch> {
+    /// The same of only some images of the batch, rendered or to be. All are drawn, so that they are what
+    /// they are in the whole.
+    fn part(
+        &self,
+        step: u64,
+        config: &StudentConfig,
+        input: &Input,
+        images: Range<usize>,
+        rendering: Rendering,
+    ) -> anyhow::Result<Batch> {
         let plans = plan::batch(self, step, config, input);
-        let examples = plans[images].par_iter().map(|plan| self.example(plan, config, input));
-        Ok(Batch::new(step, examples.collect::<anyhow::Result<_>>()?))
+        let plans = plans[images].par_iter();
+        if rendering == Rendering::OnDevice {
+            let examples = plans.map(|plan| self.example(plan, config, input));
+            return Ok(Batch::new(step, Vec::new(), examples.collect::<anyhow::Result<_>>()?));
+        }
+        let len = 3 * input.width * input.height;
+        let mut tensors = vec![0.0; plans.len() * len];
+        let examples = plans.zip(tensors.par_chunks_mut(len)).map(|(plan, tensor)| {
+            let mut example = self.example(plan, config, input)?;
+            // The images are needed no longer.
+            std::mem::take(&mut example.picture).render(input, tensor);
+            Ok(example)
+        });
+        let examples = examples.collect::<anyhow::Result<_>>()?;
+        Ok(Batch::new(step, tensors, examples))
     }
 
     fn example(&self, plan: &ExamplePlan, config: &StudentConfig, input: &Input) -> anyhow::Result<Example> {
@@ -114,12 +150,11 @@ impl TrainImages {
         let (number, pixels) = self.pixels(plan.set, plan.image, config.skip_bad)?;
         let (source, size) = (self.image(plan.set, number), self.size(plan.set, number));
         let (view, colour) = plan.view(size, config, input);
-        let mut tensor = vec![0.0; 3 * input.width * input.height];
-        augment::render(&pixels.image, &view, &colour, input, &mut tensor);
+        let image = SourceImage { number: self.number(plan.set, number), pixels: Arc::clone(&pixels.image) };
         let soft = |map: &StoredMap, grid| anyhow::Ok(SoftView::new(&map.read()?, size, &view, input, grid));
         let head = Grid { columns: input.width / MASK_STRIDE, rows: input.height / MASK_STRIDE };
         Ok(Example {
-            input: tensor,
+            picture: Picture::view(image, view, colour, input),
             objects: augment::place_objects(&source.objects, &view, input, config.augment.min_visible),
             known: source.known.clone(),
             mask: pixels.mask.as_ref().map(|mask| {
@@ -141,11 +176,14 @@ impl TrainImages {
     }
 
     /// Starts to render batches from `step` on, of each the part of this one of `ranks`, and to run the
-    /// `teacher` on them; the threads end when the receiver is dropped.
+    /// `teacher` on them, which needs them rendered; the threads end when the receiver is dropped.
     ///
     /// # Errors
     /// When a thread cannot be started; through the channel, when an image cannot be read or the
     /// teacher fails.
+    ///
+    /// # Panics
+    /// When there is a teacher, and they are to be rendered on the device.
     pub fn start(
         self,
         step: u64,
@@ -153,7 +191,9 @@ impl TrainImages {
         input: Input,
         teacher: Option<OnlineTeacher>,
         ranks: &Ranks,
+        rendering: Rendering,
     ) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
+        assert!(teacher.is_none() || rendering == Rendering::WhileLoading, "the teacher sees rendered views");
         let each = config.batch / ranks.size();
         let images = ranks.rank() * each..(ranks.rank() + 1) * each;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).thread_name(|i| format!("loader-{i}"));
@@ -162,7 +202,7 @@ impl TrainImages {
         let (sender, receiver) = bounded(if teacher.is_some() { 1 } else { AHEAD });
         let render = move || {
             for step in step..config.steps {
-                let batch = pool.install(|| self.part(step, &config, &input, images.clone()));
+                let batch = pool.install(|| self.part(step, &config, &input, images.clone(), rendering));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     break;
@@ -213,8 +253,8 @@ mod tests {
 
     use super::*;
     use crate::data::load_image;
+    use crate::picture::{Colour, ViewTransform};
     use crate::ranks::threads::on_ranks;
-    use crate::train::augment::{Colour, ViewTransform};
     use crate::train::images::Loading;
     use crate::train::survey::Survey;
 
@@ -255,7 +295,11 @@ mod tests {
 
     fn rendered(config: &StudentConfig, loading: Loading) -> Vec<anyhow::Result<Batch>> {
         let (images, input) = images(config, loading);
-        images.start(0, config.clone(), input, None, &Ranks::alone()).unwrap().into_iter().collect()
+        images
+            .start(0, config.clone(), input, None, &Ranks::alone(), Rendering::WhileLoading)
+            .unwrap()
+            .into_iter()
+            .collect()
     }
 
     #[test]
@@ -300,10 +344,30 @@ mod tests {
                 let view = ViewTransform::random(image.dimensions(), 64, 64, &config.augment, &mut rng);
                 let colour = Colour::random(config.augment.colour, &mut rng);
                 let mut tensor = vec![0.0; 3 * 64 * 64];
-                augment::render(&image, &view, &colour, &input, &mut tensor);
+                let image = SourceImage { number: 0, pixels: Arc::new(image) };
+                Picture::view(image, view, colour, &input).render(&input, &mut tensor);
                 expected.extend(tensor);
             }
             assert!(images.batch(step, &config, &input).unwrap().input == expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn pictures_are_those_that_are_rendered_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = project(folder.path(), BOTH);
+        let start = |rendering| -> Vec<Batch> {
+            let (images, input) = images(&config, Loading::default());
+            let batches = images.start(0, config.clone(), input, None, &Ranks::alone(), rendering).unwrap();
+            batches.into_iter().map(Result::unwrap).collect()
+        };
+        let input = config.load_architecture().unwrap().input;
+        for (rendered, mut shown) in start(Rendering::WhileLoading).into_iter().zip(start(Rendering::OnDevice)) {
+            assert!(rendered.pictures.is_empty() && shown.input.is_empty());
+            let mut pixels = vec![0.0; rendered.input.len()];
+            let tensors = pixels.chunks_mut(3 * 64 * 64);
+            std::mem::take(&mut shown.pictures).iter().zip(tensors).for_each(|(p, tensor)| p.render(&input, tensor));
+            assert!(Batch { input: pixels, ..shown } == rendered);
         }
     }
 
@@ -315,7 +379,7 @@ mod tests {
         let whole: Vec<Batch> = (0..2).map(|step| images.batch(step, &config, &input).unwrap()).collect();
         let parts = on_ranks(3, |ranks| {
             let (images, input) = super::tests::images(&config, Loading::default());
-            let batches = images.start(0, config.clone(), input, None, &ranks).unwrap();
+            let batches = images.start(0, config.clone(), input, None, &ranks, Rendering::WhileLoading).unwrap();
             batches.into_iter().map(Result::unwrap).collect::<Vec<_>>()
         });
         for (step, whole) in whole.iter().enumerate() {

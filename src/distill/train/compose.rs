@@ -11,12 +11,13 @@ use rand_chacha::ChaCha8Rng;
 use super::objects::Object;
 use super::soft_view::SoftView;
 use crate::data::VOID;
+use crate::picture::{Part, Picture};
 
 /// One image of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// `[3, height, width]`.
-    pub input: Vec<f32>,
+    /// What the input shows.
+    pub picture: Picture,
     /// In input pixels.
     pub objects: Vec<Object>,
     /// For each class, whether a missing label means that there is no object.
@@ -49,7 +50,6 @@ pub fn centre(input: &Input, rng: &mut ChaCha8Rng) -> (usize, usize) {
 pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Example {
     let (width, height) = (input.width, input.height);
     let tile_of = |at: (usize, usize)| usize::from(at.0 >= x) + 2 * usize::from(at.1 >= y);
-    let pixels = (0..3 * height * width).map(|i| tiles[tile_of((i % width, i / width % height))].input[i]).collect();
     let columns = width / MASK_STRIDE;
     let cells = columns * (height / MASK_STRIDE);
     let label = |i: usize| {
@@ -57,16 +57,13 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         tile.mask.as_ref().map_or(VOID, |mask| mask[i])
     };
     let mask = tiles.iter().any(|t| t.mask.is_some()).then(|| (0..cells).map(label).collect());
-    let quarter = |i: usize| {
-        let (x, y, width, height) = (x as f32, y as f32, width as f32, height as f32);
-        let (left, right) = if i.is_multiple_of(2) { (0.0, x) } else { (x, width) };
-        let (top, bottom) = if i < 2 { (0.0, y) } else { (y, height) };
-        BoundingBox::new(left, top, right, bottom)
-    };
+    let quarters = Part::quarters(input, (x, y)).map(|Part { columns, rows }| {
+        let edges = [columns.start, rows.start, columns.end, rows.end].map(|at| at as f32);
+        BoundingBox::new(edges[0], edges[1], edges[2], edges[3])
+    });
     let objects =
-        tiles.iter().enumerate().flat_map(|(i, t)| t.objects.iter().filter_map(move |o| clip(o, &quarter(i))));
+        tiles.iter().zip(&quarters).flat_map(|(t, quarter)| t.objects.iter().filter_map(move |o| clip(o, quarter)));
     Example {
-        input: pixels,
         objects: objects.collect(),
         known: (0..tiles[0].known.len()).map(|c| tiles.iter().all(|t| t.known[c])).collect(),
         mask,
@@ -78,6 +75,7 @@ pub fn mosaic(input: &Input, (x, y): (usize, usize), tiles: [Example; 4]) -> Exa
         // Those are of one whole image.
         soft_scene: None,
         file: tiles[0].file.clone(),
+        picture: Picture::mosaic(input, (x, y), tiles.map(|tile| tile.picture)),
     }
 }
 
@@ -125,7 +123,7 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
     let weigh =
         |objects: Vec<Object>, share: f32| objects.into_iter().map(move |o| Object { share: o.share * share, ..o });
     Example {
-        input: a.input.iter().zip(&b.input).map(|(a, b)| (1.0 - share) * a + share * b).collect(),
+        picture: a.picture.mixup(b.picture, share),
         objects: weigh(a.objects, 1.0 - share).chain(weigh(b.objects, share)).collect(),
         known: a.known.iter().zip(&b.known).map(|(a, b)| *a && *b).collect(),
         mask: a.mask,
@@ -139,20 +137,39 @@ pub fn mixup(a: Example, b: Example, share: f32) -> Example {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use image::RgbImage;
+
     use super::super::soft_view::Grid;
     use super::*;
+    use crate::picture::{Colour, SourceImage, ViewTransform};
 
     fn input() -> Input {
-        Input { width: 64, height: 32, mean: [127.0; 3], std: [128.0; 3] }
+        Input { width: 64, height: 32, mean: [127.0; 3], std: [16.0; 3] }
     }
 
     fn soft(value: f32, channels: usize, grid: Grid) -> SoftView {
         SoftView { grid, values: vec![value; channels * grid.cells()], valid: vec![true; grid.cells()] }
     }
 
+    /// The normalised `value` everywhere.
+    fn plain(value: f32) -> Picture {
+        let pixels = Arc::new(RgbImage::from_pixel(1, 1, image::Rgb([0; 3])));
+        let colour = Colour { saturation: 0.0, gain: 0.0, offset: 127.0 + 16.0 * value };
+        let view = ViewTransform { origin: [0.0; 2], step: [1.0 / 64.0, 1.0 / 32.0] };
+        Picture::view(SourceImage { number: 0, pixels }, view, colour, &input())
+    }
+
+    fn rendered(picture: &Picture) -> Vec<f32> {
+        let mut tensor = vec![f32::NAN; 3 * 64 * 32];
+        picture.render(&input(), &mut tensor);
+        tensor
+    }
+
     fn example(value: f32, bbox: BoundingBox, mask: bool) -> Example {
         Example {
-            input: vec![value; 3 * 64 * 32],
+            picture: plain(value),
             objects: vec![Object { label: Some(0), ..Object::at(bbox) }],
             known: vec![true, mask],
             mask: mask.then(|| vec![value as u8; 16 * 8]),
@@ -172,7 +189,8 @@ mod tests {
         // The small box lies in the top left; in the bottom right quarter nothing of it is left.
         let tiles = [(1.0, whole, true), (2.0, whole, false), (3.0, whole, true), (4.0, small, true)];
         let mosaic = mosaic(&input(), (40, 16), tiles.map(|(v, b, m)| example(v, b, m)));
-        let pixel = |x: usize, y: usize| mosaic.input[64 * 32 + y * 64 + x];
+        let pixels = rendered(&mosaic.picture);
+        let pixel = |x: usize, y: usize| pixels[64 * 32 + y * 64 + x];
         assert_eq!([pixel(39, 15), pixel(40, 15), pixel(39, 16), pixel(40, 16)], [1.0, 2.0, 3.0, 4.0]);
         let cell = |x: usize, y: usize| mosaic.mask.as_ref().unwrap()[y * 16 + x];
         assert_eq!([cell(9, 3), cell(10, 3), cell(9, 4), cell(10, 4)], [1, VOID, 3, 4]);
@@ -196,7 +214,7 @@ mod tests {
     fn mixup_blends_pixels_and_weighs_objects() {
         let bbox = BoundingBox::new(2.0, 2.0, 12.0, 12.0);
         let mixed = mixup(example(1.0, bbox, true), example(3.0, bbox, false), 0.25);
-        assert!(mixed.input.iter().all(|&v| v == 1.5));
+        assert!(rendered(&mixed.picture).iter().all(|&v| v == 1.5));
         assert_eq!(mixed.objects.iter().map(|o| o.share).collect::<Vec<_>>(), [0.75, 0.25]);
         assert_eq!(mixed.mask.unwrap()[0], 1);
         assert_eq!(mixed.known, [true, false]);

@@ -11,7 +11,7 @@ use image::{GrayImage, RgbImage};
 /// A decoded image, and its mask if there is one.
 #[derive(Debug, PartialEq)]
 pub struct Pixels {
-    pub image: RgbImage,
+    pub image: Arc<RgbImage>,
     pub mask: Option<GrayImage>,
 }
 
@@ -92,7 +92,7 @@ mod tests {
     /// 10 × 10 pixels, 300 bytes, or 400 with a mask.
     fn pixels(value: usize, mask: bool) -> Pixels {
         let image = RgbImage::from_pixel(10, 10, image::Rgb([value as u8; 3]));
-        Pixels { image, mask: mask.then(|| GrayImage::new(10, 10)) }
+        Pixels { image: Arc::new(image), mask: mask.then(|| GrayImage::new(10, 10)) }
     }
 
     #[test]

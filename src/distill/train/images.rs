@@ -231,6 +231,11 @@ impl TrainImages {
         &set.dataset.samples[set.images[image].sample].image
     }
 
+    /// What tells an image from those of all sets.
+    pub(super) fn number(&self, set: usize, image: usize) -> usize {
+        self.sets[set].first + image
+    }
+
     /// The pixels of an image, or with `skip` of the next one in its set that can be read: its
     /// number, and the pixels. Each image that is passed over is named once, and counted.
     ///
@@ -240,7 +245,7 @@ impl TrainImages {
         let images = self.sets[set].images.len();
         let mut at = image;
         loop {
-            match self.cache.get(self.sets[set].first + at, || self.decode(set, at)) {
+            match self.cache.get(self.number(set, at), || self.decode(set, at)) {
                 Ok(pixels) => return Ok((at, pixels)),
                 Err(e) if !skip || (at + 1) % images == image => return Err(e),
                 Err(e) => self.report_lost(set, at, &e),
@@ -259,7 +264,7 @@ impl TrainImages {
             let mask = dataset.load_mask(path)?;
             refuse_other_size(path, mask.dimensions(), sample.size).map(|()| mask)
         });
-        Ok(Pixels { image, mask: mask.transpose()? })
+        Ok(Pixels { image: Arc::new(image), mask: mask.transpose()? })
     }
 
     /// Bytes of decoded images that are held in memory.

@@ -44,6 +44,7 @@ fn batch(step: u64) -> Batch {
     Batch {
         step,
         input: check::values(4 * 3 * SIDE * SIDE, step),
+        pictures: vec![],
         objects: vec![vec![labelled(4.0, 0)], vec![labelled(30.0, 1), labelled(2.0, 0)], vec![], vec![]],
         known: vec![vec![true; 2]; 4],
         masks: vec![None, Some((0..256).map(|i| (i % 2) as u8).collect()), None, None],
@@ -64,6 +65,7 @@ fn part(batch: &Batch, ranks: &Ranks) -> Batch {
     Batch {
         step: batch.step,
         input: of(&batch.input, ranks),
+        pictures: vec![],
         objects: of(&batch.objects, ranks),
         known: of(&batch.known, ranks),
         masks: of(&batch.masks, ranks),

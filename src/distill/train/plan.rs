@@ -7,10 +7,10 @@ use peregrine_student::architecture::Input;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::augment::{Colour, ViewTransform};
 use super::compose;
 use super::config::StudentConfig;
 use super::images::TrainImages;
+use crate::picture::{Colour, ViewTransform};
 
 /// One image of a batch.
 pub struct ExamplePlan {

@@ -13,7 +13,7 @@ use peregrine_student::{Architecture, Student};
 
 use super::args::TrainArgs;
 use super::artifacts::Artifacts;
-use super::batches::Batch;
+use super::batches::{Batch, Rendering};
 use super::check::refuse_without_labels;
 use super::checkpoint::TrainState;
 use super::config::StudentConfig;
@@ -183,7 +183,8 @@ fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role, end: Option<Instant>) -
         }
     }
     let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation).with_ranks(ranks);
-    let batches = images.start(state.step, config.clone(), architecture.input.clone(), online, ranks)?;
+    let (input, rendering) = (architecture.input.clone(), Rendering::WhileLoading);
+    let batches = images.start(state.step, config.clone(), input, online, ranks, rendering)?;
     let mut run = TrainingRun { config: &config, files: &files, losses, mean_teacher, ranks, written, place, end };
     run.steps(&mut state, batches)?;
     tracing::info!("the {} is in {}", role.name(), files.package.display());

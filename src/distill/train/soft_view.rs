@@ -3,7 +3,7 @@
 
 use peregrine_student::architecture::Input;
 
-use super::augment::ViewTransform;
+use crate::picture::ViewTransform;
 use crate::soften::map::HalfMap;
 
 /// The cells of a head or a layer, over the whole of a network's input.

@@ -61,6 +61,7 @@ impl Steps {
         Batch {
             step,
             input: check::values(2 * 3 * 64 * 64, step),
+            pictures: vec![],
             objects: vec![vec![labelled(4.0, 0)], vec![labelled(30.0, 1), labelled(2.0, 0)]],
             known: vec![vec![true; classes]; 2],
             masks: vec![Some((0..256).map(|i| (i % areas) as u8).collect()), None],
