@@ -167,6 +167,45 @@ kernel_arguments! {
         pub unused: i32,
     }
 
+    /// A part of an input, and the image that it shows.
+    pub struct PictureTile {
+        pub pixels: u64,
+        pub width: i32,
+        pub height: i32,
+        pub origin: [f32; 2],
+        pub step: [f32; 2],
+        pub taps: [i32; 2],
+        pub saturation: f32,
+        pub gain: f32,
+        pub offset: f32,
+        pub left: i32,
+        pub top: i32,
+        pub right: i32,
+        pub bottom: i32,
+        pub unused: i32,
+    }
+
+    /// An input: its tiles, and those that are blended in.
+    pub struct Picture {
+        pub tiles: i32,
+        pub blended: i32,
+        pub share: f32,
+        pub unused: i32,
+        pub tile: [PictureTile; 8],
+    }
+
+    /// Renders the inputs of a batch.
+    pub struct Pictures {
+        pub pictures: u64,
+        pub planar: u64,
+        pub mean: [f32; 3],
+        pub std: [f32; 3],
+        pub images: i32,
+        pub height: i32,
+        pub width: i32,
+        pub unused: i32,
+    }
+
     /// What changes from step to step.
     pub struct Step {
         /// With AdamW divided by 1 − β₁ᵗ.

@@ -136,6 +136,16 @@ const MODULES: [Module; 7] = [
         checks: || agreement::<arg::Pool>("Pool") + &agreement::<arg::Whole>("Whole"),
     },
     Module {
+        names: ["training_pictures_f32", "training_pictures_f16"],
+        body: include_str!("kernels/pictures.cu"),
+        kernels: &["render"],
+        checks: || {
+            agreement::<arg::PictureTile>("PictureTile")
+                + &agreement::<arg::Picture>("Picture")
+                + &agreement::<arg::Pictures>("Pictures")
+        },
+    },
+    Module {
         names: ["training_update_f32", "training_update_f16"],
         body: include_str!("kernels/update.cu"),
         kernels: &["squares", "clip", "adamw", "sgd", "average", "clear"],

@@ -8,6 +8,7 @@
 //! - [`passes`]: a network in training; [`step`]: a whole step as one graph; [`teacher`]: a teacher in it.
 //! - [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the array of all parameters.
 //! - [`nodes`]: the launches of a step: `forward`, [`losses`], `backward`, [`update`].
+//! - [`pictures`]: inputs rendered on the device; [`image_store`]: the images that they show.
 //! - [`loss_scale`]: the factor on gradients in half precision.
 //! - [`kernels`]: the sources and the table of them; [`arguments`]: their parameters.
 //!
@@ -19,6 +20,7 @@
 pub mod arguments;
 mod backward;
 mod forward;
+pub mod image_store;
 pub mod kernels;
 pub mod layout;
 pub mod loss_scale;
@@ -26,6 +28,9 @@ pub mod losses;
 pub mod nodes;
 pub mod parameters;
 pub mod passes;
+pub mod pictures;
+#[cfg(test)]
+mod pictures_tests;
 #[cfg(test)]
 mod plan_tests;
 mod room;
