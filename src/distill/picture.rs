@@ -3,8 +3,9 @@
 //! A [`Picture`] is a recipe. [`Picture::render`] follows it on the CPU; in training on CUDA a kernel
 //! does, from images that are in the device's memory.
 
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use image::RgbImage;
 use peregrine_core::BoundingBox;
@@ -33,8 +34,16 @@ pub struct Tile {
 pub struct SourceImage {
     /// Tells it from all others of a training.
     pub number: usize,
-    pub pixels: Arc<RgbImage>,
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// `None` where a device has them: see [`Staying`].
+    pub pixels: Option<Arc<RgbImage>>,
 }
+
+/// The images that a device has for the rest of a training, by number: their pixels are needed on the
+/// CPU no longer. Those who load images ask it, and the device tells it.
+#[derive(Debug, Default)]
+pub struct Staying(RwLock<HashSet<usize>>);
 
 /// A rectangle of an input, in pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +104,9 @@ impl Picture {
     }
 
     /// Writes the picture into `tensor`, `[3, height, width]` and normalised.
+    ///
+    /// # Panics
+    /// When it shows an image without pixels.
     pub fn render(&self, input: &Input, tensor: &mut [f32]) {
         self.tiles.iter().for_each(|tile| tile.render(input, tensor));
         let Some((share, tiles)) = &self.blended else { return };
@@ -104,11 +116,28 @@ impl Picture {
     }
 }
 
+impl SourceImage {
+    pub fn new(number: usize, pixels: Arc<RgbImage>) -> Self {
+        Self { number, size: pixels.dimensions(), pixels: Some(pixels) }
+    }
+}
+
+impl Staying {
+    pub fn contains(&self, number: usize) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&number)
+    }
+
+    pub fn add(&self, number: usize) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(number);
+    }
+}
+
 impl Tile {
     /// Writes its part of the input into the whole input's `tensor`; outside the image that is 0, as in
     /// deployment.
     fn render(&self, input: &Input, tensor: &mut [f32]) {
         let Self { image, view, colour, part } = self;
+        let image = image.pixels.as_deref().expect("what the CPU renders has pixels");
         let plane = input.width * input.height;
         let taps = view.taps();
         let share = 1.0 / (taps[0] * taps[1]) as f32;
@@ -120,7 +149,7 @@ impl Tile {
                         let at = |i: usize, t: usize, axis: usize| {
                             view.origin[axis] + view.step[axis] * (i as f32 + (t as f32 + 0.5) / taps[axis] as f32)
                         };
-                        let rgb = bilinear(&image.pixels, at(x, tx, 0), at(y, ty, 1));
+                        let rgb = bilinear(image, at(x, tx, 0), at(y, ty, 1));
                         let rgb = rgb.map_or(input.mean, |rgb| colour.apply(rgb));
                         (0..3).for_each(|c| sum[c] += share * rgb[c]);
                     }
@@ -212,13 +241,13 @@ pub(crate) mod tests {
     pub fn image(number: usize, width: u32, height: u32) -> SourceImage {
         let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
         let pixels = RgbImage::from_fn(width, height, |_, _| image::Rgb(rng.random()));
-        SourceImage { number, pixels: Arc::new(pixels) }
+        SourceImage::new(number, Arc::new(pixels))
     }
 
     /// A view of `image` that shows some of what is around it too.
     pub fn view(image: SourceImage, seed: u64) -> Picture {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (width, height) = image.pixels.dimensions();
+        let (width, height) = image.size;
         let mut along = |source: u32, size: usize, flip: bool| {
             let step = source as f32 / size as f32 * rng.random_range(0.3..1.8f32);
             let origin = (source as f32 - step * size as f32) * rng.random_range(-0.2..1.2f32);
@@ -266,7 +295,7 @@ pub(crate) mod tests {
         let image = image(1, 24, 16);
         let view = ViewTransform { origin: [0.0; 2], step: [1.0; 2] };
         let found = rendered(&Picture::view(image.clone(), view, Colour::NONE, &input()));
-        for (x, y, pixel) in image.pixels.enumerate_pixels() {
+        for (x, y, pixel) in image.pixels.unwrap().enumerate_pixels() {
             for c in 0..3 {
                 let expected = (f32::from(pixel.0[c]) - input().mean[c]) / input().std[c];
                 assert!((found[c * 24 * 16 + y as usize * 24 + x as usize] - expected).abs() < 1e-5);

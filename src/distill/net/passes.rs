@@ -1,6 +1,7 @@
 //! Forward and backward over the graph, for a whole batch.
 
 use std::mem::take;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,6 +9,7 @@ use candle_core::Device;
 #[cfg(feature = "cuda")]
 use peregrine_engine::cuda::Driver;
 use peregrine_engine::{Graph, LayerId, Op};
+use peregrine_student::architecture::Input;
 
 use super::conv_block::ConvBlock;
 #[cfg(feature = "cuda")]
@@ -18,6 +20,7 @@ use super::gradients::{add_or_copy, Gradients};
 use super::norm::Mode;
 use super::operation::Operation;
 use super::NetParams;
+use crate::picture::{Picture, Staying};
 use crate::ranks::Ranks;
 #[cfg(feature = "cuda")]
 use crate::tensor::record;
@@ -113,12 +116,7 @@ impl TrainNet {
     /// # Panics
     /// When it is to compute as an integer engine.
     #[cfg(feature = "cuda")]
-    pub fn on_cuda(
-        mut self,
-        driver: &std::sync::Arc<dyn Driver>,
-        fetched: &[LayerId],
-        precision: Precision,
-    ) -> Result<Self> {
+    pub fn on_cuda(mut self, driver: &Arc<dyn Driver>, fetched: &[LayerId], precision: Precision) -> Result<Self> {
         let fetched = self.leave(fetched);
         let training = Training {
             graph: &self.graph,
@@ -237,6 +235,44 @@ impl TrainNet {
     /// The input to fill: `[batch, 3, height, width]`.
     pub fn input(&mut self) -> &mut [f32] {
         &mut self.values[0]
+    }
+
+    /// Makes a batch the input: its `pixels`, `[batch, 3, height, width]`, or in training where they are
+    /// [rendered on the device](Self::render_on_device) its `pictures` (none: it has pixels).
+    ///
+    /// # Errors
+    /// When the device fails, or has no room for the images of the batch.
+    ///
+    /// # Panics
+    /// When there are pictures, and they are not rendered on the device.
+    pub fn show(&mut self, pixels: &[f32], pictures: &[Picture]) -> Result<()> {
+        if pictures.is_empty() {
+            self.values[0].copy_from_slice(pixels);
+            return Ok(());
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+            return passes.show(pictures);
+        }
+        panic!("pictures are rendered where the network is computed by CUDA");
+    }
+
+    /// Has the inputs of trainings, as `input` says, rendered by the device from now on, if it does that
+    /// and has room for the images; the images that stay there then, and `None` if it does not. `pixels`:
+    /// of each image that there is; a batch shows up to `shown` of them.
+    pub fn render_on_device(
+        &mut self,
+        input: &Input,
+        pixels: impl IntoIterator<Item = usize>,
+        shown: usize,
+    ) -> Option<Arc<Staying>> {
+        #[cfg(feature = "cuda")]
+        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+            let rendered = passes.render(input, pixels, shown);
+            return rendered.inspect_err(|e| tracing::warn!("images are augmented on the CPU: {e:#}")).ok();
+        }
+        let _ = (input, pixels.into_iter(), shown);
+        None
     }
 
     /// The tensor that a layer made in the last forward pass: `[batch, channels, height, width]`.

@@ -142,7 +142,7 @@ mod tests {
             });
             let view = ViewTransform::random((100, 80), 64, 32, &AugmentConfig::default(), &mut rng);
             let mut tensor = vec![0.0; 3 * 64 * 32];
-            let image = SourceImage { number: 0, pixels: Arc::new(image) };
+            let image = SourceImage::new(0, Arc::new(image));
             Picture::view(image, view, Colour::NONE, &input()).render(&input(), &mut tensor);
             let placed = view.to_input(&bbox);
             for y in 0..32 {

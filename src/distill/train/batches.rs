@@ -22,7 +22,7 @@ use super::online::OnlineTeacher;
 use super::plan::{self, ExamplePlan, Shown, ViewPlan};
 use super::soft_view::{Grid, SoftView};
 use crate::data::VOID;
-use crate::picture::{Picture, SourceImage};
+use crate::picture::{Picture, SourceImage, Staying};
 use crate::ranks::Ranks;
 use crate::soften::stored::StoredMap;
 
@@ -30,12 +30,12 @@ use crate::soften::stored::StoredMap;
 const AHEAD: usize = 4;
 
 /// Where the pictures of a batch are rendered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Rendering {
     /// On the threads that load the images.
     WhileLoading,
-    /// By the device that computes the network.
-    OnDevice,
+    /// By the device that computes the network. Images that stay there are not decoded any more.
+    OnDevice(Arc<Staying>),
 }
 
 /// One batch.
@@ -100,7 +100,7 @@ impl TrainImages {
     /// # Errors
     /// When an image cannot be read any more, unless the configuration skips those.
     pub fn batch(&self, step: u64, config: &StudentConfig, input: &Input) -> anyhow::Result<Batch> {
-        self.part(step, config, input, 0..config.batch, Rendering::WhileLoading)
+        self.part(step, config, input, 0..config.batch, &Rendering::WhileLoading)
     }
 
     /// The same of only some images of the batch, rendered or to be. All are drawn, so that they are what
@@ -111,18 +111,18 @@ impl TrainImages {
         config: &StudentConfig,
         input: &Input,
         images: Range<usize>,
-        rendering: Rendering,
+        rendering: &Rendering,
     ) -> anyhow::Result<Batch> {
         let plans = plan::batch(self, step, config, input);
         let plans = plans[images].par_iter();
-        if rendering == Rendering::OnDevice {
-            let examples = plans.map(|plan| self.example(plan, config, input));
+        if let Rendering::OnDevice(staying) = rendering {
+            let examples = plans.map(|plan| self.example(plan, config, input, Some(staying)));
             return Ok(Batch::new(step, Vec::new(), examples.collect::<anyhow::Result<_>>()?));
         }
         let len = 3 * input.width * input.height;
         let mut tensors = vec![0.0; plans.len() * len];
         let examples = plans.zip(tensors.par_chunks_mut(len)).map(|(plan, tensor)| {
-            let mut example = self.example(plan, config, input)?;
+            let mut example = self.example(plan, config, input, None)?;
             // The images are needed no longer.
             std::mem::take(&mut example.picture).render(input, tensor);
             Ok(example)
@@ -131,8 +131,15 @@ impl TrainImages {
         Ok(Batch::new(step, tensors, examples))
     }
 
-    fn example(&self, plan: &ExamplePlan, config: &StudentConfig, input: &Input) -> anyhow::Result<Example> {
-        let view = |plan: &ViewPlan| self.view(plan, config, input);
+    /// What a plan shows, and the labels of that. Images that are `staying` come without pixels.
+    fn example(
+        &self,
+        plan: &ExamplePlan,
+        config: &StudentConfig,
+        input: &Input,
+        staying: Option<&Staying>,
+    ) -> anyhow::Result<Example> {
+        let view = |plan: &ViewPlan| self.view(plan, config, input, staying);
         let example = match &plan.shown {
             Shown::View(plan) => view(plan)?,
             Shown::Mosaic(centre, plans) => {
@@ -146,11 +153,17 @@ impl TrainImages {
         })
     }
 
-    fn view(&self, plan: &ViewPlan, config: &StudentConfig, input: &Input) -> anyhow::Result<Example> {
-        let (number, pixels) = self.pixels(plan.set, plan.image, config.skip_bad)?;
+    fn view(
+        &self,
+        plan: &ViewPlan,
+        config: &StudentConfig,
+        input: &Input,
+        staying: Option<&Staying>,
+    ) -> anyhow::Result<Example> {
+        let (number, pixels) = self.pixels(plan.set, plan.image, config.skip_bad, staying)?;
         let (source, size) = (self.image(plan.set, number), self.size(plan.set, number));
         let (view, colour) = plan.view(size, config, input);
-        let image = SourceImage { number: self.number(plan.set, number), pixels: Arc::clone(&pixels.image) };
+        let image = SourceImage { number: self.number(plan.set, number), size, pixels: pixels.image.clone() };
         let soft = |map: &StoredMap, grid| anyhow::Ok(SoftView::new(&map.read()?, size, &view, input, grid));
         let head = Grid { columns: input.width / MASK_STRIDE, rows: input.height / MASK_STRIDE };
         Ok(Example {
@@ -193,7 +206,7 @@ impl TrainImages {
         ranks: &Ranks,
         rendering: Rendering,
     ) -> anyhow::Result<Receiver<anyhow::Result<Batch>>> {
-        assert!(teacher.is_none() || rendering == Rendering::WhileLoading, "the teacher sees rendered views");
+        assert!(teacher.is_none() || matches!(rendering, Rendering::WhileLoading), "the teacher sees rendered views");
         let each = config.batch / ranks.size();
         let images = ranks.rank() * each..(ranks.rank() + 1) * each;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).thread_name(|i| format!("loader-{i}"));
@@ -202,7 +215,7 @@ impl TrainImages {
         let (sender, receiver) = bounded(if teacher.is_some() { 1 } else { AHEAD });
         let render = move || {
             for step in step..config.steps {
-                let batch = pool.install(|| self.part(step, &config, &input, images.clone(), rendering));
+                let batch = pool.install(|| self.part(step, &config, &input, images.clone(), &rendering));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     break;
@@ -344,7 +357,7 @@ mod tests {
                 let view = ViewTransform::random(image.dimensions(), 64, 64, &config.augment, &mut rng);
                 let colour = Colour::random(config.augment.colour, &mut rng);
                 let mut tensor = vec![0.0; 3 * 64 * 64];
-                let image = SourceImage { number: 0, pixels: Arc::new(image) };
+                let image = SourceImage::new(0, Arc::new(image));
                 Picture::view(image, view, colour, &input).render(&input, &mut tensor);
                 expected.extend(tensor);
             }
@@ -362,13 +375,39 @@ mod tests {
             batches.into_iter().map(Result::unwrap).collect()
         };
         let input = config.load_architecture().unwrap().input;
-        for (rendered, mut shown) in start(Rendering::WhileLoading).into_iter().zip(start(Rendering::OnDevice)) {
+        for (rendered, mut shown) in
+            start(Rendering::WhileLoading).into_iter().zip(start(Rendering::OnDevice(Arc::default())))
+        {
             assert!(rendered.pictures.is_empty() && shown.input.is_empty());
             let mut pixels = vec![0.0; rendered.input.len()];
             let tensors = pixels.chunks_mut(3 * 64 * 64);
             std::mem::take(&mut shown.pictures).iter().zip(tensors).for_each(|(p, tensor)| p.render(&input, tensor));
             assert!(Batch { input: pixels, ..shown } == rendered);
         }
+    }
+
+    #[test]
+    fn images_that_stay_on_the_device_are_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StudentConfig { steps: 12, ..project(folder.path(), BOTH) };
+        let (images, input) = images(&config, Loading { cache: 0, threads: 2 });
+        let staying = Arc::new(Staying::default());
+        let batch = |step| images.part(step, &config, &input, 0..5, &Rendering::OnDevice(Arc::clone(&staying)));
+        let before = batch(3).unwrap();
+        let all: Vec<SourceImage> =
+            before.pictures.iter().flat_map(Picture::all_tiles).map(|tile| tile.image.clone()).collect();
+        all.iter().for_each(|image| staying.add(image.number));
+        let mut after = batch(3).unwrap();
+        let tiles = after
+            .pictures
+            .iter_mut()
+            .flat_map(|p| p.tiles.iter_mut().chain(p.blended.iter_mut().flat_map(|b| &mut b.1)));
+        for (tile, image) in tiles.zip(all) {
+            assert_eq!((tile.image.number, tile.image.size), (image.number, image.size));
+            assert!(tile.image.pixels.is_none() && image.pixels.is_some());
+            tile.image = image;
+        }
+        assert!(after == before, "labels and masks are the same");
     }
 
     #[test]

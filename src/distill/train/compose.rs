@@ -158,7 +158,7 @@ mod tests {
         let pixels = Arc::new(RgbImage::from_pixel(1, 1, image::Rgb([0; 3])));
         let colour = Colour { saturation: 0.0, gain: 0.0, offset: 127.0 + 16.0 * value };
         let view = ViewTransform { origin: [0.0; 2], step: [1.0 / 64.0, 1.0 / 32.0] };
-        Picture::view(SourceImage { number: 0, pixels }, view, colour, &input())
+        Picture::view(SourceImage::new(0, pixels), view, colour, &input())
     }
 
     fn rendered(picture: &Picture) -> Vec<f32> {

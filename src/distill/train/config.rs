@@ -204,6 +204,12 @@ impl StudentConfig {
         Ok(config)
     }
 
+    /// The most images that a batch shows: a mosaic has four, and one may be blended in.
+    pub fn images_of_step(&self) -> usize {
+        let AugmentConfig { mosaic, mixup, .. } = self.augment;
+        self.batch * (if mosaic > 0.0 { 4 } else { 1 } + usize::from(mixup > 0.0))
+    }
+
     /// Whether a method uses the masks of the soft targets as its teacher's.
     pub fn takes_masks(&self) -> bool {
         self.teacher.is_none() && self.methods.iter().any(|method| method.method.learns_from_masks())

@@ -11,13 +11,15 @@ use image::{GrayImage, RgbImage};
 /// A decoded image, and its mask if there is one.
 #[derive(Debug, PartialEq)]
 pub struct Pixels {
-    pub image: Arc<RgbImage>,
+    /// `None` where a device has it.
+    pub image: Option<Arc<RgbImage>>,
     pub mask: Option<GrayImage>,
 }
 
 impl Pixels {
     fn bytes(&self) -> usize {
-        self.image.as_raw().len() + self.mask.as_ref().map_or(0, |mask| mask.as_raw().len())
+        self.image.as_ref().map_or(0, |image| image.as_raw().len())
+            + self.mask.as_ref().map_or(0, |mask| mask.as_raw().len())
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
     /// 10 × 10 pixels, 300 bytes, or 400 with a mask.
     fn pixels(value: usize, mask: bool) -> Pixels {
         let image = RgbImage::from_pixel(10, 10, image::Rgb([value as u8; 3]));
-        Pixels { image: Arc::new(image), mask: mask.then(|| GrayImage::new(10, 10)) }
+        Pixels { image: Some(Arc::new(image)), mask: mask.then(|| GrayImage::new(10, 10)) }
     }
 
     #[test]

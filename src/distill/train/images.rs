@@ -16,6 +16,7 @@ use super::soft_view::Grid;
 use super::survey::{refuse_other_size, SampleFiles, Survey};
 use crate::data::scene::balance;
 use crate::data::{load_image, log_skipped, refuse_same_names, DataError, Dataset, Skipped};
+use crate::picture::Staying;
 use crate::soften::stored::StoredMap;
 use crate::soften::SoftTargets;
 
@@ -226,6 +227,12 @@ impl TrainImages {
         set.dataset.samples[set.images[image].sample].size
     }
 
+    /// The pixels of each image.
+    pub fn areas(&self) -> impl Iterator<Item = usize> + '_ {
+        let of_set = move |set: usize| (0..self.sets[set].images.len()).map(move |image| self.size(set, image));
+        (0..self.sets.len()).flat_map(of_set).map(|(width, height)| width as usize * height as usize)
+    }
+
     pub(super) fn path(&self, set: usize, image: usize) -> &PathBuf {
         let set = &self.sets[set];
         &set.dataset.samples[set.images[image].sample].image
@@ -237,15 +244,24 @@ impl TrainImages {
     }
 
     /// The pixels of an image, or with `skip` of the next one in its set that can be read: its
-    /// number, and the pixels. Each image that is passed over is named once, and counted.
+    /// number, and the pixels; those of its mask alone where it is `staying`. Each image that is passed
+    /// over is named once, and counted.
     ///
     /// # Errors
     /// When the file cannot be read any more, or has another size than it had at the start.
-    pub(super) fn pixels(&self, set: usize, image: usize, skip: bool) -> Result<(usize, Arc<Pixels>), DataError> {
+    pub(super) fn pixels(
+        &self,
+        set: usize,
+        image: usize,
+        skip: bool,
+        staying: Option<&Staying>,
+    ) -> Result<(usize, Arc<Pixels>), DataError> {
         let images = self.sets[set].images.len();
         let mut at = image;
         loop {
-            match self.cache.get(self.number(set, at), || self.decode(set, at)) {
+            let number = self.number(set, at);
+            let is_needed = !staying.is_some_and(|staying| staying.contains(number));
+            match self.cache.get(number, || self.decode(set, at, is_needed)) {
                 Ok(pixels) => return Ok((at, pixels)),
                 Err(e) if !skip || (at + 1) % images == image => return Err(e),
                 Err(e) => self.report_lost(set, at, &e),
@@ -254,17 +270,20 @@ impl TrainImages {
         }
     }
 
-    fn decode(&self, set: usize, image: usize) -> Result<Pixels, DataError> {
+    /// Reads the mask and, where `is_needed`, the image.
+    fn decode(&self, set: usize, image: usize, is_needed: bool) -> Result<Pixels, DataError> {
         let ImageSet { dataset, images, unlabelled, .. } = &self.sets[set];
         let sample = &dataset.samples[images[image].sample];
-        let image = load_image(&sample.image)?;
-        refuse_other_size(&sample.image, image.dimensions(), sample.size)?;
+        let image = is_needed.then(|| load_image(&sample.image)).transpose()?;
+        if let Some(image) = &image {
+            refuse_other_size(&sample.image, image.dimensions(), sample.size)?;
+        }
         let mask = sample.mask.as_ref().filter(|_| !unlabelled);
         let mask = mask.map(|path| {
             let mask = dataset.load_mask(path)?;
             refuse_other_size(path, mask.dimensions(), sample.size).map(|()| mask)
         });
-        Ok(Pixels { image: Arc::new(image), mask: mask.transpose()? })
+        Ok(Pixels { image: image.map(Arc::new), mask: mask.transpose()? })
     }
 
     /// Bytes of decoded images that are held in memory.

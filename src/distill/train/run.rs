@@ -183,7 +183,11 @@ fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role, end: Option<Instant>) -
         }
     }
     let losses = LossComputer::new(&architecture, mask_weights).with_distillation(distillation).with_ranks(ranks);
-    let (input, rendering) = (architecture.input.clone(), Rendering::WhileLoading);
+    let input = architecture.input.clone();
+    // A teacher on the CPU sees the views there.
+    let for_device = online.is_none() && mean_teacher.is_none();
+    let staying = for_device.then(|| state.net.render_on_device(&input, images.areas(), config.images_of_step()));
+    let rendering = staying.flatten().map_or(Rendering::WhileLoading, Rendering::OnDevice);
     let batches = images.start(state.step, config.clone(), input, online, ranks, rendering)?;
     let mut run = TrainingRun { config: &config, files: &files, losses, mean_teacher, ranks, written, place, end };
     run.steps(&mut state, batches)?;

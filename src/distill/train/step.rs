@@ -147,7 +147,7 @@ impl LossComputer {
     /// # Errors
     /// When candle or a device fails; the caller checks that the loss is finite.
     pub fn gradients(&self, net: &mut TrainNet, batch: &Batch, config: &StudentConfig) -> anyhow::Result<Losses> {
-        net.input().copy_from_slice(&batch.input);
+        net.show(&batch.input, &batch.pictures)?;
         let tape = &mut net.begin()?;
 
         let detection = self.detection(net, tape)?;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::{CudaError, Driver};
 
-use crate::picture::SourceImage;
+use crate::picture::{SourceImage, Staying};
 
 /// What images are aligned to, in bytes.
 const ALIGNMENT: usize = 256;
@@ -35,6 +35,11 @@ impl ImageBytes {
     }
 }
 
+/// Pixels.
+fn area(image: &SourceImage) -> usize {
+    image.size.0 as usize * image.size.1 as usize
+}
+
 /// Of an image of so many `pixels`.
 fn bytes(pixels: usize) -> usize {
     (3 * pixels).next_multiple_of(ALIGNMENT)
@@ -44,6 +49,7 @@ fn bytes(pixels: usize) -> usize {
 pub struct ImageStore {
     memory: DeviceMemory,
     places: Places,
+    staying: Arc<Staying>,
     driver: Arc<dyn Driver>,
 }
 
@@ -65,11 +71,19 @@ impl ImageStore {
                 )
             })?;
             match DeviceMemory::new(driver, MemoryKind::Device, places.end) {
-                Ok(memory) => return Ok(Self { memory, places, driver: Arc::clone(driver) }),
+                Ok(memory) => {
+                    let (staying, driver) = (Arc::default(), Arc::clone(driver));
+                    return Ok(Self { memory, places, staying, driver });
+                }
                 Err(CudaError::OutOfMemory { .. }) => room = places.end / 2,
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The images that stay, of which [`upload`](Self::upload) needs no pixels.
+    pub fn staying(&self) -> &Arc<Staying> {
+        &self.staying
     }
 
     /// The addresses of a step's `images`, each of which is there once, uploaded where they are not on
@@ -77,13 +91,20 @@ impl ImageStore {
     ///
     /// # Errors
     /// When the device fails, after which nothing here is to be used; when they do not fit at once.
+    ///
+    /// # Panics
+    /// When one has no pixels that does not stay.
     pub fn upload(&mut self, images: &[&SourceImage]) -> anyhow::Result<Vec<u64>> {
-        let sizes: Vec<(usize, usize)> = images.iter().map(|image| (image.number, image.pixels.len() / 3)).collect();
+        let sizes: Vec<(usize, usize)> = images.iter().map(|image| (image.number, area(image))).collect();
         let places = self.places.place(&sizes).context("the images of one step do not fit into the GPU's memory")?;
         let base = self.memory.device();
         for (image, place) in images.iter().zip(&places) {
             if place.is_new {
-                self.driver.upload(base + place.at as u64, image.pixels.as_raw())?;
+                let pixels = image.pixels.as_ref().expect("an image that does not stay has pixels");
+                self.driver.upload(base + place.at as u64, pixels.as_raw())?;
+                if place.stays {
+                    self.staying.add(image.number);
+                }
             }
         }
         Ok(places.iter().map(|place| base + place.at as u64).collect())
@@ -96,11 +117,15 @@ impl ImageStore {
     }
 }
 
-/// Where an image lies, in bytes from the first, and whether it has yet to be put there.
+/// Where an image lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
+    /// In bytes from the first.
     at: usize,
+    /// Whether it has yet to be put there.
     is_new: bool,
+    /// Whether it is never moved or removed.
+    stays: bool,
 }
 
 /// Which image lies where.
@@ -132,43 +157,42 @@ impl Places {
 
     /// The places of images given by number and pixels, all of them at once; `None` if they do not fit.
     fn place(&mut self, images: &[(usize, usize)]) -> Option<Vec<Place>> {
-        let mut places: Vec<Option<Place>> = Vec::with_capacity(images.len());
-        for &(number, pixels) in images {
-            let there = self.kept.get(&number).or_else(|| self.passing.get(&number));
-            let place = match there {
-                Some(&at) => Some(Place { at, is_new: false }),
-                None => self.keep(number, bytes(pixels)).map(|at| Place { at, is_new: true }),
-            };
-            places.push(place);
-        }
+        let place = |&(number, pixels): &(usize, usize)| match (self.kept.get(&number), self.passing.get(&number)) {
+            (Some(&at), _) => Some(Place { at, is_new: false, stays: true }),
+            (None, Some(&at)) => Some(Place { at, is_new: false, stays: false }),
+            (None, None) => self.keep(number, bytes(pixels)).map(|at| Place { at, is_new: true, stays: true }),
+        };
+        let mut places: Vec<Option<Place>> = images.iter().map(place).collect();
         // What is not there goes where nothing is that this step shows.
         let shown: HashSet<usize> = images.iter().map(|(number, _)| *number).collect();
-        for (place, &(number, pixels)) in places.iter_mut().zip(images) {
-            if place.is_none() {
-                let Some(at) = self.pass(number, bytes(pixels), &shown) else { return self.anew(images) };
-                *place = Some(Place { at, is_new: true });
+        for at in 0..images.len() {
+            let (number, pixels) = images[at];
+            if places[at].is_none() {
+                let Some(place) = self.pass(number, bytes(pixels), &shown) else { return self.anew(images, places) };
+                places[at] = Some(Place { at: place, is_new: true, stays: false });
             }
         }
         places.into_iter().collect()
     }
 
-    /// The same with an empty ring, where what is in the way of each other cannot be: the images that
-    /// do not stay are uploaded again.
-    fn anew(&mut self, images: &[(usize, usize)]) -> Option<Vec<Place>> {
+    /// The same with an empty ring, where what the step shows is in the way: of the `places` only those
+    /// of images that stay are good.
+    fn anew(&mut self, images: &[(usize, usize)], mut places: Vec<Option<Place>>) -> Option<Vec<Place>> {
         self.passing.clear();
         self.by_place.clear();
         self.next = self.ring;
-        let mut place = |&(number, pixels): &(usize, usize)| {
-            // It may have been given a place just now, and not have been uploaded.
-            let place = self.kept.get(&number).map(|&at| Place { at, is_new: true });
-            place.or_else(|| {
-                let at = self.next;
-                self.next += bytes(pixels);
-                self.insert(number, at, self.next);
-                (self.next <= self.end).then_some(Place { at, is_new: true })
-            })
-        };
-        images.iter().map(&mut place).collect()
+        for (place, &(number, pixels)) in places.iter_mut().zip(images) {
+            if place.is_none_or(|place| !place.stays) {
+                let (at, end) = (self.next, self.next + bytes(pixels));
+                if end > self.end {
+                    return None;
+                }
+                self.next = end;
+                self.insert(number, at, end);
+                *place = Some(Place { at, is_new: true, stays: false });
+            }
+        }
+        places.into_iter().collect()
     }
 
     /// A place for good.
@@ -241,13 +265,17 @@ mod tests {
             let mut places = Places::new(need, room).unwrap();
             assert!(places.end <= room && places.end <= need.all);
             let mut memory: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-            let mut uploads = 0;
+            let (mut uploads, mut stay) = (0, HashMap::new());
             for _ in 0..50 {
                 let step: HashSet<usize> = (0..shown).map(|_| rng.random_range(0..pixels.len())).collect();
                 let step: Vec<(usize, usize)> = step.into_iter().map(|i| (i, pixels[i])).collect();
                 let found = places.place(&step).expect("a step fits");
                 for (&(number, pixels), place) in step.iter().zip(&found) {
                     let end = place.at + bytes(pixels);
+                    assert!(!place.is_new || stay.get(&number).is_none(), "what stays is uploaded once");
+                    let before = stay.get(&number).copied().or_else(|| place.stays.then_some(place.at));
+                    assert!(before.is_none_or(|at| at == place.at), "what stays does not move");
+                    stay.extend(before.map(|at| (number, at)));
                     assert!(end <= room && place.at % ALIGNMENT == 0);
                     if place.is_new {
                         uploads += 1;

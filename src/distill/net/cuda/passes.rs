@@ -10,16 +10,20 @@ use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork, Span};
 use peregrine_engine::cuda::plain::Plain;
 use peregrine_engine::cuda::{CudaError, Driver, Wait};
 use peregrine_engine::{Graph, LayerId};
+use peregrine_student::architecture::Input;
 
 use super::arguments::{Outcome, Step};
+use super::image_store::ImageBytes;
 use super::layout::{Layout, Training};
 use super::loss_scale::LossScale;
 use super::nodes::{Bases, Plan};
+use super::pictures::Pictures;
 use super::room;
 use super::step::{Graphs, Parts};
 use super::teacher::Teacher;
 use super::update::{Rule, UpdateMemory};
 use crate::net::{Mode, NetParams};
+use crate::picture::{Picture, Staying};
 use crate::tensor::record::Operation;
 use crate::tensor::Tensor;
 
@@ -41,6 +45,8 @@ pub struct CudaNet {
     /// Pinned.
     pub(super) step_host: DeviceMemory,
     pub(super) input: DeviceMemory,
+    /// Where inputs are rendered, if that is here.
+    pictures: Option<Pictures>,
     /// Pinned, for the forward pass alone.
     outputs: Vec<DeviceMemory>,
     loss_scale: LossScale,
@@ -115,6 +121,7 @@ impl CudaNet {
             step,
             step_host,
             input,
+            pictures: None,
             outputs: Vec::new(),
             loss_scale,
             has_gradients: false,
@@ -122,13 +129,64 @@ impl CudaNet {
         })
     }
 
-    /// The forward pass alone, over `input` (`[batch, channels, height, width]`). In training the running
-    /// statistics follow the batch.
+    /// Has the inputs of trainings, as `input` says, rendered here from now on: they are
+    /// [shown](Self::show), and no longer given as pixels. `pixels`: of each image that there is; a batch
+    /// shows up to `shown` of them. Returns the images that stay on the device.
+    ///
+    /// # Errors
+    /// As [`Pictures::new`]; it then takes pixels as before.
+    pub fn render(
+        &mut self,
+        input: &Input,
+        pixels: impl IntoIterator<Item = usize>,
+        shown: usize,
+    ) -> anyhow::Result<Arc<Staying>> {
+        let (need, room) = (ImageBytes::new(pixels, shown), room::for_images(self.driver.as_ref()));
+        let pictures = Pictures::new(&self.driver, input, self.layout.batch, need, room)?;
+        let staying = Arc::clone(pictures.staying());
+        // Graphs so far take pixels.
+        self.graphs = Graphs::default();
+        self.forward.clear();
+        self.pictures = Some(pictures);
+        Ok(staying)
+    }
+
+    /// Makes `pictures` the input of the next step, or forward pass in training.
+    ///
+    /// # Errors
+    /// As [`Pictures::show`].
+    ///
+    /// # Panics
+    /// When inputs are not [rendered](Self::render) here.
+    pub fn show(&mut self, pictures: &[Picture]) -> anyhow::Result<()> {
+        self.pictures.as_mut().expect("inputs are rendered on the device").show(pictures)
+    }
+
+    /// Makes `pixels` the input of the next pass, unless that shows pictures.
+    pub(super) fn take_pixels(&mut self, pixels: &[f32], mode: Mode) {
+        if mode == Mode::Evaluate || self.pictures.is_none() {
+            write_values(&mut self.input, pixels);
+        }
+    }
+
+    /// What makes the planar input.
+    pub(super) fn input_nodes(&self, mode: Mode) -> Vec<Node> {
+        let plan = self.plan();
+        match &self.pictures {
+            Some(pictures) if mode == Mode::Train => {
+                pictures.nodes(&plan.buffer(self.layout.planar_input), self.layout.precision).to_vec()
+            }
+            _ => vec![plan.upload_input(self.input.host())],
+        }
+    }
+
+    /// The forward pass alone, over `input` (`[batch, channels, height, width]`), in training over the
+    /// pictures instead if there are any. In training the running statistics follow the batch.
     ///
     /// # Errors
     /// When the device fails.
     pub fn forward(&mut self, params: &NetParams, input: &[f32], mode: Mode) -> anyhow::Result<()> {
-        write_values(&mut self.input, input);
+        self.take_pixels(input, mode);
         if self.outputs.is_empty() {
             let bytes = |layer: LayerId| 4 * self.layout.batch * self.graph.layers[layer].shape.len();
             let pinned =
@@ -138,7 +196,7 @@ impl CudaNet {
         let in_training = mode == Mode::Train;
         if !self.forward.contains_key(&in_training) {
             let hosts: Vec<u64> = self.outputs.iter().map(DeviceMemory::host).collect();
-            let mut nodes = vec![self.plan().upload_input(self.input.host())];
+            let mut nodes = self.input_nodes(mode);
             nodes.extend(self.plan().forward(params, mode));
             nodes.extend(self.plan().fetch(&hosts));
             self.forward.insert(in_training, instantiate(&self.driver, &nodes)?);

@@ -15,7 +15,7 @@ use peregrine_student::architecture::Input;
 use super::arguments::{self as arg, int};
 use super::image_store::{ImageBytes, ImageStore};
 use super::kernels::{Precision, BLOCK};
-use crate::picture::{Picture, SourceImage, Tile};
+use crate::picture::{Picture, SourceImage, Staying, Tile};
 
 /// Tiles that an input may have, with those that are blended in.
 const MOST_TILES: usize = 8;
@@ -56,6 +56,11 @@ impl Pictures {
         })
     }
 
+    /// The images whose pixels are not needed any more.
+    pub fn staying(&self) -> &Arc<Staying> {
+        self.images.staying()
+    }
+
     /// Has the next launch of the [nodes](Self::nodes) render `pictures`, one for each input of a batch.
     /// No launch before may be running.
     ///
@@ -63,7 +68,8 @@ impl Pictures {
     /// As [`ImageStore::upload`].
     ///
     /// # Panics
-    /// When there are more or fewer than a batch has, or one has more tiles than fit.
+    /// When there are more or fewer than a batch has, or one has more tiles than fit, or an image without
+    /// pixels that does not [stay](Self::staying).
     pub fn show(&mut self, pictures: &[Picture]) -> anyhow::Result<()> {
         assert_eq!(pictures.len(), self.batch, "a batch of pictures");
         let mut at: HashMap<usize, usize> = HashMap::new();
@@ -129,7 +135,7 @@ fn entry_of(picture: &Picture, address: impl Fn(&Tile) -> u64) -> arg::Picture {
     assert!(picture.tiles.len() + blended.len() <= MOST_TILES, "an input has up to {MOST_TILES} tiles");
     for (to, tile) in entry.tile.iter_mut().zip(picture.all_tiles()) {
         let Tile { image, view, colour, part } = tile;
-        let (width, height) = image.pixels.dimensions();
+        let (width, height) = image.size;
         *to = arg::PictureTile {
             pixels: address(tile),
             width: int(width as usize),

@@ -6,11 +6,13 @@ use std::time::Duration;
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::launch::{dependencies, span};
 use peregrine_engine::cuda::{Driver, Wait};
+use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
 use peregrine_reference::cuda::Emulated;
 
 use super::image_store::ImageBytes;
 use super::kernels::Precision;
 use super::pictures::Pictures;
+use crate::net::{Mode, NetParams, TrainNet};
 use crate::picture::tests::{image, input, view};
 use crate::picture::{Colour, Picture, SourceImage, ViewTransform};
 
@@ -61,7 +63,11 @@ fn assert_near(found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn need<'a>(images: impl IntoIterator<Item = &'a SourceImage>, shown: usize) -> ImageBytes {
-    ImageBytes::new(images.into_iter().map(|image| image.pixels.len() / 3), shown)
+    ImageBytes::new(images.into_iter().map(area), shown)
+}
+
+fn area(image: &SourceImage) -> usize {
+    image.size.0 as usize * image.size.1 as usize
 }
 
 /// Smaller and larger than the input, wide and high, of one pixel, one row and one column.
@@ -121,6 +127,17 @@ fn images_that_come_and_go_give_the_same_pictures() {
             let views = [step, step * 5 + 1, step / 2].map(|i| view(images[i % 12].clone(), i as u64));
             assert_near(&device.render(&views), &rendered(&views), &format!("step {step} in {room} bytes"));
         }
+        // Those that stay may come without their pixels, as they do once they are not decoded any more.
+        let views = [0, 1, 2].map(|i| view(images[i].clone(), i as u64));
+        let expected = rendered(&views);
+        let staying = Arc::clone(device.pictures.staying());
+        let views = views.map(|mut picture| {
+            let image = &mut picture.tiles[0].image;
+            image.pixels = image.pixels.take().filter(|_| !staying.contains(image.number));
+            picture
+        });
+        assert!(room != need.all || views.iter().all(|picture| picture.tiles[0].image.pixels.is_none()));
+        assert_near(&device.render(&views), &expected, "those that stay");
         let (stay, pass) = device.pictures.held();
         assert!((pass > 0) == (room < need.all) && stay + pass <= 12, "{stay} stay, {pass} pass");
     }
@@ -133,4 +150,48 @@ fn too_little_room_for_the_images_of_a_step_is_refused() {
     let why = Device::new(&driver, 2, need(&images, 2), 10_000).err().unwrap();
     let why = format!("{why:#}");
     assert!(why.contains("the images of one step may take"), "{why}");
+}
+
+#[test]
+fn a_step_from_pictures_is_that_from_their_pixels() {
+    for precision in [Precision::Single, Precision::Half] {
+        let Some(driver) = Emulated::of(&precision.modules(), false, false) else { return };
+        let conv =
+            Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+        let mut graph = Graph::new(Shape::new(3, input().height, input().width));
+        let a = graph.conv("a", 0, 6, conv);
+        let out = graph.conv("out", a, 4, conv);
+        graph.outputs.push(out);
+        let params = NetParams::random(&graph, 1);
+        let net = || TrainNet::new(graph.clone(), params.clone(), 2).on_cuda(&driver, &[], precision).unwrap();
+        let (mut of_pixels, mut of_pictures) = (net(), net());
+        let images = images();
+        let pixels: Vec<usize> = images.iter().map(area).collect();
+        assert!(of_pictures.render_on_device(&input(), pixels, 4).is_some());
+        for step in 0..3 {
+            let pictures =
+                [view(images[step].clone(), 3), view(images[1].clone(), 4).mixup(view(images[7].clone(), 5), 0.4)];
+            of_pixels.show(&rendered(&pictures), &[]).unwrap();
+            of_pictures.show(&[], &pictures).unwrap();
+            for net in [&mut of_pixels, &mut of_pictures] {
+                net.forward(Mode::Train).unwrap();
+            }
+            assert_same(&of_pictures, &of_pixels, precision);
+        }
+        // Evaluation is of pixels still.
+        let shown = rendered(&[view(images[0].clone(), 8), view(images[2].clone(), 9)]);
+        for net in [&mut of_pixels, &mut of_pictures] {
+            net.show(&shown, &[]).unwrap();
+            net.forward(Mode::Evaluate).unwrap();
+        }
+        assert_same(&of_pictures, &of_pixels, precision);
+    }
+}
+
+fn assert_same(found: &TrainNet, expected: &TrainNet, precision: Precision) {
+    let out = found.graph.outputs[0];
+    let most = expected.value(out).iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let tolerance = most * if precision == Precision::Half { 2e-2 } else { 1e-4 };
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= tolerance;
+    assert!(most > 0.0 && found.value(out).iter().zip(expected.value(out)).all(near), "{precision:?}");
 }

@@ -1,12 +1,28 @@
 //! Whether a training fits into the device's memory, and if not, which batch does.
 
 use anyhow::{bail, ensure};
-use peregrine_engine::cuda::CudaError;
+use peregrine_engine::cuda::{CudaError, Driver};
 
 use super::layout::{Layout, Training};
 
 /// Memory that the driver itself takes for graphs and kernels, by experience.
 const RESERVE: usize = 256 << 20;
+
+/// The memory for images where the driver does not say how much is free.
+const FOR_IMAGES: usize = 1 << 30;
+
+/// Bytes of the device's memory that are left for images, once the training has its own.
+pub fn for_images(driver: &dyn Driver) -> usize {
+    let Some((free, total)) = driver.memory() else { return FOR_IMAGES };
+    // What graphs and other programs may still ask for. Memory that is the CPU's too is left for its
+    // caches as well.
+    let left = free.saturating_sub(RESERVE + total / 32);
+    if driver.device().integrated {
+        left / 2
+    } else {
+        left
+    }
+}
 
 /// Says how much memory is missing, and which batch fits.
 pub fn check(training: &Training, layout: &Layout, free: usize, multiprocessors: u32) -> anyhow::Result<()> {

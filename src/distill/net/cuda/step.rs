@@ -9,7 +9,7 @@ use peregrine_engine::cuda::{CudaError, Driver};
 
 use super::losses::program::{Program, Structure};
 use super::losses::schedule::{self, Surroundings};
-use super::passes::{instantiate, run, upload_step, values_of, write_values, CudaNet};
+use super::passes::{instantiate, run, upload_step, values_of, CudaNet};
 use crate::net::{Mode, NetParams};
 use crate::tensor::gradient::gradients;
 use crate::tensor::Tensor;
@@ -82,7 +82,7 @@ impl Places {
 }
 
 impl CudaNet {
-    /// One step over `input` (`[batch, channels, height, width]`): runs both passes, adds to the
+    /// One step over `input` (`[batch, channels, height, width]`), or over the pictures if any are shown: runs both passes, adds to the
     /// gradients those of the loss `total`, and updates the parameters if that was
     /// [announced](Self::announce). Returns the values of the scalars `terms`.
     ///
@@ -95,7 +95,7 @@ impl CudaNet {
         total: &Tensor,
         terms: &[Tensor],
     ) -> anyhow::Result<Vec<f32>> {
-        write_values(&mut self.input, input);
+        self.take_pixels(input, Mode::Train);
         let update = self.is_announced();
         self.differentiate(params, total, terms, Parts { forward: true, update })
     }
@@ -164,7 +164,7 @@ impl CudaNet {
         let plan = self.plan();
         let mut nodes = vec![upload_step(&self.step_host, &self.step)];
         if key.parts.forward {
-            nodes.push(plan.upload_input(self.input.host()));
+            nodes.extend(self.input_nodes(Mode::Train));
             // The memory of the input is used again later.
             nodes.extend(self.teacher_nodes(&plan.buffer(self.layout.planar_input)));
             nodes.extend(plan.forward(params, Mode::Train));
