@@ -272,7 +272,7 @@ mod tests {
                 let found = places.place(&step).expect("a step fits");
                 for (&(number, pixels), place) in step.iter().zip(&found) {
                     let end = place.at + bytes(pixels);
-                    assert!(!place.is_new || stay.get(&number).is_none(), "what stays is uploaded once");
+                    assert!(!place.is_new || !stay.contains_key(&number), "what stays is uploaded once");
                     let before = stay.get(&number).copied().or_else(|| place.stays.then_some(place.at));
                     assert!(before.is_none_or(|at| at == place.at), "what stays does not move");
                     stay.extend(before.map(|at| (number, at)));

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::launch::{dependencies, span};
+use peregrine_engine::cuda::recording::Recording;
 use peregrine_engine::cuda::{Driver, Wait};
 use peregrine_engine::{Activation, Conv, Graph, Padding, Shape};
+use peregrine_reference::cuda::failing::{Failing, Faults};
 use peregrine_reference::cuda::Emulated;
 
 use super::image_store::ImageBytes;
@@ -152,17 +154,48 @@ fn too_little_room_for_the_images_of_a_step_is_refused() {
     assert!(why.contains("the images of one step may take"), "{why}");
 }
 
+/// Two convolutions over the input.
+fn small() -> (Graph, NetParams) {
+    let conv = Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
+    let mut graph = Graph::new(Shape::new(3, input().height, input().width));
+    let a = graph.conv("a", 0, 6, conv);
+    let out = graph.conv("out", a, 4, conv);
+    graph.outputs.push(out);
+    let params = NetParams::random(&graph, 1);
+    (graph, params)
+}
+
+#[test]
+fn a_device_that_is_lost_leaves_one_error_and_no_memory() {
+    let (graph, params) = small();
+    let images = images();
+    let run = |faults: &Faults| -> (usize, Result<(), String>) {
+        let recording = Arc::new(Recording::of_architecture(90));
+        let driver = Failing::driver(recording.clone(), faults);
+        let work = || -> anyhow::Result<()> {
+            let mut net = TrainNet::new(graph.clone(), params.clone(), 2).on_cuda(&driver, &[], Precision::Single)?;
+            let (cuda, params) = net.cuda().expect("is on CUDA");
+            cuda.render(params, &input(), images.iter().map(area), 2)?;
+            net.show(&[], &[view(images[0].clone(), 1), view(images[1].clone(), 2)])?;
+            net.forward(Mode::Train)
+        };
+        let result = work().map_err(|e| e.to_string());
+        (recording.held().len(), result)
+    };
+    let faults = Faults::lost_at(usize::MAX);
+    assert_eq!(run(&faults), (0, Ok(())));
+    for call in 0..faults.calls() {
+        let (held, result) = run(&Faults::lost_at(call));
+        let why = result.unwrap_err();
+        assert!(held == 0 && why.contains("lost in a test"), "call {call}: {held} held; {why}");
+    }
+}
+
 #[test]
 fn a_step_from_pictures_is_that_from_their_pixels() {
     for precision in [Precision::Single, Precision::Half] {
         let Some(driver) = Emulated::of(&precision.modules(), false, false) else { return };
-        let conv =
-            Conv { kernel: 3, stride: 2, depthwise: false, activation: Activation::Relu, padding: Padding::Same };
-        let mut graph = Graph::new(Shape::new(3, input().height, input().width));
-        let a = graph.conv("a", 0, 6, conv);
-        let out = graph.conv("out", a, 4, conv);
-        graph.outputs.push(out);
-        let params = NetParams::random(&graph, 1);
+        let (graph, params) = small();
         let net = || TrainNet::new(graph.clone(), params.clone(), 2).on_cuda(&driver, &[], precision).unwrap();
         let (mut of_pixels, mut of_pictures) = (net(), net());
         let images = images();
