@@ -6,8 +6,9 @@
 //! - [`run`]: the run, with the training loop; [`student`], [`teacher`]: the two commands.
 //! - [`survey`]: every file of the data read once; [`images`]: the images that are drawn from, with
 //!   [`objects`]: labels merged with soft targets; [`image_cache`]: their pixels, up to a bound.
-//! - [`plan`]: what a batch shows; [`batches`]: read and rendered ahead; [`augment`]: one random
-//!   view; [`compose`]: mosaic and mixup; [`soft_view`]: soft masks and features in a view.
+//! - [`plan`]: what a batch shows; [`batches`]: read and, but where the device does that, rendered
+//!   ahead; [`augment`]: one random view; [`compose`]: mosaic and mixup; [`soft_view`]: soft masks
+//!   and features in a view.
 //! - [`online`]: a teacher that is run on the rendered batches; [`mean_teacher`]: the student's own
 //!   average instead.
 //! - [`distillation`]: the methods, and their inputs from the student's and the teacher's tensors.
@@ -21,6 +22,8 @@ pub mod args;
 pub mod artifacts;
 pub mod augment;
 pub mod batches;
+#[cfg(test)]
+mod batches_tests;
 mod check;
 pub mod checkpoint;
 pub mod compose;
