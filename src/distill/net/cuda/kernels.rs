@@ -52,7 +52,7 @@ struct Module {
     checks: fn() -> String,
 }
 
-const MODULES: [Module; 7] = [
+const MODULES: [Module; 8] = [
     Module {
         names: ["training_dense_f32", "training_dense_f16"],
         body: include_str!("kernels/dense.cu"),

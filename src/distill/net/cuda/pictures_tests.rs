@@ -174,8 +174,8 @@ fn a_device_that_is_lost_leaves_one_error_and_no_memory() {
         let driver = Failing::driver(recording.clone(), faults);
         let work = || -> anyhow::Result<()> {
             let mut net = TrainNet::new(graph.clone(), params.clone(), 2).on_cuda(&driver, &[], Precision::Single)?;
-            let (cuda, params) = net.cuda().expect("is on CUDA");
-            cuda.render(params, &input(), images.iter().map(area), 2)?;
+            let (cuda, _) = net.cuda().expect("is on CUDA");
+            cuda.render(&input(), images.iter().map(area), 2)?;
             net.show(&[], &[view(images[0].clone(), 1), view(images[1].clone(), 2)])?;
             net.forward(Mode::Train)
         };

@@ -14,9 +14,9 @@ const FOR_IMAGES: usize = 1 << 30;
 /// Bytes of the device's memory that are left for images, once the training has its own.
 pub fn for_images(driver: &dyn Driver) -> usize {
     let Some((free, total)) = driver.memory() else { return FOR_IMAGES };
-    // What graphs and other programs may still ask for. Memory that is the CPU's too is left for its
+    // What losses, graphs and other programs may still ask for. Memory that is the CPU's too is left for its
     // caches as well.
-    let left = free.saturating_sub(RESERVE + total / 32);
+    let left = free.saturating_sub(RESERVE + total / 8);
     if driver.device().integrated {
         left / 2
     } else {
