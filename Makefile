@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ready build node run test check-arm check-train-cuda check-unsafe fuzz colcon ablation students student-open bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store pack-training bench-gpu fmt lint audit publish-check clean
+.PHONY: help setup ready build node run test check-arm check-unsafe fuzz colcon ablation students student-open bench bench-engines bench-training bench-node bench-transport bench-cameras bench-instructions soak test-cluster test-gpu test-object-store pack-training bench-gpu fmt lint audit publish-check clean
 
 # All that is shipped: the node with ROS 2; the GPU's engine and the decoder of videos, which load CUDA and ffmpeg's
 # libavcodec at run time where they are installed.
@@ -56,10 +56,6 @@ check-arm: ## Build the tools for aarch64 (Jetson) and, where qemu-user is insta
 	$(FOR_ARM) build $(LOCKED) --release --target $(ARM) -p peregrine-student --example count_frames; \
 	bench/arm/count.sh $${CARGO_TARGET_DIR:-target}/$(ARM)/release/examples/count_frames; \
 	$(FOR_ARM) run $(LOCKED) --release --target $(ARM) --bin latency_bench -- --closed-loop --frames 20 --threads 1 --input-size 64x64 --track
-
-# candle's build asks for nvcc; its stand-in makes empty files, which a check never links.
-check-train-cuda: ready ## Type-check training on CUDA, without nvcc
-	$(IN_ENV) PATH="$(CURDIR)/.ci/stand-in:$$PATH" CUDA_COMPUTE_CAP=80 cargo check $(LOCKED) --features train-cuda --bin distill
 
 # The engine's kernels on random networks: under Miri the portable ones, a few; under AddressSanitizer those of this processor.
 NIGHTLY := RUSTUP_TOOLCHAIN=nightly cargo
@@ -151,7 +147,7 @@ lint: ready ## Check format, clippy, docs, scripts and (where cargo-deny is inst
 	$(IN_ENV) cargo clippy $(LOCKED) --no-default-features --features $(SHIPPED) --bin perception_node -- -D warnings
 	$(IN_ENV) cargo clippy $(LOCKED) --workspace --all-targets --features $(SHIPPED),object-store -- -D warnings
 	$(IN_ENV) RUSTDOCFLAGS=-Dwarnings cargo doc $(LOCKED) --workspace --features $(SHIPPED),object-store --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x bench/arm/count.sh launch/setup/*.sh packaging/*.sh tests/cluster/*.sh tests/object_store/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run .ci/stand-in/nvcc; else echo 'shellcheck is not installed: skipped'; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x bench/arm/count.sh launch/setup/*.sh packaging/*.sh tests/cluster/*.sh tests/object_store/*.sh tests/peer/*.sh models/students/*.sh bench/gpu.sh bench/peers/setup.sh models/ablation.sh tests/fuzz/fuzz.sh .ci/run; else echo 'shellcheck is not installed: skipped'; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --workspace --all-features check licenses bans sources; else echo 'cargo-deny is not installed: skipped'; fi
 
 # The database is a git repository on GitHub, and changes without this repository changing: apart from lint and test.

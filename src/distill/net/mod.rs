@@ -15,19 +15,19 @@
 //!   and activation; `activation`: their derivatives; `operation`: the operations without parameters,
 //!   `bilinear` one of them.
 //! - [`passes`]: the two passes over the graph; [`Tape`]: from the one to the other over a step's losses;
-//!   `gradients`: how gradients add up; [`fake`]:
-//!   rounding as an integer engine does; [`device`]: the passes on another device than the CPU, by
-//!   candle; `cuda` (feature `cuda`): on CUDA, by kernels of our own.
+//!   `gradients`: how gradients add up; [`fake`]: rounding as an integer engine does; `cuda` (feature
+//!   `cuda`): the passes on CUDA, by kernels of our own; `by_candle` (tests only): by candle, as a reference.
 
 mod activation;
 mod bilinear;
+#[cfg(test)]
+mod by_candle;
 mod conv_block;
 pub mod convolve;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dense;
 pub mod depthwise;
-pub mod device;
 pub mod fake;
 mod gradients;
 pub mod norm;

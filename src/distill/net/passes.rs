@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use candle_core::Device;
 #[cfg(feature = "cuda")]
 use peregrine_engine::cuda::Driver;
 use peregrine_engine::{Graph, LayerId, Op};
@@ -14,7 +13,6 @@ use peregrine_student::architecture::Input;
 use super::conv_block::ConvBlock;
 #[cfg(feature = "cuda")]
 use super::cuda::{kernels::Precision, CudaNet, Training};
-use super::device::DevicePasses;
 use super::fake::{FakePass, FakeQuantization};
 use super::gradients::{add_or_copy, Gradients};
 use super::norm::Mode;
@@ -36,12 +34,13 @@ pub struct TrainNet {
     /// How each layer is computed, in the graph's order.
     layers: Vec<LayerPass>,
     /// `[batch, channels, height, width]` for each layer.
-    values: Vec<Vec<f32>>,
+    pub(super) values: Vec<Vec<f32>>,
     pub(super) gradients: Gradients,
     /// In quantization-aware training, the grids to round to.
     fake: Option<FakePass>,
-    /// Where the passes run; `None` on the CPU.
-    device: Option<OnDevice>,
+    /// The passes on CUDA; `None` on the CPU.
+    #[cfg(feature = "cuda")]
+    cuda: Option<OnCuda>,
 }
 
 /// The time of a layer's passes, all of them together.
@@ -58,18 +57,12 @@ enum LayerPass {
     Plain(Operation),
 }
 
-/// Passes on another device than the CPU.
-enum OnDevice {
-    /// By candle's operations.
-    Candle {
-        passes: Box<DevicePasses>,
-        /// Layers whose tensors are fetched after each forward pass.
-        fetched: Vec<LayerId>,
-    },
-    /// By our own kernels. The parameters are on the device, and those here as old as they were last
-    /// fetched.
-    #[cfg(feature = "cuda")]
-    Cuda { passes: Box<CudaNet>, fetched: Vec<LayerId> },
+/// Passes on CUDA. The parameters are on the device, and those here as old as they were last fetched.
+#[cfg(feature = "cuda")]
+struct OnCuda {
+    passes: Box<CudaNet>,
+    /// Layers whose tensors are fetched after each forward pass.
+    fetched: Vec<LayerId>,
 }
 
 impl TrainNet {
@@ -93,18 +86,18 @@ impl TrainNet {
         let values = lengths().map(|len| vec![0.0; len]).collect();
         let gradients = Gradients::new(needed, lengths());
         let times = vec![LayerTimes::default(); layers.len()];
-        Self { batch, layers, values, gradients, graph, params, times, fake: None, device: None }
-    }
-
-    /// The same on a device of candle's. Only the graph's outputs and the layers `fetched` then have a
-    /// [`value`](Self::value).
-    ///
-    /// # Panics
-    /// When it is to compute as an integer engine: candle does not round as that does.
-    pub fn on(mut self, device: Device, fetched: &[LayerId]) -> Self {
-        let fetched = self.leave(fetched);
-        self.device = Some(OnDevice::Candle { passes: Box::new(DevicePasses::new(device, self.batch)), fetched });
-        self
+        Self {
+            batch,
+            layers,
+            values,
+            gradients,
+            graph,
+            params,
+            times,
+            fake: None,
+            #[cfg(feature = "cuda")]
+            cuda: None,
+        }
     }
 
     /// The same on a CUDA device, with parameters and gradients. Only the graph's outputs and the layers
@@ -127,20 +120,18 @@ impl TrainNet {
             precision,
         };
         let passes = Box::new(CudaNet::new(driver, &training)?);
-        self.device = Some(OnDevice::Cuda { passes, fetched });
+        self.cuda = Some(OnCuda { passes, fetched });
         Ok(self)
     }
 
     /// The passes on CUDA, if that is where they run, and the parameters on the host.
     #[cfg(feature = "cuda")]
     pub fn cuda(&mut self) -> Option<(&mut CudaNet, &mut NetParams)> {
-        match &mut self.device {
-            Some(OnDevice::Cuda { passes, .. }) => Some((passes, &mut self.params)),
-            _ => None,
-        }
+        self.cuda.as_mut().map(|cuda| (&mut *cuda.passes, &mut self.params))
     }
 
     /// Frees what only the passes on the CPU need, and returns the layers that are fetched.
+    #[cfg(feature = "cuda")]
     fn leave(&mut self, fetched: &[LayerId]) -> Vec<LayerId> {
         assert!(self.fake.is_none(), "fake quantization runs on the CPU only");
         let fetched: Vec<LayerId> = self.graph.outputs.iter().chain(fetched).copied().collect();
@@ -178,7 +169,7 @@ impl TrainNet {
     /// Whether a step is only recorded, and computed as one graph on a device at its end.
     pub(super) fn records(&self) -> bool {
         #[cfg(feature = "cuda")]
-        return matches!(self.device, Some(OnDevice::Cuda { .. }));
+        return self.cuda.is_some();
         #[cfg(not(feature = "cuda"))]
         false
     }
@@ -186,45 +177,34 @@ impl TrainNet {
     /// A layer's tensor of such a step, of the shape `dims`; `None` where it has a
     /// [`value`](Self::value).
     pub(super) fn recorded(&self, layer: LayerId, dims: &[usize]) -> Option<Tensor> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            Some(OnDevice::Cuda { passes, .. }) => {
-                let leaf = record::Operation::Leaf(passes.output(layer).expect("the layer is fetched"));
-                Some(leaf.of(dims).into())
-            }
-            _ => {
-                let _ = (layer, dims);
-                None
-            }
+        #[cfg(feature = "cuda")]
+        if let Some(OnCuda { passes, .. }) = &self.cuda {
+            let leaf = record::Operation::Leaf(passes.output(layer).expect("the layer is fetched"));
+            return Some(leaf.of(dims).into());
         }
+        let _ = (layer, dims);
+        None
     }
 
     /// The tensor of this number of a teacher on the device, in such a step.
     pub(super) fn recorded_teacher(&self, number: usize) -> Option<Tensor> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            Some(OnDevice::Cuda { passes, .. }) => {
-                let shape = passes.teacher_shape(number)?;
-                Some(record::Operation::Given(number).of(&shape).into())
-            }
-            _ => {
-                let _ = number;
-                None
-            }
+        #[cfg(feature = "cuda")]
+        if let Some(shape) = self.cuda.as_ref().and_then(|cuda| cuda.passes.teacher_shape(number)) {
+            return Some(record::Operation::Given(number).of(&shape).into());
         }
+        let _ = number;
+        None
     }
 
     /// Runs such a step: both passes, with the loss `total` and the values of the scalars `terms`
     /// between them.
     pub(super) fn differentiate_on_device(&mut self, total: &Tensor, terms: &[Tensor]) -> Result<Vec<f32>> {
-        match &mut self.device {
-            #[cfg(feature = "cuda")]
-            Some(OnDevice::Cuda { passes, .. }) => passes.step(&self.params, &self.values[0], total, terms),
-            _ => {
-                let _ = (total, terms);
-                unreachable!("only a step that is recorded")
-            }
+        #[cfg(feature = "cuda")]
+        if let Some(OnCuda { passes, .. }) = &mut self.cuda {
+            return passes.step(&self.params, &self.values[0], total, terms);
         }
+        let _ = (total, terms);
+        unreachable!("only a step that is recorded")
     }
 
     /// Images in a batch.
@@ -251,7 +231,7 @@ impl TrainNet {
             return Ok(());
         }
         #[cfg(feature = "cuda")]
-        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+        if let Some(OnCuda { passes, .. }) = &mut self.cuda {
             return passes.show(pictures);
         }
         panic!("pictures are rendered where the network is computed by CUDA");
@@ -267,7 +247,7 @@ impl TrainNet {
         shown: usize,
     ) -> Option<Arc<Staying>> {
         #[cfg(feature = "cuda")]
-        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
+        if let Some(OnCuda { passes, .. }) = &mut self.cuda {
             let rendered = passes.render(input, pixels, shown);
             return rendered.inspect_err(|e| tracing::warn!("images are augmented on the CPU: {e:#}")).ok();
         }
@@ -285,8 +265,13 @@ impl TrainNet {
     /// # Errors
     /// When a device other than the CPU fails, for want of memory for instance.
     pub fn forward(&mut self, mode: Mode) -> Result<()> {
-        if self.device.is_some() {
-            return self.forward_on_device(mode);
+        #[cfg(feature = "cuda")]
+        if let Some(OnCuda { passes, fetched }) = &mut self.cuda {
+            passes.forward(&self.params, &self.values[0], mode)?;
+            for &layer in &*fetched {
+                self.values[layer] = passes.value(layer).expect("it is fetched");
+            }
+            return Ok(());
         }
         if let Some(fake) = &mut self.fake {
             fake.round_weights(&self.params);
@@ -322,8 +307,9 @@ impl TrainNet {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
-        if self.device.is_some() {
-            return self.backward_on_device(seeds);
+        #[cfg(feature = "cuda")]
+        if let Some(cuda) = &mut self.cuda {
+            return cuda.passes.backward(&self.params, seeds);
         }
         self.gradients.start();
         for (layer, seed) in seeds {
@@ -367,50 +353,10 @@ impl TrainNet {
     /// As [`forward`](Self::forward).
     pub fn zero_gradients(&mut self) -> Result<()> {
         #[cfg(feature = "cuda")]
-        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
-            return passes.clear();
+        if let Some(cuda) = &mut self.cuda {
+            return cuda.passes.clear();
         }
         self.params.zero_gradients();
-        Ok(())
-    }
-
-    fn forward_on_device(&mut self, mode: Mode) -> Result<()> {
-        match &mut self.device {
-            None => {}
-            Some(OnDevice::Candle { passes, fetched }) => {
-                for (index, of_batch) in passes.forward(&self.graph, &self.params, &self.values[0], mode)? {
-                    let norm = self.params.convs[index].norm.as_mut().expect("it was normalised");
-                    norm.running.follow(&of_batch);
-                }
-                for &layer in &*fetched {
-                    self.values[layer] = passes.value(layer)?;
-                }
-            }
-            #[cfg(feature = "cuda")]
-            Some(OnDevice::Cuda { passes, fetched }) => {
-                passes.forward(&self.params, &self.values[0], mode)?;
-                for &layer in &*fetched {
-                    self.values[layer] = passes.value(layer).expect("it is fetched");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn backward_on_device<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) -> Result<()> {
-        #[cfg(feature = "cuda")]
-        if let Some(OnDevice::Cuda { passes, .. }) = &mut self.device {
-            return passes.backward(&self.params, seeds);
-        }
-        let Some(OnDevice::Candle { passes, .. }) = &self.device else { return Ok(()) };
-        for found in passes.backward(&self.graph, &self.params, &self.gradients.needed, seeds)? {
-            let conv = &mut self.params.convs[found.conv];
-            add_or_copy(&mut conv.weight.gradient, &found.weight, true);
-            add_or_copy(&mut conv.bias.gradient, &found.bias, true);
-            if let Some(norm) = &mut conv.norm {
-                add_or_copy(&mut norm.gamma.gradient, &found.gamma, true);
-            }
-        }
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! Whole graphs in training.
 
-use candle_core::Device;
 use peregrine_engine::{Activation, Conv, ConvWeights, Graph, Interpolation, Padding, Shape, Weights, Window};
 use peregrine_reference::graphs::any_graph;
 use peregrine_reference::{random_input, random_weights, reference_outputs, relative_error};
 use peregrine_student::Student;
 use proptest::prelude::*;
 
+use super::by_candle::{ByCandle, Passes};
 use super::{check, Mode, NetParams, TrainNet};
 
 /// Every operation, a shared tensor, a batch-norm and a shortcut, small enough for finite
@@ -32,11 +32,11 @@ fn graph_gradients_agree_with_finite_differences() {
 }
 
 #[test]
-fn device_gradients_agree_with_finite_differences() {
-    finite_differences_of_a_whole_graph(|net| net.on(Device::Cpu, &[]));
+fn gradients_by_candle_agree_with_finite_differences() {
+    finite_differences_of_a_whole_graph(ByCandle::new);
 }
 
-fn finite_differences_of_a_whole_graph(place: fn(TrainNet) -> TrainNet) {
+fn finite_differences_of_a_whole_graph<P: Passes>(by: fn(TrainNet) -> P) {
     let graph = small_graph();
     let out = graph.outputs[0];
     let batch = 3;
@@ -56,22 +56,22 @@ fn finite_differences_of_a_whole_graph(place: fn(TrainNet) -> TrainNet) {
     let input = check::values(batch * 2 * 16, 6);
     let probe = check::values(batch * graph.layers[out].shape.len(), 7);
     let run = |params: &NetParams| {
-        let mut net = place(TrainNet::new(graph.clone(), params.clone(), batch));
-        net.input().copy_from_slice(&input);
-        net.forward(Mode::Train).unwrap();
+        let mut net = by(TrainNet::new(graph.clone(), params.clone(), batch));
+        net.net().input().copy_from_slice(&input);
+        net.forward(Mode::Train);
         net
     };
     let mut net = run(&params);
-    net.backward([(out, &probe[..])]).unwrap();
+    net.backward([(out, &probe[..])]);
     let gradients: Vec<(String, Vec<f32>)> =
-        net.params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect();
+        net.net().params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect();
     for (i, (name, gradient)) in gradients.iter().enumerate() {
         println!("{name}");
         let at = params.trainable()[i].param.value.clone();
         check::gradient(&at, gradient, |x| {
             let mut moved = params.clone();
             moved.trainable()[i].param.value.copy_from_slice(x);
-            check::dot(run(&moved).value(out), &probe)
+            check::dot(run(&moved).net().value(out), &probe)
         });
     }
 }
@@ -134,9 +134,10 @@ fn no_gradient_is_computed_below_the_first_trained_layer() {
     assert_eq!(net.gradients.needed.iter().filter(|&&n| n).count(), 1);
 }
 
-/// Both nets have the same outputs, running statistics and gradients for one batch, up to
-/// `tolerance` of the largest value.
-fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolerance: f32) {
+/// A network by our passes and by candle's has the same outputs, running statistics and gradients for one
+/// batch, up to `tolerance` of the largest value.
+fn assert_same_by_candle(mut ours: TrainNet, inner: &[usize], tolerance: f32) {
+    let mut theirs = ByCandle::new(TrainNet::new(ours.graph.clone(), ours.params.clone(), ours.batch()));
     let input = check::values(ours.input().len(), 6);
     let close = |a: &[f32], b: &[f32], what: &str| {
         let most = b.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
@@ -146,34 +147,36 @@ fn assert_same(mut ours: TrainNet, mut theirs: TrainNet, inner: &[usize], tolera
     };
     let layers: Vec<usize> = ours.graph.outputs.iter().chain(inner).copied().collect();
     let seeds: Vec<Vec<f32>> = layers.iter().map(|&l| check::values(ours.value(l).len(), l as u64)).collect();
+    let seeds: Vec<(usize, &[f32])> = layers.iter().zip(&seeds).map(|(&l, seed)| (l, &seed[..])).collect();
+    fn step(net: &mut impl Passes, input: &[f32], seeds: &[(usize, &[f32])]) {
+        net.net().input().copy_from_slice(input);
+        net.forward(Mode::Train);
+        net.backward(seeds.iter().copied());
+    }
     // Twice, since gradients add up and statistics follow.
     for _ in 0..2 {
-        for net in [&mut ours, &mut theirs] {
-            net.input().copy_from_slice(&input);
-            net.forward(Mode::Train).unwrap();
-            net.backward(layers.iter().zip(&seeds).map(|(&l, seed)| (l, &seed[..]))).unwrap();
-        }
+        step(&mut ours, &input, &seeds);
+        step(&mut theirs, &input, &seeds);
     }
     for &layer in &layers {
-        close(theirs.value(layer), ours.value(layer), &ours.graph.layers[layer].name);
+        close(theirs.net().value(layer), ours.value(layer), &ours.graph.layers[layer].name);
     }
     let gradients = ours.params.trainable().into_iter().map(|t| (t.name, t.param.gradient.clone())).collect::<Vec<_>>();
-    for ((name, ours), theirs) in gradients.iter().zip(theirs.params.trainable()) {
+    for ((name, ours), theirs) in gradients.iter().zip(theirs.net().params.trainable()) {
         assert!(ours.iter().any(|g| *g != 0.0), "{name} has no gradient");
         close(&theirs.param.gradient, ours, name);
     }
     let mut params = ours.params.clone();
-    for ((name, ours), theirs) in params.state().into_iter().zip(theirs.params.state().into_values()) {
+    for ((name, ours), theirs) in params.state().into_iter().zip(theirs.net().params.state().into_values()) {
         close(theirs, ours, &name);
     }
-    for net in [&mut ours, &mut theirs] {
-        net.forward(Mode::Evaluate).unwrap();
-    }
-    layers.iter().for_each(|&l| close(theirs.value(l), ours.value(l), "evaluated"));
+    ours.forward(Mode::Evaluate).unwrap();
+    theirs.forward(Mode::Evaluate);
+    layers.iter().for_each(|&l| close(theirs.net().value(l), ours.value(l), "evaluated"));
 }
 
 #[test]
-fn every_operation_trains_on_a_device_as_on_the_cpu() {
+fn every_operation_trains_as_by_candle() {
     let conv =
         |kernel, stride, depthwise, activation| Conv { kernel, stride, depthwise, activation, padding: Padding::Same };
     // Odd and even sizes, windows with and without padding, an input used twice, and a layer used
@@ -197,19 +200,18 @@ fn every_operation_trains_on_a_device_as_on_the_cpu() {
     };
     for frozen in ["", "a", "c"] {
         // Batch-norm after batch-norm leaves gradients that are small differences of large sums.
-        assert_same(net(frozen), net(frozen).on(Device::Cpu, &[b]), &[b], 1e-3);
+        assert_same_by_candle(net(frozen), &[b], 1e-3);
     }
 }
 
 #[test]
-fn the_student_trains_on_a_device_as_on_the_cpu() {
+fn the_student_trains_as_by_candle() {
     let student = Student::load(&peregrine_support::lite()).unwrap();
     let graph = student.manifest.architecture.graph(64, 64);
     let inner = graph.layers.iter().position(|l| l.name == "neck.8.add").unwrap();
     let mut params = NetParams::random(&graph, 5);
     params.adopt(&student.weights);
-    let net = || TrainNet::new(graph.clone(), params.clone(), 2);
-    assert_same(net(), net().on(Device::Cpu, &[inner]), &[inner], 1e-4);
+    assert_same_by_candle(TrainNet::new(graph, params, 2), &[inner], 1e-4);
 }
 
 /// The operations that imported networks have besides, with and without batch-norm, smooth where
@@ -281,10 +283,9 @@ fn imported_operations_gradients_agree_with_finite_differences() {
 }
 
 #[test]
-fn imported_operations_train_on_a_device_as_on_the_cpu() {
+fn imported_operations_train_as_by_candle() {
     let (graph, params) = imported_graph();
-    let net = || TrainNet::new(graph.clone(), params.clone(), 3);
-    assert_same(net(), net().on(Device::Cpu, &[5]), &[5], 1e-3);
+    assert_same_by_candle(TrainNet::new(graph, params, 3), &[5], 1e-3);
 }
 
 proptest! {

@@ -37,16 +37,21 @@ impl TrainState {
     ///
     /// # Errors
     /// When the device has too little memory, or fails.
+    #[cfg(feature = "cuda")]
     pub fn on(mut self, device: OpenDevice, fetched: &[LayerId]) -> anyhow::Result<Self> {
-        match device {
-            OpenDevice::Candle(device) => self.net = self.net.on(device, fetched),
-            #[cfg(feature = "cuda")]
-            OpenDevice::Cuda(driver, precision) => {
-                self.net = self.net.on_cuda(&driver, fetched, precision)?;
-                self.optimizer.move_to(&mut self.net, &self.average)?;
-            }
-        }
+        let OpenDevice::Cuda(driver, precision) = device;
+        self.net = self.net.on_cuda(&driver, fetched, precision)?;
+        self.optimizer.move_to(&mut self.net, &self.average)?;
         Ok(self)
+    }
+
+    /// There is no such device in this build.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(feature = "cuda"))]
+    pub fn on(self, device: OpenDevice, _: &[LayerId]) -> anyhow::Result<Self> {
+        match device {}
     }
 
     /// Gives all `ranks` the state of rank 0, which may have been loaded from a checkpoint.

@@ -25,7 +25,7 @@ pub struct StudentConfig {
     pub name: String,
     pub seed: u64,
     /// Repeated runs on one device, with as many ranks, end with equal weights, whatever the number of
-    /// threads. The CPU and our own CUDA kernels always do; a device that does not is refused.
+    /// threads. The CPU and CUDA always do; a device that did not would be refused.
     #[serde(skip_serializing_if = "is_default")]
     pub deterministic: bool,
     /// Width and height of the network's input in pixels, multiples of 32, as its manifest names

@@ -4,8 +4,7 @@ use std::fmt;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use anyhow::{bail, ensure, Context};
-use candle_core::Device;
+use anyhow::ensure;
 use clap::ValueEnum;
 #[cfg(feature = "cuda")]
 use peregrine_engine::cuda::Driver;
@@ -19,7 +18,7 @@ use crate::ranks::Ranks;
 /// Device that computes the network in training; losses and teachers run on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum TrainDevice {
-    /// The CPU; CUDA only where this program is built with candle's (feature train-cuda).
+    /// The CPU, until our kernels for CUDA have been measured.
     #[default]
     Auto,
     Cpu,
@@ -31,21 +30,19 @@ pub enum TrainDevice {
 
 /// A device other than the CPU, made ready.
 pub enum OpenDevice {
-    /// By candle's operations.
-    Candle(Device),
     /// By our own kernels.
     #[cfg(feature = "cuda")]
     Cuda(Arc<dyn Driver>, Precision),
 }
 
 impl fmt::Display for OpenDevice {
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Candle(_) => f.write_str("CUDA, by candle"),
+        match *self {
             #[cfg(feature = "cuda")]
-            Self::Cuda(driver, Precision::Single) => f.write_str(&driver.device().name),
+            Self::Cuda(ref driver, Precision::Single) => f.write_str(&driver.device().name),
             #[cfg(feature = "cuda")]
-            Self::Cuda(driver, Precision::Half) => write!(f, "{}, in half precision", driver.device().name),
+            Self::Cuda(ref driver, Precision::Half) => write!(f, "{}, in half precision", driver.device().name),
         }
     }
 }
@@ -54,23 +51,14 @@ impl TrainDevice {
     /// The device for a training by `ranks`; `None` for the CPU.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); also when the device cannot do what the training asks for.
+    /// Those of [`open`](Self::open); also when several ranks are to train on CUDA.
     pub fn open_for(self, config: &StudentConfig, ranks: &Ranks) -> anyhow::Result<Option<OpenDevice>> {
-        if self == Self::Auto && (config.deterministic || !ranks.is_alone()) {
-            return Ok(None);
-        }
         ensure!(
-            self == Self::Cpu || ranks.is_alone(),
+            matches!(self, Self::Auto | Self::Cpu) || ranks.is_alone(),
             "{} ranks train on CPUs only: use --device cpu, or start one process",
             ranks.size()
         );
-        let device = self.open(config.quantized_as.is_some())?;
-        ensure!(
-            !(config.deterministic && matches!(device, Some(OpenDevice::Candle(_)))),
-            "deterministic = true: candle's CUDA adds up in another order each time: use --device cpu, or a distill built \
-             with --features cuda"
-        );
-        Ok(device)
+        self.open(config.quantized_as.is_some())
     }
 
     /// The device; `None` for the CPU, which has its own passes. `in_integers`: for
@@ -79,25 +67,13 @@ impl TrainDevice {
     /// # Errors
     /// A sentence with the remedy, if CUDA is required and not available.
     pub fn open(self, in_integers: bool) -> anyhow::Result<Option<OpenDevice>> {
-        let of_candle = candle_core::utils::cuda_is_available();
-        match self {
-            Self::Cpu => Ok(None),
-            Self::Auto if !of_candle || in_integers => Ok(None),
-            Self::Auto => {
-                let device = Device::new_cuda(0).map_err(|e| tracing::warn!("training on the CPU: {e}"));
-                Ok(device.ok().map(OpenDevice::Candle))
-            }
-            Self::Cuda | Self::CudaHalf if in_integers => {
-                bail!("quantized_as is supported on the CPU only: use --device cpu")
-            }
-            Self::Cuda if of_candle => {
-                let device = Device::new_cuda(0).context("CUDA does not start; check nvidia-smi, or use --device cpu");
-                Ok(Some(OpenDevice::Candle(device?)))
-            }
-            Self::Cuda => own_kernels(false).map(Some),
-            Self::CudaHalf if of_candle => bail!("candle trains in single precision only: use --device cuda"),
-            Self::CudaHalf => own_kernels(true).map(Some),
-        }
+        let in_half = match self {
+            Self::Auto | Self::Cpu => return Ok(None),
+            Self::Cuda => false,
+            Self::CudaHalf => true,
+        };
+        ensure!(!in_integers, "quantized_as is supported on the CPU only: use --device cpu");
+        own_kernels(in_half).map(Some)
     }
 }
 
@@ -126,10 +102,8 @@ mod tests {
             let why = refused(device, true).unwrap();
             assert!(["quantized_as", "--device cpu"].iter().all(|part| why.contains(part)), "{why}");
         }
-        assert!(TrainDevice::Auto.open(true).unwrap().is_none());
-        assert!(TrainDevice::Cpu.open(false).unwrap().is_none());
-        if !candle_core::utils::cuda_is_available() {
-            assert!(TrainDevice::Auto.open(false).unwrap().is_none());
+        for device in [TrainDevice::Auto, TrainDevice::Cpu] {
+            assert!([true, false].into_iter().all(|in_integers| device.open(in_integers).unwrap().is_none()));
         }
     }
 

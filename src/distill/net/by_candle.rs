@@ -1,4 +1,4 @@
-//! The two passes on another device, such as a GPU, with candle's plain operations.
+//! The two passes with candle's plain operations, for tests: what our own are compared with.
 //!
 //! Tensors are `[channels, batch, height, width]`, so that a pointwise convolution is one matrix
 //! product over the whole batch. A window is split into its taps, each a shifted view of the padded
@@ -6,23 +6,87 @@
 //! each layer is recomputed with its inputs and parameters as variables and differentiated by
 //! candle alone, so that the intermediates of only one layer are held.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var};
 use peregrine_engine::op::LEAK;
 use peregrine_engine::{Activation, Conv, Graph, Interpolation, Layer, LayerId, Op, Shape, Window};
 
+use super::gradients::add_or_copy;
 use super::norm::{BatchStatistics, EPSILON};
-use super::{ConvParams, Mode, NetParams};
+use super::{ConvParams, Mode, NetParams, TrainNet};
 
-/// A network's tensors on a device.
-pub struct DevicePasses {
-    device: Device,
+/// A network in training, by whatever passes.
+pub trait Passes {
+    /// Its input, parameters and, after a forward pass, tensors.
+    fn net(&mut self) -> &mut TrainNet;
+
+    fn forward(&mut self, mode: Mode);
+
+    /// As [`TrainNet::backward`].
+    fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>);
+}
+
+impl Passes for TrainNet {
+    fn net(&mut self) -> &mut TrainNet {
+        self
+    }
+
+    fn forward(&mut self, mode: Mode) {
+        TrainNet::forward(self, mode).unwrap();
+    }
+
+    fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) {
+        TrainNet::backward(self, seeds).unwrap();
+    }
+}
+
+/// A network that candle computes.
+pub struct ByCandle {
+    net: TrainNet,
+    passes: CandlePasses,
+}
+
+impl ByCandle {
+    pub fn new(net: TrainNet) -> Self {
+        let passes = CandlePasses { batch: net.batch(), mode: Mode::Train, values: Vec::new() };
+        Self { net, passes }
+    }
+}
+
+impl Passes for ByCandle {
+    fn net(&mut self) -> &mut TrainNet {
+        &mut self.net
+    }
+
+    fn forward(&mut self, mode: Mode) {
+        let Self { net, passes } = self;
+        for (index, of_batch) in passes.forward(&net.graph, &net.params, net.value(0), mode).unwrap() {
+            net.params.convs[index].norm.as_mut().expect("it was normalised").running.follow(&of_batch);
+        }
+        net.values = (0..net.graph.layers.len()).map(|layer| passes.value(layer).unwrap()).collect();
+    }
+
+    fn backward<'a>(&mut self, seeds: impl IntoIterator<Item = (LayerId, &'a [f32])>) {
+        let Self { net, passes } = self;
+        for found in passes.backward(&net.graph, &net.params, &net.gradients.needed, seeds).unwrap() {
+            let conv = &mut net.params.convs[found.conv];
+            add_or_copy(&mut conv.weight.gradient, &found.weight, true);
+            add_or_copy(&mut conv.bias.gradient, &found.bias, true);
+            if let Some(norm) = &mut conv.norm {
+                add_or_copy(&mut norm.gamma.gradient, &found.gamma, true);
+            }
+        }
+    }
+}
+
+/// A network's tensors.
+struct CandlePasses {
     batch: usize,
     mode: Mode,
     /// The tensor of each layer from the last forward pass.
     values: Vec<Tensor>,
 }
 
-/// The parameters of one convolution on the device.
+/// The parameters of one convolution.
 struct Parameters {
     /// `[out, in per group, kernel, kernel]`.
     weight: Tensor,
@@ -38,26 +102,19 @@ struct Normalisation {
 }
 
 /// The gradients of one convolution's parameters.
-pub struct ConvGradients {
+struct ConvGradients {
     /// Index in [`NetParams::convs`].
-    pub conv: usize,
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+    conv: usize,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
     /// Empty without batch-norm.
-    pub gamma: Vec<f32>,
+    gamma: Vec<f32>,
 }
 
-impl DevicePasses {
-    pub fn new(device: Device, batch: usize) -> Self {
-        Self { device, batch, mode: Mode::Train, values: Vec::new() }
-    }
-
+impl CandlePasses {
     /// Runs the network over `input` (`[batch, channels, height, width]`). Returns the statistics
     /// of the batch for each convolution that is normalised by them, with its index in `params`.
-    ///
-    /// # Errors
-    /// When the device fails, for want of memory for instance.
-    pub fn forward(
+    fn forward(
         &mut self,
         graph: &Graph,
         params: &NetParams,
@@ -77,7 +134,6 @@ impl DevicePasses {
             statistics.extend(index.zip(of_batch));
             self.values.push(value);
         }
-        // Fetched at the end, so that the device does not wait between layers.
         let fetch = |(conv, (mean, variance)): (usize, (Tensor, Tensor))| {
             Ok((conv, BatchStatistics { mean: values(&mean)?, variance: values(&variance)? }))
         };
@@ -85,19 +141,13 @@ impl DevicePasses {
     }
 
     /// A layer's tensor of the last forward pass: `[batch, channels, height, width]`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn value(&self, layer: LayerId) -> Result<Vec<f32>> {
+    fn value(&self, layer: LayerId) -> Result<Vec<f32>> {
         values(&self.values[layer].transpose(0, 1)?)
     }
 
     /// Runs the network backwards from the gradients of some layers' tensors, to the layers that
     /// `needs_gradient`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn backward<'a>(
+    fn backward<'a>(
         &self,
         graph: &Graph,
         params: &NetParams,
@@ -146,9 +196,9 @@ impl DevicePasses {
             .collect()
     }
 
-    /// `[batch, …shape]` on the CPU as `[channels, batch, height, width]` on the device.
+    /// `[batch, …shape]` as `[channels, batch, height, width]`.
     fn upload(&self, values: &[f32], s: Shape) -> Result<Tensor> {
-        let tensor = Tensor::from_slice(values, (self.batch, s.channels, s.height, s.width), &self.device)?;
+        let tensor = Tensor::from_slice(values, (self.batch, s.channels, s.height, s.width), &Device::Cpu)?;
         tensor.transpose(0, 1)?.contiguous()
     }
 
@@ -156,8 +206,8 @@ impl DevicePasses {
         let Op::Conv(Conv { kernel, .. }) = *op else { unreachable!("only convolutions have parameters") };
         let out = conv.bias.value.len();
         let per_group = conv.weight.value.len() / (out * kernel * kernel);
-        let weight = Tensor::from_slice(&conv.weight.value, (out, per_group, kernel, kernel), &self.device)?;
-        let column = |values: &[f32]| Tensor::from_slice(values, (out, 1), &self.device);
+        let weight = Tensor::from_slice(&conv.weight.value, (out, per_group, kernel, kernel), &Device::Cpu)?;
+        let column = |values: &[f32]| Tensor::from_slice(values, (out, 1), &Device::Cpu);
         let norm = conv.norm.as_ref().map(|norm| {
             let running = match self.mode {
                 Mode::Train => None,
@@ -333,7 +383,7 @@ fn variable(tensor: &Tensor) -> Result<Tensor> {
 }
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+    tensor.flatten_all()?.to_vec1()
 }
 
 /// `x` with `before` and `after` cells of `value` added along an axis.
