@@ -5,14 +5,15 @@
 #[error("{0}")]
 pub struct NoGpu(String);
 
-/// Opens it.
+/// Opens the one that is this process's.
 ///
 /// # Errors
 /// [`NoGpu`].
 #[cfg(feature = "cuda")]
 pub fn open() -> anyhow::Result<std::sync::Arc<dyn peregrine_engine::cuda::Driver>> {
     // The node has a parameter where distill has an option.
-    peregrine_engine::cuda::open(0).map_err(|e| NoGpu(e.to_string().replace("device: cpu", "--device cpu")).into())
+    peregrine_engine::cuda::open(crate::ranks::launcher::gpu())
+        .map_err(|e| NoGpu(e.to_string().replace("device: cpu", "--device cpu")).into())
 }
 
 /// Refuses: there are no such kernels in this build.

@@ -347,6 +347,23 @@ impl TrainNet {
         Ok(())
     }
 
+    /// Adds up the gradients of all `ranks`, and gives the running statistics that their means have.
+    ///
+    /// # Errors
+    /// When a device other than the CPU fails.
+    pub fn unite(&mut self, ranks: &Ranks) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(OnCuda { passes, .. }) = self.cuda.as_mut().filter(|_| !ranks.is_alone()) {
+            passes.take(&mut self.params)?;
+            passes.take_gradients(&mut self.params)?;
+            self.params.unite(ranks);
+            passes.put(&self.params)?;
+            return passes.put_gradients(&mut self.params);
+        }
+        self.params.unite(ranks);
+        Ok(())
+    }
+
     /// Sets the gradients of the parameters to zero.
     ///
     /// # Errors

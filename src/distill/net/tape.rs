@@ -5,6 +5,7 @@ use candle_core::{Device, Var};
 use peregrine_engine::LayerId;
 
 use super::{Mode, TrainNet};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// The tensors that the losses of one step are made of: those of the network's layers, which are
@@ -12,6 +13,8 @@ use crate::tensor::Tensor;
 pub struct Tape {
     layers: Vec<OfLayer>,
     is_on_device: bool,
+    /// Whether what is computed of constants alone stays on the host, where ranks add it up.
+    shares_constants: bool,
 }
 
 struct OfLayer {
@@ -61,21 +64,23 @@ impl Tape {
     /// When there are more or fewer `values` than `shape` says.
     pub fn given(&self, values: &[f32], shape: &[usize]) -> candle_core::Result<Tensor> {
         let tensor = Tensor::from_slice(values, shape)?;
-        Ok(if self.is_on_device { Tensor::Recorded(tensor.recorded()) } else { tensor })
+        let records = self.is_on_device && !self.shares_constants;
+        Ok(if records { Tensor::Recorded(tensor.recorded()) } else { tensor })
     }
 }
 
 impl TrainNet {
-    /// Begins a training step over the input: on the CPU runs the forward pass.
+    /// Begins a training step over the input, a part of a batch of all `ranks`: on the CPU runs the
+    /// forward pass.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn begin(&mut self) -> Result<Tape> {
+    pub fn begin(&mut self, ranks: &Ranks) -> Result<Tape> {
         let is_on_device = self.records();
         if !is_on_device {
             self.forward(Mode::Train)?;
         }
-        Ok(Tape { layers: Vec::new(), is_on_device })
+        Ok(Tape { layers: Vec::new(), is_on_device, shares_constants: !ranks.is_alone() })
     }
 
     /// Ends a step: adds the gradients of the loss `total` to those of the parameters, and returns the

@@ -14,6 +14,23 @@ fn announced(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str,
     SIZES.into_iter().find_map(number).filter(|&(_, size)| size > 1)
 }
 
+/// Variables in which they tell a process its number among those on its machine.
+const LOCAL: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+
+/// The GPU of this process, by its number among those that it sees: of several processes on a machine each
+/// has one of its own.
+pub fn gpu() -> u32 {
+    gpu_by(|name| std::env::var(name).ok())
+}
+
+fn gpu_by(variable: impl Fn(&str) -> Option<String>) -> u32 {
+    // Slurm's --gpus-per-task, for instance, shows each process its own alone.
+    if variable("CUDA_VISIBLE_DEVICES").is_some_and(|seen| !seen.is_empty() && !seen.contains(',')) {
+        return 0;
+    }
+    LOCAL.into_iter().find_map(|name| variable(name)?.parse().ok()).unwrap_or(0)
+}
+
 /// Joins the other ranks that were started with this process; alone if there are none.
 ///
 /// # Errors
@@ -70,6 +87,18 @@ mod tests {
         // mpirun within an allocation: its daemons are Slurm's tasks, one on each machine.
         let both = with(&[("OMPI_COMM_WORLD_SIZE", "8"), ("SLURM_STEP_NUM_TASKS", "2")]);
         assert_eq!(both, Some(("OMPI_COMM_WORLD_SIZE", 8)));
+    }
+
+    #[test]
+    fn each_process_on_a_machine_has_a_gpu_of_its_own() {
+        let with = |variables: &'static [(&str, &str)]| {
+            gpu_by(move |name| variables.iter().find(|v| v.0 == name).map(|v| v.1.to_owned()))
+        };
+        assert_eq!(with(&[]), 0);
+        assert_eq!(with(&[("OMPI_COMM_WORLD_LOCAL_RANK", "3")]), 3);
+        assert_eq!(with(&[("SLURM_LOCALID", "1"), ("CUDA_VISIBLE_DEVICES", "4,5")]), 1);
+        // Shown one of its own by the launcher.
+        assert_eq!(with(&[("SLURM_LOCALID", "1"), ("CUDA_VISIBLE_DEVICES", "5")]), 0);
     }
 
     #[test]

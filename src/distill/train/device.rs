@@ -4,7 +4,7 @@ use std::fmt;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::ValueEnum;
 #[cfg(feature = "cuda")]
 use peregrine_engine::cuda::Driver;
@@ -15,7 +15,7 @@ use crate::gpu;
 use crate::net::cuda::kernels::Precision;
 use crate::ranks::Ranks;
 
-/// Device that computes the network in training; losses and teachers run on the CPU.
+/// Device that computes a training: network, losses, teachers and update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum TrainDevice {
     /// The CPU, until our kernels for CUDA have been measured.
@@ -51,13 +51,12 @@ impl TrainDevice {
     /// The device for a training by `ranks`; `None` for the CPU.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); also when several ranks are to train on CUDA.
+    /// Those of [`open`](Self::open); also when the training asks for what several GPUs do not do
+    /// together.
     pub fn open_for(self, config: &StudentConfig, ranks: &Ranks) -> anyhow::Result<Option<OpenDevice>> {
-        ensure!(
-            matches!(self, Self::Auto | Self::Cpu) || ranks.is_alone(),
-            "{} ranks train on CPUs only: use --device cpu, or start one process",
-            ranks.size()
-        );
+        if matches!(self, Self::Cuda | Self::CudaHalf) && !ranks.is_alone() {
+            refuse_on_several_gpus(config, ranks.size())?;
+        }
         self.open(config.quantized_as.is_some())
     }
 
@@ -75,6 +74,22 @@ impl TrainDevice {
         ensure!(!in_integers, "quantized_as is supported on the CPU only: use --device cpu");
         own_kernels(in_half).map(Some)
     }
+}
+
+/// GPUs give each other gradients and running statistics, and no tensors of a step.
+fn refuse_on_several_gpus(config: &StudentConfig, ranks: usize) -> anyhow::Result<()> {
+    ensure!(
+        !config.sync_batch_norm,
+        "{ranks} ranks on GPUs normalise each by its own images: set sync_batch_norm = false, or use --device cpu"
+    );
+    for method in config.methods.iter().map(|of| &of.method).filter(|method| method.compares_examples()) {
+        bail!(
+            "[[method]] {} compares the examples of all {ranks} ranks, which their GPUs do not give each other: leave it \
+             out, start one process, or use --device cpu",
+            method.name()
+        );
+    }
+    Ok(())
 }
 
 #[cfg(feature = "cuda")]
@@ -117,12 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn several_ranks_train_on_the_cpu_and_are_told_so() {
-        let config = StudentConfig::default();
-        let found = on_ranks(2, |ranks| {
-            let open = |device: TrainDevice| device.open_for(&config, &ranks).map(|device| device.is_none());
-            (open(TrainDevice::Auto).unwrap(), open(TrainDevice::Cuda).unwrap_err().to_string())
-        });
-        assert!(found[0].0 && found[0].1.contains("2 ranks") && found[0].1.contains("--device cpu"), "{found:?}");
+    fn what_several_gpus_do_not_do_together_is_refused_with_a_remedy() {
+        let why = |text: &str| {
+            let config: StudentConfig = toml::from_str(text).unwrap();
+            on_ranks(2, |ranks| TrainDevice::Cuda.open_for(&config, &ranks).map(drop).unwrap_err().to_string())
+                .remove(0)
+        };
+        assert!(why("").contains("sync_batch_norm = false"), "{}", why(""));
+        let rkd = why("sync_batch_norm = false\n[teacher]\naverage = true\n[[method]]\nkind = 'rkd'");
+        assert!(rkd.contains("[[method]] rkd") && rkd.contains("--device cpu"), "{rkd}");
+        let found =
+            on_ranks(2, |ranks| TrainDevice::Auto.open_for(&StudentConfig::default(), &ranks).unwrap().is_none());
+        assert_eq!(found, [true, true]);
     }
 }

@@ -8,6 +8,7 @@ use crate::ranks::Ranks;
 use crate::train::batches::Batch;
 use crate::train::checkpoint::TrainState;
 use crate::train::config::StudentConfig;
+use crate::train::device::OpenDevice;
 use crate::train::distillation::{Distillation, TeacherSource};
 use crate::train::init;
 use crate::train::objects::Object;
@@ -80,6 +81,11 @@ fn part(batch: &Batch, ranks: &Ranks) -> Batch {
 
 /// Some steps; the losses of each, and the parameters after them.
 fn train(config: &StudentConfig, ranks: &Ranks) -> (Vec<Losses>, Vec<f32>) {
+    train_on(config, ranks, None)
+}
+
+/// The same on a device.
+fn train_on(config: &StudentConfig, ranks: &Ranks, device: Option<OpenDevice>) -> (Vec<Losses>, Vec<f32>) {
     let architecture = config.load_architecture().unwrap();
     let (net, _) = init::network(config, &architecture, None, ranks).unwrap();
     let mut state = TrainState::new(net, config);
@@ -90,19 +96,28 @@ fn train(config: &StudentConfig, ranks: &Ranks) -> (Vec<Losses>, Vec<f32>) {
     state.take_from_first(ranks);
     let prepared = Distillation::prepare(config, &architecture, &state.net, None).unwrap();
     let Some((distillation, TeacherSource::Average(mut teacher))) = prepared else { panic!("no teacher") };
+    if let Some(device) = device {
+        let layers: Vec<_> = distillation.layers().collect();
+        state = state.on(device, &layers).unwrap();
+    }
     let losses = LossComputer::new(&architecture, vec![1.0, 2.0]).with_distillation(Some(distillation));
     let losses = losses.with_ranks(ranks);
     let step = |at: u64| {
         let mut batch = part(&batch(at), ranks);
+        state.fetch_average().unwrap();
         batch.teacher_outputs = teacher.infer(&state.average, &batch.input).unwrap();
         state.net.zero_gradients().unwrap();
         let found = losses.gradients(&mut state.net, &batch, config).unwrap();
-        state.net.params.unite(ranks);
+        state.net.unite(ranks).unwrap();
         assert!(state.update(1e-3, 1e-4, 10.0, 0.5).unwrap().is_finite());
         state.step += 1;
         found
     };
     let losses = (0..STEPS).map(step).collect();
+    #[cfg(feature = "cuda")]
+    if let Some((cuda, params)) = state.net.cuda() {
+        cuda.take(params).unwrap();
+    }
     (losses, state.net.params.state().into_values().flat_map(|values| values.clone()).collect())
 }
 
@@ -139,6 +154,28 @@ fn without_synchronised_batch_norm_the_ranks_still_have_equal_weights() {
     assert!(found[0] == found[1], "the ranks differ");
     assert!(found[0].1 != on_ranks(2, |ranks| train(&synchronised, &ranks))[0].1, "batch-norm was synchronised");
     assert!(train(&own, &Ranks::alone()) == train(&synchronised, &Ranks::alone()), "there is nothing to synchronise");
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn ranks_on_gpus_have_the_losses_of_ranks_on_cpus_and_equal_weights() {
+    use crate::net::cuda::kernels::Precision;
+
+    let Some(driver) = peregrine_reference::cuda::Emulated::of(&Precision::Single.modules(), false, false) else {
+        return;
+    };
+    let mut config = config("sync_batch_norm = false");
+    config.methods.retain(|of| !of.method.compares_examples());
+    assert!(config.methods.len() >= 4);
+    let expected = on_ranks(2, |ranks| train(&config, &ranks)).swap_remove(0);
+    let device = || OpenDevice::Cuda(std::sync::Arc::clone(&driver), Precision::Single);
+    let found = on_ranks(2, |ranks| train_on(&config, &ranks, Some(device())));
+    assert!(found[0] == found[1], "the ranks differ");
+    for (step, (expected, found)) in expected.0.iter().zip(&found[0].0).enumerate() {
+        for (term, (a, b)) in terms(found).into_iter().zip(terms(expected)).enumerate() {
+            assert!((a - b).abs() <= 1e-3 * b.abs() + 1e-5, "step {step}, term {term}: {a} instead of {b}");
+        }
+    }
 }
 
 /// What `deterministic = true` promises.

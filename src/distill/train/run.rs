@@ -176,8 +176,8 @@ fn train_on(ranks: &Ranks, args: &TrainArgs, role: Role, end: Option<Instant>) -
         let compared: Vec<_> = distillation.iter().flat_map(Distillation::layers).collect();
         state = state.on(device, &compared)?;
         #[cfg(feature = "cuda")]
-        if state.net.cuda().is_some() {
-            // Teachers are run there, too.
+        if state.net.cuda().is_some() && ranks.is_alone() {
+            // Teachers are run there, too; what several ranks need of theirs they add up on the host.
             online.take().map(|teacher| teacher.move_to(&mut state.net)).transpose()?;
             mean_teacher.take().map(|teacher| teacher.move_to(&mut state.net)).transpose()?;
         }
@@ -274,10 +274,12 @@ impl TrainingRun<'_> {
 
             state.net.zero_gradients()?;
             let rate = config.rate_at(batch.step);
-            state.announce(rate, config.weight_decay, config.clip, config.ema);
+            if ranks.is_alone() {
+                state.announce(rate, config.weight_decay, config.clip, config.ema);
+            }
             let losses = self.losses.gradients(&mut state.net, &batch, config)?;
             ranks.told_by_first(losses.check_finite("loss", losses.total(), &batch, checkpoint))?;
-            state.net.params.unite(ranks);
+            state.net.unite(ranks)?;
             let norm = state.update(rate, config.weight_decay, config.clip, config.ema)?;
             ranks.told_by_first(losses.check_finite("gradient", norm, &batch, checkpoint))?;
             state.step = batch.step + 1;

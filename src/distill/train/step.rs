@@ -148,7 +148,7 @@ impl LossComputer {
     /// When candle or a device fails; the caller checks that the loss is finite.
     pub fn gradients(&self, net: &mut TrainNet, batch: &Batch, config: &StudentConfig) -> anyhow::Result<Losses> {
         net.show(&batch.input, &batch.pictures)?;
-        let tape = &mut net.begin()?;
+        let tape = &mut net.begin(&self.ranks)?;
 
         let detection = self.detection(net, tape)?;
         let targets = self.targets(batch, tape);

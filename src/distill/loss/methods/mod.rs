@@ -147,6 +147,15 @@ impl MethodKind {
         matches!(self, Self::Cross(_))
     }
 
+    /// Whether it compares examples with one another, so that ranks must give each other theirs.
+    pub fn compares_examples(&self) -> bool {
+        match self {
+            Self::Dkd(_) | Self::Dist(_) | Self::Rkd(_) | Self::Pkd(_) => true,
+            Self::Kd(kd) => kd.on.is_scene(),
+            _ => false,
+        }
+    }
+
     /// Whether it compares the outputs of the detection head, of the segmentation head, and of the
     /// scene head.
     pub fn needs_heads(&self) -> [bool; 3] {

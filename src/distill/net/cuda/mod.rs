@@ -1,5 +1,5 @@
-//! Training on CUDA by kernels of our own: both passes over the graph, and the update of the
-//! parameters, which stay on the device.
+//! Training on CUDA by kernels of our own: both passes over the graph, the losses between them, a
+//! teacher, and the update of the parameters, which stay on the device.
 //!
 //! Tensors are channels-last. Kernels are compiled by NVRTC where the training starts and kept, as the
 //! engine's are; nothing of CUDA is needed to build. Every sum has a fixed order, so that a step gives
@@ -14,7 +14,8 @@
 //!
 //! **What is checked where.** Without a GPU: every kernel compiles for sm_75 to sm_120; on the engine's
 //! emulation of a device, random networks of all operations give the CPU's values, gradients and
-//! updated weights; no two buffers that are needed at one time overlap. On a GPU nothing of this has
+//! updated weights, losses and their gradients are candle's, and whole steps with every loss and method
+//! follow the CPU's; no two buffers that are needed at one time overlap. On a GPU nothing of this has
 //! run yet.
 
 pub mod arguments;

@@ -281,6 +281,17 @@ impl CudaNet {
         Ok(())
     }
 
+    /// Copies the gradients of the parameters to the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn put_gradients(&mut self, params: &mut NetParams) -> anyhow::Result<()> {
+        let tensors = params.trainable();
+        let mut gradients = self.layout.parameters.gather(tensors.iter().map(|of| &of.param.gradient[..]));
+        gradients.iter_mut().for_each(|g| *g *= self.loss_scale.get());
+        Ok(self.driver.upload(self.gradients.device(), &bytes_of(&gradients))?)
+    }
+
     /// Has [`update`](Self::update) follow `rule`, from the memory `slots` of each trainable tensor
     /// (none: zeros) and the `average`.
     ///
