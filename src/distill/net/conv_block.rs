@@ -41,6 +41,7 @@ impl ConvBlock {
     }
 
     /// Frees the buffer of a block that will not be run.
+    #[cfg(feature = "cuda")]
     pub fn free(&mut self) {
         self.alone = Vec::new();
     }
