@@ -177,15 +177,17 @@ static void __syncthreads() {
     wait_as(AT_BARRIER);
 }
 
-static void warp_barrier() {
+// Whether this lane came last: it goes on before the others.
+static bool warp_barrier() {
     const int warp = current / 32;
     if (++warp_waiting[warp] == min(32, threads - warp * 32)) {
         warp_waiting[warp] = 0;
         for (int i = warp * 32; i < min(threads, warp * 32 + 32); i++)
             if (states[i] == IN_WARP) states[i] = READY;
-        return;
+        return true;
     }
     wait_as(IN_WARP);
+    return false;
 }
 
 // Runs one block; false if its threads wait for one another for ever, or one of them not for its inputs.
@@ -218,32 +220,38 @@ static bool run_block() {
 
 // ---- tensor cores ----
 
-template <typename V, int DEPTH> struct Fragments {
-    V a[32][DEPTH / 2], b[32][DEPTH / 4];
+// 16 rows of `a` by 8 columns of `b`; a row of `b`, and of the sums, is two vectors.
+template <typename V, typename Half, int DEPTH> struct Matrices {
+    V a[16][DEPTH];
+    Half b[DEPTH][2], sums[16][2];
 };
 
-// Of each warp two, taken in turn: a lane can't be two products ahead of another.
-template <typename V, int DEPTH>
+// Of each warp two, taken in turn: a lane can't be two products ahead of another. The lane that comes last computes all.
+template <typename V, typename Half, int DEPTH>
 static void product(V (&d)[4], const V* a, const V* b) {
-    static Fragments<V, DEPTH> shared[MOST_THREADS / 32][2];
+    static Matrices<V, Half, DEPTH> shared[MOST_THREADS / 32][2];
     static unsigned turn[MOST_THREADS];
     const int warp = current / 32, lane = current % 32, group = lane / 4, quad = lane % 4;
-    Fragments<V, DEPTH>& f = shared[warp][turn[current]++ & 1];
-    memcpy(f.a[lane], a, sizeof f.a[lane]);
-    memcpy(f.b[lane], b, sizeof f.b[lane]);
-    warp_barrier();
+    Matrices<V, Half, DEPTH>& m = shared[warp][turn[current]++ & 1];
     const int per_register = DEPTH / 8;  // values in 32 bits
-    for (int i = 0; i < 4; i++) {
-        const int lower = i / 2, column = quad * 2 + i % 2;
-        V sum = 0;
-        for (int k = 0; k < DEPTH; k++) {
-            const int holder = k % (DEPTH / 2) / per_register, late = k / (DEPTH / 2), at = k % per_register;
-            sum += f.a[group * 4 + holder][(late * 2 + lower) * per_register + at] *
-                   f.b[column * 4 + holder][late * per_register + at];
+    for (int late = 0; late < 2; late++)
+        for (int at = 0; at < per_register; at++) {
+            const int k = late * (DEPTH / 2) + quad * per_register + at;
+            for (int lower = 0; lower < 2; lower++) m.a[lower * 8 + group][k] = a[(late * 2 + lower) * per_register + at];
+            m.b[k][group / 4][group % 4] = b[late * per_register + at];
         }
-        d[i] += sum;
+    if (warp_barrier()) {
+        for (int row = 0; row < 16; row++) {
+            Half left = {}, right = {};
+            for (int k = 0; k < DEPTH; k++) left += m.a[row][k] * m.b[k][0], right += m.a[row][k] * m.b[k][1];
+            m.sums[row][0] = left, m.sums[row][1] = right;
+        }
     }
+    for (int i = 0; i < 4; i++) d[i] += m.sums[i / 2 * 8 + group][quad / 2][quad % 2 * 2 + i % 2];
 }
+
+typedef float Floats __attribute__((vector_size(16)));
+typedef int Ints __attribute__((vector_size(16)));
 
 static void mma_f16(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
     float a[8], b[4];
@@ -251,7 +259,7 @@ static void mma_f16(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsign
     for (unsigned r : {a0, a1, a2, a3}) a[n++] = to_float(r & 0xffff), a[n++] = to_float(r >> 16);
     n = 0;
     for (unsigned r : {b0, b1}) b[n++] = to_float(r & 0xffff), b[n++] = to_float(r >> 16);
-    product<float, 16>(d, a, b);
+    product<float, Floats, 16>(d, a, b);
 }
 
 static void mma_u8s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
@@ -261,7 +269,7 @@ static void mma_u8s8(int (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigne
     n = 0;
     for (unsigned r : {b0, b1})
         for (int i = 0; i < 4; i++) b[n++] = (signed char)(r >> 8 * i);
-    product<int, 32>(d, a, b);
+    product<int, Ints, 32>(d, a, b);
 }
 
 static inline int dot4(unsigned a, unsigned b, int sum) {
