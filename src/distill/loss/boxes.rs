@@ -8,7 +8,7 @@ use crate::tensor::{Result, Tensor};
 /// side's distribution over its bins (`distribution`: `[anchors · 4, bins]`).
 pub(super) fn expected_distances(distribution: &Tensor) -> Result<Tensor> {
     let bins = distribution.dim(1)?;
-    let support = Tensor::from_iter((0..bins).map(|bin| bin as f32))?.reshape(&[1, bins])?;
+    let support = Tensor::vector((0..bins).map(|bin| bin as f32))?.reshape(&[1, bins])?;
     distribution.softmax()?.broadcast_mul(&support)?.sum(1)?.rows_of(4)
 }
 

@@ -74,7 +74,7 @@ pub fn loss(
 
     let distribution = box_distribution.index_select(&targets.rows(), 0)?.rows_of(bins)?;
     let (ious, bbox) = generalized_iou(&expected_distances(&distribution)?, targets)?;
-    let confidence = Tensor::from_iter(targets.of_slots(0.0, |p| p.confidence * p.share))?;
+    let confidence = Tensor::vector(targets.of_slots(0.0, |p| p.confidence * p.share))?;
     let bbox = ((bbox * &confidence)?.sum_all()? * (config.box_weight * scale))?;
     let dfl = distribution_focal(&distribution, targets, bins)?.rows_of(4)?.mean(1)?;
     let box_distribution = ((dfl * &confidence)?.sum_all()? * (config.box_distribution_weight * scale))?;
@@ -135,7 +135,7 @@ fn teacher_term(class: &Tensor, targets: &DetectionTargets, config: &DetectionLo
         return Ok(Tensor::scalar(0.0));
     }
     let shape = [targets.slots(), class.dim(1)?];
-    let weight = Tensor::from_iter(targets.of_slots(0.0, |p| p.alpha(config.alpha) * p.share))?;
+    let weight = Tensor::vector(targets.of_slots(0.0, |p| p.alpha(config.alpha) * p.share))?;
     let unknown = vec![UNKNOWN; shape[1]];
     let logits = targets.of_slots(unknown.clone(), |p| p.teacher_logits.as_ref().unwrap_or(&unknown).clone()).concat();
     let known = Tensor::from_vec(logits.iter().map(|&v| f32::from(u8::from(v != UNKNOWN))).collect(), &shape)?;

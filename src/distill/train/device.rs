@@ -82,7 +82,7 @@ fn refuse_on_several_gpus(config: &StudentConfig, ranks: usize) -> anyhow::Resul
         !config.sync_batch_norm,
         "{ranks} ranks on GPUs normalise each by its own images: set sync_batch_norm = false, or use --device cpu"
     );
-    for method in config.methods.iter().map(|of| &of.method).filter(|method| method.compares_examples()) {
+    if let Some(method) = config.methods.iter().map(|of| &of.method).find(|method| method.compares_examples()) {
         bail!(
             "[[method]] {} compares the examples of all {ranks} ranks, which their GPUs do not give each other: leave it \
              out, start one process, or use --device cpu",

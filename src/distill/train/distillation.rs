@@ -365,7 +365,7 @@ fn feature(tape: &Tape, batch: &Batch, layer: usize, s: Shape) -> candle_core::R
     let images = batch.features.len();
     let views = batch.features.iter().map(|image| image[layer].as_ref());
     let (values, valid) = maps(tape, views, (images, s.channels, s.pixels()))?;
-    let ones = Tensor::from_iter(valid.iter().map(|&valid| f32::from(u8::from(valid))))?;
+    let ones = Tensor::vector(valid.iter().map(|&valid| f32::from(u8::from(valid))))?;
     let values = values.reshape(&[images, s.channels, s.height, s.width])?;
     Ok((values, valid, ones.reshape(&[images, 1, s.height, s.width])?))
 }

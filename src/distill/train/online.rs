@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context};
 use peregrine_engine::cpu::CpuEngine;
-use peregrine_engine::{Engine, Graph, Weights};
+use peregrine_engine::Engine;
+#[cfg(feature = "cuda")]
+use peregrine_engine::{Graph, Weights};
 use peregrine_student::{Architecture, Student};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +32,9 @@ pub struct TeacherConfig {
 
 /// The teacher, ready for batches.
 pub struct OnlineTeacher {
+    #[cfg(feature = "cuda")]
     graph: Graph,
+    #[cfg(feature = "cuda")]
     weights: Weights,
     engine: CpuEngine,
     /// Length of each tensor for one image: the graph's outputs, then the requested inner layers.
@@ -66,7 +70,15 @@ impl OnlineTeacher {
             (scale, (from.mean[c] - to.mean[c]) / to.std[c])
         });
         let engine = CpuEngine::new(&graph, &teacher.weights, 1)?;
-        Ok(Self { engine, graph, weights: teacher.weights.clone(), lengths, renormalise })
+        Ok(Self {
+            engine,
+            #[cfg(feature = "cuda")]
+            weights: teacher.weights.clone(),
+            #[cfg(feature = "cuda")]
+            graph,
+            lengths,
+            renormalise,
+        })
     }
 
     /// The same on the device that `net` is on, as a part of its steps.

@@ -77,7 +77,7 @@ impl ValidMaps {
         // An image that does not count keeps its logits: all of them excluded would be no softmax.
         let offset =
             |(cell, &valid): (usize, &bool)| if valid || counted[cell / cells] == 0.0 { 0.0 } else { EXCLUDED };
-        let offsets = Tensor::from_iter(inputs.mask_valid.iter().enumerate().map(offset))?;
+        let offsets = Tensor::vector(inputs.mask_valid.iter().enumerate().map(offset))?;
         let offsets = offsets.reshape(&[images, 1, cells])?;
         Ok(Self {
             student: student.broadcast_add(&offsets)?,

@@ -75,7 +75,7 @@ impl Method for Kd {
                 let loss = soft::categorical(&student, &teacher, temperature)?;
                 let counts = |(&valid, &label): (&bool, &u8)| f32::from(valid && (!self.labelled || label != VOID));
                 let counted = inputs.mask_valid.iter().zip(&inputs.mask).map(counts);
-                let counted = Tensor::from_iter(counted)?;
+                let counted = Tensor::vector(counted)?;
                 let weight =
                     if self.balanced { (rarity(&teacher, &counted, &inputs.ranks)? * counted)? } else { counted };
                 // Without a cell that counts: zero, with a zero gradient.

@@ -123,7 +123,7 @@ fn own(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usize)>
                 student: student.index_select(&index, 0)?,
                 teacher: teacher.index_select(&index, 0)?,
                 target: one_hot(positives.iter().map(|p| Some(p.1)), slots, classes)?,
-                counted: Tensor::from_iter((0..slots).map(|slot| f32::from(u8::from(slot < positives.len()))))?,
+                counted: Tensor::vector((0..slots).map(|slot| f32::from(u8::from(slot < positives.len()))))?,
                 count: positives.len() as f64,
             };
             Ok(vec![(Some(rows), classes)])
@@ -151,7 +151,7 @@ fn scenes(inputs: &DistillInputs, head: &Head) -> Result<Vec<(Option<Rows>, usiz
             continue;
         }
         let target = labelled_or_best(&inputs.scene_labels[group], teacher)?;
-        let (student, teacher, counted) = (student.clone(), teacher.clone(), Tensor::from_iter(valid)?);
+        let (student, teacher, counted) = (student.clone(), teacher.clone(), Tensor::vector(valid)?);
         groups.push((Some(Rows { student, teacher, target, counted, count }), classes));
     }
     Ok(groups)

@@ -48,7 +48,7 @@ impl Pixels {
     fn new(pixels: usize, valid: Option<&[bool]>) -> Result<Option<Self>> {
         let Some(valid) = valid else { return Ok(Some(Self { counted: None, count: pixels as f64 })) };
         let count = valid.iter().filter(|&&valid| valid).count();
-        let counted = Tensor::from_iter(valid.iter().map(|&valid| f32::from(u8::from(valid))))?.unsqueeze(0)?;
+        let counted = Tensor::vector(valid.iter().map(|&valid| f32::from(u8::from(valid))))?.unsqueeze(0)?;
         Ok((count > 0).then_some(Self { counted: Some(counted), count: count as f64 }))
     }
 

@@ -217,7 +217,7 @@ pub(crate) fn partly_valid(mut inputs: DistillInputs, parts: [f64; 3]) -> Distil
         let cells = height * width;
         let valid = |i: usize| ((i % cells) as f64) < parts[i / cells] * cells as f64;
         let valid: Vec<bool> = (0..images * cells).map(valid).collect();
-        let mask = Tensor::from_iter(valid.iter().map(|&s| f32::from(u8::from(s)))).unwrap();
+        let mask = Tensor::vector(valid.iter().map(|&s| f32::from(u8::from(s)))).unwrap();
         let mask = mask.reshape(&[images, 1, height, width]).unwrap();
         for layers in [&mut inputs.student.layers, &mut inputs.teacher.layers] {
             let masked = layers[name].broadcast_mul(&mask).unwrap();

@@ -80,7 +80,7 @@ impl Images {
             return Ok(None);
         }
         let share = Tensor::from_vec(share, &[images, 1])?;
-        Ok(Some(Self { counted: Tensor::from_iter(counted)?, count, share }))
+        Ok(Some(Self { counted: Tensor::vector(counted)?, count, share }))
     }
 
     /// Zeros for pairs `[images, images]` of which an image does not count.

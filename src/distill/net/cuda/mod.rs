@@ -7,7 +7,8 @@
 //!
 //! - [`passes`]: a network in training; [`step`]: a whole step as one graph; [`teacher`]: a teacher in it.
 //! - [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the array of all parameters.
-//! - [`nodes`]: the launches of a step: `forward`, [`losses`], `backward`, [`update`].
+//! - [`nodes`]: the launches of a step: `forward`, [`losses`], `backward`, [`update`];
+//!   [`optimizer`]: the latter's memory.
 //! - [`pictures`]: inputs rendered on the device; [`image_store`]: the images that they show.
 //! - [`loss_scale`]: the factor on gradients in half precision.
 //! - [`kernels`]: the sources and the table of them; [`arguments`]: their parameters.
@@ -27,6 +28,7 @@ pub mod layout;
 pub mod loss_scale;
 pub mod losses;
 pub mod nodes;
+pub mod optimizer;
 pub mod parameters;
 pub mod passes;
 pub mod pictures;
