@@ -245,6 +245,6 @@ impl Graphs {
 /// Copies numbers and arrays to their places.
 fn write(program: &Program, places: &Places, to: &mut [u8]) -> candle_core::Result<()> {
     to.chunks_exact_mut(4).zip(&program.numbers).for_each(|(to, number)| to.copy_from_slice(&number.to_ne_bytes()));
-    let arrays = program.arrays.iter().zip(&program.structure.arrays).zip(&places.arrays);
-    arrays.map(|((array, &bytes), &at)| array.write(&mut to[at..at + bytes])).collect()
+    let mut arrays = program.arrays.iter().zip(&program.structure.arrays).zip(&places.arrays);
+    arrays.try_for_each(|((array, &bytes), &at)| array.write(&mut to[at..at + bytes]))
 }

@@ -25,6 +25,9 @@ use crate::tensor::{Result, Tensor};
 /// A scalar of some tensors.
 type Loss<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
+/// A tensor of another.
+type OfOne<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 /// Values and shape.
 type Values = (Vec<f32>, Vec<usize>);
 
@@ -137,10 +140,10 @@ fn every_operation_has_candles_values_and_gradients() {
         let weights = Tensor::from_slice(&check::values(tensor.elem_count(), seed), tensor.dims())?;
         (tensor * weights)?.sum_all()
     };
-    let one = |what: &str, shape: &[usize], operation: &dyn Fn(&Tensor) -> Result<Tensor>| {
+    let one = |what: &str, shape: &[usize], operation: OfOne| {
         compare(&driver, what, &[values(shape, 3)], &|x| weigh(operation(&x[0])?, 5));
     };
-    let of_one: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 24] = [
+    let of_one: [(&str, OfOne); 24] = [
         ("exp", &|x| x.exp()),
         ("log", &|x| (x.sqr()? + 0.5)?.log()),
         ("sqrt", &|x| (x.sqr()? + 0.5)?.sqrt()),
