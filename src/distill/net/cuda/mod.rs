@@ -5,7 +5,8 @@
 //! engine's are; nothing of CUDA is needed to build. Every sum has a fixed order, so that a step gives
 //! the same bits whenever it is repeated on one device.
 //!
-//! - [`passes`]: a network in training; [`step`]: a whole step as one graph; [`teacher`]: a teacher in it.
+//! - [`passes`]: a network in training; [`step`]: a whole step as one graph, and [`graphs`], those so far;
+//!   [`teacher`]: a teacher in it.
 //! - [`layout`]: its memory, planned once; `room`: whether it fits; [`parameters`]: the array of all parameters.
 //! - [`nodes`]: the launches of a step: `forward`, [`losses`], `backward`, [`update`];
 //!   [`optimizer`]: the latter's memory.
@@ -22,11 +23,13 @@
 pub mod arguments;
 mod backward;
 mod forward;
+pub mod graphs;
 pub mod image_store;
 pub mod kernels;
 pub mod layout;
 pub mod loss_scale;
 pub mod losses;
+mod memory;
 pub mod nodes;
 pub mod optimizer;
 pub mod parameters;

@@ -1,30 +1,16 @@
 //! The update of a network's parameters on the device: alone, or as the end of a step.
 
-use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
+use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::launch::{Node, NodeWork, Span};
 use peregrine_engine::cuda::plain::Plain;
 
 use super::arguments::{Outcome, Step};
+use super::graphs::Parts;
+use super::memory::{bytes_of, instantiate, run, upload_step, whole};
 use super::nodes::Plan;
-use super::passes::{bytes_of, instantiate, run, upload_step, whole, CudaNet};
-use super::step::Parts;
-use super::update::{Rule, UpdateMemory};
+use super::passes::CudaNet;
+use super::update::{Rule, Update, UpdateMemory};
 use crate::net::NetParams;
-
-/// The optimizer's graph and memory.
-pub struct Update {
-    instance: Box<dyn Instance>,
-    memory: UpdateMemory,
-    /// Whether the next step is to end with it.
-    is_announced: bool,
-    /// Whether the last step did.
-    is_done: bool,
-    slots: Vec<DeviceMemory>,
-    average: DeviceMemory,
-    /// Pinned.
-    outcome: DeviceMemory,
-    _device: [DeviceMemory; 3],
-}
 
 impl CudaNet {
     /// Has [`update`](Self::update) follow `rule`, from the memory `slots` of each trainable tensor

@@ -3,25 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
-use peregrine_engine::cuda::launch::{dependencies, span, Node, NodeWork, Span};
+use peregrine_engine::cuda::launch::Node;
 use peregrine_engine::cuda::plain::Plain;
-use peregrine_engine::cuda::{CudaError, Driver, Wait};
+use peregrine_engine::cuda::Driver;
 use peregrine_engine::{Graph, LayerId};
 use peregrine_student::architecture::Input;
 
 use super::arguments::Step;
+use super::graphs::{Graphs, Parts};
 use super::image_store::ImageBytes;
 use super::layout::{Layout, Training};
 use super::loss_scale::LossScale;
+use super::memory::{bytes_of, instantiate, run, values_of, write_values};
 use super::nodes::{Bases, Plan};
-use super::optimizer::Update;
 use super::pictures::Pictures;
 use super::room;
-use super::step::{Graphs, Parts};
 use super::teacher::Teacher;
+use super::update::Update;
 use crate::net::{Mode, NetParams};
 use crate::picture::{Picture, Staying};
 use crate::tensor::record::Operation;
@@ -292,39 +292,4 @@ impl CudaNet {
         self.driver.download(from.device(), &mut bytes)?;
         Ok(values_of(&bytes))
     }
-}
-
-pub(super) fn instantiate(driver: &Arc<dyn Driver>, nodes: &[Node]) -> Result<Box<dyn Instance>, CudaError> {
-    driver.prepare(nodes)?;
-    driver.instantiate(nodes, &dependencies(nodes), Wait::Block, 0)
-}
-
-pub(super) fn run(instance: &mut Box<dyn Instance>) -> anyhow::Result<()> {
-    instance.launch()?;
-    Ok(instance.wait(Duration::MAX)?)
-}
-
-pub(super) fn whole(memory: &DeviceMemory) -> Span {
-    span(memory.device(), memory.len())
-}
-
-pub(super) fn upload_step(host: &DeviceMemory, device: &DeviceMemory) -> Node {
-    let work = NodeWork::Upload { host: host.host(), device: device.device(), bytes: size_of::<Step>() };
-    Node { name: "step upload".into(), work, reads: vec![], writes: vec![whole(device)] }
-}
-
-pub(super) fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
-}
-
-pub(super) fn values_of(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
-}
-
-/// # Panics
-/// When there are more or fewer values than the memory holds.
-pub(super) fn write_values(memory: &mut DeviceMemory, values: &[f32]) {
-    let bytes = memory.as_mut_slice();
-    assert_eq!(bytes.len(), 4 * values.len());
-    bytes.chunks_exact_mut(4).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_ne_bytes()));
 }

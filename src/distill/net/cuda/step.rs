@@ -1,87 +1,37 @@
 //! A training step as one graph: forward pass, losses, backward pass and update. The losses are recorded
 //! anew at each step; as long as their structure is one that was seen before, so is the graph.
 
-use std::sync::Arc;
-
-use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
 use peregrine_engine::cuda::launch::{span, Node, NodeWork, Span};
-use peregrine_engine::cuda::{CudaError, Driver};
 
-use super::losses::program::{Program, Structure};
+use super::graphs::{write, Graph, Key, Parts, Places, MOST_GRAPHS};
+use super::layout::Layout;
+use super::losses::program::Program;
 use super::losses::schedule::{self, Surroundings};
-use super::passes::{instantiate, run, upload_step, values_of, CudaNet};
+use super::memory::{instantiate, run, upload_step, values_of};
+use super::passes::CudaNet;
+use super::teacher::{Teacher, Teaching};
 use crate::net::{Mode, NetParams};
 use crate::tensor::gradient::gradients;
 use crate::tensor::Tensor;
 
-/// Graphs that are kept: a training alternates between a few structures.
-const MOST_GRAPHS: usize = 12;
-
-/// What arrays are aligned to, in bytes.
-const ALIGNMENT: usize = 256;
-
-/// The parts of a step that a graph has besides losses and backward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
-    /// The forward pass, in training.
-    pub forward: bool,
-    /// The update of the parameters.
-    pub update: bool,
-}
-
-/// What a graph is made for.
-#[derive(PartialEq)]
-struct Key {
-    structure: Structure,
-    /// Whether each of the layout's seeds is given: the first of what is wanted, in their order.
-    given: Vec<bool>,
-    parts: Parts,
-}
-
-struct Graph {
-    key: Key,
-    instance: Box<dyn Instance>,
-}
-
-/// The graphs of the steps so far, and the memory that the losses share.
-#[derive(Default)]
-pub struct Graphs {
-    // Dropped before the memory that they work on. The one that was used last is the last.
-    graphs: Vec<Graph>,
-    room: Option<Room>,
-}
-
-/// Memory for the losses of any step so far.
-struct Room {
-    /// Pinned: numbers and arrays.
-    host: DeviceMemory,
-    /// The same, then the terms, then what the launches need.
-    device: DeviceMemory,
-    /// Pinned: the terms.
-    terms: DeviceMemory,
-}
-
-/// Where the parts of a step's memory begin, in bytes.
-struct Places {
-    arrays: Vec<usize>,
-    /// Of numbers and arrays together.
-    given: usize,
-    arena: usize,
-}
-
-impl Places {
-    fn new(structure: &Structure, terms: usize) -> Self {
-        let mut at = (4 * structure.numbers).next_multiple_of(ALIGNMENT);
-        let mut arrays = Vec::with_capacity(structure.arrays.len());
-        for bytes in &structure.arrays {
-            arrays.push(at);
-            at += bytes.next_multiple_of(ALIGNMENT);
-        }
-        Self { arrays, given: at, arena: at + (4 * terms).next_multiple_of(ALIGNMENT) }
-    }
-}
-
 impl CudaNet {
+    /// Adds a teacher, whose tensors the losses may read from then on. For the average an optimizer must
+    /// have been [set](Self::optimize).
+    ///
+    /// # Errors
+    /// As [`Teacher::new`].
+    pub fn teach(&mut self, teaching: &Teaching) -> anyhow::Result<()> {
+        let Layout { batch, precision, .. } = self.layout;
+        self.teacher = Some(Teacher::new(&self.driver, teaching, batch, precision)?);
+        Ok(())
+    }
+
+    /// The shape of the teacher's tensor of this number, `[batch, channels, height, width]`; `None` without
+    /// one.
+    pub fn teacher_shape(&self, number: usize) -> Option<[usize; 4]> {
+        self.teacher.as_ref()?.shape(number)
+    }
+
     /// One step over `input` (`[batch, channels, height, width]`), or over the pictures if any are shown: runs both passes, adds to the
     /// gradients those of the loss `total`, and updates the parameters if that was
     /// [announced](Self::announce). Returns the values of the scalars `terms`.
@@ -166,7 +116,8 @@ impl CudaNet {
         if key.parts.forward {
             nodes.extend(self.input_nodes(Mode::Train));
             // The memory of the input is used again later.
-            nodes.extend(self.teacher_nodes(&plan.buffer(self.layout.planar_input)));
+            let input = plan.buffer(self.layout.planar_input);
+            nodes.extend(self.teacher.iter().flat_map(|teacher| teacher.nodes(&input, self.average())));
             nodes.extend(plan.forward(params, Mode::Train));
         }
         nodes.push(Node {
@@ -204,47 +155,10 @@ impl CudaNet {
         Surroundings {
             precision: self.layout.precision,
             leaves: self.layout.planar_outputs.iter().map(|&(_, buffer)| plan.buffer(buffer)).collect(),
-            given: self.teacher_tensors(),
+            given: self.teacher.as_ref().map_or_else(Vec::new, |teacher| teacher.tensors(self.average())),
             numbers: at(0, 4 * key.structure.numbers),
             arrays: arrays.map(|(&offset, &bytes)| at(offset, bytes)).collect(),
             results,
         }
     }
-}
-
-impl Graphs {
-    /// Sees to memory for losses of so many bytes; graphs that use memory which is too small go.
-    fn make_room(&mut self, driver: &Arc<dyn Driver>, host: usize, device: usize, terms: usize) -> anyhow::Result<()> {
-        let fits =
-            |room: &Room| room.host.len() >= host && room.device.len() >= device && room.terms.len() >= 4 * terms;
-        if self.room.as_ref().is_some_and(fits) {
-            return Ok(());
-        }
-        self.graphs.clear();
-        self.room = None;
-        // A little more, so that the next does not need more again.
-        let new = |kind, bytes: usize, least| DeviceMemory::new(driver, kind, (bytes + bytes / 4).max(least));
-        let memory = || -> Result<Room, CudaError> {
-            Ok(Room {
-                host: new(MemoryKind::Upload, host, 1 << 16)?,
-                device: new(MemoryKind::Device, device, 1 << 20)?,
-                terms: new(MemoryKind::Download, 4 * terms, 256)?,
-            })
-        };
-        self.room = Some(memory().map_err(|error| match error {
-            CudaError::OutOfMemory { .. } => anyhow::anyhow!(
-                "{error}: the losses need {} MiB beside the network; lower batch, or use fewer [[method]] tables",
-                device >> 20
-            ),
-            other => other.into(),
-        })?);
-        Ok(())
-    }
-}
-
-/// Copies numbers and arrays to their places.
-fn write(program: &Program, places: &Places, to: &mut [u8]) -> candle_core::Result<()> {
-    to.chunks_exact_mut(4).zip(&program.numbers).for_each(|(to, number)| to.copy_from_slice(&number.to_ne_bytes()));
-    let mut arrays = program.arrays.iter().zip(&program.structure.arrays).zip(&places.arrays);
-    arrays.try_for_each(|((array, &bytes), &at)| array.write(&mut to[at..at + bytes]))
 }

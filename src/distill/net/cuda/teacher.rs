@@ -1,13 +1,17 @@
 //! A teacher on the device: its forward pass over the student's input is a part of each step.
 
+use std::sync::Arc;
+
 use peregrine_engine::cuda::driver::{DeviceMemory, MemoryKind};
 use peregrine_engine::cuda::launch::{Node, Span};
+use peregrine_engine::cuda::Driver;
 use peregrine_engine::{Graph, LayerId};
 
+use super::kernels::Precision;
 use super::layout::{Layout, Training};
 use super::losses::channelwise_affine;
+use super::memory::{bytes_of, whole};
 use super::nodes::{Bases, Plan};
-use super::passes::{bytes_of, whole, CudaNet};
 use crate::net::{Mode, NetParams};
 
 /// What a teacher computes.
@@ -36,26 +40,28 @@ pub struct Teacher {
     is_renormalised: bool,
 }
 
-impl CudaNet {
-    /// Adds a teacher, whose tensors the losses may read from then on. For the average an optimizer must
-    /// have been [set](Self::optimize).
+impl Teacher {
+    /// For batches of so many images.
     ///
     /// # Errors
     /// When the device has too little memory, or a layer is too large for the kernels.
-    pub fn teach(&mut self, teaching: &Teaching) -> anyhow::Result<()> {
+    pub fn new(
+        driver: &Arc<dyn Driver>,
+        teaching: &Teaching,
+        batch: usize,
+        precision: Precision,
+    ) -> anyhow::Result<Self> {
         let &Teaching { graph, params, given, renormalise, is_average } = teaching;
         // No gradient reaches any of its layers.
         let needed = vec![false; graph.layers.len()];
-        let (batch, precision) = (self.layout.batch, self.layout.precision);
         let training = Training { graph, params, needed: &needed, batch, fetched: given, precision };
-        let layout = training.layout(batch, self.driver.device().multiprocessors)?;
-        let driver = &self.driver;
+        let layout = training.layout(batch, driver.device().multiprocessors)?;
         let arena = DeviceMemory::new(driver, MemoryKind::Device, layout.arena)?;
         let own = || DeviceMemory::holding(driver, &bytes_of(&layout.parameters.values(params)));
         let values = (!is_average).then(own).transpose()?;
         let numbers: Vec<f32> = renormalise.iter().flat_map(|&(factor, offset)| [factor, offset]).collect();
         let numbers = DeviceMemory::holding(driver, &bytes_of(&numbers))?;
-        self.teacher = Some(Teacher {
+        Ok(Self {
             graph: graph.clone(),
             params: params.clone(),
             given: given.to_vec(),
@@ -64,50 +70,43 @@ impl CudaNet {
             arena,
             values,
             numbers,
-        });
-        Ok(())
+        })
     }
 
-    /// The shape of the teacher's tensor of this number, `[batch, channels, height, width]`; `None` without
-    /// one.
-    pub fn teacher_shape(&self, number: usize) -> Option<[usize; 4]> {
-        let teacher = self.teacher.as_ref()?;
-        let shape = teacher.graph.layers[*teacher.given.get(number)?].shape;
+    /// The shape of its tensor of this number, `[batch, channels, height, width]`.
+    pub fn shape(&self, number: usize) -> Option<[usize; 4]> {
+        let shape = self.graph.layers[*self.given.get(number)?].shape;
         Some([self.layout.batch, shape.channels, shape.height, shape.width])
     }
 
-    /// The teacher's forward pass over the planar input that is at `input`.
-    pub(super) fn teacher_nodes(&self, input: &Span) -> Vec<Node> {
-        let Some(teacher) = &self.teacher else { return Vec::new() };
-        let plan = self.teacher_plan(teacher);
-        let own = plan.buffer(teacher.layout.planar_input);
-        let shape = teacher.graph.input_shape();
+    /// Its forward pass over the planar input that is at `input`; `average`: where the moving average is.
+    pub fn nodes(&self, input: &Span, average: Option<u64>) -> Vec<Node> {
+        let plan = self.plan(average);
+        let own = plan.buffer(self.layout.planar_input);
+        let shape = self.graph.input_shape();
         let sizes = [self.layout.batch, shape.channels, shape.pixels()];
-        let numbers = teacher.is_renormalised.then(|| whole(&teacher.numbers));
+        let numbers = self.is_renormalised.then(|| whole(&self.numbers));
         let mut nodes = channelwise_affine(self.layout.precision, input, &own, sizes, numbers.as_ref());
-        nodes.extend(plan.forward(&teacher.params, Mode::Evaluate));
+        nodes.extend(plan.forward(&self.params, Mode::Evaluate));
         nodes.iter_mut().for_each(|node| node.name.insert_str(0, "teacher "));
         nodes
     }
 
     /// Where each of its tensors is.
-    pub(super) fn teacher_tensors(&self) -> Vec<Span> {
-        let Some(teacher) = &self.teacher else { return Vec::new() };
-        let plan = self.teacher_plan(teacher);
+    pub fn tensors(&self, average: Option<u64>) -> Vec<Span> {
+        let plan = self.plan(average);
         let of = |layer: &LayerId| {
-            let buffer = teacher.layout.planar_outputs.iter().find(|(of, _)| of == layer);
+            let buffer = self.layout.planar_outputs.iter().find(|(of, _)| of == layer);
             plan.buffer(buffer.expect("it is fetched").1)
         };
-        teacher.given.iter().map(of).collect()
+        self.given.iter().map(of).collect()
     }
 
-    fn teacher_plan<'a>(&'a self, teacher: &'a Teacher) -> Plan<'a> {
-        let values = match &teacher.values {
-            Some(own) => own.device(),
-            None => self.average().expect("an optimizer was set"),
-        };
+    fn plan(&self, average: Option<u64>) -> Plan<'_> {
+        let own = self.values.as_ref().map(DeviceMemory::device);
+        let values = own.or(average).expect("an optimizer was set for the average");
         // Nothing is trained.
-        let bases = Bases { arena: teacher.arena.device(), values, gradients: 0, step: 0 };
-        Plan { graph: &teacher.graph, layout: &teacher.layout, bases }
+        let bases = Bases { arena: self.arena.device(), values, gradients: 0, step: 0 };
+        Plan { graph: &self.graph, layout: &self.layout, bases }
     }
 }

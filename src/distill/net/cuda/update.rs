@@ -2,6 +2,7 @@
 
 use std::slice::from_ref;
 
+use peregrine_engine::cuda::driver::{DeviceMemory, Instance};
 use peregrine_engine::cuda::launch::{span, Node, Span};
 
 use super::arguments::{self as arg, int};
@@ -39,6 +40,21 @@ pub struct UpdateMemory {
     pub outcome: Span,
     /// A loss without which nothing is updated unless it is finite.
     pub loss: Option<Span>,
+}
+
+/// The optimizer's graph and memory.
+pub struct Update {
+    pub instance: Box<dyn Instance>,
+    pub memory: UpdateMemory,
+    /// Whether the next step is to end with it.
+    pub is_announced: bool,
+    /// Whether the last step did.
+    pub is_done: bool,
+    pub slots: Vec<DeviceMemory>,
+    pub average: DeviceMemory,
+    /// Pinned.
+    pub outcome: DeviceMemory,
+    pub _device: [DeviceMemory; 3],
 }
 
 impl UpdateMemory {
