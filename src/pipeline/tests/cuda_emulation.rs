@@ -50,9 +50,25 @@ fn any_network_agrees_with_candle_on_either_path() {
             let expected = reference_outputs(&graph, &weights, &input);
             let found = run(&driver, &graph, &weights, &input, choose);
             let error = relative_error(&expected, &found);
-            prop_assert!(error < TOLERANCE, "{error}");
+            // Seldom a network turns small differences into large ones, in candle's single precision too.
+            let bound = || TOLERANCE.max(4.0 * sensitivity(&graph, &weights, &input, &expected));
+            prop_assert!(error < TOLERANCE || error < bound(), "{error}, up to {}", bound());
         });
     }
+}
+
+/// The most by which the outputs change when every weight and input changes by the rounding of half
+/// precision, up or down at random.
+fn sensitivity(graph: &Graph, weights: &Weights, input: &[f32], expected: &[Vec<f32>]) -> f32 {
+    let changed = |seed: u64| {
+        let mut signs = random_input(graph, seed).into_iter().map(f32::signum).cycle();
+        let mut change = |value: &mut f32| *value *= 1.0 + signs.next().unwrap_or_default() / 2048.0;
+        let (mut weights, mut input) = (weights.clone(), input.to_vec());
+        weights.0.values_mut().flat_map(|layer| &mut layer.weight).for_each(&mut change);
+        input.iter_mut().for_each(&mut change);
+        relative_error(expected, &reference_outputs(graph, &weights, &input))
+    };
+    (0..8).map(changed).fold(0.0, f32::max)
 }
 
 #[test]
