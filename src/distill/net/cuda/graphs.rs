@@ -1,11 +1,12 @@
 //! The graphs of the steps so far, and the memory that their losses share.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use peregrine_engine::cuda::driver::{DeviceMemory, Instance, MemoryKind};
 use peregrine_engine::cuda::{CudaError, Driver};
 
-use super::losses::program::{Program, Structure};
+use super::losses::program::{Array, Structure};
 
 /// Graphs that are kept: a training alternates between a few structures.
 pub const MOST_GRAPHS: usize = 12;
@@ -56,7 +57,8 @@ pub struct Room {
 
 /// Where the parts of a step's memory begin, in bytes.
 pub struct Places {
-    pub arrays: Vec<usize>,
+    /// From and to where each array lies.
+    pub arrays: Vec<Range<usize>>,
     /// Of numbers and arrays together.
     pub given: usize,
     pub arena: usize,
@@ -68,7 +70,7 @@ impl Places {
         let mut at = (4 * structure.numbers).next_multiple_of(ALIGNMENT);
         let mut arrays = Vec::with_capacity(structure.arrays.len());
         for bytes in &structure.arrays {
-            arrays.push(at);
+            arrays.push(at..at + bytes);
             at += bytes.next_multiple_of(ALIGNMENT);
         }
         Self { arrays, given: at, arena: at + (4 * terms).next_multiple_of(ALIGNMENT) }
@@ -112,8 +114,7 @@ impl Graphs {
 }
 
 /// Copies numbers and arrays to their places.
-pub fn write(program: &Program, places: &Places, to: &mut [u8]) -> candle_core::Result<()> {
-    to.chunks_exact_mut(4).zip(&program.numbers).for_each(|(to, number)| to.copy_from_slice(&number.to_ne_bytes()));
-    let mut arrays = program.arrays.iter().zip(&program.structure.arrays).zip(&places.arrays);
-    arrays.try_for_each(|((array, &bytes), &at)| array.write(&mut to[at..at + bytes]))
+pub fn write(numbers: &[f32], arrays: &[Array], places: &Places, to: &mut [u8]) -> candle_core::Result<()> {
+    to.chunks_exact_mut(4).zip(numbers).for_each(|(to, number)| to.copy_from_slice(&number.to_ne_bytes()));
+    arrays.iter().zip(&places.arrays).try_for_each(|(array, at)| array.write(&mut to[at.clone()]))
 }

@@ -32,9 +32,9 @@ impl CudaNet {
         self.teacher.as_ref()?.shape(number)
     }
 
-    /// One step over `input` (`[batch, channels, height, width]`), or over the pictures if any are shown: runs both passes, adds to the
-    /// gradients those of the loss `total`, and updates the parameters if that was
-    /// [announced](Self::announce). Returns the values of the scalars `terms`.
+    /// One step over `input` (`[batch, channels, height, width]`), or over the pictures if any are shown:
+    /// runs both passes, adds to the gradients those of the loss `total`, and updates the parameters if
+    /// that was [announced](Self::announce). Returns the values of the scalars `terms`.
     ///
     /// # Errors
     /// When the device fails, or has too little memory for the losses.
@@ -72,11 +72,11 @@ impl CudaNet {
         let of_device: Vec<_> = terms.iter().filter(|term| term.on_host().is_none()).map(Tensor::recorded).collect();
         wanted.extend(of_device.iter().cloned());
         wanted.push(total.recorded());
-        let program = Program::new(&wanted);
+        let Program { structure, arrays, numbers } = Program::new(&wanted);
         // The last is the whole loss, which the update looks at.
         let recorded = of_device.len() + 1;
 
-        let key = Key { structure: program.structure.clone(), given, parts };
+        let key = Key { structure, given, parts };
         let places = Places::new(&key.structure, recorded);
         let at = match self.graphs.graphs.iter().position(|graph| graph.key == key) {
             Some(at) => at,
@@ -85,7 +85,7 @@ impl CudaNet {
         let graph = self.graphs.graphs.remove(at);
         self.graphs.graphs.push(graph);
         let room = self.graphs.room.as_mut().expect("made with the first graph");
-        write(&program, &places, room.host.as_mut_slice())?;
+        write(&numbers, &arrays, &places, room.host.as_mut_slice())?;
         let graph = self.graphs.graphs.last_mut().expect("just pushed");
         run(&mut graph.instance)?;
         self.ran(parts);
@@ -151,13 +151,12 @@ impl CudaNet {
         let seeds = self.layout.planar_seeds.iter().zip(&key.given).filter(|(_, given)| **given);
         let mut results: Vec<Span> = seeds.map(|(&(_, buffer), _)| plan.buffer(buffer)).collect();
         results.extend((0..terms).map(|term| at(places.given + 4 * term, 4)));
-        let arrays = places.arrays.iter().zip(&key.structure.arrays);
         Surroundings {
             precision: self.layout.precision,
             leaves: self.layout.planar_outputs.iter().map(|&(_, buffer)| plan.buffer(buffer)).collect(),
             given: self.teacher.as_ref().map_or_else(Vec::new, |teacher| teacher.tensors(self.average())),
             numbers: at(0, 4 * key.structure.numbers),
-            arrays: arrays.map(|(&offset, &bytes)| at(offset, bytes)).collect(),
+            arrays: places.arrays.iter().map(|array| at(array.start, array.len())).collect(),
             results,
         }
     }
